@@ -86,7 +86,7 @@ class Ours(Starts):
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         driver = Driver(self.ledger, self._nodes, capacity=AT_ONCE)
-        self.notifier.call_on_work(driver.poke)
+        self.notifier.call_on_work(driver.wake)
         async with _beside(driver.run()):
             yield
 

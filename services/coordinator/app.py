@@ -63,16 +63,18 @@ async def _main() -> None:
             nodes,
             capacity=settings.capacity,
             webhooks=Webhooks(settings.webhooks_allowed),
-            keeping=settings.keeping,
+            retention_periods=settings.retention_periods,
         )
-        orphans = OrphanReaper(NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.keeping)
+        orphans = OrphanReaper(
+            NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.retention_periods
+        )
 
         async def drive() -> None:
             if not is_registered:
                 await _register(ledger)
             async with asyncio.TaskGroup() as group:
                 group.create_task(driver.run(), name="driver")
-                group.create_task(orphans.keep_ended(_ORPHANS_SECONDS), name="orphans")
+                group.create_task(orphans.run(_ORPHANS_SECONDS), name="orphans")
                 group.create_task(_watch(upstream, coordinator_id, driver), name="cancellations")
 
         await stack.enter_async_context(program.background_tasks({"driving": drive()}))
@@ -115,7 +117,7 @@ async def _watch(upstream: Upstream, coordinator_id: str, driver: Driver) -> Non
     """Wake the driver when one of its jobs is cancelled."""
     while True:
         try:
-            await upstream.watch(coordinator_id, driver.poke)
+            await upstream.watch(coordinator_id, driver.wake)
         except LedgerUnavailable as error:
             log.info("cannot watch for cancellations", error=str(error))
         await asyncio.sleep(_RETRY_SECONDS)

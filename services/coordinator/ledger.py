@@ -96,7 +96,7 @@ class RemoteLedger:
         self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
         return wire.beat_from_proto(answer)
 
-    async def surroundings(self, lease: Lease) -> JobContext:
+    async def job_context(self, lease: Lease) -> JobContext:
         request = ledger_pb2.ReadSurroundingsRequest(holder=self._holder(lease))
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
         return unpack(JobContext, answer.surroundings)

@@ -28,7 +28,7 @@ def lease_from_proto(message: pb.ClaimedJob) -> Lease:
         fence=message.lease.fence,
         attempt=message.attempt,
         execution_id=message.execution_id,
-        order=unpack(JobSpec, message.order),
+        spec=unpack(JobSpec, message.order),
         cancel_requested=message.cancel_requested,
         is_moved=message.is_moved,
         last_attempt=message.last_attempt,

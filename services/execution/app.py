@@ -1,4 +1,4 @@
-"""Puts the execution service together."""
+"""Composes the execution service: settings, database, manager, background tasks, server."""
 
 import asyncio
 import hashlib
@@ -45,7 +45,7 @@ log = structlog.get_logger()
 
 
 def main() -> None:
-    """Run the service until it is told to stop."""
+    """Run the service until it is asked to stop."""
     program.run("execution", _main)
 
 
@@ -55,7 +55,7 @@ async def _main() -> None:
     directory = home.directory("execution")
     runs = home.directory("execution", "runs")
     async with AsyncExitStack() as stack:
-        # Two services on one directory would both conclude the runs of a lost runner.
+        # Two services on one directory would both write the results of runs whose runner was lost.
         stack.enter_context(single_instance(directory / "lock", f"serves the executions in {directory}"))
         control_groups = await asyncio.to_thread(_control_groups, directory) if settings.control_groups else {}
         stack.callback(hierarchies.remove, control_groups)
@@ -84,11 +84,11 @@ async def _main() -> None:
         background = {
             "retention": Retention(executions, runs, limits).run_retention(settings.sweep_seconds),
             "containers": _remove_containers(runs, settings.sweep_seconds),
-            "fences": fences.forget_in_time(),
+            "fences": fences.run_retention(),
         }
         await stack.enter_async_context(program.background_tasks(background))
         provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
-        _warn(provided)
+        _warn_of_missing(provided)
         draining = Draining()
         await serve(
             listen=settings.listen,
@@ -115,22 +115,22 @@ async def _main() -> None:
 
 
 async def _remove_containers(runs: Path, every_s: float) -> None:
-    """Remove the containers of runners that are gone, now and as long as we are there."""
+    """Remove the containers of runners that are gone, now and every `every_s` seconds, until cancelled."""
     while True:
         for execution_id, problem in await asyncio.to_thread(lambda: list(containers.remove_orphaned(runs))):
-            log.warning("a container is left", execution_id=execution_id, problem=problem)
+            log.warning("a container could not be removed", execution_id=execution_id, problem=problem)
         await asyncio.sleep(every_s)
 
 
 def _control_groups(directory: Path) -> ControlGroupHierarchies:
-    """Find where control groups can be made, and remove what runners that were killed have left there."""
+    """Find where control groups can be made, and remove those that killed runners have left there."""
     name = f"boatyard-{hashlib.blake2s(os.fsencode(directory.resolve()), digest_size=6).hexdigest()}"
-    found = hierarchies.find_hierarchies(name)
-    hierarchies.remove_orphaned(found)
-    missing = sorted(set(Controller) - set(found))
+    groups = hierarchies.find_hierarchies(name)
+    hierarchies.remove_orphaned(groups)
+    missing = sorted(set(Controller) - set(groups))
     if missing:
-        log.info("limits are sampled, for want of control groups", without=missing)
-    return found
+        log.info("some limits are sampled, because there is no control group for them", without=missing)
+    return groups
 
 
 def _admission(settings: ExecutionSettings, runs: Path, control_groups: ControlGroupHierarchies) -> Admission:
@@ -145,8 +145,8 @@ def _admission(settings: ExecutionSettings, runs: Path, control_groups: ControlG
     )
 
 
-def _warn(provided: Iterable[Capability]) -> None:
-    """Say what is missing at the start, not only when somebody needs it; tier `none` works all the same."""
-    for one in provided:
-        if not one.provided_by and one.name != CONTAINER:  # few want one
-            log.warning("does not work here", what=one.name, why=one.complaint)
+def _warn_of_missing(provided: Iterable[Capability]) -> None:
+    """Log what is missing at the start, not only when somebody needs it; tier `none` works without any of it."""
+    for capability in provided:
+        if not capability.provided_by and capability.name != CONTAINER:  # few need containers
+            log.warning("does not work here", what=capability.name, why=capability.complaint)

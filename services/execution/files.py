@@ -1,11 +1,11 @@
-"""Writing small files that others may look for at any moment. Standard library only."""
+"""Writes small files that other processes may read at any moment. Standard library only."""
 
 import os
 from pathlib import Path
 
 
 def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
-    """Let a file (0600) appear whole or not at all, and if it is to be durable, on the disk."""
+    """Make a file (0600) appear whole or not at all. With `durable`, wait until it is on the disk."""
     temporary = path.with_name(f".{path.name}.new")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(fd, "wb") as file:
@@ -19,7 +19,7 @@ def write_whole(path: Path, content: bytes, *, durable: bool = False) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Wait until what was made, renamed or removed in a directory is on the disk."""
+    """Wait until all that was made, renamed or removed in a directory is on the disk."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

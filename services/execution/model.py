@@ -1,4 +1,4 @@
-"""What an execution is, not how it is stored, sent or run. Standard library only: runners import it."""
+"""What an execution is, but not how it is stored, sent or run. Standard library only: runners import it."""
 
 import enum
 from collections.abc import Mapping
@@ -9,14 +9,14 @@ from typing import Any
 from services.sandbox.spec import SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
-"""The variable by which a program knows its execution."""
+"""The variable that tells a program the id of its execution."""
 
 MARK = "BOATYARD_RUN"
-"""The variable by which we know a run's processes again when its runner is lost: see RunDirectory.mark."""
+"""The variable by which we recognize a run's processes when its runner is lost: see RunDirectory.mark."""
 
 
 class State(enum.StrEnum):
-    """Where an execution stands in its life."""
+    """How far an execution has got."""
 
     PENDING = "PENDING"
     RUNNING = "RUNNING"
@@ -26,7 +26,7 @@ class State(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        """Whether nothing follows."""
+        """True when no other state follows."""
         return self not in ACTIVE
 
 
@@ -61,7 +61,7 @@ class Reason(enum.StrEnum):
 
 
 class EndVerification(enum.StrEnum):
-    """What tells that nothing of an execution is left."""
+    """How we know that nothing of an execution is left."""
 
     PID_NAMESPACE = "PID_NAMESPACE"
     CGROUP = "CGROUP"
@@ -72,7 +72,7 @@ class EndVerification(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """When a run is ended by us, all its processes taken together. Seconds and bytes; None means never."""
+    """At what point we end a run, counted over all its processes. Seconds and bytes; None means never."""
 
     wall_timeout_s: float
     idle_timeout_s: float | None
@@ -82,16 +82,16 @@ class Bounds:
     """Processes and threads at once."""
     cpu_seconds: int | None = None
     workspace_bytes: int | None = None
-    """By which the files below `workspace` may grow."""
+    """How much the files below `workspace` may grow."""
     workspace: str | None = None
-    """The host's directory where what the program changes of its workspace lies."""
+    """The host's directory that holds what the program changes in its workspace."""
     workspace_begins_empty: bool = False
-    """Whether all that lies there counts: it holds changes alone."""
+    """True when everything in `workspace` counts, because it holds changes alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class TerminalSize:
-    """Of a window, in characters."""
+    """The size of a window, in characters."""
 
     rows: int
     columns: int
@@ -99,10 +99,10 @@ class TerminalSize:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All that a runner needs to know, but for the secrets of its `engine`.
+    """All that a runner needs to know, except the credentials of its `engine`.
 
-    `task` is what that engine itself is asked, as JSON that it alone understands. `secret_names` are the variables of
-    the sandbox's environment whose values no event may hold.
+    `task` is what the engine is asked to do, as JSON that only this engine understands. `secret_names` are the
+    variables of the sandbox's environment whose values must not appear in any event.
     """
 
     execution_id: str
@@ -115,7 +115,7 @@ class Plan:
 
     @property
     def secrets(self) -> dict[str, bytes]:
-        """The values that no event may hold, by name."""
+        """The values that must not appear in any event, by variable name."""
         return {name: self.sandbox.environment[name] for name in self.secret_names}
 
 
@@ -132,9 +132,9 @@ class ModelUse:
 
 @dataclass(frozen=True, slots=True)
 class Vitals:
-    """What all processes of a run use together: seconds on a processor, bytes, processes and threads.
+    """What all processes of a run use together: processor seconds, bytes, processes and threads.
 
-    `read_bytes` and `written_bytes`, from and to disks, are None where nobody counts them.
+    `read_bytes` and `written_bytes`, from and to disks, are None where they are not counted.
     """
 
     cpu_seconds: float
@@ -147,7 +147,7 @@ class Vitals:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """How a run ended. At most one of `exit_code` and `signal` is there; times are in nanoseconds since 1970."""
+    """How a run ended. At most one of `exit_code` and `signal` is set; times are in nanoseconds since 1970."""
 
     state: State
     reason: str
@@ -178,7 +178,7 @@ class StartRequest:
 
 @dataclass(frozen=True, slots=True)
 class Execution:
-    """One execution as it stands. Times are aware; None means not yet, or never."""
+    """One execution in its current state. Times have a time zone; None means not yet, or never."""
 
     execution_id: str
     digest: bytes
@@ -204,7 +204,7 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which executions to list: all that match every part that is not empty."""
+    """Which executions to list: those that match every field that is not empty."""
 
     states: frozenset[State] = frozenset()
     job_id: str = ""

@@ -41,42 +41,35 @@ class ExecutionServicer(ExecutionServiceServicer):
         self._capabilities = capabilities
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
-        """See the contract."""
         execution = await self._executions.start(self._starts.read(request))
         return pb.StartExecutionResponse(execution=responses.execution_to_proto(execution))
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
-        """See the contract."""
         return pb.DescribeNodeResponse(capabilities=map(responses.capability_to_proto, self._capabilities))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        """See the contract."""
         execution = await self._executions.get(requests.execution_id(request.execution_id))
         return pb.GetExecutionResponse(
             execution=responses.execution_to_proto(execution, await self._messaging.pending(execution))
         )
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
-        """See the contract."""
         page, token = await self._executions.page(*requests.list_from_proto(request))
         return pb.ListExecutionsResponse(executions=map(responses.execution_to_proto, page), next_page_token=token)
 
     async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Context) -> pb.WaitExecutionResponse:
-        """See the contract."""
         execution_id, seconds = requests.wait_from_proto(request, context.time_remaining())
         async with self._draining.interrupting():
             execution = await self._executions.wait(execution_id, seconds)
         return pb.WaitExecutionResponse(execution=responses.execution_to_proto(execution))
 
     async def StopExecution(self, request: pb.StopExecutionRequest, context: Context) -> pb.StopExecutionResponse:
-        """See the contract."""
         execution = await self._executions.stop(*requests.stop_from_proto(request))
         return pb.StopExecutionResponse(execution=responses.execution_to_proto(execution))
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context
     ) -> AsyncIterator[pb.WatchEventsResponse]:
-        """See the contract."""
         execution_id, start, kinds = requests.watch_from_proto(request)
         source = watching.watch(self._executions, execution_id, start, follow=request.follow, kinds=kinds)
         stream = self._draining.stream(source, start=start, position_after=lambda batch: batch.next_sequence)
@@ -85,14 +78,12 @@ class ExecutionServicer(ExecutionServiceServicer):
                 yield events.batch_to_proto(batch)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
-        """See the contract."""
         await self._messaging.send(*requests.message_from_proto(request))
         return pb.SendMessageResponse()
 
     async def ResolvePermission(
         self, request: pb.ResolvePermissionRequest, context: Context
     ) -> pb.ResolvePermissionResponse:
-        """See the contract."""
         execution_id, permission_id, answer = requests.answer_from_proto(request)
         holds = await self._messaging.resolve(execution_id, permission_id, answer)
         return pb.ResolvePermissionResponse(answer=responses.answer_to_proto(permission_id, holds))
@@ -100,7 +91,6 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
-        """See the contract."""
         first = await anext(request_iterator, pb.AttachExecutionRequest())
         execution_id = requests.execution_id(first.execution_id)
         source = self._terminals.attach(

@@ -1,4 +1,4 @@
-"""What the execution service can be told."""
+"""The execution service's settings."""
 
 import os
 from ipaddress import IPv4Network, IPv6Network
@@ -32,55 +32,55 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
 
     listen: ListenAddress = "127.0.0.1:7463"
     max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
-    """How many may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
+    """How many executions may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
     sandbox_tier: Tier = Tier.BUBBLEWRAP
     """The tier of executions that name none."""
     container_engine: Literal["podman", "docker"] | None = None
-    """What makes containers; else the first of both that answers."""
+    """What makes containers; None: the first of the two that answers."""
     container_image: str = ""
     """The image of executions with tier `container` that name none."""
     container_images: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_entries)] = ()
-    """Images that executions may name beside it, as patterns with `*` and `?`; separated by commas."""
+    """Further images that executions may name, as patterns with `*` and `?`; separated by commas."""
     container_pull: Literal["never", "missing"] = "never"
-    """Whether an image that is not there is fetched."""
+    """Whether a missing image is fetched."""
     network: Network = Network.NONE
-    """What executions that do not say reach of the network."""
+    """What executions can reach of the network when they do not say."""
     network_allowed_hosts: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_entries), AfterValidator(_patterns)
     ] = ()
-    """Hosts that executions with network `allow_list` reach when they name none; separated by commas."""
+    """Hosts that executions with network `allow_list` can reach when they name none; separated by commas."""
     network_allowed_addresses: Annotated[
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_entries)
     ] = ()
-    """Networks (10.1.0.0/16, 192.0.2.7) that allowed hosts may lie in although they are not public; by commas."""
+    """Networks (10.1.0.0/16, 192.0.2.7) where allowed hosts may be without being public; separated by commas."""
     read_only_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
     """Absolute paths that every sandbox sees, such as where an agent's program is installed; separated by colons."""
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
-    """What one execution may write to standard output and standard error; then it is ended with OUTPUT_LIMIT."""
+    """How much one execution may write to standard output and error before it is ended with OUTPUT_LIMIT."""
     scratch_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
-    """The size of a sandbox's /tmp, of its HOME, and of its /dev/shm, each; they are in memory."""
+    """The size of each of a sandbox's /tmp, HOME and /dev/shm; they are in memory."""
     memory_bytes: Annotated[int, Field(ge=1 << 24)] = 8 << 30
-    """Memory of all processes of an execution that names no limit of its own."""
+    """Memory for all processes of an execution that names no limit of its own."""
     processes: Annotated[int, Field(ge=1)] = 4096
-    """Processes and threads of an execution that names no limit of its own."""
+    """Processes and threads for an execution that names no limit of its own."""
     workspace_bytes: Annotated[int, Field(ge=1)] = 20 << 30
-    """By how much an execution that names no limit of its own may make its workspace grow."""
+    """How much the workspace of an execution that names no limit of its own may grow."""
     control_groups: bool = True
     """Whether to make control groups where that is possible; without them limits are sampled."""
     memory_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
     """Memory that must be free, on the machine and in the service's own control group, for one more execution."""
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
-    """Disk that must be free in the data directory for one more execution."""
+    """Disk space that must be free in the data directory for one more execution."""
     max_load: Annotated[float, Field(gt=0)] | None = None
-    """Processes that wait for each processor, in the mean of a minute, with which no more executions are taken."""
+    """How many processes may wait for each processor, in the mean of a minute, for one more execution."""
     pack_after_hours: Annotated[float, Field(ge=0)] = 1.0
-    """How long the events of an ended execution stay as they are; then they are packed, and read more slowly."""
+    """How long the events of an ended execution stay as they are before they are packed, which slows reading down."""
     keep_days: Annotated[float, Field(gt=0)] = 30.0
     """How long the events of an ended execution are kept; its record stays."""
     keep_bytes: Annotated[int, Field(ge=1)] = 20 << 30
-    """Disk for the events of ended executions; what ended first is removed when it is full."""
+    """Disk space for the events of ended executions; when it is full, those that ended first lose theirs first."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 600.0
-    """How often old events are looked for."""
+    """How often to look for old events."""
     anthropic_api_key: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY", "anthropic_api_key")
     )
@@ -90,4 +90,4 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     )
     """Where engine anthropic reaches its model."""
     models_file: Path | None = None
-    """What models cost, in place of the table that comes with us (engines/anthropic/models.json), and in its form."""
+    """A table of what models cost, in place of our own (engines/anthropic/models.json), and in the same form."""

@@ -1,4 +1,4 @@
-"""What may be wrong with parts of a request that several of its readers share."""
+"""Checks of parts of a request that several of its readers share."""
 
 import os
 
@@ -6,20 +6,20 @@ from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
 
 Violations = list[tuple[str, str]]
-"""Fields by their paths, and what is wrong with each."""
+"""Pairs of a field's path and what is wrong with it."""
 
-_MAX_SIDE = 1000
+_MAX_SIDE_LENGTH = 1000
 
 
 def id_violations(field: str, value: str) -> Violations:
-    """What is wrong with an id that must be there."""
+    """Return what is wrong with a required id."""
     if not value:
         return [(field, "is required")]
     return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
 
 
 def path_violations(field: str, path: bytes) -> Violations:
-    """What is wrong with an absolute path."""
+    """Return what is wrong with a path that must be absolute."""
     if not path.startswith(b"/"):
         return [(field, "must be an absolute path")]
     if b"\0" in path or len(path) > os.pathconf("/", "PC_PATH_MAX"):
@@ -28,13 +28,13 @@ def path_violations(field: str, path: bytes) -> Violations:
 
 
 def size_violations(field: str, rows: int, columns: int) -> Violations:
-    """What is wrong with a window's size."""
-    if 1 <= rows <= _MAX_SIDE and 1 <= columns <= _MAX_SIDE:
+    """Return what is wrong with a window's size."""
+    if 1 <= rows <= _MAX_SIDE_LENGTH and 1 <= columns <= _MAX_SIDE_LENGTH:
         return []
-    return [(field, f"must be 1 to {_MAX_SIDE} rows and columns")]
+    return [(field, f"must be 1 to {_MAX_SIDE_LENGTH} rows and columns")]
 
 
 def refuse(violations: Violations) -> None:
-    """Raise Invalid if there is anything to complain about."""
+    """Raise Invalid if there are any violations."""
     if violations:
         raise Invalid(violations)

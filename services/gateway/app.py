@@ -1,4 +1,4 @@
-"""Puts the gateway together."""
+"""Assembles the gateway from its packages, and runs it."""
 
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
@@ -67,10 +67,10 @@ from services.lifecycle.nodes import NodeInventory, Nodes, connected
 from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
-Work: TypeAlias = Coroutine[Any, Any, None]
+BackgroundTask: TypeAlias = Coroutine[Any, Any, None]
 
 OWNERS: Final = {**CATALOG_OWNERS, **HOOK_OWNERS, **CHECKPOINT_OWNERS, **JOB_OWNERS}
-"""Whose all things are that requests name, as the packages say that have them."""
+"""Who owns the things that requests can name, as the packages that have the things declare it."""
 
 
 def main() -> None:
@@ -82,11 +82,11 @@ async def _main() -> None:
     settings = load_settings(GatewaySettings)
     directory = settings.home.directory("gateway")
     async with AsyncExitStack() as stack:
-        # The one process that may take this cell's own leases back.
+        # Only the process that holds this lock may take back the cell's own leases.
         stack.enter_context(single_instance(directory / "lock", f"is the gateway of {directory}"))
         cell = this_cell(directory, settings)
-        given = settings.database_url
-        url = sqlite_url(directory / "gateway.db") if given is None else given.get_secret_value()
+        configured_url = settings.database_url
+        url = sqlite_url(directory / "gateway.db") if configured_url is None else configured_url.get_secret_value()
         engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
         nodes = await stack.enter_async_context(connected(settings))
         notifier, draining = JobNotifier(), Draining()
@@ -95,15 +95,15 @@ async def _main() -> None:
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, notifier, settings)
         store, events = JobStore(engine, notifier), EventStore(engine)
-        works = {
+        tasks = {
             "notices": ChangeBroadcast(engine, notifier).run(),
-            **_driving(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
-            **_retention_works(engine, cell, cells, settings),
+            **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
+            **_retention_tasks(engine, cell, cells, settings),
         }
-        await stack.enter_async_context(program.background_tasks(works))
-        here = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
+        await stack.enter_async_context(program.background_tasks(tasks))
+        local = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
         router = await stack.enter_async_context(
-            cell_router(here, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
+            cell_router(local, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
         )
 
         async def document_of(job_id: str) -> bytes:
@@ -155,7 +155,7 @@ async def _main() -> None:
 
 
 async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settings: GatewaySettings) -> SqlLedger:
-    """Open the ledger, and have back what this cell held before it was restarted."""
+    """Open the ledger, and take back the leases that this cell held before it was restarted."""
     ledger = SqlLedger(
         engine,
         cell.cell_id,
@@ -169,19 +169,23 @@ async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settin
     return ledger
 
 
-def _driving(
+def _driver_tasks(
     ledger: SqlLedger, nodes: Nodes, notifier: JobNotifier, statuses: JobStatuses, settings: GatewaySettings
-) -> dict[str, Work]:
-    """What carries jobs, and ends on this machine what others carry now."""
+) -> dict[str, BackgroundTask]:
+    """Return the loops that run jobs, and that end on this machine what other cells have taken over."""
     webhooks = Webhooks(settings.webhooks_allowed)
-    driver = Driver(ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, keeping=settings.keeping)
-    notifier.call_on_work(driver.poke)
-    strays = OrphanReaper(NodeInventory(nodes), statuses.of, settings.keeping)
-    return {"driver": driver.run(), "strays": strays.keep_ended(settings.lease_seconds)}
+    driver = Driver(
+        ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, retention_periods=settings.retention_periods
+    )
+    notifier.call_on_work(driver.wake)
+    reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)
+    return {"driver": driver.run(), "orphans": reaper.run(settings.lease_seconds)}
 
 
-def _retention_works(engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings) -> dict[str, Work]:
-    """What forgets, each in its time."""
+def _retention_tasks(
+    engine: AsyncEngine, cell: Cell, cells: CellStore, settings: GatewaySettings
+) -> dict[str, BackgroundTask]:
+    """Return the loops that remove what is old."""
     return {
         "request ids": idempotency.run_retention(engine),
         "jobs that ended long ago": retention.run_retention(engine, settings.keep_jobs_days),

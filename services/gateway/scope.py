@@ -1,4 +1,4 @@
-"""What a caller's projects let it see. Ask before looking whether anything is there: permission before existence."""
+"""What a caller may see by its projects. Check this before looking something up: permission before existence."""
 
 from sqlalchemy import ColumnElement
 
@@ -8,20 +8,20 @@ from services.gateway.values.principal import current_principal
 
 
 def visible() -> frozenset[str] | None:
-    """Return the projects that the caller sees, for a list's filter; None means all."""
+    """Return the projects that the caller may see, for the filter of a list; None means all."""
     return current_principal().projects
 
 
 def within(project_id: ColumnElement[str]) -> list[ColumnElement[bool]]:
-    """Return the condition, none or one, that keeps a list to what the caller sees."""
+    """Return the conditions, none or one, that limit a list to what the caller may see."""
     projects = visible()
     return [] if projects is None else [project_id.in_(sorted(projects))]
 
 
 def default_project() -> str:
-    """Return the project of what is made without one: the token's, if it is for one alone, and else `default`.
+    """Return the project of what is created without one: the token's, if it is for one only, and else `default`.
 
-    Raises PermissionDenied (PROJECT_NOT_ALLOWED) for a token of several others.
+    Raises PermissionDenied (PROJECT_NOT_ALLOWED) for a token of several projects without `default`.
     """
     projects = visible()
     project_id = next(iter(projects)) if projects is not None and len(projects) == 1 else DEFAULT_PROJECT_ID
@@ -36,16 +36,16 @@ def check(project_id: str) -> None:
 
 
 def check_all() -> None:
-    """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a token of some projects, where an RPC is about no project."""
+    """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a token of some projects, in an RPC that concerns them all."""
     if current_principal().projects is not None:
         raise PermissionDenied(
-            "this is about all projects, and the token is for some of them alone", reason="PROJECT_NOT_ALLOWED"
+            "this is about all projects, and the token is for some of them only", reason="PROJECT_NOT_ALLOWED"
         )
 
 
 def not_allowed() -> PermissionDenied:
-    """Return what is said of things of other projects and of things that are nowhere, so that neither is told."""
+    """Return the one error for things of other projects and for things that do not exist: it tells neither apart."""
     return PermissionDenied(
-        "what the request names is not there, or belongs to a project that this token is not for",
+        "what the request names does not exist, or belongs to a project that this token is not for",
         reason="PROJECT_NOT_ALLOWED",
     )

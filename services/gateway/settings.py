@@ -1,4 +1,4 @@
-"""What the gateway can be told."""
+"""The settings of the gateway."""
 
 from pathlib import Path
 from typing import Annotated, Self
@@ -14,48 +14,48 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: PublicAddress = "127.0.0.1:7460"
-    """Anywhere but on a loopback address it needs TLS: `tls_certificate`, `tls_key`, and `ca`."""
+    """Any address but a loopback one needs TLS: `tls_certificate`, `tls_key`, and `ca`."""
     http_listen: PublicAddress = "127.0.0.1:7480"
-    """Where it serves HTTP (/metrics), by the same rule and with the same certificate."""
+    """The address of its HTTP server (/metrics), under the same rule and with the same certificate."""
     tls_certificate: Path | None = None
-    """Its certificate with the chain, in PEM; it and its key are read again when they change."""
+    """Its certificate with the chain, in PEM. The certificate and the key are read again when they change."""
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
-    """Whose certificates callers must show, beside their tokens; unless given they show none."""
+    """The CA of the certificates that callers must show beside their tokens. Default: they show none."""
     ca: Path | None = None
-    """By which gateways are known to those who call them: other cells, `boatyard up`, and the command line."""
+    """The CA that verifies gateways for those who call them: other cells, `boatyard up`, and the command line."""
     client_certificate: Path | None = None
-    """What these callers show, where `tls_client_ca` asks for it."""
+    """The certificate that these callers show when `tls_client_ca` requires one."""
     client_key: Path | None = None
     server_name: str = ""
-    """The name that the gateways' certificates have, where it is not the one that they are called by."""
+    """The name in the gateways' certificates, when it is not the one that callers use."""
     advertised_address: str = ""
-    """Where the gateways of other cells reach this one, host:port; `listen` unless given, by the host's name where that
-    is every address of the machine."""
+    """Where the gateways of other cells reach this one, host:port. Default: `listen`, with the host's name in place of
+    an address that means every address of the machine."""
     forget_cell_days: Annotated[float, Field(ge=0.1, le=3650)] = 7.0
-    """How long a cell is remembered that is not heard of any more."""
+    """How long a cell is remembered after it was last heard of."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 4
-    """How many jobs this cell carries at once; 0 takes none."""
+    """How many jobs this cell runs at once; 0 means that it takes none."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
-    """How long a job stays this cell's without a heartbeat; then another cell takes it, and begins it anew."""
+    """How long a job stays this cell's without a heartbeat. Then another cell takes it, and begins it anew."""
     ageing_seconds: Annotated[float, Field(ge=0, le=86400)] = 60.0
-    """How long a job waits for each point that its priority then counts more, so that nothing starves; 0 is never."""
+    """How long a job waits until its priority counts one point more, so that nothing starves; 0 means never."""
     keep_jobs_days: Annotated[float, Field(ge=0, le=36500)] = 90.0
-    """How long a job that has ended is known, with its executions and its timeline; 0 is for ever."""
+    """How long a job is kept after its end, with its executions and its timeline; 0 means for ever."""
     kinds_file: Path | None = None
-    """A TOML file with kinds of jobs, beside the shipped ones or in the place of some: see services/gateway/jobs."""
+    """A TOML file with kinds of jobs that add to the shipped ones or replace some: see services/gateway/jobs."""
     audit_days: Annotated[float, Field(gt=0, le=36500)] = 90.0
-    """How long it is kept who did what."""
+    """How long the records of who did what are kept."""
     database_url: SecretStr | None = Field(
         default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
     )
-    """postgresql://…, for several cells; a SQLite file of this machine unless given."""
+    """postgresql://…, for several cells. Default: a SQLite file on this machine."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
-    """The administrator's token; the one in $BOATYARD_HOME/token, made at the first start, unless given."""
+    """The administrator's token. Default: the one in $BOATYARD_HOME/token, which is made at the first start."""
     agent_command: str = Field(default="", validation_alias=AliasChoices("AGENT_COMMAND", "agent_command"))
-    """A line for /bin/sh: the agent of jobs for which nobody has said another."""
+    """A line for /bin/sh: the agent of jobs for which no other is set."""
     agent_model: str = Field(default="", validation_alias=AliasChoices("ANTHROPIC_MODEL", "agent_model"))
-    """The model of jobs with engine anthropic for which nobody has said another."""
+    """The model of jobs with engine anthropic for which no other is set."""
 
     @model_validator(mode="after")
     def _tokens_stay_secret(self) -> Self:
@@ -66,19 +66,19 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
         for name, address in (("LISTEN", self.listen), ("HTTP_LISTEN", self.http_listen)):
             if self.tls_certificate is None and not is_loopback(address.rpartition(":")[0]):
                 raise ValueError(
-                    f"BOATYARD_GATEWAY_{name}: must be a loopback address, or BOATYARD_GATEWAY_TLS_CERTIFICATE,"
-                    " _TLS_KEY and BOATYARD_GATEWAY_CA be given: tokens would travel in the clear"
+                    f"BOATYARD_GATEWAY_{name}: must be a loopback address unless BOATYARD_GATEWAY_TLS_CERTIFICATE,"
+                    " _TLS_KEY and BOATYARD_GATEWAY_CA are given: tokens would travel in the clear"
                 )
         return self
 
     @property
     def server_tls(self) -> ServerTls | None:
-        """Return what the gateway serves with; None in the clear, on a loopback address."""
+        """The TLS that the gateway serves with; None without TLS, on a loopback address."""
         if self.tls_certificate is None or self.tls_key is None:
             return None
         return ServerTls(self.tls_certificate, self.tls_key, self.tls_client_ca)
 
     @property
     def client_tls(self) -> ClientTls | None:
-        """Return what other gateways are called with."""
+        """The TLS that other gateways are called with."""
         return ClientTls.of(self.ca, self.client_certificate, self.client_key, self.server_name)

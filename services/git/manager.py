@@ -86,7 +86,7 @@ class GitManager:
         self._retention_loop = retention_loop
 
     def prepare_base(self, remote: Remote, start: StartPoint) -> AsyncGenerator[Progress | Base, None]:
-        """Yield progress, and a tree of the requested commit last. See BasePreparer.prepare."""
+        """Yield progress, and a tree of the requested commit last. Raises the errors of BasePreparer.prepare."""
         return with_progress(lambda report: self._preparer.prepare(remote, start, report))
 
     async def clone(self, spec: CloneSpec, report: ProgressListener = lambda _: None) -> Clone:
@@ -97,33 +97,33 @@ class GitManager:
             NotFound, FailedPrecondition, Exhausted: as `prepare_base`.
         """
         # The token is left out: it may be renewed between two tries of one request.
-        words = (spec.remote.repository_id, spec.remote.url, spec.branch, spec.depth)
-        order_hash = hashlib.sha256(repr(words).encode()).hexdigest()
+        request = (spec.remote.repository_id, spec.remote.url, spec.branch, spec.depth)
+        order_hash = hashlib.sha256(repr(request).encode()).hexdigest()
         if not await self._records.claim_clone(spec.clone_id, order_hash):
             message = f"the clone {spec.clone_id} was made for another request"
             raise AlreadyExists("clone", spec.clone_id, reason="REQUEST_ID_REUSED", message=message)
         return await self._clones.clone(spec, report)
 
     async def head(self, tree: WorkingTree) -> Head:
-        """See WorkingTrees.head."""
+        """Return the branch and the commit of HEAD. Raises the errors of WorkingTrees.head."""
         return await self._trees.head(tree)
 
     async def status(self, tree: WorkingTree) -> list[StatusEntry]:
-        """See WorkingTrees.status."""
+        """List the paths that differ from HEAD, in order. Raises the errors of WorkingTrees.status."""
         return await self._trees.status(tree)
 
     async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
-        """See WorkingTrees.create_branch. Also raises FailedPrecondition (STALE_FENCE)."""
+        """Make a branch. Raises the errors of WorkingTrees.create_branch, and FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.create_branch(tree, branch, commit_id)
 
     async def stage_all(self, tree: WorkingTree) -> int:
-        """See WorkingTrees.stage_all. Also raises FailedPrecondition (STALE_FENCE)."""
+        """Stage all changes. Raises the errors of WorkingTrees.stage_all, and FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.stage_all(tree)
 
     async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
-        """See WorkingTrees.commit. Also raises FailedPrecondition (STALE_FENCE)."""
+        """Commit what is staged. Raises the errors of WorkingTrees.commit, and FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         return await self._trees.commit(tree, message, signature)
 
@@ -165,20 +165,20 @@ class GitManager:
             raise failures.workspace_held(error) from error
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
-        """See Snapshots.get."""
+        """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
         return await self._snapshots.get(snapshot_id)
 
     async def snapshot_page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
-        """See Snapshots.page."""
+        """Return a page of snapshots, newest first, and the token of the next page."""
         return await self._snapshots.page(repository_id, page)
 
     async def delete_snapshot(self, snapshot_id: str) -> None:
-        """See Snapshots.delete. Also raises FailedPrecondition (STALE_FENCE)."""
+        """Delete a snapshot. Raises the errors of Snapshots.delete, and FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         await self._snapshots.delete(snapshot_id)
 
     async def remove_expired(self, now: datetime) -> list[str]:
-        """See RetentionLoop.remove_expired."""
+        """Delete what has expired; return the ids. See RetentionLoop.remove_expired."""
         return await self._retention_loop.remove_expired(now)
 
     async def usage(self) -> DiskUsage:
@@ -191,7 +191,7 @@ class GitManager:
         """Remove what has expired, evict, repack and warm, until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._retention_loop.run_retention())
-            group.create_task(self._fences.forget_in_time())
+            group.create_task(self._fences.run_retention())
             group.create_task(self.budget.run_eviction())
             group.create_task(self.repacker.run_repacking())
             group.create_task(self.warmer.run_warming())

@@ -25,19 +25,19 @@ def fetch_seconds(registry: CollectorRegistry) -> Histogram:
 
 
 class DiskMetrics:
-    """Measures at most every 30 s, because measuring walks over every mirror and base."""
+    """Measures at most every 30 s, because measuring walks over every mirror and base. See `Meters.add`."""
 
     def __init__(self, budget: DiskBudget) -> None:
         self._budget = budget
-        self._known: list[Metric] = []
+        self._latest: list[Metric] = []
         self._until = float("-inf")  # monotonic
 
     async def __call__(self) -> Iterable[Metric]:
-        """See `Meters.add`."""
+        """Return the metrics of the latest measurement."""
         if time.monotonic() > self._until:
-            self._known = _metrics(await self._budget.usage())
+            self._latest = _metrics(await self._budget.usage())
             self._until = time.monotonic() + _FRESH_SECONDS
-        return self._known
+        return self._latest
 
 
 def _metrics(usage: DiskUsage) -> list[Metric]:

@@ -104,8 +104,8 @@ class GitPaths:
     def layer_complaint(self, path: bytes) -> str | None:
         """Return why this may not be a lower layer: only prepared trees of ours may, and paths outside our data."""
         layer = Path(os.fsdecode(path))
-        ours = layer.name == "tree" and layer.parent.parent.parent in {self.bases, self.result_bases}
-        if ours and ".." not in layer.parts and b"\0" not in path:
+        is_base = layer.name == "tree" and layer.parent.parent.parent in {self.bases, self.result_bases}
+        if is_base and ".." not in layer.parts and b"\0" not in path:
             return None
         return self.tree_complaint(path)
 

@@ -22,7 +22,7 @@ log = structlog.get_logger()
 
 
 class Driver:
-    """Runs up to `capacity` jobs at once. A new job waits at most `poll_seconds` when nobody calls `poke`."""
+    """Runs up to `capacity` jobs at once. A new job waits at most `poll_seconds` when nobody calls `wake`."""
 
     def __init__(
         self,
@@ -32,12 +32,12 @@ class Driver:
         capacity: int,
         poll_seconds: float = 1.0,
         webhooks: Webhooks | None = None,
-        keeping: RetentionPeriods | None = None,
+        retention_periods: RetentionPeriods | None = None,
     ) -> None:
         self._ledger = ledger
         self._nodes = nodes
         self._webhooks = webhooks or Webhooks()
-        self._keeping = keeping or RetentionPeriods()
+        self._retention_periods = retention_periods or RetentionPeriods()
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -45,11 +45,11 @@ class Driver:
         self._beat_now = asyncio.Event()
 
     @property
-    def carried(self) -> Mapping[str, int]:
+    def running_jobs(self) -> Mapping[str, int]:
         """Return the jobs that are running now, with their fences."""
         return {job_id: run.lease.fence for job_id, (run, _) in self._jobs.items()}
 
-    def poke(self) -> None:
+    def wake(self) -> None:
         """Look for work now: there is a new job, or a job has been cancelled."""
         self._look.set()
         self._beat_now.set()
@@ -85,7 +85,7 @@ class Driver:
         previous = self._jobs.pop(lease.job_id, None)
         if previous is not None:  # our lease had expired, and we claimed the job again
             previous[1].cancel()
-        job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._keeping)
+        job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._retention_periods)
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)
 

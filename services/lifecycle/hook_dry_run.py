@@ -81,8 +81,8 @@ class HookDryRun:
 
 async def _ran(nodes: JobNodes, call_id: str, hook: Hook, document: bytes) -> Reply:
     workspace_id = workspace_of(call_id)
-    order = JobSpec(_JOB_ID, "", "", "", "", datetime.now(UTC))
-    layout = await nodes.create_workspace(workspace_id, None, order)
+    spec = JobSpec(_JOB_ID, "", "", "", "", datetime.now(UTC))
+    layout = await nodes.create_workspace(workspace_id, None, spec)
     try:
         await nodes.close_workspace(workspace_id, failed=False, keep_seconds=_LEFT_SECONDS)
         launch = Launch(

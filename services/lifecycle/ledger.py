@@ -36,7 +36,7 @@ class Lease:
     attempt: int
     execution_id: str
     """The attempt's agent."""
-    order: JobSpec
+    spec: JobSpec
     cancel_requested: bool = False
     is_moved: bool = False
     """Whether the attempt ran on another machine and is only completed here, because its result is public already: the
@@ -102,7 +102,7 @@ class Ledger(Protocol):
         """Renew leases. MUST NOT renew a lease whose fence is no longer the job's."""
         ...
 
-    async def surroundings(self, lease: Lease) -> JobContext:
+    async def job_context(self, lease: Lease) -> JobContext:
         """Return what the job needs beside its spec, as it is now."""
         ...
 

@@ -37,7 +37,7 @@ async def run_job(job: JobRun) -> Outcome | None:
     Raises LeaseLost when the job is no longer ours, and Parked when it waits for a person.
     """
     await job.load()
-    context = await job.retry_until_lease_lost(lambda: job.ledger.surroundings(job.lease))
+    context = await job.retry_until_lease_lost(lambda: job.ledger.job_context(job.lease))
     outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, context))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():
@@ -104,7 +104,7 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
         return more
     if remote is None or base is None or taken is None:
         return ""
-    if job.order.policy.verify_command:
+    if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more
         await verify(job, remote, base, taken)

@@ -36,12 +36,12 @@ JobStatuses = Callable[[Collection[str]], Awaitable[Mapping[str, JobStatus]]]
 class OrphanReaper:
     """Ends the orphans on a machine. It may run twice, and several may run at once."""
 
-    def __init__(self, machine: NodeInventory, standings: JobStatuses, keeping: RetentionPeriods) -> None:
+    def __init__(self, machine: NodeInventory, statuses: JobStatuses, retention_periods: RetentionPeriods) -> None:
         self._machine = machine
-        self._standings = standings
-        self._keeping = keeping
+        self._statuses = statuses
+        self._retention_periods = retention_periods
 
-    async def keep_ended(self, every_seconds: float) -> None:
+    async def run(self, every_seconds: float) -> None:
         """Look for orphans regularly until cancelled; sooner again while some are still ending."""
         while True:
             found = 0
@@ -60,26 +60,26 @@ class OrphanReaper:
         """
         # In this order: whatever is listed was begun before the jobs' status is read.
         executions, workspaces = await self._machine.executions(), await self._machine.workspaces()
-        standings = await self._standings({each.job_id for each in (*executions, *workspaces)})
+        statuses = await self._statuses({each.job_id for each in (*executions, *workspaces)})
         left = 0
         for each in executions:
-            if each.job_id in standings and not _is_of(each.thing_id, standings[each.job_id].execution_id):
+            if each.job_id in statuses and not _is_of(each.thing_id, statuses[each.job_id].execution_id):
                 log.warning("ending what another cell has taken over", job_id=each.job_id, execution_id=each.thing_id)
                 await self._machine.stop(each.thing_id)
                 left += 1
         busy = {each.job_id for each in executions}
         for each in workspaces:
-            standing = standings.get(each.job_id)
-            if standing is None or _is_of(each.thing_id, workspace_of(standing.execution_id)):
+            status = statuses.get(each.job_id)
+            if status is None or _is_of(each.thing_id, workspace_of(status.execution_id)):
                 continue
             left += 1
             if each.job_id not in busy:
-                await self._let_go(each.thing_id, standing)
+                await self._let_go(each.thing_id, status)
         return left
 
-    async def _let_go(self, workspace_id: str, standing: JobStatus) -> None:
+    async def _let_go(self, workspace_id: str, status: JobStatus) -> None:
         """Remove a workspace, or keep it like that of a failed job: it has the only copy of the agent's work."""
-        keep_seconds = 0.0 if standing.retention is Retention.REMOVE else self._keeping.failed
+        keep_seconds = 0.0 if status.retention is Retention.REMOVE else self._retention_periods.failed
         log.warning("letting go of a workspace whose job goes on elsewhere", workspace_id=workspace_id)
         try:
             await self._machine.close(workspace_id, keep_seconds)

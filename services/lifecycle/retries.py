@@ -18,13 +18,13 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
         return False
     if any(name.startswith(_TOLD_OTHERS) for name in job.stages):
         return False
-    return job.lease.attempt < job.lease.last_attempt and outcome.failure.reason in job.order.policy.retry_on
+    return job.lease.attempt < job.lease.last_attempt and outcome.failure.reason in job.spec.policy.retry_on
 
 
 def retry_after(job: JobRun, failure: Failure) -> Retry:
     """Return how a job continues after a failure: the wait doubles with each attempt, and has jitter."""
     seconds = back_off(job.lease.attempt)
-    from_snapshot = job.order.policy.retry_from is RetryFrom.SNAPSHOT
+    from_snapshot = job.spec.policy.retry_from is RetryFrom.SNAPSHOT
     return Retry(failure, seconds, job.execution.output.snapshot_id if from_snapshot else "")
 
 

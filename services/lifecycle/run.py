@@ -39,14 +39,14 @@ class JobRun:
     """
 
     def __init__(
-        self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, keeping: RetentionPeriods
+        self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, retention_periods: RetentionPeriods
     ) -> None:
         self.lease = lease
-        self.order = lease.order
+        self.spec = lease.spec
         self.ledger = ledger
         self.nodes: JobNodes = nodes.for_job(lease.token, self.pause, self.check_held)
         self.webhooks = webhooks
-        self.keeping = keeping
+        self.retention_periods = retention_periods
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._before: Around = _nothing

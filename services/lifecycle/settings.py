@@ -35,7 +35,7 @@ class DriverSettings(ServiceSettings):
     """Addresses, networks and host names, separated by commas, that webhooks may call although they are not public."""
 
     @property
-    def keeping(self) -> RetentionPeriods:
+    def retention_periods(self) -> RetentionPeriods:
         """Return how long workspaces are kept."""
         hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
         return RetentionPeriods(*(each * 3600 for each in hours))

@@ -89,11 +89,12 @@ def _listen_variable(service: str) -> str:
 
 def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
     """Read BOATYARD_GATEWAY_CA and the related variables; None without a CA, which means unencrypted calls."""
-    ca, certificate, key, server_name = (
-        environment.get(f"BOATYARD_GATEWAY_{name}", "")
-        for name in ("CA", "CLIENT_CERTIFICATE", "CLIENT_KEY", "SERVER_NAME")
+    return ClientTls.of(
+        environment.get("BOATYARD_GATEWAY_CA", ""),
+        environment.get("BOATYARD_GATEWAY_CLIENT_CERTIFICATE", ""),
+        environment.get("BOATYARD_GATEWAY_CLIENT_KEY", ""),
+        environment.get("BOATYARD_GATEWAY_SERVER_NAME", ""),
     )
-    return ClientTls.of(ca, certificate, key, server_name)
 
 
 def supervisor_lock(home: Home) -> Path:

@@ -63,7 +63,7 @@ async def _main() -> None:
         upkeep = {
             "sweep": manager.run_retention(timedelta(hours=settings.keep_hours)),
             "measure": manager.run_measuring(),
-            "fences": fences.forget_in_time(),
+            "fences": fences.run_retention(),
         }
         await stack.enter_async_context(program.background_tasks(upkeep))
         await serve(

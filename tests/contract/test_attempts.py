@@ -83,7 +83,7 @@ async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None
     assert (await claimed(other)).attempt == 3
     await expire_leases(book)
     await finish_given_up(cell)
-    job = await book.store.job(view.order.job_id)
+    job = await book.store.job(view.spec.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
     assert "attempt 3" in job.message
     assert [run.reason for run in job.executions] == ["AGENT_FAILED", "NODE_LOST", "NODE_LOST"]
@@ -94,7 +94,7 @@ async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
     await claimed(await book.cell("cell"))
     await expire_leases(book)
     await finish_given_up(await book.cell("other"))
-    assert (await book.store.job(view.order.job_id)).reason == "NODE_LOST"
+    assert (await book.store.job(view.spec.job_id)).reason == "NODE_LOST"
 
 
 async def test_an_attempt_begins_from_a_snapshot_on_its_cell_or_without_one_elsewhere(book: Books) -> None:
@@ -114,13 +114,13 @@ async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books)
     view = await book.admit()
     other = await book.cell("other", lease_seconds=20)
     await book.cell("cell")
-    from_it = replace(view.order, snapshot_id="snap-1")
-    await set_job(book, view.order.job_id, bound_cell_id="cell", definition=dump(from_it))
+    from_it = replace(view.spec, snapshot_id="snap-1")
+    await set_job(book, view.spec.job_id, bound_cell_id="cell", definition=dump(from_it))
     await age_heartbeat(book, "cell", 600)
     assert await other.claim() is None, "it may yet come back"
     await age_heartbeat(book, "cell", 3601)
     await finish_given_up(other)
-    job = await book.store.job(view.order.job_id)
+    job = await book.store.job(view.spec.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
 
 
@@ -176,9 +176,9 @@ async def test_a_work_item_is_in_progress_again(book: Books) -> None:
     await catalog.create(WORK_ITEMS, item)
     cell = await book.cell("cell")
     await cell.finish(await claimed(cell), FAILED)
-    first = (await book.admit(work_item_id="item")).order.job_id
+    first = (await book.admit(work_item_id="item")).spec.job_id
     await cell.finish(await claimed(cell), FAILED)
-    second = (await book.admit(work_item_id="item")).order.job_id
+    second = (await book.admit(work_item_id="item")).spec.job_id
     with pytest.raises(FailedPrecondition) as refused:
         await retries.retry(first, from_snapshot=False, key=None)
     assert (refused.value.reason, refused.value.metadata["job_id"]) == ("WORK_ITEM_BUSY", second)
@@ -189,9 +189,9 @@ async def test_a_work_item_is_in_progress_again(book: Books) -> None:
 
 
 async def test_a_job_that_is_tried_again_stands_in_the_queue_as_if_it_came_now(book: Books) -> None:
-    again = (await book.admit("again")).order.job_id
+    again = (await book.admit("again")).spec.job_id
     await book.store.cancel_job(again)
     await book.admit("waits")
     await Retries(book.engine, book.notifier).retry(again, from_snapshot=False, key=None)
     cell = await book.cell("cell")
-    assert [(await claimed(cell)).order.prompt for _ in range(2)] == ["waits", "again"]
+    assert [(await claimed(cell)).spec.prompt for _ in range(2)] == ["waits", "again"]

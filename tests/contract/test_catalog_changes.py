@@ -72,7 +72,7 @@ async def admitted(engine: AsyncEngine) -> tuple[Books, str]:
     view = await books.admit(
         project_id="harbour", worker_id="ann", work_item_id="item", agent=AgentSettings(command="true")
     )
-    return books, view.order.job_id
+    return books, view.spec.job_id
 
 
 CHANGES: list[tuple[ResourceTable[Any], str, dict[str, Any]]] = [
@@ -187,7 +187,7 @@ async def test_what_a_live_job_needs_stays_until_it_has_ended(catalog: CatalogSt
     for kind, thing in reversed(THINGS):
         await catalog.delete(kind, kind.id_of(thing), NOW)
     ended = await books.store.job(job_id)
-    assert (ended.order.worker_id, ended.order.work_item_id) == ("ann", "item"), "history stays as it was"
+    assert (ended.spec.worker_id, ended.spec.work_item_id) == ("ann", "item"), "history stays as it was"
 
 
 async def test_a_work_item_goes_where_a_person_wants_it(catalog: CatalogStore) -> None:

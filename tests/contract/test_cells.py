@@ -53,10 +53,10 @@ async def test_a_paused_cell_takes_nothing_new_and_goes_on_with_its_own(book: Bo
     store = CellStore(book.engine, LEASE_SECONDS)
     await store.register(a_cell("one"))
     one = await book.cell("one")
-    begun = (await book.admit()).order.job_id
+    begun = (await book.admit()).spec.job_id
     await claimed(one)
     await store.set_paused("one", paused=True)
-    waiting = (await book.admit()).order.job_id
+    waiting = (await book.admit()).spec.job_id
 
     assert await one.claim() is None
     await store.register(a_cell("one", version="2"))
@@ -113,7 +113,7 @@ async def test_a_job_starts_from_a_snapshot_where_that_is_and_fails_when_that_ce
     )
     await CatalogStore(book.engine).create(REPOSITORIES, repository)
     fields = {"repository_id": "repo", "snapshot_id": snapshot_of(lease.execution_id)}
-    job_id = (await book.admit(**fields)).order.job_id
+    job_id = (await book.admit(**fields)).spec.job_id
 
     assert await two.claim() is None
     with pytest.raises(FailedPrecondition, match="not away"):

@@ -209,7 +209,7 @@ ACTIONS = st.lists(
 async def test_no_order_of_things_changes_an_answer_or_loses_a_job(book: Books, actions: list[str]) -> None:
     """A question that was decided stays decided, and a job waits only while its newest question does."""
     await clear(book)
-    job_id = (await book.admit()).order.job_id
+    job_id = (await book.admit()).spec.job_id
     cells = {"a": await book.cell("a"), "b": await book.cell("b")}
     owner, lease, decided = "a", await claimed(cells["a"]), dict[str, Checkpoint]()
     answers = {"yes": STATE.APPROVED, "no": STATE.REJECTED, "changes": STATE.CHANGES_REQUESTED}

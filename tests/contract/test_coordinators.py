@@ -73,7 +73,7 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     lease = await claimed(remote)
     local = await book.cell("elsewhere")
     assert remote.lease_seconds == LEASE_SECONDS
-    assert (lease.order, lease.attempt, lease.fence) == (view.order, 1, 1)
+    assert (lease.spec, lease.attempt, lease.fence) == (view.spec, 1, 1)
     await remote.begin_stage(lease, "base")
     output = Output(summary="é\0", changes=BYTES, log_tail=b"\x80")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
@@ -83,8 +83,8 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
     assert await remote.stages(lease) == await local.stages(lease) == {"base": done}
     assert await remote.execution(lease) == await local.execution(lease) == note
-    surroundings = await remote.surroundings(lease)
-    assert surroundings == await local.surroundings(lease)
+    surroundings = await remote.job_context(lease)
+    assert surroundings == await local.job_context(lease)
     assert [hook.hook_id for hook in surroundings.hooks] == ["hook-1"]
     await remote.begin_stage(lease, "error-hook-1")
     told = await remote.document(lease, "error-hook-1", FAILED)
@@ -122,7 +122,7 @@ async def test_whoever_lost_the_lease_is_told_so_by_every_call(book: Books, remo
         remote.note(lease, note),
         remote.stages(lease),
         remote.execution(lease),
-        remote.surroundings(lease),
+        remote.job_context(lease),
         remote.document(lease, "base", None),
         remote.park(lease, Question("push", Origin.POLICY, "?", lease.execution_id, 60.0)),
         remote.finish(lease, FAILED),

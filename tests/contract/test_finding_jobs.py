@@ -32,12 +32,12 @@ async def remove(book: Books, job_id: str) -> None:
 async def reach(book: Books, view: JobView, state: JobState) -> None:
     """Bring a job to a state; it must be claimed before all others that are PENDING."""
     if state is JobState.CANCELLED:
-        await book.store.cancel_job(view.order.job_id)
+        await book.store.cancel_job(view.spec.job_id)
     elif state is not JobState.PENDING:
         # A cell of its own for each job, because a cell that restarts gets its own jobs back.
-        cell = await book.cell(f"of-{view.order.job_id}")
+        cell = await book.cell(f"of-{view.spec.job_id}")
         lease = await claimed(cell)
-        assert lease.job_id == view.order.job_id
+        assert lease.job_id == view.spec.job_id
         if state is JobState.SUCCEEDED:
             await cell.finish(lease, Outcome(JobState.SUCCEEDED))
 
@@ -47,7 +47,7 @@ async def listed(book: Books, job_filter: JobFilter, size: int = 3) -> list[str]
     while True:
         views, page = await book.store.jobs(job_filter, Page.parse(size, token))
         views, token = page.cut(views, job_key)
-        job_ids += [view.order.job_id for view in views]
+        job_ids += [view.spec.job_id for view in views]
         if not token:
             return job_ids
 
@@ -102,12 +102,12 @@ async def test_a_filter_means_the_jobs_that_it_says(
         made.append((view, (state, kind, labels)))
     for fields in filters:
         job_filter = JobFilter(**fields)  # type: ignore[arg-type]
-        expected = [view.order.job_id for view, facts in reversed(made) if matches(job_filter, *facts)]
+        expected = [view.spec.job_id for view, facts in reversed(made) if matches(job_filter, *facts)]
         assert await listed(opened, job_filter) == expected
     middle = made[len(made) // 2][0].create_time
-    newer = [view.order.job_id for view, _ in reversed(made) if view.create_time >= middle]
+    newer = [view.spec.job_id for view, _ in reversed(made) if view.create_time >= middle]
     assert await listed(opened, JobFilter(created_after=middle)) == newer
-    older = [view.order.job_id for view, _ in reversed(made) if view.create_time < middle]
+    older = [view.spec.job_id for view, _ in reversed(made) if view.create_time < middle]
     assert await listed(opened, JobFilter(created_before=middle)) == older
 
 
@@ -124,7 +124,7 @@ async def test_pages_stay_right_while_jobs_come_and_go(
     """What matches from the first page to the last is listed exactly once, in order, whatever happens in between."""
     await clear(opened)
     job_filter = JobFilter(states=frozenset({JobState.PENDING}) if live else frozenset())
-    stays = [(await opened.admit()).order.job_id for _ in range(count)]
+    stays = [(await opened.admit()).spec.job_id for _ in range(count)]
     keys, token = [], ""
     while True:
         views, page = await opened.store.jobs(job_filter, Page.parse(size, token))
@@ -163,7 +163,7 @@ class Watcher:
         """Wait until an update has shown a job in a state; return the job."""
 
         def last() -> JobView | None:
-            views = [update.view for update in self.updates if update.view and update.view.order.job_id == job_id]
+            views = [update.view for update in self.updates if update.view and update.view.spec.job_id == job_id]
             return views[-1] if views and views[-1].state is state else None
 
         async with self._changed, asyncio.timeout(30):
@@ -180,7 +180,7 @@ class Watcher:
 
     @property
     def jobs(self) -> list[str]:
-        return [update.view.order.job_id for update in self.updates if update.view]
+        return [update.view.spec.job_id for update in self.updates if update.view]
 
     async def leave(self) -> None:
         self._task.cancel()
@@ -189,19 +189,19 @@ class Watcher:
 
 async def test_who_watches_is_told_what_there_is_and_what_becomes_of_it(book: Books) -> None:
     ended = await book.admit(labels={"mine": ""})
-    await book.store.cancel_job(ended.order.job_id)
+    await book.store.cancel_job(ended.spec.job_id)
     pending = await book.admit(labels={"mine": ""})
     await book.admit(labels={"other": ""})
     watcher = Watcher(book, labels=(LabelSelector(key="mine"),))
     try:
         position = await watcher.caught_up()
-        assert watcher.jobs == [pending.order.job_id, ended.order.job_id], "all that match, the newest first"
+        assert watcher.jobs == [pending.spec.job_id, ended.spec.job_id], "all that match, the newest first"
         assert [update.position for update in watcher.updates] == [0, 0, position]
         assert position > 0
-        await book.store.cancel_job(pending.order.job_id)
-        await watcher.until_shown(pending.order.job_id, JobState.CANCELLED)
+        await book.store.cancel_job(pending.spec.job_id)
+        await watcher.until_shown(pending.spec.job_id, JobState.CANCELLED)
         new = await book.admit(labels={"mine": "yes"})
-        assert (await watcher.until_shown(new.order.job_id, JobState.PENDING)).order.labels == {"mine": "yes"}
+        assert (await watcher.until_shown(new.spec.job_id, JobState.PENDING)).spec.labels == {"mine": "yes"}
     finally:
         await watcher.leave()
 
@@ -213,11 +213,11 @@ async def test_a_job_that_matches_no_more_is_told_once_more(book: Books) -> None
         await watcher.caught_up()
         cell = await book.cell("cell")
         lease = await claimed(cell)
-        await watcher.until_shown(view.order.job_id, JobState.RUNNING)
+        await watcher.until_shown(view.spec.job_id, JobState.RUNNING)
         await cell.finish(lease, Outcome(JobState.SUCCEEDED))
         other = await book.admit()
-        await watcher.until_shown(other.order.job_id, JobState.PENDING)
-        assert watcher.jobs == [view.order.job_id] * 2 + [other.order.job_id]
+        await watcher.until_shown(other.spec.job_id, JobState.PENDING)
+        assert watcher.jobs == [view.spec.job_id] * 2 + [other.spec.job_id]
     finally:
         await watcher.leave()
 
@@ -225,21 +225,21 @@ async def test_a_job_that_matches_no_more_is_told_once_more(book: Books) -> None
 async def test_from_a_position_on_nothing_is_missed(book: Books) -> None:
     """A watcher that returns gets the live jobs and those that ended meanwhile, and none that ended before."""
     old = await book.admit()
-    await book.store.cancel_job(old.order.job_id)
+    await book.store.cancel_job(old.spec.job_id)
     async with book.engine.begin() as connection:
         ended = old.create_time - timedelta(hours=1)
-        await connection.execute(jobs.update().where(jobs.c.job_id == old.order.job_id).values(end_time=ended))
+        await connection.execute(jobs.update().where(jobs.c.job_id == old.spec.job_id).values(end_time=ended))
     ends, lives = await book.admit(), await book.admit()
     watcher = Watcher(book)
     position = await watcher.caught_up()
     await watcher.leave()
-    await book.store.cancel_job(ends.order.job_id)
+    await book.store.cancel_job(ends.spec.job_id)
     made = await book.admit()
     again = Watcher(book, position)
     try:
-        await again.until_shown(ends.order.job_id, JobState.CANCELLED)
+        await again.until_shown(ends.spec.job_id, JobState.CANCELLED)
         await again.caught_up()
-        assert set(again.jobs) == {view.order.job_id for view in (ends, lives, made)}
+        assert set(again.jobs) == {view.spec.job_id for view in (ends, lives, made)}
     finally:
         await again.leave()
 
@@ -247,23 +247,23 @@ async def test_from_a_position_on_nothing_is_missed(book: Books) -> None:
 async def test_files_are_handed_to_whoever_carries_the_job_and_go_with_it(book: Books) -> None:
     files = (FileContent("a/b.csv", b"\0\xff"), FileContent("c", b""))
     view = await book.admit(files=files, data=b'{"n": 1}')
-    assert [(file.name, file.size) for file in view.order.files] == [("a/b.csv", 2), ("c", 0)]
+    assert [(file.name, file.size) for file in view.spec.files] == [("a/b.csv", 2), ("c", 0)]
     cell = await book.cell("cell")
     lease = await claimed(cell)
-    assert (await cell.surroundings(lease)).files == files
-    assert lease.order.data == b'{"n": 1}'
-    await remove(book, view.order.job_id)
+    assert (await cell.job_context(lease)).files == files
+    assert lease.spec.data == b'{"n": 1}'
+    await remove(book, view.spec.job_id)
     async with book.engine.begin() as connection:
         assert (await connection.execute(job_files.select())).all() == []
 
 
 async def test_a_delayed_job_is_taken_when_its_time_has_come(book: Books) -> None:
     late = await book.admit(delay=timedelta(hours=1))
-    assert late.order.not_before == late.create_time + timedelta(hours=1)
+    assert late.spec.not_before == late.create_time + timedelta(hours=1)
     past = await book.admit(not_before=late.create_time - timedelta(hours=1))
     cell = await book.cell("cell")
-    assert (await claimed(cell)).job_id == past.order.job_id
+    assert (await claimed(cell)).job_id == past.spec.job_id
     assert await cell.claim() is None
     async with book.engine.begin() as connection:
         await connection.execute(jobs.update().values(wake_time=jobs.c.wake_time - 3600 * 1_000_000))
-    assert (await claimed(cell)).job_id == late.order.job_id
+    assert (await claimed(cell)).job_id == late.spec.job_id

@@ -49,7 +49,7 @@ async def test_a_call_is_one_record_however_often_it_is_recorded(book: Books) ->
     assert view.end_time is not None
     assert view.end_time >= view.start_time
     job = await book.store.job(lease.job_id)
-    assert dict(job.order.labels) == {"mine": "1", "team": "a"}
+    assert dict(job.spec.labels) == {"mine": "1", "team": "a"}
 
 
 async def test_a_call_that_another_lease_begins_again_says_so(book: Books) -> None:

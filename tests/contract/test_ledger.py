@@ -25,7 +25,7 @@ FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke\0"))
 
 
 async def test_each_of_many_jobs_goes_to_one_of_many_claimers(book: Books) -> None:
-    admitted = {(await book.admit()).order.job_id for _ in range(12)}
+    admitted = {(await book.admit()).spec.job_id for _ in range(12)}
     owners = [await book.cell(f"cell-{number}") for number in range(4)]
 
     async def claim_all(number: int) -> list[Lease]:
@@ -44,7 +44,7 @@ async def test_priority_then_age(book: Books) -> None:
     for priority, prompt in wanted:
         await book.admit(prompt, priority=priority)
     cell = await book.cell("cell")
-    taken = [(await claimed(cell)).order.prompt for _ in wanted]
+    taken = [(await claimed(cell)).spec.prompt for _ in wanted]
     assert taken == ["urgent", "urgent too", "first", "second", "idle"]
     assert await cell.claim() is None
 
@@ -52,7 +52,7 @@ async def test_priority_then_age(book: Books) -> None:
 async def test_a_claim_tells_all_there_is_to_know(book: Books) -> None:
     view = await book.admit("Mend it.", labels={"team": "é"})
     lease = await claimed(await book.cell("cell"))
-    assert lease.order == view.order
+    assert lease.spec == view.spec
     assert (lease.attempt, lease.cancel_requested) == (1, False)
     assert [lease.execution_id] == [execution.execution_id for execution in view.executions]
     job = await book.store.job(lease.job_id)
@@ -79,7 +79,7 @@ async def test_whoever_lost_the_lease_writes_nothing(book: Books) -> None:
         cell.finish(old, SUCCEEDED),
         cell.stages(old),
         cell.execution(old),
-        cell.surroundings(old),
+        cell.job_context(old),
     ):
         with pytest.raises(LeaseLost):
             await late
@@ -112,21 +112,21 @@ async def test_another_cell_begins_a_new_attempt(book: Books) -> None:
     assert (lease.attempt, lease.fence) == (2, lost.fence + 1)
     assert lease.execution_id != lost.execution_id
     assert await second.stages(lease) == {}, "what was done is on the other machine"
-    ended, fresh = (await book.store.job(admitted.order.job_id)).executions
+    ended, fresh = (await book.store.job(admitted.spec.job_id)).executions
     assert (ended.state, ended.reason) == (ExecutionState.FAILED, "NODE_LOST")
     assert (fresh.state, fresh.attempt) == (ExecutionState.PENDING, 2)
 
 
 async def test_a_job_that_no_cell_survives_is_given_up(book: Books) -> None:
     admitted = await book.admit()
-    for number in range(admitted.order.policy.max_attempts):
+    for number in range(admitted.spec.policy.max_attempts):
         assert (await claimed(await book.cell(f"cell-{number}"))).attempt == number + 1
         await expire_leases(book)
     lease = await claimed(await book.cell("last"))  # this cell is lost too
-    assert (lease.attempt, lease.is_moved) == (admitted.order.policy.max_attempts, True)
+    assert (lease.attempt, lease.is_moved) == (admitted.spec.policy.max_attempts, True)
     await expire_leases(book)
     await finish_given_up(await book.cell("very last"))
-    job = await book.store.job(admitted.order.job_id)
+    job = await book.store.job(admitted.spec.job_id)
     assert (job.state, job.reason) == (JobState.FAILED, "NODE_LOST")
     assert {execution.state for execution in job.executions} == {ExecutionState.FAILED}
 
@@ -138,7 +138,7 @@ async def test_a_restarted_cell_has_its_own_jobs_back_at_once(book: Books) -> No
     await cell.begin_stage(before, "start")
     await book.admit("more urgent", priority=9)
     again, other = await book.cell("cell"), await book.cell("other")
-    assert (await claimed(other)).order.prompt == "more urgent"
+    assert (await claimed(other)).spec.prompt == "more urgent"
     assert await other.claim() is None, "nobody else may have it before the lease has run out"
     lease = await claimed(again)
     assert (lease.job_id, lease.attempt, lease.execution_id) == (before.job_id, 1, before.execution_id)
@@ -151,7 +151,7 @@ async def test_own_jobs_come_before_more_urgent_ones(book: Books) -> None:
     await book.admit("its own")
     await claimed(await book.cell("cell"))
     await book.admit("more urgent", priority=9)
-    assert (await claimed(await book.cell("cell"))).order.prompt == "its own"
+    assert (await claimed(await book.cell("cell"))).spec.prompt == "its own"
 
 
 async def test_a_parked_job_comes_back_to_its_own_cell_when_it_is_awake(book: Books) -> None:
@@ -287,14 +287,14 @@ async def test_a_wish_to_end_reaches_the_owner_and_the_next_one(book: Books) -> 
 
 async def test_a_job_that_nobody_has_ends_at_once(book: Books) -> None:
     view = await book.admit()
-    ended = await book.store.cancel_job(view.order.job_id)
+    ended = await book.store.cancel_job(view.spec.job_id)
     assert (ended.state, ended.reason) == (JobState.CANCELLED, "")
     assert ended.executions[0].state is ExecutionState.CANCELLED
     assert await (await book.cell("cell")).claim() is None
 
 
 async def work_item(book: Books) -> str:
-    order = (await book.admit()).order
+    order = (await book.admit()).spec
     await book.store.cancel_job(order.job_id)
     item = WorkItem(work_item_id="item", project_id="default", title="Mend it", create_time=order.create_time)
     return (await CatalogStore(book.engine).create(WORK_ITEMS, item)).work_item_id
@@ -320,7 +320,7 @@ async def test_of_many_jobs_for_one_work_item_one_is_admitted(book: Books) -> No
     (admitted,) = [result for result in results if not isinstance(result, BaseException)]
     refusal = next(result for result in results if isinstance(result, FailedPrecondition))
     assert refusal.reason == "WORK_ITEM_BUSY"
-    assert refusal.metadata["job_id"] == admitted.order.job_id
+    assert refusal.metadata["job_id"] == admitted.spec.job_id
 
 
 ACTIONS = st.lists(
@@ -387,13 +387,13 @@ async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> N
     assert await claimed_by(ClaimFilter(kinds=frozenset({"review"}))) is None
     lease = await claimed_by(ClaimFilter(engines=frozenset({"anthropic"}), capacity=1))
     assert lease
-    assert lease.job_id == mine.order.job_id
+    assert lease.job_id == mine.spec.job_id
     assert await claimed_by(ClaimFilter(capacity=1)) is None
     await expire_leases(book)
     again = await claimed_by(ClaimFilter(kinds=frozenset({"review"})))
     assert again is None, "what ran out is wanted, or not"
     found = [await claimed_by(ClaimFilter(capacity=2)), await claimed_by(ClaimFilter(capacity=2))]
-    assert [lease.job_id for lease in found if lease] == [mine.order.job_id, other.order.job_id]
+    assert [lease.job_id for lease in found if lease] == [mine.spec.job_id, other.spec.job_id]
 
 
 async def test_a_hook_that_is_called_again_is_told_the_same(book: Books) -> None:

@@ -44,7 +44,7 @@ async def test_waiters_and_drivers_of_another_gateway_are_woken(postgres_url: st
         async with asyncio.timeout(LONG):
             await woken_up.wait()
         woken_up.clear()
-        job_id = (await one.admit()).order.job_id
+        job_id = (await one.admit()).spec.job_id
         await woken(other.notifier, job_id, one.store.cancel_job(job_id))
         await woken(other.notifier, ALL, one.admit())
 

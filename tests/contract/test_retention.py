@@ -60,7 +60,7 @@ async def test_what_lives_is_not_forgotten_however_old_it_is(book: Books) -> Non
     await book.admit("waits")
     await book.admit("is tried again")
     again = await claimed(cell)
-    assert again.order.prompt == "waits"
+    assert again.spec.prompt == "waits"
     await cell.finish(again, Outcome(JobState.FAILED, FAILURE))
     await age(book, again.job_id, 1000)
     await Retries(book.engine, book.notifier).retry(again.job_id, from_snapshot=False, key=None)
@@ -71,7 +71,7 @@ async def test_what_lives_is_not_forgotten_however_old_it_is(book: Books) -> Non
 
 async def test_many_are_forgotten_a_few_at_a_time(book: Books) -> None:
     for _ in range(3):
-        job_id = (await book.admit()).order.job_id
+        job_id = (await book.admit()).spec.job_id
         await book.store.cancel_job(job_id)
         await age(book, job_id, 2)
     assert [await remove_expired(book.engine, 1, at_once=2) for _ in range(3)] == [2, 1, 0]

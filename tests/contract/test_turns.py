@@ -69,7 +69,7 @@ async def limited(book: Books, kind: str, limit: int) -> dict[str, str]:
 
 async def of_kind(book: Books, kind: str, **fields: str) -> str:
     """Admit a job, and set its kind, which need not exist."""
-    job_id = (await book.admit(**fields)).order.job_id
+    job_id = (await book.admit(**fields)).spec.job_id
     await set_job(book, job_id, kind=kind)
     return job_id
 
@@ -119,7 +119,7 @@ async def test_what_waits_for_an_answer_leaves_its_place_to_others(book: Books, 
 
 async def test_a_lost_job_keeps_its_place(book: Books) -> None:
     fields = await limited(book, "project", 1)
-    lost = (await book.admit("lost", **fields)).order.job_id
+    lost = (await book.admit("lost", **fields)).spec.job_id
     await claimed(await book.cell("cell"))
     await book.admit("more urgent", priority=100, **fields)
     await expire_leases(book)
@@ -151,16 +151,16 @@ async def test_a_project_with_a_long_queue_does_not_hold_up_another(book: Books)
     busy, small = await project(book), await project(book)
     for _ in range(8):
         job = await book.admit(project_id=busy)
-        await make_older(book, job.order.job_id, 600)
+        await make_older(book, job.spec.job_id, 600)
     cell = await book.cell("cell")
     leases = [await claimed(cell) for _ in range(4)]
-    assert {lease.order.project_id for lease in leases} == {busy}
+    assert {lease.spec.project_id for lease in leases} == {busy}
     for _ in range(2):
         await book.admit(project_id=small)
     order = []
     for lease in leases:
         await cell.finish(lease, SUCCEEDED)
-        order.append((await claimed(cell)).order.project_id)
+        order.append((await claimed(cell)).spec.project_id)
     assert Counter(order) == {small: 2, busy: 2}
     assert order[:2] == [small, small], "whoever has less comes first, however long the other has waited"
 
@@ -174,7 +174,7 @@ async def test_projects_take_turns_where_there_is_one_place(book: Books) -> None
     order = []
     for _ in range(9):
         lease = await claimed(cell)
-        order.append(lease.order.project_id)
+        order.append(lease.spec.project_id)
         await cell.finish(lease, SUCCEEDED)
     assert [sorted(order[start : start + 3]) for start in (0, 3, 6)] == [sorted(projects)] * 3
 
@@ -184,7 +184,7 @@ async def test_priority_counts_between_projects_too(book: Books) -> None:
     await book.admit("everyday", project_id=first)
     await book.admit("urgent", project_id=second, priority=5)
     cell = await book.cell("cell")
-    assert [lease.order.prompt for lease in await taken(cell)] == ["urgent", "everyday"]
+    assert [lease.spec.prompt for lease in await taken(cell)] == ["urgent", "everyday"]
 
 
 @pytest.mark.slow
@@ -200,18 +200,18 @@ async def test_what_waits_long_overtakes_what_is_more_urgent(
     old = await book.admit("old", project_id=projects[0])
     urgent = await book.admit("urgent", priority=5, project_id=projects[0 if same_project else 1])
     for job, waits in ((old, minutes), (urgent, 0)):
-        turn = turn_of(job.order.priority, job.create_time, ageing)
-        await set_job(book, job.order.job_id, turn=turn)
-        await make_older(book, job.order.job_id, waits)
+        turn = turn_of(job.spec.priority, job.create_time, ageing)
+        await set_job(book, job.spec.job_id, turn=turn)
+        await make_older(book, job.spec.job_id, waits)
     cell = await book.cell("cell", ageing_seconds=ageing)
-    assert (await claimed(cell)).order.prompt == first
+    assert (await claimed(cell)).spec.prompt == first
 
 
 async def test_what_is_to_begin_later_has_not_waited_till_then(book: Books) -> None:
     later, waiting = await project(book), await project(book)
     delayed = await book.admit("later", project_id=later)
-    await make_older(book, delayed.order.job_id, 60)
-    await set_job(book, delayed.order.job_id, wake_time=now() - 1)
+    await make_older(book, delayed.spec.job_id, 60)
+    await set_job(book, delayed.spec.job_id, wake_time=now() - 1)
     earlier = await book.admit("waiting", project_id=waiting)
-    await make_older(book, earlier.order.job_id, 5)
-    assert (await claimed(await book.cell("cell"))).order.prompt == "waiting"
+    await make_older(book, earlier.spec.job_id, 5)
+    assert (await claimed(await book.cell("cell"))).spec.prompt == "waiting"

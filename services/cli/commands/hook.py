@@ -44,7 +44,7 @@ _COLUMNS = ("HOOK", "WHEN", "FOR", "ORDER", "ON FAILURE", "AGE", "CALLS")
 
 @click.group("hook", short_help="Manage hooks.")
 def command() -> None:
-    """Manage hooks: commands and servers that are called before and after jobs, around their stages, and when they fail.
+    """Manage hooks: commands and servers called before and after jobs, around their stages, and when they fail.
 
     Every command takes --json.
     """

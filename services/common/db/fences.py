@@ -1,7 +1,7 @@
 """The highest fence that a service has seen of each job, so that late calls of a paused driver are refused.
 
 A node service puts `fence_table(metadata)` into its own metadata and its columns into its migrations. Every change
-begins with `await fences.check(current_fence())`; `fences.forget_in_time()` runs in the background.
+begins with `await fences.check(current_fence())`; `fences.run_retention()` runs in the background.
 """
 
 from datetime import UTC, datetime, timedelta
@@ -65,7 +65,7 @@ class Fences:
                 metadata={"fence": str(fence.number)},
             )
 
-    async def forget_in_time(self) -> None:
+    async def run_retention(self) -> None:
         """Remove old fences every hour, until cancelled."""
 
         async def some() -> bool:

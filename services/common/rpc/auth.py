@@ -42,11 +42,11 @@ class Authenticator(Protocol):
     """Authenticates the callers of one service."""
 
     @property
-    def forgets(self) -> bool:
+    def may_revoke(self) -> bool:
         """True when a caller that was let in may be refused later, so that open streams are checked again."""
         ...
 
-    async def authenticate(self, shown: Credentials) -> str:
+    async def authenticate(self, credentials: Credentials) -> str:
         """Return the caller's name, for logs and records.
 
         Raises Unauthenticated, PermissionDenied, TooManyFailuresError.
@@ -62,7 +62,7 @@ class SingleToken:
     `hint` is added to the refusal, and says where to find the token; `reason` is the one that the proto documents.
     """
 
-    forgets = False
+    may_revoke = False
 
     def __init__(self, token: str, *, caller: str, reason: str, hint: str) -> None:
         self._token = token.encode()
@@ -71,12 +71,12 @@ class SingleToken:
         self._hint = hint
         self._failures = FailureLimiter()
 
-    async def authenticate(self, shown: Credentials) -> str:
+    async def authenticate(self, credentials: Credentials) -> str:
         """See Authenticator."""
-        if shown.token is not None and hmac.compare_digest(shown.token.encode(), self._token):
+        if credentials.token is not None and hmac.compare_digest(credentials.token.encode(), self._token):
             return self._caller
-        self._failures.note(shown.peer)
-        what = "a bearer token is needed" if shown.token is None else "this token is not known here"
+        self._failures.note(credentials.peer)
+        what = "a bearer token is needed" if credentials.token is None else "this token is not known here"
         raise Unauthenticated(f"{what}: {self._hint}", reason=self._reason)
 
 

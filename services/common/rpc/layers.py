@@ -124,15 +124,15 @@ def authenticating(authenticator: Authenticator) -> Layer:
     async def layer(call: RpcCall) -> AsyncIterator[None]:
         if not call.is_open:
             token = bearer(call.text(AUTHORIZATION_METADATA_KEY) or "")
-            shown = Credentials(token, call.method, call.context.peer(), call.metadata)
+            credentials = Credentials(token, call.method, call.context.peer(), call.metadata)
             try:
-                caller = await authenticator.authenticate(shown)
+                caller = await authenticator.authenticate(credentials)
             except TooManyFailuresError as error:
                 call.is_quiet = error.is_told
                 raise
             structlog.contextvars.bind_contextvars(**{CALLER: caller})
-            if authenticator.forgets and not call.answers_once:
-                async with _while_known(authenticator, shown):
+            if authenticator.may_revoke and not call.answers_once:
+                async with _while_known(authenticator, credentials):
                     yield
                 return
         yield
@@ -141,18 +141,18 @@ def authenticating(authenticator: Authenticator) -> Layer:
 
 
 @asynccontextmanager
-async def _while_known(authenticator: Authenticator, shown: Credentials) -> AsyncIterator[None]:
+async def _while_known(authenticator: Authenticator, credentials: Credentials) -> AsyncIterator[None]:
     """End a stream when its caller is no longer accepted: its token was revoked or has expired."""
     refusal: ServiceError | None = None
     scope = asyncio.timeout(None)
-    shown = replace(shown, is_again=True)
+    credentials = replace(credentials, is_again=True)
 
     async def watch() -> None:
         nonlocal refusal
         while refusal is None:
             await asyncio.sleep(_RECHECK_SECONDS)
             try:
-                await authenticator.authenticate(shown)
+                await authenticator.authenticate(credentials)
             except (Unauthenticated, PermissionDenied) as error:
                 refusal = error
             except ServiceError as error:  # the database is away: a caller that was accepted stays accepted

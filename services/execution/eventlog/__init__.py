@@ -1,7 +1,7 @@
 """The event log of one execution: length-framed records in one file, written by its runner, read by anybody.
 
-A writer that was killed leaves at most one torn record at the end; opening the log for writing cuts it off, and readers
-wait before it, for it was never whole. `records` has the format. When an execution has ended, its log is packed.
+A killed writer leaves at most one torn record, at the end: readers wait in front of it, and the next writer to open the
+log cuts it off. The format is in `records`. When an execution has ended, its log is packed.
 """
 
 from services.execution.eventlog.logfiles import pack

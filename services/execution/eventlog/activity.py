@@ -1,4 +1,4 @@
-"""What a model used and did, told from its execution's events: each request and each call counts once."""
+"""What a model used and did, counted from its execution's events: each request and each call counts once."""
 
 import contextlib
 from collections.abc import Mapping
@@ -15,20 +15,20 @@ _TOKENS = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_to
 
 @dataclass(slots=True)
 class ModelActivity:
-    """Counts events, in their order."""
+    """Counts events, which must come in their order."""
 
     requests: set[str] = field(default_factory=set)
-    """Ids of the model's requests that were answered whole."""
+    """Ids of the requests that the model has answered completely."""
     turn_ends: set[str] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
-    """Ids of the tool calls that were told."""
+    """Ids of the tool calls that have an event."""
     results: set[str] = field(default_factory=set)
     delivered: set[str] = field(default_factory=set)
-    """Ids of the messages that were told."""
+    """Ids of the messages that were delivered."""
     asked: dict[str, str] = field(default_factory=dict)
-    """Ids of the permissions that were asked for, by those of the tool calls."""
+    """Ids of the permissions that were asked for, by the ids of their tool calls."""
     answered: set[str] = field(default_factory=set)
-    """Ids of the permissions whose answers were told."""
+    """Ids of the permissions whose answers have an event."""
     tokens: int = 0
     _cost_usd: float = 0.0
     _cost_known: bool = True
@@ -61,14 +61,14 @@ class ModelActivity:
                 self.turn_ends.add(fields["request_id"])
 
     def model_use(self) -> ModelUse:
-        """Sum up."""
+        """Return the totals."""
         words = self._last_words.strip().encode()[-_LAST_WORDS_BYTES:].decode(errors="ignore")
         cost = self._cost_usd if self._cost_known else None
         return ModelUse(self.tokens, cost, len(self.requests), len(self.calls), words)
 
 
 def read_activity(events: Path) -> ModelActivity:
-    """Count what is in a log, up to where it is damaged, if it is."""
+    """Count the events of a log; of a damaged one, those before the damage."""
     result = ModelActivity()
     with contextlib.suppress(FileNotFoundError, DamagedRecordError), EventReader(events) as reader:
         while records := reader.read():

@@ -1,10 +1,10 @@
-"""Where a log's bytes come from: the file that its runner writes, or a packed one in its place when it has ended.
+"""Where a log's bytes come from: the file that its runner writes, or the packed one that replaces it after the end.
 
     packed file = magic block*
     block       = raw length:u32 packed length:u32 zlib data      (little endian)
 
-A log is packed into a file of its own, which is made durable before the other is removed: whoever looks finds one of
-the two, and who has the old one open reads on in it.
+A log is packed into a file of its own, which is made durable before the plain one is removed: whoever opens the log
+finds one of the two, and whoever has the plain one open goes on reading it.
 """
 
 import bisect
@@ -20,17 +20,17 @@ from services.execution.files import sync_directory
 _MAGIC = b"BYPACK\x00\x01"
 _BLOCK = struct.Struct("<II")
 _BLOCK_BYTES = 1024 * 1024
-_LEVEL = 3  # of zlib: half of what the best takes off, at ten times the speed
+_LEVEL = 3  # of zlib: saves half of what the best level saves, at ten times its speed
 
 
 class LogFile(Protocol):
-    """Bytes by their place."""
+    """A log's bytes, read by their position."""
 
     def read(self, size: int, offset: int, *, wait: bool = True) -> memoryview:
         """Return at most `size` bytes, valid until the next call; none at the end.
 
         Raises:
-            BlockingIOError: `wait` is False, and they would have to be fetched from the disk.
+            BlockingIOError: `wait` is False, and the bytes would have to be fetched from the disk.
         """
         ...
 
@@ -40,7 +40,7 @@ class LogFile(Protocol):
 
 
 def packed_path(path: Path) -> Path:
-    """Where the packed log of `path` is."""
+    """Return the path of the packed log of `path`."""
     return path.with_name(f"{path.name}.packed")
 
 
@@ -53,7 +53,7 @@ def open_log(path: Path) -> LogFile:
 
 
 def pack(path: Path) -> None:
-    """Pack a log that nobody writes any more, unless it is packed. Takes a second for 100 MB."""
+    """Pack a log that is no longer written, unless it is packed already. Takes a second for 100 MB."""
     packed = packed_path(path)
     temporary = packed.with_name(f"{packed.name}.new")
     try:
@@ -97,34 +97,34 @@ class _Packed:
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
         self._starts: list[int] = []
-        """Where blocks begin in the log, and with the same number in `_places` where they are in the file."""
-        self._places: list[tuple[int, int]] = []
+        """Where each block begins in the log; `_blocks` has, at the same index, its (offset, length) in the file."""
+        self._blocks: list[tuple[int, int]] = []
         self._block: tuple[int, bytes] = (-1, b"")
         self._file.seek(len(_MAGIC))
         raw_start = 0
         while len(header := self._file.read(_BLOCK.size)) == _BLOCK.size:
             raw, packed = _BLOCK.unpack(header)
             self._starts.append(raw_start)
-            self._places.append((self._file.tell(), packed))
+            self._blocks.append((self._file.tell(), packed))
             self._file.seek(packed, os.SEEK_CUR)
             raw_start += raw
 
     def read(self, size: int, offset: int, *, wait: bool = True) -> memoryview:
         if not wait:
-            raise BlockingIOError(errno.EAGAIN, "it is to be unpacked")
-        found = b""
-        while len(found) < size and (part := self._at(offset + len(found))):
-            found += part
-        return memoryview(found)[:size]
+            raise BlockingIOError(errno.EAGAIN, "a packed log must be unpacked first")
+        data = b""
+        while len(data) < size and (part := self._block_from(offset + len(data))):
+            data += part
+        return memoryview(data)[:size]
 
-    def _at(self, offset: int) -> bytes:
-        """The rest of the block at `offset`, of which at least one byte is wanted; nothing at the end."""
+    def _block_from(self, offset: int) -> bytes:
+        """Return the block that holds `offset`, from there to its end; nothing at the end of the log."""
         number = bisect.bisect_right(self._starts, offset) - 1
         if number < 0:
             return b""
         if self._block[0] != number:
-            place, length = self._places[number]
-            self._file.seek(place)
+            position, length = self._blocks[number]
+            self._file.seek(position)
             self._block = (number, zlib.decompress(self._file.read(length)))
         return self._block[1][offset - self._starts[number] :]
 

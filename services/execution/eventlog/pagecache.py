@@ -1,9 +1,9 @@
-"""Bounds what a log that is being written takes of the machine's page cache.
+"""Bounds how much of the machine's page cache a log takes while it is written.
 
-A flood would leave all of itself there, in the place of base trees that others read again and again; and memory that
-nobody used is slow to come by where a hypervisor has to give it first: there, writing a log into pages that were just
-given up costs a quarter (decision 0022). So what was written is sent to the disk, and let go some MiB later. Viewers
-who follow closely find it in memory, others read it from the disk.
+A flood would leave all of its bytes there, in place of base trees that others read again and again. And where a
+hypervisor must first provide memory that was never used, writing a log into pages that were just released takes a
+quarter of the time that it takes into new ones (decision 0022). So what was written is sent to the disk, and released
+from the cache some MiB later: viewers who follow closely find it in memory, others read it from the disk.
 """
 
 import os
@@ -14,13 +14,13 @@ _KEPT_BYTES = 16 * 1024 * 1024
 
 
 class PageCacheBound:
-    """Goes behind the writer of one file, in a thread of its own, as soon as there is more than what is kept.
+    """Follows the writer of one file, in a thread of its own, as soon as the file is larger than what is kept.
 
-    The writer never waits for it: where the disk is slower than the writer, the page cache grows as it would without.
+    The writer never waits for it: if the disk is slower than the writer, the page cache grows as it would without it.
     """
 
     def __init__(self, fd: int) -> None:
-        """`fd` stays the caller's, and open until `close`."""
+        """The caller keeps `fd`, and must leave it open until after `close`."""
         self._fd = fd
         self._end = 0
         self._closed = False
@@ -28,7 +28,7 @@ class PageCacheBound:
         self._thread: threading.Thread | None = None
 
     def written(self, end: int) -> None:
-        """Say that the file goes to `end`, in bytes."""
+        """Report that the file is now `end` bytes long."""
         if end - self._end < _STEP_BYTES or end < _KEPT_BYTES:
             return
         self._end = end
@@ -38,19 +38,19 @@ class PageCacheBound:
             self._thread.start()
 
     def close(self) -> None:
-        """Let the rest be; waits for a call to the disk that may be under way."""
+        """Leave the rest in the cache; wait for a call to the disk that may be under way."""
         self._closed = True
         self._grown.set()
         if self._thread is not None:
             self._thread.join()
 
     def _follow(self) -> None:
-        at = 0
+        offset = 0
         while self._grown.wait() and not self._closed:
             self._grown.clear()
-            while at + _STEP_BYTES <= self._end and not self._closed:
-                # What is not on the disk yet cannot be let go: the same advice only begins to write it there.
-                os.posix_fadvise(self._fd, at, _STEP_BYTES, os.POSIX_FADV_DONTNEED)
-                if at >= _KEPT_BYTES:
-                    os.posix_fadvise(self._fd, at - _KEPT_BYTES, _STEP_BYTES, os.POSIX_FADV_DONTNEED)
-                at += _STEP_BYTES
+            while offset + _STEP_BYTES <= self._end and not self._closed:
+                # Pages that are not on the disk yet cannot be released: this advice only begins to write them there.
+                os.posix_fadvise(self._fd, offset, _STEP_BYTES, os.POSIX_FADV_DONTNEED)
+                if offset >= _KEPT_BYTES:
+                    os.posix_fadvise(self._fd, offset - _KEPT_BYTES, _STEP_BYTES, os.POSIX_FADV_DONTNEED)
+                offset += _STEP_BYTES

@@ -1,4 +1,4 @@
-"""Who reads an event log."""
+"""Reads an event log."""
 
 import errno
 import zlib
@@ -23,17 +23,17 @@ _BLOCK = 1024 * 1024
 
 
 class EventReader:
-    """Reads records in order, at its own place in the file. Many readers may read while one writer writes."""
+    """Reads records in order, at its own position in the file. Many readers may read while one writer writes."""
 
     def __init__(self, path: Path, *, verify: bool = False) -> None:
-        """Open the log at its beginning. With `verify` each checksum is compared, not only each sequence.
+        """Open the log at its beginning. With `verify`, each checksum is compared, and not only each sequence.
 
-        A log that is written, or was written to its end, is as its writer wanted it: only what a lost machine left
-        needs to be verified, and the next writer does so before it goes on, or concludes.
+        Only a log that a lost machine left needs verifying, and the next writer does that before it appends anything;
+        otherwise a log is as its writer meant it, whether it is still being written or not.
 
         Raises:
-            EventLogError: the file is something else.
-            FileNotFoundError: nothing was written yet.
+            EventLogError: the file is not an event log.
+            FileNotFoundError: nothing has been written yet.
         """
         self._path = path
         self._verify = verify
@@ -44,10 +44,10 @@ class EventReader:
         self.offset = len(MAGIC)
         """Where the next record begins."""
         self.next_sequence = 1
-        """Which record that is."""
+        """The sequence of that record."""
 
     def skip_to(self, sequence: int) -> bool:
-        """Pass over records before `sequence`; False when the log ends before it, to be called again."""
+        """Skip the records before `sequence`; return False when the log ends before it, and may be called again."""
         while self.next_sequence < sequence:
             block = self._file.read(_BLOCK, self.offset)
             before = self.offset
@@ -61,11 +61,11 @@ class EventReader:
         return True
 
     def read(self, size: int = _BLOCK, *, wait: bool = True) -> list[Record]:
-        """Return the whole records among the next `size` bytes, at least one if there is one; empty at the end.
+        """Return the complete records in the next `size` bytes, at least one if there is one; empty at the end.
 
         Raises:
-            DamagedRecordError: the next record was written, and then changed by something else.
-            BlockingIOError: `wait` is False, and they would have to be fetched from the disk.
+            DamagedRecordError: the next record was changed by something else after it was written.
+            BlockingIOError: `wait` is False, and the records would have to be fetched from the disk.
         """
         size = max(size, HEADER.size)
         block = self._file.read(size, self.offset, wait=wait)
@@ -85,7 +85,7 @@ class EventReader:
             self.next_sequence = record.sequence + 1
             self.offset = base + end
         if block and not records and not wait:
-            # Not the end: perhaps the rest of the record is on the disk only, or its writer is at it.
+            # Not the end: the rest of the record may be on the disk only, or its writer may be writing it.
             raise BlockingIOError(errno.EAGAIN, "only the beginning of the next record is in memory")
         return records
 

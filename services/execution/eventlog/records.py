@@ -1,9 +1,9 @@
-"""What an event log holds, and how that lies in its file.
+"""What an event log holds, and the format of its file.
 
     file    = magic record*
     record  = length:u32 crc:u32 sequence:u64 time:i64 kind:u8 stream:u8 zero:u16 payload      (little endian)
 
-`length` is the payload's, `crc` is the CRC-32 of everything after it, `time` is in nanoseconds since 1970. The payload
+`length` is that of the payload, `crc` the CRC-32 of all that follows it, `time` in nanoseconds since 1970. The payload
 is raw bytes for output, and a JSON object for every other kind.
 """
 
@@ -16,17 +16,17 @@ from pathlib import Path
 from typing import Any
 
 MAX_OUTPUT = 64 * 1024
-"""Bytes of output in one record, at most."""
+"""The most bytes of output in one record."""
 
 MAGIC = b"BYLOG\x00\x00\x01"
 HEADER = struct.Struct("<IIQqBBH")
 BODY = struct.Struct("<QqBBH")
-"""What of the header the checksum covers."""
+"""The part of the header that the checksum covers."""
 MAX_PAYLOAD = 1024 * 1024
 
 
 class EventKind(enum.IntEnum):
-    """What a record tells. Numbers are on disk: never change one."""
+    """What a record is about. The numbers are on disk: never change one."""
 
     OUTPUT = 1
     STATE_CHANGE = 2
@@ -45,7 +45,7 @@ class EventKind(enum.IntEnum):
 
 
 class Stream(enum.IntEnum):
-    """Which stream of the program a record of output is from."""
+    """The stream of the program that a record of output is from."""
 
     NONE = 0
     STDOUT = 1
@@ -63,7 +63,7 @@ class Record:
     payload: bytes
 
     def fields(self) -> dict[str, Any]:
-        """The payload of any kind but output."""
+        """Return the payload of an event of any kind but output."""
         fields: dict[str, Any] = json.loads(self.payload)
         return fields
 
@@ -73,14 +73,14 @@ class EventLogError(Exception):
 
 
 class DamagedRecordError(EventLogError):
-    """A whole record does not have the checksum that it was written with."""
+    """A complete record is not as it was written: its checksum, sequence, kind or stream is wrong."""
 
     def __init__(self, path: Path, offset: int, sequence: int) -> None:
         super().__init__(f"{path} is damaged at byte {offset}, in event {sequence}")
 
 
 def frames(block: bytes | memoryview) -> Iterator[tuple[int, int]]:
-    """Where the whole records of a block begin and end; one of an impossible length counts as whole, and damaged."""
+    """Yield where complete records of a block begin and end; one of an impossible length counts, as a damaged one."""
     start = 0
     while start + HEADER.size <= len(block):
         length = HEADER.unpack_from(block, start)[0]

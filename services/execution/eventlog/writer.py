@@ -1,4 +1,4 @@
-"""Who writes an event log."""
+"""Writes an event log."""
 
 import contextlib
 import json
@@ -18,13 +18,13 @@ _MAX_VECTORS = 512  # the kernel takes 1024
 
 
 class EventWriter:
-    """Appends records. There is one writer at a time: who writes holds the run's lock."""
+    """Appends records. There is one writer at a time, which holds the run's lock."""
 
     def __init__(self, path: Path) -> None:
         """Open or make the log, and cut off what a killed writer left unfinished.
 
         Raises:
-            EventLogError: the file is something else.
+            EventLogError: the file is not an event log.
         """
         self._path = path
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -32,9 +32,9 @@ class EventWriter:
         self._page_cache = PageCacheBound(self._fd)
         self.last_sequence = 0
         self.output_bytes = 0
-        """Recorded so far, in this life or an earlier one."""
+        """Bytes of output recorded so far, by this writer or earlier ones."""
         self.redactor = Redactor()
-        """Keeps secrets out of every event but output, which comes in pieces: the pump keeps them out of that."""
+        """Keeps secrets out of every event but output; output comes in pieces, and the pump keeps them out of it."""
         try:
             self._repair()
         except BaseException:
@@ -47,18 +47,21 @@ class EventWriter:
             os.ftruncate(self._fd, 0)
             os.pwrite(self._fd, MAGIC, 0)
         with EventReader(self._path, verify=True) as reader:
-            with contextlib.suppress(DamagedRecordError):  # a machine that lost power may leave more than a torn end
+            # After a loss of power there may be more than a torn record at the end.
+            with contextlib.suppress(DamagedRecordError):
                 while records := reader.read():
                     self.last_sequence = records[-1].sequence
-                    self.output_bytes += sum(len(one.payload) for one in records if one.kind is EventKind.OUTPUT)
+                    self.output_bytes += sum(
+                        len(record.payload) for record in records if record.kind is EventKind.OUTPUT
+                    )
             self._offset = reader.offset
         os.ftruncate(self._fd, self._offset)
 
     def output(self, stream: Stream, data: memoryview | bytes, time_ns: int) -> None:
-        """Append output, as one record for each 64 KiB.
+        """Append output, with one record for each 64 KiB.
 
         Raises:
-            OSError: it was not recorded, or only some first records of it; those are whole, and counted.
+            OSError: none of it was recorded, or only the first records; those are complete, and counted.
         """
         view = memoryview(data)
         pieces = [view[start : start + MAX_OUTPUT] for start in range(0, len(view), MAX_OUTPUT)]
@@ -73,7 +76,7 @@ class EventWriter:
         self.fields(EventKind.STATE_CHANGE, state=state, reason=reason, message=message)
 
     def fields(self, kind: EventKind, **fields: object) -> None:
-        """Append an event of any kind but output; fields are named as in the contract."""
+        """Append an event of any kind but output; its fields have the contract's names."""
         self._append(kind, Stream.NONE, [json.dumps(self.redactor.value(fields)).encode()], time.time_ns())
 
     def _append(self, kind: EventKind, stream: Stream, payloads: Sequence[memoryview | bytes], time_ns: int) -> None:
@@ -87,7 +90,7 @@ class EventWriter:
         try:
             end = self._write(vectors)
         except OSError:
-            self._repair()  # not simply back to where we were: a reader may have seen the first of them
+            self._repair()  # not simply back to `_offset`: a reader may have seen the first of the new records
             raise
         self._offset, self.last_sequence = end, sequence
         self._page_cache.written(end)
@@ -100,7 +103,7 @@ class EventWriter:
             group = vectors[start : start + _MAX_VECTORS]
             size = sum(len(vector) for vector in group)
             written = os.pwritev(self._fd, group, end)
-            if written < size:  # a disk that fills up takes a part, and says why only at the next write
+            if written < size:  # a disk that fills up takes a part; only the next write fails
                 rest = memoryview(b"".join(group))
                 while written < size:
                     written += os.pwrite(self._fd, rest[written:], end + written)

@@ -1,6 +1,6 @@
-"""What reaches an execution from outside while it runs, through files and pipes in its run directory.
+"""The inbox: what reaches an execution from outside while it runs, through files and pipes in its run directory.
 
-`messages` are messages for the agent, the questions that it asks, and their answers, each durable before anybody is
-told of it; `terminal_input` is what somebody types on its terminal. Both ends are here, the service's and the runner's.
-Standard library only.
+`messages` has messages for the agent, its questions and their answers, each of them durable before anybody hears of it;
+`terminal_input` has what is typed on its terminal. Both ends are here, the service's and the runner's. Standard library
+only.
 """

@@ -1,12 +1,13 @@
-"""What people tell a running agent, and what it asks them: files in the run directory. Standard library only.
+"""Messages, questions and answers between people and a running agent: files in the run directory.
 
-    talk/lock                     held for a moment by whoever says or closes something
-    talk/messages/<n>-<id>        what the model is to be told, in order; the service makes them
-    talk/closed                   the runner has looked for the last time: nothing more is taken
-    talk/questions/<id>           what the model asks before it does it; the runner makes them
-    talk/answers/<id>             what somebody answered; the service makes them, and the first one stays
+    talk/lock                     held for a moment by whoever sends, answers or closes
+    talk/messages/<n>-<id>        messages for the agent, in order; written by the service
+    talk/closed                   the runner has looked for the last time: no more messages are taken
+    talk/questions/<id>           what the agent asks before it does it; written by the runner
+    talk/answers/<id>             what somebody answered; written by the service, and the first one stays
 
-Each is durable before anybody is told of it, so neither end's death loses one or doubles one.
+Each is durable before anybody hears of it, so the death of either end neither loses one nor doubles one. Standard
+library only.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from pathlib import Path
 from services.execution.files import write_whole
 
 MAX_MESSAGES = 1000
-"""Of one execution."""
+"""The most messages that one execution takes."""
 
 
 class ClosedError(Exception):
@@ -28,16 +29,16 @@ class ClosedError(Exception):
 
 
 class MessageReusedError(Exception):
-    """A message of that id has another text."""
+    """There is a message of this id with another text."""
 
 
 class TooManyMessagesError(Exception):
-    """The execution was told MAX_MESSAGES already."""
+    """The execution has been sent MAX_MESSAGES already."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the model is to be told."""
+    """A message for the agent."""
 
     message_id: str
     text: str
@@ -45,7 +46,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class PermissionRequest:
-    """A call that waits for permission. `input` is JSON, without secrets."""
+    """A tool call that waits for permission. `input` is JSON, without secrets."""
 
     permission_id: str
     tool: str
@@ -55,7 +56,7 @@ class PermissionRequest:
 
 @dataclass(frozen=True, slots=True)
 class PermissionAnswer:
-    """What somebody decided."""
+    """What somebody decided about a request."""
 
     allowed: bool
     decided_by: str
@@ -73,19 +74,19 @@ class Inbox:
         self._closed = self._path / "closed"
 
     def create(self) -> None:
-        """Make the directories; an execution without them takes nothing."""
+        """Make the directories; an execution without them takes no messages and asks nothing."""
         for directory in (self._path, self._messages, self._questions, self._answers):
             directory.mkdir(mode=0o700)
 
     @property
     def exists(self) -> bool:
-        """True when the execution's engine takes anything from outside."""
+        """True when the execution's engine takes messages or asks for permission."""
         return self._path.is_dir()
 
     def post(self, message: Message) -> None:
-        """Take a message, or recognize one that was taken. Raises ClosedError and the other errors of this module."""
+        """Store a message, unless it is there already. Raises the errors of this module."""
         with self._locked():
-            known = {one.message_id: one for one in self.messages()}
+            known = {each.message_id: each for each in self.messages()}
             if message.message_id in known:
                 if known[message.message_id] != message:
                     raise MessageReusedError
@@ -97,12 +98,12 @@ class Inbox:
             write_whole(self._messages / f"{len(known):06d}-{message.message_id}", message.text.encode(), durable=True)
 
     def messages(self) -> list[Message]:
-        """All messages, in order."""
+        """Return all messages, in order."""
         files = sorted(file for file in self._messages.iterdir() if not file.name.startswith("."))
         return [Message(file.name.partition("-")[2], file.read_text()) for file in files]
 
     def close(self, delivered: set[str] | None = None) -> bool:
-        """Take no more messages; with `delivered`, only if these are all that there are. Returns whether it is so."""
+        """Take no more messages; with `delivered`, only if there are no others. Return True when closed."""
         with self._locked():
             if delivered is not None and any(message.message_id not in delivered for message in self.messages()):
                 return False
@@ -110,22 +111,22 @@ class Inbox:
             return True
 
     def ask(self, request: PermissionRequest) -> None:
-        """Show a question to whoever may answer."""
+        """Write a question down for whoever may answer it."""
         write_whole(self._questions / request.permission_id, json.dumps(asdict(request)).encode(), durable=True)
 
     def request(self, permission_id: str) -> PermissionRequest | None:
-        """One question, if it was asked."""
+        """Return a question, None when it was not asked."""
         try:
             return PermissionRequest(**json.loads((self._questions / permission_id).read_bytes()))
         except FileNotFoundError:
             return None
 
     def pending(self) -> list[PermissionRequest]:
-        """The questions that nobody has answered, in order; none where the engine asks nothing."""
+        """Return the questions that nobody has answered, in order; none when the engine asks nothing."""
         with contextlib.suppress(FileNotFoundError):
             asked = {file.name for file in self._questions.iterdir() if not file.name.startswith(".")}
-            open_ = asked - {file.name for file in self._answers.iterdir()}
-            requests = [self.request(name) for name in sorted(open_, key=lambda name: (len(name), name))]
+            unanswered = asked - {file.name for file in self._answers.iterdir()}
+            requests = [self.request(name) for name in sorted(unanswered, key=lambda name: (len(name), name))]
             return [request for request in requests if request is not None]
         return []
 
@@ -138,7 +139,7 @@ class Inbox:
             return known or answer
 
     def answer_to(self, permission_id: str) -> PermissionAnswer | None:
-        """The answer to a question, if there is one."""
+        """Return the answer to a question, None when there is none."""
         try:
             return PermissionAnswer(**json.loads((self._answers / permission_id).read_bytes()))
         except FileNotFoundError:

@@ -1,9 +1,10 @@
-"""How what is typed gets from the service to a runner: a named pipe in the run directory. Standard library only.
+"""What is typed on a terminal goes from the service to a runner through a named pipe in the run directory.
 
     frame = kind:u8 length:u16 payload      (little endian)
 
-A frame is at most as long as what the kernel writes in one piece, so any number of writers may type at once. The pipe
-is the runner's as long as it lives: whoever finds no reader knows that there is none yet, or no more.
+A frame is no longer than what the kernel writes in one piece, so any number of writers may type at once. The runner
+keeps its end open as long as it lives: no reader means that there is no runner yet, or no longer one. Standard library
+only.
 """
 
 import errno
@@ -20,7 +21,7 @@ _LONGEST = select.PIPE_BUF - _FRAME.size
 _READ_BYTES = 64 * 1024
 
 TerminalEvent = bytes | tuple[int, int]
-"""Bytes for the program, or the rows and columns of a window."""
+"""Bytes for the program, or the new (rows, columns) of the window."""
 
 
 class TerminalInput:
@@ -36,13 +37,13 @@ class TerminalInput:
             raise BlockingIOError(errno.EAGAIN, "no runner listens") from None
 
     def send(self, event: TerminalEvent) -> int:
-        """Hand over as much as there is room for; return how many bytes. Raises BlockingIOError, BrokenPipeError."""
+        """Pass on as much as fits; return the number of bytes. Raises BlockingIOError, BrokenPipeError."""
         kind, payload = (SIZE, _SIZE.pack(*event)) if isinstance(event, tuple) else (INPUT, event[:_LONGEST])
         os.write(self._fd, _FRAME.pack(kind, len(payload)) + payload)
         return len(payload)
 
     def close(self) -> None:
-        """Leave the others typing."""
+        """Close this caller's end of the pipe; others can go on typing."""
         os.close(self._fd)
 
 
@@ -50,12 +51,12 @@ class TerminalInputReader:
     """The runner's end."""
 
     def __init__(self, path: Path) -> None:
-        # For writing too, so that it does not end when the last of the others has left.
+        # Opened for writing too, so that the pipe does not end when the last writer closes it.
         self.fd = os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
         self._rest = b""
 
     def read(self) -> list[TerminalEvent]:
-        """Return what was typed by now."""
+        """Return what has been typed since the last call."""
         data = self._rest + os.read(self.fd, _READ_BYTES)
         events: list[TerminalEvent] = []
         start = 0

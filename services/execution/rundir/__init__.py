@@ -1,5 +1,5 @@
-"""The directory of a run: all that the service and its runner know of each other, as files that outlive both.
+"""The directory of a run: everything that the service and its runner know of each other, as files that outlive both.
 
-Their names and forms are persisted: a runner of one version meets a service of another, so both read what either has
-written. Whatever one of them must not lose is durable before it is relied on. Standard library only.
+Names and formats of the files are persisted: the runner and the service may be of different versions, and each reads
+what the other has written. What must not be lost is durable before anybody relies on it. Standard library only.
 """

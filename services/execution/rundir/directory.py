@@ -1,23 +1,23 @@
 """The directory through which the service and a runner know of each other. Standard library only.
 
-lock      held by the runner for life (POSIX, so that its holder's pid can be asked for)
-plan      what to run; it may hold secrets, so the runner deletes it when it has read it, or, where a new runner
-          could go on for a lost one, when the run has ended
-task      what the engine itself is asked, of one that has more to know than the plan; it goes with the plan
+lock      held by the runner as long as it lives (a POSIX lock, because the kernel tells the pid of its holder)
+plan      what to run; it may hold secrets, so the runner deletes it when it has read it, or, where a new runner can
+          continue for a lost one, when the run has ended
+task      what the engine is asked to do, if it needs to know more than the plan says; deleted with the plan
 stdin     the program's standard input, if it gets any
-started   made by the runner before it starts the program: whoever finds it, and no holder, and no result,
-          knows that the runner was lost
-lives     how many runners have set about an execution, where a new one can go on for a lost one
-keyboard  what is typed on the program's terminal, where it has one: a named pipe, which the runner reads
-history   what a model's loop has to go on with: its conversation; secrets may be in it, and it goes with the plan
-talk      what people say to an agent, and what it asks: see `inbox.messages`
-group     the directories of its control group, if it has one
-engine    the client of the container engine that may have a container of it: see `processes.containers`
-container what that container speaks with us through
-stop      made by the service when the program shall end
+started   written by the runner before it starts the program; with neither a lock holder nor a result, it means that the
+          runner was lost
+lives     how many runners have begun this execution, where a new one can continue for a lost one
+keyboard  what is typed on the program's terminal, if it has one: a named pipe, which the runner reads
+history   an agent loop's conversation, with which a new runner continues; it may hold secrets; deleted with the plan
+talk      the inbox: messages for an agent, its questions, and their answers; see `inbox.messages`
+group     the directories of the run's control group, if it has one
+engine    the client of the container engine that may have a container of this run: see `processes.containers`
+container the files through which that container communicates with us
+stop      written by the service when the program shall end
 events    the event log
-result    how it ended; durable before the lock is released
-diary     what the runner itself had to complain about
+result    how the run ended; durable before the lock is released
+diary     the runner's own standard error
 home      HOME of a program without a sandbox
 """
 
@@ -44,14 +44,14 @@ from services.execution.rundir.documents import (
 )
 
 MAX_LIVES = 4
-"""Runners that may set about one execution, the first included."""
+"""How many runners may begin one execution, including the first."""
 
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux: type, whence, start, length, pid
 
 
 @dataclass(frozen=True, slots=True)
 class StopRequest:
-    """End the program: politely, and after `grace_s` seconds certainly."""
+    """End the program: politely at first, and by force after `grace_s` seconds."""
 
     grace_s: float
 
@@ -79,7 +79,7 @@ class RunDirectory:
     # What the service does.
 
     def create(self, plan: Plan, stdin: bytes) -> None:
-        """Make the directory (0700) with what a runner needs."""
+        """Make the directory (0700) with all that a runner needs."""
         self.path.mkdir(mode=0o700)
         self._write(self._plan, plan_to_json(plan))
         if plan.task is not None:
@@ -90,20 +90,20 @@ class RunDirectory:
             write_whole(self.stdin, stdin)
 
     def holder(self) -> int | None:
-        """The pid of the living runner, or None."""
+        """Return the pid of the living runner, None when there is none."""
         try:
             fd = os.open(self._lock, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
         try:
-            question = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
-            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, question))
+            query = _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0)
+            kind, _, _, _, pid = _FLOCK.unpack(fcntl.fcntl(fd, fcntl.F_GETLK, query))
         finally:
             os.close(fd)
         return None if kind == fcntl.F_UNLCK else pid
 
     def request_stop(self, request: StopRequest) -> None:
-        """Tell the runner to end its program. A runner that is not there yet will find the request."""
+        """Ask the runner to end its program. A runner that has not begun yet finds the request when it does."""
         self._write(self._stop, asdict(request))
         pid = self.holder()
         if pid is None:
@@ -111,31 +111,31 @@ class RunDirectory:
         with contextlib.suppress(ProcessLookupError):
             pidfd = os.pidfd_open(pid)
             try:
-                if self.holder() == pid:  # it still is the runner, so the descriptor is the runner's
+                if self.holder() == pid:  # the pid is still the runner's, so the descriptor is too
                     signal.pidfd_send_signal(pidfd, signal.SIGTERM)
             finally:
                 os.close(pidfd)
 
     def started_time_ns(self) -> int | None:
-        """When a runner set about starting the program, which must then not be started again; None if none has."""
+        """Return when a runner began to start the program, after which no other may start it; None when none has."""
         try:
             return int(self._started.read_text())
         except FileNotFoundError:
             return None
 
     def lives(self) -> int:
-        """How many runners have set about this, counted by engines that can go on for a lost runner; else 0."""
+        """Return how many runners have begun this run; 0 if its engine cannot continue for a lost runner."""
         try:
             return int(self._lives.read_text())
         except FileNotFoundError:
             return 0
 
     def may_resume(self) -> bool:
-        """Whether a new runner may go on where a lost one was, which not every engine can."""
+        """True when a new runner may continue for a lost one, which not every engine can."""
         return 0 < self.lives() < MAX_LIVES and self._plan.exists()
 
     def engine(self) -> str | None:
-        """What is to drive the agent; None when the plan is gone, and nobody can begin any more."""
+        """Return the engine that drives the agent; None when the plan is gone, and no runner can begin any more."""
         try:
             fields = json.loads(self._plan.read_text())
         except FileNotFoundError:
@@ -143,7 +143,7 @@ class RunDirectory:
         return engine_of(fields, has_task=self._task.exists())
 
     def result(self) -> Result | None:
-        """How the run ended; None while it has not, and when its runner was lost."""
+        """Return how the run ended; None while it has not ended, and when its runner was lost."""
         try:
             fields = json.loads(self._result.read_text())
         except FileNotFoundError:
@@ -153,7 +153,7 @@ class RunDirectory:
     # What the holder of the lock does: the runner, or the service in place of a lost one.
 
     def hold(self) -> int | None:
-        """Take the lock until the process ends or the returned descriptor is closed; None when somebody has it."""
+        """Take the lock until the process ends or the returned descriptor is closed; None when another holds it."""
         fd = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -164,23 +164,23 @@ class RunDirectory:
 
     @property
     def mark(self) -> str:
-        """What this run's processes, and no others on the machine, have in the variable `MARK`."""
+        """The value of the variable `MARK` in this run's processes, and in no others on the machine."""
         return hashlib.blake2s(os.fsencode(self.path.resolve()), digest_size=16).hexdigest()
 
     def plan(self) -> Plan:
-        """Read what to run, before `mark_started` or `delete_plan`."""
+        """Read what to run. To be called before `mark_started` and `delete_plan`."""
         task = json.loads(self._task.read_text()) if self._task.exists() else None
         plan = plan_from_json(json.loads(self._plan.read_text()), task)
         marked = {**plan.sandbox.environment, MARK: self.mark.encode()}
         return replace(plan, sandbox=replace(plan.sandbox, environment=marked))
 
     def mark_started(self, time_ns: int) -> None:
-        """Say that from now on a program may be running, and delete the plan."""
+        """Record that from now on a program may be running, and delete the plan."""
         write_whole(self._started, b"%d" % time_ns)
         self.delete_plan()
 
     def begin_life(self, time_ns: int) -> int:
-        """Say that a runner sets about what another could go on with; return how many have, this one included."""
+        """Record that a runner begins a run that another could continue; return how many have, including this one."""
         if self.started_time_ns() is None:
             write_whole(self._started, b"%d" % time_ns)
         lives = self.lives() + 1
@@ -188,11 +188,11 @@ class RunDirectory:
         return lives
 
     def record_group(self, directories: Mapping[str, Path]) -> None:
-        """Write down where the run's processes are, before there is one."""
-        self._write(self._group, {task: str(path) for task, path in directories.items()})
+        """Record the control group of the run's processes, before there is one."""
+        self._write(self._group, {controller: str(path) for controller, path in directories.items()})
 
     def group(self) -> dict[str, str]:
-        """Where the run's processes are; empty without control groups."""
+        """Return the directories of the run's control group, by controller; empty without control groups."""
         try:
             fields: dict[str, str] = json.loads(self._group.read_text())
         except FileNotFoundError:
@@ -200,13 +200,13 @@ class RunDirectory:
         return fields
 
     def delete_plan(self) -> None:
-        """Delete the plan, the secrets in it, and the right to begin again with it."""
+        """Delete the plan, and with it its secrets and the possibility to begin again."""
         self._plan.unlink(missing_ok=True)
         self._task.unlink(missing_ok=True)
         self.history.unlink(missing_ok=True)
 
     def stop_request(self) -> StopRequest | None:
-        """What the service asks for, if it does."""
+        """Return the service's request to stop, None when there is none."""
         try:
             return StopRequest(**json.loads(self._stop.read_text()))
         except FileNotFoundError:

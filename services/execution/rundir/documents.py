@@ -1,9 +1,9 @@
 """Plans and results as JSON, in the run directory. Standard library only.
 
-A service is upgraded while its runners run on, and what is installed may be changed below a service that runs: so a
-runner and a service of different versions meet. Within one `FORMAT` fields may be added, each with a meaning for those
-who do not know it: a reader leaves out what it does not know, and fills up what is missing. A change for which that is
-not enough raises the number; a plan of a higher one is refused, a result is read as far as it is understood.
+A service is upgraded while its runners go on running, and another version may be installed while a service runs, so a
+runner and a service of different versions meet. Within one `FORMAT`, fields may be added if a document also makes sense
+without them: a reader leaves out fields that it does not know, and uses defaults for missing ones. A change for which
+that is not enough raises the number. A plan of a higher number is refused; a result is read as far as it is understood.
 """
 
 from dataclasses import asdict
@@ -16,24 +16,24 @@ from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAcce
 
 FORMAT = 1
 
-# Of plans that name none: until there were more, only one engine had a task.
+# The engines of plans that name none: such plans are from a time when only one engine had a task.
 _ENGINE_WITH_TASK, _ENGINE_WITHOUT = "anthropic", "command"
 
 _T = TypeVar("_T")
 
 
 class NewerFormatError(Exception):
-    """A plan was written by a later version of us."""
+    """A plan was written by a later version of Boatyard."""
 
-    def __init__(self, found: int) -> None:
+    def __init__(self, plan_format: int) -> None:
         super().__init__(
-            f"the plan has format {found}, and this version knows none above {FORMAT}: something older was installed"
-            " while the service that wrote it ran. Start the service again"
+            f"the plan has format {plan_format}, but this version knows none above {FORMAT}: an older version was"
+            " installed while the service that wrote the plan was running. Start the service again"
         )
 
 
 def plan_to_json(plan: Plan) -> dict[str, Any]:
-    """Write a plan down, but for its task."""
+    """Convert a plan, without its task."""
     spec = plan.sandbox
     return {
         "format": FORMAT,
@@ -55,7 +55,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 
 
 def engine_of(fields: dict[str, Any], *, has_task: bool) -> str:
-    """Return the engine of a plan; of one that does not name it, by whether there is a task beside it."""
+    """Return the engine of a plan; if the plan names none, it follows from whether there is a task beside it."""
     engine: str = fields.get("engine", _ENGINE_WITH_TASK if has_task else _ENGINE_WITHOUT)
     return engine
 
@@ -74,44 +74,44 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
             environment={name: _bytes(value) for name, value in fields["environment"].items()},
             network=Network(fields["network"]),
             allow=AllowList(**{name: tuple(entries) for name, entries in fields["allow"].items()}),
-            limits=Limits(**_known(Limits, fields["limits"])),
+            limits=Limits(**_known_fields(Limits, fields["limits"])),
             tier=Tier(fields["tier"]),
-            container=_maybe(Container, fields.get("container")),
+            container=_optional_from_json(Container, fields.get("container")),
         ),
-        Bounds(**_known(Bounds, fields["bounds"])),
+        Bounds(**_known_fields(Bounds, fields["bounds"])),
         task=task,
         secret_names=tuple(fields.get("secret_names", ())),
-        terminal=_maybe(TerminalSize, fields.get("terminal")),
+        terminal=_optional_from_json(TerminalSize, fields.get("terminal")),
     )
 
 
 def result_to_json(result: Result) -> dict[str, Any]:
-    """Write a result down."""
+    """Convert a result."""
     return {"format": FORMAT, **asdict(result)}
 
 
 def result_from_json(fields: dict[str, Any]) -> Result:
-    """Read a result, of whatever version: how a run ended is told as far as it is understood."""
-    known = _known(Result, fields)
+    """Read a result of any version, as far as this version understands it."""
+    known = _known_fields(Result, fields)
     verified = known.get("end_verified_by")
     return Result(
         **known
         | {
             "state": State(known["state"]),
-            "model_use": _maybe(ModelUse, known.get("model_use")),
+            "model_use": _optional_from_json(ModelUse, known.get("model_use")),
             "end_verified_by": EndVerification(verified) if verified in list(EndVerification) else None,
-            "vitals": _maybe(Vitals, known.get("vitals")),
+            "vitals": _optional_from_json(Vitals, known.get("vitals")),
         }
     )
 
 
-def _known(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
-    """The fields that this version knows."""
+def _known_fields(kind: type, fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields that this version knows."""
     return {field.name: fields[field.name] for field in dataclass_fields(kind) if field.name in fields}
 
 
-def _maybe(kind: type[_T], fields: dict[str, Any] | None) -> _T | None:
-    return None if fields is None else kind(**_known(kind, fields))
+def _optional_from_json(kind: type[_T], fields: dict[str, Any] | None) -> _T | None:
+    return None if fields is None else kind(**_known_fields(kind, fields))
 
 
 def _mount_to_json(mount: Mount | Overlay) -> dict[str, Any]:
@@ -149,7 +149,7 @@ def _optional_path(path: str | None) -> Path | None:
 
 
 def _text(value: bytes) -> str:
-    return value.decode("latin-1")  # a character a byte, and back
+    return value.decode("latin-1")  # one character for each byte, so any bytes survive the way through JSON
 
 
 def _bytes(value: str) -> bytes:

@@ -1,4 +1,4 @@
-"""One run from beginning to end, whatever drives its agent."""
+"""One run from beginning to end, with any engine."""
 
 import os
 from dataclasses import replace
@@ -14,20 +14,21 @@ from services.sandbox.spec import Tier
 
 
 def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:
-    """Run what is planned in `path`, unless somebody does or has. `credentials` are those of its engine.
+    """Run the plan in `path`, unless another runner does so or has done so. `credentials` are those of its engine.
 
-    This process is in `group`, an empty one otherwise, and leaves it.
+    This process is the only one in `group`, and leaves it.
     """
     os.chdir("/")
     signal_fd = signals.listen()
     run = RunDirectory(path)
-    _complain_to(run.diary)
+    _redirect_stderr(run.diary)
     lock = run.hold()
     if lock is None or run.result() is not None or (run.started_time_ns() is not None and not run.may_resume()):
         return
     plan = run.plan()
     if group is not None and plan.sandbox.tier is Tier.CONTAINER:
-        # Its container engine has a group for it. What starts containers stays for others, and must not end with ours.
+        # The container engine makes a group of its own for the container. And what it starts to make containers stays
+        # for others, so it must not be ended with our group.
         group.leave()
         group = None
     if group is not None:
@@ -41,8 +42,8 @@ def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) ->
     run.delete_plan()
 
 
-def _complain_to(diary: Path) -> None:
-    """Let what this program has to say about itself outlive it."""
+def _redirect_stderr(diary: Path) -> None:
+    """Write this program's standard error to a file, which outlives it."""
     fd = os.open(diary, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
     os.dup2(fd, 2)
     os.close(fd)

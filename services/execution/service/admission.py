@@ -1,4 +1,4 @@
-"""Whether this machine can take one more execution, by what it really has at this moment."""
+"""Decides whether this machine can take one more execution, by what it really has at this moment."""
 
 import os
 from dataclasses import dataclass
@@ -6,15 +6,15 @@ from pathlib import Path
 
 from services.common.errors import Exhausted
 
-_COME_BACK_S = 2.0
-_BUSY_COME_BACK_S = 10.0
-_V1_LIMIT, _V1_USED = "memory.limit_in_bytes", "memory.usage_in_bytes"
-_V2_LIMIT, _V2_USED = "memory.max", "memory.current"
+_RETRY_AFTER_S = 2.0
+_BUSY_RETRY_AFTER_S = 10.0
+_V1_LIMIT_FILE, _V1_USED_FILE = "memory.limit_in_bytes", "memory.usage_in_bytes"
+_V2_LIMIT_FILE, _V2_USED_FILE = "memory.max", "memory.current"
 
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What must be left free. Bytes; `load` is the longest queue for each processor, as of the last minute."""
+    """How much must stay free, in bytes; `load` is how many processes may wait per processor, as of the last minute."""
 
     runs: Path
     max_executions: int
@@ -22,27 +22,27 @@ class Admission:
     disk_reserve_bytes: int
     load: float | None
     memory_group: Path | None = None
-    """The control group whose memory is all that we have, if there is one."""
+    """The control group whose memory is all that we have; None when there is none."""
 
     def check(self, active: int) -> None:
-        """Refuse one more beside `active` others, if it must be. Blocks for some µs.
+        """Refuse one more execution beside `active` others if there is no room for it. Blocks for some µs.
 
         Raises:
-            Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY; it says when to come back.
+            Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY; it says when to try again.
         """
         if active >= self.max_executions:
             raise Exhausted(
                 "TOO_MANY_EXECUTIONS",
-                f"{active} executions are active here, and {self.max_executions} may be"
+                f"{active} executions are active here, and at most {self.max_executions} may be"
                 " (BOATYARD_EXECUTION_MAX_EXECUTIONS)",
-                retry_after=_COME_BACK_S,
+                retry_after=_RETRY_AFTER_S,
                 metadata={"active": str(active), "limit": str(self.max_executions)},
             )
         memory = available_memory(self.memory_group)
         if memory < self.memory_reserve_bytes:
             raise _busy("memory", memory, self.memory_reserve_bytes, "bytes of memory are free", "MEMORY_RESERVE_BYTES")
-        found = os.statvfs(self.runs)
-        disk = found.f_bavail * found.f_frsize
+        filesystem = os.statvfs(self.runs)
+        disk = filesystem.f_bavail * filesystem.f_frsize
         if disk < self.disk_reserve_bytes:
             raise _busy("disk", disk, self.disk_reserve_bytes, f"bytes are free in {self.runs}", "DISK_RESERVE_BYTES")
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
@@ -51,34 +51,33 @@ class Admission:
 
 
 def available_memory(group: Path | None, meminfo: Path = Path("/proc/meminfo")) -> int:
-    """Bytes that new programs can have: the machine's, or what a control group has left of its limit."""
+    """Return the bytes that new programs can have: the machine's, or what is left of a control group's limit."""
     machine = 0
     for line in meminfo.read_text().splitlines():
         if line.startswith("MemAvailable:"):
             machine = int(line.split()[1]) * 1024
     if group is None:
         return machine
-    for limit, used in ((_V2_LIMIT, _V2_USED), (_V1_LIMIT, _V1_USED)):
+    for limit_file, used_file in ((_V2_LIMIT_FILE, _V2_USED_FILE), (_V1_LIMIT_FILE, _V1_USED_FILE)):
         try:
-            most = int((group / limit).read_text())
-        except (OSError, ValueError):  # another version, or `max`
+            limit = int((group / limit_file).read_text())
+        except (OSError, ValueError):  # another version of control groups, or no limit (`max`)
             continue
-        return min(machine, most - int((group / used).read_text()) + _reclaimable(group))
+        return min(machine, limit - int((group / used_file).read_text()) + _reclaimable(group))
     return machine
 
 
 def _reclaimable(group: Path) -> int:
-    """Bytes of files that the kernel keeps only as long as nobody needs the room."""
+    """Return the bytes of cached files that the kernel gives up as soon as a program needs the memory."""
     counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
 
 
 def _busy(what: str, have: float, need: float, text: str, setting: str) -> Exhausted:
-    relation = "and at most" if what == "load" else "and at least"
+    condition = f"at most {need} may" if what == "load" else f"at least {need} must be"
     return Exhausted(
         "NODE_BUSY",
-        f"this machine cannot take one more execution: {have} {text}, {relation} {need} must be"
-        f" (BOATYARD_EXECUTION_{setting})",
-        retry_after=_BUSY_COME_BACK_S,
+        f"this machine cannot take one more execution: {have} {text}, and {condition} (BOATYARD_EXECUTION_{setting})",
+        retry_after=_BUSY_RETRY_AFTER_S,
         metadata={"resource": what, "available": str(have), "limit": str(need)},
     )

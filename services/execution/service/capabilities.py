@@ -1,4 +1,4 @@
-"""What this machine lets the service do for executions, for `boatyard doctor`: found out once, at the start."""
+"""Finds out, once at the start, what this machine lets the service do for executions; `boatyard doctor` shows it."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,16 +8,15 @@ from services.sandbox import container_engines, seccomp
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 
-_SAMPLED = "what it takes is looked at a few times a second, and what comes and goes in between is not seen"
-
+_SAMPLED = "use is measured a few times a second, and what comes and goes in between is not seen"
 
 CONTAINER = "container"
-"""Name of what makes containers."""
+"""The name of the capability to make containers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Capability:
-    """Something done for executions, by what (empty: by nothing), and what does not work of it."""
+    """Something done for executions: what provides it (empty: nothing does), and what does not work about it."""
 
     name: str
     provided_by: str
@@ -25,7 +24,7 @@ class Capability:
 
 
 def capabilities(control_groups: ControlGroupHierarchies, container_engine: str | None) -> Iterator[Capability]:
-    """Tell what works; starts a sandbox, which blocks for some 10 ms, and asks container engines, if there are any."""
+    """Find out what works. Starts a sandbox, which blocks for some 10 ms, and asks any container engines."""
     try:
         probe()
         yield Capability("sandbox", "bubblewrap")
@@ -33,7 +32,7 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
         yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
     yield container(container_engine)
     if seccomp.program() is None:
-        yield Capability("system calls", "", "this kernel or processor has no filter of ours")
+        yield Capability("system calls", "", "we have no filter for this kernel or processor")
     else:
         yield Capability("system calls", "seccomp")
     for controller in Controller:
@@ -45,7 +44,7 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
 
 
 def container(only: str | None) -> Capability:
-    """Tell which container engine there is; blocks for 0.1 s where there is one."""
+    """Find out which container engine there is. Blocks for 0.1 s where there is one."""
     try:
         engine = container_engines.find(only)
     except SandboxUnavailableError as error:

@@ -1,4 +1,4 @@
-"""The end of a run whose runner was killed: nothing left running, the log whole, and a result that says so."""
+"""Ends a run whose runner was killed: nothing is left running, the log is whole, and a result says what happened."""
 
 import contextlib
 import os
@@ -34,9 +34,9 @@ def conclude(run: RunDirectory) -> Result | None:
             return result
         start_time_ns = run.started_time_ns()
         if start_time_ns is None:
-            run.mark_started(time.time_ns())  # so that a runner that comes too late never begins
+            run.mark_started(time.time_ns())  # so that a runner that comes too late does not begin
         run.delete_plan()
-        left, verification, vitals = end_survivors(run)
+        processes_left, verification, vitals = end_survivors(run)
         text = "the runner was lost, and its program was ended with it; what it had written is in the events"
         diary = _tail(run.diary)
         message = f"{text}. The runner's last words: {diary}" if diary else text
@@ -49,13 +49,13 @@ def conclude(run: RunDirectory) -> Result | None:
                 message=message,
                 exit_code=None,
                 signal=None,
-                processes_left=left,
+                processes_left=processes_left,
                 start_time_ns=start_time_ns,
                 end_time_ns=time.time_ns(),
                 last_sequence=writer.last_sequence,
                 output_bytes=writer.output_bytes,
                 model_use=read_activity(run.events).model_use() if run.lives() else None,
-                end_verified_by=verification if left == 0 else None,
+                end_verified_by=verification if processes_left == 0 else None,
                 vitals=vitals,
             )
         run.write_result(result)
@@ -66,30 +66,30 @@ def conclude(run: RunDirectory) -> Result | None:
 
 
 def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | None]:
-    """Kill what the runner has left: how many could not be ended, what tells so, and what was used in all.
+    """Kill what the runner has left; return how many could not be ended, how we know, and what was used in total.
 
-    The kernel ends a sandbox with its runner. Without one it is the group that knows the processes, or their mark. A
-    container is its container engine's to end.
+    The kernel ends a sandbox together with its runner. Without a sandbox, processes are found by their control group or
+    by their mark. A container must be ended by its container engine.
     """
     container = ContainerDirectory(run.path)
     container.delete_secrets()
     if container.is_used():
-        left = 0
+        processes_left = 0
         try:
-            # And nothing more: what makes it may only be on its way, and `remove_orphaned` looks again.
+            # Once is enough: if the container is only being made now, `remove_orphaned` finds it later.
             container.remove()
         except SandboxUnavailableError as error:
             log.warning("a container may go on without its runner", execution_id=run.path.name, problem=str(error))
-            left = 1
-        return left, EndVerification.CONTAINER, None
+            processes_left = 1
+        return processes_left, EndVerification.CONTAINER, None
     directories = run.group()
     if not directories:
         return _end_marked(run), EndVerification.ENVIRONMENT, None
     group = ControlGroup.of_lost_runner(directories)
-    left = group.end(_GONE_WITHIN_S)
+    processes_left = group.end(_GONE_WITHIN_S)
     vitals = replace(group.read().vitals, memory_bytes=0, processes=0)
     group.remove()
-    return max(left, _end_marked(run)), EndVerification.CGROUP, vitals
+    return max(processes_left, _end_marked(run)), EndVerification.CGROUP, vitals
 
 
 def _end_marked(run: RunDirectory) -> int:
@@ -106,13 +106,13 @@ def _end_marked(run: RunDirectory) -> int:
 
 
 def _marked(mark: bytes) -> list[int]:
-    found = []
+    pids = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             with contextlib.suppress(OSError):
                 if mark in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+                    pids.append(int(entry.name))
+    return pids
 
 
 def _tail(path: Path) -> str:

@@ -1,4 +1,4 @@
-"""What may be asked of executions: start, look, list, wait, stop. Each active one has a task that stays to its end."""
+"""Starts, shows, lists and stops executions, and waits for them. A task follows each active one to its end."""
 
 import asyncio
 import contextlib
@@ -38,7 +38,7 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Active:
-    """An execution that has not ended, as this process knows it."""
+    """What this process knows of an execution that has not ended."""
 
     supervision: Supervision
     ended: asyncio.Event = field(default_factory=asyncio.Event)
@@ -56,7 +56,7 @@ class ExecutionManager:
         *,
         control_groups: ControlGroupHierarchies,
     ) -> None:
-        """`credentials` are what engines reach their models with. `control_groups` is where runners make theirs."""
+        """`credentials` are those of engines for their models. `control_groups` is where runners make their own."""
         self._store = store
         self._fences = fences
         self._runs = admission.runs
@@ -69,16 +69,16 @@ class ExecutionManager:
         self._sandbox_works = False
 
     async def recover(self) -> None:
-        """Find what an earlier life of this service left: living runners, results, and what was never begun."""
+        """Follow what an earlier process of this service left: living runners, results, and runs that never began."""
         active = await self._store.active()
         for execution in active:
             self._supervise(execution, fresh=False)
         self._runners.warm_up()
         if active:
-            log.info("executions found again", count=len(active))
+            log.info("following the executions of an earlier process", count=len(active))
 
     async def aclose(self) -> None:
-        """Leave the runners to themselves."""
+        """Stop following the runners, which go on without us."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -87,7 +87,7 @@ class ExecutionManager:
         self._runners.close()
 
     async def start(self, request: StartRequest) -> Execution:
-        """Start an execution, or return it as it is when it was started before.
+        """Start an execution; one that was started before is returned as it is.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
@@ -95,26 +95,26 @@ class ExecutionManager:
             Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY.
         """
         await self._fences.check(current_fence())
-        made = request.plan.sandbox.container
-        if made is not None and await self._store.find(request.execution_id) is None:
-            # Before others would wait for it: a container engine may take its time.
-            await self._check_container(made, request.execution_id)
-        # In a task of its own: a caller that goes away in the midst of it, as a killed gateway does, would otherwise
-        # leave an execution that is recorded, and that nobody runs.
-        beginning = asyncio.create_task(self._begin(request))
-        self._tasks.add(beginning)
-        beginning.add_done_callback(self._let_go)
-        return await asyncio.shield(beginning)
+        container = request.plan.sandbox.container
+        if container is not None and await self._store.find(request.execution_id) is None:
+            # Before taking the lock that other starts wait for: a container engine may be slow.
+            await self._check_container(container, request.execution_id)
+        # In a task of its own: a caller that goes away meanwhile, as a killed gateway does, would otherwise leave an
+        # execution that is recorded but that nobody runs.
+        start = asyncio.create_task(self._begin(request))
+        self._tasks.add(start)
+        start.add_done_callback(self._discard_start)
+        return await asyncio.shield(start)
 
     async def _begin(self, request: StartRequest) -> Execution:
         async with self._starting:
             known = await self._store.find(request.execution_id)
             if known is not None:
-                return _same(known, request.digest)
+                return _repeated(known, request.digest)
             self._admission.check(len(self._active))
             self._credentials.check(request.plan.engine, request.execution_id)
             await self._check_sandbox(request)
-            with _refusing(request.execution_id):
+            with _as_preconditions(request.execution_id):
                 await asyncio.to_thread(check_mounted, request.plan.sandbox)
             execution = Execution(
                 execution_id=request.execution_id,
@@ -124,8 +124,8 @@ class ExecutionManager:
                 sandbox_tier=request.plan.sandbox.tier,
                 create_time=datetime.now(UTC),
             )
-            # The directory comes first: a record without one could not be started after a crash.
-            await asyncio.to_thread(self._lay_out, request)
+            # The directory comes first: after a crash, a recorded execution without one could not be started.
+            await asyncio.to_thread(self._create_directory, request)
             await self._store.add(execution)
             self._supervise(execution, fresh=True)
         return execution
@@ -136,7 +136,7 @@ class ExecutionManager:
         if execution is None:
             raise NotFound("execution", execution_id)
         if execution.state is State.PENDING:
-            # Its runner may have begun, and told its viewers so, a moment before it is recorded.
+            # Its runner may have begun, and viewers may have seen that, a moment before it is recorded.
             began = self.run_directory(execution_id).started_time_ns()
             if began is not None:
                 return replace(execution, state=State.RUNNING, start_time=from_microseconds(began // 1000))
@@ -147,22 +147,22 @@ class ExecutionManager:
         return await self._store.page(filters, page)
 
     async def wait(self, execution_id: str, seconds: float) -> Execution:
-        """Return an execution when it has ended, or as it is after `seconds`. Raises NotFound."""
+        """Return an execution as soon as it has ended, or as it is after `seconds`. Raises NotFound."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             active = self._active.get(execution_id)
             execution = await self.get(execution_id)
-            left = deadline - asyncio.get_running_loop().time()
-            if execution.state.is_final or left <= 0:
+            remaining_s = deadline - asyncio.get_running_loop().time()
+            if execution.state.is_final or remaining_s <= 0:
                 return execution
-            await _set_within(active.ended if active else None, min(left, _LOOK_AGAIN_S))
+            await _set_within(active.ended if active else None, min(remaining_s, _LOOK_AGAIN_S))
 
     async def stop(self, execution_id: str, grace_s: float) -> Execution:
         """Ask an execution to end; returns at once.
 
         Raises:
-            NotFound: there is none.
-            FailedPrecondition: STALE_FENCE, or EXECUTION_STATE, it has ended.
+            NotFound: there is no such execution.
+            FailedPrecondition: STALE_FENCE, or EXECUTION_STATE when it has ended.
         """
         await self._fences.check(current_fence())
         execution = await self.get(execution_id)
@@ -172,15 +172,15 @@ class ExecutionManager:
         return await self.get(execution_id)
 
     def run_directory(self, execution_id: str) -> RunDirectory:
-        """Where an execution's events are."""
+        """Return the directory of an execution, which has its events."""
         return RunDirectory(self._runs / execution_id)
 
     def active_runs(self) -> list[RunDirectory]:
-        """Return those of the executions that have not ended."""
+        """Return the directories of the executions that have not ended."""
         return list(map(self.run_directory, self._active))
 
     def has_ended(self, execution_id: str) -> bool:
-        """Whether a known execution's record is final; nothing is appended to its events after that."""
+        """True when a known execution's record is final; nothing is appended to its events after that."""
         active = self._active.get(execution_id)
         return active is None or active.ended.is_set()
 
@@ -190,34 +190,34 @@ class ExecutionManager:
             await active.ended.wait()
 
     async def ended_within(self, execution_id: str, seconds: float) -> bool:
-        """Wait for the end of a known execution, at most so long."""
+        """Wait for the end of a known execution, at most for `seconds`; True when it has ended."""
         active = self._active.get(execution_id)
         return active is None or await _set_within(active.ended, seconds)
 
-    def _let_go(self, beginning: asyncio.Task[Execution]) -> None:
-        self._tasks.discard(beginning)
-        if not beginning.cancelled():
-            beginning.exception()  # told to the caller, who may have left
+    def _discard_start(self, start: asyncio.Task[Execution]) -> None:
+        self._tasks.discard(start)
+        if not start.cancelled():
+            start.exception()  # marks it as retrieved: the caller, who would get it, may be gone
 
-    async def _check_container(self, made: Container, execution_id: str) -> None:
+    async def _check_container(self, container: Container, execution_id: str) -> None:
         def check() -> None:
-            engine = container_engines.find(made.engine)
-            if not made.may_pull and not container_engines.has_image(engine, made.image):
-                raise container_engines.missing_image(engine, made.image)
+            engine = container_engines.find(container.engine)
+            if not container.may_pull and not container_engines.has_image(engine, container.image):
+                raise container_engines.missing_image(engine, container.image)
 
-        with _refusing(execution_id):
+        with _as_preconditions(execution_id):
             await asyncio.to_thread(check)
 
     async def _check_sandbox(self, request: StartRequest) -> None:
         if request.plan.sandbox.tier is not Tier.BUBBLEWRAP or self._sandbox_works:
             return
-        with _refusing(request.execution_id):
+        with _as_preconditions(request.execution_id):
             await asyncio.to_thread(probe)
         self._sandbox_works = True
 
-    def _lay_out(self, request: StartRequest) -> None:
+    def _create_directory(self, request: StartRequest) -> None:
         run = self.run_directory(request.execution_id)
-        if run.path.exists():  # made before a crash, and never recorded
+        if run.path.exists():  # made before a crash, but not recorded
             shutil.rmtree(run.path)
         run.create(request.plan, request.stdin)
         engine = traits(request.plan.engine)
@@ -231,17 +231,17 @@ class ExecutionManager:
         run = self.run_directory(execution.execution_id)
         active = _Active(Supervision(execution.execution_id, run, self._runners, on_begin))
         self._active[execution.execution_id] = active
-        task = asyncio.create_task(self._stay(execution, active, fresh=fresh))
+        task = asyncio.create_task(self._follow(execution, active, fresh=fresh))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _stay(self, execution: Execution, active: _Active, *, fresh: bool) -> None:
+    async def _follow(self, execution: Execution, active: _Active, *, fresh: bool) -> None:
         while True:
             try:
                 result = await active.supervision.result(fresh=fresh)
                 await self._store.finish(execution, result)
                 break
-            except Exception:  # a full disk, a locked database: it passes, and the execution must not be forgotten
+            except Exception:  # a full disk or a locked database will pass, and the end must be recorded
                 log.exception("the end of an execution cannot be recorded yet", execution_id=execution.execution_id)
                 await asyncio.sleep(_LOOK_AGAIN_S)
         log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
@@ -250,11 +250,11 @@ class ExecutionManager:
 
 
 def ended_already(execution: Execution) -> FailedPrecondition:
-    """Make the error for what can be asked of an active execution alone: EXECUTION_STATE, with its state."""
-    how = execution.state if execution.state.is_final else "it is just ending"
+    """Make the error for calls that need an active execution: EXECUTION_STATE, with its state."""
+    text = f"has ended already: it is {execution.state}" if execution.state.is_final else "is just ending"
     return FailedPrecondition(
         "EXECUTION_STATE",
-        f"execution {execution.execution_id} has ended already: {how}",
+        f"execution {execution.execution_id} {text}",
         execution.execution_id,
         state=execution.state,
         allowed_states=ACTIVE,
@@ -262,8 +262,8 @@ def ended_already(execution: Execution) -> FailedPrecondition:
 
 
 @contextlib.contextmanager
-def _refusing(execution_id: str) -> Iterator[None]:
-    """Say in the contract's words what keeps an execution from its sandbox."""
+def _as_preconditions(execution_id: str) -> Iterator[None]:
+    """Turn the sandbox library's errors into the contract's."""
     try:
         yield
     except NotMountedError as error:
@@ -272,7 +272,7 @@ def _refusing(execution_id: str) -> Iterator[None]:
         raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), execution_id) from error
 
 
-def _same(known: Execution, digest: bytes) -> Execution:
+def _repeated(known: Execution, digest: bytes) -> Execution:
     if known.digest != digest:
         raise AlreadyExists(
             "execution",

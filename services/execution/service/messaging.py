@@ -1,4 +1,4 @@
-"""Messages for the agent of a running execution, and answers to what it asks."""
+"""Messages for the agent of a running execution, and answers to its questions."""
 
 import asyncio
 
@@ -20,14 +20,14 @@ from services.execution.service.manager import ExecutionManager, ended_already
 
 
 class Messaging:
-    """Brings messages and answers to executions, and what they ask to people."""
+    """Brings messages and answers to executions, and their questions to people."""
 
     def __init__(self, executions: ExecutionManager, fences: Fences) -> None:
         self._executions = executions
         self._fences = fences
 
     async def send(self, execution_id: str, message: Message) -> None:
-        """Take a message for a model, durably.
+        """Store a message for the agent durably.
 
         Raises:
             NotFound: there is no such execution.
@@ -39,7 +39,7 @@ class Messaging:
         if not inbox.exists:
             if execution.state.is_final:
                 raise ended_already(execution)
-            text = f"execution {execution_id} is of an engine that cannot be told anything while it works"
+            text = f"the engine of execution {execution_id} takes no messages while it works"
             raise FailedPrecondition("ENGINE_TAKES_NO_MESSAGES", text, execution_id)
         try:
             await asyncio.to_thread(inbox.post, message)
@@ -49,15 +49,15 @@ class Messaging:
             text = f"message {message.message_id} was sent to execution {execution_id} with another text"
             raise AlreadyExists("message", message.message_id, reason="REQUEST_ID_REUSED", message=text) from None
         except TooManyMessagesError:
-            text = f"execution {execution_id} was sent {MAX_MESSAGES} messages, which is all that it takes"
+            text = f"execution {execution_id} has been sent {MAX_MESSAGES} messages, the most that it takes"
             raise Exhausted("TOO_MANY_MESSAGES", text, quota=f"execution:{execution_id}") from None
 
     async def resolve(self, execution_id: str, permission_id: str, answer: PermissionAnswer) -> PermissionAnswer:
-        """Answer what a model asks; return the answer that holds.
+        """Answer a question of the agent; return the answer that holds, which is the first.
 
         Raises:
-            NotFound: there is no such execution, or it has not asked that.
-            FailedPrecondition: STALE_FENCE, or EXECUTION_STATE, it ended unanswered.
+            NotFound: there is no such execution, or it has asked no such question.
+            FailedPrecondition: STALE_FENCE, or EXECUTION_STATE when it ended without an answer.
         """
         execution, inbox = await self._inbox(execution_id)
         if await asyncio.to_thread(inbox.request, permission_id) is None:
@@ -70,7 +70,7 @@ class Messaging:
         return await asyncio.to_thread(inbox.answer, permission_id, answer)
 
     async def pending(self, execution: Execution) -> list[PermissionRequest]:
-        """What a model asks, and nobody has answered."""
+        """Return the agent's questions that nobody has answered."""
         if execution.state.is_final:
             return []
         return await asyncio.to_thread(Inbox(self._executions.run_directory(execution.execution_id).path).pending)

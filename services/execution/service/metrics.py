@@ -1,4 +1,4 @@
-"""What executions do and use: counted at their ends, and looked up while they run."""
+"""Metrics of what executions do and use: counted when they end, and measured while they run."""
 
 import asyncio
 import time
@@ -21,13 +21,13 @@ _FRESH_SECONDS: Final = 2.0
 
 
 class ExecutionCounts:
-    """Hears of executions as they are recorded: see `common.db.facts`."""
+    """Counts executions as they are recorded: see `services.common.db.commit_events`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, help_text: str, labels: Iterable[str] = ()) -> Counter:
             return Counter(name, help_text, labels, registry=registry)
 
-        self._started = counter("boatyard_executions_started", "Executions taken on, by purpose.", ["purpose"])
+        self._started = counter("boatyard_executions_started", "Executions accepted, by purpose.", ["purpose"])
         self._ended = counter(
             "boatyard_executions_ended",
             "Executions that have ended, by purpose, state, and the reason why they failed.",
@@ -35,38 +35,36 @@ class ExecutionCounts:
         )
         self._seconds = Histogram(
             "boatyard_execution_duration_seconds",
-            "How long executions ran that have ended, by purpose.",
+            "How long ended executions ran, by purpose.",
             ["purpose"],
             buckets=_SECONDS,
             registry=registry,
         )
         self._peak = Histogram(
             "boatyard_execution_memory_peak_bytes",
-            "The most memory that all processes of an execution had together, of those that have ended.",
+            "The most memory that all processes of an ended execution had together.",
             buckets=_BYTES,
             registry=registry,
         )
-        self._cpu = counter(
-            "boatyard_execution_cpu_seconds", "Processor time that executions have used that have ended."
-        )
+        self._cpu = counter("boatyard_execution_cpu_seconds", "Processor time that ended executions used.")
         self._read = counter(
             "boatyard_execution_disk_read_bytes",
-            "What executions read from disks that have ended, where it is counted.",
+            "What ended executions read from disks, where it is counted.",
         )
         self._written = counter(
             "boatyard_execution_disk_written_bytes",
-            "What executions wrote to disks that have ended, where it is counted.",
+            "What ended executions wrote to disks, where it is counted.",
         )
         self._output = counter(
-            "boatyard_execution_output_bytes", "What executions wrote to standard output and error that have ended."
+            "boatyard_execution_output_bytes", "What ended executions wrote to standard output and error."
         )
-        self._tokens = counter("boatyard_model_tokens", "Tokens that models used in executions that have ended.")
+        self._tokens = counter("boatyard_model_tokens", "Tokens that models used in ended executions.")
         self._dollars = counter(
             "boatyard_model_cost_dollars",
-            "What models cost, in US dollars, in executions that have ended; of those whose price is known.",
+            "What models whose price is known cost in ended executions, in US dollars.",
         )
-        self._turns = counter("boatyard_model_turns", "Requests that models answered in executions that have ended.")
-        self._calls = counter("boatyard_model_tool_calls", "Calls of tools by models in executions that have ended.")
+        self._turns = counter("boatyard_model_turns", "Requests that models answered in ended executions.")
+        self._calls = counter("boatyard_model_tool_calls", "Calls of tools by models in ended executions.")
 
     def hear(self, fact: object) -> None:
         """Count an execution that was recorded as new, or as ended."""
@@ -101,39 +99,39 @@ class ExecutionCounts:
 
 
 class RunningMetrics:
-    """What runs now, and what it uses together; looked up at most every 2 s."""
+    """Measures what runs now, and what it uses in total; at most every 2 s. Called by `Meters`: see `Meters.add`."""
 
     def __init__(self, executions: ExecutionManager, max_executions: int) -> None:
         self._executions = executions
         self._max_executions = max_executions
-        self._known = Vitals(0.0, 0, 0, 0)
+        self._latest = Vitals(0.0, 0, 0, 0)
         self._until = float("-inf")  # monotonic
 
     async def __call__(self) -> Iterable[Metric]:
-        """See `Meters.add`."""
+        """Return the gauges."""
         runs = self._executions.active_runs()
         if time.monotonic() > self._until:
-            self._known = await asyncio.to_thread(_sum, runs)
+            self._latest = await asyncio.to_thread(_sum, runs)
             self._until = time.monotonic() + _FRESH_SECONDS
         return [
             GaugeMetricFamily("boatyard_executions_active", "Executions that have not ended.", value=len(runs)),
             GaugeMetricFamily(
-                "boatyard_executions_max", "How many executions there may be at once.", value=self._max_executions
+                "boatyard_executions_max", "How many executions may be active at once.", value=self._max_executions
             ),
             GaugeMetricFamily(
                 "boatyard_executions_active_memory_bytes",
-                "Memory of all processes of all executions together, but for our own runners.",
-                value=self._known.memory_bytes,
+                "Memory of all processes of all executions together, without our own runners.",
+                value=self._latest.memory_bytes,
             ),
             GaugeMetricFamily(
                 "boatyard_executions_active_processes",
                 "Processes and threads of all executions together, those of their sandboxes included.",
-                value=self._known.processes,
+                value=self._latest.processes,
             ),
             GaugeMetricFamily(
                 "boatyard_executions_active_cpu_seconds",
-                "Processor time that executions have used that have not ended.",
-                value=self._known.cpu_seconds,
+                "Processor time that active executions have used so far.",
+                value=self._latest.cpu_seconds,
             ),
         ]
 

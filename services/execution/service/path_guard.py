@@ -1,13 +1,13 @@
-"""What no agent is ever shown, whoever asks."""
+"""Host paths that no agent is ever shown, whoever asks for them."""
 
 from pathlib import Path
 
 from services.common.settings import Home
 
 _NEVER_SHOWN = ("execution", "gateway")
-"""Below the data directory, beside the tokens: what an agent is shown no part of."""
+"""Directories of the data directory of which an agent is shown no part; the same holds for the tokens."""
 _NEVER_SHOWN_WHOLE = ("git", "workspace", "workspace/trees")
-"""There too: what it is shown parts of, such as its own workspace."""
+"""Directories of which an agent may be shown parts, such as its own workspace, but not the whole."""
 
 
 class PathGuard:
@@ -22,7 +22,7 @@ class PathGuard:
         self._whole = tuple(root / name for name in _NEVER_SHOWN_WHOLE)
 
     def __call__(self, path: Path) -> str | None:
-        """Why a path must not be shown, or None."""
+        """Return why a path must not be shown, None when it may."""
         real = path.resolve()
         if self._root.is_relative_to(real) or real in self._whole:
             return "must not contain the service's own data directory"

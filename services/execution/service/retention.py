@@ -1,7 +1,7 @@
-"""What becomes of the logs of ended executions: they are packed, and after a time, or when they are too many, removed.
+"""Retention: the logs of ended executions are packed, and after a time, or when they are too large, removed.
 
-The record of an execution stays; it says that its events are gone. A log that somebody reads is read to its end: the
-file lives as long as it is open.
+The record of an execution stays, and says that its events are gone. Whoever has begun to read a log can read it to its
+end, because a removed file lives as long as it is open.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RetentionLimits:
-    """How long logs are kept as they are, how long at all, and how many bytes of them."""
+    """How long logs stay unpacked, how long they are kept in total, and how many bytes of them."""
 
     pack_after: timedelta
     keep: timedelta
@@ -32,7 +32,7 @@ class RetentionLimits:
 
 
 class Retention:
-    """Keeps the directory of runs in bounds."""
+    """Keeps the directory of runs within its limits."""
 
     def __init__(self, store: ExecutionStore, runs: Path, limits: RetentionLimits) -> None:
         self._store = store
@@ -40,16 +40,16 @@ class Retention:
         self._limits = limits
 
     async def run_retention(self, every_s: float) -> None:
-        """Remove what has expired, now and then, until cancelled."""
+        """Remove what has expired, every `every_s` seconds, until cancelled."""
         while True:
             try:
                 await self.remove_expired()
-            except Exception:  # a full disk, a locked database: it passes, and the next time does the rest
+            except Exception:  # a full disk or a locked database will pass: the next round does the rest
                 log.exception("old events cannot be removed yet")
             await asyncio.sleep(every_s)
 
     async def remove_expired(self) -> None:
-        """Pack what has ended a while ago; remove what is too old, and then the oldest until the rest has room."""
+        """Pack what ended some time ago; remove what is too old, and then the oldest until the rest fits."""
         ended = await self._ended()
         now = datetime.now(UTC)
         sizes: dict[str, int] = {}
@@ -58,30 +58,30 @@ class Retention:
             if _age(execution, now) >= self._limits.pack_after:
                 await asyncio.to_thread(eventlog.pack, run.events)
             sizes[execution.execution_id] = await asyncio.to_thread(_size, run.path)
-        held = sum(sizes.values())
+        total_bytes = sum(sizes.values())
         for execution in ended:
-            if _age(execution, now) < self._limits.keep and held <= self._limits.max_bytes:
+            if _age(execution, now) < self._limits.keep and total_bytes <= self._limits.max_bytes:
                 break
             await self._remove(execution.execution_id)
-            held -= sizes[execution.execution_id]
+            total_bytes -= sizes[execution.execution_id]
         await self._finish_removals({execution.execution_id for execution in ended})
 
     async def _ended(self) -> list[Execution]:
-        """Those that ended and have their events, the oldest end first."""
-        found: list[Execution] = []
-        while page := await self._store.untrimmed(after=found[-1] if found else None, count=_PAGE):
-            found += page
-        return found
+        """Return the executions that have ended and still have their events, the earliest end first."""
+        ended: list[Execution] = []
+        while page := await self._store.untrimmed(after=ended[-1] if ended else None, count=_PAGE):
+            ended += page
+        return ended
 
-    async def _finish_removals(self, kept: set[str]) -> None:
-        """Remove what a killed service had begun to remove."""
+    async def _finish_removals(self, untrimmed: set[str]) -> None:
+        """Remove the directories that a killed service had begun to remove; those of `untrimmed` are not looked at."""
         for directory in await asyncio.to_thread(lambda: list(self._runs.iterdir())):
-            known = None if directory.name in kept else await self._store.find(directory.name)
+            known = None if directory.name in untrimmed else await self._store.find(directory.name)
             if known is not None and known.events_trimmed:
                 await asyncio.to_thread(shutil.rmtree, directory, ignore_errors=True)
 
     async def _remove(self, execution_id: str) -> None:
-        await self._store.set_trimmed(execution_id)  # first, so that nobody expects what is half gone
+        await self._store.set_trimmed(execution_id)  # first, so that nobody expects events that are half removed
         await asyncio.to_thread(shutil.rmtree, self._runs / execution_id, ignore_errors=True)
         log.info("events removed", execution_id=execution_id)
 
@@ -91,5 +91,5 @@ def _age(execution: Execution, now: datetime) -> timedelta:
 
 
 def _size(directory: Path) -> int:
-    """Bytes that a directory's files take on the disk."""
+    """Return the bytes that a directory's files take on the disk."""
     return sum(file.lstat().st_blocks * 512 for file in directory.rglob("*")) if directory.is_dir() else 0

@@ -1,4 +1,4 @@
-"""Runner processes: one is always warm, for starting Python takes ten times as long as starting a sandbox."""
+"""Runner processes. One is always kept warm, because starting Python takes ten times as long as starting a sandbox."""
 
 import asyncio
 import os
@@ -14,43 +14,43 @@ from services.sandbox import container_engines
 
 _ROOT = Path(services.__file__).parent.parent
 _REFILL_S = 0.5
-_BEGINNING_PER_PROCESSOR = 2
+_STARTS_PER_PROCESSOR = 2
 
 Runner = subprocess.Popen[bytes]
 
 
 class Runners:
-    """Starts runners. A warm one waits on its standard input, and ends by itself when this process does."""
+    """Starts runners. A warm one waits on its standard input, and ends by itself when this process ends."""
 
     def __init__(self, credentials: EngineCredentials, control_groups: ControlGroupHierarchies) -> None:
-        """Runners are told those `credentials` that their engine needs by their pipe, and nobody else is.
+        """Runners get those of the `credentials` that their engine needs, through a pipe that nobody else reads.
 
-        `control_groups` is where they make theirs.
+        `control_groups` is where runners make their own.
         """
         self._credentials = credentials
         self._control_groups = control_groups
-        self.beginning = asyncio.Semaphore(_BEGINNING_PER_PROCESSOR * (os.cpu_count() or 1))
-        """To be held from the start of a runner until it has its run."""
+        self.start_slots = asyncio.Semaphore(_STARTS_PER_PROCESSOR * (os.cpu_count() or 1))
+        """To be held from the start of a runner until it holds the lock of its run."""
         self._spare: Runner | None = None
         self._refill: asyncio.TimerHandle | None = None
 
     def warm_up(self) -> None:
-        """Have a runner ready."""
+        """Start a warm runner unless there is one."""
         if self._spare is None:
             self._spare = _spawn(self._control_groups)
 
     def start(self, run: RunDirectory) -> Runner:
-        """Give a run to a runner. Where another already has this run, the new one ends at once."""
+        """Give a run to a runner. If another runner has this run already, the new one ends at once."""
         engine = run.engine()
         credentials = b"" if engine is None else self._credentials.of(engine)
         runner = self._spare
         self._spare = None
-        if runner is None or not _give(runner, run, credentials):
+        if runner is None or not _assign(runner, run, credentials):
             runner = _spawn(self._control_groups)
-            _give(runner, run, credentials)
+            _assign(runner, run, credentials)
         if self._refill is not None:
             self._refill.cancel()
-        # Later, for now the agent has a better use for the processor.
+        # Later, because the agent that starts now has a better use for the processor.
         self._refill = asyncio.get_running_loop().call_later(_REFILL_S, self.warm_up)
         return runner
 
@@ -65,11 +65,11 @@ class Runners:
 
 
 def _spawn(control_groups: ControlGroupHierarchies) -> Runner:
-    """Start a runner in a session of its own, with nothing of our environment: it may hold what no agent should see."""
+    """Start a runner in a session of its own, without our environment, which may hold what no agent should see."""
     environment = {"PYTHONPATH": str(_ROOT), "LANG": "C.UTF-8", "PATH": os.environ.get("PATH", os.defpath)}
-    if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of a data directory
+    if home := os.environ.get("BOATYARD_HOME"):  # for people who look for the processes of one data directory
         environment["BOATYARD_HOME"] = home
-    # By them a container engine's client finds it, as it does for us.
+    # With these, a container engine's client finds its engine there as it does here.
     environment |= {name: os.environ[name] for name in container_engines.VARIABLES if name in os.environ}
     if control_groups:
         environment[HIERARCHIES_VARIABLE] = to_text(control_groups)
@@ -83,8 +83,8 @@ def _spawn(control_groups: ControlGroupHierarchies) -> Runner:
     )
 
 
-def _give(runner: Runner, run: RunDirectory, credentials: bytes) -> bool:
-    """Tell a runner its run, and its engine's credentials; False when it has died while it waited."""
+def _assign(runner: Runner, run: RunDirectory, credentials: bytes) -> bool:
+    """Tell a runner its run and its engine's credentials; return False when it died while it waited."""
     if runner.stdin is None:
         raise RuntimeError("the runner was started without a pipe")
     try:

@@ -63,7 +63,7 @@ executions = Table(
     Column("end_time", Moment),
     Column("last_sequence", BigInteger, nullable=False),
     Column("output_bytes", BigInteger, nullable=False),
-    # Whether the events were removed; the record stays.
+    # True when the events were removed; the record stays.
     Column("events_trimmed", Boolean, nullable=False),
     # What a model used and did; NULL for programs, and while it runs.
     Column("tokens", BigInteger),
@@ -79,7 +79,7 @@ executions = Table(
     Column("written_bytes", BigInteger),
 )
 
-_SAME = (
+_SAME_NAMES = (
     *("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left"),
     *("create_time", "start_time", "end_time", "last_sequence", "output_bytes", "events_trimmed"),
 )
@@ -88,7 +88,7 @@ _VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
 
 
 class ExecutionStore:
-    """Knows which executions there are. Each method is one transaction."""
+    """Reads and writes the records of executions. Each method is one transaction."""
 
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
@@ -101,11 +101,11 @@ class ExecutionStore:
 
     async def find(self, execution_id: str) -> Execution | None:
         """Return one execution, or None."""
-        found = await self._read(select(executions).where(executions.c.execution_id == execution_id))
-        return found[0] if found else None
+        matches = await self._read(select(executions).where(executions.c.execution_id == execution_id))
+        return matches[0] if matches else None
 
     async def active(self) -> Sequence[Execution]:
-        """Return those that have not ended, the oldest first."""
+        """Return the executions that have not ended, the oldest first."""
         statement = select(executions).where(executions.c.state.in_(ACTIVE))
         return await self._read(statement.order_by(executions.c.create_time))
 
@@ -118,10 +118,10 @@ class ExecutionStore:
             statement = statement.where(executions.c.job_id == filters.job_id)
         key = (as_number(executions.c.create_time), executions.c.execution_id)
         rows = await self._read(page.select(statement, key, descending=True))
-        return page.cut(rows, lambda one: (microseconds(one.create_time), one.execution_id))
+        return page.cut(rows, lambda last: (microseconds(last.create_time), last.execution_id))
 
     async def set_running(self, execution_id: str, start_time_ns: int) -> None:
-        """Record that a PENDING execution's program has begun; one that is further stays as it is."""
+        """Record that a PENDING execution's program has begun; an execution in a later state stays as it is."""
         statement = update(executions).where(
             executions.c.execution_id == execution_id, executions.c.state == State.PENDING
         )
@@ -131,11 +131,11 @@ class ExecutionStore:
             )
 
     async def untrimmed(self, *, after: Execution | None, count: int) -> list[Execution]:
-        """Return some that have ended and have their events, in the order of their ends, from behind `after`."""
+        """Return up to `count` ended executions that still have their events, in order of their ends, after `after`."""
         statement = select(executions).where(executions.c.end_time.is_not(None), ~executions.c.events_trimmed)
         if after is not None:
-            place = tuple_(executions.c.end_time, executions.c.execution_id)
-            statement = statement.where(place > tuple_(literal(after.end_time, Moment), literal(after.execution_id)))
+            position = tuple_(executions.c.end_time, executions.c.execution_id)
+            statement = statement.where(position > tuple_(literal(after.end_time, Moment), literal(after.execution_id)))
         return await self._read(statement.order_by(executions.c.end_time, executions.c.execution_id).limit(count))
 
     async def set_trimmed(self, execution_id: str) -> None:
@@ -145,7 +145,7 @@ class ExecutionStore:
             await connection.execute(statement.values(events_trimmed=True))
 
     async def finish(self, execution: Execution, result: Result) -> Execution:
-        """Record the end of an execution, and return it as it is then."""
+        """Record the end of an execution; return the ended execution."""
         finished = replace(
             execution,
             state=result.state,
@@ -174,7 +174,7 @@ class ExecutionStore:
 
 
 def _to_row(execution: Execution) -> dict[str, object]:
-    row: dict[str, object] = {name: getattr(execution, name) for name in _SAME}
+    row: dict[str, object] = {name: getattr(execution, name) for name in _SAME_NAMES}
     row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
     row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
@@ -183,7 +183,7 @@ def _to_row(execution: Execution) -> dict[str, object]:
 
 
 def _from_row(row: Row[tuple[object, ...]]) -> Execution:
-    fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME}
+    fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME_NAMES}
     if row.tokens is not None:
         fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
     if row.cpu_seconds is not None:

@@ -1,4 +1,4 @@
-"""Staying with a run to its end, whether this life of the service started its runner or an earlier one."""
+"""Follows a run to its end, whether this process of the service started its runner or an earlier one did."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ log = structlog.get_logger()
 
 
 class Supervision:
-    """Stays with one run until it has a result, whoever started its runner."""
+    """Follows one run until it has a result."""
 
     def __init__(
         self, execution_id: str, run: RunDirectory, runners: Runners, on_begin: Callable[[int], Awaitable[None]]
@@ -28,14 +28,14 @@ class Supervision:
         self._runners = runners
         self._on_begin = on_begin
         self._runner: Runner | None = None
-        self._replaced = 0
+        self._replacements = 0
 
     async def result(self, *, fresh: bool) -> Result:
-        """Wait for the end. The result is that of the runner, or ours for one that was lost.
+        """Wait for the end; return the runner's result, or ours in place of a lost runner.
 
         A `fresh` run has no runner yet, and gets one.
         """
-        begin = asyncio.create_task(self._tell_begin())
+        begin = asyncio.create_task(self._report_begin())
         try:
             if fresh:
                 await self._start()
@@ -47,7 +47,7 @@ class Supervision:
     async def _result(self) -> Result:
         while True:
             await self._runner_ended()
-            # In this order: a runner writes the result before it lets go of the lock.
+            # In this order: a runner writes the result before it releases the lock.
             if self._run.holder() is not None:
                 continue
             result = self._run.result()
@@ -56,8 +56,8 @@ class Supervision:
             if self._runner is None and self._run.started_time_ns() is None:
                 await self._start()
                 continue
-            if self._replaced < MAX_LIVES and self._run.may_resume():
-                self._replaced += 1
+            if self._replacements < MAX_LIVES and self._run.may_resume():
+                self._replacements += 1
                 log.warning("runner lost; a new one goes on", execution_id=self._execution_id)
                 await asyncio.to_thread(lost_runs.end_survivors, self._run)
                 await self._start()
@@ -68,8 +68,8 @@ class Supervision:
                 return replacement
 
     async def _start(self) -> None:
-        """Give the run to a runner, when not too many are beginning: each needs a processor for a moment."""
-        async with self._runners.beginning:
+        """Give the run to a runner when not too many others are starting: each needs a processor for a moment."""
+        async with self._runners.start_slots:
             self._runner = self._runners.start(self._run)
             interval, longest = _BEGIN_POLL_S
             while self._run.holder() is None and self._runner.poll() is None:
@@ -83,7 +83,7 @@ class Supervision:
         while (pid := self._run.holder()) is not None:
             await _ended(pid, lambda: self._run.holder() == pid)
 
-    async def _tell_begin(self) -> None:
+    async def _report_begin(self) -> None:
         interval, longest = _BEGIN_POLL_S
         while (time_ns := self._run.started_time_ns()) is None:
             await asyncio.sleep(interval)
@@ -91,13 +91,13 @@ class Supervision:
         await self._on_begin(time_ns)
 
     def abandon(self) -> None:
-        """Leave the runner to itself: it goes on, and this service's next life finds it."""
+        """Stop following the runner: it goes on, and the next process of this service finds it."""
         if self._runner is not None and self._runner.returncode is None:
-            self._runner.returncode = 0  # else Popen complains that nobody waits for its child
+            self._runner.returncode = 0  # otherwise Popen warns that nobody has waited for its child
 
 
-async def _ended(pid: int, is_it: Callable[[], bool]) -> None:
-    """Wait until a process that need not be our child has ended; `is_it` says whether the pid is still its own."""
+async def _ended(pid: int, is_same: Callable[[], bool]) -> None:
+    """Wait until a process, not necessarily our child, has ended; `is_same` says whether the pid is still its own."""
     try:
         fd = os.pidfd_open(pid)
     except ProcessLookupError:
@@ -106,7 +106,7 @@ async def _ended(pid: int, is_it: Callable[[], bool]) -> None:
     ended = asyncio.Event()
     try:
         loop.add_reader(fd, ended.set)
-        if is_it():
+        if is_same():
             await ended.wait()
     finally:
         loop.remove_reader(fd)

@@ -1,4 +1,4 @@
-"""Typing on an execution's terminal, from anywhere: each caller hands over what it has, in its order."""
+"""Brings what callers type to an execution's terminal; what one caller types keeps its order."""
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,14 +17,14 @@ _RETRY_S = 0.01
 
 @dataclass(frozen=True, slots=True)
 class InputProgress:
-    """How many bytes of this caller's input are with the terminal; `end` is there when the execution has ended."""
+    """How many bytes of this caller's input have reached the terminal; `end` is set when the execution has ended."""
 
     bytes: int
     end: Execution | None = None
 
 
 class Terminals:
-    """Brings what is typed to executions."""
+    """Attaches callers to the terminals of executions."""
 
     def __init__(self, executions: ExecutionManager, fences: Fences) -> None:
         self._executions = executions
@@ -33,7 +33,7 @@ class Terminals:
     async def attach(
         self, execution_id: str, events: AsyncIterator[TerminalEvent]
     ) -> AsyncGenerator[InputProgress, None]:
-        """Hand over what comes until it ends, which detaches, or until the execution does.
+        """Pass on `events` until they end, which detaches the caller, or until the execution ends.
 
         Raises:
             NotFound: there is no such execution.
@@ -41,24 +41,24 @@ class Terminals:
         """
         await self._check(execution_id)
         ended = asyncio.create_task(self._executions.ended(execution_id))
-        coming: asyncio.Task[TerminalEvent | None] | None = None
+        next_event: asyncio.Task[TerminalEvent | None] | None = None
         terminal = None
         sent = 0
         try:
             terminal = await self._terminal_input(execution_id, ended)
             while terminal is not None:
                 yield InputProgress(sent)
-                coming = asyncio.create_task(_next(events))
-                await asyncio.wait({coming, ended}, return_when=asyncio.FIRST_COMPLETED)
-                if not coming.done():
+                next_event = asyncio.create_task(_next(events))
+                await asyncio.wait({next_event, ended}, return_when=asyncio.FIRST_COMPLETED)
+                if not next_event.done():
                     break
-                if (item := coming.result()) is None:
+                if (event := next_event.result()) is None:
                     return
-                sent += await _send(terminal, item, ended)
+                sent += await _send(terminal, event, ended)
             await ended
             yield InputProgress(sent, await self._executions.get(execution_id))
         finally:
-            for task in (ended, coming):
+            for task in (ended, next_event):
                 if task is not None:
                     task.cancel()
             if terminal is not None:
@@ -73,7 +73,7 @@ class Terminals:
             raise FailedPrecondition("NO_TERMINAL", f"execution {execution_id} has no terminal", execution_id)
 
     async def _terminal_input(self, execution_id: str, ended: asyncio.Task[None]) -> TerminalInput | None:
-        """Open the pipe as soon as a runner listens; None when the execution ends before."""
+        """Open the pipe as soon as a runner listens; return None when the execution ends first."""
         while not ended.done():
             with suppress(BlockingIOError):
                 return TerminalInput(self._executions.run_directory(execution_id).terminal_input)
@@ -86,22 +86,22 @@ async def _next(events: AsyncIterator[TerminalEvent]) -> TerminalEvent | None:
 
 
 async def _send(terminal: TerminalInput, event: TerminalEvent, ended: asyncio.Task[None]) -> int:
-    """Hand over all of it, as fast as the program takes it; return how many bytes of input that were."""
+    """Pass on a whole event, as fast as the program reads; return how many bytes of input were passed on."""
     if isinstance(event, tuple):
-        await _hand_over(terminal, event, ended)
+        await _send_part(terminal, event, ended)
         return 0
-    done = 0
-    while done < len(event) and not ended.done():
-        done += await _hand_over(terminal, event[done:], ended)
-    return done
+    sent = 0
+    while sent < len(event) and not ended.done():
+        sent += await _send_part(terminal, event[sent:], ended)
+    return sent
 
 
-async def _hand_over(terminal: TerminalInput, event: TerminalEvent, ended: asyncio.Task[None]) -> int:
+async def _send_part(terminal: TerminalInput, event: TerminalEvent, ended: asyncio.Task[None]) -> int:
     while not ended.done():
         try:
             return terminal.send(event)
         except BlockingIOError:
             await asyncio.wait({ended}, timeout=_RETRY_S)
-        except BrokenPipeError:  # the runner has ended, which is told in a moment
+        except BrokenPipeError:  # the runner has ended, and `ended` follows in a moment
             await ended
     return 0

@@ -1,4 +1,4 @@
-"""Viewers of an event log: each reads the file at its own place, so that a slow one costs nobody anything."""
+"""Viewers of an event log. Each reads the file at its own position, so a slow one delays nobody else."""
 
 import asyncio
 import time
@@ -20,10 +20,10 @@ _POLL_SHARE = 0.1
 
 @dataclass(frozen=True, slots=True)
 class EventBatch:
-    """Some records, in order; `end` is there in the last batch of a log that was followed to its end."""
+    """Some records, in order; `end` is set in the last batch of a log that was followed to its end."""
 
     next_sequence: int
-    """Where to go on: with a filter, far beyond the last of the records, perhaps."""
+    """Where to go on; with a filter it may be far beyond the last of the records."""
     records: list[Record] = field(default_factory=list)
     end: Execution | None = None
 
@@ -42,7 +42,7 @@ async def watch(
 
     Raises:
         NotFound: there is no such execution.
-        OutOfRange: EVENTS_OUT_OF_RANGE, it has ended before `from_sequence`; EVENTS_TRIMMED, its events are gone.
+        OutOfRange: EVENTS_OUT_OF_RANGE when it ended before `from_sequence`; EVENTS_TRIMMED when its events are gone.
     """
     execution = await executions.get(execution_id)
     _refuse_gap(execution, from_sequence)
@@ -67,7 +67,7 @@ def _refuse_gap(execution: Execution, next_sequence: int) -> None:
 
 
 class _View:
-    """One viewer's place in one log."""
+    """One viewer's position in one log."""
 
     def __init__(self, run: RunDirectory, next_sequence: int, kinds: frozenset[EventKind]) -> None:
         self.next_sequence = next_sequence
@@ -79,10 +79,12 @@ class _View:
     async def batches(
         self, executions: ExecutionManager, execution_id: str, *, follow: bool
     ) -> AsyncGenerator[EventBatch, None]:
-        """Yield what there is, and with `follow` what comes, until the execution has ended."""
+        """Yield the events that there are, and with `follow` those to come, until the execution has ended."""
         quiet_since = sent_at = time.monotonic()
         while True:
-            ended = executions.has_ended(execution_id)  # before the look: what is written until then is seen by it
+            ended = executions.has_ended(
+                execution_id
+            )  # asked before reading, so that the read sees all that was written before the end
             records = await self._read()
             now = time.monotonic()
             if records:
@@ -93,7 +95,7 @@ class _View:
                     sent_at = now
                     yield EventBatch(self.next_sequence, chosen)
                 if sum(len(record.payload) for record in records) < _BATCH_BYTES // 2:
-                    # The end of what there is: many small messages of a flood would cost more than this delay.
+                    # Nothing more is there yet: many small messages of a flood would cost more than this delay.
                     await executions.ended_within(execution_id, _POLL_S[0])
             elif ended or not follow:
                 return
@@ -104,7 +106,7 @@ class _View:
                 await executions.ended_within(execution_id, _interval(now - quiet_since))
 
     async def close(self) -> None:
-        """Close the file, after a read that a cancelled call may have left in its thread."""
+        """Close the file, but first wait for a read that a cancelled call may have left in its thread."""
         if self._reading is not None:
             await asyncio.wait([self._reading])
         if self._reader is not None:
@@ -112,7 +114,7 @@ class _View:
 
     async def _read(self) -> list[Record]:
         if self._reader is not None and self._reader.next_sequence == self.next_sequence:
-            # What is written just now is in memory: read it here, for a thread costs more than the reading.
+            # What was just written is in memory. Read it in this thread: another one would cost more than the read.
             with suppress(BlockingIOError):
                 return self._reader.read(_BATCH_BYTES, wait=False)
         self._reading = asyncio.create_task(asyncio.to_thread(self._read_now))
@@ -130,6 +132,6 @@ class _View:
 
 
 def _interval(quiet_s: float) -> float:
-    """How long to wait before the next look, a tenth of the silence so far: polling needs no watch on each file."""
+    """Return how long to wait before the next look: a tenth of the silence so far. Polling needs no watch on files."""
     shortest, longest = _POLL_S
     return min(max(shortest, quiet_s * _POLL_SHARE), longest)

@@ -1,4 +1,4 @@
-"""Between the contract's messages and the service's own words, for all that no engine has of its own.
+"""Converts between the contract's messages and the service's own types, except what is an engine's own.
 
-Everything that a request can get wrong is refused here, all violations at once, before anything is done.
+Everything that can be wrong with a request is refused here, all violations at once, before anything is done.
 """

@@ -1,8 +1,8 @@
-"""What a viewer gets, as it goes over the wire.
+"""Writes what a viewer gets as the bytes that go over the wire.
 
-Output is most of a flood, and protobuf would copy it three times: into its message, that into the batch, and the batch
-into bytes. So what surrounds output is written by hand, and all is joined in one copy. A message of protobuf is a
-sequence of fields, each a tag and a value, and a message within another one is its length and its bytes
+Most of a flood is output, and protobuf would copy it three times: into its message, that into the batch, and the batch
+into bytes. So the fields around output are written by hand, and everything is joined in one copy. A protobuf message is
+a sequence of fields, each a tag and a value; a message within another one is its length and its bytes
 (https://protobuf.dev/programming-guides/encoding).
 """
 
@@ -38,7 +38,7 @@ _MESSAGES: dict[EventKind, type[Message]] = {
 
 
 def batch_to_proto(value: EventBatch) -> pb.WatchEventsResponse:
-    """Describe what a viewer gets at once; it can be sent, and not be looked into."""
+    """Convert a batch. The message can be sent, but its fields cannot be read."""
     parts: list[bytes] = []
     for record in value.records:
         if record.kind is EventKind.OUTPUT:
@@ -52,7 +52,7 @@ def batch_to_proto(value: EventBatch) -> pb.WatchEventsResponse:
 
 
 def _output(record: Record) -> tuple[bytes, bytes]:
-    """Write an event of output: all that stands before its bytes, and these."""
+    """Write an event of output: everything before the output's bytes, and these bytes."""
     size = len(record.payload)
     stream = event_pb2.Output(stream=_STREAMS[record.stream]).SerializeToString()
     output = stream + _DATA + _varint(size)
@@ -61,7 +61,7 @@ def _output(record: Record) -> tuple[bytes, bytes]:
 
 
 def _event(record: Record) -> event_pb2.Event:
-    """Describe an event of any kind but output."""
+    """Convert an event of any kind but output."""
     event = _head(record)
     match record.kind:
         case EventKind.TOOL_CALL:
@@ -75,7 +75,7 @@ def _event(record: Record) -> event_pb2.Event:
                 responses.permission_request_to_proto(PermissionRequest(**record.fields()))
             )
         case _:
-            # What else there is has the contract's own names and types.
+            # The fields of all other kinds have the contract's own names and types.
             getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))
     return event
 
@@ -86,7 +86,7 @@ def _head(record: Record) -> event_pb2.Event:
 
 
 def _varint(number: int) -> bytes:
-    """Write a number that is not negative: seven bits a byte, the lowest first, the eighth where more follow."""
+    """Write a number that is not negative: seven bits a byte, lowest first; the eighth bit is set when more follow."""
     low = bytearray()
     while number > 0x7F:
         low.append(number & 0x7F | 0x80)
@@ -95,7 +95,7 @@ def _varint(number: int) -> bytes:
 
 
 def _tag(message: Descriptor, field: str) -> bytes:
-    """Return what announces a field whose value has a length."""
+    """Return the tag of a field whose value begins with its length."""
     return _varint(message.fields_by_name[field].number << 3 | 2)
 
 

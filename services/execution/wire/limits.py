@@ -1,4 +1,4 @@
-"""The limits of a StartExecutionRequest, filled up from the settings: who enforces them, and who is told."""
+"""Reads the limits of a StartExecutionRequest, with defaults from the settings, for those who enforce or show them."""
 
 import os
 from typing import Literal, get_args
@@ -24,28 +24,30 @@ _TIMEOUTS: tuple[_TimeoutName, ...] = get_args(_TimeoutName)
 
 
 def violations(limits: pb.ExecutionLimits) -> Violations:
-    """What is wrong with the limits."""
-    found: Violations = []
+    """Return what is wrong with the limits."""
+    problems: Violations = []
     for timeout in _TIMEOUTS:
         if limits.HasField(timeout) and not 0 < requests.seconds_from_proto(getattr(limits, timeout)) <= _LONGEST_S:
-            found.append((f"spec.limits.{timeout}", "must be more than 0 s, and at most 7 days"))
+            problems.append((f"spec.limits.{timeout}", "must be more than 0 s, and at most 7 days"))
     for limit in _LIMITS:
         if limits.HasField(limit) and getattr(limits, limit) <= 0:
-            found.append((f"spec.limits.{limit}", "must be more than 0"))
-    return found
+            problems.append((f"spec.limits.{limit}", "must be more than 0"))
+    return problems
 
 
 def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
-    """Return what the runner ends the run at."""
-    limits, times = _limits(spec, settings), spec.limits
+    """Return the limits at which the runner ends the run."""
+    limits, timeouts = _limits(spec, settings), spec.limits
     upper = spec.layout.layers.upper
-    most = settings.max_output_bytes
+    max_output = settings.max_output_bytes
     return Bounds(
-        wall_timeout_s=requests.seconds_from_proto(times.wall_timeout)
-        if times.HasField("wall_timeout")
+        wall_timeout_s=requests.seconds_from_proto(timeouts.wall_timeout)
+        if timeouts.HasField("wall_timeout")
         else _DEFAULT_WALL_S,
-        idle_timeout_s=requests.seconds_from_proto(times.idle_timeout) if times.HasField("idle_timeout") else None,
-        max_output_bytes=min(limits["output_bytes"] or most, most),
+        idle_timeout_s=requests.seconds_from_proto(timeouts.idle_timeout)
+        if timeouts.HasField("idle_timeout")
+        else None,
+        max_output_bytes=min(limits["output_bytes"] or max_output, max_output),
         memory_bytes=limits["memory_bytes"],
         processes=limits["processes"],
         cpu_seconds=limits["cpu_seconds"],
@@ -56,10 +58,10 @@ def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
 
 
 def sandbox_limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limits:
-    """Return what the kernel refuses to each process."""
+    """Return the limits that the kernel enforces."""
     limits = _limits(spec, settings)
     return Limits(
-        # Of each user namespace, and not where root starts it: the kernel's last resort, behind the runner's.
+        # Counted in each user namespace, but not when root starts it: a last resort behind the runner's own limit.
         processes=2 * (limits["processes"] or 0) + _SPARE_PROCESSES,
         open_files=limits["open_files"],
         file_size_bytes=limits["file_size_bytes"],
@@ -68,23 +70,23 @@ def sandbox_limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limit
 
 
 def limit_variables(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[str, bytes]:
-    """Return what the program is told of its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds and pieces."""
-    ends = bounds(spec, settings)
+    """Return the variables that tell the program its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds or pieces."""
+    effective = bounds(spec, settings)
     values: dict[str, float | None] = {
         **{str(name): value for name, value in _limits(spec, settings).items()},
-        "output_bytes": ends.max_output_bytes,
-        "wall_seconds": ends.wall_timeout_s,
-        "idle_seconds": ends.idle_timeout_s,
+        "output_bytes": effective.max_output_bytes,
+        "wall_seconds": effective.wall_timeout_s,
+        "idle_seconds": effective.idle_timeout_s,
     }
     return {f"BOATYARD_LIMIT_{name.upper()}": f"{value:.15g}".encode() for name, value in values.items() if value}
 
 
 def _limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[_LimitName, int | None]:
-    """What was asked for, and else what the settings say."""
+    """Return the limits that the request names, and the settings' defaults for the others."""
     default: dict[_LimitName, int] = {
         "memory_bytes": settings.memory_bytes,
         "processes": settings.processes,
         "workspace_bytes": settings.workspace_bytes,
     }
-    asked = spec.limits
-    return {name: getattr(asked, name) if asked.HasField(name) else default.get(name) for name in _LIMITS}
+    limits = spec.limits
+    return {name: getattr(limits, name) if limits.HasField(name) else default.get(name) for name in _LIMITS}

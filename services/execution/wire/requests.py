@@ -1,4 +1,4 @@
-"""From the contract's requests to the service's own words, but for what is to be started: see `start`."""
+"""Reads the contract's requests into the service's own types, except what to start: see `start`."""
 
 import hashlib
 
@@ -58,7 +58,7 @@ def stop_from_proto(request: pb.StopExecutionRequest) -> tuple[str, float]:
 
 
 def wait_from_proto(request: pb.WaitExecutionRequest, remaining_s: float | None) -> tuple[str, float]:
-    """Read which execution to wait for, and how long; `remaining_s` is what the call has. Raises Invalid."""
+    """Read which execution to wait for, and how long; `remaining_s` is the time that the call has. Raises Invalid."""
     violations = id_violations("execution_id", request.execution_id)
     longest = 0.8 * remaining_s if remaining_s is not None else _MAX_WAIT_S
     timeout_s = seconds_from_proto(request.timeout) if request.HasField("timeout") else longest
@@ -69,7 +69,7 @@ def wait_from_proto(request: pb.WaitExecutionRequest, remaining_s: float | None)
 
 
 def watch_from_proto(request: pb.WatchEventsRequest) -> tuple[str, int, frozenset[EventKind]]:
-    """Read which events to send: of which execution, from where, of which kinds. Raises Invalid with all violations."""
+    """Read which events to send: execution, first sequence, kinds. Raises Invalid with all violations."""
     violations = id_violations("execution_id", request.execution_id)
     if request.from_sequence < 0:
         violations.append(("from_sequence", "must not be negative"))
@@ -80,17 +80,17 @@ def watch_from_proto(request: pb.WatchEventsRequest) -> tuple[str, int, frozense
 
 
 def message_from_proto(request: pb.SendMessageRequest) -> tuple[str, Message]:
-    """Read what to tell a model. Raises Invalid with all violations."""
+    """Read a message for an agent. Raises Invalid with all violations."""
     violations = id_violations("execution_id", request.execution_id)
     violations += id_violations("message_id", request.message_id)
     if not request.text.strip() or len(request.text.encode()) > _MESSAGE_BYTES:
-        violations.append(("text", f"is required, of at most {_MESSAGE_BYTES} bytes"))
+        violations.append(("text", f"is required, and must be at most {_MESSAGE_BYTES} bytes"))
     refuse(violations)
     return request.execution_id, Message(request.message_id, request.text)
 
 
 def answer_from_proto(request: pb.ResolvePermissionRequest) -> tuple[str, str, PermissionAnswer]:
-    """Read what is allowed or refused. Raises Invalid with all violations."""
+    """Read what somebody allows or refuses. Raises Invalid with all violations."""
     violations = id_violations("execution_id", request.execution_id)
     violations += id_violations("permission_id", request.permission_id)
     for field, longest in (("reason", _REASON_BYTES), ("decided_by", _NAME_BYTES)):
@@ -102,21 +102,21 @@ def answer_from_proto(request: pb.ResolvePermissionRequest) -> tuple[str, str, P
 
 
 def terminal_event_from_proto(request: pb.AttachExecutionRequest) -> TerminalEvent:
-    """Read what is done at a terminal. Raises Invalid."""
+    """Read what a caller does at a terminal. Raises Invalid."""
     match request.WhichOneof("kind"):
         case "input" if len(request.input) <= _INPUT_BYTES:
             return request.input
         case "size":
             refuse(size_violations("size", request.size.rows, request.size.columns))
             return request.size.rows, request.size.columns
-    raise Invalid([("input", f"or size is required in every message but the first; at most {_INPUT_BYTES} bytes")])
+    raise Invalid([("input", f"of at most {_INPUT_BYTES} bytes, or size, is required in every message but the first")])
 
 
 def digest(spec: pb.ExecutionSpec) -> bytes:
-    """Identify a specification: equal messages, and hardly any others, have equal digests."""
+    """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones."""
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
 
 
 def seconds_from_proto(value: Duration) -> float:
-    """Read a duration."""
+    """Convert a duration to seconds."""
     return value.seconds + value.nanos / 1e9

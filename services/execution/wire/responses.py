@@ -1,4 +1,4 @@
-"""From the service's own words to the contract's messages, but for events: see `events`."""
+"""Writes the service's own types as the contract's messages, except events: see `events`."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +20,7 @@ _STATES = {state: pb.Execution.State.Value(f"STATE_{state}") for state in State}
 
 
 def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.Execution:
-    """Describe an execution, and what it asks."""
+    """Convert an execution, and the agent's questions that nobody has answered."""
     message = pb.Execution(
         execution_id=value.execution_id,
         purpose=pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
@@ -52,24 +52,24 @@ def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = 
 
 
 def permission_request_to_proto(value: PermissionRequest) -> event_pb2.PermissionRequest:
-    """Describe what a model asks."""
+    """Convert a question of an agent."""
     return event_pb2.PermissionRequest(**asdict(value) | {"input": value.input.encode()})
 
 
 def answer_to_proto(permission_id: str, value: PermissionAnswer) -> event_pb2.PermissionAnswer:
-    """Describe an answer."""
+    """Convert an answer."""
     return event_pb2.PermissionAnswer(permission_id=permission_id, **asdict(value))
 
 
 def progress_to_proto(value: InputProgress) -> pb.AttachExecutionResponse:
-    """Describe what became of what was typed."""
+    """Convert how much input has reached a terminal."""
     return pb.AttachExecutionResponse(
         taken_bytes=value.bytes, end=None if value.end is None else execution_to_proto(value.end)
     )
 
 
 def capability_to_proto(value: Capability) -> pb.Capability:
-    """Write what works."""
+    """Convert a capability."""
     return pb.Capability(name=value.name, provided_by=value.provided_by, complaint=value.complaint)
 
 

@@ -1,7 +1,6 @@
-"""Reads a StartExecutionRequest: the largest of the messages, and the one with the most to get wrong.
+"""Reads a StartExecutionRequest, the largest message and the one with the most that can be wrong.
 
-`engines.wire` reads what runs and `limits` how far it may go; this module reads where it runs, and puts the plan
-together.
+`engines.wire` reads what runs, and `limits` how much it may use; this module reads where it runs, and makes the plan.
 """
 
 import os
@@ -37,10 +36,10 @@ _NETWORKS = {sandbox_pb2.Network.Value(f"NETWORK_{network.name}"): network for n
 
 
 class StartReader:
-    """Turns what a caller asks for into a plan, filled up from the settings."""
+    """Turns a caller's request into a plan, with defaults from the settings."""
 
     def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None]) -> None:
-        """`guard` says why a host path must not be shown to an agent, or None."""
+        """`guard` returns why a host path must not be shown to an agent, None when it may."""
         self._settings = settings
         self._guard = guard
 
@@ -50,7 +49,7 @@ class StartReader:
         violations = id_violations("execution_id", request.execution_id)
         violations += self._violations(spec)
         refuse(violations)
-        engine, asked = engines.engine_from_proto(spec)
+        engine, engine_spec = engines.engine_from_proto(spec)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -59,31 +58,31 @@ class StartReader:
             plan=Plan(
                 request.execution_id,
                 engine,
-                self._sandbox(request.execution_id, spec, asked),
+                self._sandbox(request.execution_id, spec, engine_spec),
                 limits.bounds(spec, self._settings),
-                asked.task,
+                engine_spec.task,
                 tuple(sorted(spec.secrets)),
-                asked.terminal,
+                engine_spec.terminal,
             ),
-            stdin=asked.stdin,
+            stdin=engine_spec.stdin,
         )
 
     def _violations(self, spec: pb.ExecutionSpec) -> Violations:
-        found = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
+        problems = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
         if spec.purpose not in _PURPOSES:
-            found.append(("spec.purpose", "is required"))
+            problems.append(("spec.purpose", "is required"))
         if spec.sandbox_tier and spec.sandbox_tier not in _TIERS:
-            found.append(("spec.sandbox_tier", "must be a tier of the contract"))
-        found += self._network_violations(spec)
-        found += self._path_violations(spec)
+            problems.append(("spec.sandbox_tier", "must be a tier of the contract"))
+        problems += self._network_violations(spec)
+        problems += self._path_violations(spec)
         if self._tier(spec) is Tier.CONTAINER:
-            found += containers.violations(spec, self._network(spec))
+            problems += containers.violations(spec, self._network(spec))
         elif spec.image:
-            found.append(("spec.image", "must be empty unless the sandbox tier is CONTAINER"))
-        found += engines.violations(spec)
-        found += _environment_violations(spec)
-        found += limits.violations(spec.limits)
-        return found
+            problems.append(("spec.image", "must be empty unless the sandbox tier is CONTAINER"))
+        problems += engines.violations(spec)
+        problems += _environment_violations(spec)
+        problems += limits.violations(spec.limits)
+        return problems
 
     def _network_violations(self, spec: pb.ExecutionSpec) -> Violations:
         if spec.network and spec.network not in _NETWORKS:
@@ -92,16 +91,16 @@ class StartReader:
         if self._network(spec) is not Network.ALLOW_LIST:
             return [("spec.allowed_hosts", "must be empty unless the network is ALLOW_LIST")] if hosts else []
         if self._tier(spec) is Tier.NONE:
-            return [("spec.network", "can be ALLOW_LIST in a sandbox only: nothing keeps tier NONE from the network")]
+            return [("spec.network", "can be ALLOW_LIST only in a sandbox: nothing keeps tier NONE from the network")]
         if len(hosts) > _MAX_ALLOWED_HOSTS:
             return [("spec.allowed_hosts", f"must be at most {_MAX_ALLOWED_HOSTS}")]
-        found: Violations = []
+        problems: Violations = []
         for i, host in enumerate(hosts):
             try:
                 HostPattern.parse(host)
             except ValueError as error:
-                found.append((f"spec.allowed_hosts[{i}]", str(error)))
-        return found
+                problems.append((f"spec.allowed_hosts[{i}]", str(error)))
+        return problems
 
     def _network(self, spec: pb.ExecutionSpec) -> Network:
         return _NETWORKS.get(spec.network, self._settings.network)
@@ -114,24 +113,24 @@ class StartReader:
         return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
-        named = _layout_paths(spec.layout)
-        if not named:
+        paths = _layout_paths(spec.layout)
+        if not paths:
             return [("spec.layout", "is required: a path, or layers with lowers, upper and work")]
         if len(spec.read_only_paths) > _MAX_READ_ONLY_PATHS:
             return [("spec.read_only_paths", f"must be at most {_MAX_READ_ONLY_PATHS}")]
-        named += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
-        found: Violations = []
-        for field, path in named:
-            broken = path_violations(field, path)
-            if not broken and (why := self._guard(Path(os.fsdecode(path)))):
-                broken = [(field, why)]
-            found += broken
-        return found
+        paths += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
+        problems: Violations = []
+        for field, path in paths:
+            complaints = path_violations(field, path)
+            if not complaints and (complaint := self._guard(Path(os.fsdecode(path)))):
+                complaints = [(field, complaint)]
+            problems += complaints
+        return problems
 
     def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec, engine: EngineSpec) -> SandboxSpec:
-        shown = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
-        shown += engine.read_only_paths
-        own = {
+        visible_paths = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
+        visible_paths += engine.read_only_paths
+        variables = {
             EXECUTION_ID_VARIABLE: execution_id.encode(),
             **limits.limit_variables(spec, self._settings),
             **spec.environment,
@@ -144,8 +143,8 @@ class StartReader:
         return SandboxSpec(
             argv=(engine.container_argv or engine.argv) if is_contained else engine.argv,
             cwd=_WORKSPACE,
-            mounts=(*(Mount(path) for path in shown), _workspace(spec.layout, execution_id)),
-            environment=environment.base() | proxies | own,
+            mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
+            environment=environment.base() | proxies | variables,
             network=network,
             allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
             limits=limits.sandbox_limits(spec, self._settings),
@@ -181,16 +180,16 @@ def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
 
 def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
     entries = [*spec.environment.items(), *spec.secrets.items()]
-    size = sum(len(name.encode()) + len(value) + 2 for name, value in entries)
-    if len(entries) > _ENVIRONMENT_ENTRIES or size > _ENVIRONMENT_BYTES:
+    total_bytes = sum(len(name.encode()) + len(value) + 2 for name, value in entries)
+    if len(entries) > _ENVIRONMENT_ENTRIES or total_bytes > _ENVIRONMENT_BYTES:
         text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
         return [("spec.environment", text)]
-    bad = [name for name, value in entries if not name or "=" in name or "\0" in name or b"\0" in value]
-    found = [("spec.environment", f"{name!r} must not be empty, nor hold '=' or NUL") for name in bad]
-    twice = spec.environment.keys() & spec.secrets.keys()
-    found += [("spec.secrets", f"{name!r} stands in spec.environment as well") for name in sorted(twice)]
+    bad_names = [name for name, value in entries if not name or "=" in name or "\0" in name or b"\0" in value]
+    problems = [("spec.environment", f"{name!r} must not be empty, or contain '=' or NUL") for name in bad_names]
+    duplicates = spec.environment.keys() & spec.secrets.keys()
+    problems += [("spec.secrets", f"{name!r} is also in spec.environment") for name in sorted(duplicates)]
     for name, value in spec.secrets.items():
         if len(value.strip()) < SHORTEST or len(value) > LONGEST:
-            text = f"{name!r} must have {SHORTEST} bytes at least, without space around them, and {LONGEST} at most"
-            found.append(("spec.secrets", text))
-    return found
+            text = f"{name!r} must have at least {SHORTEST} bytes, without space around them, and at most {LONGEST}"
+            problems.append(("spec.secrets", text))
+    return problems

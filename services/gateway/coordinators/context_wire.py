@@ -14,7 +14,7 @@ _MAX_BYTES: Final = 3 << 20  # of a message's 4 MiB; related work items that exc
 
 def context_to_proto(context: WorkContext) -> pb.GetWorkContextResponse:
     """Write everything that is needed to do a job."""
-    order = context.view.order
+    order = context.view.spec
     job = job_to_proto(context.view)
     response = pb.GetWorkContextResponse(
         project=project_to_proto(context.project),

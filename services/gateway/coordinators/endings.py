@@ -22,9 +22,9 @@ def end_question(lease: Lease, output: Output) -> Question:
     return Question(
         name="end",
         origin=Origin.POLICY,
-        text=f"Is the job done? Its client has asked nobody before {', '.join(lease.order.policy.checkpoints)}.",
+        text=f"Is the job done? Its client has asked nobody before {', '.join(lease.spec.policy.checkpoints)}.",
         execution_id=lease.execution_id,
-        seconds=lease.order.policy.checkpoint_timeout,
+        seconds=lease.spec.policy.checkpoint_timeout,
         output=output,
     )
 
@@ -69,7 +69,7 @@ async def fail(ledger: Ledger, lease: Lease, failure: Failure, output: Output) -
     state = ExecutionState.CANCELLED if is_cancelled else ExecutionState.FAILED
     note = _ended_note(await ledger.execution(lease), state, output)
     await ledger.note(lease, replace(note, reason="" if is_cancelled else failure.reason, message=failure.message))
-    if failure.reason in lease.order.policy.retry_on and lease.attempt < lease.last_attempt:
+    if failure.reason in lease.spec.policy.retry_on and lease.attempt < lease.last_attempt:
         await ledger.retry(lease, Retry(failure, back_off(lease.attempt)))
         return
     await ledger.finish(lease, Outcome(JobState.CANCELLED) if is_cancelled else Outcome(JobState.FAILED, failure))

@@ -111,7 +111,7 @@ class CoordinatorStore:
             if row.state != JobState.RUNNING:
                 raise lease_lost(held, row.fence)
             view = await job_view(connection, held.job_id)
-            order = view.order
+            order = view.spec
             work_item, related = None, []
             if order.work_item_id:
                 work_item = await WORK_ITEMS.get_even_deleted(connection, order.work_item_id)

@@ -148,7 +148,7 @@ def claimed_job_to_proto(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
         execution_id=lease.execution_id,
         lease_duration=duration_to_proto(timedelta(seconds=lease_seconds)),
         cancel_requested=lease.cancel_requested,
-        order=pack(lease.order),
+        order=pack(lease.spec),
         is_moved=lease.is_moved,
         last_attempt=lease.last_attempt,
         snapshot_id=lease.snapshot_id,

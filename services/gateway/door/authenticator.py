@@ -20,8 +20,8 @@ class TokenSource(Protocol):
         """True when looking up a token costs nothing, or is worth it because the token has been valid before."""
         ...
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:
-        """Return whom a token stands for; None if it is not known. `shown` is all that the call presents."""
+    async def principal(self, token: str, credentials: Credentials) -> Principal | None:
+        """Return whom a token stands for; None if it is not known. `credentials` is all that the call presents."""
         ...
 
 
@@ -35,7 +35,7 @@ class AdminToken:
         """Return True: comparing costs nothing."""
         return True
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - the method does not matter
+    async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the method does not matter
         """Return the first administrator for the right token."""
         return Principal(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
 
@@ -46,7 +46,7 @@ class GatewayAuthenticator:
     After too many unknown tokens from a peer, only tokens that are at hand are looked up for it.
     """
 
-    forgets = True
+    may_revoke = True
 
     def __init__(
         self, sources: Sequence[TokenSource], required: Mapping[str, Role], failures: FailureLimiter | None = None
@@ -55,13 +55,13 @@ class GatewayAuthenticator:
         self._required = required
         self._failures = failures or FailureLimiter()
 
-    async def authenticate(self, shown: Credentials) -> str:
+    async def authenticate(self, credentials: Credentials) -> str:
         """Return the caller's name, as `Authenticator` says, and make the caller the `current_principal()`."""
-        principal = await self._principal(shown)
+        principal = await self._principal(credentials)
         set_current_principal(principal)
-        required = self._required.get(shown.method, Role.ADMIN)
+        required = self._required.get(credentials.method, Role.ADMIN)
         if not principal.role.may(required):
-            rpc = shown.method.rpartition("/")[2]
+            rpc = credentials.method.rpartition("/")[2]
             raise PermissionDenied(
                 f"{rpc} needs a token of role {required}, and this one's is {principal.role}",
                 reason="ROLE_REQUIRED",
@@ -69,16 +69,16 @@ class GatewayAuthenticator:
             )
         return principal.name
 
-    async def _principal(self, shown: Credentials) -> Principal:
-        if shown.token is None:
-            self._failures.note(shown.peer)
+    async def _principal(self, credentials: Credentials) -> Principal:
+        if credentials.token is None:
+            self._failures.note(credentials.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")
         for source in self._sources:
-            if not (shown.is_again or source.is_at_hand(shown.token)):
-                self._failures.check(shown.peer)
-            principal = await source.principal(shown.token, shown)
+            if not (credentials.is_again or source.is_at_hand(credentials.token)):
+                self._failures.check(credentials.peer)
+            principal = await source.principal(credentials.token, credentials)
             if principal is not None:
-                return principal if principal.origin else replace(principal, origin=shown.peer)
-        if not shown.is_again:
-            self._failures.note(shown.peer)
+                return principal if principal.origin else replace(principal, origin=credentials.peer)
+        if not credentials.is_again:
+            self._failures.note(credentials.peer)
         raise Unauthenticated(f"this token is not known here: {_HINT}", reason="TOKEN_REQUIRED")

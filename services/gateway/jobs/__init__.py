@@ -1,5 +1,5 @@
-"""Owns jobs as callers know them: takes them in, shows how they stand, has them end or be tried again, forgets the old.
+"""Owns jobs as callers know them: admits them, shows their state, ends or retries them on request, removes old ones.
 
 Promises that a job that was answered for is never lost and never doubled: its admission, with the state of its work
-item, is one transaction. Who carries it, and what comes of it, is written in the ledger.
+item, is one transaction. Who runs it, and with what result, is recorded in the ledger.
 """

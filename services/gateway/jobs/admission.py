@@ -1,4 +1,4 @@
-"""From a wish to a job: all that it names is looked up, its settings are laid together, and it is written at once.
+"""Makes a job of a submission: looks up what it names, merges the layers of settings, and writes everything at once.
 
 Admission is one transaction: the request's id, the job, its first execution, and the work item's new state.
 """
@@ -50,16 +50,15 @@ from services.gateway.values.agent import (
 )
 from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
-from services.lifecycle.model.job_spec import AgentSpec as SettledAgent
-from services.lifecycle.model.job_spec import InputFile, JobSpec
+from services.lifecycle.model.job_spec import AgentSpec, InputFile, JobSpec
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
 
 
 @dataclass(frozen=True, slots=True)
-class _Named:
-    """What a submission names, as it is in the catalogue."""
+class _References:
+    """What a submission names, as it is in the catalogue now."""
 
     project_id: str
     worker: Worker | None
@@ -70,7 +69,7 @@ class _Named:
 
 
 class Admission:
-    """Admits jobs. `agent_command` is run, and `agent_model` is asked, where no layer of settings has another."""
+    """Admits jobs. `agent_command` and `agent_model` are for jobs for which no layer of settings has another."""
 
     def __init__(
         self,
@@ -91,14 +90,14 @@ class Admission:
 
     @property
     def has_agent(self) -> bool:
-        """Whether there is an agent for jobs for which nobody has said another."""
+        """True when there is an agent for jobs for which no other is set."""
         return bool((self._default.command or "").strip())
 
     async def admit(self, submission: JobSubmission, key: IdempotencyKey | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 
         The submission's kind must be one of `kinds`.
-        Raises NotFound for what the submission names, Invalid for what only shows when all is laid together,
+        Raises NotFound for what the submission names, Invalid for what shows only when everything is merged,
         FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
         """
         job_id = new_id("job")
@@ -106,52 +105,58 @@ class Admission:
             earlier = await idempotency.claim(connection, key, job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
-            named = await _look_up(connection, submission)
-            if named.work_item is not None:
-                await occupy(connection, named.work_item.work_item_id)
+            references = await _look_up(connection, submission)
+            if references.work_item is not None:
+                await occupy(connection, references.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
             kind = self.kinds[submission.kind]
-            below = _policy_below(named, kind)
-            order = self._order(job_id, submission, named, below, create_time)
-            check_submission(order, submission, kind, asked_below=below.checkpoints or Checkpoints())
-            await _write(connection, order, self._ageing_seconds)
-            await write_labels(connection, job_id, order.labels)
+            below = _policy_below(references, kind)
+            spec = self._spec(job_id, submission, references, below, create_time)
+            check_submission(spec, submission, kind, asked_below=below.checkpoints or Checkpoints())
+            await _write(connection, spec, self._ageing_seconds)
+            await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
             view = await job_view(connection, job_id)
         self._notifier.notify(job_id, work=True)
         return view
 
-    def _order(
-        self, job_id: str, submission: JobSubmission, named: _Named, below: JobPolicySettings, create_time: datetime
+    def _spec(
+        self,
+        job_id: str,
+        submission: JobSubmission,
+        references: _References,
+        below: JobPolicySettings,
+        create_time: datetime,
     ) -> JobSpec:
         agent, policy = self._default, overlay(below, submission.policy)
-        for layer in (named.template, named.worker, submission):
+        work_item, repository = references.work_item, references.repository
+        for layer in (references.template, references.worker, submission):
             if layer is not None:
                 agent = overlay(agent, layer.agent)
-        branch = f"ticket-{named.work_item.work_item_id}" if named.work_item else f"boatyard/{job_id}"
+        branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         return JobSpec(
             job_id=job_id,
-            project_id=named.project_id,
+            project_id=references.project_id,
             kind=submission.kind,
             priority=submission.priority,
             prompt=submission.prompt,
             task=compose_task(
                 submission.prompt,
-                named.work_item,
-                named.related,
+                work_item,
+                references.related,
                 files=[file.name for file in submission.files],
                 has_data=bool(submission.data),
             ),
             create_time=create_time,
-            repository_id=named.repository.repository_id if named.repository else "",
-            revision=submission.revision or (named.repository.default_revision if named.repository else b""),
+            repository_id=repository.repository_id if repository else "",
+            revision=submission.revision or (repository.default_revision if repository else b""),
             snapshot_id=submission.snapshot_id,
-            branch=(submission.branch or branch.encode()) if named.repository else b"",
+            branch=(submission.branch or branch.encode()) if repository else b"",
             worker_id=submission.worker_id,
-            worker_name=named.worker.display_name if named.worker else "",
+            worker_name=references.worker.display_name if references.worker else "",
             work_item_id=submission.work_item_id,
-            template_id=named.template.template_id if named.template else "",
-            agent=self._settled(agent),
+            template_id=references.template.template_id if references.template else "",
+            agent=self._agent_spec(agent),
             policy=resolve_policy(policy),
             labels=submission.labels,
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
@@ -159,42 +164,42 @@ class Admission:
             data=submission.data,
         )
 
-    def _settled(self, layer: AgentSettings) -> SettledAgent:
+    def _agent_spec(self, layer: AgentSettings) -> AgentSpec:
         agent = resolve_agent(layer)
-        # A command may have a model of its own, and is told of none that nobody chose for it.
+        # A command may have a model of its own, so it gets none that nobody chose for it.
         return replace(agent, model=agent.model or self._model) if traits(agent.engine).needs_model else agent
 
 
-def _policy_below(named: _Named, kind: JobKind) -> JobPolicySettings:
-    """Return the policy that a submission's own is laid over."""
+def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
+    """Return the policy over which that of a submission is laid."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
-    for layer in (named.template, named.worker):
+    for layer in (references.template, references.worker):
         if layer is not None:
             policy = overlay(policy, layer.policy)
     return policy
 
 
-async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _Named:
-    """Find what a submission names. What belongs to another project is not found."""
+async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _References:
+    """Look up what a submission names. What belongs to another project is not found. Raises NotFound."""
 
-    async def named(
+    async def get(
         table: ResourceTable[Resource], resource_id: str, project_id: str | None, hold: Hold = "share"
     ) -> Resource | None:
         return await table.get(connection, resource_id, project_id, hold=hold) if resource_id else None
 
-    worker = await named(WORKERS, submission.worker_id, submission.project_id)
+    worker = await get(WORKERS, submission.worker_id, submission.project_id)
     project_id = submission.project_id or (worker.project_id if worker else scope.default_project())
     await PROJECTS.get(connection, project_id, hold="share")
-    template = await named(TEMPLATES, submission.template_id or (worker.template_id if worker else ""), project_id)
-    work_item = await named(WORK_ITEMS, submission.work_item_id, project_id, "change")
+    template = await get(TEMPLATES, submission.template_id or (worker.template_id if worker else ""), project_id)
+    work_item = await get(WORK_ITEMS, submission.work_item_id, project_id, "change")
     repository_id = submission.repository_id or (work_item.repository_id if work_item else "")
-    repository = await named(REPOSITORIES, repository_id, project_id)
+    repository = await get(REPOSITORIES, repository_id, project_id)
     related = await _related(connection, work_item) if work_item else ()
-    return _Named(project_id, worker, template, work_item, repository, related)
+    return _References(project_id, worker, template, work_item, repository, related)
 
 
 async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[WorkItem, ...]:
-    """Return those of the related work items that are still there."""
+    """Return those of the related work items that still exist."""
     related = []
     for related_id in work_item.related_work_item_ids:
         with suppress(NotFound):
@@ -202,46 +207,46 @@ async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[Wo
     return tuple(related)
 
 
-async def _write(connection: AsyncConnection, order: JobSpec, ageing_seconds: float) -> None:
+async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: float) -> None:
     execution_id = new_id("exec")
     await connection.execute(
         insert(jobs).values(
-            job_id=order.job_id,
-            project_id=order.project_id,
-            kind=order.kind,
-            worker_id=order.worker_id,
-            work_item_id=order.work_item_id,
-            repository_id=order.repository_id,
-            template_id=order.template_id,
-            engine=order.agent.engine,
-            priority=order.priority,
-            definition=dump(order),
+            job_id=spec.job_id,
+            project_id=spec.project_id,
+            kind=spec.kind,
+            worker_id=spec.worker_id,
+            work_item_id=spec.work_item_id,
+            repository_id=spec.repository_id,
+            template_id=spec.template_id,
+            engine=spec.agent.engine,
+            priority=spec.priority,
+            definition=dump(spec),
             state=JobState.PENDING,
             reason="",
             message="",
             revision=1,
             cancel_requested=False,
             attempt=1,
-            last_attempt=order.policy.max_attempts,
+            last_attempt=spec.policy.max_attempts,
             execution_id=execution_id,
             snapshot_id="",
-            turn=turn_of(order.priority, max(order.create_time, order.not_before or order.create_time), ageing_seconds),
-            wake_time=0 if order.not_before is None else microseconds(order.not_before),
-            bound_cell_id=await _cell_of_snapshot(connection, order.snapshot_id),
+            turn=turn_of(spec.priority, max(spec.create_time, spec.not_before or spec.create_time), ageing_seconds),
+            wake_time=0 if spec.not_before is None else microseconds(spec.not_before),
+            bound_cell_id=await _cell_of_snapshot(connection, spec.snapshot_id),
             fence=0,
             cell_id="",
             held=False,
             lease_until=0,
-            create_time=order.create_time,
+            create_time=spec.create_time,
         )
     )
-    row = new_execution(execution_id, order.job_id, 1, Purpose.AGENT) | {"create_time": order.create_time}
+    row = new_execution(execution_id, spec.job_id, 1, Purpose.AGENT) | {"create_time": spec.create_time}
     await connection.execute(insert(executions).values(row))
 
 
 async def _cell_of_snapshot(connection: AsyncConnection, snapshot_id: str) -> str:
-    """Return the one cell on which a job can start from a snapshot; empty for none, or where that is not known."""
+    """Return the only cell on which a job can start from a snapshot; empty without one, or when it is not known."""
     if not snapshot_id:
         return ""
-    left_by = select(executions.c.cell_id).where(executions.c.execution_id == execution_of_snapshot(snapshot_id))
-    return (await connection.execute(left_by)).scalar_one_or_none() or ""
+    query = select(executions.c.cell_id).where(executions.c.execution_id == execution_of_snapshot(snapshot_id))
+    return (await connection.execute(query)).scalar_one_or_none() or ""

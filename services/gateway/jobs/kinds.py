@@ -1,4 +1,4 @@
-"""The kinds of jobs, which are data: what a job of a kind must have, and the policy that all else is laid over."""
+"""The kinds of jobs, which are data: what a job of a kind must have, and the policy over which others are laid."""
 
 import tomllib
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from services.gateway.values.agent import JobPolicySettings
 
 DEFAULT_KIND: Final = "task"
 WORK_ITEM_KIND: Final = "ticket"
-"""What is made of a work item that is moved to in progress."""
+"""The kind of the job that is made for a work item that is moved to in progress."""
 
 _SHIPPED: Final = Path(__file__).with_name("kinds.toml")
 _REQUIRABLE: Final = ("repository_id", "work_item_id", "worker_id", "files", "data")
@@ -23,7 +23,7 @@ _KEYS: Final = ("description", "required_fields", "required_data", "policy")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobKind:
-    """A kind of job. `required_fields` are names of JobSpec and Order alike; `required_data` of what is in `data`."""
+    """A kind of job. `required_fields` are fields of JobSpec, the message and ours; `required_data` keys of `data`."""
 
     name: str
     description: str
@@ -37,7 +37,7 @@ _ADAPTER: Final[TypeAdapter[JobKind]] = TypeAdapter(JobKind)
 
 
 def load_kinds(own: Path | None = None) -> Kinds:
-    """Return all kinds by name: the shipped ones, and over them those of an operator's file. Raises StartError."""
+    """Return all kinds by name: the shipped ones, and in their place those of an operator's file. Raises StartError."""
     kinds = _read(_SHIPPED)
     return kinds if own is None else {**kinds, **_read(own)}
 
@@ -51,26 +51,26 @@ def _read(file: Path) -> dict[str, JobKind]:
 
 
 def _kind(file: Path, name: str, table: Any) -> JobKind:  # noqa: ANN401 - any TOML
-    def wrong(what: str) -> StartError:
+    def invalid(what: str) -> StartError:
         return StartError(f"{file}: the kind {name!r} {what}")
 
     if not is_id(name):
-        raise wrong(f"must have a name of {ID_RULE}")
+        raise invalid(f"must have a name of {ID_RULE}")
     if not isinstance(table, dict):
-        raise wrong(f"must be a table with {', '.join(_KEYS)}")
-    _refuse_unknown(table, _KEYS, wrong)
+        raise invalid(f"must be a table with {', '.join(_KEYS)}")
+    _refuse_unknown(table, _KEYS, invalid)
     policy = table.get("policy", {})
     if isinstance(policy, dict):
-        _refuse_unknown(policy, [each.name for each in fields(JobPolicySettings)], wrong)
+        _refuse_unknown(policy, [each.name for each in fields(JobPolicySettings)], invalid)
     try:
         kind = _ADAPTER.validate_python({"name": name, **table})
     except ValidationError as error:
         first = error.errors()[0]
-        raise wrong(f"has a wrong {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    _refuse_unknown(kind.required_fields, _REQUIRABLE, wrong)
+        raise invalid(f"has an invalid {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    _refuse_unknown(kind.required_fields, _REQUIRABLE, invalid)
     return kind
 
 
-def _refuse_unknown(given: Any, known: Any, wrong: Any) -> None:  # noqa: ANN401 - names in any container
-    if unknown := sorted(set(given) - set(known)):
-        raise wrong(f"has {', '.join(unknown)}: known are {', '.join(known)}")
+def _refuse_unknown(names: Any, known: Any, invalid: Any) -> None:  # noqa: ANN401 - names in any container
+    if unknown := sorted(set(names) - set(known)):
+        raise invalid(f"has unknown {', '.join(unknown)}: known are {', '.join(known)}")

@@ -1,4 +1,4 @@
-"""What an agent is told: what the caller asks, and around it the work item and the input."""
+"""The task of an agent: the caller's prompt, and before it the work item and the input."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ def compose_task(
     files: Sequence[str] = (),
     has_data: bool = False,
 ) -> str:
-    """Return the whole of it: of a work item all that is known, where the input lies, and then what the caller asks."""
+    """Return the whole task: all that is known of the work item, the paths of the input, and then the prompt."""
     parts = []
     if work_item is not None:
         parts += [f"# {work_item.title}", work_item.description]
@@ -42,6 +42,6 @@ def _input(names: Sequence[str], *, has_data: bool) -> Iterator[str]:
 
 
 def _quoted(document: Document) -> str:
-    """Return a document as a block that ends where it ends, whatever is in it."""
+    """Return a document as a fenced block that nothing in the document can end."""
     fence = "`" * max(3, 1 + max(map(len, re.findall("`+", document.content)), default=0))
     return f"### {document.name}\n\n{fence}\n{document.content.rstrip()}\n{fence}"

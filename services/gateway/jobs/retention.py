@@ -1,4 +1,4 @@
-"""Forgetting jobs that ended long ago, with all that was recorded of them, a few at a time."""
+"""Removes jobs that ended long ago, with everything that was recorded of them, a few at a time."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -16,23 +16,23 @@ from services.lifecycle.model.states import JobState
 _FINAL: Final = [state for state in JobState if state.is_final]
 _DAY: Final = 86_400_000_000
 _AT_ONCE: Final = 100
-"""Jobs that one transaction forgets: on SQLite everybody else waits for it."""
+"""Jobs that one transaction removes: on SQLite everybody else waits for it."""
 
 
 async def run_retention(engine: AsyncEngine, keep_days: float) -> None:
-    """Forget what ended so long ago, every hour, until cancelled; 0 keeps all."""
+    """Remove jobs that ended more than `keep_days` ago, every hour, until cancelled; 0 keeps all."""
 
-    async def some() -> bool:
+    async def remove_some() -> bool:
         return await remove_expired(engine, keep_days) > 0
 
     if keep_days:
-        await every_hour("jobs", some)
+        await every_hour("jobs", remove_some)
 
 
 async def remove_expired(engine: AsyncEngine, keep_days: float, at_once: int = _AT_ONCE) -> int:
-    """Forget some of the jobs that ended more than so many days ago, by the database's clock; return how many.
+    """Remove some of the jobs that ended more than `keep_days` ago, by the database's clock; return how many.
 
-    What somebody else has locked, to try it again, is passed over.
+    Jobs that somebody else has locked, to retry them, are skipped.
     """
     over = as_number(jobs.c.end_time) < now() - round(keep_days * _DAY)
     old = select(jobs.c.job_id).where(over, jobs.c.state.in_(_FINAL)).order_by(jobs.c.end_time).limit(at_once)
@@ -44,7 +44,7 @@ async def remove_expired(engine: AsyncEngine, keep_days: float, at_once: int = _
 
 
 async def _delete(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
-    """Delete jobs, and before them the rows of all tables that are theirs or their executions'."""
+    """Delete jobs, and before them the rows of all tables that belong to them or to their executions."""
     of_jobs = select(executions.c.execution_id).where(executions.c.job_id.in_(job_ids))
     for table in reversed(metadata.sorted_tables):
         if (column := _reference(table, executions)) is not None:
@@ -55,5 +55,5 @@ async def _delete(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
 
 
 def _reference(table: Table, target: Table) -> ColumnElement[str] | None:
-    """Return the column by which a table's rows are a target's."""
+    """Return the column of a table that references a target; None when there is none."""
     return next((key.parent for key in table.foreign_keys if key.column.table is target), None)

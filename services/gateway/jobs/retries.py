@@ -1,4 +1,4 @@
-"""Jobs that have ended and are tried again, because a person wants it."""
+"""Retries jobs that have ended, on a person's request."""
 
 from datetime import datetime
 from typing import Any, Final
@@ -27,7 +27,7 @@ _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
 
 
 class Retries:
-    """Has jobs that have ended tried again, at somebody's wish."""
+    """Retries jobs that have ended."""
 
     def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
@@ -51,15 +51,15 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
     if JobState(job.state) not in _RETRIABLE:
         raise FailedPrecondition(
             "JOB_STATE",
-            f"job {job_id!r} is {job.state}: what has failed or was cancelled can be tried again",
+            f"job {job_id!r} is {job.state}: only a job that has failed or was cancelled can be retried",
             job_id,
             state=job.state,
             allowed_states=_RETRIABLE,
         )
-    snapshot_id, cell_id = await _left(connection, job) if from_snapshot else ("", "")
+    snapshot_id, cell_id = await _last_snapshot(connection, job) if from_snapshot else ("", "")
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    order = load(JobSpec, job.definition)
+    spec = load(JobSpec, job.definition)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job_id)
@@ -70,11 +70,11 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
             message="",
             cancel_requested=False,
             attempt=job.attempt + 1,
-            last_attempt=job.attempt + order.policy.max_attempts,
+            last_attempt=job.attempt + spec.policy.max_attempts,
             execution_id=execution_id,
             snapshot_id=snapshot_id,
             bound_cell_id=cell_id,
-            # It stands in the queue as if it came now, with the priority that it has.
+            # It stands in the queue as if it had come now, with the priority that it has.
             turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
             wake_time=microseconds(since),
             revision=job.revision + 1,
@@ -83,15 +83,15 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
     )
 
 
-async def _left(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
-    """Return the snapshot of what a job's last attempt left, and the cell that has it."""
+async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
+    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT)."""
     last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
     row = (await connection.execute(last)).one()
     snapshot_id = load(Output, row.output).snapshot_id
     if not snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
-            f"the last attempt of job {job.job_id!r} left nothing that was kept: try it again from its beginning",
+            f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
             job.job_id,
         )
     return snapshot_id, row.cell_id

@@ -1,4 +1,4 @@
-"""The RPCs of JobService: from the wire to the store and back."""
+"""The RPCs of JobService: between the wire and the store."""
 
 from collections.abc import AsyncIterator
 from dataclasses import replace
@@ -35,41 +35,34 @@ class JobServicer(JobServiceServicer):
         self._draining = draining
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
-        """See the contract."""
         view = await self._admission.admit(*submission_wire.submission_from_proto(request, self._admission.kinds))
         return pb.CreateJobResponse(job=wire.job_to_proto(view))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
-        """See the contract."""
         return pb.GetJobResponse(job=wire.job_to_proto(await self._store.job(required_id("job_id", request.job_id))))
 
     async def ListJobs(self, request: pb.ListJobsRequest, context: Context) -> pb.ListJobsResponse:
-        """See the contract."""
         filters, page = wire.list_jobs_from_proto(request)
         views, page = await self._store.jobs(replace(filters, visible=visible()), page)
         jobs, token = fitted(views, page, lambda view: wire.job_to_proto(view, brief=True), job_key)
         return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
-        """See the contract."""
         return pb.CancelJobResponse(
             job=wire.job_to_proto(await self._store.cancel_job(required_id("job_id", request.job_id)))
         )
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
-        """See the contract."""
         job_id, key = wire.retry_from_proto(request)
         view = await self._retries.retry(job_id, from_snapshot=request.from_snapshot, key=key)
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
-        """See the contract."""
         views = watch_job(self._store, self._notifier, required_id("job_id", request.job_id))
         async for view in self._draining.stream(views, start=0, position_after=lambda _: 0):
             yield pb.WatchJobResponse(job=None if view is None else wire.job_to_proto(view))
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
-        """See the contract."""
         filters, position = wire.watch_jobs_from_proto(request)
         updates = watch_jobs(self._store, self._notifier, replace(filters, visible=visible()), position)
         async for update in self._draining.stream(
@@ -79,7 +72,6 @@ class JobServicer(JobServiceServicer):
             yield pb.WatchJobsResponse(job=job, next_position=update.position)
 
     async def ListJobKinds(self, request: pb.ListJobKindsRequest, context: Context) -> pb.ListJobKindsResponse:
-        """See the contract."""
         with Validator() as check:
             page = check.page(request, request.page_size, request.page_token)
         kinds = sorted(self._admission.kinds.values(), key=lambda kind: kind.name)

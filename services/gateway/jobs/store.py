@@ -1,4 +1,4 @@
-"""Jobs and executions as callers ask for them: one, a page, or that one be ended. Each method is one transaction."""
+"""Jobs and executions for callers: one, a page, or a request to end one. Each method is one transaction."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -41,21 +41,21 @@ _EXECUTION_KEY = (as_number(executions.c.create_time), executions.c.execution_id
 _RUNS: Final = executions.join(jobs, jobs.c.job_id == executions.c.job_id)
 
 
-def _of_job_of(column: Column[Any]) -> Select[Any]:
+def _with_project(column: Column[Any]) -> Select[Any]:
     return select(column.label("id"), jobs.c.project_id).select_from(_RUNS)
 
 
 OWNERS: Final[Mapping[str, Ownership]] = {
     "job": owned(jobs),
-    "execution": Ownership(_of_job_of(executions.c.execution_id)),
-    "workspace": Ownership(_of_job_of(executions.c.workspace_id)),
-    "snapshot": Ownership(_of_job_of(executions.c.execution_id), key=execution_of_snapshot),
+    "execution": Ownership(_with_project(executions.c.execution_id)),
+    "workspace": Ownership(_with_project(executions.c.workspace_id)),
+    "snapshot": Ownership(_with_project(executions.c.execution_id), key=execution_of_snapshot),
 }
-"""Whose jobs are, and what their executions make."""
+"""Who owns jobs, and what their executions make."""
 
 
 class JobStore:
-    """Knows jobs and executions."""
+    """Reads jobs and executions, and records requests to end them."""
 
     def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
@@ -67,16 +67,16 @@ class JobStore:
             return await job_view(connection, job_id)
 
     async def revision(self, job_id: str) -> int:
-        """Return what grows with every change of a job. Raises NotFound."""
+        """Return the number that grows with every change of a job. Raises NotFound."""
         async with self._engine.begin() as connection:
-            found = await connection.execute(select(jobs.c.revision).where(jobs.c.job_id == job_id))
-            revision = found.scalar_one_or_none()
+            query = select(jobs.c.revision).where(jobs.c.job_id == job_id)
+            revision = (await connection.execute(query)).scalar_one_or_none()
         if revision is None:
             raise NotFound("job", job_id)
         return int(revision)
 
     async def jobs(self, filters: JobFilter, page: Page) -> tuple[list[JobView], Page]:
-        """Return a page of jobs in brief, the newest first, one more where there is a next, and how long it became."""
+        """Return a page of jobs in brief, newest first, one more if there is a next page, and the page as cut."""
         statement = page.select(select(jobs).where(*_job_conditions(filters)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
@@ -84,26 +84,27 @@ class JobStore:
         return views, page
 
     async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
-        """Return those of the jobs that are there, in brief, in the order of their ids here."""
+        """Return those of the jobs that exist, in brief, in the order of `job_ids`."""
         async with self._engine.begin() as connection:
             rows = (await connection.execute(select(jobs).where(jobs.c.job_id.in_(job_ids)))).all()
             views = await job_views(connection, rows, brief=True)
-        by_id = {view.order.job_id: view for view in views}
+        by_id = {view.spec.job_id: view for view in views}
         return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
     async def summaries(self, filters: JobFilter, since: int | None) -> tuple[int, dict[str, JobSummary]]:
-        """Look at all jobs that match and live, or have ended since a time (None: ever), the newest first.
+        """Return the time, and all jobs that match and are live, or have ended since a time (None: ever), newest first.
 
-        Times are microseconds by the database's clock; the one returned is that of the look.
+        Times are microseconds by the database's clock.
         """
         query = select(jobs.c.job_id, jobs.c.revision, jobs.c.state, jobs.c.create_time).where(
             *_job_conditions(filters)
         )
-        if since is not None:  # two looks, each by an index of its own
+        if since is not None:  # two queries, each with an index of its own
             ended = query.where(jobs.c.state.not_in(LIVE), as_number(jobs.c.end_time) >= since)
             query = query.where(IS_LIVE).union_all(ended)  # type: ignore[assignment]
         async with self._engine.begin() as connection:
-            at = (await connection.execute(select(now()))).scalar_one()  # before the look: nothing is lost between
+            # The time comes first, so that nothing is lost in between.
+            at = (await connection.execute(select(now()))).scalar_one()
             rows = (await connection.execute(query)).all()
         newest = sorted(rows, key=lambda row: (row.create_time, row.job_id), reverse=True)
         return at, {row.job_id: JobSummary(row.revision, row.state in LIVE) for row in newest}
@@ -114,21 +115,21 @@ class JobStore:
             return await _execution(connection, execution_id)
 
     async def executions(self, filters: ExecutionFilter, page: Page) -> list[ExecutionView]:
-        """Return a page of executions in brief, the newest first, and one more where there is a next."""
-        narrowed = _conditions(
+        """Return a page of executions in brief, newest first, with one more if there is a next page."""
+        conditions = _conditions(
             (filters.project_id, jobs.c.project_id),
             (filters.job_id, executions.c.job_id),
             (filters.worker_id, jobs.c.worker_id),
             (filters.work_item_id, jobs.c.work_item_id),
         )
         if filters.states:
-            narrowed.append(executions.c.state.in_(sorted(filters.states)))
-        statement = page.select(BRIEF_EXECUTIONS.where(*narrowed), _EXECUTION_KEY, descending=True)
+            conditions.append(executions.c.state.in_(sorted(filters.states)))
+        statement = page.select(BRIEF_EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
 
     async def cancel_job(self, job_id: str) -> JobView:
-        """Ask a job to end; one that nobody has taken ends at once. Raises NotFound, FailedPrecondition (JOB_STATE)."""
+        """Request a job's end; if nobody has it, it ends now. Raises NotFound, FailedPrecondition (JOB_STATE)."""
         async with self._engine.begin() as connection:
             state = await self._cancel(connection, job_id)
             if state.is_final:
@@ -144,7 +145,7 @@ class JobStore:
         return view
 
     async def cancel_execution(self, execution_id: str) -> ExecutionView:
-        """Ask an execution's job to end. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
+        """Request the end of an execution's job. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
         async with self._engine.begin() as connection:
             execution = await _execution(connection, execution_id)
             state = await self._cancel(connection, execution.job_id)
@@ -175,11 +176,11 @@ class JobStore:
             )
 
     async def cell_of_workspace(self, workspace_id: str) -> str | None:
-        """Return the cell that has a workspace; None where no execution is known to be in it."""
+        """Return the cell that has a workspace; None when no execution is known to be in it."""
         return await self._cell_of(executions.c.workspace_id == workspace_id)
 
     async def cell_of_execution(self, execution_id: str) -> str | None:
-        """Return the cell of an execution that has begun; None where that is not known."""
+        """Return the cell of an execution that has begun; None when it is not known."""
         return await self._cell_of(executions.c.execution_id == execution_id)
 
     async def _cell_of(self, condition: ColumnElement[bool]) -> str | None:
@@ -189,25 +190,25 @@ class JobStore:
 
     @staticmethod
     async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
-        """Record the wish where it can still be fulfilled; return the state in which the job was."""
+        """Record the request unless the job has ended; return the state that the job was in."""
         row = await job_row(connection, job_id, locked=True)
         state = JobState(row.state)
         if not state.is_final and not row.cancel_requested:
-            # One that waits for an answer is awake now, so that its cell ends what it has there.
-            asked = update(jobs).where(jobs.c.job_id == job_id)
-            await connection.execute(asked.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
+            # A job that waits for an answer wakes now, so that its cell ends what it still has there.
+            this_job = update(jobs).where(jobs.c.job_id == job_id)
+            await connection.execute(this_job.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
         if state is JobState.PENDING:
             await end_job(connection, row, Outcome(JobState.CANCELLED))
         return state
 
 
 def job_key(view: JobView) -> tuple[int, str]:
-    """Return what a page of jobs is ordered by."""
-    return microseconds(view.create_time), view.order.job_id
+    """Return the key by which pages of jobs are ordered."""
+    return microseconds(view.create_time), view.spec.job_id
 
 
 def execution_key(view: ExecutionView) -> tuple[int, str]:
-    """Return what a page of executions is ordered by."""
+    """Return the key by which pages of executions are ordered."""
     return microseconds(view.create_time), view.execution_id
 
 
@@ -219,7 +220,7 @@ async def _execution(connection: AsyncConnection, execution_id: str) -> Executio
 
 
 async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Page) -> tuple[list[Row[Any]], Page]:
-    """Read a page of jobs, which ends early where their definitions are large: a million characters are allowed."""
+    """Read a page of jobs, which ends early when their definitions are large: each may have a million characters."""
     rows: list[Row[Any]] = []
     size = 0
     async with connection.stream(statement) as stream:
@@ -232,13 +233,13 @@ async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Pa
 
 
 def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
-    """Yield what must hold of a job that a filter means."""
+    """Yield the conditions of a filter of jobs."""
     if filters.visible is not None:
         yield jobs.c.project_id.in_(sorted(filters.visible))
     if filters.project_id:
         yield jobs.c.project_id == filters.project_id
     if filters.states == _LIVE_STATES:
-        yield IS_LIVE  # in the words of an index that is small
+        yield IS_LIVE  # the same text as in a partial index, which is small
     elif filters.states:
         yield jobs.c.state.in_(sorted(filters.states))
     if filters.kinds:
@@ -254,6 +255,6 @@ def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield jobs.c.create_time < filters.created_before
 
 
-def _conditions(*narrowing: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
-    """Return what narrows a list to what is wanted, and to what the caller sees."""
-    return [*(column == value for value, column in narrowing if value), *scope.within(jobs.c.project_id)]
+def _conditions(*pairs: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
+    """Return the conditions that limit a list to the values that are not empty, and to what the caller may see."""
+    return [*(column == value for value, column in pairs if value), *scope.within(jobs.c.project_id)]

@@ -1,4 +1,4 @@
-"""A wish for a job, and what is checked of it once all that it names has been looked up and laid together."""
+"""A submission of a job, and its checks once all that it names has been looked up and merged."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -12,20 +12,19 @@ from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
 from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings, environment_complaint
 from services.gateway.values.principal import Role, current_principal
 from services.lifecycle.model.job_context import FileContent
-from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, JobSpec
-from services.lifecycle.model.job_spec import AgentSpec as SettledAgent
+from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, AgentSpec, JobSpec
 from services.lifecycle.model.states import PromptDelivery
 from services.sandbox.spec import Network, Tier
 
-# What the execution service takes for a whole environment, less what we add beside the system prompt.
+# What the execution service accepts for a whole environment, minus what we add beside the system prompt.
 MAX_AGENT_ENVIRONMENT_BYTES: Final = 63 << 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSubmission:
-    """A wish for a job, well-formed. A project of None is the worker's; other ids that are empty name nothing.
+    """A well-formed submission of a job. A project of None means the worker's; other ids may be empty, for none.
 
-    `data` is empty, or a JSON object. `delay` counts from its admission; it has at most one of that and `not_before`.
+    `data` is empty or a JSON object. `delay` counts from admission; at most one of `delay` and `not_before` is set.
     """
 
     project_id: str | None
@@ -47,40 +46,42 @@ class JobSubmission:
     files: tuple[FileContent, ...] = ()
     data: bytes = b""
     path: str = ""
-    """Where its fields stand in the request, such as `spec.`, for violations."""
+    """The prefix of its fields' paths in the request, such as `spec.`, for violations."""
 
 
-def check_submission(order: JobSpec, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
-    """Raise Invalid for what only shows when everything is laid together.
+def check_submission(spec: JobSpec, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
+    """Raise Invalid for what shows only when everything is merged.
 
-    `asked_below` is where a person would be asked if the submission said nothing: only an administrator's may ask less.
+    `asked_below` are the checkpoints if the submission set none: only an administrator's submission may have fewer.
     """
-    violations = [*_violations(order, submission, kind), *_left_out(submission, asked_below)]
+    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(submission, asked_below)]
     if violations:
         raise Invalid([(submission.path + field, description) for field, description in violations])
 
 
-def _left_out(submission: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
+def _checkpoint_violations(submission: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
     own = submission.policy.checkpoints
     if own is None or current_principal().role is Role.ADMIN:
         return
-    if left_out := [stage for stage in asked_below.before if stage not in own.before]:
-        asked = f"must have {', '.join(left_out)}, before which its worker, template or kind has a person asked"
-        yield "policy.checkpoints.before", f"{asked}: only an administrator's job may leave that out"
+    if omitted := [stage for stage in asked_below.before if stage not in own.before]:
+        rule = (
+            f"must have {', '.join(omitted)}, before which its worker, template or kind requires that a person is asked"
+        )
+        yield "policy.checkpoints.before", f"{rule}: only an administrator's job may leave that out"
 
 
-def _violations(order: JobSpec, submission: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
-    agent, size = order.agent, len(order.task.encode())
-    yield from _missing(order, kind)
-    if size > MAX_PROMPT_BYTES:
-        yield "prompt", "must be at most 1 MiB together with what the work item says"
+def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iterator[tuple[str, str]]:
+    agent, task_bytes = spec.agent, len(spec.task.encode())
+    yield from _missing(spec, kind)
+    if task_bytes > MAX_PROMPT_BYTES:
+        yield "prompt", "must be at most 1 MiB together with the text of the work item"
     engine = traits(agent.engine)
     if engine.needs_model and not agent.model:
-        yield "agent.model", "is required: neither worker, template nor the gateway's ANTHROPIC_MODEL has one"
+        yield "agent.model", "is required: neither the worker, the template nor the gateway's ANTHROPIC_MODEL has one"
     if engine.runs_command:
-        yield from _command_violations(agent, size)
-    if order.snapshot_id and not order.repository_id:
-        yield "snapshot_id", "needs the repository that it is of"
+        yield from _command_violations(agent, task_bytes)
+    if spec.snapshot_id and not spec.repository_id:
+        yield "snapshot_id", "needs the repository that the snapshot is of"
     if agent.terminal and not (engine.has_terminal and agent.prompt_delivery is PromptDelivery.ARGUMENT):
         yield "agent.terminal", "needs a command that gets its prompt as an argument"
     if submission.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
@@ -90,7 +91,7 @@ def _violations(order: JobSpec, submission: JobSubmission, kind: JobKind) -> Ite
         yield "agent.environment", complaint
 
 
-def _container_violations(agent: SettledAgent, submission: JobSubmission) -> Iterator[tuple[str, str]]:
+def _container_violations(agent: AgentSpec, submission: JobSubmission) -> Iterator[tuple[str, str]]:
     if agent.sandbox_tier is not Tier.CONTAINER:
         if submission.agent.image:
             yield "agent.image", "needs the sandbox tier CONTAINER"
@@ -98,24 +99,24 @@ def _container_violations(agent: SettledAgent, submission: JobSubmission) -> Ite
     if agent.network is Network.ALLOW_LIST:
         yield "agent.network", "cannot be ALLOW_LIST in a container: use NONE or OPEN, or the sandbox tier BUBBLEWRAP"
     if agent.terminal:
-        yield "agent.terminal", "cannot be had in a container"
+        yield "agent.terminal", "is not available in a container"
 
 
-def _missing(order: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
+def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
     for name in kind.required_fields:
-        if not getattr(order, name):
+        if not getattr(spec, name):
             yield name, f"is required for the kind {kind.name}"
-    given = json.loads(order.data) if order.data else {}
-    absent = [name for name in kind.required_data if name not in given]
-    if absent and (order.data or "data" not in kind.required_fields):
+    data = json.loads(spec.data) if spec.data else {}
+    absent = [name for name in kind.required_data if name not in data]
+    if absent and (spec.data or "data" not in kind.required_fields):
         yield "data", f"must have {', '.join(absent)} for the kind {kind.name}"
 
 
-def _command_violations(agent: SettledAgent, prompt_bytes: int) -> Iterator[tuple[str, str]]:
+def _command_violations(agent: AgentSpec, prompt_bytes: int) -> Iterator[tuple[str, str]]:
     if agent.prompt_delivery is PromptDelivery.ARGUMENT and prompt_bytes > MAX_ARGUMENT_BYTES:
-        yield "prompt", "must be less than 128 KiB to be given as an argument"
+        yield "prompt", "must be less than 128 KiB to be passed as an argument"
     if not agent.command.strip():
-        yield "agent.command", "is required: neither worker, template nor the gateway's AGENT_COMMAND has one"
-    given = sum(len(name.encode()) + len(value.encode()) for name, value in agent.environment.items())
-    if given + len(agent.system_prompt.encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
-        yield "agent", "environment and system prompt must be at most 63 KiB together"
+        yield "agent.command", "is required: neither the worker, the template nor the gateway's AGENT_COMMAND has one"
+    environment_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in agent.environment.items())
+    if environment_bytes + len(agent.system_prompt.encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
+        yield "agent", "the environment and the system prompt must be at most 63 KiB together"

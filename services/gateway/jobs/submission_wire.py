@@ -1,4 +1,4 @@
-"""A wish for a job, read from its message."""
+"""Reads the submission of a job from its message."""
 
 import json
 import re
@@ -25,12 +25,12 @@ MAX_FILES: Final = 256
 MAX_FILES_BYTES: Final = 2 << 20
 MAX_DATA_BYTES: Final = 256 << 10
 
-# What git refuses anywhere in a branch's name (git-check-ref-format); what it refuses as a whole is read below.
+# What git refuses anywhere in a branch's name (git-check-ref-format). What it refuses as a whole name is checked below.
 _BAD_BRANCH: Final = re.compile(rb"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(/|$)|\.$|/$")
 
 
 def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[JobSubmission, IdempotencyKey | None]:
-    """Read what is wanted. Raises Invalid with all violations."""
+    """Read a submission. Raises Invalid with all violations."""
     spec = request.spec
     with Validator() as check:
         check.part(request, "spec")
@@ -39,7 +39,7 @@ def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[J
         if not -MAX_PRIORITY <= spec.priority <= MAX_PRIORITY:
             check.add("spec.priority", f"must be from -{MAX_PRIORITY} to {MAX_PRIORITY}")
         if spec.revision and spec.snapshot_id:
-            check.add("spec.snapshot_id", "takes the place of `revision`: one of them alone")
+            check.add("spec.snapshot_id", "takes the place of `revision`: set one of them only")
         submission = JobSubmission(
             project_id=check.optional_id("spec.project_id", spec.project_id) or scope.default_project(),
             kind=spec.kind or DEFAULT_KIND,
@@ -66,7 +66,7 @@ def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[J
 
 
 def branch_from_proto(check: Validator, field: str, value: bytes) -> bytes:
-    """Read a branch's name that may be empty."""
+    """Read a branch's name, which may be empty."""
     if value and (
         len(value) > 244
         or value.startswith((b"-", b"/", b"."))
@@ -99,14 +99,14 @@ def _files_from_proto(check: Validator, files: Sequence[pb.InputFile]) -> tuple[
     directories = {name[:end] for name in names for end, character in enumerate(name) if character == "/"}
     for index, name in enumerate(names):
         parts = name.split("/")
-        fits = len(name.encode()) <= MAX_FILE_NAME_BYTES and name.isprintable()
-        if not fits or not {"", ".", ".."}.isdisjoint(parts):
+        is_valid = len(name.encode()) <= MAX_FILE_NAME_BYTES and name.isprintable()
+        if not is_valid or not {"", ".", ".."}.isdisjoint(parts):
             rule = (
                 f"must be a path of at most {MAX_FILE_NAME_BYTES} bytes below {INPUT_DIRECTORY}, without '.' and '..'"
             )
             check.add(f"spec.files[{index}].name", rule)
     if len(set(names)) < len(names) or not directories.isdisjoint(names):
-        check.add("spec.files", "must each have a name of its own, which is no other's directory")
+        check.add("spec.files", "must each have a unique name, which is not the directory of another file")
     if len(files) > MAX_FILES or sum(len(file.content) for file in files) > MAX_FILES_BYTES:
         check.add("spec.files", f"must be at most {MAX_FILES}, and {MAX_FILES_BYTES >> 20} MiB together")
     return tuple(FileContent(file.name, file.content) for file in files)

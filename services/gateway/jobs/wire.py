@@ -1,4 +1,4 @@
-"""Jobs between messages and values."""
+"""Converts jobs between messages and values."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -25,7 +25,7 @@ from services.lifecycle.model.states import JobState, StageState
 
 MAX_SELECTORS: Final = 16
 MAX_CHOICES: Final = 64
-MAX_DOCUMENT_BYTES: Final = 1 << 20  # what a hook gets on its standard input
+MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
 
 _STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
@@ -34,7 +34,7 @@ _STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for
 
 
 def retry_from_proto(request: pb.RetryJobRequest) -> tuple[str, IdempotencyKey | None]:
-    """Read which job to try again. Raises Invalid."""
+    """Read which job to retry. Raises Invalid."""
     with Validator() as check:
         return check.required_id("job_id", request.job_id), check.idempotency_key(request, request.request_id)
 
@@ -48,7 +48,7 @@ def list_jobs_from_proto(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:
 
 
 def watch_jobs_from_proto(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]:
-    """Read which jobs to watch, and from where on. Raises Invalid with all violations."""
+    """Read which jobs to watch, and from which position on. Raises Invalid with all violations."""
     with Validator() as check:
         if request.from_position < 0:
             check.add("from_position", "must not be negative")
@@ -68,30 +68,30 @@ def kind_to_proto(value: JobKind) -> pb.JobKind:
 
 
 def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
-    """Write a job; in brief with long texts cut, as lists have it."""
-    last = view.executions[-1]
+    """Write a job; `brief`, as in lists, cuts long texts."""
+    last_execution = view.executions[-1]
     return pb.Job(
-        job_id=view.order.job_id,
-        spec=_spec_to_proto(_briefly(view.order) if brief else view.order),
+        job_id=view.spec.job_id,
+        spec=_spec_to_proto(_brief_spec(view.spec) if brief else view.spec),
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
         message=view.message,
         execution_ids=[execution.execution_id for execution in view.executions],
-        workspace_id=last.workspace_id,
+        workspace_id=last_execution.workspace_id,
         cell_id=view.cell_id,
         cancel_requested=view.cancel_requested,
-        output=output_to_proto(last.output),
+        output=output_to_proto(last_execution.output),
         timeline=[_stage_to_proto(stage) for stage in view.timeline],
         create_time=timestamp_to_proto(view.create_time),
         start_time=None if view.start_time is None else timestamp_to_proto(view.start_time),
         end_time=None if view.end_time is None else timestamp_to_proto(view.end_time),
         revision_number=view.revision,
-        checkpoints=(checkpoint_to_proto(one, brief=True) for one in view.checkpoints),
+        checkpoints=(checkpoint_to_proto(checkpoint, brief=True) for checkpoint in view.checkpoints),
     )
 
 
 def job_document(view: JobView) -> bytes:
-    """Write a job as JSON for hooks, as viewers read it; of a prompt that is too long for their input the beginning."""
+    """Write a job as JSON for hooks, as viewers may read it. A prompt that is too long for their input is cut."""
     message = readable(job_to_proto(view), Role.VIEWER)
     while True:
         text = MessageToJson(message, indent=None, ensure_ascii=False).encode()
@@ -133,39 +133,39 @@ def _selector_from_proto(check: Validator, path: str, message: pb.LabelSelector)
     return LabelSelector(key=key, values=values, lacks=lacks)
 
 
-def _briefly(order: JobSpec) -> JobSpec:
+def _brief_spec(spec: JobSpec) -> JobSpec:
     def cut(text: str) -> str:
         return text if len(text) <= _BRIEF_CHARACTERS else text[: _BRIEF_CHARACTERS - 1] + "…"
 
     agent = replace(
-        order.agent,
-        command=cut(order.agent.command),
-        system_prompt=cut(order.agent.system_prompt),
+        spec.agent,
+        command=cut(spec.agent.command),
+        system_prompt=cut(spec.agent.system_prompt),
         environment={},
     )
-    policy = replace(order.policy, verify_command=cut(order.policy.verify_command))
-    return replace(order, prompt=cut(order.prompt), agent=agent, policy=policy, files=(), data=b"")
+    policy = replace(spec.policy, verify_command=cut(spec.policy.verify_command))
+    return replace(spec, prompt=cut(spec.prompt), agent=agent, policy=policy, files=(), data=b"")
 
 
-def _spec_to_proto(order: JobSpec) -> pb.JobSpec:
+def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
     return pb.JobSpec(
-        project_id=order.project_id,
-        kind=order.kind,
-        priority=order.priority,
-        prompt=order.prompt,
-        repository_id=order.repository_id,
-        revision=order.revision,
-        snapshot_id=order.snapshot_id,
-        branch=order.branch,
-        worker_id=order.worker_id,
-        work_item_id=order.work_item_id,
-        template_id=order.template_id,
-        agent=agent_to_proto(agent_as_layer(order.agent)),
-        policy=policy_to_proto(policy_as_layer(order.policy)),
-        labels=order.labels,
-        not_before_time=None if order.not_before is None else timestamp_to_proto(order.not_before),
-        files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in order.files],
-        data=order.data,
+        project_id=spec.project_id,
+        kind=spec.kind,
+        priority=spec.priority,
+        prompt=spec.prompt,
+        repository_id=spec.repository_id,
+        revision=spec.revision,
+        snapshot_id=spec.snapshot_id,
+        branch=spec.branch,
+        worker_id=spec.worker_id,
+        work_item_id=spec.work_item_id,
+        template_id=spec.template_id,
+        agent=agent_to_proto(agent_as_layer(spec.agent)),
+        policy=policy_to_proto(policy_as_layer(spec.policy)),
+        labels=spec.labels,
+        not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
+        files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
+        data=spec.data,
     )
 
 

@@ -1,4 +1,4 @@
-"""Work items that are moved to in progress: each has a job of its own made for it."""
+"""Makes a job for each work item that is moved to in progress."""
 
 from typing import Final
 
@@ -17,14 +17,14 @@ _PROMPT: Final = "Do what this work item asks for."
 
 
 class WorkItemJobs:
-    """Has work items done."""
+    """Starts the jobs of work items."""
 
     def __init__(self, engine: AsyncEngine, admission: Admission) -> None:
         self._engine = engine
         self._admission = admission
 
     async def start(self, work_item_id: str, key: IdempotencyKey | None) -> str:
-        """Make a work item's job and return its id; of one that is in progress already, return the job that it has.
+        """Make a work item's job and return its id; for one that is in progress already, return the id of its job.
 
         It is for the item's worker or template, else its project's default worker, else the gateway's own agent. Raises
         NotFound, FailedPrecondition (WORK_ITEM_INCOMPLETE, WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), Invalid.
@@ -40,7 +40,7 @@ class WorkItemJobs:
         if not (worker_id or item.template_id or self._admission.has_agent):
             raise FailedPrecondition(
                 "WORK_ITEM_INCOMPLETE",
-                f"nobody is there to do work item {work_item_id!r}: give it a worker or a template, or its project"
+                f"there is nobody to do work item {work_item_id!r}: give it a worker or a template, or its project"
                 f" {item.project_id!r} a default worker, or the gateway an AGENT_COMMAND",
                 work_item_id,
                 metadata={"project_id": item.project_id},
@@ -53,4 +53,4 @@ class WorkItemJobs:
             template_id=item.template_id,
             work_item_id=work_item_id,
         )
-        return (await self._admission.admit(submission, key)).order.job_id
+        return (await self._admission.admit(submission, key)).spec.job_id

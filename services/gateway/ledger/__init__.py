@@ -1,6 +1,6 @@
-"""Owns what is written down of a job's life: who holds it, what it has come to, what it has asked and called.
+"""Owns the record of a job's life: who holds it, its state and stages, its questions and its calls of hooks.
 
 Promises that every write is conditional on the lease under which it is made, that claims come one after another over
-all cells, and that what is true is what the database's clock says. It implements the lifecycle's `Ledger`; what else is
-in here works inside its caller's transaction.
+all cells, and that all times are by the database's clock. It implements the lifecycle's `Ledger`; everything else here
+works inside its caller's transaction.
 """

@@ -1,4 +1,4 @@
-"""From one attempt of a job to the next: by its driver, by a cell that takes it over."""
+"""Ends one attempt of a job and begins the next: for its driver, or for a cell that takes the job over."""
 
 from typing import Any, Final
 
@@ -22,25 +22,25 @@ _SECOND: Final = 1_000_000
 
 
 async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) -> None:
-    """Write down how a job has failed whose attempt is lost, for whoever is to tell its hooks, and to end it.
+    """Record the failure of a job whose attempt is lost, for the claimer that calls its error hooks and ends it.
 
-    The job's row is locked. It is what the driver writes down before it calls error hooks.
+    The job's row is locked. The record is the same that a driver writes before it calls error hooks.
     """
     await withdraw(connection, job.job_id)
     of_attempt = (stages.c.job_id == job.job_id, stages.c.attempt == job.attempt)
     number = (await connection.execute(select(func.count()).where(*of_attempt))).scalar_one() + 1
-    this = {"job_id": job.job_id, "attempt": job.attempt, "name": "error"}
-    begun = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
-    await insert_if_absent(connection, stages, this | begun)
-    ended = {"state": StageState.DONE, "result": dump(Outcome(JobState.FAILED, failure)), "message": failure.reason}
+    key = {"job_id": job.job_id, "attempt": job.attempt, "name": "error"}
+    running = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
+    await insert_if_absent(connection, stages, key | running)
+    done = {"state": StageState.DONE, "result": dump(Outcome(JobState.FAILED, failure)), "message": failure.reason}
     error = update(stages).where(*of_attempt, stages.c.name == "error")
-    await connection.execute(error.values(**ended, end_time=NOW))
+    await connection.execute(error.values(**done, end_time=NOW))
 
 
 async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:
-    """End what has not ended of a job's attempt, and write the execution of the next; return its id.
+    """End what is still open of a job's attempt, and write the execution of the next one; return its id.
 
-    The job's row is locked, and for the caller to write.
+    The job's row is locked; the caller updates it.
     """
     execution_id = new_id("exec")
     await withdraw(connection, job.job_id)
@@ -52,11 +52,11 @@ async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Fail
 
 
 async def retry_later(connection: AsyncConnection, cell_id: str, lease: Lease, retry: Retry) -> None:
-    """Have the lease's job wait for its next attempt; see Ledger.retry."""
+    """Let the lease's job wait for its next attempt; see Ledger.retry."""
     job = await job_row(connection, lease.job_id, locked=True)
     if job.fence != lease.fence or job.state == JobState.AWAITING_APPROVAL:
         raise LeaseLost
-    if job.state != JobState.RUNNING:  # it was done, and the answer was lost
+    if job.state != JobState.RUNNING:  # already done, and the response was lost
         return
     if job.cancel_requested:
         await end_job(connection, job, Outcome(JobState.CANCELLED))

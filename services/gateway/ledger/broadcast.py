@@ -1,6 +1,6 @@
-"""Changes of jobs, told between gateways that share a PostgreSQL, so that none has to look to find out.
+"""Sends changes of jobs between gateways that share a PostgreSQL, so that none has to poll to find out.
 
-A notice may be lost, and comes after what it is about was written: it only makes somebody look earlier.
+A notification may be lost, and comes after the change was written: it only makes somebody look earlier.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ log = structlog.get_logger()
 
 
 class ChangeBroadcast:
-    """Tells others what has changed here, and those who wait here what has changed elsewhere."""
+    """Tells other processes what this one has changed, and the waiters of this one what others have changed."""
 
     def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
         self._notifier = notifier
-        self._ours = secrets.token_hex(4)  # what we say we hear too
+        self._sender_id = secrets.token_hex(4)  # we hear our own notifications too
         self._unsent: dict[str, bool] = {}
-        self._any = asyncio.Event()
+        self._has_unsent = asyncio.Event()
 
     async def run(self) -> None:
-        """Work until cancelled; at once done with where there is nobody else."""
+        """Run until cancelled; return at once on a database that no other process shares."""
         if self._engine.dialect.name != "postgresql":
             return
         self._notifier.call_on_change(self._add)
@@ -43,21 +43,21 @@ class ChangeBroadcast:
 
     def _add(self, job_id: str, work: bool) -> None:
         self._unsent[job_id] = work or self._unsent.get(job_id, False)
-        self._any.set()
+        self._has_unsent.set()
 
     async def _send(self) -> None:
         while True:
-            await self._any.wait()
-            self._any.clear()
+            await self._has_unsent.wait()
+            self._has_unsent.clear()
             while self._unsent:
-                some = [self._unsent.popitem() for _ in range(min(len(self._unsent), _AT_ONCE))]
-                words = (job_id + (_WORK if work else "") for job_id, work in some)
+                batch = [self._unsent.popitem() for _ in range(min(len(self._unsent), _AT_ONCE))]
+                words = (job_id + (_WORK if work else "") for job_id, work in batch)
                 try:
-                    await notify(self._engine, _CHANNEL, " ".join((self._ours, *words)))
-                except Unavailable:  # others look, now and then
+                    await notify(self._engine, _CHANNEL, " ".join((self._sender_id, *words)))
+                except Unavailable:  # others poll now and then
                     self._unsent.clear()
-                except Exception:  # the loop outlives whatever one notice met
-                    log.exception("could not tell of a change")
+                except Exception:  # one failed notification must not end the loop
+                    log.exception("could not send a change")
 
     async def _hear(self) -> None:
         async with aclosing(notifications(self._engine, _CHANNEL)) as payloads:
@@ -66,6 +66,6 @@ class ChangeBroadcast:
                     self._notifier.notify_all()
                     continue
                 sender, *words = payload.split(" ")
-                if sender != self._ours:
+                if sender != self._sender_id:
                     for word in words:
                         self._notifier.notify_local(word.removesuffix(_WORK), work=word.endswith(_WORK))

@@ -1,6 +1,6 @@
-"""Taking a job: the one place where a lease begins. All of it works inside the caller's transaction.
+"""Claims jobs: the only place where a lease begins. Everything here works inside the caller's transaction.
 
-Claims come one after the other, over all cells: on PostgreSQL by a lock of their own, on SQLite because every
+Claims come one after the other, over all cells: on PostgreSQL through an advisory lock, on SQLite because every
 transaction has the only write lock. So what a claim counts stays true until it is committed, and limits are exact.
 """
 
@@ -28,25 +28,25 @@ from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.model.value import load
 
 _CELL_LOST: Final = Failure(
-    "NODE_LOST", "the machine that worked on it did not come back; what it had done there is on that machine"
+    "NODE_LOST", "the machine that worked on the job did not come back; what was done there is still on that machine"
 )
 _SNAPSHOT_LOST: Final = Failure(
-    "NODE_LOST", "the machine did not come back that has the snapshot from which the job was to begin"
+    "NODE_LOST", "the machine that has the snapshot from which the job was to start did not come back"
 )
 _SECOND: Final = 1_000_000
-_CLAIMS: Final = 0x636C6169  # any number that every claim takes
+_CLAIMS_LOCK: Final = 0x636C6169  # any number: every claim takes this lock
 
 
 def lease_end(lease_seconds: float) -> ColumnElement[int]:
-    """Return when a lease that is given now runs out."""
+    """Return when a lease that begins now expires."""
     return now() + round(lease_seconds * _SECOND)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimFilter:
-    """Which jobs a claimer takes: only of these projects, kinds and engines, where None means any.
+    """Which jobs a claimer takes: only those of these projects, kinds and engines; None means any.
 
-    `capacity` is how many it holds at most, under leases that have not run out.
+    `capacity` is how many jobs it may hold at most, under leases that have not expired.
     """
 
     project_ids: frozenset[str] | None = None
@@ -56,9 +56,9 @@ class ClaimFilter:
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:
-        """What holds of a job that is wanted."""
-        named = ((jobs.c.project_id, self.project_ids), (jobs.c.kind, self.kinds), (jobs.c.engine, self.engines))
-        return [column.in_(sorted(values)) for column, values in named if values is not None]
+        """The conditions on the jobs that it takes."""
+        limits = ((jobs.c.project_id, self.project_ids), (jobs.c.kind, self.kinds), (jobs.c.engine, self.engines))
+        return [column.in_(sorted(values)) for column, values in limits if values is not None]
 
 
 ANY_JOB: Final = ClaimFilter()
@@ -66,7 +66,7 @@ ANY_JOB: Final = ClaimFilter()
 
 @dataclass(frozen=True, slots=True)
 class _Attempt:
-    """What a claimer goes on with; `failure` says why it cannot, and nobody can."""
+    """The attempt that a claimer continues with. `failure` is why neither it nor anybody else can."""
 
     number: int
     execution_id: str
@@ -76,7 +76,7 @@ class _Attempt:
 
 @dataclass(frozen=True, slots=True)
 class Claimer:
-    """Takes jobs for one cell. `ageing_seconds` is how long a point of priority is worth: see `scheduling`."""
+    """Claims jobs for one cell. `ageing_seconds` is the wait that a point of priority is worth: see `scheduling`."""
 
     cell_id: str
     lease_seconds: float
@@ -85,27 +85,28 @@ class Claimer:
     async def claim(
         self, connection: AsyncConnection, claim_filter: ClaimFilter = ANY_JOB, *, takes_over: bool = True
     ) -> Lease | None:
-        """Take the next job that may be taken, and is wanted; see Ledger.claim.
+        """Take the next job that may be taken and matches the filter; see Ledger.claim.
 
-        Without `takes_over` nothing is taken that was another cell's. A cell that is paused takes what it has begun.
-        Raises Unavailable (DATABASE_UNAVAILABLE), after which nothing may be committed, when the database stood still.
+        Without `takes_over`, no job of another cell is taken. A paused cell takes only jobs that it has begun.
+        Raises Unavailable (DATABASE_UNAVAILABLE) when the database stood still; nothing may be committed after that.
         """
-        began = time.monotonic()
+        start = time.monotonic()
         lease = await self._claim(connection, claim_filter, takes_over=takes_over)
-        # Who beats each third of a lease could not, and loses it by what we have seen after that: the moment counts.
-        if takes_over and lease is not None and time.monotonic() - began > self.lease_seconds * 2 / 3:
+        # While the database stood still, cells that beat every third of a lease could not beat, and we saw the clock
+        # only afterwards: a lease may look expired for that reason alone.
+        if takes_over and lease is not None and time.monotonic() - start > self.lease_seconds * 2 / 3:
             raise outage()
         return lease
 
     async def _claim(self, connection: AsyncConnection, claim_filter: ClaimFilter, *, takes_over: bool) -> Lease | None:
         if connection.dialect.name == "postgresql":
-            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS})
-        if claim_filter.capacity is not None and await self._held(connection) >= claim_filter.capacity:
+            await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS_LOCK})
+        if claim_filter.capacity is not None and await self._count_held(connection) >= claim_filter.capacity:
             return None
         conditions = claim_filter.conditions
         if await self._is_paused(connection):
             conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
-        while (row := await self._lost(connection, conditions, takes_over)) is not None:
+        while (row := await self._lock_expired(connection, conditions, takes_over)) is not None:
             lease = await self._take(connection, row)
             if lease is not None:
                 return lease
@@ -118,43 +119,43 @@ class Claimer:
             ageing_seconds=self.ageing_seconds,
         )
         for job_id in waiting:
-            # What somebody else has locked, to end it, is passed over.
+            # A job that somebody else has locked, to end it, is skipped.
             row = await _locked(connection, select(jobs).where(jobs.c.job_id == job_id, IS_QUEUED))
             lease = None if row is None else await self._take(connection, row)
             if lease is not None:
                 return lease
         return None
 
-    async def _held(self, connection: AsyncConnection) -> int:
-        # What has run out is not held: a machine that was cut off with all that it has room for takes it back.
-        ours = (jobs.c.cell_id == self.cell_id, jobs.c.held, jobs.c.lease_until >= now())
-        held = select(func.count()).where(IS_RUNNING, *ours)
+    async def _count_held(self, connection: AsyncConnection) -> int:
+        # Expired leases do not count, so that a machine that was cut off while it was full can take its jobs back.
+        of_cell = (jobs.c.cell_id == self.cell_id, jobs.c.held, jobs.c.lease_until >= now())
+        held = select(func.count()).where(IS_RUNNING, *of_cell)
         return int((await connection.execute(held)).scalar_one())
 
     async def _is_paused(self, connection: AsyncConnection) -> bool:
         paused = select(cells.c.paused).where(cells.c.cell_id == self.cell_id)
         return bool((await connection.execute(paused)).scalar_one_or_none())
 
-    async def _lost(
+    async def _lock_expired(
         self, connection: AsyncConnection, conditions: Sequence[ColumnElement[bool]], takes_over: bool
     ) -> Row[Any] | None:
-        """Lock a job whose lease is over: our own from before a restart, or one whose lease has run out.
+        """Lock a running job without a valid lease: our own from before a restart, or one whose lease has expired.
 
-        It counts as running all the while, so no limit is in its way, and it comes before all that waits.
+        It counts as running all the time, so no limit applies to it, and it comes before all jobs that wait.
         """
         own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
-        whose = may_be_taken(self.cell_id, self.lease_seconds) if takes_over else jobs.c.cell_id == self.cell_id
-        run_out = and_(jobs.c.lease_until < now(), whose, *conditions)
-        lost = select(jobs).where(IS_RUNNING, or_(own, run_out)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
-        return await _locked(connection, lost.limit(1))
+        takeable = may_be_taken(self.cell_id, self.lease_seconds) if takes_over else jobs.c.cell_id == self.cell_id
+        expired = and_(jobs.c.lease_until < now(), takeable, *conditions)
+        query = select(jobs).where(IS_RUNNING, or_(own, expired)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
+        return await _locked(connection, query.limit(1))
 
     async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
-        """Give a locked row to this cell; None when it was ended, because somebody wished so and its attempt is lost.
+        """Lease a locked job to this cell; return None when it ended: its end was requested, and its attempt is lost.
 
-        One that cannot be begun anew is given too, with its failure written down: what is left is to tell of it.
+        A job that cannot be begun anew is leased too, with its failure recorded: what remains is to report it.
         """
-        order = load(JobSpec, row.definition)
-        attempt = await self._attempt(connection, row, order)
+        spec = load(JobSpec, row.definition)
+        attempt = await self._attempt(connection, row, spec)
         if attempt.failure is not None and row.cancel_requested:
             await end_job(connection, row, Outcome(JobState.CANCELLED))
             return None
@@ -179,46 +180,46 @@ class Claimer:
         is_new = row.state == JobState.PENDING or attempt.number != row.attempt
         is_taken_over = row.state == JobState.RUNNING and row.cell_id != self.cell_id
         publish_on_commit(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
-        is_moved = not await self._lies_here(connection, attempt.execution_id)
+        is_moved = not await self._assign_execution(connection, attempt.execution_id)
         return Lease(
             row.job_id,
             row.fence + 1,
             attempt.number,
             attempt.execution_id,
-            order,
+            spec,
             cancel_requested=row.cancel_requested,
             is_moved=is_moved,
             last_attempt=row.last_attempt,
             snapshot_id=attempt.snapshot_id,
         )
 
-    async def _attempt(self, connection: AsyncConnection, row: Row[Any], order: JobSpec) -> _Attempt:
-        """Return the attempt to go on with: another one where the last was another cell's, and may be done anew."""
-        is_anothers = row.state != JobState.PENDING and row.cell_id != self.cell_id
-        is_published = is_anothers and await _is_published(connection, row)
+    async def _attempt(self, connection: AsyncConnection, row: Row[Any], spec: JobSpec) -> _Attempt:
+        """Return the attempt to continue with: a new one when the last was another cell's and may be done anew."""
+        is_other_cells = row.state != JobState.PENDING and row.cell_id != self.cell_id
+        is_published = is_other_cells and await _is_published(connection, row)
         is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_published
         last = _Attempt(row.attempt, row.execution_id, "" if is_bound_elsewhere else row.snapshot_id)
-        if is_bound_elsewhere and order.snapshot_id and not row.snapshot_id:  # that is what was ordered
+        if is_bound_elsewhere and spec.snapshot_id and not row.snapshot_id:  # bound by the snapshot in its spec
             return replace(last, failure=_SNAPSHOT_LOST)
-        if not is_anothers or is_published:
+        if not is_other_cells or is_published:
             return last
-        if last.number < row.last_attempt and _CELL_LOST.reason in order.policy.retry_on:
+        if last.number < row.last_attempt and _CELL_LOST.reason in spec.policy.retry_on:
             execution_id = await next_attempt(connection, row, _CELL_LOST)
             return replace(last, number=last.number + 1, execution_id=execution_id)
         return replace(last, failure=Failure(_CELL_LOST.reason, f"{_CELL_LOST.message} (attempt {last.number})"))
 
-    async def _lies_here(self, connection: AsyncConnection, execution_id: str) -> bool:
-        """Whether an attempt is this cell's; one that nobody has taken becomes so."""
-        of_attempt = executions.c.execution_id == execution_id
+    async def _assign_execution(self, connection: AsyncConnection, execution_id: str) -> bool:
+        """Assign an execution to this cell unless it has a cell; return True when it is on this cell."""
+        this = executions.c.execution_id == execution_id
         await connection.execute(
-            update(executions).where(of_attempt, executions.c.cell_id == "").values(cell_id=self.cell_id)
+            update(executions).where(this, executions.c.cell_id == "").values(cell_id=self.cell_id)
         )
-        lies = (await connection.execute(select(executions.c.cell_id).where(of_attempt))).scalar_one()
-        return bool(lies == self.cell_id)
+        cell_id = (await connection.execute(select(executions.c.cell_id).where(this))).scalar_one()
+        return bool(cell_id == self.cell_id)
 
 
 async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:
-    """Whether others know how a job's attempt ended: it is not begun anew then, but goes on where it was."""
+    """Return True when the end of a job's attempt is public: then it is continued, and not begun anew."""
     ended = and_(stages.c.name.in_(("push", "error")), stages.c.state == StageState.DONE)
     published = or_(ended, stages.c.name == "post-hook-1")
     of_attempt = (stages.c.job_id == row.job_id, stages.c.attempt == row.attempt)

@@ -1,4 +1,4 @@
-"""The end of a job, in whichever transaction it comes: by its driver, by a cancel before it began, by lost cells."""
+"""Ends a job, in whichever transaction that happens: its driver's, a cancellation's, or a claim's after lost cells."""
 
 from typing import Any
 
@@ -6,21 +6,22 @@ from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
-from services.gateway.ledger.executions import end_executions, storable_text
+from services.gateway.ledger.executions import end_executions
 from services.gateway.ledger.questions import withdraw
 from services.gateway.ledger.work_items import set_work_item_state
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import jobs, stages
+from services.gateway.schema.sql import storable_text
 from services.gateway.values.catalog import WorkItemState
 from services.gateway.values.facts import JobEnded
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import ExecutionState, JobState, StageState
 
-_UNFINISHED = "it was not finished when the attempt ended"
+_UNFINISHED = "not finished when the attempt ended"
 
 
 async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) -> None:
-    """End a job whose row is locked: with it its stages and executions, and its hold on a work item."""
+    """End a job whose row is locked, with its stages and executions, and release its work item."""
     reason = outcome.failure.reason if outcome.failure else ""
     message = outcome.failure.message if outcome.failure else ""
     ended = await connection.execute(
@@ -56,6 +57,6 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
 
 
 async def end_stages(connection: AsyncConnection, job_id: str) -> None:
-    """End what has not ended of a job's stages."""
+    """End those of a job's stages that are still running."""
     running = update(stages).where(stages.c.job_id == job_id, stages.c.state == StageState.RUNNING)
     await connection.execute(running.values(state=StageState.FAILED, message=_UNFINISHED, end_time=NOW))

@@ -1,4 +1,4 @@
-"""Events in SQL, as coordinators send them. Works on bytes: what is in an event nobody here needs to know."""
+"""Events in SQL, as coordinators send them. Works on bytes: nobody here needs to know what is in an event."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -15,21 +15,21 @@ from services.gateway.values.events import EventLog, NumberedEvent
 from services.lifecycle.model.states import ExecutionState
 
 MAX_LOG_BYTES: Final = 64 << 20
-"""Of one execution; then the oldest go."""
+"""The limit for one execution; beyond it, the oldest events are removed."""
 _ROW_BYTES: Final = 256
-"""What a row takes beside its events: many small batches are bounded too."""
+"""What a row takes beside its events, so that many small batches are limited too."""
 _CHUNK_BYTES: Final = 1 << 20
 
 
 class EventStore:
-    """Knows the events of coordinators' executions. Each method is one transaction."""
+    """Stores the events of coordinators' executions. Each method but `append` is one transaction."""
 
     def __init__(self, engine: AsyncEngine, max_log_bytes: int = MAX_LOG_BYTES) -> None:
         self._engine = engine
         self._max_log_bytes = max_log_bytes
 
     async def log(self, execution_id: str) -> EventLog | None:
-        """Return what is held of an execution's events; None when nobody has sent any."""
+        """Return which events of an execution are held; None when nobody has sent any."""
         async with self._engine.begin() as connection:
             row = (
                 await connection.execute(select(event_logs).where(event_logs.c.execution_id == execution_id))
@@ -37,9 +37,9 @@ class EventStore:
         return None if row is None else EventLog(row.first_sequence, row.next_sequence, row.is_complete)
 
     async def read(self, execution_id: str, first: int) -> tuple[bytes, int]:
-        """Return some events, with the one of number `first` if it is held, and the number that follows them.
+        """Return some events, with number `first` among them if it is held, and the number that follows them.
 
-        They may begin before `first`. At most about 1 MiB, or one batch; nothing where nothing is held from there on.
+        They may begin before `first`. At most about 1 MiB, or one batch; empty when nothing is held from there on.
         """
         query = (
             select(event_batches)
@@ -65,12 +65,12 @@ class EventStore:
         *,
         last: bool,
     ) -> int:
-        """Keep events, which follow one another; return the number of the next. Inside the caller's transaction.
+        """Store consecutive events; return the number of the next. Works inside the caller's transaction.
 
-        Raises NotFound for an execution that is not the job's, OutOfRange (EVENTS_OUT_OF_RANGE) when some are missing
-        before the first.
+        Raises NotFound for an execution that is not the job's, and OutOfRange (EVENTS_OUT_OF_RANGE) when some are
+        missing before the first.
         """
-        await _begin(connection, job_id, execution_id)
+        await _begin_execution(connection, job_id, execution_id)
         fresh = {"execution_id": execution_id, "first_sequence": 1, "next_sequence": 1, "size": 0, "is_complete": False}
         await insert_if_absent(connection, event_logs, fresh)
         this = event_logs.c.execution_id == execution_id
@@ -94,22 +94,22 @@ class EventStore:
         return int(following)
 
     async def _trim(self, connection: AsyncConnection, execution_id: str, first: int, size: int) -> tuple[int, int]:
-        """Remove the oldest, down to three quarters: not again with the next batch."""
-        mine = event_batches.c.execution_id == execution_id
-        sizes = select(event_batches.c.next_sequence, event_batches.c.size).where(mine)
+        """Remove the oldest batches, down to three quarters of the limit: so not again with the very next batch."""
+        of_execution = event_batches.c.execution_id == execution_id
+        sizes = select(event_batches.c.next_sequence, event_batches.c.size).where(of_execution)
         for row in (await connection.execute(sizes.order_by(event_batches.c.next_sequence))).all():
             if size <= self._max_log_bytes * 3 // 4:
                 break
             first, size = row.next_sequence, size - row.size - _ROW_BYTES
-        await connection.execute(delete(event_batches).where(mine, event_batches.c.next_sequence <= first))
+        await connection.execute(delete(event_batches).where(of_execution, event_batches.c.next_sequence <= first))
         return first, size
 
 
-async def _begin(connection: AsyncConnection, job_id: str, execution_id: str) -> None:
-    """See to it that the execution is the job's, and has begun: what has events runs."""
-    mine = (executions.c.execution_id == execution_id, executions.c.job_id == job_id)
-    if (await connection.execute(select(executions.c.state).where(*mine))).first() is None:
+async def _begin_execution(connection: AsyncConnection, job_id: str, execution_id: str) -> None:
+    """Check that the execution is the job's, and record that it has begun, because it has events. Raises NotFound."""
+    this = (executions.c.execution_id == execution_id, executions.c.job_id == job_id)
+    if (await connection.execute(select(executions.c.state).where(*this))).first() is None:
         raise NotFound("execution", execution_id)
-    pending = update(executions).where(*mine, executions.c.state == ExecutionState.PENDING)
+    pending = update(executions).where(*this, executions.c.state == ExecutionState.PENDING)
     began = func.coalesce(executions.c.start_time, NOW)
     await connection.execute(pending.values(state=ExecutionState.RUNNING, start_time=began))

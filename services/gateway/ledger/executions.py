@@ -1,4 +1,4 @@
-"""Executions as they are written down: new ones, what becomes known of them, and their end with their job."""
+"""Executions as they are recorded: new ones, what becomes known of them, and their end with their job."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from sqlalchemy import ColumnElement, and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.ledger.hook_calls import interrupt_calls
-from services.gateway.ledger.rows import joined, parted
+from services.gateway.ledger.rows import output_from_columns, output_to_columns
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, stages
-from services.gateway.schema.sql import insert_if_absent
+from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, Purpose, StageState
@@ -28,12 +28,12 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
         "reason": "",
         "message": "",
         "create_time": NOW,
-        **parted(Output()),
+        **output_to_columns(Output()),
     }
 
 
 async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, note: ExecutionNote) -> None:
-    """Write what is known of an execution of the lease's attempt, on a cell, whether it was known before or not."""
+    """Record what is known of an execution of the lease's attempt on a cell, whether it is recorded already or not."""
     known = {
         "workspace_id": note.workspace_id,
         "cell_id": cell_id,
@@ -42,11 +42,11 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
         "message": storable_text(note.message),
         "start_time": note.start_time,
         "end_time": note.end_time,
-        **parted(note.output),
+        **output_to_columns(note.output),
     }
-    # Of the lease's job alone: another machine's word is not taken for what it does not hold.
-    mine = (executions.c.execution_id == note.execution_id, executions.c.job_id == lease.job_id)
-    if (await connection.execute(update(executions).where(*mine).values(known))).rowcount == 0:
+    # Only of the lease's job: a machine may not write about jobs that it does not hold.
+    this = (executions.c.execution_id == note.execution_id, executions.c.job_id == lease.job_id)
+    if (await connection.execute(update(executions).where(*this).values(known))).rowcount == 0:
         row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
         await insert_if_absent(connection, executions, row | known)
 
@@ -54,7 +54,7 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
 async def end_executions(
     connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
 ) -> None:
-    """End what has not ended of a job's executions, and of its calls of hooks."""
+    """End those of a job's executions and calls of hooks that have not ended."""
     await interrupt_calls(connection, job_id)
     live = (ExecutionState.PENDING, ExecutionState.RUNNING)
     await connection.execute(
@@ -65,7 +65,7 @@ async def end_executions(
 
 
 async def pushed_before(connection: AsyncConnection, lease: Lease) -> tuple[str, ...]:
-    """Return the commits of earlier attempts whose push had begun: the branch may be there, whoever has said so."""
+    """Return the commits of earlier attempts whose push had begun: the branch may be at one, confirmed or not."""
     begun = and_(
         stages.c.job_id == executions.c.job_id, stages.c.attempt == executions.c.attempt, stages.c.name == "push"
     )
@@ -79,19 +79,14 @@ async def pushed_before(connection: AsyncConnection, lease: Lease) -> tuple[str,
         )
     )
     rows = (await connection.execute(earlier)).all()
-    return tuple(joined(row.output, row.bulk).commit_id for row in rows)
+    return tuple(output_from_columns(row.output, row.bulk).commit_id for row in rows)
 
 
 def running_stage(lease: Lease, name: str) -> tuple[ColumnElement[bool], ...]:
-    """Return the conditions of a stage of the lease's attempt that has begun, and not ended."""
+    """Return the conditions of a stage of the lease's attempt that has begun and not ended."""
     return (
         stages.c.job_id == lease.job_id,
         stages.c.attempt == lease.attempt,
         stages.c.name == name,
         stages.c.state == StageState.RUNNING,
     )
-
-
-def storable_text(message: str) -> str:
-    """Return a message as a database takes it: PostgreSQL keeps no NUL, and a program's words may have one."""
-    return message.replace("\0", "\N{REPLACEMENT CHARACTER}")

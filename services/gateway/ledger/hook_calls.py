@@ -1,4 +1,4 @@
-"""Calls of hooks, written with the job that they are of. All of it works inside the caller's transaction."""
+"""Calls of hooks, recorded with their job. Everything here works inside the caller's transaction."""
 
 from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -6,17 +6,22 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.db.commit_events import publish_on_commit
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.hooks import hook_calls
-from services.gateway.schema.sql import insert_if_absent
+from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.gateway.values.facts import HookCalled
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.hook_calls import CallState, HookCall
 
 
 async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
-    """Record a call as it now goes. Works inside the caller's transaction, under the job's lease."""
+    """Record a call as it is now, under the job's lease."""
     this = update(hook_calls).where(hook_calls.c.call_id == call.call_id)
     if call.state is not CallState.RUNNING:
-        known = {"state": call.state, "tries": call.tries, "status": _text(call.status), "answer": _text(call.answer)}
+        known = {
+            "state": call.state,
+            "tries": call.tries,
+            "status": storable_text(call.status),
+            "answer": storable_text(call.answer),
+        }
         ended = this.where(hook_calls.c.state == CallState.RUNNING).values(**known, end_time=NOW)
         if (await connection.execute(ended)).rowcount:
             publish_on_commit(connection, HookCalled(call.event, call.state))
@@ -25,7 +30,7 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
         "call_id": call.call_id,
         "hook_id": call.hook_id,
         "job_id": lease.job_id,
-        "project_id": lease.order.project_id,
+        "project_id": lease.spec.project_id,
         "attempt": lease.attempt,
         "event": call.event,
         "stage": call.stage,
@@ -39,11 +44,6 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
 
 
 async def interrupt_calls(connection: AsyncConnection, job_id: str) -> None:
-    """Say of a job's calls that have not ended that nobody will know what they came to."""
-    open_ones = update(hook_calls).where(hook_calls.c.job_id == job_id, hook_calls.c.state == CallState.RUNNING)
-    await connection.execute(open_ones.values(state=CallState.INTERRUPTED, end_time=NOW))
-
-
-def _text(text: str) -> str:
-    """Return a text as a database takes it: PostgreSQL keeps no NUL."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    """Mark those of a job's calls that have not ended as INTERRUPTED: nobody will know how they ended."""
+    running = update(hook_calls).where(hook_calls.c.job_id == job_id, hook_calls.c.state == CallState.RUNNING)
+    await connection.execute(running.values(state=CallState.INTERRUPTED, end_time=NOW))

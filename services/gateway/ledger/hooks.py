@@ -1,4 +1,4 @@
-"""Hooks as the life of a job reads them. All of it works inside the caller's transaction."""
+"""Hooks as they are read for a job that runs. Everything here works inside the caller's transaction."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,24 +18,21 @@ IN_FORCE = select(hooks).where(hooks.c.remove_time.is_(None))
 
 
 async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequence[Hook]:
-    """Return what is to be called for jobs of a project, in order, as far as it fits them: see `Hook.fits`.
-
-    Works inside the caller's transaction.
-    """
+    """Return a project's hooks, in the order of their calls. Those of a job must also fit it: see `Hook.fits`."""
     query = IN_FORCE.where(for_project(project_id), hooks.c.disabled.is_(False))
     return await read_hooks(connection, query.order_by(*IN_ORDER))
 
 
 async def key_of(connection: AsyncConnection, hook_id: str, job_id: str) -> bytes:
-    """Return what a webhook's calls are signed with, or the token that a callback shows, of one that is removed too.
+    """Return the key that signs a webhook's calls, or a callback's token; also of a hook that has been removed.
 
-    Works inside the caller's transaction. Raises NotFound also for a hook of another project than the job's: whoever
-    carries a job, on a machine of its own, has a right to the keys of that job's hooks alone.
+    Raises NotFound also for a hook of another project than the job's: whoever runs a job, on a machine of its own, may
+    have the keys of that job's hooks only.
     """
     project_id = select(jobs.c.project_id).where(jobs.c.job_id == job_id).scalar_subquery()
     of_the_job = or_(hooks.c.project_id == project_id, hooks.c.project_id.is_(None))
-    kept = select(hooks.c.secret, hooks.c.is_callback).where(hooks.c.hook_id == hook_id, of_the_job)
-    row = (await connection.execute(kept)).first()
+    query = select(hooks.c.secret, hooks.c.is_callback).where(hooks.c.hook_id == hook_id, of_the_job)
+    row = (await connection.execute(query)).first()
     if row is None:
         raise NotFound("hook", hook_id)
     return shown_key(row.secret, is_callback=row.is_callback)
@@ -47,10 +44,10 @@ async def read_hooks(connection: AsyncConnection, statement: Select[Any]) -> lis
 
 
 def for_project(project_id: str) -> ColumnElement[bool]:
-    """Return the condition of being for a project: as its own, or as one for all of them."""
+    """Return the condition that a hook is a project's: its own, or one for all projects."""
     return or_(hooks.c.project_id == project_id, hooks.c.project_id.is_(None))
 
 
 def shown_key(secret: str, *, is_callback: bool) -> bytes:
-    """Return what a webhook's calls are signed with, or the token that a callback shows."""
+    """Return the key that signs a webhook's calls, or the token that a callback shows."""
     return secret.encode() if is_callback else signing_key(secret)

@@ -1,4 +1,4 @@
-"""What jobs start from: their repository, and the files that they work on. In the caller's transaction."""
+"""The input of jobs: their repository, and their files. Everything here works inside the caller's transaction."""
 
 from collections.abc import Iterable
 
@@ -12,7 +12,7 @@ from services.lifecycle.model.job_context import FileContent, Remote
 
 
 async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[FileContent]) -> None:
-    """Keep a new job's files."""
+    """Store a new job's files."""
     rows = [{"job_id": job_id, "name": file.name, "content": file.data} for file in files]
     if rows:
         await connection.execute(insert(job_files), rows)
@@ -26,9 +26,9 @@ async def read_files(connection: AsyncConnection, job_id: str) -> tuple[FileCont
 
 
 async def read_remote(connection: AsyncConnection, repository_id: str) -> Remote:
-    """Return where a job's repository is, with its token. Raises NotFound, also for one that is deleted."""
-    there = (repositories.c.repository_id == repository_id, repositories.c.delete_time.is_(None))
-    row = (await connection.execute(select(repositories.c.url, repositories.c.token).where(*there))).first()
+    """Return the URL and the token of a repository. Raises NotFound, also for one that is deleted."""
+    existing = (repositories.c.repository_id == repository_id, repositories.c.delete_time.is_(None))
+    row = (await connection.execute(select(repositories.c.url, repositories.c.token).where(*existing))).first()
     if row is None:
         raise NotFound("repository", repository_id)
     return Remote(repository_id, row.url, row.token)

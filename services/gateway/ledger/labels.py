@@ -1,4 +1,4 @@
-"""Labels of jobs, as they are searched: one row each, beside the job's order, which shows them."""
+"""Labels of jobs: one row each, to be searched; the job's spec has them too, to be shown."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,25 +13,25 @@ from services.lifecycle.model.value import dump, load
 
 
 async def write_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
-    """Have a job that has no labels yet found by these."""
+    """Make a job that has no labels yet searchable by these."""
     if labels:
         rows = [{"job_id": job_id, "key": key, "value": value} for key, value in labels.items()]
         await connection.execute(insert(job_labels), rows)
 
 
 async def add_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
-    """Give a job these labels too, where it is shown and where it is found; one that it has gets the new value."""
-    known = select(jobs.c.definition).where(jobs.c.job_id == job_id)
-    order = load(JobSpec, (await connection.execute(known)).scalar_one())
-    order = replace(order, labels={**order.labels, **labels})
-    await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(definition=dump(order)))
+    """Add labels to a job, both shown and searchable. A label that it has already gets the new value."""
+    definition = select(jobs.c.definition).where(jobs.c.job_id == job_id)
+    spec = load(JobSpec, (await connection.execute(definition)).scalar_one())
+    spec = replace(spec, labels={**spec.labels, **labels})
+    await connection.execute(update(jobs).where(jobs.c.job_id == job_id).values(definition=dump(spec)))
     await connection.execute(delete(job_labels).where(job_labels.c.job_id == job_id))
-    await write_labels(connection, job_id, order.labels)
+    await write_labels(connection, job_id, spec.labels)
 
 
 def selected(selector: LabelSelector) -> ColumnElement[bool]:
     """Return the condition that a selector puts on jobs."""
-    having = select(job_labels.c.job_id).where(job_labels.c.key == selector.key)
+    labelled = select(job_labels.c.job_id).where(job_labels.c.key == selector.key)
     if selector.values:
-        having = having.where(job_labels.c.value.in_(selector.values))
-    return jobs.c.job_id.not_in(having) if selector.lacks else jobs.c.job_id.in_(having)
+        labelled = labelled.where(job_labels.c.value.in_(selector.values))
+    return jobs.c.job_id.not_in(labelled) if selector.lacks else jobs.c.job_id.in_(labelled)

@@ -1,7 +1,7 @@
-"""Who waits for a change of a job is woken at once by what this process changes, and by what it hears of others.
+"""Wakes those who wait for a change of a job, at once for changes of this process and those it hears of from others.
 
-A notice of others may be lost, or there are none (see `broadcast`). So a waiter subscribes, looks, and waits no longer
-than a poll interval: a notice that is lost costs that much time.
+A notification from others may be lost, or there are none (see `broadcast`). So a waiter subscribes, looks, and waits no
+longer than a poll interval: a lost notification costs that much time.
 """
 
 import asyncio
@@ -10,14 +10,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 WORK = ""
-"""What is subscribed to in place of a job, by those who wait for any job to be admitted, or asked to end."""
+"""Subscribed to, in place of a job, by those who wait for any job to be admitted, or asked to end."""
 
 ALL = "*"
-"""The same, by those who wait for a change of any job."""
+"""Subscribed to, in place of a job, by those who wait for a change of any job."""
 
 
 class JobNotifier:
-    """Wakes the waiters of this process. `on_work` is called when there is something for the driver."""
+    """Wakes the waiters of this process, and its driver when there is something for it."""
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
@@ -25,20 +25,20 @@ class JobNotifier:
         self._on_change: Callable[[str, bool], None] = lambda _job_id, _work: None
 
     def call_on_work(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called when a job was admitted, or is to end."""
+        """Have `wake` called when a job was admitted, or is asked to end."""
         self._on_work = wake
 
     def call_on_change(self, publish: Callable[[str, bool], None]) -> None:
-        """Have `publish` called with what this process has changed, for others to hear."""
+        """Have `publish` called with each change of this process, for other processes: a job's id, and `work`."""
         self._on_change = publish
 
     def notify(self, job_id: str, *, work: bool = False) -> None:
-        """A job has changed; `work` says that the driver should look. MUST come after the change was committed."""
+        """Announce a change of a job; `work` means that the driver should look. MUST come after the commit."""
         self.notify_local(job_id, work=work)
         self._on_change(job_id, work)
 
     def notify_all(self) -> None:
-        """Any job may have changed."""
+        """Wake everybody, because any job may have changed."""
         for event in [event for events in self._waiting.values() for event in events]:
             event.set()
         self._on_work()
@@ -54,7 +54,7 @@ class JobNotifier:
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator["Subscription"]:
-        """Notice changes of a job, of WORK, or of ALL, from here on."""
+        """Subscribe to changes of a job, to WORK, or to ALL, from now on."""
         event = asyncio.Event()
         self._waiting[job_id].add(event)
         try:
@@ -66,13 +66,13 @@ class JobNotifier:
 
 
 class Subscription:
-    """One waiter's."""
+    """The subscription of one waiter."""
 
     def __init__(self, event: asyncio.Event) -> None:
         self._event = event
 
     async def wait(self, seconds: float) -> None:
-        """Return at the next change, or one since the last wait; or after `seconds`."""
+        """Return at the next change, at once if there was one since the last wait, or after `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._event.wait()

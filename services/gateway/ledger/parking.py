@@ -1,4 +1,4 @@
-"""A job that waits for a person: no slot, no task, no lease; its row is awake again in time, or with the answer."""
+"""Parks a job that waits for a person: without slot, task or lease, until there is an answer or its time is over."""
 
 from typing import Any
 
@@ -16,14 +16,14 @@ from services.lifecycle.model.states import JobState
 
 
 async def park(connection: AsyncConnection, lease: Lease, question: Question) -> None:
-    """Write a question, and give its job back until there is an answer; see Ledger.park. Raises LeaseLost."""
+    """Write a question, and release its job until there is an answer; see Ledger.park. Raises LeaseLost."""
     row = await job_row(connection, lease.job_id, locked=True)
     if (row.fence, row.state) == (lease.fence, JobState.AWAITING_APPROVAL):
-        return  # the first try was written, and its answer was lost
+        return  # the first try was written, and its response was lost
     if (row.fence, row.state) != (lease.fence, JobState.RUNNING):
         raise LeaseLost
-    asked = await write_question(connection, lease, question)
-    waits = asked.state is CheckpointState.PENDING and not row.cancel_requested
+    checkpoint = await write_question(connection, lease, question)
+    waits = checkpoint.state is CheckpointState.PENDING and not row.cancel_requested
     await connection.execute(
         update(jobs)
         .where(jobs.c.job_id == lease.job_id)
@@ -31,14 +31,14 @@ async def park(connection: AsyncConnection, lease: Lease, question: Question) ->
             state=JobState.AWAITING_APPROVAL,
             held=False,
             lease_until=0,
-            wake_time=microseconds(asked.expire_time) if waits else now(),
+            wake_time=microseconds(checkpoint.expire_time) if waits else now(),
             revision=row.revision + 1,
         )
     )
 
 
 async def wake(connection: AsyncConnection, job: Row[Any]) -> None:
-    """Have a job whose row is locked taken again, now that its question is answered."""
+    """Let a job whose row is locked be claimed again, now that its question is answered."""
     values: dict[str, Any] = {"revision": job.revision + 1}
     if job.state == JobState.AWAITING_APPROVAL:
         values["wake_time"] = now()

@@ -1,4 +1,4 @@
-"""Checkpoints as rows, beside their jobs'. All of it works inside the caller's transaction."""
+"""Checkpoints, recorded with their jobs. Everything here works inside the caller's transaction."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from services.common.db.columns import Moment, as_number
 from services.common.db.commit_events import publish_on_commit
 from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import NOW, now
-from services.gateway.schema.sql import insert_if_absent
+from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.gateway.values.checkpoints import Checkpoint, Decider
 from services.gateway.values.facts import Questions
 from services.lifecycle.ledger import Lease
@@ -24,14 +24,14 @@ _IS_OVER: Final = as_number(checkpoints.c.expire_time) <= now()
 _UNANSWERED: Final = checkpoints.c.state == CheckpointState.PENDING
 
 IS_OPEN: Final = and_(_UNANSWERED, ~_IS_OVER)
-"""What an answer may be given to."""
+"""The condition of a checkpoint that may be answered."""
 
 SELECT: Final[Select[Any]] = select(checkpoints, _IS_OVER.label("is_over"))
-"""Rows for `checkpoint_of`."""
+"""The query of rows for `checkpoint_of`."""
 
 
 def in_states(states: frozenset[CheckpointState]) -> ColumnElement[bool]:
-    """Return the condition of being in any of some states, as they are now."""
+    """Return the condition of being in one of some states now."""
     derived = {CheckpointState.PENDING: IS_OPEN, CheckpointState.EXPIRED: and_(_UNANSWERED, _IS_OVER)}
     written = sorted(states - derived.keys())
     return or_(checkpoints.c.state.in_(written), *(derived[state] for state in states & derived.keys()))
@@ -62,7 +62,7 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint:
 
 
 async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, list[Checkpoint]]:
-    """Return the checkpoints of some jobs, by job, the oldest first."""
+    """Return the checkpoints of some jobs, by job, oldest first."""
     by_job: defaultdict[str, list[Checkpoint]] = defaultdict(list)
     query = SELECT.where(checkpoints.c.job_id.in_(job_ids))
     in_order = query.order_by(checkpoints.c.create_time, checkpoints.c.checkpoint_id)
@@ -72,16 +72,16 @@ async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) ->
 
 
 async def write_question(connection: AsyncConnection, lease: Lease, question: Question) -> Checkpoint:
-    """Write a question of the lease's attempt, unless it is there; return it as it is."""
+    """Write a question of the lease's attempt unless it exists; return it as it is."""
     checkpoint_id = _id_of(lease, question.name)
     row = {
         "checkpoint_id": checkpoint_id,
         "job_id": lease.job_id,
-        "project_id": lease.order.project_id,
+        "project_id": lease.spec.project_id,
         "execution_id": question.execution_id,
         "name": question.name,
         "origin": question.origin,
-        "question": question.text.replace("\0", "\N{REPLACEMENT CHARACTER}"),  # which PostgreSQL does not keep
+        "question": storable_text(question.text),
         "round": question.round,
         "takes_changes": question.takes_changes,
         "output": dump(question.output),
@@ -97,7 +97,7 @@ async def write_question(connection: AsyncConnection, lease: Lease, question: Qu
 
 
 async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> Decision | None:
-    """Return what a question of the lease's attempt came to; see Ledger.decision."""
+    """Return the decision on a question of the lease's attempt, or None; see Ledger.decision."""
     row = (await connection.execute(SELECT.where(checkpoints.c.checkpoint_id == _id_of(lease, name)))).first()
     checkpoint = None if row is None else checkpoint_of(row)
     if checkpoint is None or checkpoint.state is CheckpointState.PENDING:
@@ -106,12 +106,12 @@ async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> D
 
 
 async def withdraw(connection: AsyncConnection, job_id: str) -> None:
-    """Want no answer any more to what a job has asked: it has ended, or its next attempt asks again."""
-    withdrawn = update(checkpoints).where(checkpoints.c.job_id == job_id, IS_OPEN)
-    done = await connection.execute(withdrawn.values(state=CheckpointState.WITHDRAWN, decide_time=NOW))
-    publish_on_commit(connection, Questions(CheckpointState.WITHDRAWN, done.rowcount))
+    """Withdraw the open questions of a job, because it has ended, or because its next attempt asks again."""
+    still_open = update(checkpoints).where(checkpoints.c.job_id == job_id, IS_OPEN)
+    result = await connection.execute(still_open.values(state=CheckpointState.WITHDRAWN, decide_time=NOW))
+    publish_on_commit(connection, Questions(CheckpointState.WITHDRAWN, result.rowcount))
 
 
 def _id_of(lease: Lease, name: str) -> str:
-    """Return the id of an attempt's question: made of its agent's, so that another attempt asks anew."""
+    """Return the id of an attempt's question. It is made from the agent's execution, so another attempt asks anew."""
     return f"check-{lease.execution_id.removeprefix('exec-')}-{name}"

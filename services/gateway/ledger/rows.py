@@ -1,4 +1,4 @@
-"""From the ledger's rows to what is known of jobs. All of it works inside the caller's transaction."""
+"""Reads the ledger's rows as jobs and executions. Everything here works inside the caller's transaction."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,13 +34,13 @@ BRIEF_EXECUTIONS: Select[Any] = select(*_BRIEF, *_JOB_OF).join_from(*_JOINED)
 
 
 async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
-    """Return a job with all that is known of it. Raises NotFound."""
+    """Return a job with everything that is recorded of it. Raises NotFound."""
     (view,) = await job_views(connection, [await job_row(connection, job_id)])
     return view
 
 
 async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = False) -> Row[Any]:
-    """Return a job's row; `locked` keeps it as it is until the transaction ends. Raises NotFound."""
+    """Return a job's row; `locked` locks it until the transaction ends. Raises NotFound."""
     statement = select(jobs).where(jobs.c.job_id == job_id)
     row = (await connection.execute(statement.with_for_update() if locked else statement)).first()
     if row is None:
@@ -49,25 +49,28 @@ async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = Fa
 
 
 async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
-    """Complete rows of jobs with their agents' executions and, unless in brief, timelines, questions and all output."""
+    """Complete rows of jobs with their agents' executions and, unless `brief`, timeline, checkpoints and all output."""
     job_ids = [row.job_id for row in rows]
-    runs, steps = defaultdict(list), defaultdict(list)
-    known = BRIEF_EXECUTIONS if brief else EXECUTIONS
-    query = known.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
+    executions_by_job, stages_by_job = defaultdict(list), defaultdict(list)
+    columns = BRIEF_EXECUTIONS if brief else EXECUTIONS
+    query = columns.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
     in_order = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
     for execution in (await connection.execute(query.order_by(*in_order))).all():
-        runs[execution.job_id].append(execution_view(execution))
-    asked: Mapping[str, list[Checkpoint]] = {}
+        executions_by_job[execution.job_id].append(execution_view(execution))
+    checkpoints: Mapping[str, list[Checkpoint]] = {}
     if not brief:
-        asked = await checkpoints_of(connection, job_ids)
+        checkpoints = await checkpoints_of(connection, job_ids)
         recorded = select(stages).where(stages.c.job_id.in_(job_ids)).order_by(stages.c.attempt, stages.c.number)
         for stage in (await connection.execute(recorded)).all():
-            steps[stage.job_id].append(_stage_view(stage))
-    return [_job_view(row, runs[row.job_id], steps[row.job_id], asked.get(row.job_id, ())) for row in rows]
+            stages_by_job[stage.job_id].append(_stage_view(stage))
+    return [
+        _job_view(row, executions_by_job[row.job_id], stages_by_job[row.job_id], checkpoints.get(row.job_id, ()))
+        for row in rows
+    ]
 
 
 async def execution_views(connection: AsyncConnection, *conditions: ColumnElement[bool]) -> list[ExecutionView]:
-    """Return executions."""
+    """Return the executions that meet all conditions."""
     rows = (await connection.execute(EXECUTIONS.where(*conditions))).all()
     return [execution_view(row) for row in rows]
 
@@ -89,7 +92,7 @@ def execution_view(row: Row[Any]) -> ExecutionView:
         state=ExecutionState(row.state),
         reason=row.reason,
         message=row.message,
-        output=joined(row.output, getattr(row, "bulk", None)),
+        output=output_from_columns(row.output, getattr(row, "bulk", None)),
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
@@ -97,10 +100,13 @@ def execution_view(row: Row[Any]) -> ExecutionView:
 
 
 def _job_view(
-    row: Row[Any], runs: Iterable[ExecutionView], steps: Iterable[StageView], asked: Iterable[Checkpoint]
+    row: Row[Any],
+    agent_executions: Iterable[ExecutionView],
+    timeline: Iterable[StageView],
+    checkpoints: Iterable[Checkpoint],
 ) -> JobView:
     return JobView(
-        order=load(JobSpec, row.definition),
+        spec=load(JobSpec, row.definition),
         state=JobState(row.state),
         reason=row.reason,
         message=row.message,
@@ -110,34 +116,34 @@ def _job_view(
         create_time=row.create_time,
         start_time=row.start_time,
         end_time=row.end_time,
-        executions=tuple(runs),
-        timeline=tuple(steps),
-        checkpoints=tuple(asked),
+        executions=tuple(agent_executions),
+        timeline=tuple(timeline),
+        checkpoints=tuple(checkpoints),
     )
 
 
 def _stage_view(row: Row[Any]) -> StageView:
-    done = row.state == StageState.DONE
+    is_done = row.state == StageState.DONE
     return StageView(
         name=row.name,
         state=StageState(row.state),
         message=row.message,
-        added=load(HookResult, row.result).answer if "-hook-" in row.name and done else HookAnswer(),
+        added=load(HookResult, row.result).answer if "-hook-" in row.name and is_done else HookAnswer(),
         start_time=row.start_time,
         end_time=row.end_time,
     )
 
 
-def parted(output: Output) -> dict[str, str]:
-    """Write an output's two columns: what lists show, and what is large."""
+def output_to_columns(output: Output) -> dict[str, str]:
+    """Return an output as its two columns: what lists show, and what is large."""
     changes = output.changes
     large = Output(changes=DiffSummary(files=changes.files, diff=changes.diff), log_tail=output.log_tail)
     small = replace(output, changes=replace(changes, files=(), diff=b""), log_tail=b"")
     return {"output": dump(small), "bulk": dump(large)}
 
 
-def joined(small: str, large: str | None) -> Output:
-    """Read an output of its two columns; of the first alone it is what lists show."""
+def output_from_columns(small: str, large: str | None) -> Output:
+    """Return the output of its two columns; of the first one only, it is what lists show."""
     output = load(Output, small)
     if large is None:
         return output

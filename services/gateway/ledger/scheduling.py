@@ -1,13 +1,13 @@
-"""Whose turn it is: which of the jobs that wait a cell may take, and in which order.
+"""The queue: which of the waiting jobs a cell may take, and in which order.
 
-Within a project a job's `turn` counts: when it began to wait, less `ageing` for each point of its priority. So a point
-of priority is worth so much waiting, and nothing waits for ever. Of the projects that one comes first whose next job
-has the highest priority, to which a project that has nothing running gains a point with each `ageing` that it waits;
-then the one with the fewest running jobs; then the one that has waited longest since it last had one. So a project with
-a thousand jobs in the queue does not hold up the one job of another.
+Within a project the `turn` of a job decides: when it began to wait, minus `ageing` for each point of its priority. So a
+point of priority is worth that much waiting, and nothing waits for ever. Among projects, the one whose next job has the
+highest priority comes first; a project with nothing running gains a point for each `ageing` that it waits. After that,
+the one with the fewest running jobs comes first, and then the one that has waited longest since it last had one. So a
+project with a thousand jobs in the queue does not hold up the one job of another.
 
-What has reached a limit of its project, repository or worker is passed over. Limits hold only if claims come one after
-the other: see `claiming`.
+Jobs that have reached a limit of their project, repository or worker are skipped. Limits hold only if claims come one
+after the other: see `claiming`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -27,16 +27,16 @@ from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_QUEUED, PENDING, RUNNING, jobs
 
 AWAY_LEASES: Final = 3
-"""A cell that has not beaten for so many leases is away."""
+"""A cell that has not beaten for this many leases is away."""
 DEFAULT_AGEING_SECONDS: Final = 60.0
 _BOUND_PATIENCE_SECONDS: Final = 3600.0
 _SECOND: Final = 1_000_000
 _NO_AGEING: Final = 10 * 365 * 86400.0
-"""Seconds that a point of priority is worth where nothing ages: longer than anything waits."""
+"""Seconds that a point of priority is worth without ageing: longer than anything waits."""
 
 
 def turn_of(priority: int, since: datetime, ageing_seconds: float) -> int:
-    """Return a job's turn, lower is sooner; `since` is when it began, or begins, to wait. Ageing 0 is none."""
+    """Return a job's turn; lower is sooner. `since` is when it began, or begins, to wait. 0 means no ageing."""
     return microseconds(since) - round(priority * (ageing_seconds or _NO_AGEING) * _SECOND)
 
 
@@ -49,11 +49,11 @@ async def next_of_projects(
     lease_seconds: float,
     ageing_seconds: float,
 ) -> Sequence[str]:
-    """Return the job that comes next in each project, of those `wanted`, the one whose turn it is first.
+    """Return the next job of each project, of those that meet `conditions`, in the order in which to take them.
 
-    With `takes_over` also what a cell had parked that is away.
+    With `takes_over`, jobs that were parked by a cell that is away are among them.
     """
-    is_away = ~_is_here(jobs.c.cell_id, AWAY_LEASES * lease_seconds)
+    is_away = ~_has_beaten(jobs.c.cell_id, AWAY_LEASES * lease_seconds)
     queued = (
         IS_QUEUED,
         jobs.c.wake_time <= now(),
@@ -87,24 +87,24 @@ async def next_of_projects(
 
 
 def may_be_taken(cell_id: str, lease_seconds: float) -> ColumnElement[bool]:
-    """Whether a cell may take a job though it is bound to another one, or is not bound.
+    """Return the condition that a cell may take a job: it is bound to this cell or to none, or its cell is away.
 
-    One that is bound for a retry's snapshot can begin without it, as soon as its cell is away; one that was ordered to
-    begin from a snapshot waits for the cell much longer, and then fails.
+    A job that is bound by a retry's snapshot can begin without it, as soon as its cell is away. A job that is bound by
+    the snapshot in its spec waits for the cell much longer, and then fails.
     """
     bound = jobs.c.bound_cell_id
-    for_a_retry = and_(jobs.c.snapshot_id != "", ~_is_here(bound, AWAY_LEASES * lease_seconds))
-    return or_(bound.in_(("", cell_id)), for_a_retry, ~_is_here(bound, _BOUND_PATIENCE_SECONDS))
+    for_a_retry = and_(jobs.c.snapshot_id != "", ~_has_beaten(bound, AWAY_LEASES * lease_seconds))
+    return or_(bound.in_(("", cell_id)), for_a_retry, ~_has_beaten(bound, _BOUND_PATIENCE_SECONDS))
 
 
-def _is_here(cell_id: ColumnElement[str], seconds: float) -> ColumnElement[bool]:
-    """Whether a cell has beaten within so many seconds."""
+def _has_beaten(cell_id: ColumnElement[str], seconds: float) -> ColumnElement[bool]:
+    """Return the condition that a cell has beaten within so many seconds."""
     since = now() - round(seconds * _SECOND)
     return exists().where(cells.c.cell_id == cell_id, as_number(cells.c.beat_time) >= since)
 
 
 def _has_room(table: Table, key: Column[Any], of: ColumnElement[Any] | None = None) -> ColumnElement[bool]:
-    """Whether a job's repository, worker or project may have one more that runs."""
+    """Return the condition that a job's repository, worker or project may have one more running job."""
     other = jobs.alias(f"{table.name}_running")
     named = jobs.c[key.name] if of is None else of
     limited = table.alias(f"limited_{table.name}")
@@ -119,12 +119,12 @@ def _has_room(table: Table, key: Column[Any], of: ColumnElement[Any] | None = No
 
 
 def _woken() -> ColumnElement[int]:
-    """Since when a job could have been taken, for what waited for its time; what was parked counts its whole age."""
+    """Return since when a job that waited for its time could have been taken; a parked job counts its whole age."""
     return case((jobs.c.state == PENDING, jobs.c.wake_time), else_=0)
 
 
 def _last_end() -> ColumnElement[int]:
-    """When a job of the job's project ended last. Not by max(): SQLite would read the ends of all of them."""
+    """Return when a job of the job's project last ended. Not with max(): SQLite would read the ends of all of them."""
     ended = jobs.alias("ended")
     ends = select(as_number(ended.c.end_time)).where(
         ended.c.project_id == jobs.c.project_id, ended.c.end_time.is_not(None)
@@ -133,7 +133,7 @@ def _last_end() -> ColumnElement[int]:
 
 
 def _running() -> Subquery:
-    """How many jobs run, of each project that has any."""
+    """Count the running jobs of each project that has any."""
     other = jobs.alias("other")
     running = select(other.c.project_id, func.count().label("running")).where(other.c.state == RUNNING)
     return running.group_by(other.c.project_id).subquery("running_jobs")

@@ -1,6 +1,6 @@
 """The driver's ledger in SQL: leases by the database's clock, every write conditional on the fence.
 
-A cell's own leases are its own again as soon as it is back: `take_over_own` is called under the cell's lock.
+A cell that restarts has its own leases back at once: `take_over_own` is called under the cell's lock.
 """
 
 import time
@@ -17,7 +17,7 @@ from services.common.fence import Fence
 from services.gateway.ledger.attempts import retry_later
 from services.gateway.ledger.claiming import ANY_JOB, Claimer, ClaimFilter, lease_end
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.executions import pushed_before, running_stage, storable_text, write_note
+from services.gateway.ledger.executions import pushed_before, running_stage, write_note
 from services.gateway.ledger.hook_calls import write_call
 from services.gateway.ledger.hooks import hooks_in_force, key_of
 from services.gateway.ledger.inputs import read_files, read_remote
@@ -25,12 +25,12 @@ from services.gateway.ledger.labels import add_labels
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import park
 from services.gateway.ledger.questions import decision_on
-from services.gateway.ledger.rows import job_row, job_view, joined
+from services.gateway.ledger.rows import job_row, job_view, output_from_columns
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, jobs, stages
-from services.gateway.schema.sql import insert_if_absent
+from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Beat, Document, Lease, LeaseLost, LedgerUnavailable, Stage
 from services.lifecycle.model.checkpoint import Decision, Question
@@ -42,7 +42,7 @@ from services.lifecycle.model.states import ExecutionState, JobState, Purpose, S
 
 
 class SqlLedger:
-    """Implements services.lifecycle.ledger.Ledger for one cell. `document` writes a job for hooks."""
+    """Implements services.lifecycle.ledger.Ledger for one cell. `document` writes a job as JSON for hooks."""
 
     def __init__(
         self,
@@ -65,37 +65,36 @@ class SqlLedger:
 
     @property
     def lease_seconds(self) -> float:
-        """See Ledger."""
         return self._lease_seconds
 
     async def take_over_own(self, host: str) -> int:
-        """Make the jobs that this cell held before it was restarted claimable, by this cell alone; return how many.
+        """Make the jobs that this cell held before it was restarted claimable by this cell only; return how many.
 
         MUST be called before the first claim, by the one process that holds the cell's lock.
         """
         async with self._transaction() as connection:
             row = {"cell_id": self._cell_id, "host": host, "start_time": NOW, "beat_time": NOW}
             if not await insert_if_absent(connection, cells, row):
-                mine = update(cells).where(cells.c.cell_id == self._cell_id)
-                await connection.execute(mine.values(host=host, start_time=NOW, beat_time=NOW))
+                this_cell = update(cells).where(cells.c.cell_id == self._cell_id)
+                await connection.execute(this_cell.values(host=host, start_time=NOW, beat_time=NOW))
             own = update(jobs).where(jobs.c.cell_id == self._cell_id, jobs.c.state == JobState.RUNNING)
             result = await connection.execute(own.values(held=False, lease_until=self._until()))
             return result.rowcount
 
     def takes_over(self) -> bool:
-        """Whether what others have lost may be taken from them.
+        """Return True when the jobs of cells that have lost them may be taken.
 
-        While the database was away nobody could beat, nor a coordinator while its gateway was: who is alive is known
-        when all have had the time to.
+        While the database was away no cell could beat, and no coordinator could while its gateway was away. Who is
+        alive is known only after all have had the time to beat.
         """
         return not self._is_away and time.monotonic() - self._back_since > self._lease_seconds
 
     def wait_for_others(self) -> None:
-        """Take nothing from others for as long as a lease: those who beat by this gateway could not until now."""
+        """Take nothing from others for the time of a lease: those who beat through this gateway could not until now."""
         self._back_since = time.monotonic()
 
     async def claim(self, claim_filter: ClaimFilter = ANY_JOB) -> Lease | None:
-        """See Ledger; `wanted` narrows it, for a cell that cannot do everything."""
+        """Claim one job: see Ledger. `claim_filter` is for a cell that cannot run every job."""
         async with self._transaction() as connection:
             lease = await self._claimer.claim(connection, claim_filter, takes_over=self.takes_over())
         if lease is not None:
@@ -103,19 +102,18 @@ class SqlLedger:
         return lease
 
     async def beat(self, leases: Collection[Lease]) -> Beat:
-        """See Ledger."""
         return await self.prolong([lease.token for lease in leases])
 
     async def prolong(self, fences: Collection[Fence]) -> Beat:
-        """Beat for leases of which no more is known."""
+        """Renew leases of which only the fences are known: see Ledger.beat."""
         pairs = [(fence.job_id, fence.number) for fence in fences]
-        ours = update(jobs).where(
+        held = update(jobs).where(
             tuple_(jobs.c.job_id, jobs.c.fence).in_(pairs),
             jobs.c.cell_id == self._cell_id,
             jobs.c.state == JobState.RUNNING,
             jobs.c.held,
         )
-        prolonged = ours.values(lease_until=self._until()).returning(jobs.c.job_id, jobs.c.cancel_requested)
+        prolonged = held.values(lease_until=self._until()).returning(jobs.c.job_id, jobs.c.cancel_requested)
         async with self._transaction() as connection:
             rows = (await connection.execute(prolonged)).all() if pairs else ()
             await connection.execute(update(cells).where(cells.c.cell_id == self._cell_id).values(beat_time=NOW))
@@ -124,66 +122,61 @@ class SqlLedger:
             cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),
         )
 
-    async def surroundings(self, lease: Lease) -> JobContext:
-        """See Ledger."""
-        order = lease.order
+    async def job_context(self, lease: Lease) -> JobContext:
+        spec = lease.spec
         async with self._transaction() as connection:
-            await _check(connection, lease)
-            remote = await read_remote(connection, order.repository_id) if order.repository_id else None
-            hooks = await hooks_in_force(connection, order.project_id)
-            files = await read_files(connection, lease.job_id) if order.files else ()
+            await _check_lease(connection, lease)
+            remote = await read_remote(connection, spec.repository_id) if spec.repository_id else None
+            hooks = await hooks_in_force(connection, spec.project_id)
+            files = await read_files(connection, lease.job_id) if spec.files else ()
             pushed = await pushed_before(connection, lease)
-        fitting = tuple(hook.to_call() for hook in hooks if hook.fits(order.template_id, order.kind))
+        fitting = tuple(hook.to_call() for hook in hooks if hook.fits(spec.template_id, spec.kind))
         return JobContext(remote, fitting, files, pushed)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
-        """See Ledger. It is kept as the stage's result for as long as the stage has none."""
-        kept = running_stage(lease, stage)
+        """Return the job's document: see Ledger. It is stored as the stage's result until the stage has one."""
+        this_stage = running_stage(lease, stage)
         async with self._transaction() as connection:
-            await _check(connection, lease)
-            begun = (await connection.execute(select(stages.c.result, stages.c.start_time).where(*kept))).one()
-            if begun.result:
-                return Document(begun.result.encode(), begun.start_time)
+            await _check_lease(connection, lease)
+            row = (await connection.execute(select(stages.c.result, stages.c.start_time).where(*this_stage))).one()
+            if row.result:
+                return Document(row.result.encode(), row.start_time)
             view = await job_view(connection, lease.job_id)
             if outcome is not None:
                 view = replace(view, state=outcome.state)
                 if outcome.failure is not None:
                     view = replace(view, reason=outcome.failure.reason, message=outcome.failure.message)
             data = self._document(view)
-            await connection.execute(update(stages).where(*kept).values(result=data.decode()))
-        return Document(data, begun.start_time)
+            await connection.execute(update(stages).where(*this_stage).values(result=data.decode()))
+        return Document(data, row.start_time)
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
-        """See Ledger."""
         async with self._transaction() as connection:
-            await _check(connection, lease)
+            await _check_lease(connection, lease)
             return await key_of(connection, hook_id, lease.job_id)
 
     async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        """See Ledger."""
         recorded = select(stages).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
         async with self._transaction() as connection:
-            await _check(connection, lease)
+            await _check_lease(connection, lease)
             rows = (await connection.execute(recorded.order_by(stages.c.number))).all()
         return {row.name: Stage(row.name, StageState(row.state), row.result, row.message) for row in rows}
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
-        """See Ledger."""
         async with self._writing(lease) as connection:
             await write_call(connection, lease, call)
             if call.labels:
                 await add_labels(connection, lease.job_id, call.labels)
 
     async def execution(self, lease: Lease) -> ExecutionNote:
-        """See Ledger."""
         async with self._transaction() as connection:
-            await _check(connection, lease)
-            agents = select(executions).where(
+            await _check_lease(connection, lease)
+            of_agent = select(executions).where(
                 executions.c.job_id == lease.job_id,
                 executions.c.attempt == lease.attempt,
                 executions.c.purpose == Purpose.AGENT,
             )
-            newest = agents.order_by(executions.c.create_time.desc(), executions.c.execution_id.desc()).limit(1)
+            newest = of_agent.order_by(executions.c.create_time.desc(), executions.c.execution_id.desc()).limit(1)
             row = (await connection.execute(newest)).one()
         return ExecutionNote(
             execution_id=row.execution_id,
@@ -194,65 +187,58 @@ class SqlLedger:
             message=row.message,
             start_time=row.start_time,
             end_time=row.end_time,
-            output=joined(row.output, row.bulk),
+            output=output_from_columns(row.output, row.bulk),
         )
 
     async def begin_stage(self, lease: Lease, name: str) -> None:
-        """See Ledger."""
-        so_far = select(func.count() + 1).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
+        next_number = select(func.count() + 1).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
         async with self._writing(lease) as connection:
-            stage = {"job_id": lease.job_id, "attempt": lease.attempt, "name": name}
-            fresh = {
-                "number": so_far.scalar_subquery(),
+            key = {"job_id": lease.job_id, "attempt": lease.attempt, "name": name}
+            running = {
+                "number": next_number.scalar_subquery(),
                 "state": StageState.RUNNING,
                 "result": "",
                 "message": "",
                 "start_time": NOW,
             }
-            await insert_if_absent(connection, stages, stage | fresh)
+            await insert_if_absent(connection, stages, key | running)
 
     async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        """See Ledger."""
         running = update(stages).where(*running_stage(lease, stage.name))
         ended = running.values(
             state=stage.state, result=stage.result, message=storable_text(stage.message), end_time=NOW
         )
         async with self._writing(lease) as connection:
             if (await connection.execute(ended)).rowcount == 0:
-                return  # the first try was written, and its answer was lost
+                return  # the first try was written, and its response was lost
             for note in notes:
                 await write_note(connection, self._cell_id, lease, note)
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
-        """See Ledger."""
         async with self._writing(lease) as connection:
             await write_note(connection, self._cell_id, lease, note)
 
     async def park(self, lease: Lease, question: Question) -> None:
-        """See Ledger."""
         async with self._transaction() as connection:
             await park(connection, lease, question)
         self._notifier.notify(lease.job_id)
 
     async def decision(self, lease: Lease, name: str) -> Decision | None:
-        """See Ledger."""
         async with self._transaction() as connection:
-            await _check(connection, lease)
+            await _check_lease(connection, lease)
             return await decision_on(connection, lease, name)
 
     async def retry(self, lease: Lease, retry: Retry) -> None:
-        """See Ledger."""
         async with self._transaction() as connection:
             await retry_later(connection, self._cell_id, lease, retry)
         self._notifier.notify(lease.job_id)
 
     async def finish(self, lease: Lease, outcome: Outcome) -> None:
-        """See Ledger."""
         async with self._transaction() as connection:
             row = await job_row(connection, lease.job_id, locked=True)
             state = JobState(row.state)
             if row.fence != lease.fence or not (state is JobState.RUNNING or state.is_final):
-                raise LeaseLost  # also when it was given back, to wait: nobody has taken it since, but it goes on
+                raise LeaseLost  # also when it was given back to wait: nobody has taken it since, but it is not over
             if not state.is_final:
                 await end_job(connection, row, outcome)
         self._notifier.notify(lease.job_id)
@@ -262,7 +248,7 @@ class SqlLedger:
 
     @asynccontextmanager
     async def _writing(self, lease: Lease) -> AsyncIterator[AsyncConnection]:
-        """A transaction that is conditional on the lease, and counts as a change of the job."""
+        """Open a transaction that is conditional on the lease, and counts as a change of the job."""
         async with self._transaction() as connection:
             held = update(jobs).where(
                 jobs.c.job_id == lease.job_id, jobs.c.fence == lease.fence, jobs.c.state == JobState.RUNNING
@@ -277,14 +263,14 @@ class SqlLedger:
         try:
             async with self._engine.begin() as connection:
                 yield connection
-        except (Unavailable, exc.TimeoutError) as error:  # away, or every connection waits for it
+        except (Unavailable, exc.TimeoutError) as error:  # the database is away, or every connection waits for it
             self._is_away = True
             raise LedgerUnavailable(str(error)) from error
         if self._is_away:
             self._is_away, self._back_since = False, time.monotonic()
 
 
-async def _check(connection: AsyncConnection, lease: Lease) -> None:
+async def _check_lease(connection: AsyncConnection, lease: Lease) -> None:
     holder = select(jobs.c.fence, jobs.c.state).where(jobs.c.job_id == lease.job_id)  # a job's row may be large
     if (await connection.execute(holder)).first() != (lease.fence, JobState.RUNNING):
         raise LeaseLost

@@ -1,4 +1,4 @@
-"""Whose a job is now: asked by each cell for what it finds on its own machine."""
+"""The status of jobs on a cell, which looks for orphans on its machine."""
 
 from collections.abc import Collection
 
@@ -11,23 +11,23 @@ from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
 from services.lifecycle.orphans import JobStatus
 
-_CARRIED = tuple(state for state in LIVE if state is not JobState.PENDING)
+_CLAIMED = tuple(state for state in LIVE if state is not JobState.PENDING)
 
 
 class JobStatuses:
-    """Answers for one cell."""
+    """Knows the status of jobs on one cell."""
 
     def __init__(self, engine: AsyncEngine, cell_id: str) -> None:
         self._engine = engine
         self._cell_id = cell_id
 
     async def of(self, job_ids: Collection[str]) -> dict[str, JobStatus]:
-        """Return how this cell stands to jobs; those that are not in this database are left out."""
+        """Return the status of jobs on this cell; those that are not in this database are left out."""
         if not job_ids:
             return {}
-        here = (jobs.c.cell_id == self._cell_id) & jobs.c.state.in_(_CARRIED)
-        attempt = case((here, jobs.c.execution_id), else_="").label("attempt")
-        query = select(jobs.c.job_id, jobs.c.definition, attempt).where(jobs.c.job_id.in_(sorted(job_ids)))
+        is_on_cell = (jobs.c.cell_id == self._cell_id) & jobs.c.state.in_(_CLAIMED)
+        execution_id = case((is_on_cell, jobs.c.execution_id), else_="").label("execution_id")
+        query = select(jobs.c.job_id, jobs.c.definition, execution_id).where(jobs.c.job_id.in_(sorted(job_ids)))
         async with self._engine.begin() as connection:
             rows = (await connection.execute(query)).all()
-        return {row.job_id: JobStatus(row.attempt, load(JobSpec, row.definition).policy.retention) for row in rows}
+        return {row.job_id: JobStatus(row.execution_id, load(JobSpec, row.definition).policy.retention) for row in rows}

@@ -40,12 +40,12 @@ class PeerToken:
         """Return True: comparing costs nothing."""
         return True
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:
+    async def principal(self, token: str, credentials: Credentials) -> Principal | None:
         """Return what the other gateway's caller is allowed. Raises Unauthenticated if the call names no caller."""
         if not hmac.compare_digest(token.encode(), self._token):
             return None
         try:
-            caller = json.loads(shown.text(FORWARDED_METADATA_KEY))
+            caller = json.loads(credentials.text(FORWARDED_METADATA_KEY))
             projects = caller["projects"]
             return Principal(
                 name=caller["name"],

@@ -38,7 +38,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         view = await self._admission.admit(*wire.submission_from_proto(request))
-        return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.order.job_id)
+        return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.spec.job_id)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         view = await self._store.execution(required_id("execution_id", request.execution_id))

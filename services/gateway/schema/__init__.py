@@ -1,5 +1,5 @@
-"""Owns the database's tables, all of them, and what every statement on them shares.
+"""Owns all tables of the gateway's database, and what the statements on them share.
 
-That is the database's clock, types of columns, pages, the ids of requests that were made, and whose a row is. Promises
-that a database which is opened has the newest schema. A column is named as the field of the value that it keeps.
+That is the database's clock, column types, pages, the ids of requests that were made, and which project a row belongs
+to. Promises that an opened database has the newest schema. A column has the name of the field that it stores.
 """

@@ -1,4 +1,4 @@
-"""The records' table. A column is named as the field that it keeps."""
+"""The table of audit records. A column has the name of the field that it stores."""
 
 from sqlalchemy import Column, Index, String, Table, Text
 
@@ -17,7 +17,7 @@ audit_records = Table(
     Column("cell_id", String(63), nullable=False),
     Column("forwarded_by", String(63), nullable=False),
     Column("method", String(127), nullable=False),
-    Column("resources", Text, nullable=False),  # each with a space before and after: what LIKE finds
+    Column("resources", Text, nullable=False),  # each with a space before and after it, for LIKE
     Column("status", String(31), nullable=False),
     Column("reason", String(63), nullable=False),
     Column("request_id", String(128), nullable=False),

@@ -1,6 +1,6 @@
-"""The catalogue's tables. A column is named as the field that it keeps, so that rows and values match by name.
+"""The catalogue's tables. A column has the name of the field that it stores, so that rows and values match by name.
 
-An optional reference is NULL in the table and empty in the value: foreign keys allow the one, people write the other.
+An optional reference is NULL in the table, because foreign keys allow that, and empty in the value, as people write it.
 """
 
 from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
@@ -21,12 +21,12 @@ def _project() -> Column[str]:
 
 
 def _limit() -> Column[int]:
-    """How many of its jobs may run at once; 0 is no limit."""
+    """Return the column for how many of its jobs may run at once; 0 means no limit."""
     return Column("max_running_jobs", Integer, nullable=False)
 
 
 def _times() -> tuple[Column[object], Column[object]]:
-    """When it was made, and when it was deleted: what is deleted stays as a row, for the jobs that know its id."""
+    """Return the columns for the times of creation and deletion. A deleted row stays, for jobs that refer to its id."""
     return Column("create_time", Moment, nullable=False), Column("delete_time", Moment, nullable=True)
 
 
@@ -36,7 +36,7 @@ projects = Table(
     _key("project_id"),
     Column("display_name", Text, nullable=False),
     _limit(),
-    Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: the worker's own is to the project
+    Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: workers have one to projects
     *_times(),
 )
 
@@ -47,8 +47,8 @@ repositories = Table(
     _project(),
     Column("url", Text, nullable=False),
     Column("default_revision", LargeBinary, nullable=False),
-    # In the clear, as the git service needs it. The database is for its owner alone: a SQLite file of mode 0600, or a
-    # PostgreSQL that the operator guards. A key in one cell's data directory would lock the other cells out.
+    # In the clear, because the git service needs it. Only its owner can read the database: a SQLite file of mode 0600,
+    # or a PostgreSQL that the operator protects. A key in one cell's data directory would lock the other cells out.
     Column("token", Text, nullable=False),
     _limit(),
     *_times(),

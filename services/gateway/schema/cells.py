@@ -1,4 +1,4 @@
-"""The cells' table: one row a machine that takes jobs."""
+"""The table of cells: one row for each machine that takes jobs."""
 
 from sqlalchemy import Boolean, Column, Integer, String, Table, Text
 
@@ -13,9 +13,9 @@ cells = Table(
     Column("host", Text, nullable=False),
     Column("version", String(63), nullable=False, default=""),
     Column("capacity", Integer, nullable=False, default=0),  # jobs at once
-    Column("paused", Boolean, nullable=False, default=False),  # takes no jobs, until somebody resumes it,
-    Column("until_start", Boolean, nullable=False, default=False),  # or until it is started again
-    # Where other gateways reach this one, and what they show to it: a new secret at every start. Empty: they cannot.
+    Column("paused", Boolean, nullable=False, default=False),  # takes no jobs until somebody resumes it
+    Column("until_start", Boolean, nullable=False, default=False),  # and then only until it is started again
+    # Where other gateways reach this one, and the token that they show: new at every start. Empty: not reachable.
     Column("address", Text, nullable=False, default=""),
     Column("peer_token", Text, nullable=False, default=""),
     Column("start_time", Moment, nullable=False),

@@ -1,7 +1,7 @@
-"""The checkpoints' table.
+"""The table of checkpoints.
 
-EXPIRED is never written: a PENDING row whose time is over *is* expired, for whoever reads it and whoever answers, by
-the database's clock. So nobody has to come by first for people to be told the truth.
+EXPIRED is never written: a PENDING row whose time is over *is* expired, for whoever reads or answers it, by the
+database's clock. So people see the true state, and no task has to update the row first.
 """
 
 from sqlalchemy import Boolean, Column, ForeignKey, Index, Integer, String, Table, Text
@@ -21,7 +21,7 @@ checkpoints = Table(
     Column("question", Text, nullable=False),
     Column("round", Integer, nullable=False),
     Column("takes_changes", Boolean, nullable=False),
-    Column("output", Text, nullable=False),  # the lifecycle's Output, without what is large
+    Column("output", Text, nullable=False),  # the lifecycle's Output, without its large parts
     Column("state", String(31), nullable=False),
     Column("comment", Text, nullable=False),
     Column("decided_by", Text, nullable=False),

@@ -1,4 +1,4 @@
-"""The only clock that the ledger goes by: the database's."""
+"""The database's clock, which is the only clock that the ledger uses."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from services.common.db.columns import Moment
 
 
 class now(FunctionElement[int]):  # noqa: N801 - it reads as SQL
-    """Microseconds since 1970, by the database's clock; on PostgreSQL the moment, not the transaction's begin."""
+    """Microseconds since 1970, by the database's clock; on PostgreSQL of the moment, not of the transaction's start."""
 
     inherit_cache = True
     type = BigInteger()
@@ -28,4 +28,4 @@ def _now_sqlite(_element: now, _compiler: SQLCompiler, **_: Any) -> str:  # noqa
 
 
 NOW = type_coerce(now(), Moment)
-"""The same, for a column that is a moment."""
+"""The same, for a column of type Moment."""

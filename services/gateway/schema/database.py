@@ -1,4 +1,4 @@
-"""Opens the gateway's database, which may be starting at the same time."""
+"""Opens the gateway's database, which may still be starting."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,17 +20,17 @@ log = structlog.get_logger()
 
 @asynccontextmanager
 async def opened_database(url: str, cell_id: str) -> AsyncIterator[AsyncEngine]:
-    """Open a database, and bring it to the newest schema. Raises StartError when it does not come in half a minute."""
+    """Open a database, and migrate it to the newest schema. Raises StartError if it is not there in half a minute."""
     engine = open_database(url, f"boatyard {cell_id}")
     try:
-        await _arrival(engine)
+        await _wait_until_reachable(engine)
         await migrate(engine, MIGRATIONS)
         yield engine
     finally:
         await engine.dispose()
 
 
-async def _arrival(engine: AsyncEngine) -> None:
+async def _wait_until_reachable(engine: AsyncEngine) -> None:
     for seconds in (*_PAUSES_SECONDS, 0.0):
         try:
             async with engine.connect():

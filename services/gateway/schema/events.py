@@ -1,7 +1,7 @@
-"""Events of executions that run on coordinators' machines: what viewers cannot be given from there.
+"""Events of executions that run on coordinators' machines, from where viewers cannot get them.
 
-event_logs     one row an execution: which of its events are held
-event_batches  its events as they came, in pieces
+event_logs     one row for each execution: which of its events are held
+event_batches  its events, in the batches in which they came
 """
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, LargeBinary, String, Table

@@ -1,4 +1,4 @@
-"""The tables of hooks and of their calls. A column is named as the field that it keeps."""
+"""The tables of hooks and of their calls. A column has the name of the field that it stores."""
 
 from sqlalchemy import BigInteger, Boolean, Column, Enum, ForeignKey, Index, Integer, Interval, String, Table, Text
 
@@ -20,8 +20,8 @@ hook_calls = Table(
     Column("event", Enum(HookEvent, native_enum=False, length=16), nullable=False),
     Column("stage", String(31), nullable=False),
     Column("state", Enum(CallState, native_enum=False, length=16), nullable=False),
-    Column("fence", BigInteger, nullable=False),  # the lease's that it was last begun under
-    Column("begun", Integer, nullable=False),  # under how many leases
+    Column("fence", BigInteger, nullable=False),  # of the lease under which it was last begun
+    Column("begun", Integer, nullable=False),  # under how many leases it was begun
     Column("tries", Integer, nullable=False),
     Column("status", Text, nullable=False),
     Column("answer", Text, nullable=False),
@@ -44,7 +44,9 @@ hooks = Table(
     Column("event", Enum(HookEvent, native_enum=False, length=16), nullable=False),
     Column("command", Text, nullable=False),
     Column("url", Text, nullable=False),
-    Column("secret", Text, nullable=False),  # in the clear, for every cell signs with it; see the repositories' token
+    Column(
+        "secret", Text, nullable=False
+    ),  # in the clear, because every cell signs with it; see the repositories' token
     Column("is_callback", Boolean, nullable=False),
     Column("failure_policy", Enum(FailurePolicy, native_enum=False, length=16), nullable=False),
     Column("order", Integer, nullable=False),

@@ -1,12 +1,12 @@
-"""Calls that are safe to repeat: which request ids were used, for what, and what came of it.
+"""Calls that are safe to repeat: which request ids were used, for what, and what the calls made.
 
 A store claims the id in the transaction that does the work:
 
     async with engine.begin() as connection:
         earlier = await idempotency.claim(connection, key, reference=new.job_id)
         if earlier is not None:
-            return await get(connection, earlier)     # the same call again: the same answer
-        …                                             # the first: do it; if this fails, the claim goes with it
+            return await get(connection, earlier)     # the same call again: the same response
+        …                                             # the first call: do it; if it fails, so does the claim
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sql import insert_if_absent
 
 RETENTION = timedelta(days=7)
-"""How long ids are remembered, at least; the contract says so too."""
+"""How long ids are remembered at least; the contract says the same."""
 
 request_ids = Table(
     "request_ids",
@@ -38,7 +38,7 @@ request_ids = Table(
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """One call: the id that its caller gave it, what it calls, and a digest (SHA-256) of all that it says."""
+    """One call: the id that its caller gave it, what it calls, and a digest (SHA-256) of its content."""
 
     request_id: str
     method: str
@@ -46,11 +46,11 @@ class IdempotencyKey:
 
 
 async def claim(connection: AsyncConnection, key: IdempotencyKey | None, reference: str) -> str | None:
-    """Take a request's id for this transaction, which makes `reference`; None means that the call is the first.
+    """Claim a request's id for this transaction, which makes `reference`; None means that the call is the first.
 
-    Of the same call made twice at once one is the first, and the other waits for it. Returns the reference that the
-    first one made, when there was a first one. A call without an id (None) is always the first.
-    Raises AlreadyExists(REQUEST_ID_REUSED) when the id was used for anything else.
+    When the same call is made twice at once, one is the first, and the other waits for it. Returns the reference that
+    the first call made, if there was one. A call without an id (None) is always the first.
+    Raises AlreadyExists (REQUEST_ID_REUSED) when the id was used for another request.
     """
     if key is None:
         return None
@@ -67,7 +67,7 @@ async def claim(connection: AsyncConnection, key: IdempotencyKey | None, referen
 
 
 async def find(connection: AsyncConnection, key: IdempotencyKey | None) -> str | None:
-    """Return what the first call of a request's id made; None when there was none. Raises as `claim`."""
+    """Return what the first call with a request's id made; None when there was none. Raises the same as `claim`."""
     if key is None:
         return None
     query = select(request_ids).where(request_ids.c.request_id == key.request_id)
@@ -79,22 +79,22 @@ async def find(connection: AsyncConnection, key: IdempotencyKey | None) -> str |
             "request",
             key.request_id,
             reason="REQUEST_ID_REUSED",
-            message=f"request id {key.request_id!r} was used with another request: take a new one",
+            message=f"request id {key.request_id!r} was used with another request: use a new one",
         )
     return str(row.reference)
 
 
 async def run_retention(engine: AsyncEngine) -> None:
-    """Forget old ids every hour, until cancelled."""
+    """Remove old ids every hour until cancelled."""
 
-    async def old() -> bool:
+    async def remove_old() -> bool:
         async with engine.begin() as connection:
             await remove_expired(connection, datetime.now(UTC) - RETENTION)
         return False
 
-    await every_hour("request ids", old)
+    await every_hour("request ids", remove_old)
 
 
 async def remove_expired(connection: AsyncConnection, before: datetime) -> int:
-    """Forget the ids that were used before a moment; return how many."""
+    """Remove the ids that were used before a moment; return how many."""
     return (await connection.execute(delete(request_ids).where(request_ids.c.create_time < before))).rowcount

@@ -1,10 +1,10 @@
-"""The tables of jobs, and of what is theirs.
+"""The tables of jobs, and of what belongs to them.
 
-jobs        one row a job: what it is, where it stands, and who holds it
-stages      one row a step of an attempt, with its result
-executions  one row a run: of the agent, once an attempt; of checks and hooks
-job_labels  its labels, as they are searched: one row each, beside the job's order, which shows them
-job_files   the files that it works on: kept apart from the jobs themselves, which are read far more often
+jobs        one row for each job: what it is, its state, and who holds it
+stages      one row for each step of an attempt, with its result
+executions  one row for each run: of the agent, once for each attempt; of checks and hooks
+job_labels  one row for each label, to be searched; the job's spec has them too, to be shown
+job_files   the files that it works on, apart from the jobs themselves, which are read far more often
 """
 
 from sqlalchemy import (
@@ -39,10 +39,10 @@ jobs = Table(
     Column("worker_id", OptionalId, ForeignKey("workers.worker_id"), nullable=True),
     Column("work_item_id", OptionalId, ForeignKey("work_items.work_item_id"), nullable=True),
     Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
-    Column("template_id", String(63), nullable=False),  # no foreign key: SQLite adds none to a table that is there
+    Column("template_id", String(63), nullable=False),  # no foreign key: SQLite cannot add one to an existing table
     Column("engine", String(31), nullable=False),
     Column("priority", Integer, nullable=False),
-    Column("definition", Text, nullable=False),  # the lifecycle's Order
+    Column("definition", Text, nullable=False),  # the lifecycle's JobSpec
     Column("state", String(31), nullable=False),
     Column("reason", String(63), nullable=False),
     Column("message", Text, nullable=False),
@@ -50,11 +50,12 @@ jobs = Table(
     Column("cancel_requested", Boolean, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("last_attempt", Integer, nullable=False),
-    Column("execution_id", String(63), nullable=False),  # the attempt's agent
-    # What the attempt begins from in place of what was ordered; it is the bound cell's. Empty: as ordered.
+    Column("execution_id", String(63), nullable=False),  # of the attempt's agent
+    # What the attempt starts from in place of what the spec names; it is on the bound cell. Empty: as in the spec.
     Column("snapshot_id", String(63), nullable=False),
-    Column("turn", BigInteger, nullable=False),  # where it stands in its project's queue: see `ledger.scheduling`
-    # Nobody takes it before: microseconds by the database's clock, of a delay, a retry, or a question's expiry.
+    Column("turn", BigInteger, nullable=False),  # its position in its project's queue: see `ledger.scheduling`
+    # Nobody takes it before this time: the end of a delay, a retry's pause or a question. In microseconds, by the
+    # database's clock.
     Column("wake_time", BigInteger, nullable=False),
     Column("bound_cell_id", String(63), nullable=False),  # the one cell that may take it; empty: any
     # The lease. `held` is false while a cell that was restarted has not claimed its own job again.
@@ -66,7 +67,7 @@ jobs = Table(
     Column("start_time", Moment, nullable=True),
     Column("end_time", Moment, nullable=True),
 )
-# As text, not as bound values: a partial index is used only where a statement says the same words.
+# As text, not as bound values: a partial index is used only by statements with the same text as its condition.
 PENDING = literal_column("'PENDING'", String)
 RUNNING = literal_column("'RUNNING'", String)
 AWAITING = literal_column("'AWAITING_APPROVAL'", String)
@@ -75,13 +76,13 @@ IS_RUNNING = jobs.c.state == RUNNING
 IS_LIVE = jobs.c.state.in_((PENDING, AWAITING, RUNNING))
 
 Index("jobs_queued", jobs.c.project_id, jobs.c.turn, jobs.c.job_id, postgresql_where=IS_QUEUED, sqlite_where=IS_QUEUED)
-# With the state, which says nothing here: SQLite else takes it for no better than an index of all the project's jobs.
+# The state is redundant here, but without it SQLite rates this index no better than one of all the project's jobs.
 Index("jobs_running", jobs.c.project_id, jobs.c.state, postgresql_where=IS_RUNNING, sqlite_where=IS_RUNNING)
 Index("jobs_ended", jobs.c.project_id, jobs.c.end_time)
 Index("jobs_newest", jobs.c.create_time, jobs.c.job_id)
 Index("jobs_live", jobs.c.create_time, jobs.c.job_id, postgresql_where=IS_LIVE, sqlite_where=IS_LIVE)
 Index("jobs_last_ended", jobs.c.end_time)
-for _column in (jobs.c.project_id, jobs.c.state, jobs.c.worker_id):  # what lists are narrowed by
+for _column in (jobs.c.project_id, jobs.c.state, jobs.c.worker_id):  # what lists are filtered by
     Index(f"jobs_newest_of_{_column.name.removesuffix('_id')}", _column, jobs.c.create_time, jobs.c.job_id)
 Index("jobs_of_work_item", jobs.c.work_item_id)
 

@@ -1,4 +1,4 @@
-"""The gateway's tables, gathered: every store of the gateway declares its own on this."""
+"""The metadata on which the modules of this package declare the gateway's tables."""
 
 from typing import Final
 
@@ -7,4 +7,4 @@ from sqlalchemy import MetaData
 metadata = MetaData()
 
 MIGRATIONS: Final = "services.gateway.migrations"
-"""What makes them."""
+"""The package that creates and changes them."""

@@ -1,4 +1,4 @@
-"""Which project a thing belongs to, by its id: what each package says of its own things, for the door to ask."""
+"""Which project a thing belongs to, by its id: each package declares it for its own things, and the door asks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,9 +13,9 @@ def _itself(thing_id: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Ownership:
-    """Rows of (id, project_id), and `is_there` where what is deleted gives its id away.
+    """Rows of (id, project_id), and `is_there` for things whose id is free again after their deletion.
 
-    `key` makes of a thing's id the one that these rows have, where that is another thing's.
+    `key` converts a thing's id to the id in these rows, when they are of another type of thing.
     """
 
     rows: Select[Any]
@@ -23,7 +23,7 @@ class Ownership:
 
 
 def owned(table: Table, *, is_deletable: bool = False) -> Ownership:
-    """Return whose the rows of a table are that has a project_id; `is_deletable` where it has a delete_time."""
+    """Return the ownership of the rows of a table with a project_id, and a delete_time if it `is_deletable`."""
     key = table.primary_key.columns[0]
     rows = select(key.label("id"), table.c.project_id.label("project_id"))
     return Ownership(rows.add_columns(table.c.delete_time.is_(None).label("is_there")) if is_deletable else rows)

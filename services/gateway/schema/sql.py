@@ -1,4 +1,4 @@
-"""What the gateway's stores share: columns of their own, safe inserts, pages."""
+"""What the gateway's stores share: column types, texts, safe inserts, pages."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,52 +14,58 @@ from services.common.db.paging import Key, Page
 
 T = TypeVar("T")
 
-_PAGE_BYTES = 2 << 20  # of a message's 4 MiB; nothing that is listed has more than 1 MiB
+_PAGE_BYTES = 2 << 20  # of a message's 4 MiB; no item of a list is larger than 1 MiB
 
 
 class OptionalId(TypeDecorator[str]):
-    """A reference that may be missing: NULL in the table, where a foreign key allows it, and empty in the value."""
+    """A reference that may be missing: NULL in the table, as foreign keys allow, and empty in the value."""
 
     impl = String(63)
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> str | None:  # noqa: ARG002 - inherited
-        """See TypeDecorator."""
+        """Return an empty id as NULL."""
         return value or None
 
     def process_result_value(self, value: str | None, dialect: Dialect) -> str:  # noqa: ARG002 - inherited
-        """See TypeDecorator."""
+        """Return NULL as an empty id."""
         return value or ""
 
 
 class JsonValue(TypeDecorator[T], Generic[T]):
-    """A value of our own (a dataclass, a tuple of strings) kept as JSON; fields that are None are left out."""
+    """A value of ours (a dataclass, a tuple of strings), stored as JSON. Fields that are None are left out."""
 
     impl = JSON
     cache_ok = True
 
     def __init__(self, kind: type[T]) -> None:
         super().__init__()
-        self.kind = kind  # what tells two such types apart in SQLAlchemy's cache
+        # SQLAlchemy's cache tells two such types apart by attributes with the names of these parameters.
+        self.kind = kind
         self._adapter: TypeAdapter[T] = TypeAdapter(kind)
 
     def process_bind_param(self, value: T | None, dialect: Dialect) -> Any:  # noqa: ANN401, ARG002 - any JSON
-        """See TypeDecorator."""
+        """Return a value as JSON."""
         return None if value is None else self._adapter.dump_python(value, mode="json", exclude_none=True)
 
     def process_result_value(self, value: Any, dialect: Dialect) -> T | None:  # noqa: ANN401, ARG002 - any JSON
-        """See TypeDecorator."""
+        """Return the value of some JSON."""
         return None if value is None else self._adapter.validate_python(value)
 
 
-async def insert_if_absent(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
-    """Insert a row unless one of the same primary key is there; say whether it was inserted.
+def storable_text(text: str) -> str:
+    """Return a text as databases can store it: PostgreSQL stores no NUL, and a program's output may contain one."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
-    On PostgreSQL it waits for a transaction that is inserting the same key: the answer is what that one came to.
+
+async def insert_if_absent(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same primary key exists; return True when it was inserted.
+
+    On PostgreSQL it waits for a transaction that is inserting the same key, and the result depends on that one's.
     """
     insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
     statement = insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key.columns)
-    return (await connection.execute(statement)).first() is not None  # PostgreSQL's row count is not told here
+    return (await connection.execute(statement)).first() is not None  # PostgreSQL has no row count here
 
 
 async def read_page(
@@ -69,17 +75,17 @@ async def read_page(
     make: Callable[..., T],
     key_of: Callable[[T], Key],
 ) -> tuple[list[T], str]:
-    """Return a page and the token of the next; `statement` is of `page.select`, `make` takes its columns by name.
+    """Return a page and the token of the next; `statement` is from `page.select`, `make` takes its columns by name.
 
-    The page ends early where its things are large: the answer has to fit into one message, and into memory.
+    The page ends early when its items are large: the response has to fit into one message, and into memory.
     """
-    things: list[T] = []
+    items: list[T] = []
     size = 0
     async with connection.stream(statement) as rows:
         async for row in rows.mappings():
-            things.append(make(**row))
+            items.append(make(**row))
             if size > _PAGE_BYTES:  # the page ends before this one
-                page = replace(page, size=len(things) - 1)
+                page = replace(page, size=len(items) - 1)
                 break
-            size += len(repr(things[-1]).encode())
-    return page.cut(things, key_of)
+            size += len(repr(items[-1]).encode())
+    return page.cut(items, key_of)

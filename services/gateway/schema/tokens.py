@@ -1,4 +1,4 @@
-"""The tokens' table. A column is named as the field that it keeps."""
+"""The table of tokens. A column has the name of the field that it stores."""
 
 from sqlalchemy import Column, Enum, Index, LargeBinary, String, Table
 
@@ -11,7 +11,7 @@ tokens = Table(
     "tokens",
     metadata,
     Column("token_id", String(63), primary_key=True),
-    # SHA-256: of 256 random bits nobody can try all, so a slow hash would only slow down the calls.
+    # SHA-256: nobody can try all values of 256 random bits, so a slow hash would only slow down the calls.
     Column("hash", LargeBinary, nullable=False),
     Column("name", String(255), nullable=False),
     Column("role", Enum(Role, native_enum=False, length=16), nullable=False),

@@ -1,5 +1,5 @@
-"""What the gateway speaks of: jobs, what they refer to, cells, questions, hooks, events, and who calls.
+"""The gateway's plain values: jobs, what they refer to, cells, questions, hooks, events, and callers.
 
-Plain values, which every other package may use. They know neither SQL nor messages, and nothing in here asks anybody
-anything, but for `current_principal`, which says who makes the call that is being served.
+Every other package may use them. They know neither SQL nor messages, and nothing here depends on state, except
+`current_principal`, which returns the caller of the RPC that is being served.
 """

@@ -1,6 +1,6 @@
 """How an agent runs and what happens around its work, in three layers: a template's, a worker's, a job's.
 
-In each layer a field that is None or an empty list, or a key that a map lacks, is left to the layer below.
+In each layer, a field that is None or an empty list, or a key that is missing in a map, is left to the layer below.
 """
 
 import enum
@@ -25,7 +25,7 @@ MAX_EXTRA_ROUNDS = 50
 MAX_ATTEMPTS = 20
 MAX_RETRY_ON = 64
 NEVER_RETRIED = ("BUDGET_EXCEEDED", "CANCELLED", "EXPIRED", "REJECTED", "VETOED")
-"""Reasons that are a decision, or would cost the same again."""
+"""Reasons that are a decision, or for which a retry would cost the same again."""
 MAX_ASK_BEFORE = 64
 MAX_ALLOWED_HOSTS = 256
 BOUNDS: Mapping[str, tuple[int, int]] = {
@@ -38,11 +38,11 @@ BOUNDS: Mapping[str, tuple[int, int]] = {
     "output_bytes": (1 << 10, 1 << 40),
     "cpu_seconds": (1, 100_000_000),
 }
-"""The numbers of AgentSettings: the least and the most that each may be."""
+"""The minimum and the maximum of each number in AgentSettings."""
 
 
 class SandboxTier(enum.StrEnum):
-    """How strongly an agent is kept apart from the host."""
+    """How strongly an agent is isolated from the host."""
 
     BUBBLEWRAP = "BUBBLEWRAP"
     CONTAINER = "CONTAINER"
@@ -50,7 +50,7 @@ class SandboxTier(enum.StrEnum):
 
 
 class Network(enum.StrEnum):
-    """What an agent reaches of the network."""
+    """What an agent can reach of the network."""
 
     NONE = "NONE"
     ALLOW_LIST = "ALLOW_LIST"
@@ -59,9 +59,9 @@ class Network(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AgentSettings:
-    """One layer of how an agent runs; the contract has the meaning of each field.
+    """One layer of how an agent runs; the contract explains each field.
 
-    An empty `command`, `system_prompt`, `model` or `image` that is set hides what a layer below has, for none.
+    An empty `command`, `system_prompt`, `model` or `image` hides the value of the layers below, and means none.
     """
 
     engine: str | None = None
@@ -90,14 +90,14 @@ class AgentSettings:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoints:
-    """The stages before which a person is asked; a layer that has none hides those of the layer below."""
+    """The stages before which a person is asked. An empty list, too, hides that of the layer below."""
 
     before: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobPolicySettings:
-    """One layer of what happens around an agent's work. An empty `verify_command` that is set means no check."""
+    """One layer of what happens around an agent's work. An empty `verify_command`, unlike None, means no check."""
 
     verify_command: str | None = None
     verify_timeout: timedelta | None = None
@@ -119,7 +119,7 @@ DEFAULT_AGENT = AgentSettings(
     sandbox_tier=SandboxTier.BUBBLEWRAP,
     network=Network.NONE,
 )
-"""The lowest layer. It has no command: that is a setting of the gateway."""
+"""The lowest layer. It has no command, because that is a setting of the gateway."""
 
 DEFAULT_POLICY = JobPolicySettings(
     verify_timeout=timedelta(minutes=10), publish=Publish.PUSH, retention=Retention.KEEP_FAILED
@@ -129,7 +129,7 @@ Layer = TypeVar("Layer", AgentSettings, JobPolicySettings)
 
 
 def overlay(base: Layer, over: Layer) -> Layer:
-    """Lay one layer over another: what `over` sets wins, maps are merged by key."""
+    """Lay one layer over another: what `over` sets wins, and maps are merged by key."""
     changes: dict[str, Any] = {}
     for each in fields(over):
         value = getattr(over, each.name)
@@ -141,7 +141,7 @@ def overlay(base: Layer, over: Layer) -> Layer:
 
 
 def environment_complaint(environment: Mapping[str, str]) -> str | None:
-    """Say what is wrong with an environment as a whole, or None. Layers are checked one by one, and laid together."""
+    """Return what is wrong with an environment as a whole, or None. For single layers, and for all of them merged."""
     if len(environment) > MAX_ENVIRONMENT_ENTRIES:
         return f"must have at most {MAX_ENVIRONMENT_ENTRIES} entries"
     size = sum(len(name.encode()) + len(value.encode()) for name, value in environment.items())

@@ -1,4 +1,4 @@
-"""What the catalogue keeps. Times are in UTC; an empty text means that there is none, and so does a limit of 0."""
+"""The catalogue's values. Times are in UTC. An empty text means that there is none, and 0 that there is no limit."""
 
 import enum
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ DEFAULT_PROJECT_ID = "default"
 
 
 class WorkItemState(enum.StrEnum):
-    """Where a work item stands; the names are those of the contract, without prefix."""
+    """The state of a work item. The names are those of the contract, without prefix."""
 
     TODO = "TODO"
     IN_PROGRESS = "IN_PROGRESS"
@@ -31,7 +31,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A git remote. `token` is for the git service alone: it stands in no message and in no text of this object."""
+    """A git remote. `token` is for the git service only: it is in no message, nor in the text of this object."""
 
     repository_id: str
     project_id: str
@@ -56,7 +56,7 @@ class Template:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:
-    """A named agent. `agent` and `policy` lie over those of the template, if there is one."""
+    """A named agent. `agent` and `policy` are laid over those of the template, if there is one."""
 
     worker_id: str
     project_id: str
@@ -70,7 +70,7 @@ class Worker:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A named text that goes with a work item."""
+    """A named text that belongs to a work item."""
 
     name: str
     content: str
@@ -96,7 +96,7 @@ class WorkItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CatalogFilter:
-    """Which things to list; what is empty does not narrow. `url` and `states` are for kinds that have them."""
+    """Which resources to list; empty fields do not filter. `url` and `states` are for the types that have them."""
 
     project_id: str = ""
     url: str = ""

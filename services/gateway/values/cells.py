@@ -6,16 +6,16 @@ from datetime import datetime
 
 
 class CellKind(enum.StrEnum):
-    """What a cell is; the names are those of the contract, without prefix."""
+    """What a cell is. The names are those of the contract, without prefix."""
 
     GATEWAY = "GATEWAY"
     """A gateway with its node services, on this database."""
     COORDINATOR = "COORDINATOR"
-    """A machine without access to it."""
+    """A machine without access to the database."""
 
 
 class CellState(enum.StrEnum):
-    """Where a cell stands; the names are those of the contract, without prefix."""
+    """The state of a cell. The names are those of the contract, without prefix."""
 
     ACTIVE = "ACTIVE"
     PAUSED = "PAUSED"
@@ -31,27 +31,27 @@ class Cell:
     host: str
     version: str
     capacity: int
-    """How many jobs it carries at once."""
+    """How many jobs it runs at once."""
     address: str
-    """Where other gateways reach its own, host:port; empty where they cannot."""
+    """Where other gateways reach this cell's gateway, host:port; empty when they cannot."""
     peer_token: str = field(repr=False)
-    """What they show to it: a new one at every start."""
+    """The token that they show to it: a new one at every start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CellView(Cell):
-    """A cell as it is now."""
+    """A cell with its current status."""
 
     paused: bool
     running_jobs: int
     start_time: datetime
     beat_time: datetime
     is_away: bool
-    """Whether it has not been heard of for so long that its jobs are taken over."""
+    """True when it has not been heard of for so long that its jobs are taken over."""
 
     @property
     def state(self) -> CellState:
-        """Where it stands."""
+        """The state of the cell; AWAY comes before PAUSED."""
         if self.is_away:
             return CellState.AWAY
         return CellState.PAUSED if self.paused else CellState.ACTIVE
@@ -59,7 +59,7 @@ class CellView(Cell):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """What there is to do: jobs by state, and since when the oldest that waits does; None where none waits."""
+    """The number of jobs by state, and since when the oldest waiting job waits; None when no job waits."""
 
     jobs: dict[str, int]
     oldest_wait_time: datetime | None
@@ -67,7 +67,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody who is connected to the database; the address is empty where that is on the same machine."""
+    """A client that is connected to the database. The address is empty when it is on the same machine."""
 
     name: str
     address: str
@@ -76,7 +76,7 @@ class Client:
 
 @dataclass(frozen=True, slots=True)
 class DatabaseState:
-    """What a database says of itself. `latency` is in seconds; `schema_faults` are sentences."""
+    """What a database reports of itself. `latency` is in seconds; `schema_faults` are sentences."""
 
     kind: str
     server_version: str

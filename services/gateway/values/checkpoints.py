@@ -1,4 +1,4 @@
-"""What is known of a checkpoint, as it is shown. Times are in UTC."""
+"""Checkpoints as they are shown. Times are in UTC."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from services.lifecycle.model.output import Output
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decider:
-    """Who answered: the caller's name, where the call came from, and what it was made with."""
+    """Who answered: the caller's name, the address that the call came from, and the client that it was made with."""
 
     name: str = ""
     peer: str = ""
@@ -40,7 +40,7 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointFilter:
-    """Which checkpoints to list; what is empty does not narrow."""
+    """Which checkpoints to list; empty fields do not filter."""
 
     project_id: str = ""
     job_id: str = ""
@@ -49,7 +49,7 @@ class CheckpointFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CheckpointDecision:
-    """What somebody says: APPROVED, REJECTED or CHANGES_REQUESTED."""
+    """A person's decision: APPROVED, REJECTED or CHANGES_REQUESTED."""
 
     state: CheckpointState
     comment: str

@@ -1,11 +1,11 @@
-"""Events of executions, as coordinators send them and as they are kept."""
+"""Events of executions, as coordinators send them and as they are stored."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
 class NumberedEvent:
-    """An event as it travels: its number, and its bytes, which follow on those of the one before."""
+    """An event in transit: its number, and its bytes. The bytes of consecutive events can be concatenated."""
 
     sequence: int
     data: bytes
@@ -13,7 +13,7 @@ class NumberedEvent:
 
 @dataclass(frozen=True, slots=True)
 class EventLog:
-    """Which events of an execution are held: from `first` to before `next`; all of them when it is complete."""
+    """The events of an execution that are held: from `first` until before `next`. No more come once it is complete."""
 
     first: int
     next: int

@@ -1,4 +1,4 @@
-"""What happens to jobs that is worth counting: noted where it is written, by `common.db.facts`."""
+"""What happens to jobs and is counted: published with the transaction that writes it (`common.db.commit_events`)."""
 
 from dataclasses import dataclass
 
@@ -9,9 +9,9 @@ from services.lifecycle.model.states import HookEvent, JobState
 
 @dataclass(frozen=True, slots=True)
 class JobTaken:
-    """A job was given to a machine to carry.
+    """A cell has claimed a job.
 
-    `is_new` says that an attempt begins, `is_taken_over` that another cell had the job, and has lost it.
+    `is_new` means that an attempt begins, `is_taken_over` that another cell had the job and has lost it.
     """
 
     is_new: bool
@@ -20,7 +20,7 @@ class JobTaken:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """A job has ended. `seconds` are those since an attempt first began; None where none has."""
+    """A job has ended. `seconds` counts from the begin of its first attempt; None when none has begun."""
 
     kind: str
     state: JobState
@@ -30,7 +30,7 @@ class JobEnded:
 
 @dataclass(frozen=True, slots=True)
 class Questions:
-    """So many questions to people have come to stand so."""
+    """A number of questions to people have entered a state."""
 
     state: CheckpointState
     count: int = 1

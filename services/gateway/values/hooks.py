@@ -1,4 +1,4 @@
-"""What a hook is."""
+"""Hooks and their calls."""
 
 import enum
 from dataclasses import dataclass, field
@@ -15,7 +15,7 @@ MAX_SCOPE = 64
 
 
 class FailurePolicy(enum.StrEnum):
-    """What becomes of a job when its hook fails."""
+    """What happens to a job when its hook fails."""
 
     FAIL = "FAIL"
     IGNORE = "IGNORE"
@@ -25,10 +25,10 @@ class FailurePolicy(enum.StrEnum):
 class Hook:
     """Something to call in the life of jobs. Times are in UTC; `remove_time` is None while it is in force.
 
-    Called for the jobs that all of its scope fits: a project (empty: every one), templates and kinds (empty: any); by
-    ascending `order`, then by age. `stage` is there for BEFORE and AFTER alone. Either `command` or `url` is not
-    empty; a webhook, or (`is_callback`) a server that speaks gRPC, has a URL and a `secret`, which stands in no text
-    of this object.
+    It is called for the jobs that match its whole scope: a project (empty: every one), templates and kinds (empty:
+    any). Hooks are called by ascending `order`, then by age. `stage` is set for BEFORE and AFTER only. Either `command`
+    or `url` is not empty. A webhook, or (`is_callback`) a server that speaks gRPC, has a URL and a `secret`, which is
+    not in the text of this object.
     """
 
     hook_id: str
@@ -49,11 +49,11 @@ class Hook:
     remove_time: datetime | None = None
 
     def fits(self, template_id: str, kind: str) -> bool:
-        """Whether it is called for a job of its project(s) that has this template (empty: none) and is of this kind."""
+        """Return True when it is called for jobs of its project(s) with this template (empty: none) and this kind."""
         return (not self.template_ids or template_id in self.template_ids) and (not self.kinds or kind in self.kinds)
 
     def to_call(self) -> job_context.Hook:
-        """Return it as those have it who call it: without its secret."""
+        """Return the hook as its callers get it: without its secret."""
         return job_context.Hook(
             self.hook_id,
             self.command,
@@ -68,7 +68,7 @@ class Hook:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallView:
-    """A call of a hook, as it is shown. `begun` says how often: more than once where a gateway was killed meanwhile."""
+    """A call of a hook, as it is shown. `begun` counts its starts: several when a gateway was killed meanwhile."""
 
     call_id: str
     hook_id: str
@@ -88,7 +88,7 @@ class CallView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CallFilter:
-    """Which calls to list; what is empty does not narrow."""
+    """Which calls to list; empty fields do not filter."""
 
     project_id: str = ""
     hook_id: str = ""

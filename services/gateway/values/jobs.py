@@ -1,4 +1,4 @@
-"""What is known of jobs and executions, as it is shown. Times are in UTC; None means not yet, or never."""
+"""Jobs and executions as they are shown. Times are in UTC; None means not yet, or never."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +12,7 @@ from services.lifecycle.model.states import ExecutionState, JobState, Purpose, S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageView:
-    """A recorded step; of a hook's call with what the hook added to the job."""
+    """A recorded stage; for a call of a hook, with what the hook added to the job."""
 
     name: str
     state: StageState
@@ -24,7 +24,7 @@ class StageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionView:
-    """An execution, with whose it is. `job_state` is there for who asks whether it can still be ended."""
+    """An execution, with what it belongs to. `job_state` shows whether it can still be ended."""
 
     execution_id: str
     job_id: str
@@ -48,9 +48,9 @@ class ExecutionView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
-    """A job. `executions` are its agents', the first attempt first; `timeline` and `checkpoints` are empty in lists."""
+    """A job. `executions` are those of its agents, oldest first; `timeline` and `checkpoints` are empty in lists."""
 
-    order: JobSpec
+    spec: JobSpec
     state: JobState
     reason: str
     message: str
@@ -67,15 +67,15 @@ class JobView:
 
 @dataclass(frozen=True, slots=True)
 class JobSummary:
-    """What tells whether a job has changed."""
+    """What shows whether a job has changed."""
 
     revision: int
-    lives: bool
+    is_live: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelSelector:
-    """Jobs that have a label, of any value where `values` is empty; or all others."""
+    """Jobs that have a label, of any value when `values` is empty; with `lacks`, all other jobs."""
 
     key: str
     values: tuple[str, ...] = ()
@@ -84,7 +84,7 @@ class LabelSelector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobFilter:
-    """Which jobs are meant; what is empty does not narrow. `visible` are the caller's projects; None means all."""
+    """Which jobs are meant; empty fields do not filter. `visible` are the caller's projects; None means all."""
 
     visible: frozenset[str] | None = None
     project_id: str = ""
@@ -99,7 +99,7 @@ class JobFilter:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionFilter:
-    """Which executions to list; what is empty does not narrow."""
+    """Which executions to list; empty fields do not filter."""
 
     project_id: str = ""
     states: frozenset[ExecutionState] = frozenset()

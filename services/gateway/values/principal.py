@@ -1,4 +1,4 @@
-"""Who calls, and what a caller is allowed."""
+"""Callers, and what they are allowed to do."""
 
 import enum
 from contextvars import ContextVar
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from datetime import datetime
 
 FIRST_ADMINISTRATOR = "admin"
-"""What the holder of the data directory's own token is called in records; no other token is called so."""
+"""The name in records for the holder of the data directory's own token; no other token has this name."""
 
 
 class Role(enum.StrEnum):
-    """What a token is for; the names are those of the contract, without prefix."""
+    """What a token is for. The names are those of the contract, without prefix."""
 
     VIEWER = "VIEWER"
     OPERATOR = "OPERATOR"
@@ -18,11 +18,11 @@ class Role(enum.StrEnum):
     COORDINATOR = "COORDINATOR"
 
     def may(self, required: "Role") -> bool:
-        """Whether this role opens an RPC that requires another."""
-        return required in _OPENS[self]
+        """Return True when this role may call an RPC that requires `required`."""
+        return required in _INCLUDES[self]
 
 
-_OPENS = {
+_INCLUDES = {
     Role.VIEWER: {Role.VIEWER},
     Role.OPERATOR: {Role.VIEWER, Role.OPERATOR},
     Role.ADMIN: set(Role),
@@ -32,12 +32,12 @@ _OPENS = {
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """One caller: a name for records, a role, and the projects that it is for; None means all of them.
+    """A caller: a name for records, a role, and the projects that it is limited to; None means all projects.
 
     `token_id` is the token that it has shown; empty for the first administrator's. `forwarded_by` is the cell that has
-    checked the caller, for a call that came by way of another gateway; empty for one that came straight here. `origin`
-    is where the caller is, in gRPC's words, such as ipv4:127.0.0.1:40312. `coordinator_id` is the one coordinator as
-    which it may call, where that is known already.
+    checked the caller, for a call that came through another gateway; empty for a direct call. `origin` is the caller's
+    address as gRPC writes it, such as ipv4:127.0.0.1:40312. `coordinator_id` is the only coordinator as which it may
+    call, if that is known already.
     """
 
     name: str
@@ -49,31 +49,31 @@ class Principal:
     coordinator_id: str = ""
 
     def sees(self, project_id: str) -> bool:
-        """Whether a project is among those that it is for."""
+        """Return True when it may see a project."""
         return self.projects is None or project_id in self.projects
 
 
 OURSELVES = Principal("", Role.ADMIN)
-"""Work of our own, such as the driver's."""
+"""The principal of our own work, such as the driver's."""
 
-_CURRENT: ContextVar[Principal] = ContextVar("boatyard_access", default=OURSELVES)
+_CURRENT: ContextVar[Principal] = ContextVar("boatyard_principal", default=OURSELVES)
 
 
 def current_principal() -> Principal:
-    """Return what the caller of the RPC being served is allowed; everything for work of our own."""
+    """Return the caller of the RPC being served; for our own work OURSELVES, which may do everything."""
     return _CURRENT.get()
 
 
 def set_current_principal(principal: Principal) -> None:
-    """Set it for the rest of this task; the authenticator does, and nobody else."""
+    """Set the caller for the rest of this task. Only the authenticator does so."""
     _CURRENT.set(principal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Token:
-    """A way to be let in, as it is kept; of its secret there is a hash alone. Times are in UTC.
+    """A token as it is stored; of its secret only a hash is stored. Times are in UTC.
 
-    `projects` of () means all of them; `name` is never empty. One without an `expire_time` is good until it is revoked.
+    `projects` of () means all of them; `name` is never empty. Without an `expire_time` it is valid until it is revoked.
     One of role COORDINATOR without a `coordinator_id` has not been used yet.
     """
 
@@ -90,7 +90,7 @@ class Token:
 
     @property
     def principal(self) -> Principal:
-        """Return what its caller is allowed."""
+        """The principal of calls with this token."""
         return Principal(
             name=self.name,
             role=self.role,

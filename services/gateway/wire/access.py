@@ -1,4 +1,4 @@
-"""What callers may read of an answer, as the contract's fields say: asked in one place, after everything else."""
+"""What callers may read of a response, by the options of its fields: applied in one place, after everything else."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -24,24 +24,24 @@ Readable = TypeVar("Readable", bound=Message)
 _URL: Final = "url"
 
 
-def for_caller(answer: Any) -> Any:  # noqa: ANN401 - any message, or one that is written already
-    """Return what the caller of the RPC being served may read of an answer. See `call.Screen`."""
-    return readable(answer, current_principal().role) if isinstance(answer, Message) else answer
+def for_caller(response: Any) -> Any:  # noqa: ANN401 - any message, or a serialized one
+    """Return what the caller of the RPC being served may read of a response. See `call.Screen`."""
+    return readable(response, current_principal().role) if isinstance(response, Message) else response
 
 
 def readable(message: Readable, role: Role) -> Readable:
-    """Return what a role may read of a message: itself, or a copy that lacks the rest."""
+    """Return what a role may read of a message: the message itself, or a copy without the rest."""
     if role is Role.COORDINATOR or not withheld_from(message.DESCRIPTOR, role):
         return message
-    seen = type(message)()
-    seen.CopyFrom(message)
-    _clear(seen, role)
-    return seen
+    copy = type(message)()
+    copy.CopyFrom(message)
+    _clear(copy, role)
+    return copy
 
 
 @cache
 def withheld_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescriptor, bool]]:
-    """Return the fields of a message that a role may not read (True), or that hold such fields (False)."""
+    """Return the fields of a message that a role may not read (True), or that contain such fields (False)."""
     withheld = []
     for field in message.fields:
         reader = field.GetOptions().Extensions[access_pb2.readable_by]
@@ -53,17 +53,17 @@ def withheld_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescri
 
 
 def _clear(message: Message, role: Role) -> None:
-    for field, is_kept in withheld_from(message.DESCRIPTOR, role):
+    for field, is_withheld in withheld_from(message.DESCRIPTOR, role):
         value = getattr(message, field.name)
-        if not is_kept:
-            held = value if field.is_repeated else (value,) if message.HasField(field.name) else ()
-            for part in held:
+        if not is_withheld:
+            parts = value if field.is_repeated else (value,) if message.HasField(field.name) else ()
+            for part in parts:
                 _clear(part, role)
         elif field.message_type is not None and field.message_type.GetOptions().map_entry:
-            for name in list(value):  # a map that is written to is not to be gone through meanwhile
+            for name in list(value):  # a copy of its keys: a map must not change while it is iterated
                 value[name] = ""
         elif field.name == _URL:
-            parts = urlsplit(value)
-            setattr(message, field.name, f"{parts.scheme}://{parts.netloc}" if value else "")
+            url = urlsplit(value)
+            setattr(message, field.name, f"{url.scheme}://{url.netloc}" if value else "")
         else:
             message.ClearField(field.name)

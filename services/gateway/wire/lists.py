@@ -1,4 +1,4 @@
-"""Pages of lists, as answers have them."""
+"""Pages of lists, in responses."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -17,7 +17,7 @@ Written = TypeVar("Written", bound=Message)
 def fitted(
     views: Sequence[View], page: Page, write: Callable[[View], Written], key: Callable[[View], Key]
 ) -> tuple[list[Written], str]:
-    """Write a page of a list, shorter than asked for where it would not fit into one answer; and the next token."""
+    """Write a page of a list and its next token; the page is shorter when it would not fit into one response."""
     messages: list[Written] = []
     size = 0
     for view in views[: page.size]:

@@ -1,4 +1,4 @@
-"""What came out of executions, as messages."""
+"""The output of executions, as messages."""
 
 from datetime import timedelta
 
@@ -9,7 +9,7 @@ from services.lifecycle.model.output import FileChange, Output, Verification
 
 
 def output_to_proto(value: Output) -> output_pb2.Output:
-    """Write what came out."""
+    """Write an output."""
     changes = value.changes
     message = output_pb2.Output(
         summary=value.summary,

@@ -1,4 +1,4 @@
-"""Times and time spans, as messages have them."""
+"""Times and time spans, as messages."""
 
 from datetime import UTC, datetime, timedelta
 

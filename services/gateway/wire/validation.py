@@ -1,4 +1,4 @@
-"""Reads the fields of requests, and collects every violation."""
+"""Reads the fields of requests, and collects all violations."""
 
 import hashlib
 import re
@@ -28,13 +28,13 @@ Number = TypeVar("Number", bound=int)
 
 
 class Validator:
-    """Reads the fields of one request, and raises Invalid with all that is wrong with them at the end.
+    """Reads the fields of one request, and raises Invalid with all violations at the end.
 
         with Validator() as check:
             job_id = check.required_id("job_id", request.job_id)
             page = check.page(request, request.page_size, request.page_token)
 
-    A reading method returns a value of the right type even of a wrong field; the end of the block comes before its use.
+    A reading method returns a value of the right type even for an invalid field: use it only after the block.
     """
 
     def __init__(self) -> None:
@@ -52,12 +52,12 @@ class Validator:
             raise Invalid(self._violations)
 
     def part(self, message: Message, field: str) -> None:
-        """Ask for a message inside of a message; read all the same, its fields say what they need."""
+        """Require a message inside of a message. If it is missing, its fields still report what they need."""
         if not message.HasField(field):
             self.add(field, "is required")
 
     def required_id(self, field: str, value: str) -> str:
-        """Read an id that must be there."""
+        """Read an id that must not be empty."""
         if not value:
             self.add(field, "is required")
         return self.optional_id(field, value)
@@ -77,7 +77,7 @@ class Validator:
         return value
 
     def text(self, field: str, value: str, max_bytes: int, *, required: bool = False) -> str:
-        """Read a text of any lines. No database keeps NUL in a text, and no program takes it."""
+        """Read a text of any lines, without NUL, which not every database stores and no program accepts."""
         if required and not value.strip():
             self.add(field, "is required")
         if len(value.encode()) > max_bytes or "\0" in value:
@@ -85,7 +85,7 @@ class Validator:
         return value
 
     def revision(self, field: str, value: bytes) -> bytes:
-        """Read a branch, tag or commit that may be empty; the git service decides whether it can be one."""
+        """Read a branch, tag or commit that may be empty; the git service decides whether it is a valid one."""
         if value and not _REVISION.fullmatch(value):
             self.add(field, "must be at most 255 bytes, without spaces and control characters, not beginning with '-'")
         return value
@@ -100,7 +100,7 @@ class Validator:
         return span
 
     def choice(self, field: str, number: Number, choices: Mapping[Number, Value]) -> Value:
-        """Read an enum's value, of those that are known here."""
+        """Read a value of an enum, which must be one of `choices`."""
         if number not in choices:
             self.add(field, f"must be {' or '.join(dict.fromkeys(map(str, choices.values())))}")
             return next(iter(choices.values()))
@@ -111,18 +111,18 @@ class Validator:
         return frozenset(self.choice(f"{field}[{index}]", number, choices) for index, number in enumerate(numbers))
 
     def idempotency_key(self, message: Message, request_id: str) -> IdempotencyKey | None:
-        """Read the request id of a call, and what tells its message from others; None without an id."""
+        """Read the request id of a call, with a digest that tells its message from others; None without an id."""
         if not request_id:
             return None
         if not _REQUEST_ID.fullmatch(request_id):
             self.add("request_id", "must be 1 to 63 of A-Z, a-z, 0-9, '_' and '-'")
-        # The same words of a caller who sees other projects may mean another one.
-        said = message.SerializeToString(deterministic=True) + repr(sorted(scope.visible() or ())).encode()
-        digest = hashlib.sha256(said).digest()
+        # The same message from a caller who sees other projects may mean another project.
+        content = message.SerializeToString(deterministic=True) + repr(sorted(scope.visible() or ())).encode()
+        digest = hashlib.sha256(content).digest()
         return IdempotencyKey(request_id, message.DESCRIPTOR.full_name, digest)
 
     def page(self, message: Message, page_size: int, page_token: str) -> Page:
-        """Read which page is wanted; all other fields of the message are the filter that its token is bound to."""
+        """Read which page is asked for. Its token is bound to all other fields of the message, which are the filter."""
         unpaged = type(message)()
         unpaged.CopyFrom(message)
         unpaged.ClearField("page_size")
@@ -144,6 +144,6 @@ class Validator:
 
 
 def required_id(field: str, value: str) -> str:
-    """Read an id that must be there, where a request has nothing else to check. Raises Invalid."""
+    """Read an id that must not be empty, when a request has nothing else to check. Raises Invalid."""
     with Validator() as check:
         return check.required_id(field, value)

@@ -73,8 +73,8 @@ class BaseBuilder:
     def commit_of(self, repository_id: str, layers: tuple[Path, ...]) -> str:
         """Return the commit whose base these layers are; empty when they are no base of this repository."""
         path = layers[0].parent
-        ours = {self._paths.base(repository_id, path.name), self._paths.result_base(repository_id, path.name)}
-        if path not in ours:
+        base_paths = {self._paths.base(repository_id, path.name), self._paths.result_base(repository_id, path.name)}
+        if path not in base_paths:
             return ""
         cached = self._cache.find(path)
         return cached.commit_id if cached is not None and cached.layers == layers else ""

@@ -32,11 +32,11 @@ async def overlays_work(paths: GitPaths) -> bool:
             environment=environment.base(),
         )
         ended = await aio.run(spec, timeout=30)
-        works, said = ended.exit_code == 0, ended.stderr.decode("utf-8", "replace")[-500:]
+        works, output = ended.exit_code == 0, ended.stderr.decode("utf-8", "replace")[-500:]
     except (SandboxError, OSError) as error:
-        works, said = False, str(error)
+        works, output = False, str(error)
     finally:
         remove_tree(scratch)
     if not works:
-        _log.info("overlays do not work here: every base is a whole tree", said=said)
+        _log.info("overlays do not work here: every base is a whole tree", said=output)
     return works

@@ -35,8 +35,8 @@ class GitFailed(GitError):
     """Git exited with an unexpected code. `stderr` is the end of what it wrote there, scrubbed."""
 
     def __init__(self, name: str, code: int, stderr: str) -> None:
-        said = stderr.strip() or "it said nothing"
-        super().__init__(name, f"git {name} failed with code {code}: {said}")
+        message = stderr.strip() or "it said nothing"
+        super().__init__(name, f"git {name} failed with code {code}: {message}")
         self.code = code
         self.stderr = stderr
 

@@ -26,8 +26,8 @@ class Invocation:
 
     `git_dir` is the repository, `cwd` the tree. `config` applies to this process only and may contain secrets; those
     are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport.
-    `held` are open descriptors that the process inherits: a lock among them is held as long as git lives, even without
-    us.
+    `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
+    without us.
     """
 
     git_dir: Path | None = None
@@ -39,7 +39,7 @@ class Invocation:
     timeout_seconds: float = 300
     output_limit: int = 16 * 1024 * 1024
     expected_codes: tuple[int, ...] = (0,)
-    held: tuple[int, ...] = ()
+    inherited_fds: tuple[int, ...] = ()
     on_message: Callable[[str], None] | None = None
 
 
@@ -60,8 +60,8 @@ class GitOutput:
 class _Stderr:
     """Keeps the end of git's stderr, and passes on each line; lines of progress end with a carriage return."""
 
-    def __init__(self, reader: asyncio.StreamReader, how: Invocation) -> None:
-        self._how = how
+    def __init__(self, reader: asyncio.StreamReader, invocation: Invocation) -> None:
+        self._invocation = invocation
         self._kept = bytearray()
         self._partial = b""
         self._task = asyncio.create_task(self._drain(reader))
@@ -78,18 +78,18 @@ class _Stderr:
     def text(self) -> str:
         """Git's messages without progress, scrubbed before being cut: a secret cut in two would not be found."""
         whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
-        said = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
-        return scrub(said, self._how.secrets)[-_STDERR_KEPT:].strip()
+        messages = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
+        return scrub(messages, self._invocation.secrets)[-_STDERR_KEPT:].strip()
 
     async def _drain(self, reader: asyncio.StreamReader) -> None:
         while chunk := await reader.read(_CHUNK):
             self._kept += chunk
             del self._kept[: -2 * _STDERR_KEPT]
-            if self._how.on_message is not None:
+            if self._invocation.on_message is not None:
                 *lines, self._partial = (self._partial + chunk).replace(b"\r", b"\n").split(b"\n")
                 self._partial = self._partial[-_STDERR_KEPT:]
                 for line in lines:
-                    self._how.on_message(scrub(line.decode("utf-8", "replace"), self._how.secrets))
+                    self._invocation.on_message(scrub(line.decode("utf-8", "replace"), self._invocation.secrets))
 
 
 class Git:
@@ -117,20 +117,20 @@ class Git:
             OutputTooLarge: it wrote more than `output_limit` bytes.
             ValueError: the command is not allowed.
         """
-        how = invocation or Invocation()
+        invocation = invocation or Invocation()
         stdout = bytearray()
-        async with self._started(command, how) as (process, stderr), _deadline(command, how, stderr):
+        async with self._started(command, invocation) as (process, stderr), _deadline(command, invocation, stderr):
             reader = _pipe(process.stdout)
             while chunk := await reader.read(_CHUNK):
                 stdout += chunk
-                if len(stdout) > how.output_limit:
-                    raise OutputTooLarge(command.name, how.output_limit)
+                if len(stdout) > invocation.output_limit:
+                    raise OutputTooLarge(command.name, invocation.output_limit)
             code = await _exit_code(process, stderr)
-        if code not in how.expected_codes:
+        if code not in invocation.expected_codes:
             raise GitFailed(command.name, code, stderr.text)
         return GitOutput(code, bytes(stdout), stderr.text)
 
-    async def stream(self, command: Command, how: Invocation) -> AsyncGenerator[bytes, None]:
+    async def stream(self, command: Command, invocation: Invocation) -> AsyncGenerator[bytes, None]:
         """Yield the output as it comes, at most 64 KiB at a time; git waits while the reader does.
 
         The timeout applies to each piece, because a slow reader is not git's fault. Close the generator
@@ -139,25 +139,25 @@ class Git:
         Raises:
             GitFailed, GitTimedOut, ValueError: as `run`.
         """
-        async with self._started(command, how) as (process, stderr):
+        async with self._started(command, invocation) as (process, stderr):
             reader = _pipe(process.stdout)
             while True:
-                async with _deadline(command, how, stderr):
+                async with _deadline(command, invocation, stderr):
                     chunk = await reader.read(_CHUNK)
                 if not chunk:
                     break
                 yield chunk
-            async with _deadline(command, how, stderr):
+            async with _deadline(command, invocation, stderr):
                 code = await _exit_code(process, stderr)
-        if code not in how.expected_codes:
+        if code not in invocation.expected_codes:
             raise GitFailed(command.name, code, stderr.text)
 
     @contextlib.asynccontextmanager
     async def _started(
-        self, command: Command, how: Invocation
+        self, command: Command, invocation: Invocation
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr"]]:
-        process = await self._spawn(command, how)
-        stderr = _Stderr(_pipe(process.stderr), how)
+        process = await self._spawn(command, invocation)
+        stderr = _Stderr(_pipe(process.stderr), invocation)
         try:
             yield process, stderr
         finally:
@@ -168,22 +168,22 @@ class Git:
                     await asyncio.gather(_discard(_pipe(process.stdout)), stderr.finished())
             await stderr.stop()
 
-    async def _spawn(self, command: Command, how: Invocation) -> asyncio.subprocess.Process:
+    async def _spawn(self, command: Command, invocation: Invocation) -> asyncio.subprocess.Process:
         argv = [os.fsencode(self._executable)]
-        if how.git_dir is not None:
-            argv.append(b"--git-dir=" + os.fsencode(how.git_dir))
+        if invocation.git_dir is not None:
+            argv.append(b"--git-dir=" + os.fsencode(invocation.git_dir))
         argv += git_argv(command)
-        with _stdin(how) as stdin:
+        with _stdin(invocation) as stdin:
             spawning = asyncio.ensure_future(
                 asyncio.create_subprocess_exec(
                     *argv,
                     stdin=stdin,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
-                    cwd=how.cwd or self._home,
-                    env=self._environment(command, how),
+                    cwd=invocation.cwd or self._home,
+                    env=self._environment(command, invocation),
                     start_new_session=True,
-                    pass_fds=how.held,
+                    pass_fds=invocation.inherited_fds,
                 )
             )
             try:
@@ -193,22 +193,22 @@ class Git:
                 await _end(await spawning)
                 raise
 
-    def _environment(self, command: Command, how: Invocation) -> dict[str, str]:
-        config = [*command.spec.config.items(), *how.config]
-        network = how.protocol in {"https", "http", "ssh"}
-        environment = build_environment(self._home, config=config, protocol=how.protocol, network=network)
+    def _environment(self, command: Command, invocation: Invocation) -> dict[str, str]:
+        config = [*command.spec.config.items(), *invocation.config]
+        network = invocation.protocol in {"https", "http", "ssh"}
+        environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
         # The far side of a file remote finds git by name in PATH; it must be this same git.
         path = f"{self._executable.parent}:{environment['PATH']}"
         return environment | {"PATH": path}
 
 
 @contextlib.asynccontextmanager
-async def _deadline(command: Command, how: Invocation, stderr: "_Stderr") -> AsyncIterator[None]:
+async def _deadline(command: Command, invocation: Invocation, stderr: "_Stderr") -> AsyncIterator[None]:
     try:
-        async with asyncio.timeout(how.timeout_seconds):
+        async with asyncio.timeout(invocation.timeout_seconds):
             yield
     except TimeoutError:
-        raise GitTimedOut(command.name, how.timeout_seconds, stderr.text) from None
+        raise GitTimedOut(command.name, invocation.timeout_seconds, stderr.text) from None
 
 
 async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> int:
@@ -218,9 +218,9 @@ async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> 
 
 
 @contextlib.contextmanager
-def _stdin(how: Invocation) -> Iterator[int | BinaryIO]:
-    if how.stdin_file is not None:
-        with how.stdin_file.open("rb") as file:
+def _stdin(invocation: Invocation) -> Iterator[int | BinaryIO]:
+    if invocation.stdin_file is not None:
+        with invocation.stdin_file.open("rb") as file:
             yield file
     else:
         yield asyncio.subprocess.DEVNULL

@@ -40,31 +40,33 @@ class Publisher:
         """
         try:
             address = await self._addresses.resolve(remote.url)
-            how = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
-            if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
+            invocation = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
+            if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
                 return True
-            pushing = replace(how, on_message=ProgressParser(report))
+            pushing = replace(invocation, on_message=ProgressParser(report))
             refused = await self._push(address, pushing, commit_id, branch, expected)
             if refused.code == 0:
                 return False
             # The branch may have moved between our check and our push. If an earlier try of ours moved it, all is well.
-            if self._is_there(await self._actual(address, how, branch), commit_id, expected, branch):
+            if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
                 return True
         except GitError as error:
             raise failures.push_rejected(branch, error) from error
         raise failures.push_rejected(branch, _Refused(refused))
 
-    async def _push(self, address: Address, how: Invocation, commit_id: str, branch: bytes, expected: str) -> GitOutput:
+    async def _push(
+        self, address: Address, invocation: Invocation, commit_id: str, branch: bytes, expected: str
+    ) -> GitOutput:
         ref = b"refs/heads/" + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
         flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *address.writing_flags)
         command = Command("push", flags, (address.url, commit_id.encode() + b":" + ref))
-        return await self._git.run(command, replace(how, expected_codes=(0, 1)))
+        return await self._git.run(command, replace(invocation, expected_codes=(0, 1)))
 
-    async def _actual(self, address: Address, how: Invocation, branch: bytes) -> str:
+    async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
         ref = b"refs/heads/" + branch
         listing = Command("ls-remote", address.reading_flags, (address.url, ref))
-        for line in (await self._git.run(listing, how)).stdout.splitlines():
+        for line in (await self._git.run(listing, invocation)).stdout.splitlines():
             # The pattern also matches the ends of longer names.
             commit_id, _, name = line.partition(b"\t")
             if name == ref:
@@ -92,5 +94,5 @@ class _Refused(Exception):
     def __init__(self, completed: GitOutput) -> None:
         lines = completed.stdout.decode("utf-8", "replace").splitlines()
         refs = [line.split("\t")[-1] for line in lines if line.startswith("!")]
-        said = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
-        super().__init__("\n".join([*refs, *said]))
+        messages = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
+        super().__init__("\n".join([*refs, *messages]))

@@ -63,9 +63,9 @@ class Clones:
             flags.append(f"--depth={spec.depth}")
         # Given a path, git would link the files and ignore the depth; given a file:// URL, it does not.
         url = f"file://{address.url}" if address.protocol == "file" else address.url
-        how = replace(
+        invocation = replace(
             address.invocation(spec.remote.token, self._limits.fetch_seconds),
             cwd=path.parent,
             on_message=ProgressParser(report),
         )
-        await self._git.run(Command("clone", tuple(flags), (url, str(path))), how)
+        await self._git.run(Command("clone", tuple(flags), (url, str(path))), invocation)

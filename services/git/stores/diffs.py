@@ -22,14 +22,14 @@ class Diffs:
     async def merge_base(self, store: Path, one: str, other: str) -> str | None:
         """Return the merge base of two commits, None when they have no common history."""
         command = Command("merge-base", (), (one, other))
-        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, expected_codes=(0, 1))
-        return (await self._git.run(command, how)).line.decode("ascii") or None
+        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, expected_codes=(0, 1))
+        return (await self._git.run(command, invocation)).line.decode("ascii") or None
 
     async def changed_files(self, store: Path, base: str, commit: str) -> list[ChangedFile]:
         """List the files that differ, by path."""
         command = Command("diff", (*_DIFF_FLAGS, "--raw", "--numstat", "-z"), (base, commit))
-        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=256 * 1024 * 1024)
-        return sorted(parse_changes((await self._git.run(command, how)).stdout), key=lambda file: file.path)
+        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=256 * 1024 * 1024)
+        return sorted(parse_changes((await self._git.run(command, invocation)).stdout), key=lambda file: file.path)
 
     async def diff(self, store: Path, base: str, commit: str, max_bytes: int) -> AsyncGenerator[bytes | DiffEnd, None]:
         """Yield the unified diff in pieces, then its end.
@@ -40,20 +40,20 @@ class Diffs:
         command = Command(
             "diff", (*_DIFF_FLAGS, "--no-color", "--full-index", "--src-prefix=a/", "--dst-prefix=b/"), (base, commit)
         )
-        how = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS)
+        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS)
         if not max_bytes:
-            async with aclosing(self._git.stream(command, how)) as chunks:
+            async with aclosing(self._git.stream(command, invocation)) as chunks:
                 async for chunk in chunks:
                     yield chunk
             yield DiffEnd(0)
             return
-        shown = 0
-        async with aclosing(self._git.stream(command, how)) as chunks:
+        shown_files = 0
+        async with aclosing(self._git.stream(command, invocation)) as chunks:
             async for part in whole_files(chunks, max_bytes):
-                shown += 1
+                shown_files += 1
                 yield part
         files = await self.changed_files(store, base, commit)
-        yield DiffEnd(len(files) - shown)
+        yield DiffEnd(len(files) - shown_files)
 
 
 async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator[bytes]:
@@ -61,23 +61,23 @@ async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator
 
     Lines of content begin with one of ` +-\@`, so a line that begins with `diff --git` begins a file.
     """
-    held = bytearray()
-    left = limit
+    buffer = bytearray()
+    remaining = limit
     async for chunk in chunks:
-        looked = max(0, len(held) - len(_FILE_START))
-        held += chunk
-        while (end := held.find(b"\n" + _FILE_START, looked)) >= 0:
-            part = bytes(held[: end + 1])
-            del held[: end + 1]
-            looked = 0
-            if len(part) > left:
+        search_from = max(0, len(buffer) - len(_FILE_START))
+        buffer += chunk
+        while (end := buffer.find(b"\n" + _FILE_START, search_from)) >= 0:
+            part = bytes(buffer[: end + 1])
+            del buffer[: end + 1]
+            search_from = 0
+            if len(part) > remaining:
                 return
-            left -= len(part)
+            remaining -= len(part)
             yield part
-        if len(held) > left + len(_FILE_START):
+        if len(buffer) > remaining + len(_FILE_START):
             return
-    if held and len(held) <= left:
-        yield bytes(held)
+    if buffer and len(buffer) <= remaining:
+        yield bytes(buffer)
 
 
 def parse_changes(output: bytes) -> list[ChangedFile]:

@@ -146,25 +146,25 @@ class Mirrors:
             async with self._turn(repository_id):
                 # From here on, a caller of `refresh` must not share this fetch, but the next one.
                 self._rounds[repository_id] += 1
-                async with locked(self._paths.mirror_lock(repository_id), self._limits.lock_seconds) as held:
-                    yield held
+                async with locked(self._paths.mirror_lock(repository_id), self._limits.lock_seconds) as lock_fd:
+                    yield lock_fd
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
     async def _refresh(self, remote: Remote, report: ProgressListener) -> None:
         try:
-            async with self._budget.reserve(0), self.writing(remote.repository_id) as held:
+            async with self._budget.reserve(0), self.writing(remote.repository_id) as lock_fd:
                 began = time.monotonic()
-                await self._fetch_locked(remote, held, report)
+                await self._fetch_locked(remote, lock_fd, report)
                 self._on_fetched(time.monotonic() - began)
         except GitError as error:
             raise failures.clone_failed(remote.repository_id, error) from error
 
-    async def _fetch_locked(self, remote: Remote, held: int, report: ProgressListener) -> None:
+    async def _fetch_locked(self, remote: Remote, lock_fd: int, report: ProgressListener) -> None:
         mirror = self._paths.mirror(remote.repository_id)
         if mirror.is_dir():
             remove_stale_locks(mirror)
-            await self._fetch(mirror, remote, held, report)
+            await self._fetch(mirror, remote, lock_fd, report)
             return
         scratch = self._paths.scratch()
         try:
@@ -172,21 +172,23 @@ class Mirrors:
             await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
             for key, value in _CONFIG.items():
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
-            await self._fetch(building, remote, held, report)
+            await self._fetch(building, remote, lock_fd, report)
             async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
                 building.rename(mirror)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    async def _fetch(self, mirror: Path, remote: Remote, held: int, report: ProgressListener) -> None:
+    async def _fetch(self, mirror: Path, remote: Remote, lock_fd: int, report: ProgressListener) -> None:
         address = await self._addresses.resolve(remote.url)
-        how = replace(address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, held=(held,))
-        branch, has_head = await self._look_at_head(address, how)
+        invocation = replace(
+            address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, inherited_fds=(lock_fd,)
+        )
+        branch, has_head = await self._look_at_head(address, invocation)
         refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
         flags = ("--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
         fetched = await self._git.run(
             Command("fetch", (*flags, *address.reading_flags), (address.url, *refspecs)),
-            replace(how, on_message=ProgressParser(report)),
+            replace(invocation, on_message=ProgressParser(report)),
         )
         # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
@@ -194,10 +196,10 @@ class Mirrors:
         if branch:
             await self._git.run(Command("symbolic-ref", (), ("HEAD", branch)), Invocation(git_dir=mirror))
 
-    async def _look_at_head(self, address: Address, how: Invocation) -> tuple[bytes, bool]:
+    async def _look_at_head(self, address: Address, invocation: Invocation) -> tuple[bytes, bool]:
         """Return the ref that the remote's HEAD points to (empty: it is detached), and whether HEAD has a commit."""
         listing = Command("ls-remote", ("--symref", *address.reading_flags), (address.url, b"HEAD"))
-        lines = (await self._git.run(listing, how)).stdout.splitlines()
+        lines = (await self._git.run(listing, invocation)).stdout.splitlines()
         symbolic = [line[5:].partition(b"\t")[0] for line in lines if line.startswith(b"ref: ")]
         return symbolic[0] if symbolic else b"", bool(lines)
 
@@ -208,11 +210,13 @@ class Mirrors:
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
         with contextlib.suppress(GitFailed):
-            async with self.writing(remote.repository_id) as held:
-                how = replace(
-                    address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, held=(held,)
+            async with self.writing(remote.repository_id) as lock_fd:
+                invocation = replace(
+                    address.invocation(remote.token, self._limits.fetch_seconds),
+                    git_dir=mirror,
+                    inherited_fds=(lock_fd,),
                 )
-                await self._git.run(Command("fetch", flags, (address.url, refspec)), how)
+                await self._git.run(Command("fetch", flags, (address.url, refspec)), invocation)
         return await self.has(remote.repository_id, commit_id)
 
     def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:

@@ -50,10 +50,10 @@ class MirrorRepacker:
             return False
         scratch = self._paths.scratch()
         try:
-            async with self._mirrors.writing(repository_id) as held:
-                how = Invocation(git_dir=_alias(mirror, scratch), timeout_seconds=3600, held=(held,))
+            async with self._mirrors.writing(repository_id) as lock_fd:
+                invocation = Invocation(git_dir=_alias(mirror, scratch), timeout_seconds=3600, inherited_fds=(lock_fd,))
                 # Merges small packs and loose objects into larger packs, unreachable objects included.
-                await self._git.run(Command("repack", ("-d", "-q", "--geometric=2")), how)
+                await self._git.run(Command("repack", ("-d", "-q", "--geometric=2")), invocation)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         _log.info("repacked a mirror", repository_id=repository_id)

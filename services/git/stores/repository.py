@@ -29,7 +29,7 @@ async def locked(path: Path, wait_seconds: float) -> AsyncIterator[int]:
     """Hold the lock on `path`. Yields its descriptor.
 
     The kernel releases the lock when the last process with the descriptor ends. So a git that inherits it
-    (`Invocation.held`) keeps its repository locked until it ends, even when the service that started it is killed.
+    (`inherited_fds`) keeps its repository locked until it ends, even when the service that started it is killed.
 
     Raises:
         LockHeldError: it was not free within `wait_seconds`.

@@ -85,9 +85,11 @@ class ResultStores:
         if not store.is_dir():
             return
         try:
-            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as lock_fd:
                 remove_stale_locks(store)
-                await self._git.run(Command("update-ref", ("-d",), (ref,)), Invocation(git_dir=store, held=(held,)))
+                await self._git.run(
+                    Command("update-ref", ("-d",), (ref,)), Invocation(git_dir=store, inherited_fds=(lock_fd,))
+                )
                 (store / _LOOSENED).touch()
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
@@ -122,12 +124,12 @@ class ResultStores:
         """
         store = self._paths.result_store(repository_id)
         try:
-            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as lock_fd:
                 (store / _LOOSENED).unlink(missing_ok=True)
-                how = Invocation(git_dir=store, timeout_seconds=1800, held=(held,))
+                invocation = Invocation(git_dir=store, timeout_seconds=1800, inherited_fds=(lock_fd,))
                 flags = ("-A", "-d", "-l", "-q", f"--unpack-unreachable={_UNNAMED_KEPT}")
-                await self._git.run(Command("repack", flags), how)
-                await self._git.run(Command("prune", (f"--expire={_UNNAMED_KEPT}",)), how)
+                await self._git.run(Command("repack", flags), invocation)
+                await self._git.run(Command("prune", (f"--expire={_UNNAMED_KEPT}",)), invocation)
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
@@ -139,20 +141,22 @@ class ResultStores:
         scratch = self._paths.scratch()
         try:
             taken = await self._taker.take(spec, borrowed, scratch, keep_commits=keep_commits)
-            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as held:
+            async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as lock_fd:
                 remove_stale_locks(store)
-                await self._store_result(store, ref, spec, taken, held)
+                await self._store_result(store, ref, spec, taken, lock_fd)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         changed = taken.commit_id != spec.base_commit_id
         return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
 
-    async def _store_result(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, held: int) -> None:
+    async def _store_result(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, lock_fd: int) -> None:
         """Check every object of the pack and every link between them, then point the ref at the commit."""
         if taken.pack is not None:
-            how = Invocation(git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, held=(held,))
-            await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), how)
+            invocation = Invocation(
+                git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, inherited_fds=(lock_fd,)
+            )
+            await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), invocation)
             descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, taken.commit_id))
             await self._git.run(descends, Invocation(git_dir=store))
         name = Command("update-ref", (), (ref, taken.commit_id))
-        await self._git.run(name, Invocation(git_dir=store, held=(held,)))
+        await self._git.run(name, Invocation(git_dir=store, inherited_fds=(lock_fd,)))

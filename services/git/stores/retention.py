@@ -68,19 +68,19 @@ class ResultRetention:
 
     async def remove_expired(self, now: datetime) -> list[str]:
         """Remove some of the results that have expired; return their ids."""
-        gone = []
+        deleted = []
         for record in await self._records.expired(now, _AT_ONCE):
             try:
                 if await self._remove_unless_in_use(record):
-                    gone.append(record.result_id)
+                    deleted.append(record.result_id)
                     continue
             except (ServiceError, GitError, OSError) as error:
                 _log.warning("cannot delete a result", result_id=record.result_id, error=str(error))
             await self._records.postpone(record, now + _LOOK_AGAIN)
-        if gone:
-            _log.info("deleted expired results", count=len(gone), first=gone[0])
-        self.expired += len(gone)
-        return gone
+        if deleted:
+            _log.info("deleted expired results", count=len(deleted), first=deleted[0])
+        self.expired += len(deleted)
+        return deleted
 
     async def _remove_unless_in_use(self, record: ResultRecord) -> bool:
         """Remove a result, first the ref, then the record, unless its tree exists; return whether it was removed."""
@@ -125,10 +125,10 @@ class RetentionLoop:
 
         Returns the ids of what was deleted. What cannot be deleted is logged, and tried again later.
         """
-        gone = [*await self._snapshots.remove_expired(now), *await self._retention.remove_expired(now)]
+        deleted = [*await self._snapshots.remove_expired(now), *await self._retention.remove_expired(now)]
         for repository_id in self._results.stores_that_lost_refs(now - _COMPACTED_AFTER)[:_COMPACTED_AT_ONCE]:
             try:
                 await self._results.compact(repository_id)
             except (ServiceError, GitError) as error:
                 _log.warning("cannot compact a result store", repository_id=repository_id, error=str(error))
-        return gone
+        return deleted

@@ -65,14 +65,14 @@ class Snapshots:
 
     async def remove_expired(self, now: datetime) -> list[str]:
         """Delete some of the expired snapshots; return their ids. Those that cannot be deleted are logged."""
-        gone = []
+        deleted = []
         for snapshot in await self._records.expired(now, _AT_ONCE):
             try:
                 await self.delete(snapshot.snapshot_id)
-                gone.append(snapshot.snapshot_id)
+                deleted.append(snapshot.snapshot_id)
             except (ServiceError, GitError) as error:
                 _log.warning("cannot delete a snapshot", snapshot_id=snapshot.snapshot_id, error=str(error))
-        return gone
+        return deleted
 
     async def _take(self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
         now = datetime.now(UTC)
@@ -104,5 +104,5 @@ def _ref(snapshot_id: str) -> str:
 
 
 def _hash(spec: SnapshotSpec) -> str:
-    words = (spec.repository_id, spec.tree.path, spec.base_commit_id, spec.message, spec.keep_for)
-    return hashlib.sha256(repr(words).encode()).hexdigest()
+    request = (spec.repository_id, spec.tree.path, spec.base_commit_id, spec.message, spec.keep_for)
+    return hashlib.sha256(repr(request).encode()).hexdigest()

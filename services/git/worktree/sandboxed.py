@@ -71,39 +71,44 @@ class SandboxedInvocation:
 class SandboxedGit:
     """Runs git, and `find`, in sandboxes."""
 
-    async def run(self, view: TreeView, command: Command, how: SandboxedInvocation | None = None) -> GitOutput:
+    async def run(self, view: TreeView, command: Command, invocation: SandboxedInvocation | None = None) -> GitOutput:
         """Run one command to its end.
 
         Raises:
             GitFailed, GitTimedOut, OutputTooLarge: as `Git.run`.
             SandboxUnavailableError: this machine has no sandbox.
         """
-        how = how or SandboxedInvocation()
-        spec = self._spec(view, command, how)
-        completed = await self._bounded(spec, command.name, how)
+        invocation = invocation or SandboxedInvocation()
+        spec = self._spec(view, command, invocation)
+        completed = await self._bounded(spec, command.name, invocation)
         stderr = _stderr_text(completed.stderr)
         # A sandbox that cannot be made also exits with 1, which for many commands is an answer.
-        if completed.exit_code not in how.expected_codes or stderr.startswith("bwrap: "):
+        if completed.exit_code not in invocation.expected_codes or stderr.startswith("bwrap: "):
             raise GitFailed(command.name, completed.exit_code, stderr)
         return GitOutput(completed.exit_code, completed.stdout, stderr)
 
-    async def write_output(self, view: TreeView, command: Command, target: Path, how: SandboxedInvocation) -> None:
-        """Run one command, and write its output, at most `how.output_limit` bytes, to a file of ours.
+    async def write_output(
+        self, view: TreeView, command: Command, target: Path, invocation: SandboxedInvocation
+    ) -> None:
+        """Run one command, and write its output, at most `invocation.output_limit` bytes, to a file of ours.
 
         Raises the errors of `run`.
         """
-        spec = self._spec(view, command, how)
+        spec = self._spec(view, command, invocation)
         try:
-            async with asyncio.timeout(how.timeout_seconds), aio.start(spec, stdin=asyncio.subprocess.PIPE) as process:
-                stderr_task = asyncio.create_task(_pump(process, how.stdin))
+            async with (
+                asyncio.timeout(invocation.timeout_seconds),
+                aio.start(spec, stdin=asyncio.subprocess.PIPE) as process,
+            ):
+                stderr_task = asyncio.create_task(_pump(process, invocation.stdin))
                 try:
-                    await _copy(process, target, command.name, how.output_limit)
+                    await _copy(process, target, command.name, invocation.output_limit)
                     code, stderr = await process.wait(), await stderr_task
                 finally:
                     stderr_task.cancel()
         except TimeoutError:
-            raise GitTimedOut(command.name, how.timeout_seconds) from None
-        if code not in how.expected_codes:
+            raise GitTimedOut(command.name, invocation.timeout_seconds) from None
+        if code not in invocation.expected_codes:
             raise GitFailed(command.name, code, _stderr_text(stderr))
 
     async def nested_repositories(self, view: TreeView) -> dict[bytes, bool]:
@@ -165,21 +170,21 @@ class SandboxedGit:
         records = sorted(record for record in completed.stdout.split(b"\0") if record)
         return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
 
-    async def _bounded(self, spec: SandboxSpec, name: str, how: SandboxedInvocation) -> aio.Completed:
+    async def _bounded(self, spec: SandboxSpec, name: str, invocation: SandboxedInvocation) -> aio.Completed:
         try:
-            is_lookup = name in _LOOKUPS and how.git_dir is None
-            seconds = min(how.timeout_seconds, ANSWER_SECONDS) if is_lookup else how.timeout_seconds
-            return await aio.run(spec, stdin=how.stdin, max_output=how.output_limit, timeout=seconds)
+            is_lookup = name in _LOOKUPS and invocation.git_dir is None
+            seconds = min(invocation.timeout_seconds, ANSWER_SECONDS) if is_lookup else invocation.timeout_seconds
+            return await aio.run(spec, stdin=invocation.stdin, max_output=invocation.output_limit, timeout=seconds)
         except SandboxTimeoutError as error:
             raise GitTimedOut(name, seconds) from error
         except OutputLimitError as error:
-            raise OutputTooLarge(name, how.output_limit) from error
+            raise OutputTooLarge(name, invocation.output_limit) from error
 
-    def _spec(self, view: TreeView, command: Command, how: SandboxedInvocation) -> SandboxSpec:
+    def _spec(self, view: TreeView, command: Command, invocation: SandboxedInvocation) -> SandboxSpec:
         # The tree belongs to our own user, who has another uid inside the sandbox, where foreign owners do no harm.
         config = [*command.spec.config.items(), ("safe.directory", "*")]
-        variables = build_environment(environment.HOME, config=config) | how.variables
-        variables |= {"GIT_DIR": str(how.git_dir or view.tree / ".git"), "GIT_WORK_TREE": str(view.tree)}
+        variables = build_environment(environment.HOME, config=config) | invocation.variables
+        variables |= {"GIT_DIR": str(invocation.git_dir or view.tree / ".git"), "GIT_WORK_TREE": str(view.tree)}
         return SandboxSpec(
             argv=(b"git", *git_argv(command)),
             cwd=view.tree,

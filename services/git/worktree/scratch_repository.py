@@ -35,12 +35,12 @@ class ScratchRepository:
 
     async def text(self, command: Command, *, stdin: bytes = b"", variables: dict[str, str] | None = None) -> str:
         """Run a command, and return the one value that it prints."""
-        completed = await self._git.run(self._view, command, self._how(stdin=stdin, variables=variables))
+        completed = await self._git.run(self._view, command, self._invocation(stdin=stdin, variables=variables))
         return completed.line.decode("ascii", "replace")
 
     async def holds(self, command: Command) -> bool:
         """Run a command that answers by its exit code; True when that is 0."""
-        return (await self._git.run(self._view, command, self._how(expected_codes=(0, 1, 128)))).code == 0
+        return (await self._git.run(self._view, command, self._invocation(expected_codes=(0, 1, 128)))).code == 0
 
     def hiding(self, mounts: tuple[Mount, ...]) -> "ScratchRepository":
         """Return the same repository, with something mounted over parts of the tree."""
@@ -61,7 +61,7 @@ class ScratchRepository:
     async def entries(self, paths: tuple[bytes, ...] = ()) -> list[IndexEntry]:
         """List the index, or what of it lies at or below the paths."""
         command = Command("ls-files", ("-z", "--stage"), (), paths)
-        listing = (await self._git.run(self._view, command, self._how())).stdout
+        listing = (await self._git.run(self._view, command, self._invocation())).stdout
         records = (record.partition(b"\t") for record in listing.split(b"\0") if record)
         return [
             IndexEntry(path, facts.removeprefix(_LINK).split(b" ")[0] if facts.startswith(_LINK) else b"")
@@ -74,7 +74,7 @@ class ScratchRepository:
 
     async def stage_everything(self) -> None:
         """Bring the index to the working tree by reading every file of it."""
-        staged = await self._git.run(self._view, Command("add", ("--all",)), self._how())
+        staged = await self._git.run(self._view, Command("add", ("--all",)), self._invocation())
         # Git skips a directory that it may not read, and still reports success.
         if "Permission denied" in staged.stderr:
             raise GitFailed("add", staged.code, staged.stderr)
@@ -92,8 +92,8 @@ class ScratchRepository:
         stdin = _lines(b"./" + path for path in paths)
         if not stdin:
             return frozenset()
-        how = self._how(stdin=stdin, variables={"GIT_LITERAL_PATHSPECS": "0"}, expected_codes=(0, 1))
-        answer = await self._git.run(self._view, Command("check-ignore", _FROM_LIST), how)
+        invocation = self._invocation(stdin=stdin, variables={"GIT_LITERAL_PATHSPECS": "0"}, expected_codes=(0, 1))
+        answer = await self._git.run(self._view, Command("check-ignore", _FROM_LIST), invocation)
         return frozenset(path.removeprefix(b"./") for path in answer.stdout.split(b"\0") if path)
 
     async def link(self, links: Iterable[IndexEntry]) -> None:
@@ -120,13 +120,13 @@ class ScratchRepository:
         """Write a pack, of at most `limit` bytes, of all objects that the commit has and the base lacks."""
         revisions = f"{commit_id}\n^{self._spec.base_commit_id}\n".encode()
         command = Command("pack-objects", ("--revs", "--stdout", "-q"))
-        how = replace(self._how(stdin=revisions), output_limit=limit)
-        await self._git.write_output(self._view, command, pack, how)
+        invocation = replace(self._invocation(stdin=revisions), output_limit=limit)
+        await self._git.write_output(self._view, command, pack, invocation)
 
     async def _update(self, *flags: str, paths: Iterable[bytes]) -> None:
         await self.text(Command("update-index", (*flags, *_FROM_LIST)), stdin=_lines(paths))
 
-    def _how(
+    def _invocation(
         self, *, stdin: bytes = b"", variables: dict[str, str] | None = None, expected_codes: tuple[int, ...] = (0,)
     ) -> SandboxedInvocation:
         return SandboxedInvocation(

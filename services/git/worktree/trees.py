@@ -102,9 +102,9 @@ class WorkingTrees:
             if head and await self._is_same(tree, view, head, message, signature):
                 return head
             raise FailedPrecondition("NOTHING_TO_COMMIT", "nothing is staged that differs from HEAD", str(tree.path))
-        how = SandboxedInvocation(stdin=message_bytes(message), variables=signature_variables(signature))
+        invocation = SandboxedInvocation(stdin=message_bytes(message), variables=signature_variables(signature))
         flags = ("--quiet", "--no-verify", "--cleanup=verbatim", "--file=-")
-        await self._run(tree, view, Command("commit", flags), how)
+        await self._run(tree, view, Command("commit", flags), invocation)
         return (await self.head(tree)).commit_id
 
     async def _is_same(self, tree: WorkingTree, view: TreeView, head: str, message: str, signature: Signature) -> bool:
@@ -125,12 +125,12 @@ class WorkingTrees:
         return [line if is_commit_id(line) else None for line in lines]
 
     async def _run(
-        self, tree: WorkingTree, view: TreeView, command: Command, how: SandboxedInvocation | None = None
+        self, tree: WorkingTree, view: TreeView, command: Command, invocation: SandboxedInvocation | None = None
     ) -> GitOutput:
         if not tree.path.is_dir():
             raise failures.not_a_repository(str(tree.path), FileNotFoundError("there is no such directory"))
         try:
-            return await self._git.run(view, command, how)
+            return await self._git.run(view, command, invocation)
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:

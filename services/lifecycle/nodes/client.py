@@ -46,7 +46,7 @@ class Nodes:
     workspace: grpc.aio.Channel
     git: grpc.aio.Channel
     execution: grpc.aio.Channel
-    patience: RetryLimits = field(default_factory=RetryLimits)
+    retry_limits: RetryLimits = field(default_factory=RetryLimits)
 
     def for_job(self, fence: Fence, pause: Pause, check: Callable[[], None] = lambda: None) -> "JobNodes":
         """Return a client that sends `fence`, waits between tries with `pause`, and calls `check` before each try.
@@ -65,14 +65,14 @@ class JobNodes:
         self._execution = execution_rpc.ExecutionServiceStub(nodes.execution)
         self._metadata = fence_metadata(fence)
         self._job_id = fence.job_id
-        self._patience = nodes.patience
+        self._retry_limits = nodes.retry_limits
         self._pause = pause
         self._check = check
 
     # Workspaces.
 
     async def create_workspace(
-        self, workspace_id: str, base: Base | None, order: JobSpec, files: Mapping[str, bytes] | None = None
+        self, workspace_id: str, base: Base | None, spec: JobSpec, files: Mapping[str, bytes] | None = None
     ) -> Layout:
         """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it."""
         given = (files or {}).items()
@@ -80,8 +80,8 @@ class JobNodes:
             workspace_id=workspace_id,
             base_layers=() if base is None else base.layers,
             pins_path=b"" if base is None else base.pins_path,
-            purpose=wire.workspace_purpose_to_proto(order),
-            visibility=wire.visibility_to_proto(order.agent.sandbox_tier),
+            purpose=wire.workspace_purpose_to_proto(spec),
+            visibility=wire.visibility_to_proto(spec.agent.sandbox_tier),
             files=[workspace_pb.File(path=path.encode(), content=content) for path, content in given],
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
@@ -130,25 +130,25 @@ class JobNodes:
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
     async def take_result(
-        self, layout: Layout, base: Base, order: JobSpec, *, result_id: str, message: str, author: str
+        self, layout: Layout, base: Base, spec: JobSpec, *, result_id: str, message: str, author: str
     ) -> ResultCommit:
         """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
         request = git_pb.TakeResultRequest(
-            tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
-            repository_id=order.repository_id,
+            tree=wire.working_tree_to_proto(layout, base, spec.agent.sandbox_tier),
+            repository_id=spec.repository_id,
             result_id=result_id,
             base_commit_id=base.commit_id,
             message=message,
-            signature=wire.signature_to_proto(author, order.create_time),
+            signature=wire.signature_to_proto(author, spec.create_time),
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
         return ResultCommit(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
 
-    async def snapshot(self, layout: Layout, base: Base, order: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
+    async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
         request = git_pb.SnapshotTreeRequest(
-            tree=wire.working_tree_to_proto(layout, base, order.agent.sandbox_tier),
-            repository_id=order.repository_id,
+            tree=wire.working_tree_to_proto(layout, base, spec.agent.sandbox_tier),
+            repository_id=spec.repository_id,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
@@ -275,7 +275,7 @@ class JobNodes:
             self._check()
             return await call()
 
-        return await call_with_retries(checked, patience=self._patience, pause=self._pause)
+        return await call_with_retries(checked, retry_limits=self._retry_limits, pause=self._pause)
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:

@@ -54,7 +54,7 @@ class NodeLost(ServiceError):
         super().__init__("NODE_LOST", f"the cell's own services did not help for {seconds:.0f} s: {last.message}")
 
 
-async def call_with_retries(call: Callable[[], Awaitable[T]], *, patience: RetryLimits, pause: Pause) -> T:
+async def call_with_retries(call: Callable[[], Awaitable[T]], *, retry_limits: RetryLimits, pause: Pause) -> T:
     """Call until there is a final answer. Raises its ServiceError, NodeLost, and whatever `pause` raises."""
     started, delay = time.monotonic(), _FIRST_PAUSE_SECONDS
     while True:
@@ -62,7 +62,7 @@ async def call_with_retries(call: Callable[[], Awaitable[T]], *, patience: Retry
             return await call()
         except grpc.aio.AioRpcError as raw:
             error = service_error(raw)
-            bound = patience.for_error(error)
+            bound = retry_limits.for_error(error)
             if bound is None:
                 raise error from raw
             if time.monotonic() - started > bound:

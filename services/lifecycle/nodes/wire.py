@@ -116,15 +116,15 @@ def _model_use_from_proto(message: execution_pb.ModelUse) -> ModelUse:
     )
 
 
-def workspace_purpose_to_proto(order: JobSpec) -> workspace_pb.Purpose:
+def workspace_purpose_to_proto(spec: JobSpec) -> workspace_pb.Purpose:
     """Write what a workspace is for."""
     return workspace_pb.Purpose(
-        project_id=order.project_id,
-        job_id=order.job_id,
-        worker_id=order.worker_id,
-        work_item_id=order.work_item_id,
-        repository_id=order.repository_id,
-        branch=order.branch,
+        project_id=spec.project_id,
+        job_id=spec.job_id,
+        worker_id=spec.worker_id,
+        work_item_id=spec.work_item_id,
+        repository_id=spec.repository_id,
+        branch=spec.branch,
     )
 
 

@@ -87,14 +87,14 @@ def judge_agent(job: JobRun, run: Run) -> None:
 
 def fits(job: JobRun, task: str, *more: str) -> bool:
     """True when a task, the additions of hooks and `more` fit into the agent's prompt."""
-    agent = job.order.agent
+    agent = job.spec.agent
     as_argument = traits(agent.engine).runs_command and agent.prompt_delivery is PromptDelivery.ARGUMENT
     return len(_told(job, task, *more).encode()) <= (MAX_ARGUMENT_BYTES if as_argument else MAX_PROMPT_BYTES)
 
 
 def takes_addition(job: JobRun, addition: str) -> bool:
     """True when a hook may add this to the prompt, with room left for the paragraph on how to ask a person."""
-    task = job.order.task
+    task = job.spec.task
     added = len(_told(job, "", addition).encode())
     return added <= MAX_ADDITIONS_BYTES and fits(job, task, addition, "x" * _SPARE_BYTES)
 
@@ -107,20 +107,20 @@ def _told(job: JobRun, task: str, *more: str) -> str:
 
 
 def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch:
-    order, agent = job.order, job.order.agent
+    spec, agent = job.spec, job.spec.agent
     runs_command = traits(agent.engine).runs_command
     as_argument = agent.prompt_delivery is PromptDelivery.ARGUMENT
     line = agent.command.rstrip()
     ours = {
-        "BOATYARD_JOB_ID": order.job_id,
+        "BOATYARD_JOB_ID": spec.job_id,
         "BOATYARD_EXECUTION_ID": job.agent_id,
-        "BOATYARD_PROJECT_ID": order.project_id,
-        "BOATYARD_WORKER_ID": order.worker_id,
-        "BOATYARD_WORK_ITEM_ID": order.work_item_id,
-        "BOATYARD_INPUT": INPUT_DATA if order.data else "",
+        "BOATYARD_PROJECT_ID": spec.project_id,
+        "BOATYARD_WORKER_ID": spec.worker_id,
+        "BOATYARD_WORK_ITEM_ID": spec.work_item_id,
+        "BOATYARD_INPUT": INPUT_DATA if spec.data else "",
         "BOATYARD_ROUND": str(job.round),
     }
-    if order.policy.agent_may_ask:
+    if spec.policy.agent_may_ask:
         ours["BOATYARD_ASK_FILE"] = ASK_FILE
     if runs_command:  # other engines get both in their own fields
         ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}

@@ -54,10 +54,10 @@ async def approval(job: JobRun, stage: str) -> str:
 
     Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
-    if stage not in job.order.policy.checkpoints:
+    if stage not in job.spec.policy.checkpoints:
         return ""
     has_result = stage in {"verify", "push"}
-    takes_changes = has_result and job.round <= job.order.policy.max_extra_rounds
+    takes_changes = has_result and job.round <= job.spec.policy.max_extra_rounds
     name = job.in_round(stage) if has_result else stage
     decision = await ask(job, name, Origin.POLICY, _TEXTS[stage], takes_changes=takes_changes)
     if decision.state is CheckpointState.APPROVED:
@@ -70,7 +70,7 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
 
     Raises JobFailed (ASK_UNREADABLE; ROUNDS_EXCEEDED when no round is left for the answer), and what `ask` raises.
     """
-    if not job.order.policy.agent_may_ask:
+    if not job.spec.policy.agent_may_ask:
         return ""
 
     async def read() -> HookResult:
@@ -85,7 +85,7 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
     question = (await job.step(job.in_round("ask"), HookResult, read)).message
     if not question:
         return ""
-    bound = job.order.policy.max_extra_rounds
+    bound = job.spec.policy.max_extra_rounds
     if job.round > bound:
         raise JobFailed(Failure("ROUNDS_EXCEEDED", f"the agent asks again after {bound} answers: {question}"))
     decision = await ask(job, job.in_round("agent"), Origin.AGENT, question, takes_changes=True)
@@ -95,13 +95,13 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
 
 def first_task(job: JobRun) -> str:
     """Return the agent's task in its first round."""
-    if not job.order.policy.agent_may_ask:
-        return job.order.task
+    if not job.spec.policy.agent_may_ask:
+        return job.spec.task
     whole = (
-        f"{job.order.task.rstrip()}\n\n## If you need a person's decision\n\nWrite your question to the file {ASK_FILE}"
+        f"{job.spec.task.rstrip()}\n\n## If you need a person's decision\n\nWrite your question to the file {ASK_FILE}"
         " in the directory that you have begun in, and end. You will be started again there, with the answer.\n"
     )
-    return whole if fits(job, whole) else job.order.task
+    return whole if fits(job, whole) else job.spec.task
 
 
 def _told_again(job: JobRun, words: str) -> str:
@@ -116,7 +116,7 @@ def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: 
         origin=origin,
         text=text.encode()[:MAX_WORDS_BYTES].decode(errors="ignore"),
         execution_id=job.agent_id,
-        seconds=job.order.policy.checkpoint_timeout,
+        seconds=job.spec.policy.checkpoint_timeout,
         round=job.round,
         takes_changes=takes_changes,
         output=_seen(job.execution.output),

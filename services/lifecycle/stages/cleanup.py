@@ -18,7 +18,7 @@ async def keep_state(job: JobRun) -> None:
         return  # there was no agent, or nothing that git could compare
     # The message does not say how the job ended: after a kill it may end otherwise, with the same snapshot id.
     snapshot_id = snapshot_of(job.execution_id)
-    message = f"What job {job.order.job_id} left in its workspace\n"
+    message = f"What job {job.spec.job_id} left in its workspace\n"
 
     def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
         return replace(note, output=replace(note.output, snapshot_id=kept.snapshot_id if kept.changed else ""))
@@ -26,7 +26,7 @@ async def keep_state(job: JobRun) -> None:
     await job.step(
         "snapshot",
         Snapshot,
-        lambda: job.nodes.snapshot(layout, base, job.order, snapshot_id=snapshot_id, message=message),
+        lambda: job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message),
         learn,
         lambda kept: kept.snapshot_id if kept.changed else "nothing had changed",
     )
@@ -58,8 +58,8 @@ def _kept_seconds(job: JobRun, state: JobState) -> float:
     """Return how many seconds the workspace is kept; 0 removes it."""
     if job.has_begun("snapshot") and job.recorded("snapshot", Snapshot) is None:
         return _UNTIL_REMOVED_SECONDS
-    seconds = job.keeping.after(state)
-    match job.order.policy.retention:
+    seconds = job.retention_periods.after(state)
+    match job.spec.policy.retention:
         case Retention.REMOVE:
             return 0.0
         case Retention.KEEP:

@@ -125,10 +125,10 @@ async def _run_once(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
 async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote) -> Run:
     base, layout = auxiliary.base, auxiliary.layout
     if layout is None:
-        layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.order))
+        layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.spec))
     await job.note(note)
-    ours = {"BOATYARD_JOB_ID": job.order.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
-    agent = job.order.agent
+    ours = {"BOATYARD_JOB_ID": job.spec.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
+    agent = job.spec.agent
     launch = Launch(
         purpose=auxiliary.purpose,
         layout=layout,

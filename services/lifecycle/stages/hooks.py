@@ -151,7 +151,7 @@ async def _call(job: JobRun, name: str, hook: Hook, outcome: Outcome | None) -> 
     await job.retry_until_lease_lost(lambda: job.ledger.record_call(job.lease, done))
     if vetoed is not None:
         raise JobFailed(Failure(_VETOED, vetoed.reason or f"hook {hook.hook_id} {reply}"))
-    job.order = replace(job.order, labels={**job.order.labels, **labels})
+    job.spec = replace(job.spec, labels={**job.spec.labels, **labels})
     return HookResult(f"{hook.hook_id}: {reply}", reply.answer)
 
 
@@ -186,5 +186,5 @@ def _check(job: JobRun, hook: Hook, reply: Reply) -> None:
         raise HookFailed(f"it asks a person before {hook.stage}, where no job waits: before push one does", reply.tries)
     if answer.prompt_addition and not takes_addition(job, answer.prompt_addition):
         raise HookFailed("its addition would make the prompt longer than what the agent takes", reply.tries)
-    if len({**job.order.labels, **answer.labels}) > MAX_LABELS:
+    if len({**job.spec.labels, **answer.labels}) > MAX_LABELS:
         raise HookFailed(f"its labels would be more than {MAX_LABELS} with those of the job", reply.tries)

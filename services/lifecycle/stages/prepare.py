@@ -16,15 +16,15 @@ async def prepare_base(job: JobRun, remote: Remote) -> Base:
     """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
-        return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.order.branch))
+        return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch))
 
     return await job.step("base", Base, lambda: job.interruptible(_prepare(job, remote)), learn)
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:
-    snapshot_id = job.lease.snapshot_id or job.order.snapshot_id
+    snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
     if not snapshot_id:
-        return await job.nodes.prepare_base(remote, revision=job.order.revision)
+        return await job.nodes.prepare_base(remote, revision=job.spec.revision)
     snapshot = await job.nodes.find_snapshot(snapshot_id)
     if snapshot.repository_id != remote.repository_id:
         raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
@@ -35,26 +35,26 @@ async def _prepare(job: JobRun, remote: Remote) -> Base:
 
 async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:
     """Make the agent's workspace, from the base or empty, with the job's input. Raises JobFailed (DISK_FULL)."""
-    given = _input(job.order, files)
+    given = _input(job.spec, files)
     return await job.step(
         "workspace",
         Layout,
-        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.order, given)),
+        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.spec, given)),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
     )
 
 
-def _input(order: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
+def _input(spec: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
     """Return the job's input files in its workspace: contents by path."""
     given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
-    return given | ({INPUT_DATA: order.data} if order.data else {})
+    return given | ({INPUT_DATA: spec.data} if spec.data else {})
 
 
 async def make_branch(job: JobRun, layout: Layout, base: Base) -> None:
     """Put the workspace on the result's branch. Raises JobFailed (BRANCH_EXISTS, INVALID_BRANCH)."""
 
     async def make() -> Nothing:
-        await job.nodes.create_branch(layout, base, job.order.agent.sandbox_tier, job.order.branch)
+        await job.nodes.create_branch(layout, base, job.spec.agent.sandbox_tier, job.spec.branch)
         return Nothing()
 
     await job.step("branch", Nothing, make)

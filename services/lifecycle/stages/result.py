@@ -27,10 +27,10 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
         lambda: job.nodes.take_result(
             layout,
             base,
-            job.order,
+            job.spec,
             result_id=job.agent_id,
-            message=commit_message(job.order.prompt, job.order.job_id),
-            author=_fitting(job.order.worker_name) or _OUR_NAME,
+            message=commit_message(job.spec.prompt, job.spec.job_id),
+            author=_fitting(job.spec.worker_name) or _OUR_NAME,
         ),
         lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
     )
@@ -42,7 +42,7 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     async def changes() -> DiffSummary:
         if not taken.changed:
             return DiffSummary()
-        return await job.nodes.changes(job.order.repository_id, base.commit_id, taken.commit_id)
+        return await job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))
@@ -68,7 +68,7 @@ async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -
 
 
 async def _check(job: JobRun, tree: Base) -> Verification:
-    execution_id, policy = f"{job.agent_id}-verify", job.order.policy
+    execution_id, policy = f"{job.agent_id}-verify", job.spec.policy
     run = await run_auxiliary(
         job, AuxiliaryExecution(execution_id, Purpose.VERIFY, policy.verify_command, policy.verify_timeout, base=tree)
     )
@@ -85,7 +85,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
 
 def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
     """True when there is a result, and the policy publishes it."""
-    return job.order.policy.publish is Publish.PUSH and taken.changed
+    return job.spec.policy.publish is Publish.PUSH and taken.changed
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:
@@ -94,11 +94,11 @@ async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_befor
     async def push() -> Nothing:
         with job.uninterrupted():  # once begun, it is unknown how far it has come
             try:
-                await job.nodes.push(remote, taken.commit_id, job.order.branch)
+                await job.nodes.push(remote, taken.commit_id, job.spec.branch)
             except Aborted as moved:  # perhaps by an attempt that was lost before it could record it
                 if moved.actual not in pushed_before:
                     raise
-                await job.nodes.push(remote, taken.commit_id, job.order.branch, expected=moved.actual)
+                await job.nodes.push(remote, taken.commit_id, job.spec.branch, expected=moved.actual)
         return Nothing()
 
     await job.step("push", Nothing, push, lambda note, _: replace(note, output=replace(note.output, pushed=True)))

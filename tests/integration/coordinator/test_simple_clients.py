@@ -77,7 +77,7 @@ async def test_the_example_does_a_ticket(book: Books, api: Api, tmp_path: Path) 
     catalog, item = CatalogStore(book.engine), await a_ticket(book)
     view = await book.admit("Mend it.", work_item_id=item.work_item_id)
     with example(api, tmp_path, AT_WORK + DONE):
-        job = await ended(book, view.order.job_id)
+        job = await ended(book, view.spec.job_id)
     context = (tmp_path / "context.json").read_text()
     for needed in ("The gate squeaks", "since Monday", "oil.md", "a-secret-token", "A hinge", "Mend it."):
         assert needed in context
@@ -121,7 +121,7 @@ async def a_ticket(book: Books) -> WorkItem:
 async def test_the_example_tells_a_failure(book: Books, api: Api, tmp_path: Path) -> None:
     failing = await book.admit()
     with example(api, tmp_path, AT_WORK + "exit 3"):
-        job = await ended(book, failing.order.job_id)
+        job = await ended(book, failing.spec.job_id)
     assert (job.state, job.reason, job.message) == (JobState.FAILED, "AGENT_FAILED", "the command ended with 3")
 
 

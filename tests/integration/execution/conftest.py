@@ -20,6 +20,6 @@ async def shared() -> AsyncIterator[Client]:
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Iterator[Path]:
-    """A directory for a service of the test's own."""
+    """A directory for the test's own service."""
     yield tmp_path
     shutil.rmtree(tmp_path / "home", ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Programs that do not want to end. Each says `ready` when it has done its worst."""
+"""Programs that resist being ended. Each prints `ready` when it has done its worst."""
 
 import textwrap
 

@@ -1,4 +1,4 @@
-"""An execution service with a model that plays a script."""
+"""An execution service whose model plays a script."""
 
 import secrets
 from collections.abc import AsyncIterator, Sequence
@@ -11,19 +11,19 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from tests.integration.execution.service import Client, Seen, running
 from tests.kit.replay import Replay, replaying, write_script
 
-# Of this process alone, so that whoever else shows it has it from us.
+# Unique to this process: whoever else shows this key got it from here.
 KEY = f"sk-ant-sworn-to-secrecy-{secrets.token_hex(8)}"
 
 
 @dataclass
 class ModelClient:
-    """Calls to the service, and what the model was asked."""
+    """A client of the service, and the replay that records what the model was asked."""
 
     client: Client
     replay: Replay
 
     async def start(self, execution_id: str, **fields: object) -> pb.Execution:
-        """Start a model; fields of AnthropicEngine and of ExecutionSpec."""
+        """Start an agent with a model; `fields` are those of AnthropicEngine and of ExecutionSpec."""
         engine = {
             name: fields.pop(name) for name in list(fields) if name in pb.AnthropicEngine.DESCRIPTOR.fields_by_name
         }
@@ -33,14 +33,14 @@ class ModelClient:
         return (await self.client.stub.StartExecution(request, wait_for_ready=True)).execution
 
     async def run(self, execution_id: str, **fields: object) -> Seen:
-        """Start a model, and follow it to its end."""
+        """Start an agent with a model, and follow it to its end."""
         await self.start(execution_id, **fields)
         seen = await self.client.watch(execution_id)
         seen.check_whole()
         return seen
 
     async def until(self, execution_id: str, kind: str, count: int = 1) -> Seen:
-        """Follow until there are so many events of a kind."""
+        """Follow until there are `count` events of a kind."""
         request = pb.WatchEventsRequest(execution_id=execution_id, follow=True)
         call = self.client.stub.WatchEvents(request, wait_for_ready=True)
         seen = Seen([], pb.Execution())

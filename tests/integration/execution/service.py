@@ -23,7 +23,7 @@ State = pb.Execution.State
 
 @dataclass
 class Seen:
-    """All that one viewer got."""
+    """Everything that one viewer received."""
 
     events: list
     end: pb.Execution
@@ -34,12 +34,12 @@ class Seen:
 
     def check_whole(self, first: int = 1) -> None:
         sequences = [event.sequence for event in self.events]
-        assert sequences == list(range(first, first + len(sequences))), "events have a gap or stand twice"
+        assert sequences == list(range(first, first + len(sequences))), "events have a gap, or one is there twice"
         assert self.end.last_sequence == sequences[-1]
 
 
 class Service:
-    """One data directory, with or without a living service on it."""
+    """One data directory, on which a service runs or not."""
 
     def __init__(self, directory: Path, variables: dict[str, str] | None = None, **settings: str) -> None:
         self.home = directory / "home"
@@ -82,7 +82,7 @@ class Service:
 
 
 class Client:
-    """Calls to it."""
+    """Calls a service."""
 
     def __init__(self, service: Service, stub: ExecutionServiceStub) -> None:
         self.service = service
@@ -96,7 +96,7 @@ class Client:
         return (await self.stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id), timeout=60)).execution
 
     async def end(self, execution_id: str) -> pb.Execution:
-        """Wait for the end, through restarts of the service."""
+        """Wait for the end, across restarts of the service."""
         request = pb.WaitExecutionRequest(execution_id=execution_id)
         execution = (await self.stub.WaitExecution(request, timeout=60, wait_for_ready=True)).execution
         assert execution.state > State.STATE_RUNNING, execution
@@ -112,7 +112,7 @@ class Client:
         return (await self.stub.StopExecution(request, timeout=60)).execution
 
     async def watch(self, execution_id: str, first: int = 0, until: bytes | None = None) -> Seen:
-        """Follow to the end, or until the output holds something."""
+        """Follow to the end, or until the output contains `until`."""
         request = pb.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
         call = self.stub.WatchEvents(request, wait_for_ready=True)
         seen = Seen([], pb.Execution())
@@ -131,10 +131,10 @@ class Client:
 
 @asynccontextmanager
 async def running(directory: Path, variables: dict[str, str] | None = None, **settings: str) -> AsyncIterator[Client]:
-    """Run the service inside of the block, and end all executions after it."""
+    """Run the service during the block, and end all executions after it."""
     service = Service(directory, variables, **settings)
     service.start()
-    # A call may reach the connection of a service that was killed a moment ago: it is tried again, as callers do.
+    # A call may use the connection to a service that was killed a moment ago: it is retried, as other callers do.
     described = [pb.DESCRIPTOR.services_by_name["ExecutionService"]]
     try:
         async with open_channel(service.address, Home(service.home).cell_token(), services=described) as channel:
@@ -148,6 +148,6 @@ async def running(directory: Path, variables: dict[str, str] | None = None, **se
 
 async def _end_all(client: Client) -> None:
     request = pb.ListExecutionsRequest(states=[State.STATE_PENDING, State.STATE_RUNNING])
-    left = (await client.stub.ListExecutions(request, wait_for_ready=True, timeout=60)).executions
-    await asyncio.gather(*(client.stop(execution.execution_id, 0) for execution in left))
-    await asyncio.gather(*(client.end(execution.execution_id) for execution in left))
+    active = (await client.stub.ListExecutions(request, wait_for_ready=True, timeout=60)).executions
+    await asyncio.gather(*(client.stop(execution.execution_id, 0) for execution in active))
+    await asyncio.gather(*(client.end(execution.execution_id) for execution in active))

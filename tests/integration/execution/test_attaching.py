@@ -1,4 +1,4 @@
-"""A program's terminal: typed on from anywhere, by any number, through the death of the service."""
+"""A program's terminal: any number of callers can type on it from anywhere, also after the service was killed."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -26,7 +26,7 @@ async def start(client: Client, name: str, line: str, **fields: object) -> None:
 
 
 class Attached:
-    """One caller at a terminal."""
+    """One caller attached to a terminal."""
 
     def __init__(self, client: Client, name: str) -> None:
         self.call = client.stub.AttachExecution(wait_for_ready=True)

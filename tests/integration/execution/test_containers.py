@@ -1,4 +1,4 @@
-"""Tier `container`: the same promises as those of a sandbox, kept by an engine's containers."""
+"""Tier `container`: an engine's containers keep the same promises as a sandbox."""
 
 import asyncio
 import os
@@ -118,7 +118,7 @@ async def test_a_container_that_is_not_there_yet_is_cancelled_too(contained: Cli
     async def check(after_s: float) -> None:
         name = new_id("early")
         await contained.start(name, "sleep 999")
-        await asyncio.sleep(after_s)  # wherever in its making that is
+        await asyncio.sleep(after_s)  # at any point while the container is made
         await contained.stop(name, grace=0)
         end = await contained.end(name)
         assert end.state == State.STATE_CANCELLED
@@ -160,7 +160,7 @@ async def test_a_killed_runner_without_a_service_takes_its_container_along(
         client.service.start()
         end = await client.end(name)
         assert end.reason == "RUNNER_LOST"
-        async with asyncio.timeout(30):  # until the service has swept
+        async with asyncio.timeout(30):  # until the service has looked for orphaned containers
             while ContainerDirectory(client.service.run_directory(name)).name in containers.names(engine):
                 await asyncio.sleep(0.05)
 

@@ -1,4 +1,4 @@
-"""What callers are told when they ask for what cannot be."""
+"""The errors that callers get for calls that cannot be carried out."""
 
 import asyncio
 from pathlib import Path

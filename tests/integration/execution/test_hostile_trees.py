@@ -1,4 +1,4 @@
-"""Shows it: whatever a program starts, and however it hides, nothing is left of it. Verified from outside."""
+"""Shows, from outside, that nothing is left of a program, whatever it starts and however it hides."""
 
 import os
 import re
@@ -21,11 +21,11 @@ FEW = [kind if number % 3 == 0 else pytest.param(kind, marks=pytest.mark.slow) f
 
 
 class Outside:
-    """What the kernel says of one execution's processes, to somebody who has no part in it."""
+    """What the kernel tells an outsider about one execution's processes."""
 
     def __init__(self, client: Client, name: str) -> None:
         self._name = name
-        # Held open, for the kernel gives the number of a namespace that is gone to the next one.
+        # Held open, because the kernel reuses the number of a namespace that is gone for the next one.
         self._held = [fd for pid in self.marked() if (fd := _open_namespace(pid)) is not None]
         self._namespaces = {os.fstat(fd).st_ino for fd in self._held} - {_namespace("self")}
         group = client.service.run_directory(name) / "group"
@@ -57,7 +57,7 @@ def _open_namespace(pid: int) -> int | None:
 
 
 def _namespace(pid: str) -> int:
-    """Return where a process lives; 0 for one that is gone, or that waits for the machine's init to bury it."""
+    """Return a process's PID namespace; 0 for one that is gone, or a zombie that the machine's init has not reaped."""
     try:
         if Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
             return 0
@@ -101,7 +101,7 @@ async def test_nothing_is_left_after_a_normal_exit(shared: Client, kind: str, ti
 
 @pytest.mark.slow
 async def test_nothing_is_left_after_a_timeout(shared: Client) -> None:
-    """All kinds at once, for each has the whole grace."""
+    """All kinds run at once, because each takes the whole grace."""
     limits = pb.ExecutionLimits(wall_timeout=Duration(seconds=6))
     names = {new_id("hostile"): kind for kind in KINDS}
     for name, kind in names.items():
@@ -128,6 +128,6 @@ async def test_a_thousand_processes_are_gone_as_soon_as_one(shared: Client, tier
     began = time.monotonic()
     await shared.stop(name, 0)
     end = await shared.end(name)
-    print(f"{time.monotonic() - began:.3f} s")  # for whoever asks: bench/executions measures it
+    print(f"{time.monotonic() - began:.3f} s")  # for information: bench/executions measures it
     check_end(end, tier)
     outside.check_nothing_is_left()

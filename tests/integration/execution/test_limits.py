@@ -1,4 +1,4 @@
-"""What an execution may use, all its processes together, with control groups and without them."""
+"""Limits on all processes of an execution together, with and without control groups."""
 
 import shutil
 import tempfile
@@ -21,7 +21,7 @@ MB = 1 << 20
 
 @pytest_asyncio.fixture(scope="module", params=["groups", pytest.param("sampled", marks=pytest.mark.slow)])
 async def limited(request: pytest.FixtureRequest, shared: Client) -> AsyncIterator[Client]:
-    """A service that makes control groups if it can here, and one that measures in /proc."""
+    """A service that makes control groups if it can on this machine, and one that measures in /proc."""
     if request.param == "groups":
         yield shared
         return
@@ -87,9 +87,9 @@ async def test_an_agent_is_told_its_limits(limited: Client) -> None:
     limits.idle_timeout.seconds = 20
     await limited.start(name, "env | grep ^BOATYARD_LIMIT_ | sort", limits=limits)
     seen = await limited.watch(name)
-    told = dict(line.split("=", 1) for line in seen.output.decode().splitlines())
-    assert told.pop("BOATYARD_LIMIT_WORKSPACE_BYTES")
-    assert told == {
+    limit_variables = dict(line.split("=", 1) for line in seen.output.decode().splitlines())
+    assert limit_variables.pop("BOATYARD_LIMIT_WORKSPACE_BYTES")
+    assert limit_variables == {
         "BOATYARD_LIMIT_CPU_SECONDS": "30",
         "BOATYARD_LIMIT_IDLE_SECONDS": "20",
         "BOATYARD_LIMIT_MEMORY_BYTES": str(512 * MB),
@@ -101,7 +101,7 @@ async def test_an_agent_is_told_its_limits(limited: Client) -> None:
 
 
 async def test_a_limit_that_is_not_reached_changes_nothing(limited: Client) -> None:
-    """Children that come and go, and a sibling execution that is ended for its memory."""
+    """Tried with children that come and go, and a sibling execution that is ended for its memory."""
     line = "for i in $(seq 100); do /bin/true; done; echo done; exit 3"
     limits = pb.ExecutionLimits(memory_bytes=200 * MB, processes=20, cpu_seconds=60, workspace_bytes=MB)
     name = new_id("modest")
@@ -116,20 +116,20 @@ async def test_a_limit_that_is_not_reached_changes_nothing(limited: Client) -> N
 async def test_vitals_are_told_while_they_change(limited: Client) -> None:
     name = new_id("alive")
     await limited.start(name, "python3 -c 'x = b\"x\" * (50 << 20)\nwhile True: pass'")
-    found = []
+    vitals = []
     request = pb.WatchEventsRequest(execution_id=name, follow=True)
     call = limited.stub.WatchEvents(request)
     async for message in call:
-        found += [event.vitals for event in message.events if event.HasField("vitals")]
-        if found:
+        vitals += [event.vitals for event in message.events if event.HasField("vitals")]
+        if vitals:
             break
     call.cancel()
-    told = found[0]
-    assert told.cpu_seconds > 0
-    assert told.memory_peak_bytes >= told.memory_bytes > 50 * MB
-    assert 1 <= told.processes <= 3
+    first = vitals[0]
+    assert first.cpu_seconds > 0
+    assert first.memory_peak_bytes >= first.memory_bytes > 50 * MB
+    assert 1 <= first.processes <= 3
     await limited.stop(name, 0)
-    assert (await limited.end(name)).vitals.cpu_seconds >= told.cpu_seconds
+    assert (await limited.end(name)).vitals.cpu_seconds >= first.cpu_seconds
 
 
 async def test_what_forked_processes_share_counts_once(limited: Client) -> None:
@@ -141,7 +141,7 @@ async def test_what_forked_processes_share_counts_once(limited: Client) -> None:
 
 @pytest.mark.parametrize("tier", TIERS)
 async def test_what_is_left_of_a_program_that_failed_is_not_its_reason(limited: Client, tier: int) -> None:
-    """Children that fork while they are ended are refused more processes, and that is our doing."""
+    """Children that fork while we end them are refused more processes, which is our doing."""
     line = "setsid -f sh -c 'while :; do /bin/true; done' >/dev/null 2>&1; sleep 0.2; exit 3"
     end = await limited.run(new_id("left"), line, sandbox_tier=tier)
     assert (end.reason, end.exit_code, end.processes_left) == ("AGENT_FAILED", 3, 0), end.message

@@ -1,4 +1,4 @@
-"""A model as the agent: what it does is done in the sandbox, and told as it happens; what goes wrong is overcome."""
+"""A model as the agent: it acts in the sandbox, each act is reported as it happens, and failures are overcome."""
 
 import asyncio
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.integration.execution.service import State, running
 from tests.kit import processes
 from tests.kit.replay import bash
 
-# Of this process alone: whoever runs these tests beside us must not take our processes for his own.
+# Unique to this process: others who run these tests at the same time must not take our processes for theirs.
 RUN = new_id("run")
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
 USED = {"input": 1000, "output": 100, "cache_read": 10, "cache_write": 1}
@@ -35,7 +35,7 @@ async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None
     async with playing(directory, replies) as model:
         seen = await model.run(RUN, sandbox_tier=tier)
     assert (model.client.service.workspace / "file").read_text() == "made\n"
-    # Vitals come by time, and notes are for people.
+    # Left out: vitals come at intervals of time, and notes are for people.
     kinds = [kind for event in seen.events if (kind := event.WhichOneof("kind")) not in {"note", "vitals"}]
     turn = ["text", "usage", "turn_end"]
     calls = ["tool_call", "tool_result"] * 2

@@ -1,4 +1,4 @@
-"""Kills and cancels in the middle of a conversation: it goes on where it was, or nothing of it is left."""
+"""Kills and cancels in the middle of a conversation: it continues where it was, or nothing of it is left."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from tests.kit.replay import bash
 
 pytestmark = pytest.mark.slow
 
-# Of this process alone: whoever runs these tests beside us must not take our processes for his own.
+# Unique to this process: others who run these tests at the same time must not take our processes for theirs.
 RUN = new_id("run")
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
 USED = {"input": 1000, "output": 100}
@@ -181,7 +181,7 @@ async def test_tools_that_always_die_end_the_run(directory: Path) -> None:
 
 
 async def test_forged_answers_are_no_answers(directory: Path) -> None:
-    """What runs in the sandbox may write where the tools answer; the runner bears it."""
+    """A program in the sandbox may write to the pipe of the tools' answers; the runner copes with that."""
     forge = (
         "import os, glob\n"
         "for path in glob.glob('/proc/*/fd/*'):\n"

@@ -1,4 +1,4 @@
-"""Executions whose network is an allow list, with the programs that people use, against a server of the test's own."""
+"""Executions whose network is an allow list, with programs that people use, against the test's own server."""
 
 import asyncio
 import http.server

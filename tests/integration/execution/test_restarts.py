@@ -1,6 +1,6 @@
-"""Shows it: the service is killed and started again, at random, while many executions run. Nothing is lost or doubled.
+"""Shows that nothing is lost or doubled when the service is killed and restarted at random while many executions run.
 
-BOATYARD_TEST_RESTARTS=20 BOATYARD_TEST_RUNNING=50 is the whole of it; less is enough to notice what breaks.
+BOATYARD_TEST_RESTARTS=20 BOATYARD_TEST_RUNNING=50 is the full test; fewer are enough to notice what breaks.
 """
 
 import asyncio
@@ -65,7 +65,7 @@ def check(output: bytes) -> None:
 
 
 async def follow(client: Client, name: str) -> bytes:
-    """Watch to the end, going on after each interruption where it was."""
+    """Watch to the end; after each interruption, go on where it was."""
     output, following = b"", 1
     while True:
         request = pb.WatchEventsRequest(execution_id=name, from_sequence=following, follow=True)

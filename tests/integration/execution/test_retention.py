@@ -1,4 +1,4 @@
-"""Old events: packed, then removed, and never a silent gap."""
+"""Old events are packed, then removed, and a viewer never gets a silent gap."""
 
 import asyncio
 from pathlib import Path

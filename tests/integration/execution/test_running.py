@@ -1,4 +1,4 @@
-"""How executions end, and what their programs get and see."""
+"""How executions end, and what their programs receive and see."""
 
 from pathlib import Path
 

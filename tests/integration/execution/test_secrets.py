@@ -1,4 +1,4 @@
-"""Secrets of an execution: its program has them, and nobody who watches it."""
+"""Secrets of an execution: its program gets them, and nobody who watches it sees them."""
 
 import secrets
 from pathlib import Path

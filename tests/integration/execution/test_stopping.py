@@ -1,4 +1,4 @@
-"""Stopping: politely, then certainly, and nothing is left."""
+"""Stopping an execution, politely at first and then by force, leaves nothing behind."""
 
 import asyncio
 import time

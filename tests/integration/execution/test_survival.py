@@ -1,4 +1,4 @@
-"""Kills: of the service, of a runner, of viewers. What was written stays, whole and once."""
+"""Kills of the service, of a runner, of viewers: what was written stays complete, and appears once."""
 
 import asyncio
 import os
@@ -26,17 +26,17 @@ def numbers(count: int) -> bytes:
 
 
 def runner_of(service: Service, execution_id: str) -> int:
-    """The pid that holds the run's lock, as the kernel tells anybody."""
+    """Return the pid that holds the run's lock, from /proc/locks."""
     inode = (service.run_directory(execution_id) / "lock").stat().st_ino
-    found = re.search(rf"POSIX\s+ADVISORY\s+WRITE\s+(\d+)\s+\S+:{inode}\s", Path("/proc/locks").read_text())
-    assert found
-    return int(found[1])
+    lock = re.search(rf"POSIX\s+ADVISORY\s+WRITE\s+(\d+)\s+\S+:{inode}\s", Path("/proc/locks").read_text())
+    assert lock
+    return int(lock[1])
 
 
 @pytest.mark.slow
 async def test_a_flood_arrives_byte_for_byte_at_every_viewer(directory: Path) -> None:
     count = BYTES // 8
-    wanted = numbers(count)
+    expected = numbers(count)
     async with running(directory) as client:
         await client.start("flood", f"seq 1 {count}")
         early = [asyncio.create_task(client.watch("flood")) for _ in range(3)]
@@ -44,7 +44,7 @@ async def test_a_flood_arrives_byte_for_byte_at_every_viewer(directory: Path) ->
         middle.check_whole(first=20)
         for seen in [await task for task in early] + [await client.watch("flood")]:
             seen.check_whole()
-            assert seen.output == wanted
+            assert seen.output == expected
         assert middle.output == seen.output[sum(len(event.output.data) for event in seen.events[:19]) :]
 
 
@@ -83,11 +83,11 @@ async def test_what_ends_while_the_service_is_away_is_known_afterwards(directory
 
 @pytest.mark.slow
 async def test_a_caller_that_goes_away_in_the_midst_of_a_start_loses_nothing(shared: Client) -> None:
-    """As a gateway does that is killed: its next life asks again, and follows to the end."""
+    """A killed gateway does so: when it runs again, it repeats the call, and follows the execution to its end."""
     for milliseconds in range(0, 24, 2):
         name = new_id("left")
         first = asyncio.ensure_future(shared.start(name, "echo once"))
-        await asyncio.sleep(milliseconds / 1000)  # wherever in its midst that is
+        await asyncio.sleep(milliseconds / 1000)  # at any point of the start
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
         await shared.start(name, "echo once")
@@ -98,7 +98,7 @@ async def test_a_caller_that_goes_away_in_the_midst_of_a_start_loses_nothing(sha
 @pytest.mark.slow
 async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(directory: Path) -> None:
     async with running(directory) as client:
-        # The runner is stopped before it can begin, as by a kill between the record and the start.
+        # The runner is stopped before it can begin, as if the service were killed between the record and the start.
         (spare,) = await _spare(client.service)
         os.kill(spare, signal.SIGSTOP)
         await client.start("run", "echo begun")
@@ -120,9 +120,9 @@ async def test_a_warm_runner_that_died_is_missed_by_nobody(directory: Path) -> N
 
 async def _spare(service: Service) -> list[int]:
     async with asyncio.timeout(10):
-        while not (found := processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})):
+        while not (pids := processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})):
             await asyncio.sleep(0.02)
-    return found
+    return pids
 
 
 @pytest.mark.parametrize("tier", [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE])

@@ -1,4 +1,4 @@
-"""People and models: a message is told once, a permission asked for and answered once, whoever is killed meanwhile."""
+"""Messages and permissions: each is delivered, asked and answered once, whichever process is killed meanwhile."""
 
 import os
 import signal

@@ -10,7 +10,7 @@ import pytest
 from boatyard.gateway.v1 import job_pb2
 from sqlalchemy import make_url
 
-from services.gateway.ledger.claiming import _CLAIMS
+from services.gateway.ledger.claiming import _CLAIMS_LOCK
 from services.lifecycle.ledger import LedgerUnavailable
 from tests.kit.ledger import books, claimed
 from tests.kit.repos import Repo
@@ -115,7 +115,7 @@ async def test_a_claim_that_stood_still_takes_nothing_that_others_could_not_prol
         await book.admit()
         await claimed(one)
         async with await psycopg.AsyncConnection.connect(postgres_url) as holding:
-            await holding.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIMS])
+            await holding.execute("SELECT pg_advisory_xact_lock(%s)", [_CLAIMS_LOCK])
             claiming = asyncio.create_task(two.claim())
             await asyncio.sleep(3)  # the lease runs out
         with pytest.raises(LedgerUnavailable):

@@ -93,7 +93,7 @@ async def ended(book: Books, job_id: str) -> JobView:
 
 async def admit(book: Books, command: str, **policy: Any) -> str:
     view = await book.admit(agent=AgentSettings(command=command), policy=JobPolicySettings(**policy))
-    return view.order.job_id
+    return view.spec.job_id
 
 
 @pytest.mark.slow
@@ -184,7 +184,7 @@ async def test_an_owner_that_was_frozen_leaves_everything_to_the_next(book: Book
         async with driving(Driver(await book.cell("cell"), nodes, capacity=1, poll_seconds=0.02)):
             job = await ended(book, job_id)
         async with asyncio.timeout(10):
-            while driver.carried:  # its heartbeat tells it
+            while driver.running_jobs:  # its heartbeat tells it
                 await asyncio.sleep(0.01)
     assert job.state is JobState.SUCCEEDED
     assert job.executions[0].output.log_tail == b"started\n"
@@ -201,7 +201,7 @@ async def test_a_lost_job_is_dropped_and_its_agent_not_touched(book: Books, node
         lease = await thief.claim()
         assert lease is not None
         async with asyncio.timeout(20):
-            while driver.carried:
+            while driver.running_jobs:
                 await asyncio.sleep(0.01)
     async with open_channel(services.address("execution"), services.home.cell_token()) as channel:
         wait = execution_pb.WaitExecutionRequest(execution_id=lease.execution_id)

@@ -30,7 +30,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 async def left_behind(book: Books, nodes: Nodes, retention: Retention) -> str:
     """Have a cell begin a job whose agent runs long, and let go of it; return the job."""
     agent, policy = AgentSettings(command="sleep 600"), JobPolicySettings(retention=retention)
-    job_id = (await book.admit(agent=agent, policy=policy)).order.job_id
+    job_id = (await book.admit(agent=agent, policy=policy)).spec.job_id
 
     async def runs() -> bool:
         return job_id in {each.job_id for each in await NodeInventory(nodes).executions()}

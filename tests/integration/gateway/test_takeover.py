@@ -70,8 +70,8 @@ async def lost_and_taken_over(book: Books, nodes: Nodes, remote: Repo, stage: st
     )
     await CatalogStore(book.engine).create(REPOSITORIES, added)
     admitted = await book.admit(agent=AgentSettings(command=FICKLE), repository_id="repo-1")
-    job = await ended_elsewhere(book, nodes, admitted.order.job_id, stage)
-    log = (remote.path / "logs" / "refs" / "heads" / "boatyard" / job.order.job_id).read_text()
+    job = await ended_elsewhere(book, nodes, admitted.spec.job_id, stage)
+    log = (remote.path / "logs" / "refs" / "heads" / "boatyard" / job.spec.job_id).read_text()
     return job, [line.split(" ")[1] for line in log.splitlines()]
 
 
@@ -117,7 +117,7 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
     )
     await HookStore(book.engine).register(hook, None)
     admitted = await book.admit(agent=AgentSettings(command="true"), policy=JobPolicySettings(max_attempts=1))
-    job = await ended_elsewhere(book, nodes, admitted.order.job_id, "agent")
+    job = await ended_elsewhere(book, nodes, admitted.spec.job_id, "agent")
 
     assert (job.state, job.reason, job.cell_id) == (JobState.FAILED, "NODE_LOST", "two")
     assert [(stage.name, stage.state) for stage in job.timeline][-1] == ("error-hook-1", StageState.DONE)

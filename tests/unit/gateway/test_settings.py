@@ -1,4 +1,4 @@
-"""Where the gateway listens, and with what."""
+"""Where the gateway listens, and with which certificates."""
 
 import pytest
 
@@ -11,9 +11,9 @@ TLS = {"TLS_CERTIFICATE": "/server.pem", "TLS_KEY": "/server.key", "CA": "/ca.pe
 
 
 @pytest.mark.parametrize(
-    ("told", "complaint"),
+    ("variables", "complaint"),
     [
-        ({"LISTEN": "0.0.0.0:7460"}, "BOATYARD_GATEWAY_LISTEN: must be a loopback address, or"),
+        ({"LISTEN": "0.0.0.0:7460"}, "BOATYARD_GATEWAY_LISTEN: must be a loopback address unless"),
         ({"LISTEN": "[::]:7460", "CA": "/ca.pem"}, "tokens would travel in the clear"),
         ({"TLS_CERTIFICATE": "/server.pem", "CA": "/ca.pem"}, "BOATYARD_GATEWAY_TLS_KEY go together"),
         ({**TLS, "CA": ""}, "BOATYARD_GATEWAY_CA: is required with TLS"),
@@ -21,9 +21,9 @@ TLS = {"TLS_CERTIFICATE": "/server.pem", "TLS_KEY": "/server.key", "CA": "/ca.pe
     ],
 )
 def test_tokens_do_not_travel_in_the_clear(
-    told: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch
+    variables: dict[str, str], complaint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, value in told.items():
+    for name, value in variables.items():
         monkeypatch.setenv(f"BOATYARD_GATEWAY_{name}", value)
     with pytest.raises(StartError, match="wrong settings") as refused:
         load_settings(GatewaySettings)

@@ -118,7 +118,7 @@ async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, siz
     agent = AgentSettings(command="true", prompt_delivery=PromptDelivery.ARGUMENT)
     async with carried(book, prompt="x" * size, agent=agent, policy=JobPolicySettings(agent_may_ask=True)) as job:
         assert (".boatyard/ask" in first_task(job)) is told
-        assert first_task(job).startswith(job.order.task)
+        assert first_task(job).startswith(job.spec.task)
         assert len(first_task(job).encode()) < 128 << 10
 
 

@@ -38,7 +38,7 @@ class LedgerServicer(LedgerServiceServicer):
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
         async with self._ledgers.holding(held) as (ledger, lease):
-            return pb.ReadSurroundingsResponse(surroundings=pack(await ledger.surroundings(lease)))
+            return pb.ReadSurroundingsResponse(surroundings=pack(await ledger.job_context(lease)))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
         held, stage, outcome = wire.document_request_from_proto(request)

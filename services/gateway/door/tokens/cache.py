@@ -35,7 +35,7 @@ class CachedTokens:
         """True when the token is not of this kind, or has been valid here and has not failed since."""
         return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._valid
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:  # noqa: ARG002 - the token is enough
+    async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the token is enough
         """Return whom a token stands for, if it is valid. Raises Unavailable while the database is away."""
         if not token.startswith(SECRET_PREFIX):
             return None

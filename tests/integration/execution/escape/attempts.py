@@ -1,7 +1,7 @@
-"""Ways out of a sandbox that somebody has gone once, as Python that runs in it.
+"""Ways out of a sandbox that somebody has used before, as Python code that runs in the sandbox.
 
-Each calls `gained(what)` when it holds something that is not its own. An error ends the attempt, as the kernel meant it
-to; where there are several ways, each is tried by `each`. `world` names what is out there.
+Each calls `gained(what)` when it has got something that is not its own. An error ends the attempt, as the kernel meant
+it to; several ways are all tried with `each`. `world` names what is outside the sandbox.
 """
 
 PRELUDE = """
@@ -31,7 +31,7 @@ def show(path):
     gained(open(path, "rb").read(4096))
 
 def write(path):
-    # Not a byte, for on the day on which this works it is the machine's own.
+    # Nothing is written: if this ever works, the file is the machine's own.
     os.close(os.open(path, os.O_WRONLY | os.O_CREAT))
     gained(path)
 
@@ -49,7 +49,7 @@ print("TRIED")
 """
 
 ATTEMPTS = {
-    # What lies on the disk.
+    # Files on the disk.
     "another workspace": "each(show, [world['other'] + '/secret', '/workspace/../' + world['other'] + '/secret'])",
     "the data directory": """
 for top, names, files in os.walk(world["home"]):
@@ -184,7 +184,7 @@ for kind, device in ((0o020666, os.makedev(1, 1)), (0o060666, os.makedev(8, 0)),
     each(lambda path: gained(os.mknod(path, kind, device)), ["/workspace/node", "/tmp/node", "/dev/node"])""",
     "the modes of the host's devices": """
 def take(path):
-    os.chmod(path, 0o666)  # which it has: on the day on which this works, no harm is done
+    os.chmod(path, 0o666)  # the mode that it has: if this ever works, no harm is done
     gained(path)
 each(take, ["/dev/null", "/dev/zero", "/dev/full", "/dev/random", "/dev/urandom", "/dev/tty"])
 if os.fstat(0).st_uid == os.getuid():
@@ -228,7 +228,7 @@ each(lambda number: gained(call("syscall", number, 0, 0, 0, 0, 0, 0)), numbers.g
 }
 
 NASTY = {
-    # Nothing to gain: what stays in a workspace, or what a program does to itself.
+    # These gain nothing: they leave something in a workspace, or do something to the program itself.
     "sockets and pipes left behind": """
 with socket.socket(socket.AF_UNIX) as s:
     s.bind("/workspace/socket")
@@ -250,7 +250,7 @@ for number in range(20000):
 }
 
 BOMBS = {
-    # Each with the limits that contain it: fields of ExecutionLimits.
+    # Each with the limits that contain it, as fields of ExecutionLimits.
     "processes": ("while True: os.fork()", {"processes": 64}),
     "threads": (
         """

@@ -1,4 +1,4 @@
-"""A hostile agent at the real service: it gains nothing that is not its own, and nobody else notices that it tried."""
+"""A hostile agent on the real service gains nothing that is not its own, and nobody else notices that it tried."""
 
 import asyncio
 import ctypes
@@ -25,14 +25,14 @@ SCRATCH = 16 << 20
 
 @dataclass
 class World:
-    """What an agent may want: a service with a neighbour at work, and a host with things on it."""
+    """What an agent may attack: a service with another execution at work, and a host with `things` on it."""
 
     client: Client
     neighbour: str
     things: dict[str, object] = field(default_factory=dict)
 
     async def run(self, name: str, code: str, **fields: object) -> tuple[bytes, pb.Execution]:
-        """Run an attempt to its end: what it wrote, and the execution."""
+        """Run an attempt to its end; return what it wrote, and the execution."""
         body = "".join(f"    {line}\n" for line in code.strip().splitlines())
         argv = [b"python3", b"-c", f"{PRELUDE}\ntry:\n{body}{EPILOGUE}".encode()]
         variables = {"WORLD": json.dumps(self.things).encode()}
@@ -42,7 +42,7 @@ class World:
         return seen.output, seen.end
 
     async def check_unharmed(self) -> None:
-        """The node serves, and its other execution does what it did."""
+        """Check that the node serves, and that its other execution goes on."""
         assert await is_serving(self.client.service.address)
         assert (await self.client.get(self.neighbour)).state == State.STATE_RUNNING
         at_work = await self.client.run(new_id("after"), "echo well")
@@ -91,13 +91,13 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
             host.wait()
             shared.unlink()
             libc.shmctl(segment, 0, None)
-            subprocess.run(["rm", "-rf", directory], check=True)  # it holds what Python's own removal despairs of
+            subprocess.run(["rm", "-rf", directory], check=True)  # Python's own removal cannot remove what is in it
 
 
 def _addresses() -> list[str]:
-    """The machine's own, beside loopback."""
-    found = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
-    return sorted(str(address) for address in found)
+    """Return the machine's addresses, without loopback."""
+    addresses = {entry[4][0] for entry in socket.getaddrinfo(socket.gethostname(), None, socket.AF_INET)}
+    return sorted(str(address) for address in addresses)
 
 
 @pytest.mark.parametrize("name", ATTEMPTS)

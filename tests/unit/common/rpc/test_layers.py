@@ -298,12 +298,12 @@ async def test_an_error_with_much_to_say_still_arrives(error: errors.ServiceErro
 class Forgetful:
     """Knows everybody until told otherwise."""
 
-    forgets = True
+    may_revoke = True
     known = True
     away = False
     asked = 0
 
-    async def authenticate(self, shown: Credentials) -> str:
+    async def authenticate(self, credentials: Credentials) -> str:
         self.asked += 1
         if self.away:
             raise errors.Unavailable("DATABASE_UNAVAILABLE", "away")

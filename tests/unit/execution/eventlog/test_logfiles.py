@@ -1,4 +1,4 @@
-"""Packed logs: read as if they were not, by who comes later and by who was reading."""
+"""A packed log reads like a plain one, both for later readers and for those who had it open before."""
 
 from pathlib import Path
 

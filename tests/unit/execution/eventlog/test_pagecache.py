@@ -1,4 +1,4 @@
-"""What a log takes of the machine's memory, and what readers make of one that is only partly there."""
+"""How much of the machine's memory a log takes, and how readers handle a log that is only partly in memory."""
 
 import ctypes
 import mmap
@@ -16,20 +16,20 @@ ENOUGH_MIB = 1024
 
 
 def in_memory(path: Path) -> int:
-    """Bytes of a file that the page cache holds."""
+    """Return how many bytes of a file the page cache holds."""
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY) as view:
         pages = -(-len(view) // mmap.PAGESIZE)
-        found = (ctypes.c_ubyte * pages)()
+        residency = (ctypes.c_ubyte * pages)()
         start = ctypes.c_char.from_buffer(view)
         try:
-            assert ctypes.CDLL(None).mincore(ctypes.byref(start), ctypes.c_size_t(len(view)), found) == 0
+            assert ctypes.CDLL(None).mincore(ctypes.byref(start), ctypes.c_size_t(len(view)), residency) == 0
         finally:
             del start
-    return sum(page & 1 for page in found) * mmap.PAGESIZE
+    return sum(page & 1 for page in residency) * mmap.PAGESIZE
 
 
-def forget(path: Path) -> None:
-    """Have nothing of a file in memory; skip where the file system has nothing else."""
+def drop_from_memory(path: Path) -> None:
+    """Drop a file from the page cache; skip the test if the file system keeps its files in memory."""
     with path.open("rb") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
@@ -40,7 +40,7 @@ def forget(path: Path) -> None:
 def test_a_flood_is_let_go_while_it_is_written_and_nothing_of_it_is_lost(tmp_path: Path) -> None:
     path = tmp_path / "events"
     path.write_bytes(bytes(MIB))
-    forget(path)
+    drop_from_memory(path)
     path.unlink()
     block = os.urandom(MIB)
     with EventWriter(path) as writer:
@@ -54,7 +54,7 @@ def test_a_flood_is_let_go_while_it_is_written_and_nothing_of_it_is_lost(tmp_pat
             pytest.fail(f"{in_memory(path)} bytes of {writer.output_bytes} are in memory")
     records = read(path)
     assert [record.sequence for record in records] == list(range(1, number * 16 + 1))
-    assert all(record.payload == block[at % 16 * 65536 :][:65536] for at, record in enumerate(records))
+    assert all(record.payload == block[index % 16 * 65536 :][:65536] for index, record in enumerate(records))
 
 
 def test_a_record_of_which_only_the_beginning_is_in_memory_is_not_the_end(tmp_path: Path) -> None:
@@ -63,7 +63,7 @@ def test_a_record_of_which_only_the_beginning_is_in_memory_is_not_the_end(tmp_pa
         for _ in range(3):
             writer.output(Stream.STDOUT, os.urandom(65536), 1)
     whole = read(path)
-    forget(path)
+    drop_from_memory(path)
     with path.open("rb") as file:
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
         os.pread(file.fileno(), 100, 0)

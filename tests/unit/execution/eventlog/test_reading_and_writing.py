@@ -1,4 +1,4 @@
-"""The event log: whatever is cut off or damaged, what was whole stays, in order, and nothing is told twice."""
+"""The event log: whatever is cut off or damaged, complete records stay, in order, and none is read twice."""
 
 import resource
 import shutil
@@ -34,11 +34,11 @@ def write(path: Path, outputs: list[tuple[Stream, bytes]]) -> None:
 
 
 def read(path: Path, size: int = 1 << 20) -> list[Record]:
-    found: list[Record] = []
+    collected: list[Record] = []
     with EventReader(path) as reader:
         while records := reader.read(size):
-            found += records
-    return found
+            collected += records
+    return collected
 
 
 @SAME_DIRECTORY
@@ -84,9 +84,9 @@ def test_a_reader_begins_at_any_sequence(tmp_path: Path, outputs: list, first: i
     path = tmp_path / "events"
     write(path, outputs)
     with EventReader(path) as reader:
-        there = reader.skip_to(first)
-        assert there == (first <= len(outputs) + 2)
-        if there:
+        skipped = reader.skip_to(first)
+        assert skipped == (first <= len(outputs) + 2)
+        if skipped:
             assert reader.read() == read(path)[first - 1 :]
 
 

@@ -1,4 +1,4 @@
-"""The run directory: what one side writes is what the other reads, and the lock tells who is there."""
+"""The run directory: one side reads what the other wrote, and the lock shows who holds it."""
 
 import subprocess
 import sys

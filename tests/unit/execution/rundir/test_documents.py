@@ -1,4 +1,4 @@
-"""Runners and services of different versions meet: what one does not know of the other does no harm."""
+"""Runners and services of different versions meet: fields that one of them does not know do no harm."""
 
 from dataclasses import replace
 from pathlib import Path

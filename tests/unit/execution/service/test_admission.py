@@ -1,4 +1,4 @@
-"""Whether a machine takes one more: by what it has, and with a word on when to come back."""
+"""A machine takes one more execution or refuses it, by what it has; a refusal says when to come back."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from services.common.errors import Exhausted
 from services.execution.service.admission import Admission, available_memory
 
-MUCH = 1 << 60
+MORE_THAN_THERE_IS = 1 << 60
 
 
 @pytest.fixture
@@ -23,7 +23,11 @@ def test_one_more_is_taken_where_there_is_room(admission: Admission) -> None:
 
 @pytest.mark.parametrize(
     ("change", "resource"),
-    [({"memory_reserve_bytes": MUCH}, "memory"), ({"disk_reserve_bytes": MUCH}, "disk"), ({"load": -1.0}, "load")],
+    [
+        ({"memory_reserve_bytes": MORE_THAN_THERE_IS}, "memory"),
+        ({"disk_reserve_bytes": MORE_THAN_THERE_IS}, "disk"),
+        ({"load": -1.0}, "load"),
+    ],
 )
 def test_a_refusal_says_what_is_short_and_when_to_come_back(
     admission: Admission, change: dict[str, float], resource: str

@@ -1,4 +1,4 @@
-"""What is written by hand is what protobuf reads, whatever is in it."""
+"""Protobuf reads what we write by hand as it was meant, whatever its content."""
 
 import json
 
@@ -32,7 +32,7 @@ notes = st.builds(
 )
 
 
-def plain(record: Record) -> event_pb2.Event:
+def event_to_proto(record: Record) -> event_pb2.Event:
     event = event_pb2.Event(
         sequence=record.sequence,
         time=Timestamp(seconds=record.time_ns // 10**9, nanos=record.time_ns % 10**9),
@@ -47,5 +47,5 @@ def plain(record: Record) -> event_pb2.Event:
 
 @given(st.lists(st.one_of(outputs, notes), max_size=6), st.integers(0, 2**62))
 def test_a_batch_is_read_as_it_was_meant(records: list[Record], next_sequence: int) -> None:
-    wanted = pb.WatchEventsResponse(events=map(plain, records), next_sequence=next_sequence)
-    assert pb.WatchEventsResponse.FromString(batch_to_proto(EventBatch(next_sequence, records))) == wanted
+    expected = pb.WatchEventsResponse(events=map(event_to_proto, records), next_sequence=next_sequence)
+    assert pb.WatchEventsResponse.FromString(batch_to_proto(EventBatch(next_sequence, records))) == expected

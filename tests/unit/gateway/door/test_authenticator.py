@@ -32,7 +32,7 @@ class CountingSource:
     def is_at_hand(self, token: str) -> bool:
         return token in TOKENS and token in self.asked
 
-    async def principal(self, token: str, shown: Credentials) -> Principal | None:
+    async def principal(self, token: str, credentials: Credentials) -> Principal | None:
         self.asked.append(token)
         return TOKENS.get(token)
 

@@ -1,4 +1,4 @@
-"""What a job becomes of a wish: layers of settings, what the work item says, and what only shows together."""
+"""What a submission becomes: merged settings, the text of a work item, and what shows only when all is merged."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -22,7 +22,7 @@ from services.gateway.values.agent import (
 )
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
-from services.lifecycle.model import job_spec as settled
+from services.lifecycle.model.job_spec import AgentSpec, JobPolicy, JobSpec
 from services.sandbox.spec import Tier
 from tests.kit.ledger import Books, books
 
@@ -50,44 +50,44 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
         yield opened
 
 
-async def order(book: Books, **fields: Any) -> settled.JobSpec:
-    return (await book.admit(**fields)).order
+async def admitted(book: Books, **fields: Any) -> JobSpec:
+    return (await book.admit(**fields)).spec
 
 
 async def test_layers_lie_over_one_another(book: Books) -> None:
     mine = AgentSettings(environment={"C": "3"}, sandbox_tier=SandboxTier.NONE)
-    made = await order(book, worker_id="ada", agent=mine, policy=JobPolicySettings(verify_command=""))
-    assert (made.agent.command, made.agent.model, made.agent.timeout) == ("lower", "large", 5.0)
-    assert made.agent.environment == {"A": "1", "B": "2", "C": "3"}
-    assert made.agent.sandbox_tier is Tier.NONE
-    assert (made.policy.verify_command, made.policy.publish) == ("", Publish.NONE)
-    assert (made.worker_name, made.template_id) == ("Ada", "template")
+    spec = await admitted(book, worker_id="ada", agent=mine, policy=JobPolicySettings(verify_command=""))
+    assert (spec.agent.command, spec.agent.model, spec.agent.timeout) == ("lower", "large", 5.0)
+    assert spec.agent.environment == {"A": "1", "B": "2", "C": "3"}
+    assert spec.agent.sandbox_tier is Tier.NONE
+    assert (spec.policy.verify_command, spec.policy.publish) == ("", Publish.NONE)
+    assert (spec.worker_name, spec.template_id) == ("Ada", "template")
 
 
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
-    made = await order(book)
-    assert made.agent == settled.AgentSpec(command="true")
-    assert made.policy == settled.JobPolicy()
-    assert (made.repository_id, made.branch, made.revision) == ("", b"", b"")
+    spec = await admitted(book)
+    assert spec.agent == AgentSpec(command="true")
+    assert spec.policy == JobPolicy()
+    assert (spec.repository_id, spec.branch, spec.revision) == ("", b"", b"")
 
 
-async def test_settled_settings_are_written_as_a_layer_and_back(book: Books) -> None:
-    made = await order(book, worker_id="ada", agent=AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT))
-    assert resolve_agent(agent_as_layer(made.agent)) == made.agent
-    assert resolve_policy(policy_as_layer(made.policy)) == made.policy
+async def test_a_jobs_settings_are_written_as_a_layer_and_back(book: Books) -> None:
+    spec = await admitted(book, worker_id="ada", agent=AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT))
+    assert resolve_agent(agent_as_layer(spec.agent)) == spec.agent
+    assert resolve_policy(policy_as_layer(spec.policy)) == spec.policy
 
 
 async def test_a_work_item_brings_its_words_and_its_repository(book: Books) -> None:
-    made = await order(book, prompt="Mend it.", work_item_id="item")
-    assert made.prompt == "Mend it."
-    assert made.task == "# It leaks\n\n## Notes\n\na\n\nb\n\n## What to do\n\nMend it.\n"
-    assert (made.repository_id, made.revision, made.branch) == ("repo", b"trunk", b"ticket-item")
+    spec = await admitted(book, prompt="Mend it.", work_item_id="item")
+    assert spec.prompt == "Mend it."
+    assert spec.task == "# It leaks\n\n## Notes\n\na\n\nb\n\n## What to do\n\nMend it.\n"
+    assert (spec.repository_id, spec.revision, spec.branch) == ("repo", b"trunk", b"ticket-item")
 
 
 async def test_a_branch_and_a_revision_of_ones_own(book: Books) -> None:
-    made = await order(book, repository_id="repo", revision=b"v1", branch=b"feature/x")
-    assert (made.revision, made.branch) == (b"v1", b"feature/x")
-    default = await order(book, repository_id="repo")
+    spec = await admitted(book, repository_id="repo", revision=b"v1", branch=b"feature/x")
+    assert (spec.revision, spec.branch) == (b"v1", b"feature/x")
+    default = await admitted(book, repository_id="repo")
     assert default.branch == f"boatyard/{default.job_id}".encode()
 
 
@@ -98,8 +98,8 @@ async def test_a_branch_and_a_revision_of_ones_own(book: Books) -> None:
 )
 async def test_what_belongs_to_another_project_is_not_found(book: Books, fields: dict[str, str]) -> None:
     with pytest.raises(NotFound):
-        await order(book, project_id="other", **fields)
-    assert await order(book, **fields)
+        await admitted(book, project_id="other", **fields)
+    assert await admitted(book, **fields)
 
 
 @pytest.mark.parametrize(
@@ -121,9 +121,9 @@ async def test_what_belongs_to_another_project_is_not_found(book: Books, fields:
         *("an image without a container", "a proxy that is not in it"),
     ],
 )
-async def test_what_only_shows_when_all_is_laid_together(book: Books, fields: dict[str, Any], field: str) -> None:
+async def test_what_shows_only_when_all_is_merged(book: Books, fields: dict[str, Any], field: str) -> None:
     with pytest.raises(Invalid) as refused:
-        await order(book, path="spec.", **fields)
+        await admitted(book, path="spec.", **fields)
     assert [name for name, _ in refused.value.violations] == [f"spec.{field}"]
 
 
@@ -147,7 +147,7 @@ async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
     await catalog.create(TEMPLATES, Template(template_id="guarded", policy=asking("push"), **everyday))
     grace = Worker(worker_id="grace", display_name="Grace", policy=asking("push"), **everyday)
     await catalog.create(WORKERS, grace)
-    named = {
+    references = {
         "kind": {"kind": "code-generation", "repository_id": "repo"},
         "template": {"template_id": "guarded"},
         "worker": {"worker_id": "grace"},
@@ -155,11 +155,11 @@ async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
 
     as_role(Role.OPERATOR)
     with pytest.raises(Invalid) as refused:
-        await book.admit(**named, policy=asking(*own))
+        await book.admit(**references, policy=asking(*own))
     ((field, description),) = refused.value.violations
     assert field == "policy.checkpoints.before"
     assert "must have push" in description
-    assert (await order(book, **named)).policy.checkpoints == ("push",)
-    assert (await order(book, **named, policy=asking("push", "start"))).policy.checkpoints == ("push", "start")
+    assert (await admitted(book, **references)).policy.checkpoints == ("push",)
+    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("push", "start")
     as_role(Role.ADMIN)
-    assert (await order(book, **named, policy=asking(*own))).policy.checkpoints == own
+    assert (await admitted(book, **references, policy=asking(*own))).policy.checkpoints == own

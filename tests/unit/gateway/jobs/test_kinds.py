@@ -1,4 +1,4 @@
-"""Kinds of jobs are data: a table in a file makes a new one, and what it says is in force for its jobs."""
+"""Kinds of jobs are data: a table in a file makes a new one, and its policy applies to its jobs."""
 
 from pathlib import Path
 
@@ -30,11 +30,11 @@ description = "A task of ours."
 """
 
 
-async def ordered(tmp_path: Path, kinds: Path | None, **fields: object) -> JobSpec:
+async def admitted(tmp_path: Path, kinds: Path | None, **fields: object) -> JobSpec:
     async with books(sqlite_url(tmp_path / "gateway.db")) as book:
         admission = Admission(book.engine, JobNotifier(), "true", kinds=load_kinds(kinds))
-        draft = JobSubmission(**{"project_id": "default", "prompt": "Do it.", "path": "spec.", **fields})  # type: ignore[arg-type]
-        return (await admission.admit(draft, None)).order
+        submission = JobSubmission(**{"project_id": "default", "prompt": "Do it.", "path": "spec.", **fields})  # type: ignore[arg-type]
+        return (await admission.admit(submission, None)).spec
 
 
 async def test_a_table_in_a_file_is_a_kind(tmp_path: Path) -> None:
@@ -43,12 +43,16 @@ async def test_a_table_in_a_file_is_a_kind(tmp_path: Path) -> None:
     kinds = load_kinds(own)
     assert kinds["task"].description == "A task of ours."
     assert set(load_kinds()) | {"report"} == set(kinds)
-    made = await ordered(tmp_path, own, kind="report", data=b'{"month": 5}')
-    assert (made.kind, made.policy.publish, made.policy.verify_timeout) == ("report", Publish.NONE, 5.0)
-    assert made.policy.checkpoints == ("start",)
+    spec = await admitted(tmp_path, own, kind="report", data=b'{"month": 5}')
+    assert (spec.kind, spec.policy.publish, spec.policy.verify_timeout) == ("report", Publish.NONE, 5.0)
+    assert spec.policy.checkpoints == ("start",)
     mine = JobPolicySettings(verify_command="", publish=Publish.PUSH, checkpoints=Checkpoints())
-    over = await ordered(tmp_path, own, kind="report", data=b'{"month": 5}', policy=mine)
-    assert (over.policy.verify_command, over.policy.publish, over.policy.checkpoints) == ("", Publish.PUSH, ())
+    overridden = await admitted(tmp_path, own, kind="report", data=b'{"month": 5}', policy=mine)
+    assert (overridden.policy.verify_command, overridden.policy.publish, overridden.policy.checkpoints) == (
+        "",
+        Publish.PUSH,
+        (),
+    )
 
 
 @pytest.mark.parametrize(
@@ -65,7 +69,7 @@ async def test_what_a_kind_needs_is_asked_for(tmp_path: Path, fields: dict[str, 
     own = tmp_path / "kinds.toml"
     own.write_text(OWN)
     with pytest.raises(Invalid) as refused:
-        await ordered(tmp_path, own, **{"kind": "report", **fields})
+        await admitted(tmp_path, own, **{"kind": "report", **fields})
     assert [field for field, _ in refused.value.violations] == violations
 
 
@@ -73,7 +77,7 @@ async def test_the_shipped_kinds_ask_where_they_say(tmp_path: Path) -> None:
     kinds = load_kinds()
     assert kinds["code-generation"].policy.checkpoints == Checkpoints(("push",))
     assert kinds["data-processing"].policy.checkpoints == Checkpoints(("start", "push"))
-    assert (await ordered(tmp_path, None)).policy.checkpoints == ()
+    assert (await admitted(tmp_path, None)).policy.checkpoints == ()
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""From layers to a job's settings and back: nothing that a layer sets is lost, and what it leaves open is decided."""
+"""Layers as a job's settings and back: nothing that a layer sets is lost, and what it leaves open gets a default."""
 
 from dataclasses import fields
 from datetime import timedelta
@@ -120,5 +120,5 @@ def test_of_a_job_that_decides_nothing_a_layer_shows_the_defaults() -> None:
     ("layer", "example"), [(layers.AgentSettings, AGENT), (layers.JobPolicySettings, POLICY)], ids=["agent", "policy"]
 )
 def test_no_field_is_forgotten(layer: type, example: layers.AgentSettings | layers.JobPolicySettings) -> None:
-    """A field that is new is to be in the examples above, which then say what becomes of it."""
+    """A new field must be in the examples above, which then show what becomes of it."""
     assert [each.name for each in fields(layer) if getattr(example, each.name) in (None, (), {})] == []

@@ -1,4 +1,4 @@
-"""What an agent is told: the prompt, and around it what the work item says."""
+"""The task of an agent: the prompt, and before it the work item."""
 
 from datetime import UTC, datetime
 

@@ -1,4 +1,4 @@
-"""What a request may say of a job's input, time and labels."""
+"""Which input, times and labels a request may give a job."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -26,9 +26,9 @@ def files(*names: str, content: bytes = b"x") -> list[pb.InputFile]:
 
 
 def test_files_data_and_times_are_read() -> None:
-    draft = read(files=files("a/b c.csv", "ä"), data=b'{"a": [1]}', delay=Duration(seconds=5))
-    assert draft.files == (FileContent("a/b c.csv", b"x"), FileContent("ä", b"x"))
-    assert (draft.data, draft.delay, draft.not_before) == (b'{"a": [1]}', timedelta(seconds=5), None)
+    submission = read(files=files("a/b c.csv", "ä"), data=b'{"a": [1]}', delay=Duration(seconds=5))
+    assert submission.files == (FileContent("a/b c.csv", b"x"), FileContent("ä", b"x"))
+    assert (submission.data, submission.delay, submission.not_before) == (b'{"a": [1]}', timedelta(seconds=5), None)
     time = Timestamp(seconds=1_800_000_000, nanos=5000)
     later = read(not_before_time=time)
     assert later.not_before == datetime.fromtimestamp(1_800_000_000, UTC) + timedelta(microseconds=5)

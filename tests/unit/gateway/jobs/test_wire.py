@@ -1,4 +1,4 @@
-"""What a request may say about a job, and what fits into an answer."""
+"""What a request may say about a job, and what fits into a response."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSpec | None = None) -> JobView:
     agent = agent or AgentSpec(command="true")
-    order = JobSpec(job_id, "default", "task", prompt, prompt, NOW, agent=agent)
+    spec = JobSpec(job_id, "default", "task", prompt, prompt, NOW, agent=agent)
     execution = ExecutionView(
         execution_id="exec-1",
         job_id=job_id,
@@ -49,7 +49,7 @@ def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSpec | None 
         end_time=None,
     )
     return JobView(
-        order=order,
+        spec=spec,
         state=JobState.PENDING,
         reason="",
         message="",
@@ -118,6 +118,6 @@ def test_an_unknown_kind_is_refused(kind: str) -> None:
 
 
 def test_hooks_are_told_the_names_of_an_environment_and_not_its_values() -> None:
-    """What is called by HTTP may be anybody's server."""
+    """The server that is called may be anybody's."""
     document = wire.job_document(view(agent=AgentSpec(command="true", environment={"API_KEY": "s3cret"})))
     assert json.loads(document)["spec"]["agent"]["environment"] == {"API_KEY": ""}

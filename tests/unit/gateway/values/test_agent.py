@@ -1,4 +1,4 @@
-"""Layers of settings: what is set wins, what is not inherits, maps merge; the same through messages and back."""
+"""Layers of settings: set fields win, unset ones inherit, maps are merged; messages keep them all."""
 
 from datetime import timedelta
 
@@ -96,13 +96,15 @@ def test_what_is_set_wins_and_what_is_not_inherits():
     )
     assert policy.verify_command == "", "set and empty hides what is below"
     assert policy.publish is Publish.PUSH
-    asking = overlay(policy, JobPolicySettings(checkpoints=Checkpoints(("push",))))
-    assert overlay(asking, JobPolicySettings()).checkpoints == Checkpoints(("push",))
-    assert overlay(asking, JobPolicySettings(checkpoints=Checkpoints())).checkpoints == Checkpoints(), "nobody is asked"
+    with_checkpoint = overlay(policy, JobPolicySettings(checkpoints=Checkpoints(("push",))))
+    assert overlay(with_checkpoint, JobPolicySettings()).checkpoints == Checkpoints(("push",))
+    assert overlay(with_checkpoint, JobPolicySettings(checkpoints=Checkpoints())).checkpoints == Checkpoints(), (
+        "nobody is asked"
+    )
 
 
 @given(agents, agents, agents)
-def test_layers_may_be_laid_together_in_any_grouping(one, two, three):
+def test_layers_may_be_merged_in_any_grouping(one, two, three):
     assert overlay(overlay(one, two), three) == overlay(one, overlay(two, three))
     assert overlay(one, AgentSettings()) == one
     assert overlay(AgentSettings(), one) == one
@@ -166,4 +168,4 @@ def test_all_that_is_wrong_is_named(message, fields):
 def test_what_is_wrong_with_asking_people_is_named(message, field):
     with pytest.raises(Invalid) as caught:
         read_policy(message)
-    assert [wrong for wrong, _ in caught.value.violations] == [field]
+    assert [name for name, _ in caught.value.violations] == [field]
