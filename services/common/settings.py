@@ -81,12 +81,12 @@ def read_token(path: Path) -> str:
     """Read an existing token. Raises StartError when it is missing, empty, or readable by others."""
     try:
         if path.stat().st_mode & 0o077:
-            raise StartError(f"{path} can be read by others, so it is no secret: chmod 600 {path}")
+            raise StartError(f"{path} can be read by other users, so it is not a secret: chmod 600 {path}")
         token = path.read_text().strip()
     except OSError as error:
         raise StartError(f"cannot read the token in {path}: {error.strerror}") from error
     if not token:
-        raise StartError(f"{path} is empty: delete it, and a new token is made at the next start")
+        raise StartError(f"{path} is empty: delete it, and the next start makes a new token")
     return token
 
 

@@ -187,7 +187,7 @@ async def test_an_upgrade_that_comes_to_something_else_is_taken_back(
         await migrate(engine, histories.next(service, table))
     async with engine.begin() as connection:
         await connection.execute(text(f"ALTER TABLE {table} ADD COLUMN whim TEXT"))
-    with pytest.raises(StartError, match=r"cannot be brought from schema version \d{4} to \d{4}: .*whim"):
+    with pytest.raises(StartError, match=r"cannot be upgraded from schema version \d{4} to \d{4}: .*whim"):
         await migrate(engine, histories.next(service, table))
     assert (await look(engine, history))[0] == versions(service)[-1].name[1:5]
 

@@ -108,26 +108,26 @@ def _folder(history: ModuleType) -> Path:
 
 def _newer(url: URL, version: str, newest: str) -> str:
     return (
-        f"{_name(url)} is of schema version {version}, made by a newer Boatyard: this one knows versions up to"
-        f" {newest}. Run that one, or go back to a copy that was made before the upgrade, or to {_another(url)}"
+        f"{_name(url)} has schema version {version}, made by a newer Boatyard: this one knows versions up to"
+        f" {newest}. Run the newer one, restore a copy from before the upgrade, or use {_another(url)}"
     )
 
 
 def _stuck(url: URL, version: str, newest: str, error: DBAPIError) -> str:
     words = " ".join(str(error.orig).split())
-    return f"{_name(url)} cannot be brought from schema version {version or 'none'} to {newest}: {words}. {_mend(url)}"
+    return f"{_name(url)} cannot be upgraded from schema version {version or 'none'} to {newest}: {words}. {_mend(url)}"
 
 
 def _odd(url: URL, version: str, faults: list[str]) -> str:
     more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
     shown = "; ".join(faults[:_FAULTS_SHOWN])
-    return f"{_name(url)} is called schema version {version}, and is not: {shown}{more}. {_mend(url)}"
+    return f"{_name(url)} says that it has schema version {version}, but it differs: {shown}{more}. {_mend(url)}"
 
 
 def _mend(url: URL) -> str:
     return (
-        "Nothing was changed in it. If it was made by a Boatyard that was never released, run that one, or go back to a"
-        f" copy from before, or to {_another(url)}"
+        "Nothing in it was changed. If it was made by a Boatyard that was never released, run that one, restore an"
+        f" earlier copy, or use {_another(url)}"
     )
 
 

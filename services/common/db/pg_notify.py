@@ -54,5 +54,5 @@ async def notifications(engine: AsyncEngine, channel: str) -> AsyncGenerator[str
                     # A vanished peer is only noticed by sending it something.
                     await connection.execute("SELECT 1")
         except (psycopg.Error, OSError) as error:
-            log.info("notices are not heard for now", error=" ".join(str(error).split()))
+            log.info("notifications are not received for now", error=" ".join(str(error).split()))
         await asyncio.sleep(_AGAIN_SECONDS)

@@ -15,15 +15,15 @@ _PAUSE_SECONDS: Final = 0.2
 log = structlog.get_logger()
 
 
-async def every_hour(what: str, forget: Callable[[], Awaitable[bool]]) -> None:
-    """Call `forget` every hour until cancelled, and soon again while it returns True: there is more to remove.
+async def every_hour(what: str, remove_expired: Callable[[], Awaitable[bool]]) -> None:
+    """Call `remove_expired` every hour until cancelled, and soon again while it returns True: there is more.
 
-    When the database is away, the next call tries again. `what` names the things for the log.
+    When the database is unavailable, the next call tries again. `what` names the records for the log.
     """
     while True:
         try:
-            more = await forget()
+            more = await remove_expired()
         except (ServiceError, SQLAlchemyError) as error:
-            log.warning("what is old is kept for now", what=what, error=str(error))
+            log.warning("cannot remove what has expired; trying again later", what=what, error=str(error))
             more = False
         await asyncio.sleep(_PAUSE_SECONDS if more else _HOUR_SECONDS)

@@ -60,7 +60,7 @@ class Meters:
             async with asyncio.timeout(_PATIENCE_SECONDS):
                 return await source()
         except Exception as error:  # noqa: BLE001 - one source's failure must not hide the metrics of others
-            log.warning("some metrics cannot be looked up", error=str(error) or type(error).__name__)
+            log.warning("cannot read some metrics", error=str(error) or type(error).__name__)
             self._failed.inc()
             return ()
 

@@ -67,7 +67,7 @@ class FailureLimiter:
         known.refused += 1
         is_told = now - known.last_logged < _LOGGED_EVERY_SECONDS
         if not is_told:
-            log.warning("callers that nobody knows are not looked at", address=address, refused=known.refused)
+            log.warning("refusing unknown callers without a check", address=address, refused=known.refused)
             known.last_logged, known.refused = now, 0
         raise TooManyFailuresError(address, wait, is_told=is_told)
 

@@ -157,7 +157,7 @@ def _end_at_the_latest_in(seconds: float) -> None:
     """
 
     def end() -> None:
-        log.error("the end took too long, and is cut short", seconds=seconds)
+        log.error("stopping took too long and was cut short", seconds=seconds)
         os._exit(EXIT_STUCK)
 
     timer = threading.Timer(seconds, end)  # a thread, because the event loop itself may hang

@@ -69,10 +69,10 @@ class Followed(Generic[T]):
                 return False
             self.now = self._read()
         except (OSError, StartError) as error:
-            log.warning("the old certificate serves on: the new one cannot be used", error=str(error))
+            log.warning("cannot use the new certificate; the old one stays in use", error=str(error))
             return False
         self._known = stamp
-        log.info("serves with a new certificate", file=str(self._tls.certificate))
+        log.info("using a new certificate", file=str(self._tls.certificate))
         return True
 
 

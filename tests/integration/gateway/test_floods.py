@@ -39,7 +39,7 @@ async def test_a_flood_of_unknown_tokens_is_cut_off_and_hinders_nobody(tmp_path:
             told = await recorded(channel)
     assert 1 <= told["TOO_MANY_FAILURES"] < statuses["RESOURCE_EXHAUSTED"], "one a minute, and not one a call"
     log = (tmp_path / "log").read_text()
-    assert "callers that nobody knows are not looked at" in log
+    assert "refusing unknown callers without a check" in log
     assert 1 <= log.count("TOO_MANY_FAILURES") < statuses["RESOURCE_EXHAUSTED"]
 
 

@@ -134,7 +134,7 @@ async def test_databases_that_are_not_what_their_version_makes_are_named_and_lef
     for path, process in zip(files.values(), running, strict=True):
         said = process.communicate(timeout=60)[1].decode()
         assert (process.returncode, said.count("\n")) == (EXIT_CANNOT_START, 1), said
-        assert f"the database {path} is called schema version" in said
+        assert f"the database {path} says that it has schema version" in said
         assert "has a column dropped_since" in said
     found = [finding["message"] for finding in cell.lines("doctor", code=1) if finding["check"].endswith(" service")]
     assert any("has a column dropped_since" in message for message in found)
