@@ -23,7 +23,7 @@ _PASSED_ON = {
     "TAKE_FAILED",
     "WORKSPACES_QUOTA",
 }
-# Bad input is refused at admission. Here is what only a node can find out.
+# By stage: what it means for the job that a node calls a request invalid. Other bad input is refused at admission.
 _INVALID = {"base": "CLONE_FAILED", "branch": "INVALID_BRANCH", "push": "PUSH_REJECTED"}
 
 INTERNAL = Failure("INTERNAL", "something went wrong that should not have: the gateway's log has it, by the job's id")

@@ -1,4 +1,8 @@
-"""Reads the limits of a StartExecutionRequest, with defaults from the settings, for those who enforce or show them."""
+"""Reads the limits of a StartExecutionRequest, with defaults from the settings.
+
+The runner enforces some (`bounds`), the kernel others (`sandbox_limits`), and the program is told all of them
+(`limit_variables`).
+"""
 
 import os
 from typing import Literal, get_args
@@ -13,7 +17,7 @@ from services.sandbox.spec import Limits
 
 _LONGEST_S = 7 * 86400.0
 _DEFAULT_WALL_S = 3600.0
-_SPARE_PROCESSES = 64
+_SPARE_PROCESSES = 64  # for the sandbox's own processes
 
 _LimitName = Literal[
     "memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "workspace_bytes", "output_bytes"
@@ -36,7 +40,7 @@ def violations(limits: pb.ExecutionLimits) -> Violations:
 
 
 def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
-    """Return the limits at which the runner ends the run."""
+    """Return the limits that the runner enforces: it ends a run that exceeds one."""
     limits, timeouts = _limits(spec, settings), spec.limits
     upper = spec.layout.layers.upper
     max_output = settings.max_output_bytes
@@ -61,7 +65,8 @@ def sandbox_limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limit
     """Return the limits that the kernel enforces."""
     limits = _limits(spec, settings)
     return Limits(
-        # Counted in each user namespace, but not when root starts it: a last resort behind the runner's own limit.
+        # Twice the limit: the runner's own count ends the run first, with a reason. The kernel counts processes in each
+        # user namespace, and not at all when root starts the sandbox, so this is only the last resort.
         processes=2 * (limits["processes"] or 0) + _SPARE_PROCESSES,
         open_files=limits["open_files"],
         file_size_bytes=limits["file_size_bytes"],
@@ -70,7 +75,7 @@ def sandbox_limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limit
 
 
 def limit_variables(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[str, bytes]:
-    """Return the variables that tell the program its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds or pieces."""
+    """Return the variables that tell the program its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds or counts."""
     effective = bounds(spec, settings)
     values: dict[str, float | None] = {
         **{str(name): value for name, value in _limits(spec, settings).items()},
@@ -82,7 +87,7 @@ def limit_variables(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict
 
 
 def _limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[_LimitName, int | None]:
-    """Return the limits that the request names, and the settings' defaults for the others."""
+    """Return the limits that the request names, and the settings' defaults for others; None means no limit."""
     default: dict[_LimitName, int] = {
         "memory_bytes": settings.memory_bytes,
         "processes": settings.processes,

@@ -32,7 +32,7 @@ from services.gateway.values.agent import (
 )
 from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import Validator
-from services.lifecycle.model.checkpoint import STAGES
+from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 from services.sandbox.host_patterns import HostPattern
 
@@ -185,9 +185,9 @@ def _set_fields_to_proto(
 
 
 def _checkpoints_from_proto(check: Validator, field: str, before: Sequence[str]) -> Checkpoints:
-    if not set(before) <= set(STAGES):
-        check.add(field, f"must be among {', '.join(STAGES)}")
-    return Checkpoints(tuple(stage for stage in STAGES if stage in before))
+    if not set(before) <= set(APPROVAL_STAGES):
+        check.add(field, f"must be among {', '.join(APPROVAL_STAGES)}")
+    return Checkpoints(tuple(stage for stage in APPROVAL_STAGES if stage in before))
 
 
 def _reasons_from_proto(check: Validator, field: str, reasons: Sequence[str]) -> tuple[str, ...]:

@@ -32,7 +32,7 @@ from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.hook_dry_run import DryRunResult
 from services.lifecycle.model.hook_calls import CallState
-from services.lifecycle.model.states import STAGES, HookEvent
+from services.lifecycle.model.states import HOOK_STAGES, HookEvent
 from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
 
 _EVENTS: Final = {pb.Hook.Event.Value(f"EVENT_{event}"): event for event in HookEvent}
@@ -220,11 +220,11 @@ def _scope_from_proto(check: Validator, field: str, values: Sequence[str]) -> tu
 
 
 def _stage_from_proto(check: Validator, stage: str, event: HookEvent) -> str:
-    allowed_stages = STAGES.get(event, ("",))
+    allowed_stages = HOOK_STAGES.get(event, ("",))
     if stage not in allowed_stages:
         check.add(
             "hook.stage",
-            f"must be {' or '.join(allowed_stages)} for {event}" if event in STAGES else f"is not for {event}",
+            f"must be {' or '.join(allowed_stages)} for {event}" if event in HOOK_STAGES else f"is not for {event}",
         )
     return stage
 

@@ -69,7 +69,7 @@ class _References:
 
 
 class Admission:
-    """Admits jobs. `agent_command` and `agent_model` are for jobs for which no layer of settings has another."""
+    """Admits jobs. `agent_command` and `agent_model` are for jobs whose settings name no command or no model."""
 
     def __init__(
         self,
@@ -90,15 +90,15 @@ class Admission:
 
     @property
     def has_agent(self) -> bool:
-        """True when there is an agent for jobs for which no other is set."""
+        """True when a job whose settings name no command still has one: the default."""
         return bool((self._default.command or "").strip())
 
     async def admit(self, submission: JobSubmission, key: IdempotencyKey | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
 
         The submission's kind must be one of `kinds`.
-        Raises NotFound for what the submission names, Invalid for what shows only when everything is merged,
-        FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
+        Raises NotFound for what the submission names, Invalid for what can be checked only after all settings are
+        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
@@ -166,12 +166,12 @@ class Admission:
 
     def _agent_spec(self, layer: AgentSettings) -> AgentSpec:
         agent = resolve_agent(layer)
-        # A command may have a model of its own, so it gets none that nobody chose for it.
+        # A command chooses its model by itself unless somebody named one, so it does not get the default.
         return replace(agent, model=agent.model or self._model) if traits(agent.engine).needs_model else agent
 
 
 def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
-    """Return the policy over which that of a submission is laid."""
+    """Return the merged policy of all layers below the submission, which it may override."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
     for layer in (references.template, references.worker):
         if layer is not None:
@@ -180,7 +180,7 @@ def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
 
 
 async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _References:
-    """Look up what a submission names. What belongs to another project is not found. Raises NotFound."""
+    """Look up what a submission names. Raises NotFound, also for what belongs to another project."""
 
     async def get(
         table: ResourceTable[Resource], resource_id: str, project_id: str | None, hold: Hold = "share"
@@ -245,7 +245,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: flo
 
 
 async def _cell_of_snapshot(connection: AsyncConnection, snapshot_id: str) -> str:
-    """Return the only cell on which a job can start from a snapshot; empty without one, or when it is not known."""
+    """Return the cell that has the snapshot, where the job must run; empty without a snapshot or a known cell."""
     if not snapshot_id:
         return ""
     query = select(executions.c.cell_id).where(executions.c.execution_id == execution_of_snapshot(snapshot_id))

@@ -1,6 +1,6 @@
-"""Sends changes of jobs between gateways that share a PostgreSQL, so that none has to poll to find out.
+"""Sends changes of jobs between gateways that share a PostgreSQL, so that waiters look at once.
 
-A notification may be lost, and comes after the change was written: it only makes somebody look earlier.
+A notification is sent after the change was written, and may be lost: waiters also poll, only more slowly.
 """
 
 import asyncio
@@ -17,13 +17,14 @@ from services.gateway.ledger.notifier import JobNotifier
 
 _CHANNEL: Final = "boatyard_jobs"
 _WORK: Final = "!"
+"""Follows the id of a job that a driver may now be able to claim."""
 _AT_ONCE: Final = MAX_PAYLOAD_BYTES // 70  # an id is at most 63 characters
 
 log = structlog.get_logger()
 
 
 class ChangeBroadcast:
-    """Tells other processes what this one has changed, and the waiters of this one what others have changed."""
+    """Sends the changes made by this process to the others, and wakes the waiters of this process for theirs."""
 
     def __init__(self, engine: AsyncEngine, notifier: JobNotifier) -> None:
         self._engine = engine
@@ -54,7 +55,7 @@ class ChangeBroadcast:
                 words = (job_id + (_WORK if work else "") for job_id, work in batch)
                 try:
                     await notify(self._engine, _CHANNEL, " ".join((self._sender_id, *words)))
-                except Unavailable:  # others poll now and then
+                except Unavailable:  # the others poll
                     self._unsent.clear()
                 except Exception:  # one failed notification must not end the loop
                     log.exception("could not send a change")
@@ -62,7 +63,7 @@ class ChangeBroadcast:
     async def _hear(self) -> None:
         async with aclosing(notifications(self._engine, _CHANNEL)) as payloads:
             async for payload in payloads:
-                if payload is None:
+                if payload is None:  # the connection was lost, and notifications with it
                     self._notifier.notify_all()
                     continue
                 sender, *words = payload.split(" ")

@@ -1,7 +1,6 @@
 """Finds the cell that has an execution, a workspace or a snapshot: this one, or another through its gateway.
 
-A call that another gateway has forwarded is answered by this cell, whichever cell has what it asks for: it is not
-forwarded again.
+A call that another gateway has forwarded is always answered by this cell, and never forwarded again.
 """
 
 from collections.abc import AsyncIterator, Sequence
@@ -27,7 +26,7 @@ _SERVICE: Final = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
 
 
 class CoordinatorClients(Protocol):
-    """Makes clients for machines that have no gateway to ask; they answer as far as that is possible."""
+    """Makes clients for coordinators, which have no gateway to ask: such a client answers what this gateway knows."""
 
     def of_cell(self, cell: Cell) -> CellClient:
         """Return the client for such a cell."""
@@ -35,7 +34,7 @@ class CoordinatorClients(Protocol):
 
 
 class CellRouter:
-    """Has this cell's client, and a channel to each other cell. Made by `cell_router`, which closes the channels."""
+    """Makes a client for any cell, and keeps a channel to each other cell that was asked. `cell_router` closes them."""
 
     def __init__(
         self,
@@ -64,11 +63,11 @@ class CellRouter:
         return self._peer(cell)
 
     async def of_workspace(self, workspace_id: str) -> Sequence[CellClient]:
-        """Return the cell that a workspace is on, or all cells if that is not known. Raises as `of_cell` does."""
+        """Return the client of the cell that has a workspace; if unknown, those of all cells. Raises as `of_cell`."""
         return await self._of(await self._jobs.cell_of_workspace(workspace_id))
 
     async def of_snapshot(self, snapshot_id: str) -> Sequence[CellClient]:
-        """Return the cell that a snapshot is on, or all cells if that is not known. Raises as `of_cell` does."""
+        """Return the client of the cell that has a snapshot; if unknown, those of all cells. Raises as `of_cell`."""
         return await self._of(await self._jobs.cell_of_execution(execution_of_snapshot(snapshot_id)))
 
     async def all_cells(self) -> Sequence[tuple[str, CellClient | None]]:

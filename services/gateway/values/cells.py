@@ -35,7 +35,7 @@ class Cell:
     address: str
     """Where other gateways reach this cell's gateway, host:port; empty when they cannot."""
     peer_token: str = field(repr=False)
-    """The token that they show to it: a new one at every start."""
+    """The token that other gateways show to this cell's gateway; renewed at every start."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +59,7 @@ class CellView(Cell):
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """The number of jobs by state, and since when the oldest waiting job waits; None when no job waits."""
+    """How many jobs are in each state, and since when the oldest waiting job waits: None when no job waits."""
 
     jobs: dict[str, int]
     oldest_wait_time: datetime | None
@@ -67,7 +67,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """A client that is connected to the database. The address is empty when it is on the same machine."""
+    """A client that is connected to the database. The address is empty for a client on the database's own machine."""
 
     name: str
     address: str

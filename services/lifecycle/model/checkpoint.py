@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.value import Recorded
 
-STAGES = ("base", "start", "verify", "push", "end")
-"""The stages before which a policy may ask. The other stages follow one of these without a wait."""
+APPROVAL_STAGES = ("base", "start", "verify", "push", "end")
+"""The stages before which a policy may ask. No other stage waits for a person."""
 
 MAX_WORDS_BYTES = 16 << 10
 """The bound of a question's text, and of the comment on a decision."""

@@ -67,11 +67,12 @@ class HookEvent(enum.StrEnum):
         return self in {HookEvent.PRE, HookEvent.BEFORE}
 
 
-STAGES: Final[Mapping[HookEvent, tuple[str, ...]]] = {
+HOOK_STAGES: Final[Mapping[HookEvent, tuple[str, ...]]] = {
     HookEvent.BEFORE: ("base", "workspace", "branch", "start", "take", "diff", "verify", "push"),
     HookEvent.AFTER: ("base", "workspace", "branch", "agent", "take", "diff", "verify", "push"),
 }
-"""The stages that hooks may be called before and after. An agent is followed from `start` to the end of `agent`."""
+"""The stages that hooks may be called before and after. The agent runs from `start` to the end of `agent`, so hooks are
+called before the one and after the other."""
 
 
 class PromptDelivery(enum.StrEnum):

@@ -20,7 +20,7 @@ def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, cre
     token_id, now = new_id("token"), datetime.now(UTC)
     name = check.line("name", request.name)
     if name.strip() == FIRST_ADMINISTRATOR:
-        check.add("name", f"must not be `{FIRST_ADMINISTRATOR}`: records call the first administrator so")
+        check.add("name", f"must not be `{FIRST_ADMINISTRATOR}`: audit records use it for the first administrator")
     if len(request.project_ids) > _MAX_PROJECTS:
         check.add("project_ids", f"must be at most {_MAX_PROJECTS}")
     for index, project_id in enumerate(request.project_ids[:_MAX_PROJECTS]):

@@ -27,7 +27,7 @@ from services.gateway.values.agent import (
     overlay,
 )
 from services.gateway.wire.validation import Validator
-from services.lifecycle.model.checkpoint import STAGES
+from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 spans = st.none() | st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=1))
@@ -49,7 +49,7 @@ agents = st.builds(
 
 
 def in_order(stages: set[str]) -> Checkpoints:
-    return Checkpoints(tuple(stage for stage in STAGES if stage in stages))
+    return Checkpoints(tuple(stage for stage in APPROVAL_STAGES if stage in stages))
 
 
 policies = st.builds(
@@ -61,7 +61,7 @@ policies = st.builds(
     max_attempts=st.none() | st.integers(1, 20),
     retry_on=st.lists(st.from_regex(r"X[A-Z_]{0,5}", fullmatch=True), max_size=3).map(tuple),
     retry_from=st.none() | st.sampled_from(RetryFrom),
-    checkpoints=st.none() | st.sets(st.sampled_from(STAGES)).map(in_order),
+    checkpoints=st.none() | st.sets(st.sampled_from(APPROVAL_STAGES)).map(in_order),
     checkpoint_timeout=st.none() | st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=30)),
     max_extra_rounds=st.none() | st.integers(0, 50),
     agent_may_ask=st.none() | st.booleans(),
