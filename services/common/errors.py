@@ -27,6 +27,10 @@ import enum
 from collections.abc import Mapping, Sequence
 
 _VIOLATIONS_BYTES = 1200
+_TEXT_BYTES = 300
+"""Of a field path or a description, on the wire."""
+_WIRE_BYTES = 8
+"""What the wire adds to a violation: tags and lengths."""
 
 
 class Status(enum.StrEnum):
@@ -266,7 +270,7 @@ class RemoteFailure(ServiceError):
 def _bounded(violations: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
     size = 0
     for count, (field, text) in enumerate(violations):
-        size += len(field.encode()) + len(text.encode())
+        size += min(len(field.encode()), _TEXT_BYTES) + min(len(text.encode()), _TEXT_BYTES) + _WIRE_BYTES
         if size > _VIOLATIONS_BYTES and count > 0:
             return [*violations[:count], ("...", f"and {len(violations) - count} more")]
     return violations

@@ -169,6 +169,13 @@ async def test_what_the_catalogue_needs_stays(catalog: CatalogStore, engine: Asy
     await catalog.delete(PROJECTS, "harbour", NOW)
 
 
+async def test_a_worker_stays_while_a_work_item_names_it(catalog: CatalogStore) -> None:
+    await catalog.update(WORK_ITEMS, "item", lambda item: replace(item, worker_id="ann"))
+    assert await refused(catalog, WORKERS, "ann") == ("WORKER_IN_USE", {"work item item"})
+    await catalog.delete(WORK_ITEMS, "item", NOW)
+    await catalog.delete(WORKERS, "ann", NOW)
+
+
 async def test_what_a_live_job_needs_stays_until_it_has_ended(catalog: CatalogStore, engine: AsyncEngine) -> None:
     books, job_id = await admitted(engine)
     job = {f"job {job_id}"}

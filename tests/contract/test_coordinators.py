@@ -292,6 +292,16 @@ async def test_events_are_kept_once_and_in_order(book: Books, api: Api, remote: 
     assert following == 6
 
 
+async def test_one_missing_event_is_asked_for(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    assert await append(api, lease, [output(1)]) == 2
+    with pytest.raises(OutOfRange) as gap:
+        await append(api, lease, [output(3)])
+    assert (gap.value.reason, gap.value.end) == ("EVENTS_OUT_OF_RANGE", 2)
+    assert await append(api, lease, [output(2), output(3)]) == 4
+
+
 async def test_events_of_others_are_not_taken(book: Books, api: Api, remote: RemoteLedger) -> None:
     await book.admit()
     other = await book.admit()

@@ -25,7 +25,6 @@ DETAILS_METADATA_KEY = "grpc-status-details-bin"
 _MESSAGE_BYTES = 1000
 _FACT_BYTES = 300
 _FACTS_BYTES = 1000
-_VIOLATIONS_BYTES = 1200
 
 _Detail = TypeVar("_Detail", bound=Message)
 
@@ -111,18 +110,11 @@ def _details_of(error: ServiceError) -> Iterable[Message]:
 
 
 def _violations(error: errors.Invalid) -> Iterable[details_pb2.BadRequest.FieldViolation]:
-    """Yield as many violations as there is room for, and in place of the others their number."""
-    room = _VIOLATIONS_BYTES
-    for number, (field, description) in enumerate(error.violations):
-        one = details_pb2.BadRequest.FieldViolation(
+    """Yield all violations; `Invalid` has no more than fit, the last of which may be the number of the others."""
+    for field, description in error.violations:
+        yield details_pb2.BadRequest.FieldViolation(
             field=_cut(field, _FACT_BYTES), description=_cut(description, _FACT_BYTES)
         )
-        room -= one.ByteSize()
-        if room < 0:
-            more = len(error.violations) - number
-            yield details_pb2.BadRequest.FieldViolation(description=f"and {more} more")
-            return
-        yield one
 
 
 def _cut(text: str, limit: int) -> str:

@@ -28,6 +28,12 @@ def test_branches_are_those_that_git_allows(name: bytes) -> None:
     assert (branch_complaint(name) is None) == allowed
 
 
+@pytest.mark.parametrize("name", [b"main.lock", b"team.lock/main", b"refs/heads/main.lock"])
+def test_no_part_of_a_branch_is_named_as_git_names_its_locks(name: bytes) -> None:
+    assert branch_complaint(name)
+    assert revision_complaint(name)
+
+
 @given(st.binary())
 def test_no_name_is_ever_a_flag_or_two_lines(name: bytes) -> None:
     if branch_complaint(name) is None or (name and revision_complaint(name) is None):

@@ -11,19 +11,20 @@ import pytest
 from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
-from services.gateway.values.agent import AgentSettings, JobPolicySettings
+from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings
 from services.gateway.values.checkpoints import CheckpointDecision, CheckpointFilter, Decider
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
-from services.lifecycle.model.node_work import Run
+from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.node_work import Layout, Run
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.model.states import ExecutionState, JobState, PromptDelivery, StageState
 from services.lifecycle.model.value import dump
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone
-from services.lifecycle.stages.checkpoints import approval, ask, first_task
+from services.lifecycle.stages.checkpoints import answer_agent, approval, ask, first_task
 from services.lifecycle.webhooks import Webhooks
 from tests.kit.ledger import Books, books, claimed
 
@@ -113,6 +114,40 @@ async def test_nobody_is_asked_where_the_policy_does_not_say_so(book: Books) -> 
     assert (await book.store.job(job.lease.job_id)).state is JobState.RUNNING
 
 
+@pytest.mark.parametrize("bound", [0, 1, 2])
+async def test_changes_can_be_asked_for_as_often_as_the_policy_says(book: Books, bound: int) -> None:
+    policy = JobPolicySettings(checkpoints=Checkpoints(("verify",)), max_extra_rounds=bound)
+    await book.admit(prompt="Do it.", policy=policy)
+    for round_ in range(1, bound + 2):
+        async with carried(book) as job:
+            for _ in range(1, round_):
+                assert "so be it" in await approval(job, "verify")
+                job.begin_round()
+            with pytest.raises(Parked):
+                await approval(job, "verify")
+        asked = (await book.store.job(job.lease.job_id)).checkpoints[-1]
+        assert (asked.round, asked.takes_changes) == (round_, round_ <= bound)
+        if round_ <= bound:
+            await answered(book, CheckpointState.CHANGES_REQUESTED)
+
+
+@pytest.mark.parametrize("bound", [0, 1, 2])
+async def test_an_agent_is_answered_as_often_as_the_policy_says(book: Books, bound: int) -> None:
+    policy = JobPolicySettings(agent_may_ask=True, max_extra_rounds=bound)
+    async with carried(book, prompt="Do it.", policy=policy) as job:
+        for round_ in range(1, bound + 2):
+            suffix = "" if round_ == 1 else f"-{round_}"
+            asked, answer = f"ask{suffix}", f"approval-agent{suffix}"
+            job.stages[asked] = done(asked, HookResult("And now?"))
+            job.stages[answer] = done(answer, Decision(CheckpointState.APPROVED, "so be it", ""))
+            if round_ <= bound:
+                assert "so be it" in await answer_agent(job, Layout(), None)
+                job.begin_round()
+        with pytest.raises(JobFailed) as failed:
+            await answer_agent(job, Layout(), None)
+    assert failed.value.failure.reason == "ROUNDS_EXCEEDED"
+
+
 @pytest.mark.parametrize(("size", "told"), [(10, True), (127 << 10, True), ((128 << 10) - 100, False)])
 async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, size: int, told: bool) -> None:
     agent = AgentSettings(command="true", prompt_delivery=PromptDelivery.ARGUMENT)
@@ -124,7 +159,8 @@ async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, siz
 
 async def answered(book: Books, state: CheckpointState) -> None:
     """Answer what the only job asks."""
-    (asked,) = await book.checkpoints.page(CheckpointFilter(), Page())
+    pending = CheckpointFilter(states=frozenset({CheckpointState.PENDING}))
+    (asked,) = await book.checkpoints.page(pending, Page())
     await book.checkpoints.decide(
         asked.checkpoint_id, CheckpointDecision(state=state, comment="so be it", decider=Decider())
     )

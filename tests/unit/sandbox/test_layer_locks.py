@@ -55,6 +55,18 @@ async def test_only_one_sandbox_has_the_layers_and_the_other_hears_which(layers:
     assert (await aio.run(shell("cat file", layers))).stdout == b"from below"
 
 
+def test_layers_that_are_shared_are_held(layers: Overlay) -> None:
+    assert layers.upper
+    descriptor = layer_locks.acquire(layers.upper, "execution e2", shared=True)
+    try:
+        told = layer_locks.held_by(layers.upper)
+    finally:
+        os.close(descriptor)
+    assert told
+    assert told.startswith("execution e2 (started by process ")
+    assert layer_locks.held_by(layers.upper) is None
+
+
 async def test_a_sandbox_waits_for_one_that_is_ending(layers: Overlay) -> None:
     async with running("sleep 60", layers) as first:
         second = asyncio.create_task(aio.run(shell("cat file", layers)))

@@ -218,6 +218,8 @@ async def test_leaving_a_stream_ends_its_handler_even_while_it_writes_and_is_nob
     times = 20
 
     async def answer(text: str) -> str:
+        if text == "last":  # however much of it gRPC buffers, a stream never ends by itself
+            await asyncio.Event().wait()
         return big
 
     def statuses(lines: list[Any]) -> list[tuple[str, str]]:
@@ -227,7 +229,7 @@ async def test_leaving_a_stream_ends_its_handler_even_while_it_writes_and_is_nob
     with structlog.testing.capture_logs() as lines:
         async with serving(echo.registration()) as server, open_channel(server.address, TOKEN) as channel:
             for number in range(1, times + 1):
-                async with streaming(EchoStub(channel).server_stream(b"w " * 100)) as stream:
+                async with streaming(EchoStub(channel).server_stream(b"w " * 100 + b"last")) as stream:
                     async for _ in stream:
                         break
                     await asyncio.sleep(number % 4 / 1000)  # it waits in a write, or not yet

@@ -63,6 +63,17 @@ def test_states_travel_as_data() -> None:
     assert (back.metadata["state"], back.metadata["allowed_states"]) == ("FAILED", "A,B")
 
 
+@pytest.mark.parametrize(("given", "text"), [(4, "x" * 290), (900, "x" * 290), (900, "is empty")])
+def test_violations_that_do_not_fit_are_counted(given: int, text: str) -> None:
+    violations = [(f"files[{number}]", text) for number in range(given)]
+    back = arrived(errors.Invalid(violations))
+    assert isinstance(back, errors.Invalid)
+    *told, (_, others) = back.violations
+    assert told == violations[: len(told)]
+    assert others == f"and {given - len(told)} more"
+    assert vars(arrived(back)) == vars(back), "another service that passes it on changes nothing"
+
+
 @pytest.mark.parametrize("code", list(grpc.StatusCode), ids=lambda code: code.name)
 @pytest.mark.parametrize(
     "trailing", [b"", b"\xff", to_status_proto(errors.NotFound("x", "y"), "r").SerializeToString()]
