@@ -15,15 +15,6 @@ from services.common.engines import DEFAULT_ENGINE
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
-_MORE = {
-    "MEMORY_LIMIT": "`boatyard run --memory SIZE` gives it more",
-    "PROCESS_LIMIT": "`boatyard run --processes N` gives it more",
-    "CPU_LIMIT": "`boatyard run --cpu S` gives it more",
-    "DISK_LIMIT": "`boatyard run --disk SIZE` gives it more",
-    "OUTPUT_LIMIT": "`boatyard run --output SIZE` gives it more",
-    "TIMED_OUT": "`boatyard run --timeout S` gives it more",
-}
-"""The advice for each limit that may be hit."""
 _CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
 
 
@@ -40,15 +31,13 @@ def stage_line(record: job_pb2.StageRecord) -> Text:
 
 
 def verdict(job: job_pb2.Job) -> Text:
-    """Return a job's state and its reason, in a line."""
+    """Return a job's state, its reason and its message, which has the advice, in a line."""
     state = shapes.job_state(job)
     line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"))
     if job.reason:
         line.append(f" {job.reason}", "bold")
     if job.message:
         line.append(f": {printable(job.message)}")
-    if more := _MORE.get(job.reason):
-        line.append(f"; {more}")
     return line
 
 
