@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import click
 
 from services.common.errors import Invalid, ServiceError, StartError, Status
+from services.common.reasons import REASONS
 
 SUCCEEDED = 0
 FAILED = 1
@@ -41,7 +42,7 @@ _ADVICE = {
     "NO_RESULT": "`boatyard show` shows how far it has got",
     "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` lists what is waiting",
     "WORK_ITEM_BUSY": "`boatyard cancel` cancels a job",
-    "INTERNAL": "the services' logs are in $BOATYARD_HOME/logs",
+    "INTERNAL": REASONS["INTERNAL"].advice,
 }
 
 _WHERE_TYPED = {

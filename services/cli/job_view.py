@@ -15,15 +15,6 @@ from services.common.engines import DEFAULT_ENGINE
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
-_LIMIT_ADVICE = {
-    "MEMORY_LIMIT": "`boatyard run --memory SIZE` raises the limit",
-    "PROCESS_LIMIT": "`boatyard run --processes N` raises the limit",
-    "CPU_LIMIT": "`boatyard run --cpu S` raises the limit",
-    "DISK_LIMIT": "`boatyard run --disk SIZE` raises the limit",
-    "OUTPUT_LIMIT": "`boatyard run --output SIZE` raises the limit",
-    "TIMED_OUT": "`boatyard run --timeout S` raises the limit",
-}
-"""The advice for each limit that may be hit."""
 _CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
 
 
@@ -40,15 +31,13 @@ def stage_line(record: job_pb2.StageRecord) -> Text:
 
 
 def verdict(job: job_pb2.Job) -> Text:
-    """Return a job's state and its reason, in one line."""
+    """Return a job's state, its reason and its message, which has the advice, in a line."""
     state = shapes.job_state(job)
     line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"))
     if job.reason:
         line.append(f" {job.reason}", "bold")
     if job.message:
         line.append(f": {printable(job.message)}")
-    if advice := _LIMIT_ADVICE.get(job.reason):
-        line.append(f"; {advice}")
     return line
 
 

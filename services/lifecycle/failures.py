@@ -3,30 +3,16 @@
 import structlog
 
 from services.common.errors import Invalid, ServiceError
+from services.common.reasons import REASONS
 from services.lifecycle.model.outcome import Failure
 
-# Reasons of node services that mean the same to the person who asked for the job.
-_PASSED_ON = {
-    "ADDRESS_NOT_ALLOWED",
-    "BRANCH_EXISTS",
-    "CLONE_FAILED",
-    "DISK_FULL",
-    "IMAGE_NOT_ALLOWED",
-    "MODEL_KEY_MISSING",
-    "NODE_LOST",
-    "PUSH_REJECTED",
-    "REF_MOVED",
-    "REMOTE_NOT_FOUND",
-    "REVISION_NOT_FOUND",
-    "SANDBOX_UNAVAILABLE",
-    "SNAPSHOT_NOT_FOUND",
-    "TAKE_FAILED",
-    "WORKSPACES_QUOTA",
-}
 # By stage: what it means for the job that a node calls a request invalid. Other bad input is refused at admission.
 _INVALID = {"base": "CLONE_FAILED", "branch": "INVALID_BRANCH", "push": "PUSH_REJECTED"}
 
 INTERNAL = Failure("INTERNAL", "something went wrong that should not have: the gateway's log has it, by the job's id")
+
+_PASSED_ON = frozenset(REASONS) - {INTERNAL.reason}
+"""Reasons of node services that mean something to the person who asked for the job. INTERNAL's text is not for them."""
 
 log = structlog.get_logger()
 

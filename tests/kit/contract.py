@@ -98,14 +98,20 @@ def messages() -> dict[str, DescriptorProto]:
     }
 
 
+def reasons_in(comment: str) -> Iterator[tuple[str, str]]:
+    """Yield each (status, reason) that a comment names."""
+    for status, listed in _STATUS_AND_REASONS.findall(comment):
+        for reason in re.split(r",\s+", listed):
+            yield status, reason
+
+
 def documented_reasons() -> dict[str, set[str]]:
     """Return each reason that a comment names, with the statuses next to it."""
     reasons: dict[str, set[str]] = {}
     for file in files():
         for location in file.source_code_info.location:
-            for status, listed in _STATUS_AND_REASONS.findall(location.leading_comments):
-                for reason in re.split(r",\s+", listed):
-                    reasons.setdefault(reason, set()).add(status)
+            for status, reason in reasons_in(location.leading_comments):
+                reasons.setdefault(reason, set()).add(status)
     return reasons
 
 

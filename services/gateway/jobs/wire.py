@@ -9,6 +9,7 @@ from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
+from services.common.reasons import with_advice
 from services.gateway.catalog.agent_wire import agent_to_proto, policy_to_proto
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
@@ -75,7 +76,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         spec=_spec_to_proto(_brief_spec(view.spec) if brief else view.spec),
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
-        message=view.message,
+        message=with_advice(view.reason, view.message),
         execution_ids=[execution.execution_id for execution in view.executions],
         workspace_id=last_execution.workspace_id,
         cell_id=view.cell_id,

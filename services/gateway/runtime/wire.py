@@ -9,6 +9,7 @@ from boatyard.workspace.v1 import workspace_pb2
 
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
+from services.common.reasons import with_advice
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.routing.gathering import PartialResult
@@ -204,7 +205,7 @@ def execution_to_proto(view: ExecutionView) -> pb.Execution:
         attempt=view.attempt,
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,
-        message=view.message,
+        message=with_advice(view.reason, view.message),
         output=output_to_proto(view.output),
         create_time=timestamp_to_proto(view.create_time),
     )

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from services.common.engines import DEFAULT_ENGINE
+from services.common.reasons import REASONS, Retried
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 
 MAX_COMMAND_BYTES = 64 * 1024
@@ -24,7 +25,7 @@ MAX_EXTRA_ROUNDS = 50
 
 MAX_ATTEMPTS = 20
 MAX_RETRY_ON = 64
-NEVER_RETRIED = ("BUDGET_EXCEEDED", "CANCELLED", "EXPIRED", "REJECTED", "VETOED")
+NEVER_RETRIED = frozenset(row.reason for row in REASONS.values() if row.retried is Retried.NEVER) | {"CANCELLED"}
 """Reasons that are a decision, or for which a retry would cost the same again."""
 MAX_ASK_BEFORE = 64
 MAX_ALLOWED_HOSTS = 256

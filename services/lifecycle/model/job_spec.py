@@ -6,19 +6,12 @@ from datetime import datetime
 from typing import Final
 
 from services.common.engines import DEFAULT_ENGINE
+from services.common.reasons import REASONS
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
 from services.sandbox.spec import Network, Tier
 
-RETRY_ON = (
-    "NODE_LOST",
-    "NODE_BUSY",
-    "RUNNER_LOST",
-    "SANDBOX_FAILED",
-    "CLONE_FAILED",
-    "DISK_FULL",
-    "MODEL_UNAVAILABLE",
-)
+RETRY_ON: Final = tuple(row.reason for row in REASONS.values() if row.retried_by_default)
 """Failures after which a job is tried again unless its policy says otherwise: of machines and networks, not of work."""
 
 INPUT_DIRECTORY = ".boatyard/input"

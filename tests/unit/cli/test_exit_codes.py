@@ -3,6 +3,7 @@ import pytest
 
 from services.cli import exit_codes
 from services.common import errors
+from services.common.reasons import REASONS
 
 
 @pytest.mark.parametrize(
@@ -47,3 +48,8 @@ def test_json_says_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> N
 def test_what_nobody_foresaw_is_not_hidden() -> None:
     with pytest.raises(ZeroDivisionError):
         exit_codes.report(ZeroDivisionError(), as_json=False)
+
+
+def test_an_internal_error_is_advised_as_a_job_with_that_reason_is() -> None:
+    error = errors.RemoteFailure(errors.Status.INTERNAL, "INTERNAL", "internal error")
+    assert exit_codes.message_for(error) == f"internal error; {REASONS['INTERNAL'].advice}"

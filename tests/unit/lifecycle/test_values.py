@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, RemoteFailure, Status
+from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, OutOfRange, RemoteFailure, Status
 from services.lifecycle.failures import INTERNAL, explained
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.job_spec import JobSpec
@@ -100,6 +100,10 @@ def test_what_a_node_says_is_passed_on_where_it_means_something() -> None:
     assert explained(private, "base") == Failure("ADDRESS_NOT_ALLOWED", "name its network in …")
     assert explained(NotFound("revision", "main"), "base").reason == "REVISION_NOT_FOUND"
     assert explained(Exhausted("DISK_FULL", "no room", quota="disk"), "workspace").reason == "DISK_FULL"
+    assert explained(NotFound("base", "/bases/r/c"), "workspace").reason == "BASE_NOT_FOUND"
+    assert explained(NotFound("repository", "r"), "take").reason == "REPOSITORY_NOT_FOUND"
+    assert explained(NotFound("execution", "e"), "agent").reason == "EXECUTION_NOT_FOUND"
+    assert explained(OutOfRange(9, 9, reason="EVENTS_TRIMMED"), "agent").reason == "EVENTS_TRIMMED"
     assert explained(Invalid([("remote.url", "is not allowed")]), "base").reason == "CLONE_FAILED"
     assert explained(Invalid([("spec.argv", "is wrong")]), "start") == INTERNAL
     assert explained(RemoteFailure(Status.INTERNAL, "INTERNAL", "secret words"), "take") == INTERNAL
