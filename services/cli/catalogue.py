@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import fill, plain, value_of
-from services.cli.flags import Flag, options_of
+from services.cli.flags import Flag, options_of, readers_of
 from services.cli.screen import Screen, one_line, printable
 
 
@@ -85,7 +85,7 @@ def _create(kind: ResourceType) -> click.Command:
         thing = kind.message()
         if id_:
             setattr(thing, f"{kind.field}_id", id_)
-        fill(thing, given)
+        fill(thing, given, readers_of(kind.flags))
         made = with_gateway(
             lambda gateway: kind.ask(
                 gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: thing}
@@ -153,7 +153,7 @@ def _update(kind: ResourceType) -> click.Command:
 
     def update(id_: str, clear: tuple[str, ...], as_json: bool, **given: Any) -> None:  # noqa: ANN401 - text or texts
         thing = kind.message(**{f"{kind.field}_id": id_})
-        paths = [*fill(thing, given), *(names[name] for name in clear)]
+        paths = [*fill(thing, given, readers_of(kind.flags)), *(names[name] for name in clear)]
         if not paths:
             raise click.UsageError("say what to change: see --help")
         mask = FieldMask(paths=paths)

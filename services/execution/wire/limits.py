@@ -1,10 +1,10 @@
 """Reads the limits of a StartExecutionRequest, with defaults from the settings, for those who enforce or show them."""
 
-import os
 from typing import Literal, get_args
 
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations
@@ -52,7 +52,7 @@ def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
         processes=limits["processes"],
         cpu_seconds=limits["cpu_seconds"],
         workspace_bytes=limits["workspace_bytes"],
-        workspace=os.fsdecode(upper or spec.layout.path),
+        workspace=str(path_from_text(upper or spec.layout.path)),
         workspace_begins_empty=bool(upper),
     )
 
