@@ -17,7 +17,6 @@ near >= 5 x the clone on the large one.
 import argparse
 import asyncio
 import contextlib
-import os
 import statistics
 import subprocess
 import tempfile
@@ -64,7 +63,7 @@ class Node:
     made: int = 0
 
     async def prepare(self, remote: git_pb.Remote, revision: str) -> git_pb.Base:
-        call = self.git.PrepareBase(git_pb.PrepareBaseRequest(remote=remote, revision=revision.encode()), timeout=600)
+        call = self.git.PrepareBase(git_pb.PrepareBaseRequest(remote=remote, revision=revision), timeout=600)
         async for message in call:
             last = message
         return last.base
@@ -78,7 +77,7 @@ class Node:
 
     async def branch(self, workspace: pb.Workspace, base: git_pb.Base) -> None:
         tree = git_pb.WorkingTree(layout=workspace.layout, read_only_paths=base.read_only_paths)
-        await self.git.CreateBranch(git_pb.CreateBranchRequest(tree=tree, branch=b"boatyard/bench"), timeout=600)
+        await self.git.CreateBranch(git_pb.CreateBranchRequest(tree=tree, branch="boatyard/bench"), timeout=600)
 
     async def delete(self, workspace: pb.Workspace) -> None:
         request = pb.DeleteWorkspaceRequest(workspace_id=workspace.workspace_id)
@@ -134,8 +133,8 @@ class Ours:
     driver: Driver
 
     async def create(self, workspace_id: str, base: git_pb.Base) -> None:
-        layers = tuple(Path(os.fsdecode(layer)) for layer in base.layers)
-        pins = Path(os.fsdecode(base.pins_path))
+        layers = tuple(Path(layer) for layer in base.layers)
+        pins = Path(base.pins_path)
         await self.shelf.create(NewWorkspace(workspace_id, layers, pins_path=pins), self.driver)
 
     async def delete(self, workspace_id: str) -> None:
@@ -167,8 +166,8 @@ async def bench(
         await run(*git, "remove", "--force", tree)
     workspace = await made.create(base)
     sizes.append(f"workspace ({workspace.driver}) {size(workspace_trees(made.home) / workspace.workspace_id)}")
-    sizes.append(f"whole base {size(Path(os.fsdecode(base.layers[0])))}")
-    sizes.append(f"near base {size(Path(os.fsdecode(layers[0].layers[0])))}")
+    sizes.append(f"whole base {size(Path(base.layers[0]))}")
+    sizes.append(f"near base {size(Path(layers[0].layers[0]))}")
     await times.add(f"{AT_ONCE} at once", many, made, base, layers[-1])
     return sizes
 

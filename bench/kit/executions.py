@@ -28,14 +28,12 @@ class Executions:
     def __init__(self, services: Services, stub: ExecutionServiceStub, workspace: Path) -> None:
         self.services = services
         self.stub = stub
-        self._layout = layout_pb2.Layout(path=bytes(workspace))
+        self._layout = layout_pb2.Layout(path=str(workspace))
         self._ids = map("bench-{}".format, itertools.count(1))
 
     async def start(self, line: str) -> str:
         """Start a command line with /bin/sh; return the execution's id."""
-        return await self.start_spec(
-            pb.ExecutionSpec(command=pb.CommandEngine(argv=[b"/bin/sh", b"-c", line.encode()]))
-        )
+        return await self.start_spec(pb.ExecutionSpec(command=pb.CommandEngine(argv=["/bin/sh", "-c", line])))
 
     async def start_spec(self, engine: pb.ExecutionSpec) -> str:
         """Start the spec in `engine`, with purpose and layout added; return the execution's id."""

@@ -21,7 +21,7 @@ class NoWorkspaces(workspace_rpc.WorkspaceServiceServicer):
     async def CreateWorkspace(
         self, request: workspace.CreateWorkspaceRequest, context: Any
     ) -> workspace.CreateWorkspaceResponse:
-        made = workspace.Workspace(workspace_id=request.workspace_id, layout=layout.Layout(path=b"/nowhere"))
+        made = workspace.Workspace(workspace_id=request.workspace_id, layout=layout.Layout(path="/nowhere"))
         return workspace.CreateWorkspaceResponse(workspace=made)
 
     async def DeleteWorkspace(

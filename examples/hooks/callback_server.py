@@ -29,7 +29,7 @@ class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
     def __init__(self, token: str, rules: str, protected: list[str]) -> None:
         self.expected = f"Bearer {token}".encode()
         self.rules = rules
-        self.protected = [prefix.encode() for prefix in protected]
+        self.protected = protected
         self.answers: dict[str, callback_pb2.CallHookResponse] = {}
 
     async def CallHook(  # noqa: N802 - the contract's name
@@ -53,7 +53,7 @@ class HouseRules(callback_pb2_grpc.HookCallbackServiceServicer):
             changed = [file.path for file in request.job.output.files_changed]
             touched = [path for path in changed if path.startswith(tuple(self.protected))]
             if touched:
-                names = ", ".join(path.decode(errors="replace") for path in touched)
+                names = ", ".join(touched)
                 return callback_pb2.CallHookResponse(
                     veto=callback_pb2.CallHookResponse.Veto(reason=f"agents do not change {names}")
                 )

@@ -16,7 +16,7 @@ from google.protobuf.message import Message
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import fill, plain, value_of
-from services.cli.flags import Flag, options_of
+from services.cli.flags import Flag, options_of, readers_of
 from services.cli.screen import Screen, one_line, printable
 
 
@@ -95,7 +95,7 @@ def _create(kind: ResourceType) -> click.Command:
         resource = kind.message()
         if id_:
             setattr(resource, f"{kind.field}_id", id_)
-        fill(resource, values)
+        fill(resource, values, readers_of(kind.flags))
         created = with_gateway(
             lambda gateway: kind.ask(
                 gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: resource}
@@ -165,7 +165,7 @@ def _update(kind: ResourceType) -> click.Command:
 
     def update(id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
         resource = kind.message(**{f"{kind.field}_id": id_})
-        paths = [*fill(resource, values), *(names[name] for name in clear)]
+        paths = [*fill(resource, values, readers_of(kind.flags)), *(names[name] for name in clear)]
         if not paths:
             raise click.UsageError("nothing to change: give an option; see --help")
         mask = FieldMask(paths=paths)

@@ -59,9 +59,8 @@ def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
             screen.end_speech()
 
 
-def _tool_input(data: bytes) -> str:
+def _tool_input(text: str) -> str:
     """Return the most informative part of a tool's input, as one line."""
-    text = data.decode("utf-8", "replace")
     try:
         arguments = json.loads(text)
     except ValueError:
@@ -74,7 +73,7 @@ def _tool_input(data: bytes) -> str:
 
 def _print_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
     """Show the beginning of a tool's result."""
-    lines = result.output.decode("utf-8", "replace").rstrip().splitlines()
+    lines = result.output.rstrip().splitlines()
     for line in lines[:_RESULT_LINES]:
         screen.say(f"  {line[:_LINE_CHARACTERS]}", style="red" if result.is_error else "dim")
     if len(lines) > _RESULT_LINES:

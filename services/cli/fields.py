@@ -1,6 +1,5 @@
 """Fields of the contract's messages: read from the command line, and shown to people and programs."""
 
-import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -102,8 +101,6 @@ def _set(target: Any, field: FieldDescriptor, typed: Any) -> None:  # noqa: ANN4
         getattr(target, field.name).CopyFrom(duration(_number(float, typed)))
     elif field.enum_type is not None:
         setattr(target, field.name, choices(field.enum_type)[typed])
-    elif field.type == FieldDescriptor.TYPE_BYTES:
-        setattr(target, field.name, os.fsencode(typed))
     elif field.type == FieldDescriptor.TYPE_STRING:
         setattr(target, field.name, text_or_file(typed))
     else:
@@ -141,8 +138,6 @@ def value_of(message: Message, field: Any) -> Any:  # noqa: ANN401 - JSON, of a 
         return None
     if isinstance(value, Message):
         return _part(value)
-    if isinstance(value, bytes):
-        return shapes.text(value)
     if field.enum_type is not None:
         names = {number: name.upper().replace("-", "_") for name, number in choices(field.enum_type).items()}
         value = names.get(value)

@@ -33,39 +33,45 @@ class Flag:
     flag_value: str | None = None
 
 
-_LITERALLY = str
+LITERALLY = str
 """Reads a text as it was typed, even one that begins with @."""
 _SECONDS = click.FloatRange(min=0, min_open=True)
 
 JOB_FLAGS = (
-    Flag("--ref", "revision", "The branch, tag or commit to start from (default: the remote's branch).", "REF"),
+    Flag(
+        "--ref",
+        "revision",
+        "The branch, tag or commit to start from (default: the remote's branch).",
+        "REF",
+        read=LITERALLY,
+    ),
     Flag(
         "--from-snapshot",
         "snapshot_id",
         "Start from what another job left (see `boatyard snapshots`), in its repository.",
         "ID",
-        read=_LITERALLY,
+        read=LITERALLY,
     ),
     Flag(
         "--engine",
         "agent.engine",
         "What drives the agent: command (default) or anthropic.",
         "NAME",
-        read=_LITERALLY,
+        read=LITERALLY,
     ),
     Flag(
         "--command",
         "agent.command",
         "The agent: a line for /bin/sh, with the prompt on its standard input.",
         "LINE",
-        read=_LITERALLY,
+        read=LITERALLY,
     ),
     Flag(
         "--model",
         "agent.model",
         "The model, as its provider names it, for engine anthropic (default: the gateway's ANTHROPIC_MODEL).",
         "NAME",
-        read=_LITERALLY,
+        read=LITERALLY,
     ),
     Flag(
         "--max-turns",
@@ -79,9 +85,9 @@ JOB_FLAGS = (
         "policy.verify_command",
         "A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
         "LINE",
-        read=_LITERALLY,
+        read=LITERALLY,
     ),
-    Flag("--kind", "kind", "The kind of the job; see `boatyard kinds` (default: task).", "NAME", read=_LITERALLY),
+    Flag("--kind", "kind", "The kind of the job; see `boatyard kinds` (default: task).", "NAME", read=LITERALLY),
     Flag(
         "--file",
         "files",
@@ -95,7 +101,7 @@ JOB_FLAGS = (
         "A JSON object to work on; the agent finds it in the file named by $BOATYARD_INPUT.",
         "JSON|@FILE",
         type=options.TEXT,
-        read=lambda typed: text_or_file(typed).encode(),
+        read=text_or_file,
     ),
     Flag("--label", "labels", "A label of the job; may be repeated.", "KEY=VALUE", read=labels),
     Flag("--delay", "delay", "Start in S seconds at the earliest.", "S", type=_SECONDS),
@@ -232,4 +238,4 @@ def _declared(message: type[Message], flag: Flag) -> tuple[list[str], dict[str, 
 def _type_of(field: FieldDescriptor) -> click.ParamType[str]:
     if field.enum_type is not None:
         return click.Choice(list(choices(field.enum_type)))
-    return click.STRING if field.type == FieldDescriptor.TYPE_BYTES else options.TEXT
+    return options.TEXT

@@ -63,7 +63,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("not before", _moment(spec.not_before_time) if spec.HasField("not_before_time") else ""),
         ("project", spec.project_id),
         ("repository", spec.repository_id),
-        ("revision", shapes.text(spec.revision) or ""),
+        ("revision", spec.revision),
         ("engine", spec.agent.engine if spec.agent.engine != DEFAULT_ENGINE else ""),
         ("model", spec.agent.model),
         ("command", one_line(spec.agent.command)),
@@ -108,14 +108,13 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
 def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
     yield from (f"{file.name} ({humanize.size(file.size_bytes)})" for file in spec.files)
     if spec.data:
-        yield f"data ({humanize.size(len(spec.data))})"
+        yield f"data ({humanize.size(len(spec.data.encode()))})"
 
 
 def _facts(job: job_pb2.Job) -> Iterable[Text]:
     output = job.output
     if output.total_files_changed:
-        branch = shapes.text(output.branch) or ""
-        yield _fact("branch", branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
+        yield _fact("branch", output.branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
         yield _fact("commit", output.commit_id)
     yield from _files(output)
     yield from _verification(job)
@@ -159,8 +158,8 @@ def _files(output: output_pb2.Output) -> Iterable[Text]:
 
 
 def _file(change: output_pb2.FileChange) -> Text:
-    path = shapes.text(change.path) or ""
-    if old := shapes.text(change.old_path):
+    path = shapes.path(change.path, change.raw_path) or ""
+    if old := shapes.path(change.old_path, change.raw_old_path):
         path = f"{old} → {path}"
     line = (
         _fact("", "").append(f"{change.change or '?'} ", _CHANGE_STYLES.get(change.change, "")).append(printable(path))

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from services.common.errors import StartError
+from services.common.text import is_utf8
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +27,11 @@ class Home:
 
     @classmethod
     def from_environment(cls) -> "Home":
-        """BOATYARD_HOME, or ~/.local/share/boatyard."""
-        return cls(_absolute(Path(os.environ.get("BOATYARD_HOME") or "~/.local/share/boatyard")))
+        """BOATYARD_HOME, or ~/.local/share/boatyard. Raises StartError if it is not UTF-8."""
+        try:
+            return cls(_absolute(Path(os.environ.get("BOATYARD_HOME") or "~/.local/share/boatyard")))
+        except ValueError as error:
+            raise StartError(f"BOATYARD_HOME {error}") from None
 
     def directory(self, *names: str) -> Path:
         """Return a directory below the root. It and its parents are made with mode 0700 if they are missing."""
@@ -123,7 +127,10 @@ def _listen_address(value: str) -> str:
 
 
 def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
+    whole = path.expanduser().absolute()
+    if not is_utf8(os.fsencode(whole)):
+        raise ValueError("must be UTF-8, because paths below it are sent as text")
+    return whole
 
 
 ListenAddress = Annotated[str, AfterValidator(_listen_address)]

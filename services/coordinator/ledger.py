@@ -105,7 +105,7 @@ class RemoteLedger:
         packed = b"" if outcome is None else pack(outcome)
         request = ledger_pb2.ReadDocumentRequest(holder=self._holder(lease), stage=stage, outcome=packed)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDocument(request, timeout=_CALL_SECONDS))
-        return Document(answer.document, answer.time.ToDatetime(UTC))
+        return Document(answer.document.encode(), answer.time.ToDatetime(UTC))
 
     async def signing_key(self, lease: Lease, hook_id: str) -> bytes:
         request = ledger_pb2.ReadSigningKeyRequest(holder=self._holder(lease), hook_id=hook_id)

@@ -18,11 +18,11 @@ def id_violations(field: str, value: str) -> Violations:
     return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
 
 
-def path_violations(field: str, path: bytes) -> Violations:
+def path_violations(field: str, path: str) -> Violations:
     """Return what is wrong with a path that must be absolute."""
-    if not path.startswith(b"/"):
+    if not path.startswith("/"):
         return [(field, "must be an absolute path")]
-    if b"\0" in path or len(path) > os.pathconf("/", "PC_PATH_MAX"):
+    if "\0" in path or len(path.encode()) > os.pathconf("/", "PC_PATH_MAX"):
         return [(field, "must be at most 4096 bytes, and none of them NUL")]
     return []
 

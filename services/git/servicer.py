@@ -17,6 +17,7 @@ from services.git.wire.to_proto import (
     changed_files_page_to_proto,
     clone_to_proto,
     diff_to_proto,
+    head_to_proto,
     push_to_proto,
     result_to_proto,
     snapshot_to_proto,
@@ -60,7 +61,7 @@ class GitServicer(GitServiceServicer):
         self, request: pb.GetCurrentBranchRequest, context: Context
     ) -> pb.GetCurrentBranchResponse:
         head = await self._manager.head(self._reader.tree(request.tree))
-        return pb.GetCurrentBranchResponse(branch=head.branch, commit_id=head.commit_id)
+        return head_to_proto(head)
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         tree, page = self._reader.status(request)

@@ -1,6 +1,5 @@
 """Converts the contract's messages to this service's values and back. Reports everything wrong with a request."""
 
-import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
+from services.common.text import lossy, path_from_text, path_to_text
 from services.workspace.model import (
     SETTABLE_STATES,
     File,
@@ -58,19 +58,18 @@ def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace
     for name in _PURPOSE_IDS:
         if value := getattr(request.purpose, name):
             violations += _id_violations(f"purpose.{name}", value)
-    if len(request.purpose.branch) > _BRANCH_BYTES:
+    branch = request.purpose.branch.encode()
+    if len(branch) > _BRANCH_BYTES:
         violations.append(("purpose.branch", f"must be at most {_BRANCH_BYTES} bytes"))
     violations += _files_violations(request)
     _refuse(violations)
     return NewWorkspace(
         workspace_id=request.workspace_id,
-        base_layers=tuple(Path(os.fsdecode(path)) for path in request.base_layers),
-        pins_path=Path(os.fsdecode(request.pins_path)) if request.pins_path else None,
+        base_layers=tuple(map(path_from_text, request.base_layers)),
+        pins_path=path_from_text(request.pins_path) if request.pins_path else None,
         visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
-        files=tuple(File(Path(os.fsdecode(file.path)), file.content) for file in request.files),
-        purpose=Purpose(
-            **{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=request.purpose.branch
-        ),
+        files=tuple(File(path_from_text(file.path), file.content) for file in request.files),
+        purpose=Purpose(**{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=branch),
     )
 
 
@@ -158,10 +157,10 @@ def usage_to_proto(value: Usage) -> pb.UsageOfWorkspacesResponse:
 
 def _layout(value: Layout) -> layout_pb2.Layout:
     if value.path is not None:
-        return layout_pb2.Layout(path=os.fsencode(value.path))
+        return layout_pb2.Layout(path=path_to_text(value.path))
     return layout_pb2.Layout(
         layers=layout_pb2.Layers(
-            lowers=[os.fsencode(path) for path in value.lowers],
+            lowers=[path_to_text(path) for path in value.lowers],
             upper=_path(value.upper),
             work=_path(value.work),
             mounted_path=_path(value.mounted),
@@ -169,12 +168,12 @@ def _layout(value: Layout) -> layout_pb2.Layout:
     )
 
 
-def _path(value: Path | None) -> bytes:
-    return b"" if value is None else os.fsencode(value)
+def _path(value: Path | None) -> str:
+    return "" if value is None else path_to_text(value)
 
 
 def _purpose(value: Purpose) -> pb.Purpose:
-    return pb.Purpose(**{name: getattr(value, name) for name in _PURPOSE_IDS}, branch=value.branch)
+    return pb.Purpose(**{name: getattr(value, name) for name in _PURPOSE_IDS}, branch=lossy(value.branch))
 
 
 def _timestamp(value: datetime) -> Timestamp:
@@ -196,10 +195,10 @@ def _id_violations(field: str, value: str) -> Violations:
     return [] if is_id(value) else [(field, f"must be {ID_RULE}")]
 
 
-def _path_violations(field: str, path: bytes) -> Violations:
-    if not path.startswith(b"/"):
+def _path_violations(field: str, path: str) -> Violations:
+    if not path.startswith("/"):
         return [(field, "must be absolute")]
-    if b"\0" in path or len(path) > _PATH_BYTES:
+    if "\0" in path or len(path.encode()) > _PATH_BYTES:
         return [(field, f"must be at most {_PATH_BYTES} bytes, and none of them NUL")]
     return []
 
@@ -209,10 +208,10 @@ def _files_violations(request: pb.CreateWorkspaceRequest) -> Violations:
     if len(request.files) > _FILES or sum(len(file.content) for file in request.files) > _FILES_BYTES:
         violations.append(("files", f"must be at most {_FILES}, and {_FILES_BYTES >> 20} MiB together"))
     paths = [file.path for file in request.files]
-    directories = {path[:end] for path in paths for end, byte in enumerate(path) if byte == ord("/")}
+    directories = {path[:end] for path in paths for end, character in enumerate(path) if character == "/"}
     for index, path in enumerate(paths):
-        parts = path.split(b"/")
-        if not {b"", b".", b".."}.isdisjoint(parts) or b"\0" in path or len(path) > _PATH_BYTES:
+        parts = path.split("/")
+        if not {"", ".", ".."}.isdisjoint(parts) or "\0" in path or len(path.encode()) > _PATH_BYTES:
             violations.append((f"files[{index}].path", "must be a path below the workspace, without '.' and '..'"))
     if len(set(paths)) < len(paths) or not directories.isdisjoint(paths):
         violations.append(("files", "must each have a path of its own, which is no other's directory"))

@@ -176,7 +176,7 @@ def test_rows_are_whole() -> None:
 
 
 def test_advice_follows_a_message_that_has_none() -> None:
-    advice = "`boatyard run --memory SIZE` gives it more"
+    advice = "`boatyard run --memory SIZE` raises the limit"
     told = with_advice("MEMORY_LIMIT", "it needed more than 64 bytes (memory_bytes)")
     assert told == f"it needed more than 64 bytes (memory_bytes); {advice}"
     assert with_advice("MEMORY_LIMIT", told) == told

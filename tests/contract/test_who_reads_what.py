@@ -61,7 +61,7 @@ READABLE = {
         execution.v1.TurnEnd stop_reason
         execution.v1.Usage model
         gateway.v1.Output summary branch diff log_tail review_comment
-        gateway.v1.FileChange path old_path change
+        gateway.v1.FileChange path old_path raw_path raw_old_path change
         gateway.v1.ReadDiffResponse data
         gateway.v1.Verification reason
         git.v1.Snapshot message""",

@@ -67,8 +67,9 @@ async def _stored(gateway: Gateway, screen: Screen, execution_id: str) -> bytes:
     request = runtime_pb2.GetExecutionRequest(execution_id=execution_id)
     output = (await gateway.ask(gateway.runtime.GetExecution(request))).execution.output
     part = "only the beginning" if output.diff_truncated else "all"
-    screen.say(f"the result has been removed; {part} of its diff was stored:")
-    return output.diff
+    lossy = ", with U+FFFD for what is not UTF-8" if output.diff_is_lossy else ""
+    screen.say(f"the result has been removed; {part} of its diff was stored{lossy}:")
+    return output.diff.encode()
 
 
 async def _show_coloured(screen: Screen, chunks: AsyncGenerator[bytes, None]) -> None:

@@ -119,5 +119,5 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
 
 def _branch(job: job_pb2.Job) -> str:
     """Return the branch, or an empty string for the default, which is named after the job's id."""
-    branch = shapes.text(job.output.branch) or shapes.text(job.spec.branch) or ""
+    branch = job.output.branch or job.spec.branch
     return "" if branch == f"boatyard/{job.job_id}" else branch

@@ -1,7 +1,7 @@
 """`boatyard repository`."""
 
 from services.cli.catalogue import LIMIT, PROJECT, ResourceType, resource_commands
-from services.cli.flags import Flag
+from services.cli.flags import LITERALLY, Flag
 
 KIND = ResourceType(
     "Repository",
@@ -10,7 +10,13 @@ KIND = ResourceType(
     "repository",
     [
         Flag("--url", "url", "Its URL: https, ssh, user@host:path or an absolute path.", "URL"),
-        Flag("--ref", "default_revision", "What jobs start from (default: the remote's default branch).", "REF"),
+        Flag(
+            "--ref",
+            "default_revision",
+            "What jobs start from (default: the remote's default branch).",
+            "REF",
+            read=LITERALLY,
+        ),
         Flag(
             "--token",
             "token",

@@ -1,7 +1,7 @@
 """What the command line prints as JSON: the gateway's messages in the words that scripts rely on.
 
-What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths and branches are bytes that need not be
-UTF-8: a byte that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
+What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths in a repository need not be UTF-8: a byte
+that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
 """
 
 from services.cli.shapes.cells import cell, snapshot, status, workspace, workspace_path
@@ -19,7 +19,7 @@ from services.cli.shapes.jobs import (
     stage,
     submitted,
 )
-from services.cli.shapes.values import Shape, line, name, text, time
+from services.cli.shapes.values import Shape, line, name, path, time
 
 __all__ = [
     "Shape",
@@ -35,6 +35,7 @@ __all__ = [
     "last_execution",
     "line",
     "name",
+    "path",
     "permission_answer",
     "result",
     "snapshot",
@@ -42,7 +43,6 @@ __all__ = [
     "status",
     "stream",
     "submitted",
-    "text",
     "time",
     "workspace",
     "workspace_path",

@@ -4,7 +4,7 @@ from boatyard.gateway.v1 import admin_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 
-from services.cli.shapes.values import Shape, name, text, time_of
+from services.cli.shapes.values import Shape, name, time_of
 
 
 def cell(value: admin_pb2.Cell) -> Shape:
@@ -57,7 +57,7 @@ def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2
         "worker_id": value.purpose.worker_id or None,
         "work_item_id": value.purpose.work_item_id or None,
         "repository_id": value.purpose.repository_id or None,
-        "branch": text(value.purpose.branch),
+        "branch": value.purpose.branch or None,
         "create_time": time_of(value, "create_time"),
         "update_time": time_of(value, "update_time"),
         "expire_time": time_of(value, "expire_time"),
@@ -67,7 +67,7 @@ def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2
 def workspace_path(value: workspace_pb2.Workspace) -> str | None:
     """Return where a workspace's files are: all, or only the changed ones where each sandbox mounts it for itself."""
     layers = value.layout.layers
-    return text(value.layout.path or layers.mounted_path or layers.upper)
+    return value.layout.path or layers.mounted_path or layers.upper or None
 
 
 def snapshot(value: git_pb2.Snapshot, cell_id: str) -> Shape:

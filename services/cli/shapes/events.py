@@ -6,6 +6,9 @@ from google.protobuf.message import Message
 
 from services.cli.shapes.values import Shape, content, name, time
 
+_VERBATIM = {"input", "output"}
+"""What a tool was given and answered, which may be an empty text."""
+
 
 def event(value: event_pb2.Event) -> Shape:
     """Describe one event of an execution's log."""
@@ -40,6 +43,4 @@ def _field(body: Message, field: FieldDescriptor) -> Shape:
     if field.has_presence and not body.HasField(field.name):
         return {field.name: None}
     value = getattr(body, field.name)
-    if field.type == FieldDescriptor.TYPE_BYTES:
-        return content(field.name, value)
-    return {field.name: None if value == "" else value}
+    return {field.name: None if value == "" and field.name not in _VERBATIM else value}

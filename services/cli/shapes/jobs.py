@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 
-from services.cli.shapes.values import Shape, content, known, name, text, time_of
+from services.cli.shapes.values import Shape, content, known, name, path, time_of
 
 
 def submitted(job: job_pb2.Job) -> Shape:
@@ -55,14 +55,14 @@ def job(value: job_pb2.Job) -> Shape:
         "cancel_requested": value.cancel_requested,
         "prompt": spec.prompt,
         "repository_id": spec.repository_id or None,
-        "revision": text(spec.revision),
+        "revision": spec.revision or None,
         "worker_id": spec.worker_id or None,
         "work_item_id": spec.work_item_id or None,
         "workspace_id": value.workspace_id or None,
         "labels": dict(spec.labels),
         "not_before_time": time_of(spec, "not_before_time"),
         "files": [{"name": file.name, "bytes": file.size_bytes} for file in spec.files],
-        "data": text(spec.data),
+        "data": spec.data or None,
         **_outcome(output),
         **_details(output),
         "create_time": time_of(value, "create_time"),
@@ -147,9 +147,9 @@ def duration_ms(job: job_pb2.Job) -> int | None:
 def _outcome(output: output_pb2.Output) -> Shape:
     is_verified = output.HasField("verification")
     return {
-        "branch": text(output.branch),
+        "branch": output.branch or None,
         "commit": output.commit_id or None,
-        "files_changed": [text(change.path) for change in output.files_changed],
+        "files_changed": [path(change.path, change.raw_path) for change in output.files_changed],
         "tests_run": is_verified,
         "tests_passed": output.verification.passed if is_verified else None,
         "tokens_used": known(output, "tokens_used"),

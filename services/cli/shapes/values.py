@@ -16,9 +16,9 @@ def line(shape: Shape) -> str:
     return json.dumps(shape)
 
 
-def text(value: bytes) -> str | None:
-    """Read a path or a branch; None when it is empty."""
-    return value.decode("utf-8", "surrogateescape") or None
+def path(value: str, raw: bytes = b"") -> str | None:
+    """Read a path, whose bytes are in `raw` when it is not UTF-8; None when it is empty."""
+    return raw.decode("utf-8", "surrogateescape") or value or None
 
 
 def name(name_of: Callable[[Any], str], number: int, prefix: str = "STATE_") -> str:

@@ -28,6 +28,8 @@ _MESSAGES: dict[EventKind, type[Message]] = {
     EventKind.NOTE: event_pb2.Note,
     EventKind.TEXT: event_pb2.Text,
     EventKind.THINKING: event_pb2.Thinking,
+    EventKind.TOOL_CALL: event_pb2.ToolCall,
+    EventKind.TOOL_RESULT: event_pb2.ToolResult,
     EventKind.USAGE: event_pb2.Usage,
     EventKind.TURN_END: event_pb2.TurnEnd,
     EventKind.VITALS: event_pb2.Vitals,
@@ -64,12 +66,6 @@ def _event(record: Record) -> event_pb2.Event:
     """Convert an event of any kind but output."""
     event = _head(record)
     match record.kind:
-        case EventKind.TOOL_CALL:
-            fields = record.fields()
-            event.tool_call.MergeFrom(event_pb2.ToolCall(**fields | {"input": fields["input"].encode()}))
-        case EventKind.TOOL_RESULT:
-            fields = record.fields()
-            event.tool_result.MergeFrom(event_pb2.ToolResult(**fields | {"output": fields["output"].encode()}))
         case EventKind.PERMISSION_REQUEST:
             event.permission_request.MergeFrom(
                 responses.permission_request_to_proto(PermissionRequest(**record.fields()))

@@ -4,11 +4,11 @@ The runner enforces some (`bounds`), the kernel others (`sandbox_limits`), and t
 (`limit_variables`).
 """
 
-import os
 from typing import Literal, get_args
 
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations
@@ -56,7 +56,7 @@ def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
         processes=limits["processes"],
         cpu_seconds=limits["cpu_seconds"],
         workspace_bytes=limits["workspace_bytes"],
-        workspace=os.fsdecode(upper or spec.layout.path),
+        workspace=str(path_from_text(upper or spec.layout.path)),
         workspace_begins_empty=bool(upper),
     )
 

@@ -53,7 +53,7 @@ def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = 
 
 def permission_request_to_proto(value: PermissionRequest) -> event_pb2.PermissionRequest:
     """Convert a question of an agent."""
-    return event_pb2.PermissionRequest(**asdict(value) | {"input": value.input.encode()})
+    return event_pb2.PermissionRequest(**asdict(value))
 
 
 def answer_to_proto(permission_id: str, value: PermissionAnswer) -> event_pb2.PermissionAnswer:

@@ -3,7 +3,6 @@
 `engines.wire` reads what runs, and `limits` how much it may use; this module reads where it runs, and makes the plan.
 """
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1 import sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2
 
+from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engines import wire as engines
 from services.execution.engines.spec import EngineSpec
@@ -122,19 +122,18 @@ class StartReader:
         problems: Violations = []
         for field, path in paths:
             complaints = path_violations(field, path)
-            if not complaints and (complaint := self._guard(Path(os.fsdecode(path)))):
+            if not complaints and (complaint := self._guard(path_from_text(path))):
                 complaints = [(field, complaint)]
             problems += complaints
         return problems
 
     def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec, engine: EngineSpec) -> SandboxSpec:
-        visible_paths = [*self._settings.read_only_paths, *(Path(os.fsdecode(path)) for path in spec.read_only_paths)]
+        visible_paths = [*self._settings.read_only_paths, *map(path_from_text, spec.read_only_paths)]
         visible_paths += engine.read_only_paths
         variables = {
             EXECUTION_ID_VARIABLE: execution_id.encode(),
             **limits.limit_variables(spec, self._settings),
-            **spec.environment,
-            **spec.secrets,
+            **{name: value.encode() for name, value in (*spec.environment.items(), *spec.secrets.items())},
         }
         bounds = limits.bounds(spec, self._settings)
         network, tier = self._network(spec), self._tier(spec)
@@ -153,7 +152,7 @@ class StartReader:
         )
 
 
-def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
+def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, str]]:
     if layout.WhichOneof("kind") == "path":
         return [("spec.layout.path", layout.path)]
     layers = layout.layers
@@ -166,29 +165,30 @@ def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, bytes]]:
 
 def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
     if layout.WhichOneof("kind") == "path":
-        return Mount(Path(os.fsdecode(layout.path)), _WORKSPACE, MountAccess.READ_WRITE)
+        return Mount(path_from_text(layout.path), _WORKSPACE, MountAccess.READ_WRITE)
     layers = layout.layers
     return Overlay(
-        lowers=tuple(Path(os.fsdecode(path)) for path in layers.lowers),
-        upper=Path(os.fsdecode(layers.upper)),
-        work=Path(os.fsdecode(layers.work)),
+        lowers=tuple(map(path_from_text, layers.lowers)),
+        upper=path_from_text(layers.upper),
+        work=path_from_text(layers.work),
         target=_WORKSPACE,
-        mounted=Path(os.fsdecode(layers.mounted_path)) if layers.mounted_path else None,
+        mounted=path_from_text(layers.mounted_path) if layers.mounted_path else None,
         holder=f"execution {execution_id}",
     )
 
 
 def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
     entries = [*spec.environment.items(), *spec.secrets.items()]
-    total_bytes = sum(len(name.encode()) + len(value) + 2 for name, value in entries)
+    total_bytes = sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries)
     if len(entries) > _ENVIRONMENT_ENTRIES or total_bytes > _ENVIRONMENT_BYTES:
         text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
         return [("spec.environment", text)]
-    bad_names = [name for name, value in entries if not name or "=" in name or "\0" in name or b"\0" in value]
+    bad_names = [name for name, value in entries if not name or "=" in name or "\0" in name or "\0" in value]
     problems = [("spec.environment", f"{name!r} must not be empty, or contain '=' or NUL") for name in bad_names]
     duplicates = spec.environment.keys() & spec.secrets.keys()
     problems += [("spec.secrets", f"{name!r} is also in spec.environment") for name in sorted(duplicates)]
-    for name, value in spec.secrets.items():
+    for name, secret in spec.secrets.items():
+        value = secret.encode()
         if len(value.strip()) < SHORTEST or len(value) > LONGEST:
             text = f"{name!r} must have at least {SHORTEST} bytes, without space around them, and at most {LONGEST}"
             problems.append(("spec.secrets", text))

@@ -6,6 +6,7 @@ from typing import Final
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
 from services.common.ids import new_id
+from services.common.text import lossy
 from services.gateway import scope
 from services.gateway.catalog.agent_wire import agent_from_proto, agent_to_proto, policy_from_proto, policy_to_proto
 from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
@@ -154,7 +155,7 @@ def repository_to_proto(value: Repository) -> pb.Repository:
         repository_id=value.repository_id,
         project_id=value.project_id,
         url=value.url,
-        default_revision=value.default_revision,
+        default_revision=lossy(value.default_revision),
         has_token=bool(value.token),
         max_running_jobs=value.max_running_jobs,
         create_time=timestamp_to_proto(value.create_time),

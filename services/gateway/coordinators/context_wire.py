@@ -4,6 +4,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
+from services.common.text import lossy
 from services.gateway.catalog.wire import project_to_proto, repository_to_proto, work_item_to_proto
 from services.gateway.coordinators.model import WorkContext
 from services.gateway.hooks.wire import hook_to_proto
@@ -20,7 +21,7 @@ def context_to_proto(context: WorkContext) -> pb.GetWorkContextResponse:
         project=project_to_proto(context.project),
         job=job,
         task=order.task,
-        branch=order.branch,
+        branch=lossy(order.branch),
         agent=job.spec.agent,
         hooks=map(hook_to_proto, context.hooks),
     )

@@ -65,16 +65,17 @@ def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[J
     return submission, key
 
 
-def branch_from_proto(check: Validator, field: str, value: bytes) -> bytes:
+def branch_from_proto(check: Validator, field: str, value: str) -> bytes:
     """Read a branch's name, which may be empty."""
-    if value and (
-        len(value) > 244
-        or value.startswith((b"-", b"/", b"."))
-        or value in {b"@", b"HEAD"}
-        or _BAD_BRANCH.search(value)
+    branch = value.encode()
+    if branch and (
+        len(branch) > 244
+        or branch.startswith((b"-", b"/", b"."))
+        or branch in {b"@", b"HEAD"}
+        or _BAD_BRANCH.search(branch)
     ):
         check.add(field, "must be a name that git allows for a branch, of at most 244 bytes")
-    return value
+    return branch
 
 
 def _labels_from_proto(check: Validator, labels: Mapping[str, str]) -> dict[str, str]:
@@ -112,16 +113,18 @@ def _files_from_proto(check: Validator, files: Sequence[pb.InputFile]) -> tuple[
     return tuple(FileContent(file.name, file.content) for file in files)
 
 
-def _data_from_proto(check: Validator, data: bytes) -> bytes:
+def _data_from_proto(check: Validator, text: str) -> bytes:
+    """Check that the text is a JSON object, and keep it as it is: parsed, its large numbers would change."""
+    data = text.encode()
     if len(data) > MAX_DATA_BYTES:
         check.add("spec.data", f"must be at most {MAX_DATA_BYTES >> 10} KiB")
-    elif data and not _is_object(data):
-        check.add("spec.data", "must be a JSON object, in UTF-8")
+    elif text and not _is_object(text):
+        check.add("spec.data", "must be a JSON object")
     return data
 
 
-def _is_object(data: bytes) -> bool:
+def _is_object(text: str) -> bool:
     try:
-        return isinstance(json.loads(data.decode()), dict)
+        return isinstance(json.loads(text), dict)
     except (ValueError, RecursionError):
         return False

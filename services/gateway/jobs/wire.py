@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
 from services.common.reasons import with_advice
+from services.common.text import lossy
 from services.gateway.catalog.agent_wire import agent_to_proto, policy_to_proto
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
@@ -155,9 +156,9 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         priority=spec.priority,
         prompt=spec.prompt,
         repository_id=spec.repository_id,
-        revision=spec.revision,
+        revision=lossy(spec.revision),
         snapshot_id=spec.snapshot_id,
-        branch=spec.branch,
+        branch=lossy(spec.branch),
         worker_id=spec.worker_id,
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
@@ -166,7 +167,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
-        data=spec.data,
+        data=lossy(spec.data),
     )
 
 

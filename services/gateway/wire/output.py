@@ -4,13 +4,16 @@ from datetime import timedelta
 
 from boatyard.gateway.v1 import output_pb2
 
+from services.common.text import is_utf8, lossy, raw, without_cut_character
 from services.gateway.wire.times import duration_to_proto
 from services.lifecycle.model.output import FileChange, Output, Verification
 
 
 def output_to_proto(value: Output) -> output_pb2.Output:
-    """Write an output."""
-    changes = value.changes
+    """Write an output. What is kept of diff and log is bytes; older versions cut the log inside characters."""
+    changes, log_tail = value.changes, value.log_tail
+    if value.output_bytes > len(log_tail):
+        log_tail = without_cut_character(log_tail)
     message = output_pb2.Output(
         summary=value.summary,
         files_changed=[_file_to_proto(change) for change in changes.files],
@@ -19,11 +22,13 @@ def output_to_proto(value: Output) -> output_pb2.Output:
         base_commit_id=value.base_commit_id,
         commit_id=value.commit_id,
         snapshot_id=value.snapshot_id,
-        branch=value.branch,
+        branch=lossy(value.branch),
         pushed=value.pushed,
-        diff=changes.diff,
+        diff=lossy(changes.diff),
+        diff_is_lossy=not is_utf8(changes.diff),
         diff_truncated=changes.diff_truncated,
-        log_tail=value.log_tail,
+        log_tail=lossy(log_tail),
+        log_tail_is_lossy=not is_utf8(log_tail),
         output_bytes=value.output_bytes,
         pull_request_url=value.pull_request_url,
         pull_request_number=value.pull_request_number,
@@ -41,9 +46,11 @@ def output_to_proto(value: Output) -> output_pb2.Output:
 
 def _file_to_proto(change: FileChange) -> output_pb2.FileChange:
     return output_pb2.FileChange(
-        path=change.path,
+        path=lossy(change.path),
+        raw_path=raw(change.path),
         change=change.change,
-        old_path=change.old_path,
+        old_path=lossy(change.old_path),
+        raw_old_path=raw(change.old_path),
         additions=change.additions,
         deletions=change.deletions,
     )

@@ -84,11 +84,12 @@ class Validator:
             self.add(field, f"must be at most {max_bytes // KIB} KiB, without NUL characters")
         return value
 
-    def revision(self, field: str, value: bytes) -> bytes:
+    def revision(self, field: str, value: str) -> bytes:
         """Read a branch, tag or commit that may be empty; the git service decides whether it is a valid one."""
-        if value and not _REVISION.fullmatch(value):
+        revision = value.encode()
+        if revision and not _REVISION.fullmatch(revision):
             self.add(field, "must be at most 255 bytes, without spaces and control characters, not beginning with '-'")
-        return value
+        return revision
 
     def duration(self, field: str, value: Duration, longest: timedelta) -> timedelta:
         """Read a time span of more than 0, to the microsecond."""

@@ -1,9 +1,7 @@
 """Reads requests into the service's own types, and checks everything that can be wrong with them."""
 
-import os
 from collections.abc import Mapping
 from datetime import timedelta
-from pathlib import Path
 from typing import Final
 
 from boatyard.execution.v1 import sandbox_pb2
@@ -13,6 +11,7 @@ from boatyard.workspace.v1 import layout_pb2
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
+from services.common.text import path_from_text
 from services.git.model import CloneSpec, Layers, Remote, Signature, SnapshotSpec, StartPoint, TakeSpec, WorkingTree
 from services.git.names import branch_complaint, is_commit_id, revision_complaint
 from services.git.paths import GitPaths
@@ -46,12 +45,12 @@ class RequestReader:
     def prepare_base(self, request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
         """Read what to start from."""
         violations = self._remote_violations(request.remote)
-        if complaint := revision_complaint(request.revision):
+        if complaint := revision_complaint(request.revision.encode()):
             violations.append(("revision", complaint))
         if request.WhichOneof("commit") == "result_commit_id":
             violations += _commit_violations("result_commit_id", request.result_commit_id)
         _refuse(violations)
-        return _remote_from_proto(request.remote), StartPoint(request.revision, request.result_commit_id)
+        return _remote_from_proto(request.remote), StartPoint(request.revision.encode(), request.result_commit_id)
 
     def clone(self, request: pb.CloneRepositoryRequest) -> CloneSpec:
         """Read which plain clone to make."""
@@ -61,7 +60,7 @@ class RequestReader:
         if request.depth < 0:
             violations.append(("depth", "must not be negative"))
         _refuse(violations)
-        return CloneSpec(request.clone_id, _remote_from_proto(request.remote), request.branch, request.depth)
+        return CloneSpec(request.clone_id, _remote_from_proto(request.remote), request.branch.encode(), request.depth)
 
     def tree(self, tree: pb.WorkingTree) -> WorkingTree:
         """Read a working tree."""
@@ -86,7 +85,7 @@ class RequestReader:
         if request.commit_id:
             violations += _commit_violations("commit_id", request.commit_id)
         _refuse(violations)
-        return _tree_from_proto(request.tree), request.branch, request.commit_id
+        return _tree_from_proto(request.tree), request.branch.encode(), request.commit_id
 
     def commit(self, request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
         """Read which tree to commit, with which message and signature."""
@@ -150,7 +149,8 @@ class RequestReader:
         if request.expected_commit_id:
             violations += _commit_violations("expected_commit_id", request.expected_commit_id)
         _refuse(violations)
-        return _remote_from_proto(request.remote), request.commit_id, request.branch, request.expected_commit_id
+        remote = _remote_from_proto(request.remote)
+        return remote, request.commit_id, request.branch.encode(), request.expected_commit_id
 
     def diff(self, request: pb.GetDiffRequest) -> tuple[str, str | bytes, str, int]:
         """Read which commits to compare, and how much of it to show."""
@@ -180,23 +180,26 @@ class RequestReader:
         violations: Violations = []
         if tree.layout.WhichOneof("kind") == "layers":
             violations += self._layers_violations(tree.layout.layers)
-        elif complaint := self._paths.tree_complaint(tree.layout.path):
+        elif complaint := self._paths.tree_complaint(tree.layout.path.encode()):
             violations.append(("tree.layout.path", complaint))
         for index, path in enumerate(tree.read_only_paths):
-            if not self._paths.may_be_borrowed(path):
+            if not self._paths.may_be_borrowed(path.encode()):
                 violations.append((f"tree.read_only_paths[{index}]", "must be a path that PrepareBase returned"))
         if tree.sandbox_tier not in _TIERS:
             violations.append(("tree.sandbox_tier", "must be a tier of the contract"))
         return violations
 
     def _layers_violations(self, layers: layout_pb2.Layers) -> Violations:
-        lowers = [(f"lowers[{index}]", self._paths.layer_complaint(path)) for index, path in enumerate(layers.lowers)]
+        lowers = [
+            (f"lowers[{index}]", self._paths.layer_complaint(path.encode())) for index, path in enumerate(layers.lowers)
+        ]
         if not lowers:
             lowers = [("lowers", "must hold at least one path")]
-        own = [("upper", self._paths.tree_complaint(layers.upper)), ("work", self._paths.tree_complaint(layers.work))]
+        own = [("upper", layers.upper), ("work", layers.work)]
         if layers.mounted_path:
-            own.append(("mounted_path", self._paths.tree_complaint(layers.mounted_path)))
-        return [(f"tree.layout.layers.{field}", complaint) for field, complaint in (*lowers, *own) if complaint]
+            own.append(("mounted_path", layers.mounted_path))
+        trees = [(field, self._paths.tree_complaint(path.encode())) for field, path in own]
+        return [(f"tree.layout.layers.{field}", complaint) for field, complaint in (*lowers, *trees) if complaint]
 
 
 def _page(size: int, token: str, filters: Mapping[str, object], violations: Violations) -> Page:
@@ -212,18 +215,16 @@ def _remote_from_proto(remote: pb.Remote) -> Remote:
 
 
 def _tree_from_proto(tree: pb.WorkingTree) -> WorkingTree:
-    borrowed = tuple(map(_path, tree.read_only_paths))
+    borrowed = tuple(map(path_from_text, tree.read_only_paths))
     tier = _TIERS[tree.sandbox_tier]
     if tree.layout.WhichOneof("kind") != "layers":
-        return WorkingTree(_path(tree.layout.path), borrowed, tier)
+        return WorkingTree(path_from_text(tree.layout.path), borrowed, tier)
     message = tree.layout.layers
-    mounted = _path(message.mounted_path) if message.mounted_path else None
-    layers = Layers(tuple(map(_path, message.lowers)), _path(message.upper), _path(message.work), mounted)
-    return WorkingTree(mounted or layers.upper, borrowed, tier, layers)
-
-
-def _path(path: bytes) -> Path:
-    return Path(os.fsdecode(path))
+    mounted = path_from_text(message.mounted_path) if message.mounted_path else None
+    layers = Layers(
+        tuple(map(path_from_text, message.lowers)), path_from_text(message.upper), path_from_text(message.work), mounted
+    )
+    return WorkingTree(layers.mounted_path or layers.upper, borrowed, tier, layers)
 
 
 def _signature_from_proto(signature: pb.Signature) -> Signature:
@@ -240,7 +241,7 @@ def _pair_violations(request: pb.GetDiffRequest | pb.ListChangedFilesRequest) ->
 
 
 def _diff_base(request: pb.GetDiffRequest | pb.ListChangedFilesRequest) -> str | bytes:
-    return request.base_branch if request.WhichOneof("base") == "base_branch" else request.base_commit_id
+    return request.base_branch.encode() if request.WhichOneof("base") == "base_branch" else request.base_commit_id
 
 
 def _id_violations(field: str, value: str) -> Violations:
@@ -255,8 +256,8 @@ def _commit_violations(field: str, value: str) -> Violations:
     return [] if is_commit_id(value) else [(field, _COMMIT_ID_RULE)]
 
 
-def _branch_violations(field: str, value: bytes) -> Violations:
-    complaint = branch_complaint(value)
+def _branch_violations(field: str, value: str) -> Violations:
+    complaint = branch_complaint(value.encode())
     return [(field, complaint)] if complaint else []
 
 

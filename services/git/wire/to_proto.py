@@ -1,6 +1,5 @@
 """Writes the service's own types as the contract's messages; `from_proto` is the other direction."""
 
-import os
 from collections.abc import Iterator
 from typing import Final, TypeVar
 
@@ -8,13 +7,16 @@ from boatyard.git.v1 import git_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
+from services.common.text import is_utf8, lossy, path_to_text, raw, raw_list
 from services.git.disk.budget import DiskUsage, RepositoryUsage
 from services.git.model import (
     Base,
+    BaseNote,
     ChangedFile,
     ChangeKind,
     Clone,
     DiffEnd,
+    Head,
     NoteKind,
     Progress,
     ResultCommit,
@@ -47,14 +49,20 @@ def base_to_proto(message: Progress | Base) -> pb.PrepareBaseResponse:
     return pb.PrepareBaseResponse(
         base=pb.Base(
             commit_id=message.commit_id,
-            layers=[os.fsencode(path) for path in message.layers],
-            read_only_paths=[os.fsencode(path) for path in message.read_only_paths],
-            branch=message.branch,
-            pins_path=os.fsencode(message.pins_path),
-            notes=[
-                pb.BaseNote(kind=_NOTES[note.kind], paths=note.paths, total_paths=note.total) for note in message.notes
-            ],
+            layers=[path_to_text(path) for path in message.layers],
+            read_only_paths=[path_to_text(path) for path in message.read_only_paths],
+            branch=lossy(message.branch),
+            branch_is_lossy=not is_utf8(message.branch),
+            pins_path=path_to_text(message.pins_path),
+            notes=[_note_to_proto(note) for note in message.notes],
         )
+    )
+
+
+def head_to_proto(head: Head) -> pb.GetCurrentBranchResponse:
+    """Convert what HEAD is."""
+    return pb.GetCurrentBranchResponse(
+        branch=lossy(head.branch), branch_is_lossy=not is_utf8(head.branch), commit_id=head.commit_id
     )
 
 
@@ -62,7 +70,7 @@ def clone_to_proto(message: Progress | Clone) -> pb.CloneRepositoryResponse:
     """Convert progress, or the clone."""
     if isinstance(message, Progress):
         return pb.CloneRepositoryResponse(progress=_progress_to_proto(message))
-    clone = pb.Clone(path=os.fsencode(message.path), commit_id=message.commit_id)
+    clone = pb.Clone(path=path_to_text(message.path), commit_id=message.commit_id)
     return pb.CloneRepositoryResponse(clone=clone)
 
 
@@ -79,7 +87,8 @@ def result_to_proto(result: ResultCommit) -> pb.TakeResultResponse:
         commit_id=result.commit_id,
         changed=result.changed,
         agent_commits=result.agent_commits,
-        lost_repositories=result.lost_repositories,
+        lost_repositories=map(lossy, result.lost_repositories),
+        raw_lost_repositories=raw_list(result.lost_repositories),
     )
 
 
@@ -130,7 +139,15 @@ def status_page_to_proto(entries: list[StatusEntry], page: Page) -> pb.GetStatus
     """Convert one page of a tree's status."""
     rows, token = page.cut(_after(entries, page), lambda entry: (_key(entry.path),))
     described = [
-        pb.StatusEntry(path=row.path, index=row.index, worktree=row.worktree, old_path=row.old_path) for row in rows
+        pb.StatusEntry(
+            path=lossy(row.path),
+            raw_path=raw(row.path),
+            index=row.index,
+            worktree=row.worktree,
+            old_path=lossy(row.old_path),
+            raw_old_path=raw(row.old_path),
+        )
+        for row in rows
     ]
     return pb.GetStatusResponse(entries=described, next_page_token=token, is_clean=not entries)
 
@@ -142,9 +159,11 @@ def changed_files_page_to_proto(
     rows, token = page.cut(_after(files, page), lambda file: (_key(file.path),))
     described = [
         pb.ChangedFile(
-            path=row.path,
+            path=lossy(row.path),
+            raw_path=raw(row.path),
             change=_CHANGES[row.change],
-            old_path=row.old_path,
+            old_path=lossy(row.old_path),
+            raw_old_path=raw(row.old_path),
             additions=row.additions,
             deletions=row.deletions,
         )
@@ -152,6 +171,15 @@ def changed_files_page_to_proto(
     ]
     return pb.ListChangedFilesResponse(
         files=described, next_page_token=token, total_files=len(files), base_commit_id=base_commit_id
+    )
+
+
+def _note_to_proto(note: BaseNote) -> pb.BaseNote:
+    return pb.BaseNote(
+        kind=_NOTES[note.kind],
+        paths=map(lossy, note.paths),
+        raw_paths=raw_list(note.paths),
+        total_paths=note.total,
     )
 
 

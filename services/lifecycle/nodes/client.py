@@ -19,6 +19,7 @@ from services.common.errors import FailedPrecondition, NotFound, RemoteFailure, 
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
+from services.common.text import without_cut_character
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Base, Launch, Layout, ResultCommit, Run, Snapshot
@@ -78,11 +79,11 @@ class JobNodes:
         given = (files or {}).items()
         request = workspace_pb.CreateWorkspaceRequest(
             workspace_id=workspace_id,
-            base_layers=() if base is None else base.layers,
-            pins_path=b"" if base is None else base.pins_path,
+            base_layers=() if base is None else wire.texts_to_proto("base_layers", base.layers),
+            pins_path="" if base is None else wire.text_to_proto("pins_path", base.pins_path),
             purpose=wire.workspace_purpose_to_proto(spec),
             visibility=wire.visibility_to_proto(spec.agent.sandbox_tier),
-            files=[workspace_pb.File(path=path.encode(), content=content) for path, content in given],
+            files=[workspace_pb.File(path=path, content=content) for path, content in given],
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
         return wire.layout_from_proto(answer.workspace.layout)
@@ -110,7 +111,7 @@ class JobNodes:
         if result_commit_id:
             request.result_commit_id = result_commit_id
         elif revision:
-            request.revision = revision
+            request.revision = wire.text_to_proto("revision", revision)
 
         async def prepare() -> Base:
             call = self._git.PrepareBase(request, timeout=_PREPARE_SECONDS, metadata=self._metadata)
@@ -125,7 +126,9 @@ class JobNodes:
     async def create_branch(self, layout: Layout, base: Base, tier: Tier, name: bytes) -> None:
         """Make a branch in a working tree, and switch to it."""
         request = git_pb.CreateBranchRequest(
-            tree=wire.working_tree_to_proto(layout, base, tier), branch=name, commit_id=base.commit_id
+            tree=wire.working_tree_to_proto(layout, base, tier),
+            branch=wire.text_to_proto("branch", name),
+            commit_id=base.commit_id,
         )
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
@@ -142,7 +145,7 @@ class JobNodes:
             signature=wire.signature_to_proto(author, spec.create_time),
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
-        return ResultCommit(answer.commit_id, answer.changed, tuple(answer.lost_repositories))
+        return wire.result_from_proto(answer)
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -189,7 +192,10 @@ class JobNodes:
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
         request = git_pb.PushRequest(
-            remote=wire.remote_to_proto(remote), commit_id=commit_id, branch=branch, expected_commit_id=expected
+            remote=wire.remote_to_proto(remote),
+            commit_id=commit_id,
+            branch=wire.text_to_proto("branch", branch),
+            expected_commit_id=expected,
         )
 
         async def publish() -> None:
@@ -244,7 +250,7 @@ class JobNodes:
                 raise
 
     async def tail(self, run: Run, max_bytes: int) -> bytes:
-        """Return the last bytes that an ended execution wrote, both streams interleaved."""
+        """Return the last bytes that an ended execution wrote, both streams interleaved, from a whole character on."""
         request = execution_pb.WatchEventsRequest(
             execution_id=run.execution_id, from_sequence=max(1, run.last_sequence - _TAIL_EVENTS)
         )
@@ -260,7 +266,8 @@ class JobNodes:
                         size += len(event.output.data)
                     while size - len(parts[0] if parts else b"") > max_bytes:
                         size -= len(parts.popleft())
-            return b"".join(parts)[-max_bytes:]
+            data = b"".join(parts)
+            return data if size == run.output_bytes <= max_bytes else without_cut_character(data[-max_bytes:])
 
         return await self._persist(read)
 

@@ -1,5 +1,6 @@
 """Converts between the node services' messages and our values."""
 
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Final
 
@@ -12,9 +13,21 @@ from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.common.errors import Invalid
+from services.common.text import bytes_of, bytes_of_list, lossy
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
-from services.lifecycle.model.node_work import Base, Launch, Layout, ModelAgent, ModelUse, ResourceUsage, Run, Snapshot
+from services.lifecycle.model.node_work import (
+    Base,
+    Launch,
+    Layout,
+    ModelAgent,
+    ModelUse,
+    ResourceUsage,
+    ResultCommit,
+    Run,
+    Snapshot,
+)
 from services.lifecycle.model.output import FileChange
 from services.lifecycle.model.states import ExecutionState
 from services.sandbox.spec import Tier
@@ -47,8 +60,8 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         purpose=execution_pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
         job_id=job_id,
         layout=layout_to_proto(value.layout),
-        read_only_paths=value.read_only_paths,
-        environment=value.environment,
+        read_only_paths=texts_to_proto("spec.read_only_paths", value.read_only_paths),
+        environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
         limits=limits,
         sandbox_tier=tier_to_proto(value.tier),
         network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
@@ -66,8 +79,8 @@ def _command_to_proto(value: Launch) -> execution_pb.CommandEngine:
     terminal = execution_pb.TerminalSize(rows=_ROWS, columns=_COLUMNS) if value.terminal else None
     return execution_pb.CommandEngine(
         terminal=terminal,
-        argv=value.argv,
-        prompt=value.prompt,
+        argv=texts_to_proto("spec.command.argv", value.argv),
+        prompt=text_to_proto("spec.command.prompt", value.prompt),
         prompt_delivery=execution_pb.CommandEngine.PromptDelivery.Value(f"PROMPT_DELIVERY_{value.delivery}"),
     )
 
@@ -75,7 +88,7 @@ def _command_to_proto(value: Launch) -> execution_pb.CommandEngine:
 def _model_to_proto(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
     return execution_pb.AnthropicEngine(
         model=value.model,
-        prompt=prompt.decode(),
+        prompt=text_to_proto("spec.anthropic.prompt", prompt),
         system_prompt=value.system_prompt,
         max_turns=value.max_turns,
         max_tokens=value.max_tokens,
@@ -124,22 +137,33 @@ def workspace_purpose_to_proto(spec: JobSpec) -> workspace_pb.Purpose:
         worker_id=spec.worker_id,
         work_item_id=spec.work_item_id,
         repository_id=spec.repository_id,
-        branch=spec.branch,
+        branch=lossy(spec.branch),
     )
 
 
 def layout_to_proto(value: Layout) -> layout_pb.Layout:
     """Write a layout."""
     if value.path:
-        return layout_pb.Layout(path=value.path)
-    layers = layout_pb.Layers(lowers=value.lowers, upper=value.upper, work=value.work, mounted_path=value.mounted_path)
+        return layout_pb.Layout(path=text_to_proto("layout.path", value.path))
+    layers = layout_pb.Layers(
+        lowers=texts_to_proto("layout.layers.lowers", value.lowers),
+        upper=text_to_proto("layout.layers.upper", value.upper),
+        work=text_to_proto("layout.layers.work", value.work),
+        mounted_path=text_to_proto("layout.layers.mounted_path", value.mounted_path),
+    )
     return layout_pb.Layout(layers=layers)
 
 
 def layout_from_proto(message: layout_pb.Layout) -> Layout:
     """Read a layout."""
     layers = message.layers
-    return Layout(message.path, tuple(layers.lowers), layers.upper, layers.work, layers.mounted_path)
+    return Layout(
+        path=message.path.encode(),
+        lowers=texts_from_proto(layers.lowers),
+        upper=layers.upper.encode(),
+        work=layers.work.encode(),
+        mounted_path=layers.mounted_path.encode(),
+    )
 
 
 def visibility_to_proto(tier: Tier) -> "workspace_pb.Visibility.ValueType":
@@ -151,7 +175,9 @@ def working_tree_to_proto(value: Layout, base: Base, tier: Tier) -> git_pb.Worki
     """Write a tree that an agent may have written. No image has our git, so for a container it runs in bubblewrap."""
     own = Tier.BUBBLEWRAP if tier is Tier.CONTAINER else tier
     return git_pb.WorkingTree(
-        layout=layout_to_proto(value), read_only_paths=base.read_only_paths, sandbox_tier=tier_to_proto(own)
+        layout=layout_to_proto(value),
+        read_only_paths=texts_to_proto("tree.read_only_paths", base.read_only_paths),
+        sandbox_tier=tier_to_proto(own),
     )
 
 
@@ -162,7 +188,18 @@ def remote_to_proto(value: Remote) -> git_pb.Remote:
 
 def base_from_proto(message: git_pb.Base) -> Base:
     """Read a base."""
-    return Base(message.commit_id, tuple(message.layers), tuple(message.read_only_paths), message.pins_path)
+    return Base(
+        commit_id=message.commit_id,
+        layers=texts_from_proto(message.layers),
+        read_only_paths=texts_from_proto(message.read_only_paths),
+        pins_path=message.pins_path.encode(),
+    )
+
+
+def result_from_proto(message: git_pb.TakeResultResponse) -> ResultCommit:
+    """Read a result that was taken."""
+    lost = bytes_of_list(message.lost_repositories, message.raw_lost_repositories)
+    return ResultCommit(message.commit_id, message.changed, lost)
 
 
 def snapshot_from_proto(message: git_pb.Snapshot) -> Snapshot:
@@ -173,9 +210,9 @@ def snapshot_from_proto(message: git_pb.Snapshot) -> Snapshot:
 def file_change_from_proto(message: git_pb.ChangedFile) -> FileChange:
     """Read a changed file."""
     return FileChange(
-        path=message.path,
+        path=bytes_of(message.path, message.raw_path),
         change=_CHANGES.get(message.change, "M"),
-        old_path=message.old_path,
+        old_path=bytes_of(message.old_path, message.raw_old_path),
         additions=message.additions if message.HasField("additions") else None,
         deletions=message.deletions if message.HasField("deletions") else None,
     )
@@ -189,6 +226,24 @@ def signature_to_proto(name: str, time: datetime) -> git_pb.Signature:
 def tier_to_proto(tier: Tier) -> "sandbox_pb.SandboxTier.ValueType":
     """Write a tier."""
     return sandbox_pb.SandboxTier.Value(f"SANDBOX_TIER_{tier.upper()}")
+
+
+def text_to_proto(field: str, value: bytes) -> str:
+    """Write what a node takes as text. Raises Invalid when it is not UTF-8, as the node would for other bad input."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise Invalid([(field, "must be UTF-8")]) from None
+
+
+def texts_to_proto(field: str, values: Iterable[bytes]) -> list[str]:
+    """Write a list of what a node takes as text. Raises Invalid when any of it is not UTF-8."""
+    return [text_to_proto(f"{field}[{index}]", value) for index, value in enumerate(values)]
+
+
+def texts_from_proto(values: Iterable[str]) -> tuple[bytes, ...]:
+    """Read a list of paths on the machine."""
+    return tuple(value.encode() for value in values)
 
 
 def duration_to_proto(seconds: float) -> Duration:

@@ -165,7 +165,7 @@ async def held_job(book: Books, api: Api) -> dict[str, object]:
 
 
 async def test_a_client_is_not_believed_what_nobody_has_approved(book: Books, api: Api) -> None:
-    done = pb.CompleteJobRequest(**await held_job(book, api), summary="Mended.", branch=b"mended")
+    done = pb.CompleteJobRequest(**await held_job(book, api), summary="Mended.", branch="mended")
     for _ in range(2):
         waits = await refused(api.coordinator.CompleteJob(done))
         assert (waits.reason, waits.metadata["state"]) == ("APPROVAL_REQUIRED", "PENDING")

@@ -122,7 +122,7 @@ def rest():
 """
 
 
-def program(body: str, *, then_exit: bool = False) -> list[bytes]:
+def program(body: str, *, then_exit: bool = False) -> list[str]:
     """Return the argv of a program; with `then_exit` its first process ends by itself soon after."""
     body = textwrap.dedent(body)
     if then_exit:
@@ -130,4 +130,4 @@ def program(body: str, *, then_exit: bool = False) -> list[bytes]:
         child = ignore.format("SIG_DFL") + body
         head = ignore.format("SIG_IGN") + "if os.fork() == 0:\n"
         body = head + textwrap.indent(child, "    ") + "\ntime.sleep(0.2)\nos._exit(0)\n"
-    return [b"python3", b"-c", (_HEAD + body).encode()]
+    return ["python3", "-c", _HEAD + body]

@@ -59,7 +59,7 @@ def of(seen: Seen, kind: str) -> list:
 
 def results(seen: Seen) -> list[str]:
     """Return what the tools answered."""
-    return [result.output.decode() for result in of(seen, "tool_result")]
+    return [result.output for result in of(seen, "tool_result")]
 
 
 @asynccontextmanager

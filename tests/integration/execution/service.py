@@ -70,11 +70,11 @@ class Service:
     def run_directory(self, execution_id: str) -> Path:
         return self.home / "execution" / "runs" / execution_id
 
-    def spec(self, line: str | list[bytes], prompt: bytes = b"", **fields: object) -> pb.ExecutionSpec:
-        argv = [b"/bin/sh", b"-c", line.encode()] if isinstance(line, str) else line
+    def spec(self, line: str | list[str], prompt: str = "", **fields: object) -> pb.ExecutionSpec:
+        argv = ["/bin/sh", "-c", line] if isinstance(line, str) else line
         spec = pb.ExecutionSpec(
             purpose=pb.ExecutionSpec.PURPOSE_AGENT,
-            layout=layout_pb2.Layout(path=bytes(self.workspace)),
+            layout=layout_pb2.Layout(path=str(self.workspace)),
             command=pb.CommandEngine(argv=argv, prompt=prompt) if line else None,
         )
         spec.MergeFrom(pb.ExecutionSpec(**fields))
@@ -88,7 +88,7 @@ class Client:
         self.service = service
         self.stub = stub
 
-    async def start(self, execution_id: str, line: str | list[bytes], **fields: object) -> pb.Execution:
+    async def start(self, execution_id: str, line: str | list[str], **fields: object) -> pb.Execution:
         request = pb.StartExecutionRequest(execution_id=execution_id, spec=self.service.spec(line, **fields))
         return (await self.stub.StartExecution(request, wait_for_ready=True, timeout=60)).execution
 
@@ -102,7 +102,7 @@ class Client:
         assert execution.state > State.STATE_RUNNING, execution
         return execution
 
-    async def run(self, execution_id: str, line: str | list[bytes], **fields: object) -> pb.Execution:
+    async def run(self, execution_id: str, line: str | list[str], **fields: object) -> pb.Execution:
         await self.start(execution_id, line, **fields)
         return await self.end(execution_id)
 

@@ -75,15 +75,15 @@ async def test_an_exit_code_is_the_programs_own_and_nothing_is_left(contained: C
 async def test_streams_are_apart_and_a_workspace_is_the_owners(contained: Client) -> None:
     file = contained.service.workspace / new_id("file")
     line = f'cat; echo to-stderr >&2; echo "$OWN $HOME $PWD"; id -u >/workspace/{file.name}'
-    name, own = new_id("streams"), b"it's $HOME,\n`id`"
-    await contained.start(name, line, prompt=b"given\n" * 40_000, environment={"OWN": own})
+    name, own = new_id("streams"), "it's $HOME,\n`id`"
+    await contained.start(name, line, prompt="given\n" * 40_000, environment={"OWN": own})
     seen = await contained.watch(name)
     seen.check_whole()
     streams = dict.fromkeys((event_pb2.Output.STREAM_STDOUT, event_pb2.Output.STREAM_STDERR), b"")
     for event in seen.events:
         if event.HasField("output"):
             streams[event.output.stream] += event.output.data
-    assert streams[event_pb2.Output.STREAM_STDOUT] == b"given\n" * 40_000 + own + b" /home/agent /workspace\n"
+    assert streams[event_pb2.Output.STREAM_STDOUT] == b"given\n" * 40_000 + own.encode() + b" /home/agent /workspace\n"
     assert streams[event_pb2.Output.STREAM_STDERR] == b"to-stderr\n"
     assert (file.stat().st_uid, file.stat().st_gid) == (os.geteuid(), os.getegid())
 
@@ -199,16 +199,16 @@ exit 0
 async def test_it_reaches_what_is_its_own_alone(contained: Client) -> None:
     home = contained.service.home
     hidden = [home, home / "cell-token", home / "execution", Path.cwd()]
-    argv = [b"/bin/sh", b"-c", _BORDER.encode(), b"sh", *(bytes(path) for path in hidden)]
+    argv = ["/bin/sh", "-c", _BORDER, "sh", *map(str, hidden)]
     name = new_id("border")
-    await contained.start(name, argv, secrets={"SECRET": b"not-to-be-seen"})
+    await contained.start(name, argv, secrets={"SECRET": "not-to-be-seen"})
     assert (await contained.watch(name)).output == b""
     assert (await contained.end(name)).exit_code == 0
 
 
 async def test_neither_arguments_nor_environment_are_told_to_the_engine(contained: Client, engine: Engine) -> None:
     name = new_id("told")
-    await contained.start(name, "echo ready; sleep 999 # argument-of-ours", secrets={"SECRET": b"secret-of-ours"})
+    await contained.start(name, "echo ready; sleep 999 # argument-of-ours", secrets={"SECRET": "secret-of-ours"})
     await contained.watch(name, until=b"ready")
     command = [engine.program, "inspect", ContainerDirectory(contained.service.run_directory(name)).name]
     said = subprocess.run(command, check=True, capture_output=True, timeout=120).stdout
@@ -234,7 +234,7 @@ async def test_a_limit_of_processes_is_told_as_the_reason(contained: Client) -> 
     ("fields", "words"),
     [
         ({"network": sandbox_pb2.NETWORK_ALLOW_LIST}, ["spec.network"]),
-        ({"environment": {"no-name": b""}}, ["spec.environment", "no-name"]),
+        ({"environment": {"no-name": ""}}, ["spec.environment", "no-name"]),
         ({"image": "x", "sandbox_tier": sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP}, ["spec.image", "CONTAINER"]),
     ],
 )

@@ -35,7 +35,7 @@ async def test_layers_that_are_not_mounted_yet_are_no_failed_execution(shared: C
     lower, upper, work, place = (tmp_path / name for name in ("lower", "upper", "work", "place"))
     for directory in (lower, upper, work, place):
         directory.mkdir()
-    layers = layout_pb2.Layers(lowers=[bytes(lower)], upper=bytes(upper), work=bytes(work), mounted_path=bytes(place))
+    layers = layout_pb2.Layers(lowers=[str(lower)], upper=str(upper), work=str(work), mounted_path=str(place))
     execution_id = new_id("exec")
     error = await refused(shared.start(execution_id, "true", layout=layout_pb2.Layout(layers=layers)))
     assert isinstance(error, FailedPrecondition)
@@ -47,10 +47,10 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
     home = shared.service.home
     spec = pb.ExecutionSpec(
         job_id="No Id",
-        layout=layout_pb2.Layout(path=b"relative"),
-        read_only_paths=[bytes(home), bytes(home / "execution" / "runs"), b"/usr"],
-        command=pb.CommandEngine(argv=[b"-x"], prompt=b"a\0b", prompt_delivery=2),
-        environment={"A=B": b""},
+        layout=layout_pb2.Layout(path="relative"),
+        read_only_paths=[str(home), str(home / "execution" / "runs"), "/usr"],
+        command=pb.CommandEngine(argv=["-x"], prompt="a\0b", prompt_delivery=2),
+        environment={"A=B": ""},
         limits=pb.ExecutionLimits(wall_timeout=Duration(seconds=-1), idle_timeout=Duration(), processes=0),
         sandbox_tier=77,
     )

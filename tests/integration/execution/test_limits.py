@@ -44,7 +44,7 @@ async def test_memory_is_that_of_all_processes_together(limited: Client, tier: i
         "time.sleep(60)"
     )
     limits = pb.ExecutionLimits(memory_bytes=150 * MB)
-    end = await limited.run(name, [b"python3", b"-c", code.encode()], limits=limits, sandbox_tier=tier)
+    end = await limited.run(name, ["python3", "-c", code], limits=limits, sandbox_tier=tier)
     assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, "MEMORY_LIMIT", 0), end.message
     assert f"{150 * MB} bytes (memory_bytes)" in end.message
     assert end.vitals.memory_peak_bytes > 100 * MB
@@ -135,7 +135,7 @@ async def test_vitals_are_told_while_they_change(limited: Client) -> None:
 async def test_what_forked_processes_share_counts_once(limited: Client) -> None:
     code = "import os, time\nheld = b'x' * (60 << 20)\nfor _ in range(9):\n    if os.fork() == 0: break\ntime.sleep(1)"
     limits = pb.ExecutionLimits(memory_bytes=250 * MB)
-    end = await limited.run(new_id("sharing"), [b"python3", b"-c", code.encode()], limits=limits)
+    end = await limited.run(new_id("sharing"), ["python3", "-c", code], limits=limits)
     assert end.state == State.STATE_SUCCEEDED, end.message
 
 

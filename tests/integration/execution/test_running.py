@@ -42,11 +42,11 @@ async def test_a_program_runs_in_its_workspace_and_all_is_recorded(shared: Clien
 
 
 async def test_a_prompt_is_an_argument_where_asked_for(shared: Client) -> None:
-    spec = shared.service.spec([b"/bin/echo", b"-n", b"do:"], prompt=b"it \xff")
+    spec = shared.service.spec(["/bin/echo", "-n", "do:"], prompt="it ü")
     spec.command.prompt_delivery = pb.CommandEngine.PROMPT_DELIVERY_ARGUMENT
     name = new_id("run")
     await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
-    assert (await shared.watch(name)).output == b"do: it \xff"
+    assert (await shared.watch(name)).output == "do: it ü".encode()
 
 
 @pytest.mark.parametrize("tier", TIERS)
@@ -57,15 +57,15 @@ async def test_an_exit_code_is_reported_as_it_is(shared: Client, tier: int, code
     assert str(code) in end.message
 
 
-@pytest.mark.parametrize("command", [[b"no-such-agent", b"--now"], "no-such-agent --now", [b"/etc/passwd"]])
-async def test_an_agent_that_is_not_there_says_how_to_mend_it(shared: Client, command: str | list[bytes]) -> None:
+@pytest.mark.parametrize("command", [["no-such-agent", "--now"], "no-such-agent --now", ["/etc/passwd"]])
+async def test_an_agent_that_is_not_there_says_how_to_mend_it(shared: Client, command: str | list[str]) -> None:
     end = await shared.run(new_id("run"), command)
     assert (end.state, end.reason) == (State.STATE_FAILED, "AGENT_NOT_INSTALLED")
     assert "BOATYARD_EXECUTION_READ_ONLY_PATHS" in end.message
 
 
 async def test_a_sandbox_that_cannot_be_made_is_not_the_agents_fault(shared: Client) -> None:
-    end = await shared.run(new_id("run"), "true", read_only_paths=[b"/no/such/path"])
+    end = await shared.run(new_id("run"), "true", read_only_paths=["/no/such/path"])
     assert (end.state, end.reason) == (State.STATE_FAILED, "SANDBOX_FAILED")
     assert "/no/such/path" in end.message
     assert end.WhichOneof("outcome") is None
@@ -111,7 +111,7 @@ async def test_what_is_private_stays_so(shared: Client, tmp_path: Path) -> None:
         f"cat {other}/file {home}/cell-token 2>&1; ls {home} /proc/1/root/root 2>&1; echo $SECRET >/dev/null;"
         f" python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 1)' 2>&1 | tail -1; sleep 60"
     )
-    await shared.start(name, line, environment={"SECRET": b"swordfish-4711"})
+    await shared.start(name, line, environment={"SECRET": "swordfish-4711"})
     seen = await shared.watch(name, until=b"refused")
     assert b"of another job" not in seen.output
     assert (home / "cell-token").read_bytes().strip() not in seen.output
@@ -135,7 +135,7 @@ async def test_without_a_sandbox_it_is_said_loudly(shared: Client) -> None:
 async def test_caches_and_tools_are_shown_read_only(shared: Client, tmp_path: Path) -> None:
     (tmp_path / "package").write_text("cached")
     line = f"exec 2>/dev/null; cd {tmp_path}; cat package; for p in package new; do echo x >$p || echo refused; done"
-    await shared.start(name := new_id("run"), line, read_only_paths=[bytes(tmp_path)])
+    await shared.start(name := new_id("run"), line, read_only_paths=[str(tmp_path)])
     seen = await shared.watch(name)
     assert b"cached" in seen.output, seen.output
     assert seen.output.count(b"refused") == 2

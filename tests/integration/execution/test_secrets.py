@@ -24,7 +24,7 @@ print("|" + "ghp" + "_" + "a1B2" * 9, flush=True)
 
 async def test_a_program_prints_what_nobody_reads(shared: Client) -> None:
     name, value = new_id("leak"), secrets.token_urlsafe(24)
-    token = {"TOKEN": value.encode()}
+    token = {"TOKEN": value}
     line = f"test ${{#TOKEN}} = {len(value)} && /usr/bin/env python3 -c '{DRIP}'; echo $TOKEN >&2; exit 3"
     await shared.start(name, line, secrets=token)
     seen = await shared.watch(name)
@@ -43,16 +43,16 @@ async def test_what_a_model_calls_and_says_is_redacted(directory: Path) -> None:
         {"text": "Done."},
     ]
     async with playing(directory, replies) as model:
-        seen = await model.run("run", secrets={"TOKEN": value.encode()})
+        seen = await model.run("run", secrets={"TOKEN": value})
     assert seen.end.state == State.STATE_SUCCEEDED
     assert value not in str(seen)
     assert "".join(text.text for text in of(seen, "text")) == "I use [redacted:TOKEN] now.Done."
-    assert [call.input for call in of(seen, "tool_call")] == [b'{"command": "echo [redacted:TOKEN] $TOKEN"}']
+    assert [call.input for call in of(seen, "tool_call")] == ['{"command": "echo [redacted:TOKEN] $TOKEN"}']
     assert results(seen) == ["[redacted:TOKEN] [redacted:TOKEN]"]
 
 
 async def test_a_secret_that_cannot_be_kept_is_refused(shared: Client) -> None:
-    spec = shared.service.spec("true", environment={"A": b"x"}, secrets={"A": b"long enough", "B": b" tiny\n"})
+    spec = shared.service.spec("true", environment={"A": "x"}, secrets={"A": "long enough", "B": " tiny\n"})
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="secret", spec=spec)))
     assert isinstance(error, Invalid)
     assert [field for field, _ in error.violations] == ["spec.secrets", "spec.secrets"]

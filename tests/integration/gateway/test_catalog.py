@@ -70,7 +70,7 @@ async def make_one_of_each(stubs: Stubs) -> dict[str, object]:
             "repository",
             repository_id="boats",
             url="https://example.com/boats.git",
-            default_revision=b"caf\xe9",
+            default_revision="café",
             token="hunter2",
         ),
         "template": await create(stubs, "template", template_id="kind", agent=AGENT, policy=POLICY),

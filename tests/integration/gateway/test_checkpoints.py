@@ -50,7 +50,7 @@ async def test_a_result_is_pushed_when_somebody_approves(services: Services, rem
     assert not whole.HasField("decider"), "nobody has answered yet"
     assert whole.output.verification.passed
     assert whole.output.summary == "all done"
-    assert [change.path for change in whole.output.files_changed] == [b"new"]
+    assert [change.path for change in whole.output.files_changed] == ["new"]
     assert remote.git("branch", "--list", "boatyard/*") == ""
     await approve(services, asked, "well done")
     ended = await services.ended(job.job_id)
@@ -133,7 +133,7 @@ async def test_changes_that_are_asked_for_are_made_in_the_same_workspace(service
     names = [stage.name for stage in ended.timeline]
     first = ["start", "agent", "take", "diff", "verify", "approval-push"]
     assert names[4:] == [*first, *(f"{name}-2" for name in first), "push", "cleanup"]
-    files = remote.files(ended.output.branch.decode())
+    files = remote.files(ended.output.branch)
     assert {"made-1", "made-2", "prompt-1", "prompt-2"} <= files.keys()
     assert files["prompt-1"].strip() == "Build it."
     assert "Build it." in files["prompt-2"]
@@ -163,7 +163,7 @@ async def test_an_agent_asks_and_goes_on_with_the_answer(
     ended = await services.ended(job.job_id)
     assert (ended.state, len(ended.execution_ids)) == (SUCCEEDED, 2), ended
     if with_repository:
-        files = remote.files(ended.output.branch.decode())
+        files = remote.files(ended.output.branch)
         assert "Red or blue?" in files["answer.txt"]
         assert "Yes. Blue." in files["answer.txt"]
         assert not [path for path in files if path.startswith(".boatyard")], "what it asked is no part of the result"
@@ -234,7 +234,7 @@ async def test_what_waits_holds_no_slot_and_outlives_everything(tmp_path: Path, 
         await approve(services, second)
         ended = await services.ended(job.job_id)
     assert (ended.state, ended.output.pushed) == (SUCCEEDED, True), ended
-    assert remote.files(ended.output.branch.decode()).keys() >= {"new"}
+    assert remote.files(ended.output.branch).keys() >= {"new"}
 
 
 @pytest.mark.slow
@@ -260,10 +260,10 @@ async def test_rounds_go_on_where_a_killed_gateway_left_them(tmp_path: Path, rem
         ended = await services.ended(job.job_id)
         assert (ended.state, len(ended.execution_ids)) == (SUCCEEDED, 3), ended
         assert await services.output(ended.execution_ids[2]) == b"round 3\n"
-    files = remote.files(ended.output.branch.decode())
+    files = remote.files(ended.output.branch)
     assert files["begun.txt"].split() == ["begun", "1", "begun", "2", "begun", "3"], "each agent was started once"
     assert "Again 2." in files["told.txt"]
-    assert ended.output.commit_id == remote.head(ended.output.branch.decode())
+    assert ended.output.commit_id == remote.head(ended.output.branch)
     assert ended.output.base_commit_id == remote.head("main")
 
 

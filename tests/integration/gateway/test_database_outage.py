@@ -83,7 +83,7 @@ async def test_an_outage_in_mid_run_is_waited_out(tmp_path: Path, remote: Repo, 
             ended = await services.ended(job.job_id)
             assert ended.state == job_pb2.Job.STATE_SUCCEEDED, ended
             assert len(ended.execution_ids) == 1
-            assert remote.files(ended.output.branch.decode())["starts.txt"] == "started"
+            assert remote.files(ended.output.branch)["starts.txt"] == "started"
 
 
 async def test_no_cell_takes_for_lost_what_an_outage_kept_others_from_prolonging(proxy: tuple[Proxy, str]) -> None:

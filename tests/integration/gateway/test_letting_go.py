@@ -41,8 +41,8 @@ async def test_work_that_failed_is_kept_and_can_be_gone_on_with(services: Servic
 
     again = await services.run("echo done >> half.txt", repository_id=repository, snapshot_id=snapshot_id)
     assert (again.state, again.spec.snapshot_id) == (SUCCEEDED, snapshot_id), again
-    assert [change.path for change in again.output.files_changed] == [b"half.txt"]
-    assert remote.files(again.output.branch.decode())["half.txt"] == "half\ndone"
+    assert [change.path for change in again.output.files_changed] == ["half.txt"]
+    assert remote.files(again.output.branch)["half.txt"] == "half\ndone"
 
 
 _SECOND_TRY = "if test -e half.txt; then echo done >> half.txt; else echo half > half.txt; exit 3; fi"
@@ -55,7 +55,7 @@ async def test_a_job_is_tried_again_from_what_it_left(services: Services, remote
     policy = {"retry_on": ["AGENT_FAILED"], "retry_from": "RETRY_FROM_SNAPSHOT", "max_attempts": 2}
     by_itself = await services.run(_SECOND_TRY, repository_id=repository, policy=policy)
     assert (by_itself.state, len(by_itself.execution_ids)) == (SUCCEEDED, 2), by_itself
-    assert remote.files(by_itself.output.branch.decode())["half.txt"] == "half\ndone"
+    assert remote.files(by_itself.output.branch)["half.txt"] == "half\ndone"
 
     failed = await services.run(_SECOND_TRY, repository_id=repository)
     assert failed.state == FAILED
@@ -63,7 +63,7 @@ async def test_a_job_is_tried_again_from_what_it_left(services: Services, remote
     assert (await services.jobs.RetryJob(request)).job.state == job_pb2.Job.STATE_PENDING
     again = await services.ended(failed.job_id)
     assert (again.state, len(again.execution_ids)) == (SUCCEEDED, 2), again
-    assert remote.files(again.output.branch.decode())["half.txt"] == "half\ndone"
+    assert remote.files(again.output.branch)["half.txt"] == "half\ndone"
 
 
 @pytest.mark.slow

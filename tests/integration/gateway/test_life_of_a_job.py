@@ -55,18 +55,18 @@ async def test_a_change_is_taken_checked_and_pushed(services: Services, remote: 
     ]
     assert set(stages(job).values()) == {DONE}
     output = job.output
-    assert output.branch.decode() == f"boatyard/{job.job_id}"
+    assert output.branch == f"boatyard/{job.job_id}"
     assert output.pushed
     assert output.base_commit_id == remote.head("main")
-    assert output.commit_id == remote.head(output.branch.decode())
-    assert remote.files(output.branch.decode())["prompt.txt"] == "Write it down.\nAnd more."
-    assert [(change.path, change.change) for change in output.files_changed] == [(b"README", "D"), (b"prompt.txt", "A")]
+    assert output.commit_id == remote.head(output.branch)
+    assert remote.files(output.branch)["prompt.txt"] == "Write it down.\nAnd more."
+    assert [(change.path, change.change) for change in output.files_changed] == [("README", "D"), ("prompt.txt", "A")]
     assert output.total_files_changed == 2
-    assert b"+And more." in output.diff
+    assert "+And more." in output.diff
     assert output.verification.passed
     assert output.verification.exit_code == 0
     assert output.exit_code == 0
-    assert output.log_tail in {b"working\nall done\n", b"all done\nworking\n"}
+    assert output.log_tail in {"working\nall done\n", "all done\nworking\n"}
     assert output.output_bytes == 17
     assert "all done" in output.summary
     message = remote.git("log", "-1", "--format=%an <%ae> %ct%n%B", output.branch)
@@ -131,7 +131,7 @@ async def test_a_job_without_a_repository_has_an_empty_workspace(services: Servi
     job = await services.run("ls -A; echo x > left; pwd", policy={"retention": "RETENTION_KEEP"})
     assert job.state == SUCCEEDED
     assert list(stages(job)) == ["hooks", "workspace", "start", "agent", "cleanup"]
-    assert job.output.log_tail == b"/workspace\n"
+    assert job.output.log_tail == "/workspace\n"
     assert await workspaces(services, job.job_id) == [job.workspace_id]
     await services.runtime.DeleteWorkspace(runtime_pb2.DeleteWorkspaceRequest(workspace_id=job.workspace_id))
     assert await workspaces(services, job.job_id) == []
@@ -152,7 +152,7 @@ async def test_what_starts_from_a_tag_and_is_not_published(services: Services, r
         "cat src/lib.py; touch new", repository_id=repository, revision=b"v1", policy={"publish": "PUBLISH_NONE"}
     )
     assert job.output.base_commit_id == remote.head("v1")
-    assert job.output.log_tail.endswith(b"return 1\n")
+    assert job.output.log_tail.endswith("return 1\n")
     assert (job.output.pushed, branches(remote)) == (False, ["main"])
 
 
@@ -188,7 +188,7 @@ async def test_a_failure_has_its_reason_and_publishes_nothing(
         assert await workspaces(services, job.job_id) == [job.workspace_id]
     if last == "verify":
         assert not job.output.verification.passed
-        assert job.output.files_changed[0].path == b"new"
+        assert job.output.files_changed[0].path == "new"
     execution = (
         await services.runtime.GetExecution(runtime_pb2.GetExecutionRequest(execution_id=job.execution_ids[0]))
     ).execution
@@ -268,7 +268,7 @@ async def test_cancel_in_mid_run(services: Services, remote: Repo) -> None:
     while b"begun" not in await services.output(job.execution_ids[0], follow=False):
         assert (await services.job(job.job_id)).state == job_pb2.Job.STATE_RUNNING
     ended = await cancelled(services, job.job_id)
-    assert [change.path for change in ended.output.files_changed] == [b"part"]
+    assert [change.path for change in ended.output.files_changed] == ["part"]
     assert "verify" not in stages(ended)
     assert branches(remote) == ["main"]
     error = await refusal(services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id)), FailedPrecondition)
@@ -318,7 +318,7 @@ async def test_the_same_request_is_the_same_job(services: Services) -> None:
 
 
 async def test_what_only_shows_when_all_is_laid_together(services: Services) -> None:
-    spec = job_pb2.JobSpec(prompt="x", labels={"a" * 64: "b"}, branch=b"a..b", priority=101)
+    spec = job_pb2.JobSpec(prompt="x", labels={"a" * 64: "b"}, branch="a..b", priority=101)
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
     assert {field for field, _ in error.violations} == {"spec.labels", "spec.branch", "spec.priority"}
     spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"})
@@ -337,7 +337,7 @@ async def test_a_diff_that_is_cut_is_kept_whole(services: Services, remote: Repo
     whole = b"".join([piece.data async for piece in services.runtime.ReadDiff(request)])
     assert whole.count(b"\n+") == 60001 + 3
     listed = await services.jobs.ListJobs(job_pb2.ListJobsRequest(page_size=1))
-    assert listed.jobs[0].output.diff == b""
+    assert listed.jobs[0].output.diff == ""
     assert listed.jobs[0].output.total_files_changed == 3
 
 

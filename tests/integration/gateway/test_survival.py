@@ -53,7 +53,7 @@ async def test_a_gateway_killed_in_mid_run_goes_on_with_the_running_agent(servic
     await restart(services, "gateway")
     ended = await services.ended(job.job_id)
     assert ended.state == SUCCEEDED, ended
-    branch = ended.output.branch.decode()
+    branch = ended.output.branch
     assert remote.files(branch)["starts.txt"] == "started"
     assert len(ended.execution_ids) == 1
     assert await services.output(job.execution_ids[0]) == lines(150)
@@ -69,7 +69,7 @@ async def test_a_gateway_killed_at_any_moment(services: Services, remote: Repo) 
         await restart(services, "gateway")
         ended = await services.ended(job.job_id)
         assert ended.state == SUCCEEDED, (stage, ended)
-        assert remote.files(ended.output.branch.decode())["starts.txt"] == "started", stage
+        assert remote.files(ended.output.branch)["starts.txt"] == "started", stage
         assert ended.output.pushed
         assert [record.state for record in ended.timeline] == [job_pb2.StageRecord.STATE_DONE] * len(ended.timeline)
     wanted = runtime_pb2.ListWorkspacesRequest()

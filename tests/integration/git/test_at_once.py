@@ -51,7 +51,7 @@ async def test_a_hundred_workspaces_of_which_twenty_start_from_what_is_not_fetch
             git, workspaces = GitServiceStub(git_channel), WorkspaceServiceStub(workspace_channel)
 
             async def prepare(commit: str) -> git_pb2.Base:
-                request = git_pb2.PrepareBaseRequest(remote=remote, revision=commit.encode())
+                request = git_pb2.PrepareBaseRequest(remote=remote, revision=commit)
                 async with streaming(git.PrepareBase(request, timeout=300)) as messages:
                     return [message async for message in messages][-1].base
 

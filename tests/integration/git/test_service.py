@@ -95,17 +95,17 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
     assert base.commit_id == upstream.head("main")
     path = workspace_trees(service.home) / "w" / "tree"
     path.parent.mkdir(parents=True)
-    shutil.copytree(os.fsdecode(base.layers[0]), path, symlinks=True)
-    tree = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=base.read_only_paths)
+    shutil.copytree(base.layers[0], path, symlinks=True)
+    tree = pb.WorkingTree(layout=layout_pb2.Layout(path=str(path)), read_only_paths=base.read_only_paths)
     fence = fence_metadata(Fence("job-1", 2))
 
-    branch = b"boatyard/job-1"
+    branch = "boatyard/job-1"
     await service.call("CreateBranch", pb.CreateBranchRequest(tree=tree, branch=branch), metadata=fence)
     head = await service.call("GetCurrentBranch", pb.GetCurrentBranchRequest(tree=tree))
     assert (head.branch, head.commit_id) == (branch, base.commit_id)
     Repo(path).write({f"file-{number}": "x\n" for number in range(5)})
     status = await service.call("GetStatus", pb.GetStatusRequest(tree=tree, page_size=2))
-    assert [entry.path for entry in status.entries] == [b"file-0", b"file-1"]
+    assert [entry.path for entry in status.entries] == ["file-0", "file-1"]
     assert not status.is_clean
     assert (await service.call("StageAll", pb.StageAllRequest(tree=tree))).staged_files == 5
     commit = pb.CommitRequest(tree=tree, message="mine", signature=SIGNATURE)
@@ -121,7 +121,7 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
         await service.call("TakeResult", order, metadata=fence_metadata(Fence("job-1", 1)))
 
     pair = {"repository_id": "repo-1", "base_commit_id": base.commit_id, "commit_id": kept}
-    files: list[bytes] = []
+    files: list[str] = []
     token = ""
     while True:
         answer = await service.call(
@@ -132,7 +132,7 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
         token = answer.next_page_token
         if not token:
             break
-    assert files == [b"file-%d" % number for number in range(5)]
+    assert files == [f"file-{number}" for number in range(5)]
     messages = await service.call("GetDiff", pb.GetDiffRequest(**pair, max_bytes=300))
     assert b"".join(message.data for message in messages).count(b"diff --git") == 5 - messages[-1].omitted_files
     assert messages[-1].truncated
@@ -159,7 +159,7 @@ async def test_from_a_remote_to_a_pushed_branch(service: Service, upstream: Repo
 
     verify = pb.PrepareBaseRequest(remote=remote, result_commit_id=kept)
     *_, last = await service.call("PrepareBase", verify)
-    assert Repo(Path(os.fsdecode(last.base.layers[0]))).head() == kept
+    assert Repo(Path(last.base.layers[0])).head() == kept
 
 
 async def test_bad_requests_are_told_apart(service: Service, upstream: Repo) -> None:
@@ -170,7 +170,7 @@ async def test_bad_requests_are_told_apart(service: Service, upstream: Repo) -> 
         await service.call("PrepareBase", pb.PrepareBaseRequest(remote=pb.Remote(url="ext::sh")))
     assert {field for field, _ in failure.value.violations} == {"remote.repository_id", "remote.url"}
     with pytest.raises(NotFound, match="nope"):
-        await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote, revision=b"nope"))
+        await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote, revision="nope"))
     clone = pb.CloneRepositoryRequest(clone_id="clone-1", remote=remote)
     made = (await service.call("CloneRepository", clone))[-1].clone
     assert (await service.call("CloneRepository", clone))[-1].clone == made
@@ -224,7 +224,7 @@ async def test_what_repositories_take_is_told_page_by_page(service: Service, ups
     for number in range(3):
         remote = pb.Remote(repository_id=f"repo-{number}", url=str(upstream.path))
         *_, last = await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote))
-    (Path(os.fsdecode(last.base.pins_path)) / "workspace-1").touch()
+    (Path(last.base.pins_path) / "workspace-1").touch()
     first = await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_size=2))
     assert [row.repository_id for row in first.repositories] == ["repo-0", "repo-1"]
     token = first.next_page_token

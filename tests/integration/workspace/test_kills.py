@@ -61,7 +61,7 @@ async def test_a_hundred_kills_leave_nothing_that_nobody_knows(tmp_path: Path) -
             async with _stub(service) as stub:
                 again = (await stub.CreateWorkspace(_request(name, base, pins), timeout=20)).workspace
             assert (again.create_time, again.layout) == (workspace.create_time, workspace.layout)
-            where = Path(os.fsdecode(again.layout.path or again.layout.layers.mounted_path))
+            where = Path(again.layout.path or again.layout.layers.mounted_path)
             if where != Path():
                 assert (where / "deep" / "f0").read_text() == "from the base"
 
@@ -104,7 +104,7 @@ def _killable(service: Quick):
 
 
 def _request(workspace_id: str, base: Path, pins: Path) -> pb.CreateWorkspaceRequest:
-    return pb.CreateWorkspaceRequest(workspace_id=workspace_id, base_layers=[bytes(base)], pins_path=bytes(pins))
+    return pb.CreateWorkspaceRequest(workspace_id=workspace_id, base_layers=[str(base)], pins_path=str(pins))
 
 
 @contextlib.asynccontextmanager

@@ -94,11 +94,11 @@ def base(tmp_path: Path) -> Path:
 
 
 async def test_the_life_of_a_workspace(service: Service, base: Path) -> None:
-    purpose = pb.Purpose(project_id="default", job_id="job-a", branch=b"boatyard/job-a")
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)], purpose=purpose)
+    purpose = pb.Purpose(project_id="default", job_id="job-a", branch="boatyard/job-a")
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[str(base)], purpose=purpose)
     made = (await calling(service, "CreateWorkspace", request)).workspace
     assert (made.state, made.purpose) == (pb.Workspace.STATE_ACTIVE, purpose)
-    assert (Path(os.fsdecode(made.layout.path)) / "file").read_text() == "from the base"
+    assert (Path(made.layout.path) / "file").read_text() == "from the base"
     assert (await calling(service, "CreateWorkspace", request)).workspace == made
     assert (await calling(service, "GetWorkspace", pb.GetWorkspaceRequest(workspace_id="w1"))).workspace == made
 
@@ -131,7 +131,7 @@ async def test_what_nobody_works_in_is_not_kept_for_ever(service: Service) -> No
 
 
 async def test_refusals_say_why(service: Service, base: Path) -> None:
-    await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)]))
+    await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[str(base)]))
 
     async def reason(method: str, request, **options) -> str:
         with pytest.raises(ServiceError) as raised:
@@ -139,19 +139,19 @@ async def test_refusals_say_why(service: Service, base: Path) -> None:
         return raised.value.reason
 
     assert await reason("CreateWorkspace", pb.CreateWorkspaceRequest(workspace_id="w1")) == "REQUEST_ID_REUSED"
-    nowhere = pb.CreateWorkspaceRequest(workspace_id="w2", base_layers=[b"/nowhere"])
+    nowhere = pb.CreateWorkspaceRequest(workspace_id="w2", base_layers=["/nowhere"])
     assert await reason("CreateWorkspace", nowhere) == "BASE_NOT_FOUND"
     assert await reason("GetWorkspace", pb.GetWorkspaceRequest(), token="wrong") == "CELL_TOKEN_REQUIRED"
     delete = pb.DeleteWorkspaceRequest(workspace_id="none")
     await calling(service, "DeleteWorkspace", delete, metadata=fence_metadata(Fence("job-a", 2)))
     assert await reason("DeleteWorkspace", delete, metadata=fence_metadata(Fence("job-a", 1))) == "STALE_FENCE"
     with pytest.raises(Invalid) as raised:
-        await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(base_layers=[b"x"]))
+        await calling(service, "CreateWorkspace", pb.CreateWorkspaceRequest(base_layers=["x"]))
     assert {field for field, _ in raised.value.violations} == {"workspace_id", "base_layers[0]"}
 
 
 async def test_a_full_disk_is_said_before_anything_is_copied(tmp_path: Path, base: Path) -> None:
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)])
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[str(base)])
     reserve = {"BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": str(1 << 60)}
     with running_service(tmp_path / "home", **reserve) as service, pytest.raises(Exhausted) as raised:
         await calling(service, "CreateWorkspace", request)
@@ -165,7 +165,7 @@ async def test_killed_while_copying_it_leaves_no_half_workspace(service: Service
     base.mkdir()
     for number in range(3000):
         (base / f"f{number}").write_bytes(b"x" * 4096)
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[bytes(base)])
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[str(base)])
     creating = asyncio.create_task(calling(service, "CreateWorkspace", request))
     async with asyncio.timeout(30):
         while not any(workspace_trees(service.home).glob(".making/*/tree/*")):
@@ -176,7 +176,7 @@ async def test_killed_while_copying_it_leaves_no_half_workspace(service: Service
     # The retry that the gateway's channel makes by itself, or else ours, finds the same request again.
     await asyncio.gather(creating, return_exceptions=True)
     made = (await calling(service, "CreateWorkspace", request)).workspace
-    assert len(list(Path(os.fsdecode(made.layout.path)).iterdir())) == 3000
+    assert len(list(Path(made.layout.path).iterdir())) == 3000
     async with asyncio.timeout(30):
         while service.rubbish():
             await asyncio.sleep(0.02)

@@ -37,7 +37,7 @@ def test_an_end_says_what_a_person_asks_next() -> None:
 
 
 def test_nothing_changed_is_said_and_no_branch_is_promised() -> None:
-    output = output_pb2.Output(branch=b"boatyard/job-1", commit_id="c" * 40)
+    output = output_pb2.Output(branch="boatyard/job-1", commit_id="c" * 40)
     text = told(job_view.print_end, job_pb2.Job(state=job_pb2.Job.STATE_SUCCEEDED, output=output))
 
     assert "nothing changed" in text
@@ -45,7 +45,7 @@ def test_nothing_changed_is_said_and_no_branch_is_promised() -> None:
 
 
 def test_many_files_are_counted() -> None:
-    changes = [output_pb2.FileChange(path=b"f%d" % number, change="A", additions=1) for number in range(100)]
+    changes = [output_pb2.FileChange(path=f"f{number}", change="A", additions=1) for number in range(100)]
     output = output_pb2.Output(commit_id="c", files_changed=changes, total_files_changed=1200)
     text = told(job_view.print_end, job_pb2.Job(output=output))
 
@@ -56,7 +56,7 @@ def test_many_files_are_counted() -> None:
 def test_an_agents_words_move_no_cursor() -> None:
     job = finished_job()
     job.message = job.output.summary = "\x1b[2J\x1b]0;title\x07gone"
-    job.output.files_changed[0].path = b"a\rb\x1b[31m"
+    job.output.files_changed[0].path = "a\rb\x1b[31m"
     job.timeline.add(name="agent", message="\x1b[1A")
     text = told(job_view.print_job, job)
 
@@ -141,7 +141,7 @@ def test_what_a_job_works_on_and_waits_for_is_told() -> None:
         kind="review",
         labels={"team": "ops", "env": ""},
         files=[job_pb2.InputFile(name="a.csv", size_bytes=2048)],
-        data=b"{}",
+        data="{}",
         not_before_time=soon,
     )
     text = told(job_view.print_job, job_pb2.Job(spec=spec))

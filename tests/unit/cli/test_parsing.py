@@ -28,10 +28,12 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
         labels=("team=a=b", "bare="),
         not_before_time="2030-01-31T08:00+01:00",
     )
-    assert (asked.kind, asked.data) == ("review", b'{"a": 1}')
+    assert (asked.kind, asked.data) == ("review", '{"a": 1}')
     assert [(file.name, file.content) for file in asked.files] == [("in/rows.csv", b"\xff")]
     assert dict(asked.labels) == {"team": "a=b", "bare": ""}
     assert asked.not_before_time.ToDatetime(UTC) == datetime(2030, 1, 31, 7, tzinfo=UTC)
+    named = spec(revision="@v1", branch="@w\u00f6rk")
+    assert (named.revision, named.branch) == ("@v1", "@w\u00f6rk"), "a name is no file"
     assert spec(delay=1.5).delay.ToMilliseconds() == 1500
     assert spec() == pb.JobSpec()
 

@@ -22,9 +22,12 @@ def finished_job() -> job_pb2.Job:
         create_time=moment(100),
         end_time=moment(103),
         output=output_pb2.Output(
-            branch=b"boatyard/job-1",
+            branch="boatyard/job-1",
             commit_id="c" * 40,
-            files_changed=[output_pb2.FileChange(path=b"a.txt", change="M"), output_pb2.FileChange(path=b"\xff")],
+            files_changed=[
+                output_pb2.FileChange(path="a.txt", change="M"),
+                output_pb2.FileChange(path="�", raw_path=b"\xff"),
+            ],
             total_files_changed=2,
             verification=output_pb2.Verification(execution_id="exec-v", passed=False, exit_code=3),
         ),

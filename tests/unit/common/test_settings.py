@@ -41,6 +41,14 @@ def test_every_wrong_variable_is_named_and_no_value_repeated(monkeypatch: pytest
     assert "secret" not in str(caught.value)
 
 
+def test_a_data_directory_that_is_not_utf_8_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_HOME", os.fsdecode(b"/tmp/h\xff"))
+    with pytest.raises(StartError, match="BOATYARD_HOME must be UTF-8"):
+        Home.from_environment()
+    with pytest.raises(StartError, match="BOATYARD_HOME: must be UTF-8"):
+        load_settings(ExampleSettings)
+
+
 @pytest.mark.parametrize("listen", ["", "7460", ":7460", "localhost:", "localhost:x", "localhost:99999", "8.8.8.8:1"])
 def test_only_loopback_addresses_are_listened_on(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="listen"):

@@ -43,9 +43,9 @@ def reader():
         yield RequestReader(AddressBook((root / "roots",), home.root), GitPaths(home))
 
 
-def tree(reader: RequestReader, path: bytes | None = None) -> pb.WorkingTree:
+def tree(reader: RequestReader, path: str | None = None) -> pb.WorkingTree:
     paths = reader._paths
-    inside = bytes(workspace_trees(paths.home) / "w" / "tree") if path is None else path
+    inside = str(workspace_trees(paths.home) / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
 
@@ -62,8 +62,8 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 
 @fuzz
-@given(revision=WORDS, url=TEXTS, repository=TEXTS, token=TEXTS)
-def test_what_to_start_from(reader: RequestReader, revision: bytes, url: str, repository: str, token: str) -> None:
+@given(revision=TEXTS, url=TEXTS, repository=TEXTS, token=TEXTS)
+def test_what_to_start_from(reader: RequestReader, revision: str, url: str, repository: str, token: str) -> None:
     remote = pb.Remote(repository_id=repository, url=url, token=token)
     good = pb.Remote(repository_id="r", url="https://example.com/x")
     for request in (
@@ -83,8 +83,8 @@ def test_what_to_start_from(reader: RequestReader, revision: bytes, url: str, re
 
 
 @fuzz
-@given(branch=WORDS, commit=TEXTS)
-def test_branches_and_commits(reader: RequestReader, branch: bytes, commit: str) -> None:
+@given(branch=TEXTS, commit=TEXTS)
+def test_branches_and_commits(reader: RequestReader, branch: str, commit: str) -> None:
     request = pb.CreateBranchRequest(tree=tree(reader), branch=branch, commit_id=commit)
     parsed, fields = attempt(reader.create_branch, request)
     if fields:
@@ -97,10 +97,10 @@ def test_branches_and_commits(reader: RequestReader, branch: bytes, commit: str)
 
 
 @fuzz
-@given(path=WORDS, below=st.booleans())
-def test_trees_stay_where_trees_may_be(reader: RequestReader, path: bytes, below: bool) -> None:
+@given(path=TEXTS, below=st.booleans())
+def test_trees_stay_where_trees_may_be(reader: RequestReader, path: str, below: bool) -> None:
     paths = reader._paths
-    full_path = bytes(workspace_trees(paths.home)) + b"/" + path if below else bytes(paths.home.root) + b"/" + path
+    full_path = f"{workspace_trees(paths.home) if below else paths.home.root}/{path}"
     layers = layout_pb2.Layers(lowers=[full_path], upper=full_path, work=full_path, mounted_path=full_path)
     for message in (tree(reader, full_path), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
         read, fields = attempt(reader.tree, message)
@@ -113,11 +113,11 @@ def test_trees_stay_where_trees_may_be(reader: RequestReader, path: bytes, below
 
 
 @fuzz
-@given(borrowed=WORDS)
-def test_nothing_is_borrowed_but_objects_of_mirrors(reader: RequestReader, borrowed: bytes) -> None:
+@given(borrowed=TEXTS)
+def test_nothing_is_borrowed_but_objects_of_mirrors(reader: RequestReader, borrowed: str) -> None:
     paths = reader._paths
     message = tree(reader)
-    message.read_only_paths.append(bytes(paths.mirrors) + b"/" + borrowed)
+    message.read_only_paths.append(f"{paths.mirrors}/{borrowed}")
     parsed, fields = attempt(reader.tree, message)
     if fields:
         assert fields == {"tree.read_only_paths[0]"}
@@ -136,9 +136,9 @@ def test_messages_names_and_ids(reader: RequestReader, text: str, name: str) -> 
         (reader.snapshot_tree, pb.SnapshotTreeRequest(
             tree=tree(reader), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
         (reader.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
-        (reader.diff, pb.GetDiffRequest(repository_id=text, base_branch=name.encode(), commit_id=COMMIT)),
+        (reader.diff, pb.GetDiffRequest(repository_id=text, base_branch=name, commit_id=COMMIT)),
         (reader.push, pb.PushRequest(
-            remote=pb.Remote(repository_id="r", url="https://example.com/x"), commit_id=COMMIT, branch=name.encode(),
+            remote=pb.Remote(repository_id="r", url="https://example.com/x"), commit_id=COMMIT, branch=name,
             expected_commit_id=text)),
     )  # fmt: skip
     for read, request in calls:

@@ -1,4 +1,5 @@
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from boatyard.workspace.v1 import workspace_pb2 as pb
@@ -6,7 +7,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import Invalid
 from services.workspace import wire
-from services.workspace.model import State
+from services.workspace.model import Layout, Purpose, State, Visibility, Workspace, WorkspaceView
+
+NOW = datetime(2026, 11, 29, tzinfo=UTC)
 
 
 def test_every_state_of_the_contract_has_its_own_word() -> None:
@@ -18,9 +21,9 @@ def test_every_state_of_the_contract_has_its_own_word() -> None:
 def test_a_request_that_is_wrong_in_every_field_hears_of_each() -> None:
     request = pb.CreateWorkspaceRequest(
         workspace_id="../etc",
-        base_layers=[b"relative"],
-        pins_path=b"relative",
-        purpose=pb.Purpose(project_id="P", job_id="-j", worker_id="a b", branch=b"x" * 256),
+        base_layers=["relative"],
+        pins_path="relative",
+        purpose=pb.Purpose(project_id="P", job_id="-j", worker_id="a b", branch="x" * 256),
     )
     with pytest.raises(Invalid) as raised:
         wire.new_workspace_from_proto(request)
@@ -31,10 +34,25 @@ def test_a_request_that_is_wrong_in_every_field_hears_of_each() -> None:
     }
 
 
-def test_a_base_path_need_not_be_utf_8() -> None:
-    request = wire.new_workspace_from_proto(pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[b"/b\xffse"]))
+def test_paths_and_branches_are_text() -> None:
+    message = pb.CreateWorkspaceRequest(
+        workspace_id="w1",
+        base_layers=["/b\u00e4se"],
+        purpose=pb.Purpose(branch="\u00fc"),
+        files=[pb.File(path="d/\u00e9")],
+    )
+    request = wire.new_workspace_from_proto(message)
 
-    assert [bytes(layer) for layer in request.base_layers] == [b"/b\xffse"]
+    assert [bytes(layer) for layer in request.base_layers] == ["/b\u00e4se".encode()]
+    assert bytes(request.files[0].path) == "d/\u00e9".encode()
+    assert request.purpose.branch == "\u00fc".encode()
+
+
+def test_the_branch_of_a_workspace_made_before_branches_were_text_is_shown() -> None:
+    workspace = Workspace("w1", State.ACTIVE, "copy", (), None, Visibility.HOST, Purpose(branch=b"b\xff"), NOW, NOW)
+    message = wire.workspace_to_proto(WorkspaceView(workspace, Layout(Path("/srv/\u00e4")), ""))
+
+    assert (message.purpose.branch, message.layout.path) == ("b\ufffd", "/srv/\u00e4")
 
 
 @pytest.mark.parametrize(

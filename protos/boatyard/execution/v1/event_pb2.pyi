@@ -311,14 +311,14 @@ class ToolCall(message.Message):
     """The engine's id for the call."""
     tool: builtins.str
     """The tool's name."""
-    input: builtins.bytes
-    """The tool's input, as the engine wrote it; at most 64 KiB."""
+    input: builtins.str
+    """The tool's input as JSON, as the engine wrote it; cut after 64 KiB."""
     def __init__(
         self,
         *,
         tool_call_id: builtins.str = ...,
         tool: builtins.str = ...,
-        input: builtins.bytes = ...,
+        input: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -337,7 +337,7 @@ class ToolResult(message.Message):
     IS_ERROR_FIELD_NUMBER: builtins.int
     tool_call_id: builtins.str
     """The id of the tool call."""
-    output: builtins.bytes
+    output: builtins.str
     """The answer; at most 64 KiB."""
     is_error: builtins.bool
     """True when the tool failed."""
@@ -345,7 +345,7 @@ class ToolResult(message.Message):
         self,
         *,
         tool_call_id: builtins.str = ...,
-        output: builtins.bytes = ...,
+        output: builtins.str = ...,
         is_error: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -368,8 +368,8 @@ class PermissionRequest(message.Message):
     """The id to use in the answer."""
     tool: builtins.str
     """The tool waiting for permission."""
-    input: builtins.bytes
-    """The input of the call; at most 64 KiB."""
+    input: builtins.str
+    """The input of the call, the same as in its ToolCall."""
     tool_call_id: builtins.str
     """The engine's id for the call, the same as in its ToolCall."""
     def __init__(
@@ -377,7 +377,7 @@ class PermissionRequest(message.Message):
         *,
         permission_id: builtins.str = ...,
         tool: builtins.str = ...,
-        input: builtins.bytes = ...,
+        input: builtins.str = ...,
         tool_call_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015

@@ -630,12 +630,12 @@ class ExecutionSpec(message.Message):
         KEY_FIELD_NUMBER: builtins.int
         VALUE_FIELD_NUMBER: builtins.int
         key: builtins.str
-        value: builtins.bytes
+        value: builtins.str
         def __init__(
             self,
             *,
             key: builtins.str = ...,
-            value: builtins.bytes = ...,
+            value: builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -650,12 +650,12 @@ class ExecutionSpec(message.Message):
         KEY_FIELD_NUMBER: builtins.int
         VALUE_FIELD_NUMBER: builtins.int
         key: builtins.str
-        value: builtins.bytes
+        value: builtins.str
         def __init__(
             self,
             *,
             key: builtins.str = ...,
-            value: builtins.bytes = ...,
+            value: builtins.str = ...,
         ) -> None: ...
         _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
         def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -695,7 +695,7 @@ class ExecutionSpec(message.Message):
         """Required. Its files; they appear at /workspace, where the program starts."""
 
     @builtins.property
-    def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths that the program may read, at the same paths; at most 64."""
 
     @builtins.property
@@ -707,7 +707,7 @@ class ExecutionSpec(message.Message):
         """An Anthropic model with Boatyard's tools."""
 
     @builtins.property
-    def environment(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
+    def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """The program's environment, in addition to HOME, PATH, LANG and TMPDIR; at most 256 entries and 64 KiB."""
 
     @builtins.property
@@ -724,7 +724,7 @@ class ExecutionSpec(message.Message):
         """
 
     @builtins.property
-    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.bytes]:
+    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Further environment variables, counted together with `environment`, whose values never appear in events: each is
         replaced with `[redacted:NAME]` in every event, even when it was written in pieces. Its base64 and URL-encoded
         forms are redacted too. A value is 6 bytes to 16 KiB long: a shorter one could not be hidden and would mask other
@@ -737,16 +737,16 @@ class ExecutionSpec(message.Message):
         purpose: ExecutionSpec.Purpose.ValueType = ...,
         job_id: builtins.str = ...,
         layout: layout_pb2.Layout | None = ...,
-        read_only_paths: abc.Iterable[builtins.bytes] | None = ...,
+        read_only_paths: abc.Iterable[builtins.str] | None = ...,
         command: CommandEngine | None = ...,
         anthropic: AnthropicEngine | None = ...,
-        environment: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
+        environment: abc.Mapping[builtins.str, builtins.str] | None = ...,
         limits: ExecutionLimits | None = ...,
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
         network: sandbox_pb2.Network.ValueType = ...,
         allowed_hosts: abc.Iterable[builtins.str] | None = ...,
         image: builtins.str = ...,
-        secrets: abc.Mapping[builtins.str, builtins.bytes] | None = ...,
+        secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -789,12 +789,12 @@ class CommandEngine(message.Message):
     PROMPT_FIELD_NUMBER: builtins.int
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
     TERMINAL_FIELD_NUMBER: builtins.int
-    prompt: builtins.bytes
+    prompt: builtins.str
     """The prompt; at most 1 MiB."""
     prompt_delivery: CommandEngine.PromptDelivery.ValueType
     """How the program gets the prompt."""
     @builtins.property
-    def argv(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def argv(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Required. The program and its arguments; a name without a slash is looked up in the sandbox's PATH. At most 128
         KiB.
         """
@@ -808,8 +808,8 @@ class CommandEngine(message.Message):
     def __init__(
         self,
         *,
-        argv: abc.Iterable[builtins.bytes] | None = ...,
-        prompt: builtins.bytes = ...,
+        argv: abc.Iterable[builtins.str] | None = ...,
+        prompt: builtins.str = ...,
         prompt_delivery: CommandEngine.PromptDelivery.ValueType = ...,
         terminal: TerminalSize | None = ...,
     ) -> None: ...

@@ -1292,7 +1292,7 @@ class Repository(message.Message):
     allows, or http to this machine where the git service allows it. Never contains a password or a query. At most 2048
     bytes.
     """
-    default_revision: builtins.bytes
+    default_revision: builtins.str
     """The branch, tag or commit from which jobs start by default, at most 255 bytes; empty means the remote's default
     branch.
     """
@@ -1314,7 +1314,7 @@ class Repository(message.Message):
         repository_id: builtins.str = ...,
         project_id: builtins.str = ...,
         url: builtins.str = ...,
-        default_revision: builtins.bytes = ...,
+        default_revision: builtins.str = ...,
         token: builtins.str = ...,
         has_token: builtins.bool = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,

@@ -382,7 +382,7 @@ class GetWorkContextResponse(message.Message):
     HOOKS_FIELD_NUMBER: builtins.int
     task: builtins.str
     """The text for the agent: the prompt, together with the work item if there is one."""
-    branch: builtins.bytes
+    branch: builtins.str
     """The branch of the result."""
     @builtins.property
     def project(self) -> catalog_pb2.Project:
@@ -418,7 +418,7 @@ class GetWorkContextResponse(message.Message):
         project: catalog_pb2.Project | None = ...,
         job: job_pb2.Job | None = ...,
         task: builtins.str = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         work_item: catalog_pb2.WorkItem | None = ...,
         related_work_items: abc.Iterable[catalog_pb2.WorkItem] | None = ...,
         repository: catalog_pb2.Repository | None = ...,
@@ -520,7 +520,7 @@ class CompleteJobRequest(message.Message):
     """A comment for the review; at most 64 KiB."""
     commit_id: builtins.str
     """The commit of the result: 40 or 64 characters of 0-9 and a-f; empty means none."""
-    branch: builtins.bytes
+    branch: builtins.str
     """The branch of the result; empty means none."""
     @builtins.property
     def lease(self) -> Lease:
@@ -540,7 +540,7 @@ class CompleteJobRequest(message.Message):
         pull_request_number: builtins.int = ...,
         review_comment: builtins.str = ...,
         commit_id: builtins.str = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         usage: Usage | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["lease", b"lease", "usage", b"usage"]  # noqa: Y015

@@ -653,9 +653,9 @@ class JobSpec(message.Message):
     """Required. The prompt for the agent; at most 1 MiB."""
     repository_id: builtins.str
     """The repository to work on; empty means the work item's repository or, if it has none, an empty workspace."""
-    revision: builtins.bytes
+    revision: builtins.str
     """The branch, tag or commit to start from; empty means the repository's default."""
-    branch: builtins.bytes
+    branch: builtins.str
     """The branch for the result; empty means `boatyard/<job id>`, or `ticket-<work item id>` for a work item."""
     worker_id: builtins.str
     """The worker that does the job; empty means none."""
@@ -667,8 +667,8 @@ class JobSpec(message.Message):
     """The snapshot of that repository to start from, instead of `revision`; empty means none. The result is compared with
     it, and the result's branch contains it.
     """
-    data: builtins.bytes
-    """A JSON object to work on, at most 256 KiB: the file `.boatyard/input.json` in the workspace. BOATYARD_INPUT in the
+    data: builtins.str
+    """The text of a JSON object to work on, at most 256 KiB, kept as it was sent: the file `.boatyard/input.json` in the workspace. BOATYARD_INPUT in the
     agent's environment contains that name.
     """
     @builtins.property
@@ -708,8 +708,8 @@ class JobSpec(message.Message):
         priority: builtins.int = ...,
         prompt: builtins.str = ...,
         repository_id: builtins.str = ...,
-        revision: builtins.bytes = ...,
-        branch: builtins.bytes = ...,
+        revision: builtins.str = ...,
+        branch: builtins.str = ...,
         worker_id: builtins.str = ...,
         work_item_id: builtins.str = ...,
         template_id: builtins.str = ...,
@@ -720,7 +720,7 @@ class JobSpec(message.Message):
         delay: duration_pb2.Duration | None = ...,
         not_before_time: timestamp_pb2.Timestamp | None = ...,
         files: abc.Iterable[InputFile] | None = ...,
-        data: builtins.bytes = ...,
+        data: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...

@@ -208,7 +208,7 @@ class ReadDocumentResponse(message.Message):
 
     DOCUMENT_FIELD_NUMBER: builtins.int
     TIME_FIELD_NUMBER: builtins.int
-    document: builtins.bytes
+    document: builtins.str
     """JSON, at most 1 MiB."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp:
@@ -217,7 +217,7 @@ class ReadDocumentResponse(message.Message):
     def __init__(
         self,
         *,
-        document: builtins.bytes = ...,
+        document: builtins.str = ...,
         time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["time", b"time"]  # noqa: Y015

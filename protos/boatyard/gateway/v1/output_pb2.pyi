@@ -49,6 +49,8 @@ class Output(message.Message):
     PULL_REQUEST_URL_FIELD_NUMBER: builtins.int
     PULL_REQUEST_NUMBER_FIELD_NUMBER: builtins.int
     REVIEW_COMMENT_FIELD_NUMBER: builtins.int
+    DIFF_IS_LOSSY_FIELD_NUMBER: builtins.int
+    LOG_TAIL_IS_LOSSY_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's final words: its model's last text, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
@@ -57,17 +59,19 @@ class Output(message.Message):
     """The commit that the work started from; empty without a repository."""
     commit_id: builtins.str
     """The commit of the result; the base commit when nothing has changed."""
-    branch: builtins.bytes
+    branch: builtins.str
     """The branch of the result."""
     pushed: builtins.bool
     """True when the branch is on the remote, at `commit_id`."""
-    diff: builtins.bytes
-    """The unified diff from base to result, truncated at a file boundary after 64 KiB. ReadDiff returns all of it."""
+    diff: builtins.str
+    """The unified diff from base to result, truncated at a file boundary after 64 KiB. ReadDiff returns all of it, and
+    its bytes as they are.
+    """
     diff_truncated: builtins.bool
     """True when `diff` omits files."""
-    log_tail: builtins.bytes
-    """The last bytes of standard output and standard error, interleaved; at most 16 KiB. WatchExecution returns all of
-    it.
+    log_tail: builtins.str
+    """The end of standard output and standard error, interleaved; at most 16 KiB, from a character's beginning.
+    WatchExecution returns all of it, and its bytes as they are.
     """
     output_bytes: builtins.int
     """Number of bytes that the agent wrote to standard output and standard error."""
@@ -97,6 +101,10 @@ class Output(message.Message):
     """The pull request's number; 0 means none."""
     review_comment: builtins.str
     """The review comment of a coordinator's client."""
+    diff_is_lossy: builtins.bool
+    """True when the diff is not UTF-8: `diff` has U+FFFD in place of each malformed part."""
+    log_tail_is_lossy: builtins.bool
+    """True when the log is not UTF-8: `log_tail` has U+FFFD in place of each malformed part."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000."""
@@ -114,11 +122,11 @@ class Output(message.Message):
         verification: Verification | None = ...,
         base_commit_id: builtins.str = ...,
         commit_id: builtins.str = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         pushed: builtins.bool = ...,
-        diff: builtins.bytes = ...,
+        diff: builtins.str = ...,
         diff_truncated: builtins.bool = ...,
-        log_tail: builtins.bytes = ...,
+        log_tail: builtins.str = ...,
         output_bytes: builtins.int = ...,
         exit_code: builtins.int = ...,
         signal: builtins.int = ...,
@@ -132,10 +140,12 @@ class Output(message.Message):
         pull_request_url: builtins.str = ...,
         pull_request_number: builtins.int = ...,
         review_comment: builtins.str = ...,
+        diff_is_lossy: builtins.bool = ...,
+        log_tail_is_lossy: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "output_bytes", b"output_bytes", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "output_bytes", b"output_bytes", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -177,28 +187,36 @@ class FileChange(message.Message):
     OLD_PATH_FIELD_NUMBER: builtins.int
     ADDITIONS_FIELD_NUMBER: builtins.int
     DELETIONS_FIELD_NUMBER: builtins.int
-    path: builtins.bytes
+    RAW_PATH_FIELD_NUMBER: builtins.int
+    RAW_OLD_PATH_FIELD_NUMBER: builtins.int
+    path: builtins.str
     """The path, relative to the top of the tree."""
     change: builtins.str
     """`A` added, `M` modified, `D` deleted, `R` renamed, `T` another kind of file."""
-    old_path: builtins.bytes
+    old_path: builtins.str
     """The previous path of a renamed file."""
     additions: builtins.int
     """Lines added; absent for a binary file."""
     deletions: builtins.int
     """Lines deleted; absent for a binary file."""
+    raw_path: builtins.bytes
+    """The bytes of `path` if it is not UTF-8; else empty."""
+    raw_old_path: builtins.bytes
+    """The bytes of `old_path` if it is not UTF-8; else empty."""
     def __init__(
         self,
         *,
-        path: builtins.bytes = ...,
+        path: builtins.str = ...,
         change: builtins.str = ...,
-        old_path: builtins.bytes = ...,
+        old_path: builtins.str = ...,
         additions: builtins.int | None = ...,
         deletions: builtins.int | None = ...,
+        raw_path: builtins.bytes = ...,
+        raw_old_path: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_additions", b"_additions", "_deletions", b"_deletions", "additions", b"additions", "deletions", b"deletions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_additions", b"_additions", "_deletions", b"_deletions", "additions", b"additions", "change", b"change", "deletions", b"deletions", "old_path", b"old_path", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_additions", b"_additions", "_deletions", b"_deletions", "additions", b"additions", "change", b"change", "deletions", b"deletions", "old_path", b"old_path", "path", b"path", "raw_old_path", b"raw_old_path", "raw_path", b"raw_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__additions: _TypeAlias = typing.Literal["additions"]  # noqa: Y015
     _WhichOneofArgType__additions: _TypeAlias = typing.Literal["_additions", b"_additions"]  # noqa: Y015

@@ -67,14 +67,14 @@ class WorkingTree(message.Message):
         """Required. Where it is."""
 
     @builtins.property
-    def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths from which its repository borrows objects, as returned by PrepareBase."""
 
     def __init__(
         self,
         *,
         layout: layout_pb2.Layout | None = ...,
-        read_only_paths: abc.Iterable[builtins.bytes] | None = ...,
+        read_only_paths: abc.Iterable[builtins.str] | None = ...,
         sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["layout", b"layout"]  # noqa: Y015
@@ -122,7 +122,7 @@ class PrepareBaseRequest(message.Message):
     REMOTE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
-    revision: builtins.bytes
+    revision: builtins.str
     """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
     """The id of a commit in this machine's result store; nothing is fetched."""
@@ -134,7 +134,7 @@ class PrepareBaseRequest(message.Message):
         self,
         *,
         remote: Remote | None = ...,
-        revision: builtins.bytes = ...,
+        revision: builtins.str = ...,
         result_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision"]  # noqa: Y015
@@ -213,22 +213,27 @@ class Base(message.Message):
     BRANCH_FIELD_NUMBER: builtins.int
     PINS_PATH_FIELD_NUMBER: builtins.int
     NOTES_FIELD_NUMBER: builtins.int
+    BRANCH_IS_LOSSY_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """The full id of the commit."""
-    branch: builtins.bytes
-    """The branch that the revision names, or the remote's default branch if it names none."""
-    pins_path: builtins.bytes
+    branch: builtins.str
+    """The branch that the revision names, or the remote's default branch if it names none. Not a usable name if
+    `branch_is_lossy`.
+    """
+    pins_path: builtins.str
     """Absolute path of a directory in which each user of the base keeps an empty file with a name of its own while it
     uses the base. A base with such a file is not evicted, nor are the bases below it.
     """
+    branch_is_lossy: builtins.bool
+    """True when the branch's name is not UTF-8: `branch` has U+FFFD in place of each malformed part."""
     @builtins.property
-    def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the read-only directories that together form the tree, including its `.git`: topmost first, at
         least one. They must not be changed; workspaces start as copies or overlays of them.
         """
 
     @builtins.property
-    def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths that a sandbox using the base must make available read-only at the same paths."""
 
     @builtins.property
@@ -239,15 +244,16 @@ class Base(message.Message):
         self,
         *,
         commit_id: builtins.str = ...,
-        layers: abc.Iterable[builtins.bytes] | None = ...,
-        read_only_paths: abc.Iterable[builtins.bytes] | None = ...,
-        branch: builtins.bytes = ...,
-        pins_path: builtins.bytes = ...,
+        layers: abc.Iterable[builtins.str] | None = ...,
+        read_only_paths: abc.Iterable[builtins.str] | None = ...,
+        branch: builtins.str = ...,
+        pins_path: builtins.str = ...,
         notes: abc.Iterable[BaseNote] | None = ...,
+        branch_is_lossy: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "commit_id", b"commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -293,24 +299,30 @@ class BaseNote(message.Message):
     KIND_FIELD_NUMBER: builtins.int
     PATHS_FIELD_NUMBER: builtins.int
     TOTAL_PATHS_FIELD_NUMBER: builtins.int
+    RAW_PATHS_FIELD_NUMBER: builtins.int
     kind: BaseNote.Kind.ValueType
     """The kind of missing content."""
     total_paths: builtins.int
     """The total number of affected paths."""
     @builtins.property
-    def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The first hundred affected paths, relative to the top of the tree."""
+
+    @builtins.property
+    def raw_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Empty when all `paths` are UTF-8; else one for each of `paths`: its bytes if it is not UTF-8, or else nothing."""
 
     def __init__(
         self,
         *,
         kind: BaseNote.Kind.ValueType = ...,
-        paths: abc.Iterable[builtins.bytes] | None = ...,
+        paths: abc.Iterable[builtins.str] | None = ...,
         total_paths: builtins.int = ...,
+        raw_paths: abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "paths", b"paths", "total_paths", b"total_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "paths", b"paths", "raw_paths", b"raw_paths", "total_paths", b"total_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -326,7 +338,7 @@ class CloneRepositoryRequest(message.Message):
     DEPTH_FIELD_NUMBER: builtins.int
     clone_id: builtins.str
     """Required. The clone's id, chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
-    branch: builtins.bytes
+    branch: builtins.str
     """The branch to check out; empty means the remote's default branch."""
     depth: builtins.int
     """Number of commits of history to fetch; 0 means all."""
@@ -339,7 +351,7 @@ class CloneRepositoryRequest(message.Message):
         *,
         clone_id: builtins.str = ...,
         remote: Remote | None = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         depth: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote"]  # noqa: Y015
@@ -386,14 +398,14 @@ class Clone(message.Message):
 
     PATH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
-    path: builtins.bytes
+    path: builtins.str
     """Absolute path of the clone."""
     commit_id: builtins.str
     """The full id of the commit that is checked out."""
     def __init__(
         self,
         *,
-        path: builtins.bytes = ...,
+        path: builtins.str = ...,
         commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -411,7 +423,7 @@ class CreateBranchRequest(message.Message):
     TREE_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
-    branch: builtins.bytes
+    branch: builtins.str
     """Required. The branch's short name, such as `boatyard/job-1`; at most 244 bytes."""
     commit_id: builtins.str
     """The full id of the commit that the branch will point to; empty means HEAD's commit."""
@@ -423,7 +435,7 @@ class CreateBranchRequest(message.Message):
         self,
         *,
         tree: WorkingTree | None = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
@@ -482,19 +494,25 @@ class GetCurrentBranchResponse(message.Message):
 
     BRANCH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
-    branch: builtins.bytes
+    BRANCH_IS_LOSSY_FIELD_NUMBER: builtins.int
+    branch: builtins.str
     """The branch's short name; empty when HEAD is detached."""
     commit_id: builtins.str
     """The full id of HEAD's commit; empty when the branch has no commits."""
+    branch_is_lossy: builtins.bool
+    """True when the branch's name is not UTF-8: `branch` has U+FFFD in place of each malformed part, and is not a usable
+    name.
+    """
     def __init__(
         self,
         *,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         commit_id: builtins.str = ...,
+        branch_is_lossy: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "commit_id", b"commit_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -568,25 +586,33 @@ class StatusEntry(message.Message):
     INDEX_FIELD_NUMBER: builtins.int
     WORKTREE_FIELD_NUMBER: builtins.int
     OLD_PATH_FIELD_NUMBER: builtins.int
-    path: builtins.bytes
+    RAW_PATH_FIELD_NUMBER: builtins.int
+    RAW_OLD_PATH_FIELD_NUMBER: builtins.int
+    path: builtins.str
     """The path, relative to the top of the tree."""
     index: builtins.str
     """Git's letter for the index against HEAD, such as `M`, `A`, `D`, `R`, `?`; `.` when unchanged."""
     worktree: builtins.str
     """Git's letter for the working files against the index."""
-    old_path: builtins.bytes
+    old_path: builtins.str
     """The previous path of a renamed file."""
+    raw_path: builtins.bytes
+    """The bytes of `path` if it is not UTF-8; else empty."""
+    raw_old_path: builtins.bytes
+    """The bytes of `old_path` if it is not UTF-8; else empty."""
     def __init__(
         self,
         *,
-        path: builtins.bytes = ...,
+        path: builtins.str = ...,
         index: builtins.str = ...,
         worktree: builtins.str = ...,
-        old_path: builtins.bytes = ...,
+        old_path: builtins.str = ...,
+        raw_path: builtins.bytes = ...,
+        raw_old_path: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["index", b"index", "old_path", b"old_path", "path", b"path", "worktree", b"worktree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["index", b"index", "old_path", b"old_path", "path", b"path", "raw_old_path", b"raw_old_path", "raw_path", b"raw_path", "worktree", b"worktree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -738,6 +764,7 @@ class TakeResultResponse(message.Message):
     CHANGED_FIELD_NUMBER: builtins.int
     AGENT_COMMITS_FIELD_NUMBER: builtins.int
     LOST_REPOSITORIES_FIELD_NUMBER: builtins.int
+    RAW_LOST_REPOSITORIES_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """The full id of the commit: the base's id when nothing has changed."""
     changed: builtins.bool
@@ -745,8 +772,14 @@ class TakeResultResponse(message.Message):
     agent_commits: builtins.int
     """The number of the agent's own commits between the base and the result."""
     @builtins.property
-    def lost_repositories(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def lost_repositories(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Nested repositories of which only a link could be kept, ordered by path."""
+
+    @builtins.property
+    def raw_lost_repositories(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Empty when all `lost_repositories` are UTF-8; else one for each of them: its bytes if it is not UTF-8, or else
+        nothing.
+        """
 
     def __init__(
         self,
@@ -754,11 +787,12 @@ class TakeResultResponse(message.Message):
         commit_id: builtins.str = ...,
         changed: builtins.bool = ...,
         agent_commits: builtins.int = ...,
-        lost_repositories: abc.Iterable[builtins.bytes] | None = ...,
+        lost_repositories: abc.Iterable[builtins.str] | None = ...,
+        raw_lost_repositories: abc.Iterable[builtins.bytes] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_commits", b"agent_commits", "changed", b"changed", "commit_id", b"commit_id", "lost_repositories", b"lost_repositories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_commits", b"agent_commits", "changed", b"changed", "commit_id", b"commit_id", "lost_repositories", b"lost_repositories", "raw_lost_repositories", b"raw_lost_repositories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1021,7 +1055,7 @@ class PushRequest(message.Message):
     EXPECTED_COMMIT_ID_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """Required. The full id of a commit in the result store."""
-    branch: builtins.bytes
+    branch: builtins.str
     """Required. The branch's short name."""
     expected_commit_id: builtins.str
     """The full id of the branch's expected commit; empty means that the branch must not exist yet."""
@@ -1034,7 +1068,7 @@ class PushRequest(message.Message):
         *,
         remote: Remote | None = ...,
         commit_id: builtins.str = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
         expected_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote"]  # noqa: Y015
@@ -1266,7 +1300,7 @@ class GetDiffRequest(message.Message):
     """Required. The repository."""
     base_commit_id: builtins.str
     """The full id of the older commit, such as the one an execution started from."""
-    base_branch: builtins.bytes
+    base_branch: builtins.str
     """The short name of a branch of the remote, as last fetched: the comparison is with its merge base with the commit."""
     commit_id: builtins.str
     """Required. The full id of the newer commit."""
@@ -1277,7 +1311,7 @@ class GetDiffRequest(message.Message):
         *,
         repository_id: builtins.str = ...,
         base_commit_id: builtins.str = ...,
-        base_branch: builtins.bytes = ...,
+        base_branch: builtins.str = ...,
         commit_id: builtins.str = ...,
         max_bytes: builtins.int = ...,
     ) -> None: ...
@@ -1337,7 +1371,7 @@ class ListChangedFilesRequest(message.Message):
     """Required. The repository."""
     base_commit_id: builtins.str
     """The full id of the older commit, such as the one an execution started from."""
-    base_branch: builtins.bytes
+    base_branch: builtins.str
     """The short name of a branch of the remote, as last fetched: the comparison is with its merge base with the commit."""
     commit_id: builtins.str
     """Required. The full id of the newer commit."""
@@ -1350,7 +1384,7 @@ class ListChangedFilesRequest(message.Message):
         *,
         repository_id: builtins.str = ...,
         base_commit_id: builtins.str = ...,
-        base_branch: builtins.bytes = ...,
+        base_branch: builtins.str = ...,
         commit_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
@@ -1443,28 +1477,36 @@ class ChangedFile(message.Message):
     OLD_PATH_FIELD_NUMBER: builtins.int
     ADDITIONS_FIELD_NUMBER: builtins.int
     DELETIONS_FIELD_NUMBER: builtins.int
-    path: builtins.bytes
+    RAW_PATH_FIELD_NUMBER: builtins.int
+    RAW_OLD_PATH_FIELD_NUMBER: builtins.int
+    path: builtins.str
     """The path, relative to the top of the tree."""
     change: ChangedFile.Change.ValueType
     """What happened to the file."""
-    old_path: builtins.bytes
+    old_path: builtins.str
     """The previous path of a renamed file."""
     additions: builtins.int
     """Lines added; absent for a binary file."""
     deletions: builtins.int
     """Lines deleted; absent for a binary file."""
+    raw_path: builtins.bytes
+    """The bytes of `path` if it is not UTF-8; else empty."""
+    raw_old_path: builtins.bytes
+    """The bytes of `old_path` if it is not UTF-8; else empty."""
     def __init__(
         self,
         *,
-        path: builtins.bytes = ...,
+        path: builtins.str = ...,
         change: ChangedFile.Change.ValueType = ...,
-        old_path: builtins.bytes = ...,
+        old_path: builtins.str = ...,
         additions: builtins.int | None = ...,
         deletions: builtins.int | None = ...,
+        raw_path: builtins.bytes = ...,
+        raw_old_path: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_additions", b"_additions", "_deletions", b"_deletions", "additions", b"additions", "deletions", b"deletions"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_additions", b"_additions", "_deletions", b"_deletions", "additions", b"additions", "change", b"change", "deletions", b"deletions", "old_path", b"old_path", "path", b"path"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_additions", b"_additions", "_deletions", b"_deletions", "additions", b"additions", "change", b"change", "deletions", b"deletions", "old_path", b"old_path", "path", b"path", "raw_old_path", b"raw_old_path", "raw_path", b"raw_path"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__additions: _TypeAlias = typing.Literal["additions"]  # noqa: Y015
     _WhichOneofArgType__additions: _TypeAlias = typing.Literal["_additions", b"_additions"]  # noqa: Y015

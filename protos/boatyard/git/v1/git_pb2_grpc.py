@@ -30,7 +30,10 @@ class GitServiceStub:
     every git command that is run. Knows nothing of agents.
 
     On a tree that an agent could write to, git runs only inside a sandbox; results leave it as data. Credentials reach
-    only the one network command that needs them. Paths, refs and names are bytes because git's are not always UTF-8.
+    only the one network command that needs them. Branches, revisions and paths are text. A path in a repository that is not UTF-8 has U+FFFD in place of each
+    malformed part, and beside it its bytes in a `raw_` field, which is otherwise empty. A ref that is not UTF-8 cannot
+    be named in a request; where one is reported, a flag says that its text is not its name.
+
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
     locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
@@ -131,7 +134,10 @@ class GitServiceServicer:
     every git command that is run. Knows nothing of agents.
 
     On a tree that an agent could write to, git runs only inside a sandbox; results leave it as data. Credentials reach
-    only the one network command that needs them. Paths, refs and names are bytes because git's are not always UTF-8.
+    only the one network command that needs them. Branches, revisions and paths are text. A path in a repository that is not UTF-8 has U+FFFD in place of each
+    malformed part, and beside it its bytes in a `raw_` field, which is otherwise empty. A ref that is not UTF-8 cannot
+    be named in a request; where one is reported, a flag says that its text is not its name.
+
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
     locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
@@ -496,7 +502,10 @@ class GitService:
     every git command that is run. Knows nothing of agents.
 
     On a tree that an agent could write to, git runs only inside a sandbox; results leave it as data. Credentials reach
-    only the one network command that needs them. Paths, refs and names are bytes because git's are not always UTF-8.
+    only the one network command that needs them. Branches, revisions and paths are text. A path in a repository that is not UTF-8 has U+FFFD in place of each
+    malformed part, and beside it its bytes in a `raw_` field, which is otherwise empty. A ref that is not UTF-8 cannot
+    be named in a request; where one is reported, a flag says that its text is not its name.
+
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
     locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the

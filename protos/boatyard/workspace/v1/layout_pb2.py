@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"boatyard/workspace/v1/layout.proto\x12\x15\x62oatyard.workspace.v1\"Q\n\x06Layout\x12\x0e\n\x04path\x18\x01 \x01(\x0cH\x00\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayersH\x00\x42\x06\n\x04kind\"K\n\x06Layers\x12\x0e\n\x06lowers\x18\x01 \x03(\x0c\x12\r\n\x05upper\x18\x02 \x01(\x0c\x12\x0c\n\x04work\x18\x03 \x01(\x0c\x12\x14\n\x0cmounted_path\x18\x04 \x01(\x0c\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"boatyard/workspace/v1/layout.proto\x12\x15\x62oatyard.workspace.v1\"Q\n\x06Layout\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayersH\x00\x42\x06\n\x04kind\"K\n\x06Layers\x12\x0e\n\x06lowers\x18\x01 \x03(\t\x12\r\n\x05upper\x18\x02 \x01(\t\x12\x0c\n\x04work\x18\x03 \x01(\t\x12\x14\n\x0cmounted_path\x18\x04 \x01(\tb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)

@@ -30,7 +30,7 @@ class Layout(message.Message):
 
     PATH_FIELD_NUMBER: builtins.int
     LAYERS_FIELD_NUMBER: builtins.int
-    path: builtins.bytes
+    path: builtins.str
     """A directory that holds the whole working copy."""
     @builtins.property
     def layers(self) -> Layers:
@@ -39,7 +39,7 @@ class Layout(message.Message):
     def __init__(
         self,
         *,
-        path: builtins.bytes = ...,
+        path: builtins.str = ...,
         layers: Layers | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "layers", b"layers", "path", b"path"]  # noqa: Y015
@@ -60,26 +60,26 @@ class Layers(message.Message):
     UPPER_FIELD_NUMBER: builtins.int
     WORK_FIELD_NUMBER: builtins.int
     MOUNTED_PATH_FIELD_NUMBER: builtins.int
-    upper: builtins.bytes
+    upper: builtins.str
     """Required. Absolute path of the directory that receives the changes."""
-    work: builtins.bytes
+    work: builtins.str
     """Required. Absolute path of the overlay's work directory, on the same file system as `upper`."""
-    mounted_path: builtins.bytes
+    mounted_path: builtins.str
     """Absolute path where the workspace service has mounted the layers; a sandbox binds this path and mounts nothing.
     Empty when each sandbox mounts the layers itself, one at a time. In both cases `upper` holds the changes; only read
     it while it is mounted.
     """
     @builtins.property
-    def lowers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def lowers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Required. Absolute paths of the read-only directories, topmost first."""
 
     def __init__(
         self,
         *,
-        lowers: abc.Iterable[builtins.bytes] | None = ...,
-        upper: builtins.bytes = ...,
-        work: builtins.bytes = ...,
-        mounted_path: builtins.bytes = ...,
+        lowers: abc.Iterable[builtins.str] | None = ...,
+        upper: builtins.str = ...,
+        work: builtins.str = ...,
+        mounted_path: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...

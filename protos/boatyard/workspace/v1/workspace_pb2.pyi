@@ -59,7 +59,7 @@ class CreateWorkspaceRequest(message.Message):
     FILES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
-    pins_path: builtins.bytes
+    pins_path: builtins.str
     """Absolute path of a directory in which an empty file, named after the workspace's id, tells the owner of the base
     that the base is in use. The file is created before the workspace and removed after it. Empty: no such file is
     kept.
@@ -67,7 +67,7 @@ class CreateWorkspaceRequest(message.Message):
     visibility: Visibility.ValueType
     """Who must be able to access the files; unspecified means VISIBILITY_SANDBOXES."""
     @builtins.property
-    def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+    def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the prepared directories to start from, topmost first, as returned with a git base; they are
         never changed. Empty creates an empty workspace. At most 100.
         """
@@ -86,9 +86,9 @@ class CreateWorkspaceRequest(message.Message):
         self,
         *,
         workspace_id: builtins.str = ...,
-        base_layers: abc.Iterable[builtins.bytes] | None = ...,
+        base_layers: abc.Iterable[builtins.str] | None = ...,
         purpose: Purpose | None = ...,
-        pins_path: builtins.bytes = ...,
+        pins_path: builtins.str = ...,
         visibility: Visibility.ValueType = ...,
         files: abc.Iterable[File] | None = ...,
     ) -> None: ...
@@ -106,7 +106,7 @@ class File(message.Message):
 
     PATH_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
-    path: builtins.bytes
+    path: builtins.str
     """Required. Path relative to the top of the workspace: parts separated by '/', none of them empty, `.` or `..`; at
     most 4095 bytes. No path may be a parent directory of another.
     """
@@ -115,7 +115,7 @@ class File(message.Message):
     def __init__(
         self,
         *,
-        path: builtins.bytes = ...,
+        path: builtins.str = ...,
         content: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -640,7 +640,7 @@ class Purpose(message.Message):
     """The work item."""
     repository_id: builtins.str
     """The repository."""
-    branch: builtins.bytes
+    branch: builtins.str
     """The branch that the work is intended for; at most 255 bytes."""
     def __init__(
         self,
@@ -650,7 +650,7 @@ class Purpose(message.Message):
         worker_id: builtins.str = ...,
         work_item_id: builtins.str = ...,
         repository_id: builtins.str = ...,
-        branch: builtins.bytes = ...,
+        branch: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...

@@ -18,9 +18,9 @@ def violations(spec: pb.ExecutionSpec) -> Violations:
     problems: Violations = []
     if not engine.argv or not engine.argv[0]:
         problems.append(("spec.command.argv", "is required"))
-    elif engine.argv[0].startswith(b"-"):
+    elif engine.argv[0].startswith("-"):
         problems.append(("spec.command.argv", "must begin with a program, whose name never begins with a dash"))
-    if any(b"\0" in part for part in engine.argv) or sum(map(len, engine.argv)) > _ARGV_BYTES:
+    if any("\0" in part for part in engine.argv) or sum(len(part.encode()) for part in engine.argv) > _ARGV_BYTES:
         problems.append(("spec.command.argv", f"must be at most {_ARGV_BYTES} bytes, and none of them NUL"))
     if engine.prompt_delivery not in pb.CommandEngine.PromptDelivery.values():
         problems.append(("spec.command.prompt_delivery", "must be one of the contract's deliveries"))
@@ -28,9 +28,10 @@ def violations(spec: pb.ExecutionSpec) -> Violations:
         problems += size_violations("spec.command.terminal", engine.terminal.rows, engine.terminal.columns)
         if engine.prompt and not _by_argument(engine):
             problems.append(("spec.command.prompt_delivery", "must be ARGUMENT when standard input is a terminal"))
-    if len(engine.prompt) > _PROMPT_BYTES:
+    prompt_bytes = len(engine.prompt.encode())
+    if prompt_bytes > _PROMPT_BYTES:
         problems.append(("spec.command.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
-    elif _by_argument(engine) and (b"\0" in engine.prompt or len(engine.prompt) > _ARGUMENT_BYTES):
+    elif _by_argument(engine) and ("\0" in engine.prompt or prompt_bytes > _ARGUMENT_BYTES):
         text = f"must be at most {_ARGUMENT_BYTES} bytes, and none of them NUL, to be an argument; use STDIN"
         problems.append(("spec.command.prompt", text))
     return problems
@@ -45,9 +46,10 @@ def engine_from_proto(spec: pb.ExecutionSpec) -> EngineSpec:
     """Read a specification that has no violations: the program is the agent."""
     engine = spec.command
     size = engine.terminal
+    argv = (*engine.argv, engine.prompt) if _by_argument(engine) else engine.argv
     return EngineSpec(
-        argv=(*engine.argv, engine.prompt) if _by_argument(engine) else tuple(engine.argv),
-        stdin=b"" if _by_argument(engine) else engine.prompt,
+        argv=tuple(argument.encode() for argument in argv),
+        stdin=b"" if _by_argument(engine) else engine.prompt.encode(),
         terminal=TerminalSize(size.rows, size.columns) if engine.HasField("terminal") else None,
     )
 

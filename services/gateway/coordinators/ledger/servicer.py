@@ -44,7 +44,7 @@ class LedgerServicer(LedgerServiceServicer):
         held, stage, outcome = wire.document_request_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             document = await ledger.document(lease, stage, outcome)
-        return pb.ReadDocumentResponse(document=document.data, time=timestamp_to_proto(document.time))
+        return pb.ReadDocumentResponse(document=document.data.decode(), time=timestamp_to_proto(document.time))
 
     async def ReadSigningKey(self, request: pb.ReadSigningKeyRequest, context: Context) -> pb.ReadSigningKeyResponse:
         with Validator() as check:

@@ -34,8 +34,8 @@ class World:
     async def run(self, name: str, code: str, **fields: object) -> tuple[bytes, pb.Execution]:
         """Run an attempt to its end; return what it wrote, and the execution."""
         body = "".join(f"    {line}\n" for line in code.strip().splitlines())
-        argv = [b"python3", b"-c", f"{PRELUDE}\ntry:\n{body}{EPILOGUE}".encode()]
-        variables = {"WORLD": json.dumps(self.things).encode()}
+        argv = ["python3", "-c", f"{PRELUDE}\ntry:\n{body}{EPILOGUE}"]
+        variables = {"WORLD": json.dumps(self.things)}
         execution_id = new_id(name)
         await self.client.start(execution_id, argv, environment=variables, **fields)
         seen = await self.client.watch(execution_id)

@@ -52,7 +52,7 @@ async def test_a_veto_before_the_push_keeps_the_result_and_publishes_nothing(
         job = await services.run("touch new", **await register.spec(remote))
     assert (job.state, job.reason, job.message) == (FAILED, "VETOED", "not on a Friday")
     assert job.output.commit_id
-    assert [change.path for change in job.output.files_changed] == [b"new"]
+    assert [change.path for change in job.output.files_changed] == ["new"]
     assert job.output.snapshot_id, "it can be gone on from"
     assert not job.output.pushed
     assert remote.git("branch", "--list", f"boatyard/{job.job_id}") == ""

@@ -63,7 +63,7 @@ def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSpec | None 
     )
 
 
-def accepted(branch: bytes) -> bool:
+def accepted(branch: str) -> bool:
     try:
         submission_wire.submission_from_proto(pb.CreateJobRequest(spec=pb.JobSpec(prompt="x", branch=branch)), KINDS)
     except Invalid:
@@ -71,17 +71,17 @@ def accepted(branch: bytes) -> bool:
     return True
 
 
-@given(st.lists(st.sampled_from([b"a", b"/", b".", b"-", b"@", b"{", b".lock", b"\xff", b" ", b"~", b"*"]), max_size=6))
+@given(st.lists(st.sampled_from(["a", "/", ".", "-", "@", "{", ".lock", "\u00fc", " ", "~", "*"]), max_size=6))
 @settings(max_examples=60, deadline=None)
-@example([b"HEAD"])
-@example([b"a.lock/b"])
-@example([b"boatyard/job-1"])
-def test_a_branch_is_accepted_when_git_accepts_it(parts: list[bytes]) -> None:
-    branch = b"".join(parts)
+@example(["HEAD"])
+@example(["a.lock/b"])
+@example(["boatyard/job-1"])
+def test_a_branch_is_accepted_when_git_accepts_it(parts: list[str]) -> None:
+    branch = "".join(parts)
     if not branch:
         return
-    git = subprocess.run(["git", "check-ref-format", b"refs/heads/" + branch], check=False)
-    usable = git.returncode == 0 and not branch.startswith(b"-") and branch not in {b"@", b"HEAD"}
+    git = subprocess.run(["git", "check-ref-format", "refs/heads/" + branch], check=False)
+    usable = git.returncode == 0 and not branch.startswith("-") and branch not in {"@", "HEAD"}
     assert accepted(branch) is usable
 
 
@@ -121,3 +121,13 @@ def test_hooks_are_told_the_names_of_an_environment_and_not_its_values() -> None
     """The server that is called may be anybody's."""
     document = wire.job_document(view(agent=AgentSpec(command="true", environment={"API_KEY": "s3cret"})))
     assert json.loads(document)["spec"]["agent"]["environment"] == {"API_KEY": ""}
+
+
+def test_a_job_from_before_refs_were_text_is_shown() -> None:
+    old = view()
+    data = '{ "n": 12345678901234567890123, "a": "\u00fc"}\n'
+    spec = replace(old.spec, revision=b"r\xff", branch=b"b\xff", data=data.encode())
+    message = wire.job_to_proto(replace(old, spec=spec))
+    assert (message.spec.revision, message.spec.branch) == ("r\ufffd", "b\ufffd")
+    assert message.spec.data == data
+    assert json.loads(wire.job_document(replace(old, spec=spec)))["spec"]["branch"] == "b\ufffd", "no base64"

@@ -28,7 +28,7 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
     assert (base.layers[0] / "assets" / "a.bin").read_text() == POINTER
     notes = to_proto.base_to_proto(base).base.notes
     assert [(note.kind, list(note.paths), note.total_paths) for note in notes] == [
-        (1, [b"vendor/lib"], 1), (2, [b"assets/a.bin"], 1)
+        (1, ["vendor/lib"], 1), (2, ["assets/a.bin"], 1)
     ]  # fmt: skip
     workspace = parts.workspace(base)
     workspace.agent.write({"assets/new.bin": "content"})

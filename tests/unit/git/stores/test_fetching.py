@@ -56,10 +56,10 @@ async def test_who_asks_for_a_branch_during_a_fetch_gets_what_was_pushed_meanwhi
     remote = Remote("repo-1", server.url("repo.git"), "token")
     packs = asyncio.Event()
     loop = asyncio.get_running_loop()
-    look_around = server.look_around
+    record_processes = server.record_processes
 
     def hold_the_pack(path: str) -> None:
-        look_around(path)
+        record_processes(path)
         if [asked.endswith("/git-upload-pack") for asked in server.requests].count(True) == 3:
             server.may_answer.clear()
             loop.call_soon_threadsafe(packs.set)
@@ -69,7 +69,7 @@ async def test_who_asks_for_a_branch_during_a_fetch_gets_what_was_pushed_meanwhi
         early_commit = work.commit("third", {"a": "1"})
         work.git("push", "--quiet", str(upstream.path), "main")
         server.requests.clear()
-        monkeypatch.setattr(server, "look_around", hold_the_pack)
+        monkeypatch.setattr(server, "record_processes", hold_the_pack)
         early = asyncio.create_task(parts.prepare(remote))
         await packs.wait()  # the refs have been listed
         pushed = work.commit("fourth", {"a": "2"})

@@ -9,7 +9,9 @@ from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound
 from services.common.lock import FileLock
+from services.common.text import lossy
 from services.git.model import Base, CloneSpec, Remote, StartPoint
+from services.git.wire import to_proto
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
@@ -191,3 +193,17 @@ async def test_the_hosts_configuration_is_not_read(
         monkeypatch.setenv(name, "/nowhere")
     assert await parts.prepare(remote)
     assert not canary.exists()
+
+
+async def test_refs_that_are_not_utf_8_do_no_harm(parts: GitParts, remote: Remote, upstream: Repo) -> None:
+    """They are mirrored like all others, and prepared as the default branch; no request can name them."""
+    odd = b"refs/heads/b\xff"
+    upstream.git("update-ref", odd, "main")
+    assert (await parts.prepare(remote, StartPoint(b"main"))).branch == b"main"
+    with pytest.raises(NotFound) as missing:
+        await parts.prepare(remote, StartPoint(lossy(b"b\xff").encode()))
+    assert missing.value.reason == "REVISION_NOT_FOUND"
+
+    upstream.git("symbolic-ref", "HEAD", odd)
+    base = to_proto.base_to_proto(await parts.prepare(remote)).base
+    assert (base.branch, base.branch_is_lossy, base.commit_id) == ("b\ufffd", True, upstream.head("main"))

@@ -14,7 +14,21 @@ from hypothesis import strategies as st
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.settings import Home
-from services.git.model import DiffEnd, Layers, Progress, Signature, StatusEntry, WorkingTree
+from services.git.model import (
+    Base,
+    BaseNote,
+    ChangedFile,
+    ChangeKind,
+    DiffEnd,
+    Head,
+    Layers,
+    NoteKind,
+    Progress,
+    ResultCommit,
+    Signature,
+    StatusEntry,
+    WorkingTree,
+)
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.wire import to_proto
@@ -33,7 +47,7 @@ def reader(tmp_path: Path) -> RequestReader:
 def tree(reader: RequestReader, tmp_path: Path) -> pb.WorkingTree:
     objects = tmp_path / "home" / "git" / "mirrors" / "repo-1.git" / "objects"
     path = tmp_path / "home" / "workspace" / "trees" / "w" / "tree"
-    return pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(path)), read_only_paths=[bytes(objects)])
+    return pb.WorkingTree(layout=layout_pb2.Layout(path=str(path)), read_only_paths=[str(objects)])
 
 
 def fields(call, request: object) -> set[str]:
@@ -71,23 +85,23 @@ def test_a_tree_is_read(reader: RequestReader, tmp_path: Path) -> None:
     "path", ["", "home", "home/git", "home/git/results/r.git", "home/workspace/trees", "home/gateway"]
 )
 def test_no_tree_is_ours(reader: RequestReader, tmp_path: Path, path: str) -> None:
-    message = pb.WorkingTree(layout=layout_pb2.Layout(path=bytes(tmp_path / path)))
+    message = pb.WorkingTree(layout=layout_pb2.Layout(path=str(tmp_path / path)))
     assert fields(reader.tree, message) == {"tree.layout.path"}
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "results/r.git/objects", "mirrors/r.git", "mirrors/../results/objects"])
 def test_nothing_is_borrowed_but_mirrors(reader: RequestReader, tmp_path: Path, path: str) -> None:
     message = tree(reader, tmp_path)
-    message.read_only_paths.append(bytes(tmp_path / "home" / "git" / path))
+    message.read_only_paths.append(str(tmp_path / "home" / "git" / path))
     assert fields(reader.tree, message) == {"tree.read_only_paths[1]"}
 
 
 def layered(tmp_path: Path, **given: object) -> pb.WorkingTree:
     git, workspace = tmp_path / "home" / "git", tmp_path / "home" / "workspace" / "trees" / "w"
     layers = {
-        "lowers": [bytes(git / "bases" / "repo-1" / COMMIT / "tree")],
-        "upper": bytes(workspace / "upper"),
-        "work": bytes(workspace / "work"),
+        "lowers": [str(git / "bases" / "repo-1" / COMMIT / "tree")],
+        "upper": str(workspace / "upper"),
+        "work": str(workspace / "work"),
     }
     return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | given)))
 
@@ -97,7 +111,7 @@ def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
     lowers, trees = (home / "git/bases/repo-1" / COMMIT / "tree",), home / "workspace/trees/w"
     stacked = Layers(lowers, trees / "upper", trees / "work")
     assert reader.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
-    mounted = reader.tree(layered(tmp_path, mounted_path=bytes(trees / "tree")))
+    mounted = reader.tree(layered(tmp_path, mounted_path=str(trees / "tree")))
     assert (mounted.path, mounted.layers) == (trees / "tree", replace(stacked, mounted_path=trees / "tree"))
 
 
@@ -105,7 +119,7 @@ def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
     ("field", "value", "named"),
     [
         ("lowers", [], "lowers"),
-        ("lowers", [b""], "lowers[0]"),
+        ("lowers", [""], "lowers[0]"),
         ("lowers", ["git/results/repo-1.git"], "lowers[0]"),
         ("lowers", ["git/bases/../results/tree"], "lowers[0]"),
         ("lowers", ["git/bases/repo-1/c/tree", "gateway"], "lowers[1]"),
@@ -118,8 +132,8 @@ def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
 def test_layers_never_lead_to_what_is_ours(
     reader: RequestReader, tmp_path: Path, field: str, value: object, named: str
 ) -> None:
-    def inside(path: str | bytes) -> bytes:
-        return bytes(tmp_path / "home" / path) if isinstance(path, str) else path
+    def inside(path: str) -> str:
+        return str(tmp_path / "home" / path) if path else ""
 
     given = [inside(path) for path in value] if isinstance(value, list) else inside(str(value))
     assert fields(reader.tree, layered(tmp_path, **{field: given})) == {f"tree.layout.layers.{named}"}
@@ -162,6 +176,32 @@ def test_progress_without_a_percentage_has_none() -> None:
     assert to_proto.base_to_proto(Progress("Resolving deltas", 0)).progress.HasField("percent")
 
 
+def test_paths_that_are_not_utf_8_are_lossy_with_their_bytes_beside_them() -> None:
+    entries = [StatusEntry(b"a\xff", "R", ".", b"\xfe"), StatusEntry("\u00fc".encode(), ".", "M")]
+    odd, plain = to_proto.status_page_to_proto(entries, Page()).entries
+    assert (odd.path, odd.raw_path, odd.old_path, odd.raw_old_path) == ("a\ufffd", b"a\xff", "\ufffd", b"\xfe")
+    assert (plain.path, plain.raw_path, plain.old_path, plain.raw_old_path) == ("\u00fc", b"", "", b"")
+
+    files = [ChangedFile(b"a\xff", ChangeKind.RENAMED, b"\xfe"), ChangedFile(b"b", ChangeKind.ADDED)]
+    odd, plain = to_proto.changed_files_page_to_proto(files, COMMIT, Page()).files
+    assert (odd.path, odd.raw_path, odd.old_path, odd.raw_old_path) == ("a\ufffd", b"a\xff", "\ufffd", b"\xfe")
+    assert (plain.path, plain.raw_path) == ("b", b"")
+
+    result = to_proto.result_to_proto(ResultCommit(COMMIT, True, 0, (b"ok", b"n\xff")))
+    assert (list(result.lost_repositories), list(result.raw_lost_repositories)) == (["ok", "n\ufffd"], [b"", b"n\xff"])
+    assert not to_proto.result_to_proto(ResultCommit(COMMIT, True, 0, (b"ok",))).raw_lost_repositories
+
+
+def test_a_reported_branch_that_is_not_utf_8_says_so() -> None:
+    head = to_proto.head_to_proto(Head(b"b\xff", COMMIT))
+    assert (head.branch, head.branch_is_lossy) == ("b\ufffd", True)
+    assert not to_proto.head_to_proto(Head(b"main", COMMIT)).branch_is_lossy
+    notes = (BaseNote(NoteKind.SUBMODULES, (b"s\xff",), 1),)
+    base = to_proto.base_to_proto(Base(COMMIT, (Path("/a"),), (), b"b\xff", Path("/p"), notes)).base
+    assert (base.branch, base.branch_is_lossy, list(base.layers), base.pins_path) == ("b\ufffd", True, ["/a"], "/p")
+    assert (list(base.notes[0].paths), list(base.notes[0].raw_paths)) == (["s\ufffd"], [b"s\xff"])
+
+
 def test_a_diff_comes_in_pieces() -> None:
     sizes = [len(message.data) for message in to_proto.diff_to_proto(b"x" * 150_000)]
     assert sizes == [65536, 65536, 18928]
@@ -176,7 +216,9 @@ def test_pages_hold_every_path_once(paths: set[bytes], size: int) -> None:
     token = ""
     while True:
         answer = to_proto.status_page_to_proto(entries, Page.parse(size, token))
-        seen += [entry.path for entry in answer.entries]
+        for entry in answer.entries:
+            assert entry.path == (entry.raw_path or entry.path.encode()).decode("utf-8", "replace")
+            seen.append(entry.raw_path or entry.path.encode())
         token = answer.next_page_token
         if not token:
             break

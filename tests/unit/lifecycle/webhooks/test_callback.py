@@ -14,7 +14,7 @@ from services.lifecycle.webhooks import AllowList, Callback, CallFailed, Webhook
 from tests.kit.callbacks import TOKEN, callback_server
 from tests.unit.lifecycle.webhooks.test_http import LOCAL, certificate
 
-JOB = job_pb2.Job(job_id="job-1", state=job_pb2.Job.STATE_RUNNING, spec={"prompt": "Mend it.", "branch": b"b\xff"})
+JOB = job_pb2.Job(job_id="job-1", state=job_pb2.Job.STATE_RUNNING, spec={"prompt": "Mend it.", "branch": "\u00fc"})
 UNAVAILABLE = grpc.StatusCode.UNAVAILABLE
 
 
