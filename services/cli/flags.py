@@ -112,7 +112,7 @@ JOB_FLAGS = (
         "TIME",
         read=lambda typed: timestamp(moment("--not-before", typed)),
     ),
-    Flag("--branch", "branch", "The branch of the result (default: boatyard/<job id>).", "NAME"),
+    Flag("--branch", "branch", "The branch of the result (default: boatyard/<job id>).", "NAME", read=LITERALLY),
     Flag("--no-push", "policy.publish", "Keep the result on this machine instead of pushing it.", flag_value="none"),
     Flag("--timeout", "agent.timeout", "Seconds that the agent may take (default: 3600).", "S", type=_SECONDS),
     Flag(
