@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common import errors
-from services.common.engines import ENGINES
+from services.common.engines import DEFAULT_ENGINE, ENGINES
 from tests.kit.contract import ROOT, documented_reasons
 
 MAX_LINES = 500
@@ -89,8 +89,12 @@ def test_fork_support_is_off_before_grpc_is_imported() -> None:
     assert "import grpc" not in (ROOT / "services" / "__init__.py").read_text()
 
 
-def test_every_folder_of_tests_is_a_package() -> None:
-    folders = {path.parent for path in (ROOT / "tests").rglob("*.py")}
+@pytest.mark.parametrize("top", ["tests", "services"])
+def test_every_folder_is_a_package(top: str) -> None:
+    """In tests, else names shadow one another; in services, else import-linter does not see what is in the folder."""
+    folders = {path.parent for path in (ROOT / top).rglob("*.py")} - {
+        ROOT / "services" / "common" / "db" / "environment"
+    }
     assert [str(folder) for folder in folders if not (folder / "__init__.py").exists()] == []
 
 
@@ -154,6 +158,25 @@ def test_only_an_engines_own_room_asks_which_engine_it_is() -> None:
         if asks_which_engine(node)
         or {getattr(node, "id", None), getattr(node, "attr", None), getattr(node, "name", None)}
         & {"is_model", "is_command", "MODEL_ENGINE"}
+    ]
+    assert violations == []
+
+
+def test_an_engine_is_named_in_its_own_room_alone() -> None:
+    """Also where nothing is compared: as a key, a prefix, an alias. The default's name is a word of other things too."""
+    rooms = ROOT / "services" / "execution" / "engines"
+    elsewhere = {
+        "services/common/engines.py",  # the table
+        "services/execution/rundir/documents.py",  # plans of an earlier version name no engine
+        "services/execution/redaction/formats.py",  # the form of a provider's keys
+    }
+    names = ENGINES.keys() - {DEFAULT_ENGINE}
+    violations = [
+        location(path, node)
+        for path in SOURCES
+        if not path.is_relative_to(rooms) and str(path.relative_to(ROOT)) not in elsewhere
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and node.value in names
     ]
     assert violations == []
 
