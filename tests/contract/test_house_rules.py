@@ -163,7 +163,7 @@ def test_only_an_engines_own_room_asks_which_engine_it_is() -> None:
 
 
 def test_an_engine_is_named_in_its_own_room_alone() -> None:
-    """Also where nothing is compared: as a key, a prefix, an alias. The default's name is a word of other things too."""
+    """Also where nothing is compared: as a key, a prefix, an alias. The default's name means other things too."""
     rooms = ROOT / "services" / "execution" / "engines"
     elsewhere = {
         "services/common/engines.py",  # the table

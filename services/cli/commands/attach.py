@@ -20,7 +20,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.lookup import execution_id_of
 from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
-from services.common.rpc.streaming import once_accepted, streaming
+from services.common.rpc.streaming import streaming
 
 DETACH = b"\x1d"
 """Ctrl-]."""
@@ -133,14 +133,12 @@ async def _attach(gateway: Gateway, screen: Screen, execution_id: str, keyboard:
 
 async def _send(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool:
     """Send what is typed; return True when the agent has ended."""
-    accepted = asyncio.Event()
     try:
         async with (
             aclosing(keyboard.requests(execution_id)) as requests,
-            streaming(gateway.runtime.AttachExecution(once_accepted(requests, accepted))) as answers,
+            streaming(gateway.runtime.AttachExecution(requests)) as answers,
         ):
             async for answer in answers:
-                accepted.set()
                 if answer.ended:
                     return True
     except grpc.aio.AioRpcError as error:

@@ -1,14 +1,12 @@
-"""Reads and writes streams: one is cancelled when its reader stops, and written to only once it was accepted."""
+"""Reads a stream so that it is cancelled when its reader stops."""
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import grpc
 
 Call = TypeVar("Call", bound=grpc.aio.Call)
-Request = TypeVar("Request")
 
 
 @asynccontextmanager
@@ -24,14 +22,3 @@ async def streaming(call: Call) -> AsyncIterator[Call]:
         yield call
     finally:
         call.cancel()
-
-
-async def once_accepted(requests: AsyncIterator[Request], accepted: asyncio.Event) -> AsyncGenerator[Request, None]:
-    """Yield the first request at once, and the others after `accepted`, which the caller sets at the first response.
-
-    A write to a stream that the server is just refusing can end the call with gRPC's own INTERNAL ("Internal error from
-    Core") in place of the refusal.
-    """
-    async for request in requests:
-        yield request
-        await accepted.wait()

@@ -1,6 +1,5 @@
 """This cell's node services, called on behalf of a caller, without the fence of a job."""
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, TypeVar
@@ -17,7 +16,7 @@ from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.logs import current_caller
 from services.common.rpc.status import service_error
-from services.common.rpc.streaming import once_accepted, streaming
+from services.common.rpc.streaming import streaming
 from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds
 
 T = TypeVar("T")
@@ -74,12 +73,10 @@ class LocalCellClient:
     async def attach(
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        accepted = asyncio.Event()
-        typed = (_attach_request_to_proto(request) async for request in once_accepted(requests, accepted))
+        typed = (_attach_request_to_proto(request) async for request in requests)
         with _translated_errors():
             async with streaming(self._execution.AttachExecution(typed)) as messages:
                 async for message in messages:
-                    accepted.set()
                     yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 
     async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:

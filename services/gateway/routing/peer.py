@@ -10,7 +10,7 @@ from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
 from services.common.rpc.status import service_error
-from services.common.rpc.streaming import once_accepted, streaming
+from services.common.rpc.streaming import streaming
 from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds, cell_unavailable
 from services.gateway.routing.local import LONG_SECONDS
 from services.gateway.values.cells import Cell
@@ -70,12 +70,9 @@ class PeerCellClient:
     async def attach(
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-        accepted = asyncio.Event()
-        typed = once_accepted(requests, accepted)
         with self._translated_errors():
-            async with streaming(self._stub.AttachExecution(typed, metadata=self._metadata)) as messages:
+            async with streaming(self._stub.AttachExecution(requests, metadata=self._metadata)) as messages:
                 async for message in messages:
-                    accepted.set()
                     yield message
 
     async def diff(self, request: pb.ReadDiffRequest, compared: CommitRange) -> AsyncGenerator[bytes, None]:  # noqa: ARG002 - the peer finds the commits itself
