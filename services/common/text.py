@@ -48,8 +48,10 @@ def bytes_of_list(texts: Sequence[str], raw_list_: Sequence[bytes]) -> tuple[byt
 
 def without_cut_character(end: bytes) -> bytes:
     """Return the end of a text from its first whole character on: a cut leaves at most three bytes of one before."""
-    # The bytes of a character after its first are 0x80 to 0xBF, and no character begins with such a byte.
-    start = next((i for i, byte in enumerate(end[:_LONGEST_CHARACTER]) if not 0x80 <= byte < 0xC0), 0)
+    # The bytes of a character after its first are 0x80 to 0xBF, and no character begins with such a byte. Three of them
+    # or fewer, alone, are all that is left of a character; more are not UTF-8, and stay.
+    alone = len(end) if len(end) < _LONGEST_CHARACTER else 0
+    start = next((i for i, byte in enumerate(end[:_LONGEST_CHARACTER]) if not 0x80 <= byte < 0xC0), alone)
     return end[start:]
 
 

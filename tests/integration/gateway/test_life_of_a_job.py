@@ -149,7 +149,7 @@ async def test_nothing_changed_is_a_result(services: Services, remote: Repo) -> 
 async def test_what_starts_from_a_tag_and_is_not_published(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     job = await services.run(
-        "cat src/lib.py; touch new", repository_id=repository, revision=b"v1", policy={"publish": "PUBLISH_NONE"}
+        "cat src/lib.py; touch new", repository_id=repository, revision="v1", policy={"publish": "PUBLISH_NONE"}
     )
     assert job.output.base_commit_id == remote.head("v1")
     assert job.output.log_tail.endswith("return 1\n")
@@ -357,7 +357,7 @@ async def test_the_diff_that_was_stored_is_there_when_the_result_is_gone(service
         stderr=asyncio.subprocess.PIPE,
     )
     diff, said = await shown.communicate()
-    assert (shown.returncode, diff) == (0, job.output.diff), said
+    assert (shown.returncode, diff.decode()) == (0, job.output.diff), said
     assert b"+new" in diff
     assert b"all of its diff was stored" in said
 
