@@ -63,12 +63,19 @@ def test_a_record_of_which_only_the_beginning_is_in_memory_is_not_the_end(tmp_pa
         for _ in range(3):
             writer.output(Stream.STDOUT, os.urandom(65536), 1)
     whole = read(path)
-    drop_from_memory(path)
-    with path.open("rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
-        os.pread(file.fileno(), 100, 0)
-    with EventReader(path) as reader:
-        with pytest.raises(BlockingIOError):
-            reader.read(wait=False)
-        assert reader.read() == whole
-        assert reader.read(wait=False) == []
+    for _ in range(20):  # a read that may not wait makes the kernel read ahead: a fast disk is ready before the next
+        drop_from_memory(path)
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_RANDOM)  # nothing is read ahead
+            os.pread(file.fileno(), 100, 0)
+        with EventReader(path) as reader:
+            try:
+                records = reader.read(wait=False)
+            except BlockingIOError:
+                assert reader.read() == whole
+                assert reader.read(wait=False) == []
+                return
+            assert records
+            assert records == whole[: len(records)]
+            assert records + reader.read() == whole
+    pytest.skip("this disk is faster than two reads")
