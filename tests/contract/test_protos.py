@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from boatyard.gateway.v1 import access_pb2
+from boatyard.access.v1 import access_pb2
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from services.gateway.app import OWNERS

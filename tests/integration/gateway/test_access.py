@@ -10,7 +10,8 @@ from importlib.metadata import version
 import grpc
 import pytest
 import pytest_asyncio
-from boatyard.gateway.v1 import access_pb2, coordinator_pb2
+from boatyard.access.v1 import access_pb2
+from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.gateway.v1.auth_pb2 import CreateTokenResponse
 from boatyard.gateway.v1.job_pb2 import WatchJobRequest
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
