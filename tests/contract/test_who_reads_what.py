@@ -5,7 +5,8 @@ A new one fails here until somebody has decided who may read it: it is listed, o
 
 from collections.abc import Iterator
 
-from boatyard.gateway.v1 import access_pb2, catalog_pb2, job_pb2
+from boatyard.access.v1 import access_pb2
+from boatyard.gateway.v1 import catalog_pb2, job_pb2
 from boatyard.gateway.v1.hook_pb2 import Hook, ListHooksResponse, Webhook
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 

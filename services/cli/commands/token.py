@@ -3,7 +3,8 @@
 import uuid
 
 import click
-from boatyard.gateway.v1 import access_pb2, auth_pb2
+from boatyard.access.v1 import access_pb2
+from boatyard.gateway.v1 import auth_pb2
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway

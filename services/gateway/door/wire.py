@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
-from boatyard.gateway.v1 import access_pb2
+from boatyard.access.v1 import access_pb2
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 

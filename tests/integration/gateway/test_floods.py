@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from boatyard.gateway.v1.access_pb2 import ROLE_VIEWER
+from boatyard.access.v1.access_pb2 import ROLE_VIEWER
 from boatyard.gateway.v1.audit_pb2 import ListAuditRecordsRequest
 from boatyard.gateway.v1.audit_pb2_grpc import AuditServiceStub
 from boatyard.gateway.v1.auth_pb2 import CreateTokenRequest
