@@ -63,8 +63,8 @@ def command() -> None:
     """
 
 
-def _register(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, texts or a bool
-    """Register a hook and print its id; for a server also its secret or token, which is never shown again.
+def _create(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, texts or a bool
+    """Create a hook and print its id; for a server also its secret or token, which is never shown again.
 
     A pre hook, or one before a stage, may veto the job: a command with an exit code other than 0, a webhook with the
     answer {"allow": false, "reason": "…"}. It may also add to the agent's prompt and label the job, with the answer
@@ -73,10 +73,10 @@ def _register(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, 
 
     \b
     Examples:
-      boatyard hook register --event pre --command "grep -q approved"
-      boatyard hook register --event before --stage push --kind task --command ./may-publish
-      boatyard hook register --event post --webhook https://ci.example/boatyard --all-projects
-      boatyard hook register --event pre --callback https://policy.example:7490 --token @token
+      boatyard hook create --event pre --command "grep -q approved"
+      boatyard hook create --event before --stage push --kind task --command ./may-publish
+      boatyard hook create --event post --webhook https://ci.example/boatyard --all-projects
+      boatyard hook create --event pre --callback https://policy.example:7490 --token @token
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     hook = hook_pb2.Hook()
     if values["all_projects"] and _is_from_environment("project"):
@@ -84,8 +84,8 @@ def _register(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, 
     fill(hook, _FLAGS, values)
     if hook.WhichOneof("action") is None:
         raise click.UsageError("give --command, --webhook or --callback")
-    request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
-    _print_changed(with_gateway(lambda gateway: gateway.ask(gateway.hooks.RegisterHook(request))).hook, as_json=as_json)
+    request = hook_pb2.CreateHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
+    _print_changed(with_gateway(lambda gateway: gateway.ask(gateway.hooks.CreateHook(request))).hook, as_json=as_json)
 
 
 @command.command("list")
@@ -139,14 +139,14 @@ def disable(id_: str, as_json: bool) -> None:
     _print_changed(_change(hook_pb2.Hook(hook_id=id_, disabled=True), "disabled"), as_json=as_json)
 
 
-@command.command("unregister")
+@command.command("delete")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
-def unregister(id_: str, as_json: bool) -> None:
-    """Remove a hook. Jobs that have already started still call it."""
-    with_gateway(lambda gateway: gateway.ask(gateway.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=id_))))
+def delete(id_: str, as_json: bool) -> None:
+    """Delete a hook. Jobs that have already started still call it."""
+    with_gateway(lambda gateway: gateway.ask(gateway.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=id_))))
     if not as_json:
-        Screen().say(f"{id_} removed", style="")
+        Screen().say(f"{id_} deleted", style="")
 
 
 command.add_command(calls)
@@ -157,7 +157,7 @@ def _add_command(name: str, run: Any, *parameters: click.Parameter) -> None:  # 
     command.add_command(options.as_json(click.Command(name, callback=run, help=run.__doc__, params=list(parameters))))
 
 
-_add_command("register", _register, *options_of(hook_pb2.Hook, _FLAGS))
+_add_command("create", _create, *options_of(hook_pb2.Hook, _FLAGS))
 _add_command(
     "update",
     _update,

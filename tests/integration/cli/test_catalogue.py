@@ -76,9 +76,9 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
 
 
 def test_hooks(cell: Cell) -> None:
-    command = cell.boatyard("hook", "register", "--event", "pre", "--command", "cat; exit 1", "--order", -1).strip()
+    command = cell.boatyard("hook", "create", "--event", "pre", "--command", "cat; exit 1", "--order", -1).strip()
     hook_id, secret = cell.boatyard(
-        *("hook", "register", "--event", "error", "--webhook", "https://example.com/hook", "--timeout", 1.5)
+        *("hook", "create", "--event", "error", "--webhook", "https://example.com/hook", "--timeout", 1.5)
     ).split()
     assert secret.startswith(b"whsec_")
     listed = cell.lines("hook", "list")
@@ -91,7 +91,7 @@ def test_hooks(cell: Cell) -> None:
     guard = cell.boatyard(
         *(
             "hook",
-            "register",
+            "create",
             "--event",
             "before",
             "--stage",
@@ -115,18 +115,18 @@ def test_hooks(cell: Cell) -> None:
     assert (tried["outcome"], tried["status"]) == ("VETOED", "exited with code 1")
     assert b"project_id" not in cell.boatyard("hook", "show", made["hook_id"])
     for each in (command, hook_id, guard.strip()):
-        cell.boatyard("hook", "unregister", each.decode())
+        cell.boatyard("hook", "delete", each.decode())
     assert cell.lines("hook", "list") == []
 
 
 @pytest.mark.slow
 def test_calls_of_hooks(cell: Cell) -> None:
-    hook = cell.boatyard("hook", "register", "--event", "pre", "--command", "echo go on; exit 3").decode().strip()
+    hook = cell.boatyard("hook", "create", "--event", "pre", "--command", "echo go on; exit 3").decode().strip()
     result = cell.lines("run", "--command", "true", "Wait.", code=1)[-1]
     (call,) = cell.lines("hook", "calls", "--hook", hook, "--state", "vetoed", "-n", 1)
     assert (call["job_id"], call["event"], call["answer"]) == (result["job_id"], "PRE", "go on")
     assert b"exited with code 3: go on" in cell.boatyard("hook", "calls", "--job", result["job_id"])
-    cell.boatyard("hook", "unregister", hook)
+    cell.boatyard("hook", "delete", hook)
 
 
 @pytest.mark.parametrize(
@@ -139,14 +139,14 @@ def test_calls_of_hooks(cell: Cell) -> None:
         ("worker", "create", "--timeout", "soon"),
         ("worker", "create", "--network", "wide"),
         ("template", "show", "nobody"),
-        ("hook", "register", "--event", "pre"),
-        ("hook", "register", "--event", "pre", "--command", "true", "--webhook", "https://example.com"),
-        ("hook", "register", "--event", "pre", "--webhook", "http://127.0.0.1/"),
-        ("hook", "register", "--event", "error", "--command", "true", "--on-failure", "fail"),
-        ("hook", "register", "--event", "before", "--stage", "nowhere", "--command", "true"),
+        ("hook", "create", "--event", "pre"),
+        ("hook", "create", "--event", "pre", "--command", "true", "--webhook", "https://example.com"),
+        ("hook", "create", "--event", "pre", "--webhook", "http://127.0.0.1/"),
+        ("hook", "create", "--event", "error", "--command", "true", "--on-failure", "fail"),
+        ("hook", "create", "--event", "before", "--stage", "nowhere", "--command", "true"),
         ("hook", "update", "nobody", "--order", "1"),
         ("hook", "update", "nobody"),
-        ("hook", "unregister", "nobody"),
+        ("hook", "delete", "nobody"),
         ("run", "--worker", "nobody", "x"),
         ("run", "--item", "nothing", "--command", "true", "x"),
         ("run", "--template", "nothing", "x"),
