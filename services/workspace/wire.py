@@ -16,9 +16,9 @@ from services.workspace.model import (
     SETTABLE_STATES,
     File,
     Filter,
+    Labels,
     Layout,
     NewWorkspace,
-    Purpose,
     State,
     Visibility,
     WorkspaceView,
@@ -32,7 +32,7 @@ _PATH_BYTES = 4095  # PATH_MAX, less the closing NUL
 _LAYERS = 100
 _FILES = 1000
 _FILES_BYTES = 3 << 20
-_PURPOSE_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
+_LABEL_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
 
 _STATES = {
     State.ACTIVE: pb.Workspace.STATE_ACTIVE,
@@ -55,12 +55,12 @@ def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace
         violations.append(("visibility", "must be one of the contract"))
     if request.pins_path:
         violations += _path_violations("pins_path", request.pins_path)
-    for name in _PURPOSE_IDS:
-        if value := getattr(request.purpose, name):
-            violations += _id_violations(f"purpose.{name}", value)
-    branch = request.purpose.branch.encode()
+    for name in _LABEL_IDS:
+        if value := getattr(request.labels, name):
+            violations += _id_violations(f"labels.{name}", value)
+    branch = request.labels.branch.encode()
     if len(branch) > _BRANCH_BYTES:
-        violations.append(("purpose.branch", f"must be at most {_BRANCH_BYTES} bytes"))
+        violations.append(("labels.branch", f"must be at most {_BRANCH_BYTES} bytes"))
     violations += _files_violations(request)
     _refuse(violations)
     return NewWorkspace(
@@ -69,7 +69,7 @@ def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace
         pins_path=path_from_text(request.pins_path) if request.pins_path else None,
         visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
         files=tuple(File(path_from_text(file.path), file.content) for file in request.files),
-        purpose=Purpose(**{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=branch),
+        labels=Labels(**{name: getattr(request.labels, name) for name in _LABEL_IDS}, branch=branch),
     )
 
 
@@ -115,7 +115,7 @@ def max_age_from_proto(request: pb.SweepWorkspacesRequest) -> timedelta:
     return _duration("max_age", request.max_age)
 
 
-def usage_page_from_proto(request: pb.UsageOfWorkspacesRequest) -> Page:
+def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
     """Read the requested page. Raises Invalid."""
     return Page.parse(request.page_size, request.page_token)
 
@@ -128,7 +128,7 @@ def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
         state=_STATES[value.state],
         layout=_layout(seen.layout),
         driver=value.driver,
-        purpose=_purpose(value.purpose),
+        labels=_labels(value.labels),
         create_time=_timestamp(value.create_time),
         update_time=_timestamp(value.update_time),
         expire_time=None if value.expire_time is None else _timestamp(value.expire_time),
@@ -136,9 +136,9 @@ def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     )
 
 
-def usage_to_proto(value: Usage) -> pb.UsageOfWorkspacesResponse:
+def usage_to_proto(value: Usage) -> pb.ListWorkspaceUsageResponse:
     """Write the disk use of workspaces."""
-    return pb.UsageOfWorkspacesResponse(
+    return pb.ListWorkspaceUsageResponse(
         workspaces=[
             pb.WorkspaceUsage(workspace_id=found.workspace_id, bytes=use.bytes, inodes=use.inodes)
             for found, use in value.page
@@ -172,8 +172,8 @@ def _path(value: Path | None) -> str:
     return "" if value is None else path_to_text(value)
 
 
-def _purpose(value: Purpose) -> pb.Purpose:
-    return pb.Purpose(**{name: getattr(value, name) for name in _PURPOSE_IDS}, branch=lossy(value.branch))
+def _labels(value: Labels) -> pb.WorkspaceLabels:
+    return pb.WorkspaceLabels(**{name: getattr(value, name) for name in _LABEL_IDS}, branch=lossy(value.branch))
 
 
 def _timestamp(value: datetime) -> Timestamp:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Container, Iterable, Iterator
 from typing import Final
 
-from boatyard.gateway.v1 import access_pb2
+from boatyard.access.v1 import access_pb2
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
@@ -13,7 +13,7 @@ from services.gateway.door.owners import PROJECT, NamedResource
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLES
 
-_CREATE_REQUEST: Final = re.compile(r"(?:Create|Register)(\w+)Request")
+_CREATE_REQUEST: Final = re.compile(r"Create(\w+)Request")
 _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 
 

@@ -133,13 +133,13 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         cell_ids = {workspace.workspace_id: self._cell_id for workspace in answer.workspaces}
         return wire.same_fields(answer, pb.ListWorkspacesResponse, cell_ids=cell_ids)
 
-    async def UsageOfWorkspaces(
-        self, request: pb.UsageOfWorkspacesRequest, context: Context
-    ) -> pb.UsageOfWorkspacesResponse:
+    async def ListWorkspaceUsage(
+        self, request: pb.ListWorkspaceUsageRequest, context: Context
+    ) -> pb.ListWorkspaceUsageResponse:
         scope.check_all()
-        asked = wire.same_fields(request, workspace_pb2.UsageOfWorkspacesRequest)
+        asked = wire.same_fields(request, workspace_pb2.ListWorkspaceUsageRequest)
         return wire.usage_to_proto(
-            self._cell_id, await _answer(self._workspace.UsageOfWorkspaces(asked, timeout=_LONG_SECONDS))
+            self._cell_id, await _answer(self._workspace.ListWorkspaceUsage(asked, timeout=_LONG_SECONDS))
         )
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:

@@ -142,12 +142,12 @@ def same_fields(source: Message, kind: type[Converted], **others: Any) -> Conver
     return kind(**{field.name: value for field, value in source.ListFields()}, **others)
 
 
-def usage_to_proto(cell_id: str, answer: workspace_pb2.UsageOfWorkspacesResponse) -> pb.UsageOfWorkspacesResponse:
+def usage_to_proto(cell_id: str, answer: workspace_pb2.ListWorkspaceUsageResponse) -> pb.ListWorkspaceUsageResponse:
     """Convert what the workspaces of a cell take up."""
     next_page_token = answer.next_page_token
     answer.ClearField("next_page_token")
     usage = same_fields(answer, pb.CellUsage, cell_id=cell_id)
-    return pb.UsageOfWorkspacesResponse(cells=[usage], next_page_token=next_page_token)
+    return pb.ListWorkspaceUsageResponse(cells=[usage], next_page_token=next_page_token)
 
 
 def update_to_proto(update: ExecutionUpdate) -> pb.WatchExecutionResponse:

@@ -5,7 +5,7 @@ from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from boatyard.gateway.v1 import access_pb2
+from boatyard.access.v1 import access_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 

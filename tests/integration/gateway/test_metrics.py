@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
+from boatyard.access.v1 import access_pb2
 from boatyard.execution.v1 import sandbox_pb2
-from boatyard.gateway.v1 import access_pb2, auth_pb2, auth_pb2_grpc, job_pb2
+from boatyard.gateway.v1 import auth_pb2, auth_pb2_grpc, job_pb2
 
 from services.common.rpc.channel import open_channel
 from tests.kit.contract import ROOT
@@ -82,9 +83,8 @@ async def test_it_takes_a_viewer_of_all_projects(
     services: Services, role: str, projects: list[str], status: int
 ) -> None:
     async with open_channel(services.address("gateway"), services.home.admin_token()) as channel:
-        request = auth_pb2.CreateTokenRequest(
-            name="prometheus", role=access_pb2.Role.Value(f"ROLE_{role}"), project_ids=projects
-        )
+        token = auth_pb2.Token(name="prometheus", role=access_pb2.Role.Value(f"ROLE_{role}"), project_ids=projects)
+        request = auth_pb2.CreateTokenRequest(token=token)
         made = await auth_pb2_grpc.TokenServiceStub(channel).CreateToken(request)
     assert get(services.address("http"), "/metrics", made.secret)[0] == status
 

@@ -3,7 +3,7 @@
 isort:skip_file
 """
 
-from boatyard.gateway.v1 import access_pb2 as access_pb2
+from boatyard.access.v1 import access_pb2 as access_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message

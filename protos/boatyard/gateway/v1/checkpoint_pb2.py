@@ -22,12 +22,12 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from boatyard.gateway.v1 import access_pb2 as boatyard_dot_gateway_dot_v1_dot_access__pb2
+from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
 from boatyard.gateway.v1 import output_pb2 as boatyard_dot_gateway_dot_v1_dot_output__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$boatyard/gateway/v1/checkpoint.proto\x12\x13\x62oatyard.gateway.v1\x1a boatyard/gateway/v1/access.proto\x1a boatyard/gateway/v1/output.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x16ListCheckpointsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x35\n\x06states\x18\x03 \x03(\x0e\x32%.boatyard.gateway.v1.Checkpoint.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"L\n\x15GetCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\"B\n\x18\x41pproveCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"i\n\x19\x41pproveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"@\n\x17RejectCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x18RejectCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"?\n\x15RequestChangesRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"f\n\x16RequestChangesResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"\x8a\x06\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x36\n\x06origin\x18\x06 \x01(\x0e\x32&.boatyard.gateway.v1.Checkpoint.Origin\x12\x10\n\x08question\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\x05\x12\x15\n\rtakes_changes\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x34\n\x05state\x18\x0b \x01(\x0e\x32%.boatyard.gateway.v1.Checkpoint.State\x12\x0f\n\x07\x63omment\x18\x0c \x01(\t\x12-\n\x07\x64\x65\x63ider\x18\r \x01(\x0b\x32\x1c.boatyard.gateway.v1.Decider\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65\x63ide_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_APPROVED\x10\x02\x12\x12\n\x0eSTATE_REJECTED\x10\x03\x12\x11\n\rSTATE_EXPIRED\x10\x04\x12\x1b\n\x17STATE_CHANGES_REQUESTED\x10\x05\x12\x13\n\x0fSTATE_WITHDRAWN\x10\x06\"V\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x11\n\rORIGIN_POLICY\x10\x01\x12\x10\n\x0cORIGIN_AGENT\x10\x02\x12\x0f\n\x0bORIGIN_HOOK\x10\x03\"2\n\x07\x44\x65\x63ider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0b\n\x03via\x18\x03 \x01(\t2\xe6\x04\n\x11\x43heckpointService\x12u\n\x0fListCheckpoints\x12+.boatyard.gateway.v1.ListCheckpointsRequest\x1a,.boatyard.gateway.v1.ListCheckpointsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12o\n\rGetCheckpoint\x12).boatyard.gateway.v1.GetCheckpointRequest\x1a*.boatyard.gateway.v1.GetCheckpointResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12{\n\x11\x41pproveCheckpoint\x12-.boatyard.gateway.v1.ApproveCheckpointRequest\x1a..boatyard.gateway.v1.ApproveCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12x\n\x10RejectCheckpoint\x12,.boatyard.gateway.v1.RejectCheckpointRequest\x1a-.boatyard.gateway.v1.RejectCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12r\n\x0eRequestChanges\x12*.boatyard.gateway.v1.RequestChangesRequest\x1a+.boatyard.gateway.v1.RequestChangesResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$boatyard/gateway/v1/checkpoint.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a boatyard/gateway/v1/output.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x9a\x01\n\x16ListCheckpointsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x35\n\x06states\x18\x03 \x03(\x0e\x32%.boatyard.gateway.v1.Checkpoint.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x14GetCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\"L\n\x15GetCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\"B\n\x18\x41pproveCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"i\n\x19\x41pproveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"@\n\x17RejectCheckpointRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"h\n\x18RejectCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"?\n\x15RequestChangesRequest\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63omment\x18\x02 \x01(\t\"f\n\x16RequestChangesResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"\x8a\x06\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x36\n\x06origin\x18\x06 \x01(\x0e\x32&.boatyard.gateway.v1.Checkpoint.Origin\x12\x10\n\x08question\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\x05\x12\x15\n\rtakes_changes\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x34\n\x05state\x18\x0b \x01(\x0e\x32%.boatyard.gateway.v1.Checkpoint.State\x12\x0f\n\x07\x63omment\x18\x0c \x01(\t\x12-\n\x07\x64\x65\x63ider\x18\r \x01(\x0b\x32\x1c.boatyard.gateway.v1.Decider\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65\x63ide_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_APPROVED\x10\x02\x12\x12\n\x0eSTATE_REJECTED\x10\x03\x12\x11\n\rSTATE_EXPIRED\x10\x04\x12\x1b\n\x17STATE_CHANGES_REQUESTED\x10\x05\x12\x13\n\x0fSTATE_WITHDRAWN\x10\x06\"V\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x11\n\rORIGIN_POLICY\x10\x01\x12\x10\n\x0cORIGIN_AGENT\x10\x02\x12\x0f\n\x0bORIGIN_HOOK\x10\x03\"2\n\x07\x44\x65\x63ider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0b\n\x03via\x18\x03 \x01(\t2\xe6\x04\n\x11\x43heckpointService\x12u\n\x0fListCheckpoints\x12+.boatyard.gateway.v1.ListCheckpointsRequest\x1a,.boatyard.gateway.v1.ListCheckpointsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12o\n\rGetCheckpoint\x12).boatyard.gateway.v1.GetCheckpointRequest\x1a*.boatyard.gateway.v1.GetCheckpointResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12{\n\x11\x41pproveCheckpoint\x12-.boatyard.gateway.v1.ApproveCheckpointRequest\x1a..boatyard.gateway.v1.ApproveCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12x\n\x10RejectCheckpoint\x12,.boatyard.gateway.v1.RejectCheckpointRequest\x1a-.boatyard.gateway.v1.RejectCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12r\n\x0eRequestChanges\x12*.boatyard.gateway.v1.RequestChangesRequest\x1a+.boatyard.gateway.v1.RequestChangesResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,34 +44,34 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTSERVICE'].methods_by_name['RejectCheckpoint']._serialized_options = b'\220\002\002\340\321\030\002'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['RequestChanges']._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['RequestChanges']._serialized_options = b'\220\002\002\340\321\030\002'
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=163
-  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=317
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=319
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=423
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=425
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=470
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=472
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=548
-  _globals['_APPROVECHECKPOINTREQUEST']._serialized_start=550
-  _globals['_APPROVECHECKPOINTREQUEST']._serialized_end=616
-  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_start=618
-  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_end=723
-  _globals['_REJECTCHECKPOINTREQUEST']._serialized_start=725
-  _globals['_REJECTCHECKPOINTREQUEST']._serialized_end=789
-  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_start=791
-  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_end=895
-  _globals['_REQUESTCHANGESREQUEST']._serialized_start=897
-  _globals['_REQUESTCHANGESREQUEST']._serialized_end=960
-  _globals['_REQUESTCHANGESRESPONSE']._serialized_start=962
-  _globals['_REQUESTCHANGESRESPONSE']._serialized_end=1064
-  _globals['_CHECKPOINT']._serialized_start=1067
-  _globals['_CHECKPOINT']._serialized_end=1845
-  _globals['_CHECKPOINT_STATE']._serialized_start=1599
-  _globals['_CHECKPOINT_STATE']._serialized_end=1757
-  _globals['_CHECKPOINT_ORIGIN']._serialized_start=1759
-  _globals['_CHECKPOINT_ORIGIN']._serialized_end=1845
-  _globals['_DECIDER']._serialized_start=1847
-  _globals['_DECIDER']._serialized_end=1897
-  _globals['_CHECKPOINTSERVICE']._serialized_start=1900
-  _globals['_CHECKPOINTSERVICE']._serialized_end=2514
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=162
+  _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=316
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=318
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=422
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=424
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=469
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=471
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=547
+  _globals['_APPROVECHECKPOINTREQUEST']._serialized_start=549
+  _globals['_APPROVECHECKPOINTREQUEST']._serialized_end=615
+  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_start=617
+  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_end=722
+  _globals['_REJECTCHECKPOINTREQUEST']._serialized_start=724
+  _globals['_REJECTCHECKPOINTREQUEST']._serialized_end=788
+  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_start=790
+  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_end=894
+  _globals['_REQUESTCHANGESREQUEST']._serialized_start=896
+  _globals['_REQUESTCHANGESREQUEST']._serialized_end=959
+  _globals['_REQUESTCHANGESRESPONSE']._serialized_start=961
+  _globals['_REQUESTCHANGESRESPONSE']._serialized_end=1063
+  _globals['_CHECKPOINT']._serialized_start=1066
+  _globals['_CHECKPOINT']._serialized_end=1844
+  _globals['_CHECKPOINT_STATE']._serialized_start=1598
+  _globals['_CHECKPOINT_STATE']._serialized_end=1756
+  _globals['_CHECKPOINT_ORIGIN']._serialized_start=1758
+  _globals['_CHECKPOINT_ORIGIN']._serialized_end=1844
+  _globals['_DECIDER']._serialized_start=1846
+  _globals['_DECIDER']._serialized_end=1896
+  _globals['_CHECKPOINTSERVICE']._serialized_start=1899
+  _globals['_CHECKPOINTSERVICE']._serialized_end=2513
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from boatyard.gateway.v1 import access_pb2
+from boatyard.access.v1 import access_pb2
 from boatyard.gateway.v1 import audit_pb2 as pb
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import Default
