@@ -43,7 +43,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
     async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
         return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(request.max_age.ToTimedelta()))
 
-    async def UsageOfWorkspaces(
-        self, request: pb.UsageOfWorkspacesRequest, context: Context
-    ) -> pb.UsageOfWorkspacesResponse:
+    async def ListWorkspaceUsage(
+        self, request: pb.ListWorkspaceUsageRequest, context: Context
+    ) -> pb.ListWorkspaceUsageResponse:
         return wire.usage_to_proto(await self._workspaces.usage(wire.usage_page_from_proto(request)))

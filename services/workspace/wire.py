@@ -14,9 +14,9 @@ from services.common.text import lossy, path_from_text, path_to_text
 from services.workspace.model import (
     File,
     Filter,
+    Labels,
     Layout,
     NewWorkspace,
-    Purpose,
     State,
     Visibility,
     WorkspaceView,
@@ -24,7 +24,7 @@ from services.workspace.model import (
 from services.workspace.usage import Usage
 
 _FILES_BYTES: Final = 3 << 20
-_PURPOSE_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
+_LABEL_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
 
 _STATES = {
     State.ACTIVE: pb.Workspace.STATE_ACTIVE,
@@ -58,8 +58,8 @@ def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace
         pins_path=path_from_text(request.pins_path) if request.pins_path else None,
         visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
         files=tuple(File(path_from_text(file.path), file.content) for file in request.files),
-        purpose=Purpose(
-            **{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=request.purpose.branch.encode()
+        labels=Labels(
+            **{name: getattr(request.labels, name) for name in _LABEL_IDS}, branch=request.labels.branch.encode()
         ),
     )
 
@@ -77,7 +77,7 @@ def filter_from_proto(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     return Filter(states=frozenset(_STATES_BACK[number] for number in request.states), **filters), page
 
 
-def usage_page_from_proto(request: pb.UsageOfWorkspacesRequest) -> Page:
+def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
     """Read the requested page. Raises Invalid."""
     return Page.parse(request.page_size, request.page_token)
 
@@ -90,7 +90,7 @@ def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
         state=_STATES[value.state],
         layout=_layout(seen.layout),
         driver=value.driver,
-        purpose=_purpose(value.purpose),
+        labels=_labels(value.labels),
         create_time=_timestamp(value.create_time),
         update_time=_timestamp(value.update_time),
         expire_time=None if value.expire_time is None else _timestamp(value.expire_time),
@@ -98,9 +98,9 @@ def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     )
 
 
-def usage_to_proto(value: Usage) -> pb.UsageOfWorkspacesResponse:
+def usage_to_proto(value: Usage) -> pb.ListWorkspaceUsageResponse:
     """Write the disk use of workspaces."""
-    return pb.UsageOfWorkspacesResponse(
+    return pb.ListWorkspaceUsageResponse(
         workspaces=[
             pb.WorkspaceUsage(workspace_id=found.workspace_id, bytes=use.bytes, inodes=use.inodes)
             for found, use in value.page
@@ -134,8 +134,8 @@ def _path(value: Path | None) -> str:
     return "" if value is None else path_to_text(value)
 
 
-def _purpose(value: Purpose) -> pb.Purpose:
-    return pb.Purpose(**{name: getattr(value, name) for name in _PURPOSE_IDS}, branch=lossy(value.branch))
+def _labels(value: Labels) -> pb.WorkspaceLabels:
+    return pb.WorkspaceLabels(**{name: getattr(value, name) for name in _LABEL_IDS}, branch=lossy(value.branch))
 
 
 def _timestamp(value: datetime) -> Timestamp:

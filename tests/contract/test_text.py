@@ -24,7 +24,7 @@ TEXT = "wörk/Ü-✓"
 # Content, which need not be text: all that may be `bytes`.
 CONTENT = {
     "boatyard.execution.v1.AttachExecutionRequest.input",
-    "boatyard.execution.v1.Output.data",
+    "boatyard.execution.v1.OutputChunk.data",
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadDiffResponse.data",
@@ -88,7 +88,7 @@ WERE_BYTES = {
         "File": "path",
         "Layers": "lowers upper work mounted_path",
         "Layout": "path",
-        "Purpose": "branch",
+        "WorkspaceLabels": "branch",
     },
 }
 

@@ -9,7 +9,7 @@ from google.protobuf.message import Message
 from services.common.errors import Invalid
 from services.common.rpc.rules import Rules
 from services.workspace import wire
-from services.workspace.model import Layout, Purpose, State, Visibility, Workspace, WorkspaceView
+from services.workspace.model import Labels, Layout, State, Visibility, Workspace, WorkspaceView
 
 RULES = Rules(wire.CHECKS)
 NOW = datetime(2026, 11, 29, tzinfo=UTC)
@@ -30,11 +30,11 @@ def test_a_request_that_is_wrong_in_every_field_hears_of_each() -> None:
         workspace_id="../etc",
         base_layers=["relative"],
         pins_path="relative",
-        purpose=pb.Purpose(project_id="P", job_id="-j", worker_id="a b", branch="x" * 256),
+        labels=pb.WorkspaceLabels(project_id="P", job_id="-j", worker_id="a b", branch="x" * 256),
     )
     assert wrong_fields(request) == {
-        *("workspace_id", "base_layers[0]", "pins_path", "purpose.project_id"),
-        *("purpose.job_id", "purpose.worker_id", "purpose.branch"),
+        *("workspace_id", "base_layers[0]", "pins_path", "labels.project_id"),
+        *("labels.job_id", "labels.worker_id", "labels.branch"),
     }
 
 
@@ -42,21 +42,21 @@ def test_paths_and_branches_are_text() -> None:
     message = pb.CreateWorkspaceRequest(
         workspace_id="w1",
         base_layers=["/b\u00e4se"],
-        purpose=pb.Purpose(branch="\u00fc"),
+        labels=pb.WorkspaceLabels(branch="\u00fc"),
         files=[pb.File(path="d/\u00e9")],
     )
     request = wire.new_workspace_from_proto(message)
 
     assert [bytes(layer) for layer in request.base_layers] == ["/b\u00e4se".encode()]
     assert bytes(request.files[0].path) == "d/\u00e9".encode()
-    assert request.purpose.branch == "\u00fc".encode()
+    assert request.labels.branch == "\u00fc".encode()
 
 
 def test_the_branch_of_a_workspace_made_before_branches_were_text_is_shown() -> None:
-    workspace = Workspace("w1", State.ACTIVE, "copy", (), None, Visibility.HOST, Purpose(branch=b"b\xff"), NOW, NOW)
+    workspace = Workspace("w1", State.ACTIVE, "copy", (), None, Visibility.HOST, Labels(branch=b"b\xff"), NOW, NOW)
     message = wire.workspace_to_proto(WorkspaceView(workspace, Layout(Path("/srv/\u00e4")), ""))
 
-    assert (message.purpose.branch, message.layout.path) == ("b\ufffd", "/srv/\u00e4")
+    assert (message.labels.branch, message.layout.path) == ("b\ufffd", "/srv/\u00e4")
 
 
 @pytest.mark.parametrize(

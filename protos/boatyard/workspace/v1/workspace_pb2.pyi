@@ -53,7 +53,7 @@ class CreateWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     BASE_LAYERS_FIELD_NUMBER: builtins.int
-    PURPOSE_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     PINS_PATH_FIELD_NUMBER: builtins.int
     VISIBILITY_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
@@ -73,7 +73,7 @@ class CreateWorkspaceRequest(message.Message):
         """
 
     @builtins.property
-    def purpose(self) -> Purpose:
+    def labels(self) -> WorkspaceLabels:
         """Who and what the workspace is for."""
 
     @builtins.property
@@ -87,14 +87,14 @@ class CreateWorkspaceRequest(message.Message):
         *,
         workspace_id: builtins.str = ...,
         base_layers: abc.Iterable[builtins.str] | None = ...,
-        purpose: Purpose | None = ...,
+        labels: WorkspaceLabels | None = ...,
         pins_path: builtins.str = ...,
         visibility: Visibility.ValueType = ...,
         files: abc.Iterable[File] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["purpose", b"purpose"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["labels", b"labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "pins_path", b"pins_path", "purpose", b"purpose", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "labels", b"labels", "pins_path", b"pins_path", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -388,8 +388,8 @@ class SweepWorkspacesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfWorkspacesRequest(message.Message):
-    """Request for UsageOfWorkspaces."""
+class ListWorkspaceUsageRequest(message.Message):
+    """Request for ListWorkspaceUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -412,8 +412,8 @@ class UsageOfWorkspacesRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfWorkspacesResponse(message.Message):
-    """Response for UsageOfWorkspaces."""
+class ListWorkspaceUsageResponse(message.Message):
+    """Response for ListWorkspaceUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -560,7 +560,7 @@ class Workspace(message.Message):
     STATE_FIELD_NUMBER: builtins.int
     LAYOUT_FIELD_NUMBER: builtins.int
     DRIVER_FIELD_NUMBER: builtins.int
-    PURPOSE_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
@@ -582,7 +582,7 @@ class Workspace(message.Message):
         """Output only. Where its files are."""
 
     @builtins.property
-    def purpose(self) -> Purpose:
+    def labels(self) -> WorkspaceLabels:
         """Immutable. Who and what it is for."""
 
     @builtins.property
@@ -604,20 +604,20 @@ class Workspace(message.Message):
         state: Workspace.State.ValueType = ...,
         layout: layout_pb2.Layout | None = ...,
         driver: builtins.str = ...,
-        purpose: Purpose | None = ...,
+        labels: WorkspaceLabels | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         update_time: timestamp_pb2.Timestamp | None = ...,
         expire_time: timestamp_pb2.Timestamp | None = ...,
         held_by: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "layout", b"layout", "purpose", b"purpose", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "labels", b"labels", "layout", b"layout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "layout", b"layout", "purpose", b"purpose", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "labels", b"labels", "layout", b"layout", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class Purpose(message.Message):
+class WorkspaceLabels(message.Message):
     """Who and what a workspace is for. The workspace service only stores it, for listing and for people to read."""
 
     DESCRIPTOR: descriptor.Descriptor
