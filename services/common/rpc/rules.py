@@ -56,8 +56,9 @@ class _MessageType:
         if self.absent:
             present = {descriptor.number for descriptor, _ in fields}
             found += [(prefix + path, text) for numbers, (path, text) in self.absent if numbers.isdisjoint(present)]
-        if self.check is not None:
-            found += [(prefix + path, text) for path, text in self.check(message)]
+        if self.check is not None and (more := list(self.check(message))):
+            said = {path for path, _ in found}  # of a field, the first complaint is enough
+            found += [(prefix + path, text) for path, text in more if prefix + path not in said]
 
 
 class Rules:
