@@ -23,7 +23,6 @@ def cell_to_proto(view: CellView) -> pb.Cell:
         address=view.address,
         capacity=view.capacity,
         running_jobs=view.running_jobs,
-        paused=view.paused,
         start_time=timestamp_to_proto(view.start_time),
         beat_time=timestamp_to_proto(view.beat_time),
     )
@@ -37,7 +36,7 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
         cell_id=own_cell_id,
         active_cells=states.count(CellState.ACTIVE),
         paused_cells=states.count(CellState.PAUSED),
-        away_cells=states.count(CellState.AWAY),
+        away_cells=states.count(CellState.AWAY) + states.count(CellState.AWAY_PAUSED),
         capacity=sum(view.capacity for view in cells if view.state is CellState.ACTIVE),
         jobs=queue.jobs,
         oldest_wait_time=None if queue.oldest_wait_time is None else timestamp_to_proto(queue.oldest_wait_time),

@@ -178,6 +178,7 @@ def _stage_to_proto(stage: StageView) -> pb.StageRecord:
         message=stage.message,
         prompt_addition=stage.added.prompt_addition,
         labels=stage.added.labels,
+        hook_id=stage.hook_id,
         start_time=timestamp_to_proto(stage.start_time),
         end_time=None if stage.end_time is None else timestamp_to_proto(stage.end_time),
     )
