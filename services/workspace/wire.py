@@ -1,26 +1,24 @@
 """Converts the contract's messages to this service's values and back. Reports everything wrong with a request."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 
 from boatyard.workspace.v1 import layout_pb2
 from boatyard.workspace.v1 import workspace_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.ids import ID_RULE, is_id
-from services.common.text import lossy, path_from_text, path_to_text
+from services.common.rpc.mapper import Mapper
+from services.common.text import path_to_text
 from services.workspace.model import (
     SETTABLE_STATES,
-    File,
     Filter,
     Layout,
     NewWorkspace,
-    Purpose,
     State,
-    Visibility,
+    Workspace,
     WorkspaceView,
 )
 from services.workspace.usage import Usage
@@ -34,14 +32,14 @@ _FILES = 1000
 _FILES_BYTES = 3 << 20
 _PURPOSE_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
 
-_STATES = {
-    State.ACTIVE: pb.Workspace.STATE_ACTIVE,
-    State.COMPLETED: pb.Workspace.STATE_COMPLETED,
-    State.ERROR: pb.Workspace.STATE_ERROR,
-    State.CLEANING: pb.Workspace.STATE_CLEANING,
-}
-_VISIBILITIES = {pb.VISIBILITY_SANDBOXES: Visibility.SANDBOXES, pb.VISIBILITY_HOST: Visibility.HOST}
-_STATES_BACK = {number: state for state, number in _STATES.items()}
+_STATES = {pb.Workspace.State.Value(f"STATE_{state}"): state for state in State}
+
+_WORKSPACE = Mapper(
+    Workspace,
+    pb.Workspace,
+    by_hand={"base_layers", "pins_path", "visibility", "files_digest", "layout", "held_by"},
+)
+_NEW_WORKSPACE = Mapper(NewWorkspace, pb.CreateWorkspaceRequest)
 
 
 def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
@@ -51,7 +49,7 @@ def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace
         violations += _path_violations(f"base_layers[{index}]", layer)
     if len(request.base_layers) > _LAYERS:
         violations.append(("base_layers", f"must be at most {_LAYERS}"))
-    if request.visibility and request.visibility not in _VISIBILITIES:
+    if request.visibility and request.visibility not in pb.Visibility.values():
         violations.append(("visibility", "must be one of the contract"))
     if request.pins_path:
         violations += _path_violations("pins_path", request.pins_path)
@@ -63,14 +61,7 @@ def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace
         violations.append(("purpose.branch", f"must be at most {_BRANCH_BYTES} bytes"))
     violations += _files_violations(request)
     _refuse(violations)
-    return NewWorkspace(
-        workspace_id=request.workspace_id,
-        base_layers=tuple(map(path_from_text, request.base_layers)),
-        pins_path=path_from_text(request.pins_path) if request.pins_path else None,
-        visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
-        files=tuple(File(path_from_text(file.path), file.content) for file in request.files),
-        purpose=Purpose(**{name: getattr(request.purpose, name) for name in _PURPOSE_IDS}, branch=branch),
-    )
+    return _NEW_WORKSPACE.from_proto(request)
 
 
 def workspace_id_from_proto(value: str) -> str:
@@ -82,7 +73,7 @@ def workspace_id_from_proto(value: str) -> str:
 def new_state_from_proto(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, timedelta | None]:
     """Read a workspace's new state, and how long to keep it. Raises Invalid with all violations."""
     violations = _id_violations("workspace_id", request.workspace_id)
-    state = _STATES_BACK.get(request.state)
+    state = _STATES.get(request.state)
     if state is None or state not in SETTABLE_STATES:
         raise Invalid([*violations, ("state", "must be COMPLETED or ERROR")])
     _refuse(violations)
@@ -97,7 +88,7 @@ def filter_from_proto(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     """Read which workspaces to list. Raises Invalid with all violations."""
     filters = {name: getattr(request, name) for name in ("project_id", "job_id", "worker_id")}
     violations = [broken for name, value in filters.items() if value for broken in _id_violations(name, value)]
-    if any(number not in _STATES_BACK for number in request.states):
+    if any(number not in _STATES for number in request.states):
         violations.append(("states", "must be states of the contract, none of them UNSPECIFIED"))
     page = Page()
     try:
@@ -105,7 +96,7 @@ def filter_from_proto(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     except Invalid as error:
         violations += error.violations
     _refuse(violations)
-    return Filter(states=frozenset(_STATES_BACK[number] for number in request.states), **filters), page
+    return Filter(states=frozenset(_STATES[number] for number in request.states), **filters), page
 
 
 def max_age_from_proto(request: pb.SweepWorkspacesRequest) -> timedelta:
@@ -122,18 +113,7 @@ def usage_page_from_proto(request: pb.UsageOfWorkspacesRequest) -> Page:
 
 def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     """Write a workspace."""
-    value = seen.workspace
-    return pb.Workspace(
-        workspace_id=value.workspace_id,
-        state=_STATES[value.state],
-        layout=_layout(seen.layout),
-        driver=value.driver,
-        purpose=_purpose(value.purpose),
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
-        expire_time=None if value.expire_time is None else _timestamp(value.expire_time),
-        held_by=seen.held_by,
-    )
+    return _WORKSPACE.to_proto(seen.workspace, layout=_layout(seen.layout), held_by=seen.held_by)
 
 
 def usage_to_proto(value: Usage) -> pb.UsageOfWorkspacesResponse:
@@ -170,16 +150,6 @@ def _layout(value: Layout) -> layout_pb2.Layout:
 
 def _path(value: Path | None) -> str:
     return "" if value is None else path_to_text(value)
-
-
-def _purpose(value: Purpose) -> pb.Purpose:
-    return pb.Purpose(**{name: getattr(value, name) for name in _PURPOSE_IDS}, branch=lossy(value.branch))
-
-
-def _timestamp(value: datetime) -> Timestamp:
-    result = Timestamp()
-    result.FromDatetime(value.astimezone(UTC))
-    return result
 
 
 def _duration(field: str, value: Duration) -> timedelta:
