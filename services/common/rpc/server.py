@@ -4,9 +4,9 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -20,6 +20,7 @@ from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
+from services.common.rpc.rules import Check, Rules
 from services.common.rpc.tls import ServerTls
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
@@ -46,11 +47,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One gRPC service: its full name, the generated function that adds it to a server, and its servicer."""
+    """One gRPC service: its full name, the generated function that adds it to a server, and its servicer.
+
+    `checks` are rules for messages as a whole, by their full names: see `rpc.rules`.
+    """
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
+    checks: Mapping[str, Check] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,17 +87,22 @@ async def start_server(
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
 ) -> RunningServer:
-    """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
+    """Start serving at `listen` (host:port; port 0 takes any free one).
+
+    Raises StartError when the port is taken, or the contract has a rule that is not evaluated.
+    """
+    rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
+    rules.compile([registration.name for registration in registrations])
     server = grpc.aio.server(
-        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, screen)],
+        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, rules, screen)],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MAX_CALLS,
     )
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for registration in registrations:
         registration.add(registration.servicer, server)
-        await checks.set(registration.name, health_pb2.HealthCheckResponse.SERVING)
+        await servicer.set(registration.name, health_pb2.HealthCheckResponse.SERVING)
     if reflection:
         names = [registration.name for registration in registrations]
         grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
@@ -101,7 +111,7 @@ async def start_server(
     except RuntimeError as error:
         raise StartError(f"cannot listen on {listen}: is another service running there?") from error
     await server.start()
-    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, checks)
+    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, servicer)
 
 
 async def serve(

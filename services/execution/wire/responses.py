@@ -15,13 +15,13 @@ from services.sandbox.spec import Tier
 
 TIERS = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 
-EXECUTION: Final = Mapper(Execution, pb.Execution, by_hand={"digest", "pending_permissions"})
+EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "pending_permissions"})
 CAPABILITY: Final = Mapper(Capability, pb.Capability)
 PERMISSION_ANSWER: Final = Mapper(PermissionAnswer, event_pb2.PermissionAnswer, by_hand={"permission_id"})
 _PERMISSION_REQUEST: Final = Mapper(PermissionRequest, event_pb2.PermissionRequest)
 
 
-def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.Execution:
+def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.NodeExecution:
     """Convert an execution, and the agent's questions that nobody has answered."""
     return EXECUTION.to_proto(value, pending_permissions=map(_PERMISSION_REQUEST.to_proto, pending))
 

@@ -40,7 +40,7 @@ RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_
 SNAPSHOT: Final = Mapper(Snapshot, git_pb.Snapshot, by_hand={"message", "create_time", "expire_time"})
 _RUN: Final = Mapper(
     Run,
-    execution_pb.Execution,
+    execution_pb.NodeExecution,
     by_hand={
         *("vitals", "purpose", "job_id", "sandbox_tier", "create_time"),
         *("processes_left", "end_verified_by", "pending_permissions", "events_trimmed"),
@@ -112,15 +112,15 @@ def _model_to_proto(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicE
     )
 
 
-def run_from_proto(message: execution_pb.Execution) -> Run:
+def run_from_proto(message: execution_pb.NodeExecution) -> Run:
     """Read an execution."""
     vitals = _RESOURCE_USAGE.from_proto(message.vitals) if message.HasField("vitals") else None
     return _RUN.from_proto(message, vitals=vitals)
 
 
-def workspace_purpose_to_proto(spec: JobSpec) -> workspace_pb.Purpose:
+def workspace_labels_to_proto(spec: JobSpec) -> workspace_pb.WorkspaceLabels:
     """Write what a workspace is for."""
-    return workspace_pb.Purpose(
+    return workspace_pb.WorkspaceLabels(
         project_id=spec.project_id,
         job_id=spec.job_id,
         worker_id=spec.worker_id,

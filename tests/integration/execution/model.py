@@ -22,7 +22,7 @@ class ModelClient:
     client: Client
     replay: Replay
 
-    async def start(self, execution_id: str, **fields: object) -> pb.Execution:
+    async def start(self, execution_id: str, **fields: object) -> pb.NodeExecution:
         """Start an agent with a model; `fields` are those of AnthropicEngine and of ExecutionSpec."""
         engine = {
             name: fields.pop(name) for name in list(fields) if name in pb.AnthropicEngine.DESCRIPTOR.fields_by_name
@@ -43,7 +43,7 @@ class ModelClient:
         """Follow until there are `count` events of a kind."""
         request = pb.WatchEventsRequest(execution_id=execution_id, follow=True)
         call = self.client.stub.WatchEvents(request, wait_for_ready=True)
-        seen = Seen([], pb.Execution())
+        seen = Seen([], pb.NodeExecution())
         async for message in call:
             seen.events += message.events
             if len(of(seen, kind)) >= count:

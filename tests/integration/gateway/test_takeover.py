@@ -115,7 +115,7 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
         command="echo told",
         create_time=datetime.now(UTC),
     )
-    await HookStore(book.engine).register(hook, None)
+    await HookStore(book.engine).create(hook, None)
     admitted = await book.admit(agent=AgentSettings(command="true"), policy=JobPolicySettings(max_attempts=1))
     job = await ended_elsewhere(book, nodes, admitted.spec.job_id, "agent")
 
