@@ -1,12 +1,11 @@
 """Convert cells, the status and the database's state to messages."""
 
-from datetime import timedelta
 from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
+from services.common.rpc.times import duration_to_proto, timestamp_to_proto
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
-from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
@@ -50,7 +49,7 @@ def database_to_proto(state: DatabaseState) -> pb.CheckDatabaseResponse:
         server_version=state.server_version,
         schema_version=state.schema_version,
         schema_faults=state.schema_faults,
-        latency=duration_to_proto(timedelta(seconds=state.latency)),
+        latency=duration_to_proto(state.latency),
         clients=[
             pb.DatabaseClient(name=client.name, address=client.address, connections=client.connections)
             for client in state.clients

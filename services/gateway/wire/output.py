@@ -1,13 +1,12 @@
 """The output of executions, as messages."""
 
-from datetime import timedelta
 from typing import Final
 
 from boatyard.gateway.v1 import output_pb2
 from boatyard.git.v1.git_pb2 import ChangedFile
 
+from services.common.rpc.times import duration_to_proto
 from services.common.text import is_utf8, lossy, raw, without_cut_character
-from services.gateway.wire.times import duration_to_proto
 from services.lifecycle.model.output import FileChange, Output, Verification
 
 _CHANGES: Final = {
@@ -72,5 +71,5 @@ def _verification_to_proto(value: Verification) -> output_pb2.Verification:
         passed=value.passed,
         exit_code=value.exit_code,
         reason=value.reason,
-        duration=duration_to_proto(timedelta(seconds=value.duration)),
+        duration=duration_to_proto(value.duration),
     )
