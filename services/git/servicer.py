@@ -13,14 +13,14 @@ from services.git.manager import GitManager
 from services.git.progress import with_progress
 from services.git.wire import from_proto
 from services.git.wire.to_proto import (
+    HEAD,
+    RESULT,
+    SNAPSHOT,
     base_to_proto,
     changed_files_page_to_proto,
     clone_to_proto,
     diff_to_proto,
-    head_to_proto,
     push_to_proto,
-    result_to_proto,
-    snapshot_to_proto,
     status_page_to_proto,
     usage_page_to_proto,
 )
@@ -59,8 +59,7 @@ class GitServicer(GitServiceServicer):
     async def GetCurrentBranch(
         self, request: pb.GetCurrentBranchRequest, context: Context
     ) -> pb.GetCurrentBranchResponse:
-        head = await self._manager.head(from_proto.tree(request.tree))
-        return head_to_proto(head)
+        return HEAD.to_proto(await self._manager.head(from_proto.tree(request.tree)))
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         tree, page = from_proto.status(request)
@@ -73,19 +72,19 @@ class GitServicer(GitServiceServicer):
         return pb.CommitResponse(commit_id=await self._manager.commit(*from_proto.commit(request)))
 
     async def TakeResult(self, request: pb.TakeResultRequest, context: Context) -> pb.TakeResultResponse:
-        return result_to_proto(await self._manager.take_result(*from_proto.take_result(request)))
+        return RESULT.to_proto(await self._manager.take_result(*from_proto.take_result(request)))
 
     async def SnapshotTree(self, request: pb.SnapshotTreeRequest, context: Context) -> pb.SnapshotTreeResponse:
         snapshot = await self._manager.snapshot_tree(from_proto.snapshot(request))
-        return pb.SnapshotTreeResponse(snapshot=snapshot_to_proto(snapshot))
+        return pb.SnapshotTreeResponse(snapshot=SNAPSHOT.to_proto(snapshot))
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
         snapshot = await self._manager.snapshot(request.snapshot_id)
-        return pb.GetSnapshotResponse(snapshot=snapshot_to_proto(snapshot))
+        return pb.GetSnapshotResponse(snapshot=SNAPSHOT.to_proto(snapshot))
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         snapshots, token = await self._manager.snapshot_page(*from_proto.snapshots(request))
-        return pb.ListSnapshotsResponse(snapshots=map(snapshot_to_proto, snapshots), next_page_token=token)
+        return pb.ListSnapshotsResponse(snapshots=map(SNAPSHOT.to_proto, snapshots), next_page_token=token)
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         await self._manager.delete_snapshot(request.snapshot_id)

@@ -16,7 +16,7 @@ from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.logs import current_caller
 from services.common.rpc.status import service_error
-from services.common.rpc.streaming import streaming
+from services.common.rpc.streaming import conversing, streaming
 from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds
 
 T = TypeVar("T")
@@ -75,7 +75,7 @@ class LocalCellClient:
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
         typed = (_attach_request_to_proto(request) async for request in requests)
         with _translated_errors():
-            async with streaming(self._execution.AttachExecution(typed)) as messages:
+            async with conversing(self._execution.AttachExecution(), typed) as messages:
                 async for message in messages:
                     yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 

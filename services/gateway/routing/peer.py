@@ -10,7 +10,7 @@ from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
 from services.common.rpc.status import service_error
-from services.common.rpc.streaming import streaming
+from services.common.rpc.streaming import conversing, streaming
 from services.gateway.routing.cell_client import CellUnreachable, CommitRange, EventBatch, EventKinds, cell_unavailable
 from services.gateway.routing.local import LONG_SECONDS
 from services.gateway.values.cells import Cell
@@ -71,7 +71,7 @@ class PeerCellClient:
         self, requests: AsyncIterator[pb.AttachExecutionRequest]
     ) -> AsyncGenerator[pb.AttachExecutionResponse, None]:
         with self._translated_errors():
-            async with streaming(self._stub.AttachExecution(requests, metadata=self._metadata)) as messages:
+            async with conversing(self._stub.AttachExecution(metadata=self._metadata), requests) as messages:
                 async for message in messages:
                     yield message
 

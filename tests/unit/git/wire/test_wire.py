@@ -186,15 +186,15 @@ def test_paths_that_are_not_utf_8_are_lossy_with_their_bytes_beside_them() -> No
     assert (odd.path, odd.raw_path, odd.old_path, odd.raw_old_path) == ("a\ufffd", b"a\xff", "\ufffd", b"\xfe")
     assert (plain.path, plain.raw_path) == ("b", b"")
 
-    result = to_proto.result_to_proto(ResultCommit(COMMIT, True, 0, (b"ok", b"n\xff")))
+    result = to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (b"ok", b"n\xff")))
     assert (list(result.lost_repositories), list(result.raw_lost_repositories)) == (["ok", "n\ufffd"], [b"", b"n\xff"])
-    assert not to_proto.result_to_proto(ResultCommit(COMMIT, True, 0, (b"ok",))).raw_lost_repositories
+    assert not to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (b"ok",))).raw_lost_repositories
 
 
 def test_a_reported_branch_that_is_not_utf_8_says_so() -> None:
-    head = to_proto.head_to_proto(Head(b"b\xff", COMMIT))
+    head = to_proto.HEAD.to_proto(Head(b"b\xff", COMMIT))
     assert (head.branch, head.branch_is_lossy) == ("b\ufffd", True)
-    assert not to_proto.head_to_proto(Head(b"main", COMMIT)).branch_is_lossy
+    assert not to_proto.HEAD.to_proto(Head(b"main", COMMIT)).branch_is_lossy
     notes = (BaseNote(NoteKind.SUBMODULES, (b"s\xff",), 1),)
     base = to_proto.base_to_proto(Base(COMMIT, (Path("/a"),), (), b"b\xff", Path("/p"), notes)).base
     assert (base.branch, base.branch_is_lossy, list(base.layers), base.pins_path) == ("b\ufffd", True, ["/a"], "/p")
