@@ -4,8 +4,8 @@ To add a rule, write the option at its field, and nothing else. Rules for text w
 id, are in boatyard/rules/v1/rules.proto. `rule_options` has all options that can be used: a service whose contract has
 another one does not start. The interceptor evaluates the rules after authentication and permission.
 
-A rule that compares fields of one message, or needs a setting, is a function in the `checks` that a service gives to
-`Rules` in its app.py: its violations are reported with all others. What needs a database is left to the servicers.
+A rule that compares fields of one message, or needs a setting, is a function in the `checks` of the service's
+`Registration`: its violations are reported with all others. What needs a database is left to the servicers.
 
 Fields without a rule of their own are still looked into. A Duration or Timestamp must be one that its type allows.
 Of an update with an `update_mask`, only the id and what the mask names is checked.
@@ -56,8 +56,9 @@ class _MessageType:
         if self.absent:
             present = {descriptor.number for descriptor, _ in fields}
             found += [(prefix + path, text) for numbers, (path, text) in self.absent if numbers.isdisjoint(present)]
-        if self.check is not None:
-            found += [(prefix + path, text) for path, text in self.check(message)]
+        if self.check is not None and (more := list(self.check(message))):
+            said = {path for path, _ in found}  # of a field, the first complaint is enough
+            found += [(prefix + path, text) for path, text in more if prefix + path not in said]
 
 
 class Rules:

@@ -8,11 +8,11 @@ from typing import Literal, get_args
 
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.common.rpc.times import seconds_from_proto
 from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations
-from services.execution.wire import requests
 from services.sandbox.spec import Limits
 
 _LONGEST_S = 7 * 86400.0
@@ -31,7 +31,7 @@ def violations(limits: pb.ExecutionLimits) -> Violations:
     """Return what is wrong with the limits."""
     problems: Violations = []
     for timeout in _TIMEOUTS:
-        if limits.HasField(timeout) and not 0 < requests.seconds_from_proto(getattr(limits, timeout)) <= _LONGEST_S:
+        if limits.HasField(timeout) and not 0 < seconds_from_proto(getattr(limits, timeout)) <= _LONGEST_S:
             problems.append((f"spec.limits.{timeout}", "must be more than 0 s, and at most 7 days"))
     for limit in _LIMITS:
         if limits.HasField(limit) and getattr(limits, limit) <= 0:
@@ -45,12 +45,10 @@ def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
     upper = spec.layout.layers.upper
     max_output = settings.max_output_bytes
     return Bounds(
-        wall_timeout_s=requests.seconds_from_proto(timeouts.wall_timeout)
+        wall_timeout_s=seconds_from_proto(timeouts.wall_timeout)
         if timeouts.HasField("wall_timeout")
         else _DEFAULT_WALL_S,
-        idle_timeout_s=requests.seconds_from_proto(timeouts.idle_timeout)
-        if timeouts.HasField("idle_timeout")
-        else None,
+        idle_timeout_s=seconds_from_proto(timeouts.idle_timeout) if timeouts.HasField("idle_timeout") else None,
         max_output_bytes=min(limits["output_bytes"] or max_output, max_output),
         memory_bytes=limits["memory_bytes"],
         processes=limits["processes"],

@@ -4,10 +4,10 @@ import hashlib
 
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
-from google.protobuf.duration_pb2 import Duration
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
+from services.common.rpc.times import seconds_from_proto
 from services.execution.eventlog import EventKind
 from services.execution.inbox.messages import Message, PermissionAnswer
 from services.execution.inbox.terminal_input import TerminalEvent
@@ -115,8 +115,3 @@ def terminal_event_from_proto(request: pb.AttachExecutionRequest) -> TerminalEve
 def digest(spec: pb.ExecutionSpec) -> bytes:
     """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones."""
     return hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
-
-
-def seconds_from_proto(value: Duration) -> float:
-    """Convert a duration to seconds."""
-    return value.seconds + value.nanos / 1e9

@@ -9,6 +9,7 @@ from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
 from services.common.engines import ENGINES
+from services.common.rpc.times import duration_to_proto
 from services.gateway.values.agent import (
     BOUNDS,
     LEAST_CHECKPOINT_TIMEOUT,
@@ -30,7 +31,6 @@ from services.gateway.values.agent import (
     SandboxTier,
     environment_complaint,
 )
-from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom

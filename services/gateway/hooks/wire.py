@@ -3,7 +3,7 @@
 import re
 import secrets
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from typing import Final
 
@@ -13,6 +13,7 @@ from google.protobuf.json_format import MessageToJson
 
 from services.common.db.paging import Page
 from services.common.ids import new_id
+from services.common.rpc.times import duration_to_proto, timestamp_to_proto
 from services.gateway import scope
 from services.gateway.catalog.update_wire import Form
 from services.gateway.catalog.wire import project_id_from_proto
@@ -28,7 +29,6 @@ from services.gateway.values.hooks import (
     FailurePolicy,
     Hook,
 )
-from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.hook_dry_run import DryRunResult
 from services.lifecycle.model.hook_calls import CallState
@@ -145,7 +145,7 @@ def dry_run_to_proto(value: DryRunResult) -> pb.DryRunHookResponse:
         prompt_addition=value.answer.prompt_addition,
         labels=value.answer.labels,
         ask=value.answer.ask,
-        duration=duration_to_proto(timedelta(seconds=value.seconds)),
+        duration=duration_to_proto(value.seconds),
     )
 
 

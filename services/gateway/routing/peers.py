@@ -1,6 +1,7 @@
 """Calls that are forwarded to the gateways of other cells, in the name of the caller."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import grpc
@@ -12,7 +13,7 @@ from services.common.rpc.call import Context
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.status import service_error
-from services.common.rpc.streaming import streaming
+from services.common.rpc.streaming import conversing, streaming
 from services.common.rpc.tls import ClientTls
 from services.gateway.routing.forwarding import forwarded_metadata
 from services.gateway.routing.wire import Rpc
@@ -59,42 +60,44 @@ class Peers:
         for channel in self._channels.values():
             await channel.close()
 
-    async def messages(
-        self,
-        cell: Cell,
-        rpc: Rpc,
-        request: Any,
-        context: Context,
-    ) -> AsyncGenerator[Any, None]:
-        """Yield what a cell answers: one message, or the serialized messages of a stream.
+    async def response(self, cell: Cell, rpc: Rpc, request: Any, context: Context) -> Any:
+        """Return a cell's response. Raises what the cell refuses the call with, or Unavailable (CELL_UNAVAILABLE)."""
+        method = self._method(cell, rpc, rpc.response.FromString)
+        allowed = min(context.time_remaining() or _LONGEST_SECONDS, _LONGEST_SECONDS)
+        try:
+            return await method(request, timeout=allowed, metadata=self._metadata(cell))
+        except grpc.aio.AioRpcError as error:
+            raise _refusal(error, cell) from error
 
-        Raises what the cell refuses the call with, and Unavailable (CELL_UNAVAILABLE, DRAINING).
+    async def responses(self, cell: Cell, rpc: Rpc, request: Any) -> AsyncGenerator[bytes, None]:
+        """Yield a cell's responses as they come, serialized.
+
+        Raises what the cell refuses the call with, or Unavailable (CELL_UNAVAILABLE, DRAINING) with where to resume.
         """
-        metadata = self._metadata(cell)
-        if not rpc.response_streaming:
-            allowed = min(context.time_remaining() or _LONGEST_SECONDS, _LONGEST_SECONDS)
-            try:
-                yield await self._method(cell, rpc, rpc.response.FromString)(
-                    request, timeout=allowed, metadata=metadata
-                )
-            except grpc.aio.AioRpcError as error:
-                raise _refusal(error, cell) from error
-            return
         last = None
-        async with streaming(self._method(cell, rpc)(request, metadata=metadata)) as messages:
+        async with self._stream(cell, rpc, request) as responses:
             while True:
                 try:
                     async with self._draining.interrupting():
-                        message = await messages.read()
+                        response = await anext(responses, None)
                 except grpc.aio.AioRpcError as error:
-                    refusal = _refusal(error, cell)
-                    raise (rpc.with_position(refusal, last) if isinstance(refusal, Unavailable) else refusal) from error
+                    raise rpc.with_position(_refusal(error, cell), last) from error
                 except Unavailable as error:
                     raise rpc.with_position(error, last) from error
-                if message is grpc.aio.EOF:
+                if response is None:
                     return
-                last = message
-                yield message
+                last = response
+                yield response
+
+    @asynccontextmanager
+    async def _stream(self, cell: Cell, rpc: Rpc, request: Any) -> AsyncIterator[AsyncIterator[bytes]]:
+        method, metadata = self._method(cell, rpc), self._metadata(cell)
+        if rpc.request_streaming:
+            async with conversing(method(metadata=metadata), request) as responses:
+                yield responses
+        else:
+            async with streaming(method(request, metadata=metadata)) as call:
+                yield aiter(call)
 
     def _method(self, cell: Cell, rpc: Rpc, read: Callable[[bytes], Any] | None = None) -> Any:
         channel = self._channels.get(cell.address)

@@ -162,8 +162,12 @@ class Router:
 
     async def _forwarded(self, cell: Cell, call: _Call) -> Messages:
         """Yield the answer of another cell's gateway, and what is recorded when it does not answer any more."""
+        rpc = call.rpc
         try:
-            async with aclosing(self._peers.messages(cell, call.rpc, call.request, call.context)) as messages:
+            if not rpc.response_streaming:
+                yield await self._peers.response(cell, rpc, call.request, call.context)
+                return
+            async with aclosing(self._peers.responses(cell, rpc, call.request)) as messages:
                 async for message in messages:
                     yield message
         except Unavailable as error:

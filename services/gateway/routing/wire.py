@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from services.common.db.paging import Page
-from services.common.errors import Unavailable
+from services.common.errors import ServiceError, Unavailable
 from services.gateway.wire.validation import Validator
 
 ListRequest = TypeVar("ListRequest", bound=Message)
@@ -33,9 +33,9 @@ class Rpc:
     items_of_cells: str
     resume_field: str
 
-    def with_position(self, error: Unavailable, last_response: bytes | None) -> Unavailable:
-        """Return an error that also says where the stream resumes, if it can be resumed and has sent anything."""
-        if not self.resume_field or last_response is None:
+    def with_position(self, error: ServiceError, last_response: bytes | None) -> ServiceError:
+        """Return the error of a stream, with where it resumes, if it can be resumed and has sent anything."""
+        if not self.resume_field or last_response is None or not isinstance(error, Unavailable):
             return error
         return error.at(getattr(self.response.FromString(last_response), self.resume_field))
 

@@ -19,7 +19,7 @@ from services.common.errors import NotFound
 from services.common.logs import current_caller
 from services.common.rpc.draining import Draining
 from services.common.rpc.status import service_error
-from services.common.rpc.streaming import streaming
+from services.common.rpc.streaming import conversing, streaming
 from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
@@ -105,7 +105,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
         async def progress() -> AsyncGenerator[pb.AttachExecutionResponse, None]:
             with _node_refusals():
-                async with streaming(self._execution.AttachExecution(typed())) as messages:
+                async with conversing(self._execution.AttachExecution(), typed()) as messages:
                     async for message in messages:
                         yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
 

@@ -11,6 +11,7 @@ from google.protobuf.message import Message
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.common.reasons import with_advice
+from services.common.rpc.times import duration_to_proto, timestamp_to_proto
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.runtime.relay import ExecutionUpdate
@@ -18,7 +19,6 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 from services.gateway.wire.validation import Validator, required_id
 from services.lifecycle.model.job_spec import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState

@@ -20,6 +20,8 @@ RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
 BRANCH_FIELD_NUMBER: builtins.int
 REVISION_FIELD_NUMBER: builtins.int
+PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
+SIGNATURE_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -39,4 +41,8 @@ commit_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, bu
 branch: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The short name of a branch, by the rules of `git check-ref-format --branch`."""
 revision: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""A branch, tag or commit. Whether there is one is another question."""
+"""The name of a branch or tag, or the id of a commit; whether there is one is another question."""
+printable_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A secret that travels in a header."""
+signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A name or an address in a commit."""

@@ -58,7 +58,7 @@ class CreateWorkspaceRequest(message.Message):
     VISIBILITY_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """Chosen by the caller."""
     pins_path: builtins.str
     """Absolute path of a directory in which an empty file, named after the workspace's id, tells the owner of the base
     that the base is in use. The file is created before the workspace and removed after it. Empty: no such file is
@@ -69,7 +69,7 @@ class CreateWorkspaceRequest(message.Message):
     @builtins.property
     def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the prepared directories to start from, topmost first, as returned with a git base; they are
-        never changed. Empty creates an empty workspace. At most 100.
+        never changed. Empty creates an empty workspace.
         """
 
     @builtins.property
@@ -78,8 +78,8 @@ class CreateWorkspaceRequest(message.Message):
 
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[File]:
-        """Files to add to the workspace when it is created, replacing files of the base at the same paths: at most 1000 files
-        and 3 MiB in total.
+        """Files to add to the workspace when it is created, replacing files of the base at the same paths: 3 MiB in total. No
+        path may be a parent directory of another.
         """
 
     def __init__(
@@ -107,9 +107,7 @@ class File(message.Message):
     PATH_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     path: builtins.str
-    """Required. Path relative to the top of the workspace: parts separated by '/', none of them empty, `.` or `..`; at
-    most 4095 bytes. No path may be a parent directory of another.
-    """
+    """Path relative to the top of the workspace."""
     content: builtins.bytes
     """The file's content. The file is readable and writable, but not executable."""
     def __init__(
@@ -154,7 +152,7 @@ class GetWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     def __init__(
         self,
         *,
@@ -266,13 +264,13 @@ class UpdateWorkspaceStateRequest(message.Message):
     STATE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     state: Workspace.State.ValueType
-    """Required. COMPLETED or ERROR."""
+    """The new state."""
     @builtins.property
     def keep_for(self) -> duration_pb2.Duration:
-        """How long to keep the workspace from now on: 0 s to 100 years. Absent: the previously recorded value, or else the
-        service's setting, applies.
+        """How long to keep the workspace from now on. Absent: the previously recorded value, or else the service's setting,
+        applies.
         """
 
     def __init__(
@@ -318,7 +316,7 @@ class DeleteWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     def __init__(
         self,
         *,
@@ -354,7 +352,7 @@ class SweepWorkspacesRequest(message.Message):
     MAX_AGE_FIELD_NUMBER: builtins.int
     @builtins.property
     def max_age(self) -> duration_pb2.Duration:
-        """Required. Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
+        """Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
 
     def __init__(
         self,
@@ -631,7 +629,7 @@ class WorkspaceLabels(message.Message):
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """The project; at most 63 characters, like every id here."""
+    """The project."""
     job_id: builtins.str
     """The job."""
     worker_id: builtins.str
@@ -641,7 +639,7 @@ class WorkspaceLabels(message.Message):
     repository_id: builtins.str
     """The repository."""
     branch: builtins.str
-    """The branch that the work is intended for; at most 255 bytes."""
+    """The branch that the work is intended for."""
     def __init__(
         self,
         *,
