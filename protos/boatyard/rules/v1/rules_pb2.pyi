@@ -20,6 +20,7 @@ RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
 BRANCH_FIELD_NUMBER: builtins.int
 REVISION_FIELD_NUMBER: builtins.int
+PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -40,3 +41,5 @@ branch: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, built
 """The short name of a branch, by the rules of `git check-ref-format --branch`."""
 revision: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of a branch or tag, or the id of a commit; whether there is one is another question."""
+printable_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A secret that is sent in a header."""
