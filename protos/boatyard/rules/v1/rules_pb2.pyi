@@ -21,6 +21,8 @@ COMMIT_ID_FIELD_NUMBER: builtins.int
 BRANCH_FIELD_NUMBER: builtins.int
 REVISION_FIELD_NUMBER: builtins.int
 PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
+SIGNATURE_FIELD_NUMBER: builtins.int
+VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -42,4 +44,8 @@ branch: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, built
 revision: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of a branch or tag, or the id of a commit; whether there is one is another question."""
 printable_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""A secret that is sent in a header."""
+"""A secret that travels in a header."""
+signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A name or an address in a commit."""
+visible_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A secret without spaces."""
