@@ -22,6 +22,7 @@ BRANCH_FIELD_NUMBER: builtins.int
 REVISION_FIELD_NUMBER: builtins.int
 PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
 SIGNATURE_FIELD_NUMBER: builtins.int
+ENVIRONMENT_NAME_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -46,3 +47,5 @@ printable_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRul
 """A secret that travels in a header."""
 signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A name or an address in a commit."""
+environment_name: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of an environment variable."""
