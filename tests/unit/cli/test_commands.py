@@ -37,7 +37,9 @@ def test_help_imports_nothing_heavy() -> None:
     assert result.stdout.splitlines()[-1] == "[]"
 
 
-@pytest.mark.parametrize("module", ["services.cli.commands.run", "services.cli.commands.ps", "services.cli.commands.up"])
+@pytest.mark.parametrize(
+    "module", ["services.cli.commands.run", "services.cli.commands.ps", "services.cli.commands.up"]
+)
 def test_a_command_imports_what_services_need_only_there(module: str) -> None:
     script = f"import sys, {module}; print([n for n in ('pydantic', 'sqlalchemy', 'psycopg') if n in sys.modules])"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
