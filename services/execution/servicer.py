@@ -48,7 +48,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         return pb.DescribeNodeResponse(capabilities=map(responses.CAPABILITY.to_proto, self._capabilities))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        execution = await self._executions.get(requests.execution_id(request.execution_id))
+        execution = await self._executions.get(request.execution_id)
         return pb.GetExecutionResponse(
             execution=responses.execution_to_proto(execution, await self._messaging.pending(execution))
         )
@@ -94,7 +94,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         first = await anext(request_iterator, pb.AttachExecutionRequest())
-        execution_id = requests.execution_id(first.execution_id)
+        execution_id = requests.attached_from_proto(first)
         source = self._terminals.attach(
             execution_id, (requests.terminal_event_from_proto(request) async for request in request_iterator)
         )

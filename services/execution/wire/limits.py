@@ -12,10 +12,8 @@ from services.common.rpc.times import seconds_from_proto
 from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
-from services.execution.validation import Violations
 from services.sandbox.spec import Limits
 
-_LONGEST_S = 7 * 86400.0
 _DEFAULT_WALL_S = 3600.0
 _SPARE_PROCESSES = 64  # for the sandbox's own processes
 
@@ -23,20 +21,6 @@ _LimitName = Literal[
     "memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "workspace_bytes", "output_bytes"
 ]
 _LIMITS: tuple[_LimitName, ...] = get_args(_LimitName)
-_TimeoutName = Literal["wall_timeout", "idle_timeout"]
-_TIMEOUTS: tuple[_TimeoutName, ...] = get_args(_TimeoutName)
-
-
-def violations(limits: pb.ExecutionLimits) -> Violations:
-    """Return what is wrong with the limits."""
-    problems: Violations = []
-    for timeout in _TIMEOUTS:
-        if limits.HasField(timeout) and not 0 < seconds_from_proto(getattr(limits, timeout)) <= _LONGEST_S:
-            problems.append((f"spec.limits.{timeout}", "must be more than 0 s, and at most 7 days"))
-    for limit in _LIMITS:
-        if limits.HasField(limit) and getattr(limits, limit) <= 0:
-            problems.append((f"spec.limits.{limit}", "must be more than 0"))
-    return problems
 
 
 def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:

@@ -156,4 +156,8 @@ async def test_what_cannot_be_attached_to_is_said(shared: Client) -> None:
     spec.command.terminal.CopyFrom(pb.TerminalSize(rows=0, columns=5000))
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="tty", spec=spec)))
     assert isinstance(error, Invalid)
-    assert [field for field, _ in error.violations] == ["spec.command.terminal", "spec.command.prompt_delivery"]
+    assert [field for field, _ in error.violations] == [
+        "spec.command.terminal.columns",
+        "spec.command.terminal.rows",
+        "spec.command.prompt_delivery",
+    ]

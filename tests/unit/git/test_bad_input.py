@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import Invalid
+from services.common.home import Home
 from services.common.rpc.rules import Rules
-from services.common.settings import Home
 from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
 from services.git.paths import GitPaths

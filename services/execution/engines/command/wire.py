@@ -4,7 +4,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.execution.engines.spec import EngineSpec
 from services.execution.model import TerminalSize
-from services.execution.validation import Violations, size_violations
+from services.execution.validation import Violations
 
 _ARGV_BYTES = 128 * 1024
 _PROMPT_BYTES = 1024 * 1024
@@ -24,10 +24,8 @@ def violations(spec: pb.ExecutionSpec) -> Violations:
         problems.append(("spec.command.argv", f"must be at most {_ARGV_BYTES} bytes, and none of them NUL"))
     if engine.prompt_delivery not in pb.CommandEngine.PromptDelivery.values():
         problems.append(("spec.command.prompt_delivery", "must be one of the contract's deliveries"))
-    if engine.HasField("terminal"):
-        problems += size_violations("spec.command.terminal", engine.terminal.rows, engine.terminal.columns)
-        if engine.prompt and not _by_argument(engine):
-            problems.append(("spec.command.prompt_delivery", "must be ARGUMENT when standard input is a terminal"))
+    if engine.HasField("terminal") and engine.prompt and not _by_argument(engine):
+        problems.append(("spec.command.prompt_delivery", "must be ARGUMENT when standard input is a terminal"))
     prompt_bytes = len(engine.prompt.encode())
     if prompt_bytes > _PROMPT_BYTES:
         problems.append(("spec.command.prompt", f"must be at most {_PROMPT_BYTES} bytes"))

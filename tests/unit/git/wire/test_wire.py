@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.db.paging import Page
+from services.common.home import Home
 from services.common.rpc.rules import Rules
-from services.common.settings import Home
 from services.git.model import (
     Base,
     BaseNote,
