@@ -18,6 +18,7 @@ from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
+from services.gateway.catalog import agent_wire, update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
@@ -219,6 +220,7 @@ def _registrations(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
             CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
+            {**update_wire.CHECKS, **agent_wire.CHECKS},
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,

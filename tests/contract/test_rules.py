@@ -10,7 +10,7 @@ import protovalidate
 import pytest
 from google.protobuf.descriptor_pool import Default
 
-from services.common.rpc.rules import Rules
+from services.common.rpc.rules import Rules, named_by_mask
 from tests.kit.contract import ROOT, files, methods
 from tests.kit.requests import request
 from tests.unit.common.rpc.test_rules import KINDS
@@ -43,7 +43,8 @@ def compare(name: str, count: int) -> None:
     for seed in range(count):
         message = request(descriptor, seed)
         ours = {path for path, _ in RULES.violations(message)}
-        assert ours == set(paths_by_protovalidate(message)), f"seed {seed}: {message}"
+        theirs = [(path, "") for path in paths_by_protovalidate(message)]
+        assert ours == {path for path, _ in named_by_mask(message, theirs)}, f"seed {seed}: {message}"
         valid += not ours
     assert valid, "no message is valid"
 

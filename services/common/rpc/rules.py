@@ -103,7 +103,7 @@ class Rules:
         """Return everything that is wrong with a message. Raises UnknownRuleError."""
         compiled = self._type(cast("Descriptor", message.DESCRIPTOR))
         found = [(path[1:], text) for path, text in compiled.step(message)] if compiled is not None else []
-        return _named_by_mask(message, found) if found else found
+        return named_by_mask(message, found) if found else found
 
     def enforce(self, message: object) -> None:
         """Raise Invalid with everything that is wrong with a message."""
@@ -232,7 +232,7 @@ def _with_inner_types(descriptor: Descriptor) -> Iterator[Descriptor]:
         waiting += new
 
 
-def _named_by_mask(message: Any, found: Sequence[Violation]) -> Sequence[Violation]:
+def named_by_mask(message: Any, found: Sequence[Violation]) -> Sequence[Violation]:
     """Leave out what is wrong with fields of an update that its mask does not name; the id is always checked."""
     mask = getattr(message, _MASK, None)
     if not isinstance(mask, FieldMask):

@@ -9,6 +9,7 @@ from boatyard.execution.v1 import execution_pb2, sandbox_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 
 from services.common.engines import ENGINES
+from services.common.rpc.rules import Check, Violation
 from services.common.rpc.times import duration_to_proto
 from services.gateway.values.agent import (
     BOUNDS,
@@ -139,6 +140,27 @@ def policy_from_proto(check: Validator, field: str, message: pb.Policy) -> JobPo
             check.add(f"{field}.max_attempts", f"must be from 1 to {MAX_ATTEMPTS}")
     layer["retry_on"] = _reasons_from_proto(check, f"{field}.retry_on", message.retry_on)
     return JobPolicySettings(**layer)
+
+
+def check_agent(message: pb.AgentSettings) -> Sequence[Violation]:
+    """Return what is wrong with one layer of settings."""
+    check = Validator()
+    agent_from_proto(check, "", message)
+    return [(path.removeprefix("."), text) for path, text in check.violations]
+
+
+def check_policy(message: pb.Policy) -> Sequence[Violation]:
+    """Return what is wrong with one layer of a policy."""
+    check = Validator()
+    policy_from_proto(check, "", message)
+    return [(path.removeprefix("."), text) for path, text in check.violations]
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    pb.AgentSettings.DESCRIPTOR.full_name: check_agent,
+    pb.Policy.DESCRIPTOR.full_name: check_policy,
+}
+"""Rules for layers of settings, wherever a request has one, by the full names of their messages."""
 
 
 def agent_to_proto(value: AgentSettings) -> pb.AgentSettings:

@@ -72,21 +72,17 @@ class Peers:
     async def responses(self, cell: Cell, rpc: Rpc, request: Any) -> AsyncGenerator[bytes, None]:
         """Yield a cell's responses as they come, serialized.
 
-        Raises what the cell refuses the call with, or Unavailable (CELL_UNAVAILABLE, DRAINING) with where to resume.
+        Raises what the cell refuses the call with, or Unavailable (CELL_UNAVAILABLE, DRAINING).
         """
-        last = None
         async with self._stream(cell, rpc, request) as responses:
             while True:
                 try:
                     async with self._draining.interrupting():
                         response = await anext(responses, None)
                 except grpc.aio.AioRpcError as error:
-                    raise rpc.with_position(_refusal(error, cell), last) from error
-                except Unavailable as error:
-                    raise rpc.with_position(error, last) from error
+                    raise _refusal(error, cell) from error
                 if response is None:
                     return
-                last = response
                 yield response
 
     @asynccontextmanager

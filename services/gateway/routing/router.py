@@ -100,15 +100,18 @@ class Router:
     async def _serve(self, rpc: Rpc, local: Method, request: Any, context: Context) -> Messages:
         """Yield the answer of the cell that has what the call is about."""
         first, request = await _peek(request) if rpc.request_streaming else (request, request)
-        call = _Call(rpc, local, request, context)
+        call, last = _Call(rpc, local, request, context), None
         while True:
-            cell_ids = [HERE] if current_principal().forwarded_by else await self._cells_of(first, rpc)
             try:
+                cell_ids = [HERE] if current_principal().forwarded_by else await self._cells_of(first, rpc)
                 async with aclosing(self._ask(cell_ids, call)) as messages:
                     async for message in messages:
                         yield message
+                        last = message
             except OnAnotherCell:
                 continue
+            except Unavailable as error:
+                raise rpc.with_position(error, first, last) from error
             else:
                 return
 

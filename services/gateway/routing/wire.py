@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from services.common.db.paging import Page
-from services.common.errors import ServiceError, Unavailable
+from services.common.errors import Unavailable
 from services.gateway.wire.validation import Validator
 
 ListRequest = TypeVar("ListRequest", bound=Message)
@@ -31,13 +31,20 @@ class Rpc:
     changes_something: bool
     cell_of: tuple[str, ...]
     items_of_cells: str
-    resume_field: str
+    resumption: routing_pb2.Resumption | None
 
-    def with_position(self, error: ServiceError, last_response: bytes | None) -> ServiceError:
-        """Return the error of a stream, with where it resumes, if it can be resumed and has sent anything."""
-        if not self.resume_field or last_response is None or not isinstance(error, Unavailable):
+    def with_position(self, error: Unavailable, request: Any, last_response: Any) -> Unavailable:
+        """Return the error that cuts a stream, with the position to resume from, if the stream can be resumed.
+
+        The last response, None if there was none, may be serialized.
+        """
+        if self.resumption is None:
             return error
-        return error.at(getattr(self.response.FromString(last_response), self.resume_field))
+        if last_response is None:
+            return error.at(getattr(request, self.resumption.request_field, 0))
+        if isinstance(last_response, bytes):
+            last_response = self.response.FromString(last_response)
+        return error.at(getattr(last_response, self.resumption.response_field))
 
 
 def rpcs_of(service: ServiceDescriptor) -> Sequence[Rpc]:
@@ -66,6 +73,7 @@ def count_items(message: Any, path: str) -> int:
 
 def _rpc(method: MethodDescriptor) -> Rpc:
     options = method.GetOptions()
+    resumption = options.Extensions[routing_pb2.resumption]
     return Rpc(
         name=method.name,
         path=f"/{method.containing_service.full_name}/{method.name}",
@@ -75,5 +83,5 @@ def _rpc(method: MethodDescriptor) -> Rpc:
         changes_something=options.idempotency_level != MethodOptions.NO_SIDE_EFFECTS,
         cell_of=tuple(options.Extensions[routing_pb2.cell_of]),
         items_of_cells=options.Extensions[routing_pb2.items_of_cells],
-        resume_field=options.Extensions[routing_pb2.resume_field],
+        resumption=resumption if options.HasExtension(routing_pb2.resumption) else None,
     )

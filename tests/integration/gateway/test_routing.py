@@ -350,7 +350,8 @@ async def test_who_follows_an_execution_that_was_lost_with_its_cell_gets_its_end
         async with streaming(a.stub.WatchExecution(request)) as messages:
             return [message async for message in messages]
 
-    assert (await refused(watched())).reason == "CELL_UNAVAILABLE", "it may come back"
+    away = await refused(watched())
+    assert (away.reason, away.resume_from) == ("CELL_UNAVAILABLE", 4), "it may come back"
     await fleet.place(execution_id, state=ExecutionState.FAILED, reason="NODE_LOST")
     (last,) = await watched()
     assert last.end.reason == "NODE_LOST"

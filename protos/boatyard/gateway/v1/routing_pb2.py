@@ -25,11 +25,13 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/gateway/v1/routing.proto\x12\x13\x62oatyard.gateway.v1\x1a google/protobuf/descriptor.proto:1\n\x07\x63\x65ll_of\x12\x1e.google.protobuf.MethodOptions\x18\x9d\x8a\x03 \x03(\t:8\n\x0eitems_of_cells\x12\x1e.google.protobuf.MethodOptions\x18\x9e\x8a\x03 \x01(\t:6\n\x0cresume_field\x12\x1e.google.protobuf.MethodOptions\x18\x9f\x8a\x03 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/gateway/v1/routing.proto\x12\x13\x62oatyard.gateway.v1\x1a google/protobuf/descriptor.proto\";\n\nResumption\x12\x15\n\rrequest_field\x18\x01 \x01(\t\x12\x16\n\x0eresponse_field\x18\x02 \x01(\t:1\n\x07\x63\x65ll_of\x12\x1e.google.protobuf.MethodOptions\x18\x9d\x8a\x03 \x03(\t:8\n\x0eitems_of_cells\x12\x1e.google.protobuf.MethodOptions\x18\x9e\x8a\x03 \x01(\t:U\n\nresumption\x12\x1e.google.protobuf.MethodOptions\x18\x9f\x8a\x03 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Resumptionb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.gateway.v1.routing_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_RESUMPTION']._serialized_start=92
+  _globals['_RESUMPTION']._serialized_end=151
 # @@protoc_insertion_point(module_scope)

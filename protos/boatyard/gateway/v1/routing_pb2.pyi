@@ -5,15 +5,47 @@ isort:skip_file
 
 from google.protobuf import descriptor as descriptor
 from google.protobuf import descriptor_pb2 as descriptor_pb2
+from google.protobuf import message as message
 from google.protobuf.internal import containers as containers
 from google.protobuf.internal import extension_dict as extension_dict
 import builtins as builtins
+import sys
+import typing as typing
+
+if sys.version_info >= (3, 11):
+    from typing import TypeAlias as _TypeAlias, Never as _Never
+else:
+    from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: descriptor.FileDescriptor
 
+@typing.final
+class Resumption(message.Message):
+    """The fields that say where a stream is resumed. An error that cuts it has the position in its details (`resume_from`)."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_FIELD_FIELD_NUMBER: builtins.int
+    RESPONSE_FIELD_FIELD_NUMBER: builtins.int
+    request_field: builtins.str
+    """The field of the request with the position that was asked for; empty when streams begin at 0."""
+    response_field: builtins.str
+    """The field of each response with the position after it."""
+    def __init__(
+        self,
+        *,
+        request_field: builtins.str = ...,
+        response_field: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["request_field", b"request_field", "response_field", b"response_field"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
 CELL_OF_FIELD_NUMBER: builtins.int
 ITEMS_OF_CELLS_FIELD_NUMBER: builtins.int
-RESUME_FIELD_FIELD_NUMBER: builtins.int
+RESUMPTION_FIELD_NUMBER: builtins.int
 cell_of: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, containers.RepeatedScalarFieldContainer[builtins.str]]
 """The fields of the request (of a stream, of its first message) that name what the RPC is about, such as
 `execution_id`. The cell that has it serves the call.
@@ -22,5 +54,5 @@ items_of_cells: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOp
 """For a list of what all cells have: the path of its items in the response, such as `workspaces`. Each cell serves its
 part of the list, and the responses are merged.
 """
-resume_field: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, builtins.str]
-"""For a stream that can be resumed: the field of its responses that says where to resume after each of them."""
+resumption: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, Resumption]
+"""For a stream that can be resumed: where it is resumed when it is cut."""

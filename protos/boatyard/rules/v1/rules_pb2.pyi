@@ -15,6 +15,7 @@ REQUEST_ID_FIELD_NUMBER: builtins.int
 NOT_BLANK_FIELD_NUMBER: builtins.int
 WITHOUT_NUL_FIELD_NUMBER: builtins.int
 LINE_FIELD_NUMBER: builtins.int
+VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
 RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
@@ -33,6 +34,8 @@ without_nul: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, 
 """A text of any lines. NUL is not in it: no program and not every database accepts it."""
 line: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A text of one line, such as a name that people read."""
+visible_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A secret without spaces."""
 absolute_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A path on the machine."""
 relative_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
