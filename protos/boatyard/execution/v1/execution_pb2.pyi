@@ -712,7 +712,7 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR; at most 64 KiB with `secrets`."""
+        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR; at most 64 KiB together with `secrets`."""
 
     @builtins.property
     def limits(self) -> ExecutionLimits:
