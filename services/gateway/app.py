@@ -37,7 +37,7 @@ from services.gateway.hooks.store import OWNERS as HOOK_OWNERS
 from services.gateway.http.app import PAGES, http_app
 from services.gateway.http.clients import node_metrics
 from services.gateway.http.server import http_server
-from services.gateway.jobs import retention
+from services.gateway.jobs import retention, submission_wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.retries import Retries
@@ -234,6 +234,10 @@ def _registrations(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
             JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            {
+                **submission_wire.checks(admission.kinds),
+                **page_checks(job_pb2.DESCRIPTOR.services_by_name["JobService"]),
+            },
         ),
     ]
 

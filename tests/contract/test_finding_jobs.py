@@ -106,9 +106,9 @@ async def test_a_filter_means_the_jobs_that_it_says(
         assert await listed(opened, job_filter) == expected
     middle = made[len(made) // 2][0].create_time
     newer = [view.spec.job_id for view, _ in reversed(made) if view.create_time >= middle]
-    assert await listed(opened, JobFilter(created_after=middle)) == newer
+    assert await listed(opened, JobFilter(created_after_time=middle)) == newer
     older = [view.spec.job_id for view, _ in reversed(made) if view.create_time < middle]
-    assert await listed(opened, JobFilter(created_before=middle)) == older
+    assert await listed(opened, JobFilter(created_before_time=middle)) == older
 
 
 @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))

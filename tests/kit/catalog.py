@@ -21,6 +21,7 @@ from services.gateway.catalog import agent_wire, update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks import app as hooks
+from services.gateway.jobs import submission_wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
@@ -28,6 +29,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
 from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.wire.requests import page_checks
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
@@ -68,6 +70,10 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             job_pb2_grpc.add_JobServiceServicer_to_server,
             jobs,
+            {
+                **submission_wire.checks(admission.kinds),
+                **page_checks(job_pb2.DESCRIPTOR.services_by_name["JobService"]),
+            },
         ),
     ]
     try:

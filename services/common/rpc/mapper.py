@@ -89,7 +89,7 @@ class Mapper(Generic[Value, Wire]):
         if unknown := self.by_hand - known.keys() - annotations.keys():
             raise TypeError(f"{self._title}: none of them has {', '.join(sorted(unknown))}")
 
-    def to_proto(self, value: Value, **given: object) -> Wire:
+    def to_proto(self, value: Value, /, **given: object) -> Wire:
         """Write a value; the `given` fields of the message are not converted."""
         written: dict[str, Any] = {}
         for target, source, write in self._writers:
@@ -98,7 +98,7 @@ class Mapper(Generic[Value, Wire]):
                 written[target] = write(content)
         return self.message(**written, **given)
 
-    def from_proto(self, message: Wire, **given: object) -> Value:
+    def from_proto(self, message: Wire, /, **given: object) -> Value:
         """Read a message; the `given` fields of the value are not converted."""
         found: dict[str, Any] = {}
         for name, read in self._readers:

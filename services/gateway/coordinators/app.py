@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.gateway.cells.store import CellStore
+from services.gateway.coordinators.ledger import wire as ledger_wire
 from services.gateway.coordinators.ledger.servicer import EARLIER_METHODS, EarlierLedgerServicer, LedgerServicer
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.servicer import CoordinatorServicer
@@ -22,6 +23,7 @@ from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.values.principal import Role
+from services.gateway.wire.events import check_events
 
 EARLIER_PATHS: Final = dict.fromkeys(EARLIER_METHODS, Role.COORDINATOR)
 """The role that each path requires at which coordinators of earlier versions call."""
@@ -58,10 +60,12 @@ def registrations(
             coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
             add_CoordinatorServiceServicer_to_server,
             CoordinatorServicer(store, ledgers, cells=cells, jobs=jobs, notifier=notifier, draining=draining),
+            {coordinator_pb2.AppendEventsRequest.DESCRIPTOR.full_name: check_events},
         ),
         Registration(
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
             add_ledger,
             LedgerServicer(store, ledgers),
+            ledger_wire.CHECKS,
         ),
     ]

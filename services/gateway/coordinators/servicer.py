@@ -23,7 +23,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import looks
 from services.gateway.ledger.notifier import WORK, JobNotifier
 from services.gateway.wire.events import events_from_proto
-from services.gateway.wire.validation import Validator
+from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.model.states import JobState
 
 Context = aio.ServicerContext[Any, Any]
@@ -66,7 +66,8 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         )
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
-        coordinator, claim_filter, key, seconds = wire.claim_from_proto(request, context.time_remaining())
+        coordinator, claim_filter, seconds = wire.claim_from_proto(request, context.time_remaining())
+        key = idempotency_key(request)
         await self._store.enrol(coordinator)
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribe(WORK) as subscription:
@@ -88,14 +89,12 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def WatchCoordinator(
         self, request: pb.WatchCoordinatorRequest, context: Context
     ) -> AsyncIterator[pb.WatchCoordinatorResponse]:
-        with Validator() as check:
-            coordinator_id = check.required_id("coordinator_id", request.coordinator_id)
-        await self._store.enrol(coordinator_cell(coordinator_id))
+        await self._store.enrol(coordinator_cell(request.coordinator_id))
         cancelled: frozenset[str] = frozenset()
 
         async def look() -> frozenset[str] | None:
             nonlocal cancelled
-            reported, cancelled = cancelled, await self._store.cancelled(coordinator_id)
+            reported, cancelled = cancelled, await self._store.cancelled(request.coordinator_id)
             return cancelled if cancelled - reported else None
 
         changes = looks(self._notifier, WORK, look)
@@ -104,17 +103,14 @@ class CoordinatorServicer(CoordinatorServiceServicer):
                 yield pb.WatchCoordinatorResponse(cancel_requested_job_ids=sorted(job_ids or ()))
 
     async def GetWorkContext(self, request: pb.GetWorkContextRequest, context: Context) -> pb.GetWorkContextResponse:
-        with Validator() as check:
-            held = wire.held_lease_from_proto(check, request.coordinator_id, request.lease)
+        held = wire.held_lease_from_proto(request.coordinator_id, request.lease)
         return context_to_proto(await self._store.context(held))
 
     async def AppendEvents(
         self, request_iterator: AsyncIterator[pb.AppendEventsRequest], context: Context
     ) -> pb.AppendEventsResponse:
         first = await anext(aiter(request_iterator), pb.AppendEventsRequest())
-        with Validator() as check:
-            held = wire.held_lease_from_proto(check, first.coordinator_id, first.lease)
-            execution_id = check.required_id("execution_id", first.execution_id)
+        held, execution_id = wire.first_batch_from_proto(first), first.execution_id
         next_sequence = await self._store.append(held, execution_id, events_from_proto(first), last=first.is_last)
         async for request in request_iterator:
             next_sequence = await self._store.append(

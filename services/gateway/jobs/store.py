@@ -236,10 +236,10 @@ def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
     if filters.work_item_id:
         yield jobs.c.work_item_id == filters.work_item_id
     yield from map(selected, filters.labels)
-    if filters.created_after is not None:
-        yield jobs.c.create_time >= filters.created_after
-    if filters.created_before is not None:
-        yield jobs.c.create_time < filters.created_before
+    if filters.created_after_time is not None:
+        yield jobs.c.create_time >= filters.created_after_time
+    if filters.created_before_time is not None:
+        yield jobs.c.create_time < filters.created_before_time
 
 
 def _conditions(*pairs: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:

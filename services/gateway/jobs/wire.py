@@ -1,92 +1,67 @@
 """Converts jobs between messages and values."""
 
 from dataclasses import replace
-from datetime import datetime
 from typing import Final
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
-from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.common.db.paging import Page
 from services.common.reasons import with_advice
+from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
 from services.common.text import lossy
 from services.gateway.catalog.agent_wire import agent_to_proto, policy_to_proto
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
 from services.gateway.jobs.layers import agent_as_layer, policy_as_layer
-from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.validation import Validator
 from services.lifecycle.model.job_spec import JobSpec
-from services.lifecycle.model.states import JobState, StageState
 
-MAX_SELECTORS: Final = 16
-MAX_CHOICES: Final = 64
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
 
-_STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
-_STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
-_STAGE_NUMBERS: Final = {state: pb.StageRecord.State.Value(f"STATE_{state}") for state in StageState}
+_FILTER: Final = Mapper(JobFilter, pb.JobFilter, by_hand={"visible", "labels"})
+_KIND: Final = Mapper(JobKind, pb.JobKind, by_hand={"name", "kind", "policy"})
+_STAGE: Final = Mapper(StageView, pb.StageRecord, by_hand={"added", "prompt_addition", "labels"})
+_JOB: Final = Mapper(
+    JobView,
+    pb.Job,
+    by_hand={
+        *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
+        *("output", "timeline", "revision", "revision_number", "checkpoints"),
+    },
+)
 
 
-def retry_from_proto(request: pb.RetryJobRequest) -> tuple[str, IdempotencyKey | None]:
-    """Read which job to retry. Raises Invalid."""
-    with Validator() as check:
-        return check.required_id("job_id", request.job_id), check.idempotency_key(request, request.request_id)
-
-
-def list_jobs_from_proto(request: pb.ListJobsRequest) -> tuple[JobFilter, Page]:
-    """Read which jobs to list. Raises Invalid with all violations."""
-    with Validator() as check:
-        filters = _filter_from_proto(check, request.filter)
-        page = check.page(request, request.page_size, request.page_token)
-    return filters, page
-
-
-def watch_jobs_from_proto(request: pb.WatchJobsRequest) -> tuple[JobFilter, int]:
-    """Read which jobs to watch, and from which position on. Raises Invalid with all violations."""
-    with Validator() as check:
-        if request.from_position < 0:
-            check.add("from_position", "must not be negative")
-        filters = _filter_from_proto(check, request.filter)
-    return filters, request.from_position
+def filter_from_proto(message: pb.JobFilter) -> JobFilter:
+    """Read which jobs are meant."""
+    labels = (
+        LabelSelector(key=each.key, values=tuple(each.values), lacks=each.match == pb.LabelSelector.MATCH_LACKS)
+        for each in message.labels
+    )
+    return _FILTER.from_proto(message, labels=tuple(labels))
 
 
 def kind_to_proto(value: JobKind) -> pb.JobKind:
     """Write a kind."""
-    return pb.JobKind(
-        kind=value.name,
-        description=value.description,
-        policy=policy_to_proto(value.policy),
-        required_fields=value.required_fields,
-        required_data=value.required_data,
-    )
+    return _KIND.to_proto(value, kind=value.name, policy=policy_to_proto(value.policy))
 
 
 def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
     """Write a job; `brief`, as in lists, cuts long texts."""
     last_execution = view.executions[-1]
-    return pb.Job(
+    return _JOB.to_proto(
+        view,
         job_id=view.spec.job_id,
         spec=_spec_to_proto(_brief_spec(view.spec) if brief else view.spec),
-        state=_STATE_NUMBERS[view.state],
-        reason=view.reason,
         message=with_advice(view.reason, view.message),
         execution_ids=[execution.execution_id for execution in view.executions],
         workspace_id=last_execution.workspace_id,
-        cell_id=view.cell_id,
-        cancel_requested=view.cancel_requested,
         output=output_to_proto(last_execution.output),
-        timeline=[_stage_to_proto(stage) for stage in view.timeline],
-        create_time=timestamp_to_proto(view.create_time),
-        start_time=None if view.start_time is None else timestamp_to_proto(view.start_time),
-        end_time=None if view.end_time is None else timestamp_to_proto(view.end_time),
+        timeline=map(_stage_to_proto, view.timeline),
         revision_number=view.revision,
         checkpoints=(checkpoint_to_proto(checkpoint, brief=True) for checkpoint in view.checkpoints),
     )
@@ -100,39 +75,6 @@ def job_document(view: JobView) -> bytes:
         if len(text) <= MAX_DOCUMENT_BYTES or not message.spec.prompt:
             return text
         message.spec.prompt = message.spec.prompt[: len(message.spec.prompt) // 2]
-
-
-def _filter_from_proto(check: Validator, message: pb.JobFilter) -> JobFilter:
-    def time(name: str, value: Timestamp) -> datetime | None:
-        return check.moment(f"filter.{name}", value) if message.HasField(name) else None  # type: ignore[arg-type]
-
-    if len(message.kinds) > MAX_CHOICES:
-        check.add("filter.kinds", f"must be at most {MAX_CHOICES}")
-    if len(message.labels) > MAX_SELECTORS:
-        check.add("filter.labels", f"must be at most {MAX_SELECTORS}")
-
-    return JobFilter(
-        project_id=check.optional_id("filter.project_id", message.project_id),
-        states=check.choices("filter.states", message.states, _STATES),
-        kinds=frozenset(check.required_id(f"filter.kinds[{index}]", each) for index, each in enumerate(message.kinds)),
-        worker_id=check.optional_id("filter.worker_id", message.worker_id),
-        work_item_id=check.optional_id("filter.work_item_id", message.work_item_id),
-        labels=tuple(
-            _selector_from_proto(check, f"filter.labels[{index}]", each) for index, each in enumerate(message.labels)
-        ),
-        created_after=time("created_after_time", message.created_after_time),
-        created_before=time("created_before_time", message.created_before_time),
-    )
-
-
-def _selector_from_proto(check: Validator, path: str, message: pb.LabelSelector) -> LabelSelector:
-    matches = {pb.LabelSelector.MATCH_UNSPECIFIED: False, pb.LabelSelector.MATCH_HAS: False}
-    lacks = check.choice(f"{path}.match", message.match, matches | {pb.LabelSelector.MATCH_LACKS: True})
-    if len(message.values) > MAX_CHOICES:
-        check.add(f"{path}.values", f"must be at most {MAX_CHOICES}")
-    key = check.line(f"{path}.key", message.key, required=True)
-    values = tuple(check.line(f"{path}.values[{index}]", value) for index, value in enumerate(message.values))
-    return LabelSelector(key=key, values=values, lacks=lacks)
 
 
 def _brief_spec(spec: JobSpec) -> JobSpec:
@@ -172,13 +114,4 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
 
 
 def _stage_to_proto(stage: StageView) -> pb.StageRecord:
-    return pb.StageRecord(
-        name=stage.name,
-        state=_STAGE_NUMBERS[stage.state],
-        message=stage.message,
-        prompt_addition=stage.added.prompt_addition,
-        labels=stage.added.labels,
-        hook_id=stage.hook_id,
-        start_time=timestamp_to_proto(stage.start_time),
-        end_time=None if stage.end_time is None else timestamp_to_proto(stage.end_time),
-    )
+    return _STAGE.to_proto(stage, prompt_addition=stage.added.prompt_addition, labels=stage.added.labels)

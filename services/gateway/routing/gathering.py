@@ -6,7 +6,8 @@ from typing import Any
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.gateway.routing.peers import NO_ANSWER
-from services.gateway.routing.wire import Rpc, count_items, page_of, page_request
+from services.gateway.routing.wire import Rpc, count_items, page_request
+from services.gateway.wire.requests import page_from_proto
 
 Ask = Callable[[str, Any], Awaitable[Any]]
 """Asks one cell, by its id, with a request; raises one of NO_ANSWER when it does not answer."""
@@ -17,7 +18,7 @@ async def gather(rpc: Rpc, request: Any, cell_ids: Sequence[str], ask: Ask) -> A
 
     Raises what the first cell failed with when none answers, and Invalid for a page token of another list.
     """
-    page = page_of(request)
+    page = page_from_proto(request)
     first, token = _position(page)
     merged, room = rpc.response(), page.size
     unreachable, failure, next_page_token = [], None, ""

@@ -10,9 +10,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
-from services.common.db.paging import Page
 from services.common.errors import Unavailable
-from services.gateway.wire.validation import Validator
 
 ListRequest = TypeVar("ListRequest", bound=Message)
 
@@ -50,12 +48,6 @@ class Rpc:
 def rpcs_of(service: ServiceDescriptor) -> Sequence[Rpc]:
     """Return what the contract says about the RPCs of a service."""
     return [_rpc(method) for method in service.methods]
-
-
-def page_of(request: Any) -> Page:
-    """Read which page of a list a request is for. Raises Invalid."""
-    with Validator() as check:
-        return check.page(request, request.page_size, request.page_token)
 
 
 def page_request(request: ListRequest, size: int, token: str) -> ListRequest:

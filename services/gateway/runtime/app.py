@@ -19,6 +19,7 @@ from services.gateway.routing.owners import OwnerFinder
 from services.gateway.routing.peers import Peers
 from services.gateway.routing.router import OnAnotherCell, Router
 from services.gateway.routing.wire import rpcs_of
+from services.gateway.runtime import wire
 from services.gateway.runtime.event_sources import NodeEvents, ReceivedEvents
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
@@ -60,7 +61,10 @@ async def runtime_registration(
     router = Router(cell_id, cells, OwnerFinder(jobs), peers, stand_ins)
     try:
         yield Registration(
-            _SERVICE.full_name, add_AgentRuntimeServiceServicer_to_server, router.routed(servicer, rpcs_of(_SERVICE))
+            _SERVICE.full_name,
+            add_AgentRuntimeServiceServicer_to_server,
+            router.routed(servicer, rpcs_of(_SERVICE)),
+            wire.CHECKS,
         )
     finally:
         await peers.aclose()

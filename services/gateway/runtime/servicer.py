@@ -26,7 +26,7 @@ from services.gateway.jobs.store import JobStore, execution_key
 from services.gateway.runtime import wire
 from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
-from services.gateway.wire.validation import required_id
+from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.nodes import Nodes
 
 Context = aio.ServicerContext[Any, Any]
@@ -52,11 +52,11 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         self._execution = ExecutionServiceStub(nodes.execution)
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
-        view = await self._admission.admit(*wire.submission_from_proto(request))
+        view = await self._admission.admit(wire.submission_from_proto(request), idempotency_key(request))
         return pb.ExecuteResponse(execution_id=view.executions[0].execution_id, job_id=view.spec.job_id)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        view = await self._store.execution(required_id("execution_id", request.execution_id))
+        view = await self._store.execution(request.execution_id)
         return pb.GetExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
@@ -66,19 +66,18 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
-        view = await self._store.cancel_execution(required_id("execution_id", request.execution_id))
+        view = await self._store.cancel_execution(request.execution_id)
         return pb.CancelExecutionResponse(execution=wire.execution_to_proto(view))
 
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
-        execution_id, first = wire.watch_from_proto(request)
-        updates = self._relay.updates(execution_id, first, follow=request.follow, kinds=request.kinds)
+        first = max(1, request.from_sequence)
+        updates = self._relay.updates(request.execution_id, first, follow=request.follow, kinds=request.kinds)
         async for update in self._draining.stream(updates, start=first, position_after=lambda one: one.next_sequence):
             yield wire.update_to_proto(update)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
-        wire.check_message(request)
         await self._check_begun(request.execution_id)
         await _answer(self._execution.SendMessage(wire.same_fields(request, execution_pb2.SendMessageRequest)))
         return pb.SendMessageResponse()
@@ -86,7 +85,6 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def ResolvePermission(
         self, request: pb.ResolvePermissionRequest, context: Context
     ) -> pb.ResolvePermissionResponse:
-        wire.check_permission(request)
         await self._check_begun(request.execution_id)
         asked = wire.same_fields(request, execution_pb2.ResolvePermissionRequest, decided_by=current_caller())
         return wire.same_fields(await _answer(self._execution.ResolvePermission(asked)), pb.ResolvePermissionResponse)
@@ -113,7 +111,6 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             yield message
 
     async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
-        wire.check_diff_request(request)
         compared = await self._compared(request)
         if compared.base_commit_id == compared.commit_id:
             return
@@ -143,24 +140,21 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         )
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
-        await self._store.check_unused(required_id("workspace_id", request.workspace_id))
+        await self._store.check_unused(request.workspace_id)
         asked = wire.same_fields(request, workspace_pb2.DeleteWorkspaceRequest)
         await _answer(self._workspace.DeleteWorkspace(asked, timeout=_LONG_SECONDS))
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
-        wire.check_list_snapshots(request)
         answer = await _answer(self._git.ListSnapshots(wire.same_fields(request, git_pb2.ListSnapshotsRequest)))
         cell_ids = {snapshot.snapshot_id: self._cell_id for snapshot in answer.snapshots}
         return wire.same_fields(answer, pb.ListSnapshotsResponse, cell_ids=cell_ids)
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
-        snapshot_id = required_id("snapshot_id", request.snapshot_id)
-        return pb.GetSnapshotResponse(snapshot=await self._snapshot(snapshot_id))
+        return pb.GetSnapshotResponse(snapshot=await self._snapshot(request.snapshot_id))
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
-        snapshot_id = required_id("snapshot_id", request.snapshot_id)
-        asked = git_pb2.DeleteSnapshotRequest(snapshot_id=snapshot_id)
+        asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
         await _answer(self._git.DeleteSnapshot(asked, timeout=_LONG_SECONDS))
         return pb.DeleteSnapshotResponse()
 

@@ -26,14 +26,13 @@ class CoordinatorStandIn:
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
-        execution_id, first = wire.watch_from_proto(request)
-        updates = self._relay.updates(execution_id, first, follow=request.follow, kinds=request.kinds)
+        first = max(1, request.from_sequence)
+        updates = self._relay.updates(request.execution_id, first, follow=request.follow, kinds=request.kinds)
         async for update in self._draining.stream(updates, start=first, position_after=lambda one: one.next_sequence):
             yield wire.update_to_proto(update)
 
     async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
         """Stream a diff that was small enough to be stored whole."""
-        wire.check_diff_request(request)
         view = await self._store.execution(request.execution_id) if request.execution_id else None
         if view is None:
             raise NotRecorded
@@ -54,8 +53,8 @@ class AwayStandIn:
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
-        execution_id, first = wire.watch_from_proto(request)
-        view = await self._store.execution(execution_id)
+        first = max(1, request.from_sequence)
+        view = await self._store.execution(request.execution_id)
         if not (request.follow and view.state.is_final and view.reason == NODE_LOST):
             raise NotRecorded
         yield wire.update_to_proto(ExecutionUpdate(first, end=view))

@@ -97,8 +97,8 @@ class JobFilter:
     worker_id: str = ""
     work_item_id: str = ""
     labels: tuple[LabelSelector, ...] = ()
-    created_after: datetime | None = None
-    created_before: datetime | None = None
+    created_after_time: datetime | None = None
+    created_before_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """Converts events of executions between messages and the bytes that are stored of them."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
 from typing import Any, Final
 
@@ -11,23 +11,26 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 from google.protobuf.message_factory import GetMessageClass
 
+from services.common.rpc.rules import Violation
 from services.common.text import lossy
 from services.gateway.values.events import NumberedEvent
-from services.gateway.wire.validation import KIB, Validator
 
 _MAX_EVENTS_BYTES: Final = 2 << 20
 _WERE_BYTES: Final = {"ToolCall": "input", "ToolResult": "output", "PermissionRequest": "input"}
 """Fields of events that were bytes, by message: what clients stored in them need not be UTF-8."""
 
 
+def check_events(request: pb.AppendEventsRequest) -> Iterator[Violation]:
+    """Yield what is wrong with a batch of events."""
+    sequences = [event.sequence for event in request.events]
+    if sequences and (sequences[0] < 1 or sequences != list(range(sequences[0], sequences[0] + len(sequences)))):
+        yield "events", "must be numbered from 1, each one more than the one before"
+    if request.ByteSize() > _MAX_EVENTS_BYTES:
+        yield "events", f"must be at most {_MAX_EVENTS_BYTES >> 20} MiB in a message"
+
+
 def events_from_proto(request: pb.AppendEventsRequest) -> list[NumberedEvent]:
-    """Read consecutive events. Raises Invalid."""
-    with Validator() as check:
-        sequences = [event.sequence for event in request.events]
-        if sequences and (sequences[0] < 1 or sequences != list(range(sequences[0], sequences[0] + len(sequences)))):
-            check.add("events", "must be numbered from 1, each one more than the one before")
-        if request.ByteSize() > _MAX_EVENTS_BYTES:
-            check.add("events", f"must be at most {_MAX_EVENTS_BYTES // KIB} KiB in a message")
+    """Read consecutive events."""
     # Messages whose bytes are concatenated are one message with the events of all.
     return [
         NumberedEvent(event.sequence, pb.AppendEventsRequest(events=[event]).SerializeToString())

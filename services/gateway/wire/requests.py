@@ -1,7 +1,4 @@
-"""What many requests of the gateway have: a request id, a page of a list, an update by mask is in `catalog`.
-
-Rules for single fields stand in the protos (see `common.rpc.rules`); these concern a message as a whole.
-"""
+"""What many requests of the gateway have: a request id, and the page of a list."""
 
 import hashlib
 from collections.abc import Iterator, Mapping
@@ -39,10 +36,11 @@ def page_from_proto(request: Any) -> Page:  # noqa: ANN401 - any List…Request
 def page_checks(service: ServiceDescriptor) -> Mapping[str, Check]:
     """Return the checks of the page tokens of a service's lists, by the requests' full names."""
     requests = (method.input_type for method in service.methods)
-    return {request.full_name: _check_page_token for request in requests if "page_token" in request.fields_by_name}
+    return {request.full_name: check_page_token for request in requests if "page_token" in request.fields_by_name}
 
 
-def _check_page_token(request: Any) -> Iterator[Violation]:  # noqa: ANN401 - any List…Request
+def check_page_token(request: Any) -> Iterator[Violation]:  # noqa: ANN401 - any List…Request
+    """Yield what is wrong with the page token of a request."""
     try:
         page_from_proto(request)
     except Invalid as error:

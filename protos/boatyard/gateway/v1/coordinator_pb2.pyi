@@ -33,9 +33,9 @@ class Lease(message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     FENCE_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """Required. The job."""
+    """The job."""
     fence: builtins.int
-    """Required. The number of the claim, from 1."""
+    """The number of the claim, from 1."""
     def __init__(
         self,
         *,
@@ -59,11 +59,11 @@ class RegisterCoordinatorRequest(message.Message):
     VERSION_FIELD_NUMBER: builtins.int
     CAPACITY_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     host: builtins.str
-    """The machine's name, for people: one line of at most 255 characters."""
+    """The machine's name, for people."""
     version: builtins.str
-    """The version it runs, for people: at most 63 characters."""
+    """The version it runs, for people."""
     capacity: builtins.int
     """Maximum number of jobs it holds, for people; the binding value is the one in each ClaimJob."""
     def __init__(
@@ -120,11 +120,11 @@ class ClaimJobRequest(message.Message):
     ENGINES_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat when its response was lost: the same id with the same request returns the same job
-    while it is held under that lease. At most 63 characters of [A-Za-z0-9_-]; empty means that every call may claim a
+    while it is held under that lease. Empty means that every call may claim a
     job.
     """
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     capacity: builtins.int
     """Maximum number of jobs it holds, 1 to 1000: once it holds that many, it gets no more. 0 means 1."""
     @builtins.property
@@ -244,10 +244,10 @@ class RenewLeaseRequest(message.Message):
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     LEASES_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     @builtins.property
     def leases(self) -> containers.RepeatedCompositeFieldContainer[Lease]:
-        """The leases it holds; at most 1000. An empty list only reports that the coordinator is alive."""
+        """The leases it holds. An empty list only reports that the coordinator is alive."""
 
     def __init__(
         self,
@@ -305,7 +305,7 @@ class WatchCoordinatorRequest(message.Message):
 
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     def __init__(
         self,
         *,
@@ -348,10 +348,10 @@ class GetWorkContextRequest(message.Message):
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     @builtins.property
     def lease(self) -> Lease:
-        """Required. The job."""
+        """The job."""
 
     def __init__(
         self,
@@ -507,24 +507,22 @@ class CompleteJobRequest(message.Message):
     BRANCH_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     summary: builtins.str
-    """A summary of the work, for people; at most 64 KiB."""
+    """A summary of the work, for people."""
     pull_request_url: builtins.str
-    """The URL of the pull request: http or https, at most 2048 characters, without user name and password; empty means
-    none.
-    """
+    """The URL of the pull request; empty means none."""
     pull_request_number: builtins.int
     """The pull request's number; 0 means none."""
     review_comment: builtins.str
-    """A comment for the review; at most 64 KiB."""
+    """A comment for the review."""
     commit_id: builtins.str
-    """The commit of the result: 40 or 64 characters of 0-9 and a-f; empty means none."""
+    """The commit of the result; empty means none."""
     branch: builtins.str
     """The branch of the result; empty means none."""
     @builtins.property
     def lease(self) -> Lease:
-        """Required. The job."""
+        """The job."""
 
     @builtins.property
     def usage(self) -> Usage:
@@ -631,18 +629,18 @@ class FailJobRequest(message.Message):
     SUMMARY_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     reason: builtins.str
-    """Required. Why, machine-readable: 1 to 63 characters of [A-Z0-9_], starting with a letter. AGENT_FAILED means that
+    """Why, machine-readable. AGENT_FAILED means that
     the agent failed; CANCELLED that it was ended on request.
     """
     message: builtins.str
-    """The same, for people; at most 4 KiB."""
+    """The same, for people."""
     summary: builtins.str
-    """A summary of what was done nevertheless, for people; at most 64 KiB."""
+    """A summary of what was done nevertheless, for people."""
     @builtins.property
     def lease(self) -> Lease:
-        """Required. The job."""
+        """The job."""
 
     @builtins.property
     def usage(self) -> Usage:

@@ -33,12 +33,10 @@ class CreateJobRequest(message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same request returns the same job. At most 63 characters of
-    [A-Za-z0-9_-]; empty means that every call creates a job.
-    """
+    """Makes the call safe to repeat: the same id with the same request returns the same job. Empty means that every call creates a job."""
     @builtins.property
     def spec(self) -> JobSpec:
-        """Required. What to do."""
+        """What to do."""
 
     def __init__(
         self,
@@ -82,7 +80,7 @@ class GetJobRequest(message.Message):
 
     JOB_ID_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """Required. The job."""
+    """The job."""
     def __init__(
         self,
         *,
@@ -142,11 +140,11 @@ class JobFilter(message.Message):
 
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Only jobs of any of these kinds; empty means all. At most 64."""
+        """Only jobs of any of these kinds; empty means all."""
 
     @builtins.property
     def labels(self) -> containers.RepeatedCompositeFieldContainer[LabelSelector]:
-        """Conditions on their labels; at most 16."""
+        """Conditions on their labels."""
 
     @builtins.property
     def created_after_time(self) -> timestamp_pb2.Timestamp:
@@ -207,12 +205,12 @@ class LabelSelector(message.Message):
     VALUES_FIELD_NUMBER: builtins.int
     MATCH_FIELD_NUMBER: builtins.int
     key: builtins.str
-    """Required. The label's key."""
+    """The label's key."""
     match: LabelSelector.Match.ValueType
     """The default is HAS."""
     @builtins.property
     def values(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The values; empty means any value. At most 64."""
+        """The values; empty means any value."""
 
     def __init__(
         self,
@@ -291,7 +289,7 @@ class CancelJobRequest(message.Message):
 
     JOB_ID_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """Required. The job."""
+    """The job."""
     def __init__(
         self,
         *,
@@ -337,7 +335,7 @@ class RetryJobRequest(message.Message):
     request_id: builtins.str
     """Makes the call safe to repeat."""
     job_id: builtins.str
-    """Required. The job."""
+    """The job."""
     from_snapshot: builtins.bool
     """True to start from the snapshot of what its last attempt left, on that attempt's cell, instead of from its original
     starting point.
@@ -385,7 +383,7 @@ class WatchJobRequest(message.Message):
 
     JOB_ID_FIELD_NUMBER: builtins.int
     job_id: builtins.str
-    """Required. The job."""
+    """The job."""
     def __init__(
         self,
         *,
@@ -579,9 +577,7 @@ class InputFile(message.Message):
     CONTENT_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. Its path below `.boatyard/input` in the workspace: parts of visible characters, separated by '/', none of
-    them `.` or `..`; at most 255 bytes. No path may be a parent directory of another.
-    """
+    """Its path below `.boatyard/input` in the workspace, of visible characters. No path may be a parent directory of another."""
     content: builtins.bytes
     """Its content. Absent in responses."""
     size_bytes: builtins.int
@@ -648,9 +644,9 @@ class JobSpec(message.Message):
     kind: builtins.str
     """The kind of job, one of those in ListJobKinds. The default is `task`."""
     priority: builtins.int
-    """Jobs with a higher priority are taken first: -100 to 100."""
+    """Jobs with a higher priority are taken first."""
     prompt: builtins.str
-    """Required. The prompt for the agent; at most 1 MiB."""
+    """The prompt for the agent."""
     repository_id: builtins.str
     """The repository to work on; empty means the work item's repository or, if it has none, an empty workspace."""
     revision: builtins.str
@@ -668,8 +664,8 @@ class JobSpec(message.Message):
     it, and the result's branch contains it.
     """
     data: builtins.str
-    """The text of a JSON object to work on, at most 256 KiB, kept as it was sent: the file `.boatyard/input.json` in the workspace. BOATYARD_INPUT in the
-    agent's environment contains that name.
+    """The text of a JSON object to work on, kept as it was sent: the file `.boatyard/input.json` in the workspace.
+    BOATYARD_INPUT in the agent's environment contains that name.
     """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
@@ -681,13 +677,13 @@ class JobSpec(message.Message):
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Labels, for people and filters; at most 64, with keys and values of at most 63 visible characters. Hooks may add to
+        """Labels, for people and filters, with keys and values of at most 63 visible characters. Hooks may add to
         them.
         """
 
     @builtins.property
     def delay(self) -> duration_pb2.Duration:
-        """This long after it was created: more than 0, at most 366 days."""
+        """This long after it was created."""
 
     @builtins.property
     def not_before_time(self) -> timestamp_pb2.Timestamp:
@@ -695,7 +691,7 @@ class JobSpec(message.Message):
 
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[InputFile]:
-        """Files to work on, at most 256 files and 2 MiB together. They are in the workspace, in `.boatyard/input`, before the
+        """Files to work on, 2 MiB together. They are in the workspace, in `.boatyard/input`, before the
         agent starts, in every attempt. `.boatyard` is not part of the result: neither git nor the result's commit includes
         it.
         """

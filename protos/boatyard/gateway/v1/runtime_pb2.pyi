@@ -39,15 +39,13 @@ class ExecuteRequest(message.Message):
     PROMPT_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same request returns the same execution. At most 63 characters
-    of [A-Za-z0-9_-]; empty means that every call creates a job.
-    """
+    """Makes the call safe to repeat: the same id with the same request returns the same execution. Empty means that every call creates a job."""
     worker_id: builtins.str
-    """Required. The worker that does the work."""
+    """The worker that does the work."""
     work_item_id: builtins.str
-    """Required. The work item. Its repository is worked on; if it has none, the workspace is empty."""
+    """The work item. Its repository is worked on; if it has none, the workspace is empty."""
     prompt: builtins.str
-    """Required. The prompt for the agent, in addition to the work item's title, description, notes and documents; at most
+    """The prompt for the agent, in addition to the work item's title, description, notes and documents; at most
     1 MiB together.
     """
     @builtins.property
@@ -101,7 +99,7 @@ class GetExecutionRequest(message.Message):
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     def __init__(
         self,
         *,
@@ -221,7 +219,7 @@ class CancelExecutionRequest(message.Message):
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     def __init__(
         self,
         *,
@@ -268,7 +266,7 @@ class WatchExecutionRequest(message.Message):
     FOLLOW_FIELD_NUMBER: builtins.int
     KINDS_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     from_sequence: builtins.int
     """The first sequence to return; 0 and 1 mean the beginning."""
     follow: builtins.bool
@@ -333,11 +331,11 @@ class SendMessageRequest(message.Message):
     MESSAGE_ID_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     message_id: builtins.str
-    """Required. Chosen by the caller, to recognize repeats: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """Chosen by the caller, to recognize repeats."""
     text: builtins.str
-    """Required. The message text; at most 64 KiB."""
+    """The message text."""
     def __init__(
         self,
         *,
@@ -377,13 +375,13 @@ class ResolvePermissionRequest(message.Message):
     ALLOW_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     permission_id: builtins.str
-    """Required. The permission id from the PermissionRequest event."""
+    """The permission id from the PermissionRequest event."""
     allow: builtins.bool
     """True to allow it."""
     reason: builtins.str
-    """Why; the model is told this when it is refused. At most 4 KiB."""
+    """Why; the model is told this when it is refused."""
     def __init__(
         self,
         *,
@@ -432,7 +430,7 @@ class AttachExecutionRequest(message.Message):
     execution_id: builtins.str
     """The execution."""
     input: builtins.bytes
-    """Typed input; at most 64 KiB. It is passed on unchanged: a line ends with a carriage return, as keyboards send it."""
+    """Typed input. It is passed on unchanged: a line ends with a carriage return, as keyboards send it."""
     @builtins.property
     def size(self) -> execution_pb2.TerminalSize:
         """The window's new size."""
@@ -736,7 +734,7 @@ class DeleteWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     def __init__(
         self,
         *,
@@ -857,7 +855,7 @@ class GetSnapshotRequest(message.Message):
 
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     snapshot_id: builtins.str
-    """Required. The snapshot."""
+    """The snapshot."""
     def __init__(
         self,
         *,
@@ -899,7 +897,7 @@ class DeleteSnapshotRequest(message.Message):
 
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     snapshot_id: builtins.str
-    """Required. The snapshot."""
+    """The snapshot."""
     def __init__(
         self,
         *,

@@ -31,10 +31,10 @@ class Holder(message.Message):
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     LEASE_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     @builtins.property
     def lease(self) -> coordinator_pb2.Lease:
-        """Required. The job."""
+        """The job."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class ReadAttemptRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class ReadJobContextRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -182,10 +182,10 @@ class ReadDocumentRequest(message.Message):
     outcome: builtins.bytes
     """How the job will end, in the driver's own format; empty means the job as it is now."""
     stage: builtins.str
-    """Required. The stage, by the name in BeginStage."""
+    """The stage, by the name in BeginStage."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -235,10 +235,10 @@ class ReadSigningKeyRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     HOOK_ID_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
-    """Required. The hook."""
+    """The hook."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -284,7 +284,7 @@ class RecordHookCallRequest(message.Message):
     """Required. The call, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -322,10 +322,10 @@ class BeginStageRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. The stage's name, at most 63 characters."""
+    """The stage's name."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -365,11 +365,11 @@ class EndStageRequest(message.Message):
     NOTES_FIELD_NUMBER: builtins.int
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     @builtins.property
     def stage(self) -> RecordedStage:
-        """Required. The stage, DONE or FAILED."""
+        """The stage, DONE or FAILED."""
 
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
@@ -415,7 +415,7 @@ class NoteExecutionRequest(message.Message):
     """Required. The execution, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -456,7 +456,7 @@ class ParkJobRequest(message.Message):
     """Required. The question, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -494,10 +494,10 @@ class ReadDecisionRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     NAME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. The question's name, at most 63 characters."""
+    """The question's name."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -543,7 +543,7 @@ class RetryLaterRequest(message.Message):
     """Required. Why the attempt failed and how the job goes on, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -584,7 +584,7 @@ class FinishJobRequest(message.Message):
     """Required. How the job ends, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
-        """Required. The lease."""
+        """The lease."""
 
     def __init__(
         self,
@@ -622,10 +622,10 @@ class ReadJobStatusesRequest(message.Message):
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required. The coordinator."""
+    """The coordinator."""
     @builtins.property
     def jobs(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The ids of the jobs; at most 1000. The field is not named like an id, because jobs that are gone are left out,
+        """The ids of the jobs. The field is not named like an id, because jobs that are gone are left out,
         whatever projects the token is for.
         """
 

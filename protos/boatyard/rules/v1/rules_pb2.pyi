@@ -16,6 +16,8 @@ NOT_BLANK_FIELD_NUMBER: builtins.int
 WITHOUT_NUL_FIELD_NUMBER: builtins.int
 LINE_FIELD_NUMBER: builtins.int
 VISIBLE_ASCII_FIELD_NUMBER: builtins.int
+WEB_URL_FIELD_NUMBER: builtins.int
+REASON_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
 RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
@@ -36,6 +38,10 @@ line: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtin
 """A text of one line, such as a name that people read."""
 visible_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A secret without spaces."""
+web_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A page that people may open."""
+reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""Why something failed, for machines."""
 absolute_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A path on the machine."""
 relative_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

@@ -1,6 +1,7 @@
 """The RPCs of LedgerService: each calls one method of the lifecycle's `Ledger`."""
 
 import asyncio
+from contextlib import AbstractAsyncContextManager
 from importlib.metadata import version
 from typing import Any, Final
 
@@ -18,7 +19,7 @@ from services.gateway.coordinators.ledger import wire
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
-from services.gateway.wire.validation import Validator
+from services.lifecycle.ledger import Lease, Ledger
 from services.lifecycle.model.value import pack
 
 Context = aio.ServicerContext[Any, Any]
@@ -42,91 +43,80 @@ class LedgerServicer(LedgerServiceServicer):
         self._ledgers = ledgers
 
     async def ReadAttempt(self, request: pb.ReadAttemptRequest, context: Context) -> pb.ReadAttemptResponse:
-        with Validator() as check:
-            held = wire.holder_from_proto(check, request.holder)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        async with self._holding(request.holder) as (ledger, lease):
             stages = (await ledger.stages(lease)).values()
             note = await ledger.execution(lease)
         return pb.ReadAttemptResponse(stages=map(wire.stage_to_proto, stages), note=pack(note))
 
     async def ReadJobContext(self, request: pb.ReadJobContextRequest, context: Context) -> pb.ReadJobContextResponse:
-        with Validator() as check:
-            held = wire.holder_from_proto(check, request.holder)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        async with self._holding(request.holder) as (ledger, lease):
             return pb.ReadJobContextResponse(job_context=pack(await ledger.job_context(lease)))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
-        held, stage, outcome = wire.document_request_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
-            document = await ledger.document(lease, stage, outcome)
+        outcome = wire.expected_outcome_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
+            document = await ledger.document(lease, request.stage, outcome)
         return pb.ReadDocumentResponse(document=document.data.decode(), time=timestamp_to_proto(document.time))
 
     async def ReadSigningKey(self, request: pb.ReadSigningKeyRequest, context: Context) -> pb.ReadSigningKeyResponse:
-        with Validator() as check:
-            held = wire.holder_from_proto(check, request.holder)
-            hook_id = check.required_id("hook_id", request.hook_id)
-        async with self._ledgers.holding(held) as (ledger, lease):
-            return pb.ReadSigningKeyResponse(key=await ledger.signing_key(lease, hook_id))
+        async with self._holding(request.holder) as (ledger, lease):
+            return pb.ReadSigningKeyResponse(key=await ledger.signing_key(lease, request.hook_id))
 
     async def RecordHookCall(self, request: pb.RecordHookCallRequest, context: Context) -> pb.RecordHookCallResponse:
-        held, call = wire.hook_call_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        call = wire.hook_call_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
             await ledger.record_call(lease, call)
         return pb.RecordHookCallResponse()
 
     async def BeginStage(self, request: pb.BeginStageRequest, context: Context) -> pb.BeginStageResponse:
-        with Validator() as check:
-            held = wire.holder_from_proto(check, request.holder)
-            name = wire.name_from_proto(check, "name", request.name)
-        async with self._ledgers.holding(held) as (ledger, lease):
-            await ledger.begin_stage(lease, name)
+        async with self._holding(request.holder) as (ledger, lease):
+            await ledger.begin_stage(lease, request.name)
         return pb.BeginStageResponse()
 
     async def EndStage(self, request: pb.EndStageRequest, context: Context) -> pb.EndStageResponse:
-        held, stage, notes = wire.ended_stage_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        stage, notes = wire.ended_stage_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
             await ledger.end_stage(lease, stage, notes)
         return pb.EndStageResponse()
 
     async def NoteExecution(self, request: pb.NoteExecutionRequest, context: Context) -> pb.NoteExecutionResponse:
-        held, note = wire.note_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        note = wire.note_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
             await ledger.note(lease, note)
         return pb.NoteExecutionResponse()
 
     async def ParkJob(self, request: pb.ParkJobRequest, context: Context) -> pb.ParkJobResponse:
-        held, question = wire.question_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        question = wire.question_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
             await ledger.park(lease, question)
         return pb.ParkJobResponse()
 
     async def ReadDecision(self, request: pb.ReadDecisionRequest, context: Context) -> pb.ReadDecisionResponse:
-        with Validator() as check:
-            held = wire.holder_from_proto(check, request.holder)
-            name = wire.name_from_proto(check, "name", request.name)
-        async with self._ledgers.holding(held) as (ledger, lease):
-            decision = await ledger.decision(lease, name)
+        async with self._holding(request.holder) as (ledger, lease):
+            decision = await ledger.decision(lease, request.name)
         return pb.ReadDecisionResponse(decision=b"" if decision is None else pack(decision))
 
     async def RetryLater(self, request: pb.RetryLaterRequest, context: Context) -> pb.RetryLaterResponse:
-        held, retry = wire.retry_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        retry = wire.retry_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
             await ledger.retry(lease, retry)
         return pb.RetryLaterResponse()
 
     async def FinishJob(self, request: pb.FinishJobRequest, context: Context) -> pb.FinishJobResponse:
-        held, outcome = wire.outcome_from_proto(request)
-        async with self._ledgers.holding(held) as (ledger, lease):
+        outcome = wire.outcome_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
             await ledger.finish(lease, outcome)
         return pb.FinishJobResponse()
 
     async def ReadJobStatuses(self, request: pb.ReadJobStatusesRequest, context: Context) -> pb.ReadJobStatusesResponse:
-        coordinator_id, job_ids = wire.job_statuses_request_from_proto(request)
-        await self._store.enrol(coordinator_cell(coordinator_id))
-        statuses = await self._store.job_statuses(coordinator_id, job_ids)
+        await self._store.enrol(coordinator_cell(request.coordinator_id))
+        statuses = await self._store.job_statuses(request.coordinator_id, request.jobs)
         return pb.ReadJobStatusesResponse(
             job_statuses=[wire.job_status_to_proto(job_id, status) for job_id, status in statuses.items()]
         )
+
+    def _holding(self, holder: pb.Holder) -> AbstractAsyncContextManager[tuple[Ledger, Lease]]:
+        return self._ledgers.holding(wire.holder_from_proto(holder))
 
 
 class EarlierLedgerServicer:

@@ -8,17 +8,20 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import Invalid
+from services.common.rpc.rules import Rules
+from services.gateway.catalog import agent_wire
 from services.gateway.jobs import submission_wire
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.lifecycle.model.job_context import FileContent
 
-KINDS = load_kinds()
+RULES = Rules({**submission_wire.checks(load_kinds()), **agent_wire.CHECKS})
 
 
 def read(**fields: object) -> JobSubmission:
     spec = pb.JobSpec(**{"prompt": "x", **fields})  # type: ignore[arg-type]
-    return submission_wire.submission_from_proto(pb.CreateJobRequest(spec=spec), KINDS)[0]
+    RULES.enforce(pb.CreateJobRequest(spec=spec))
+    return submission_wire.submission_from_proto(spec)
 
 
 def files(*names: str, content: bytes = b"x") -> list[pb.InputFile]:
