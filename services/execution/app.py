@@ -26,11 +26,11 @@ from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.execution.cgroups import hierarchies
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
-from services.execution.engines.credentials import EngineCredentials
 from services.execution.processes import containers
 from services.execution.service import store
 from services.execution.service.admission import Admission
 from services.execution.service.capabilities import CONTAINER, Capability, capabilities
+from services.execution.service.credentials import EngineCredentials
 from services.execution.service.manager import ExecutionManager
 from services.execution.service.messaging import Messaging
 from services.execution.service.metrics import ExecutionCounts, RunningMetrics

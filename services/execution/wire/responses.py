@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 
-from boatyard.execution.v1 import event_pb2, sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.timestamp_pb2 import Timestamp
 

@@ -1,26 +1,26 @@
 """Reads a StartExecutionRequest, the largest message and the one with the most that can be wrong.
 
-`engines.wire` reads what runs, and `limits` how much it may use; this module reads where it runs, and makes the plan.
+An engine reads what runs, and `limits` how much it may use; this module reads where it runs, and makes the plan.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2
 
+from services.agent import wire as agents
+from services.agent.settings import AgentSettings
+from services.agent.wire import agent_from_proto
 from services.common.text import path_from_text
 from services.execution import egress
-from services.execution.engines import wire as engines
-from services.execution.engines.spec import EngineSpec
+from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.redaction.needles import LONGEST, SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations, id_violations, path_violations, refuse
-from services.execution.wire import containers, limits, requests, responses
+from services.execution.wire import containers, limits, requests
 from services.sandbox import environment
-from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 _WORKSPACE = Path("/workspace")
@@ -28,11 +28,9 @@ _WORKSPACE = Path("/workspace")
 _ENVIRONMENT_ENTRIES = 256
 _ENVIRONMENT_BYTES = 64 * 1024
 _MAX_READ_ONLY_PATHS = 64
-_MAX_ALLOWED_HOSTS = 256
+_PROMPT_BYTES = 1 << 20
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
-_TIERS = {number: tier for tier, number in responses.TIERS.items()}
-_NETWORKS = {sandbox_pb2.Network.Value(f"NETWORK_{network.name}"): network for network in Network}
 
 
 class StartReader:
@@ -46,10 +44,13 @@ class StartReader:
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
         """Read what to start. Raises Invalid with all violations, or FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
+        agent = limits.complete(agent_from_proto(spec.agent), self._settings)
+        engine = load(agent.driver.name)
         violations = id_violations("execution_id", request.execution_id)
-        violations += self._violations(spec)
+        violations += self._violations(spec, agent)
+        violations += engine.violations(agent, agent.driver, spec.prompt)
         refuse(violations)
-        engine, engine_spec = engines.engine_from_proto(spec)
+        engine_spec = engine.spec(agent, agent.driver, spec.prompt)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -57,9 +58,9 @@ class StartReader:
             job_id=spec.job_id,
             plan=Plan(
                 request.execution_id,
-                engine,
-                self._sandbox(request.execution_id, spec, engine_spec),
-                limits.bounds(spec, self._settings),
+                agent.driver.name,
+                self._sandbox(request.execution_id, spec, agent, engine_spec),
+                limits.bounds(agent, spec.layout),
                 engine_spec.task,
                 tuple(sorted(spec.secrets)),
                 engine_spec.terminal,
@@ -67,49 +68,24 @@ class StartReader:
             stdin=engine_spec.stdin,
         )
 
-    def _violations(self, spec: pb.ExecutionSpec) -> Violations:
+    def _violations(self, spec: pb.ExecutionSpec, agent: AgentSettings) -> Violations:
         problems = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
         if spec.purpose not in _PURPOSES:
             problems.append(("spec.purpose", "is required"))
-        if spec.sandbox_tier and spec.sandbox_tier not in _TIERS:
-            problems.append(("spec.sandbox_tier", "must be a tier of the contract"))
-        problems += self._network_violations(spec)
+        problems += agents.violations("spec.agent", spec.agent)
+        problems += _network_violations(agent)
         problems += self._path_violations(spec)
-        if self._tier(spec) is Tier.CONTAINER:
-            problems += containers.violations(spec, self._network(spec))
-        elif spec.image:
-            problems.append(("spec.image", "must be empty unless the sandbox tier is CONTAINER"))
-        problems += engines.violations(spec)
+        if agent.tier is Tier.CONTAINER:
+            problems += containers.violations(spec, agent.network)
+        elif agent.image:
+            problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
+        if len(spec.prompt.encode()) > _PROMPT_BYTES:
+            problems.append(("spec.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
         problems += _environment_violations(spec)
-        problems += limits.violations(spec.limits)
         return problems
 
-    def _network_violations(self, spec: pb.ExecutionSpec) -> Violations:
-        if spec.network and spec.network not in _NETWORKS:
-            return [("spec.network", "must be a network of the contract")]
-        hosts = spec.allowed_hosts
-        if self._network(spec) is not Network.ALLOW_LIST:
-            return [("spec.allowed_hosts", "must be empty unless the network is ALLOW_LIST")] if hosts else []
-        if self._tier(spec) is Tier.NONE:
-            return [("spec.network", "can be ALLOW_LIST only in a sandbox: nothing keeps tier NONE from the network")]
-        if len(hosts) > _MAX_ALLOWED_HOSTS:
-            return [("spec.allowed_hosts", f"must be at most {_MAX_ALLOWED_HOSTS}")]
-        problems: Violations = []
-        for i, host in enumerate(hosts):
-            try:
-                HostPattern.parse(host)
-            except ValueError as error:
-                problems.append((f"spec.allowed_hosts[{i}]", str(error)))
-        return problems
-
-    def _network(self, spec: pb.ExecutionSpec) -> Network:
-        return _NETWORKS.get(spec.network, self._settings.network)
-
-    def _tier(self, spec: pb.ExecutionSpec) -> Tier:
-        return _TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier)
-
-    def _allow(self, spec: pb.ExecutionSpec) -> AllowList:
-        hosts = tuple(spec.allowed_hosts) or self._settings.network_allowed_hosts
+    def _allow(self, agent: AgentSettings) -> AllowList:
+        hosts = agent.allowed_hosts or self._settings.network_allowed_hosts
         return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
@@ -127,29 +103,46 @@ class StartReader:
             problems += complaints
         return problems
 
-    def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec, engine: EngineSpec) -> SandboxSpec:
+    def _sandbox(
+        self, execution_id: str, spec: pb.ExecutionSpec, agent: AgentSettings, engine: EngineSpec
+    ) -> SandboxSpec:
         visible_paths = [*self._settings.read_only_paths, *map(path_from_text, spec.read_only_paths)]
         visible_paths += engine.read_only_paths
+        network, is_contained = agent.network or Network.NONE, agent.tier is Tier.CONTAINER
+        proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         variables = {
             EXECUTION_ID_VARIABLE: execution_id.encode(),
-            **limits.limit_variables(spec, self._settings),
-            **{name: value.encode() for name, value in (*spec.environment.items(), *spec.secrets.items())},
+            **limits.limit_variables(agent),
+            **_encoded(agent.environment),
+            **engine.environment,
+            **_encoded(spec.environment),
+            **_encoded(spec.secrets),
         }
-        bounds = limits.bounds(spec, self._settings)
-        network, tier = self._network(spec), self._tier(spec)
-        is_contained = tier is Tier.CONTAINER
-        proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         return SandboxSpec(
             argv=(engine.container_argv or engine.argv) if is_contained else engine.argv,
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
             environment=environment.base() | proxies | variables,
             network=network,
-            allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
-            limits=limits.sandbox_limits(spec, self._settings),
-            tier=tier,
-            container=containers.container(spec, bounds, self._settings) if is_contained else None,
+            allow=self._allow(agent) if network is Network.ALLOW_LIST else AllowList(),
+            limits=limits.sandbox_limits(agent, self._settings.scratch_bytes),
+            tier=agent.tier,
+            container=containers.container(agent, self._settings) if is_contained else None,
         )
+
+
+def _encoded(variables: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: value.encode() for name, value in variables.items()}
+
+
+def _network_violations(agent: AgentSettings) -> Violations:
+    if agent.network is not Network.ALLOW_LIST:
+        rule = "must be empty unless the network is ALLOW_LIST"
+        return [("spec.agent.allowed_hosts", rule)] if agent.allowed_hosts else []
+    if agent.tier is Tier.NONE:
+        rule = "can be ALLOW_LIST only in a sandbox: nothing keeps tier NONE from the network"
+        return [("spec.agent.network", rule)]
+    return []
 
 
 def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, str]]:
@@ -178,14 +171,14 @@ def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
 
 
 def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
-    entries = [*spec.environment.items(), *spec.secrets.items()]
+    entries = [*spec.agent.environment.items(), *spec.environment.items(), *spec.secrets.items()]
     total_bytes = sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries)
     if len(entries) > _ENVIRONMENT_ENTRIES or total_bytes > _ENVIRONMENT_BYTES:
         text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
         return [("spec.environment", text)]
     bad_names = [name for name, value in entries if not name or "=" in name or "\0" in name or "\0" in value]
     problems = [("spec.environment", f"{name!r} must not be empty, or contain '=' or NUL") for name in bad_names]
-    duplicates = spec.environment.keys() & spec.secrets.keys()
+    duplicates = {*spec.environment, *spec.agent.environment} & spec.secrets.keys()
     problems += [("spec.secrets", f"{name!r} is also in spec.environment") for name in sorted(duplicates)]
     for name, secret in spec.secrets.items():
         value = secret.encode()

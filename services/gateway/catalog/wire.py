@@ -5,10 +5,11 @@ from typing import Final
 
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
+from services.agent.wire import agent_to_proto
 from services.common.ids import new_id
 from services.common.text import lossy
 from services.gateway import scope
-from services.gateway.catalog.agent_wire import agent_from_proto, agent_to_proto, policy_from_proto, policy_to_proto
+from services.gateway.catalog.policy_wire import agent_from_proto, policy_from_proto, policy_to_proto
 from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
 from services.gateway.values.catalog import (
     CatalogFilter,

@@ -9,7 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import job_pb2 as pb
 
 from services.gateway import scope
-from services.gateway.catalog.agent_wire import agent_from_proto, policy_from_proto
+from services.gateway.catalog.policy_wire import agent_from_proto, policy_from_proto
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.schema.idempotency import IdempotencyKey

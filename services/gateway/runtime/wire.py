@@ -7,6 +7,8 @@ from boatyard.execution.v1 import event_pb2, execution_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
 
+from services.agent.settings import AgentSettings
+from services.agent.wire import MAX_TIMEOUT
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.common.reasons import with_advice
@@ -14,7 +16,6 @@ from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.routing.gathering import PartialResult
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.times import duration_to_proto, timestamp_to_proto

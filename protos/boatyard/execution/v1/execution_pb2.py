@@ -22,14 +22,15 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__pb2
+from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
-from boatyard.execution.v1 import sandbox_pb2 as boatyard_dot_execution_dot_v1_dot_sandbox__pb2
 from boatyard.workspace.v1 import layout_pb2 as boatyard_dot_workspace_dot_v1_dot_layout__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a!boatyard/execution/v1/event.proto\x1a#boatyard/execution/v1/sandbox.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x15StartExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpec\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x86\x01\n\x15ListExecutionsRequest\x12\x36\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x16ListExecutionsResponse\x12\x34\n\nexecutions\x18\x01 \x03(\x0b\x32 .boatyard.execution.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x14WaitExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15WaitExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"V\n\x14StopExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x82\x01\n\x12WatchEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x89\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"z\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\ndecided_by\x18\x05 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"]\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x15\n\x13\x44\x65scribeNodeRequest\"O\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\"\xc0\x06\n\rExecutionSpec\x12=\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x17\n\x0fread_only_paths\x18\x04 \x03(\t\x12\x37\n\x07\x63ommand\x18\x05 \x01(\x0b\x32$.boatyard.execution.v1.CommandEngineH\x00\x12;\n\tanthropic\x18\n \x01(\x0b\x32&.boatyard.execution.v1.AnthropicEngineH\x00\x12J\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntry\x12\x36\n\x06limits\x18\x07 \x01(\x0b\x32&.boatyard.execution.v1.ExecutionLimits\x12\x38\n\x0csandbox_tier\x18\x08 \x01(\x0e\x32\".boatyard.execution.v1.SandboxTier\x12/\n\x07network\x18\t \x01(\x0e\x32\x1e.boatyard.execution.v1.Network\x12\x15\n\rallowed_hosts\x18\x0c \x03(\t\x12\r\n\x05image\x18\r \x01(\t\x12\x42\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03\x42\x08\n\x06\x65ngine\"\x9e\x02\n\rCommandEngine\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12L\n\x0fprompt_delivery\x18\x03 \x01(\x0e\x32\x33.boatyard.execution.v1.CommandEngine.PromptDelivery\x12\x35\n\x08terminal\x18\x04 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSize\"j\n\x0ePromptDelivery\x12\x1f\n\x1bPROMPT_DELIVERY_UNSPECIFIED\x10\x00\x12\x19\n\x15PROMPT_DELIVERY_STDIN\x10\x01\x12\x1c\n\x18PROMPT_DELIVERY_ARGUMENT\x10\x02\"\xd5\x01\n\x0f\x41nthropicEngine\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x15\n\rsystem_prompt\x18\x03 \x01(\t\x12\x16\n\tmax_turns\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0ctoken_budget\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\nask_before\x18\x07 \x03(\tB\x0c\n\n_max_turnsB\r\n\x0b_max_tokensB\x0f\n\r_token_budget\"\xa7\x03\n\x0f\x45xecutionLimits\x12/\n\x0cwall_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x19\n\x0cmemory_bytes\x18\x03 \x01(\x03H\x00\x88\x01\x01\x12\x16\n\tprocesses\x18\x04 \x01(\x05H\x01\x88\x01\x01\x12\x18\n\x0b\x63pu_seconds\x18\x05 \x01(\x03H\x02\x88\x01\x01\x12\x17\n\nopen_files\x18\x06 \x01(\x05H\x03\x88\x01\x01\x12\x1c\n\x0f\x66ile_size_bytes\x18\x07 \x01(\x03H\x04\x88\x01\x01\x12\x1c\n\x0fworkspace_bytes\x18\x08 \x01(\x03H\x05\x88\x01\x01\x12\x19\n\x0coutput_bytes\x18\t \x01(\x03H\x06\x88\x01\x01\x42\x0f\n\r_memory_bytesB\x0c\n\n_processesB\x0e\n\x0c_cpu_secondsB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytesB\x12\n\x10_workspace_bytesB\x0f\n\r_output_bytes\"\x89\t\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x38\n\x0csandbox_tier\x18\n \x01(\x0e\x32\".boatyard.execution.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12I\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x30.boatyard.execution.v1.Execution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_left\"u\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\tB\x0b\n\t_cost_usd2\x88\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/execution/v1/event.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x15StartExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpec\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x86\x01\n\x15ListExecutionsRequest\x12\x36\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x16ListExecutionsResponse\x12\x34\n\nexecutions\x18\x01 \x03(\x0b\x32 .boatyard.execution.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x14WaitExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15WaitExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"V\n\x14StopExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x82\x01\n\x12WatchEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x89\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"z\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\ndecided_by\x18\x05 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"]\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x15\n\x13\x44\x65scribeNodeRequest\"O\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\"\xd0\x04\n\rExecutionSpec\x12=\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x17\n\x0fread_only_paths\x18\x04 \x03(\t\x12/\n\x05\x61gent\x18\x0e \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12\x0e\n\x06prompt\x18\x0f \x01(\t\x12J\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntry\x12\x42\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"\x85\t\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0csandbox_tier\x18\n \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12I\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x30.boatyard.execution.v1.Execution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_left\"u\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\tB\x0b\n\t_cost_usd2\x88\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,74 +61,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['AttachExecution']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._serialized_options = b'\220\002\001'
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=237
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=334
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=336
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=413
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=415
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=458
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=460
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=535
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=538
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=672
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=674
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=777
-  _globals['_WAITEXECUTIONREQUEST']._serialized_start=779
-  _globals['_WAITEXECUTIONREQUEST']._serialized_end=867
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=869
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=945
-  _globals['_STOPEXECUTIONREQUEST']._serialized_start=947
-  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1033
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1035
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1111
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1114
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1244
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1247
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1384
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=1386
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=1462
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=1464
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=1485
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1487
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1609
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1611
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1695
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1697
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1823
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1825
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1918
-  _globals['_DESCRIBENODEREQUEST']._serialized_start=1920
-  _globals['_DESCRIBENODEREQUEST']._serialized_end=1941
-  _globals['_DESCRIBENODERESPONSE']._serialized_start=1943
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=2022
-  _globals['_CAPABILITY']._serialized_start=2024
-  _globals['_CAPABILITY']._serialized_end=2090
-  _globals['_TERMINALSIZE']._serialized_start=2092
-  _globals['_TERMINALSIZE']._serialized_end=2137
-  _globals['_EXECUTIONSPEC']._serialized_start=2140
-  _globals['_EXECUTIONSPEC']._serialized_end=2972
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=2771
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=2821
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=2823
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=2869
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=2871
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=2962
-  _globals['_COMMANDENGINE']._serialized_start=2975
-  _globals['_COMMANDENGINE']._serialized_end=3261
-  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_start=3155
-  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_end=3261
-  _globals['_ANTHROPICENGINE']._serialized_start=3264
-  _globals['_ANTHROPICENGINE']._serialized_end=3477
-  _globals['_EXECUTIONLIMITS']._serialized_start=3480
-  _globals['_EXECUTIONLIMITS']._serialized_end=3903
-  _globals['_EXECUTION']._serialized_start=3906
-  _globals['_EXECUTION']._serialized_end=5067
-  _globals['_EXECUTION_STATE']._serialized_start=4692
-  _globals['_EXECUTION_STATE']._serialized_end=4820
-  _globals['_EXECUTION_ENDVERIFICATION']._serialized_start=4823
-  _globals['_EXECUTION_ENDVERIFICATION']._serialized_end=5037
-  _globals['_MODELUSE']._serialized_start=5069
-  _globals['_MODELUSE']._serialized_end=5186
-  _globals['_EXECUTIONSERVICE']._serialized_start=5189
-  _globals['_EXECUTIONSERVICE']._serialized_end=6349
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=264
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=361
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=363
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=440
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=442
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=485
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=487
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=562
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=565
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=699
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=701
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=804
+  _globals['_WAITEXECUTIONREQUEST']._serialized_start=806
+  _globals['_WAITEXECUTIONREQUEST']._serialized_end=894
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=896
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=972
+  _globals['_STOPEXECUTIONREQUEST']._serialized_start=974
+  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1060
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1062
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1138
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1141
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1271
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1274
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1411
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=1413
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=1489
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=1491
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=1512
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1514
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1636
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1638
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1722
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1724
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1850
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1852
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1945
+  _globals['_DESCRIBENODEREQUEST']._serialized_start=1947
+  _globals['_DESCRIBENODEREQUEST']._serialized_end=1968
+  _globals['_DESCRIBENODERESPONSE']._serialized_start=1970
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=2049
+  _globals['_CAPABILITY']._serialized_start=2051
+  _globals['_CAPABILITY']._serialized_end=2117
+  _globals['_TERMINALSIZE']._serialized_start=2119
+  _globals['_TERMINALSIZE']._serialized_end=2164
+  _globals['_EXECUTIONSPEC']._serialized_start=2167
+  _globals['_EXECUTIONSPEC']._serialized_end=2759
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=2544
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=2594
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=2596
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=2642
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=2644
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=2735
+  _globals['_EXECUTION']._serialized_start=2762
+  _globals['_EXECUTION']._serialized_end=3919
+  _globals['_EXECUTION_STATE']._serialized_start=3544
+  _globals['_EXECUTION_STATE']._serialized_end=3672
+  _globals['_EXECUTION_ENDVERIFICATION']._serialized_start=3675
+  _globals['_EXECUTION_ENDVERIFICATION']._serialized_end=3889
+  _globals['_MODELUSE']._serialized_start=3921
+  _globals['_MODELUSE']._serialized_end=4038
+  _globals['_EXECUTIONSERVICE']._serialized_start=4041
+  _globals['_EXECUTIONSERVICE']._serialized_end=5201
 # @@protoc_insertion_point(module_scope)

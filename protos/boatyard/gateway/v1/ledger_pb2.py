@@ -23,13 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
-from boatyard.gateway.v1 import agent_pb2 as boatyard_dot_gateway_dot_v1_dot_agent__pb2
 from boatyard.gateway.v1 import coordinator_pb2 as boatyard_dot_gateway_dot_v1_dot_coordinator__pb2
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
+from boatyard.gateway.v1 import policy_pb2 as boatyard_dot_gateway_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n boatyard/gateway/v1/ledger.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1f\x62oatyard/gateway/v1/agent.proto\x1a%boatyard/gateway/v1/coordinator.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x06Holder\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"A\n\x12ReadAttemptRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\"W\n\x13ReadAttemptResponse\x12\x32\n\x06stages\x18\x01 \x03(\x0b\x32\".boatyard.gateway.v1.RecordedStage\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"u\n\rRecordedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0e\n\x06result\x18\x03 \x01(\x0c\x12\x0f\n\x07message\x18\x04 \x01(\t\"F\n\x17ReadSurroundingsRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\"0\n\x18ReadSurroundingsResponse\x12\x14\n\x0csurroundings\x18\x01 \x01(\x0c\"b\n\x13ReadDocumentRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x12\r\n\x05stage\x18\x03 \x01(\t\"R\n\x14ReadDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x15ReadSigningKeyRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\"%\n\x16ReadSigningKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"R\n\x15RecordHookCallRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\x0c\"\x18\n\x16RecordHookCallResponse\"N\n\x11\x42\x65ginStageRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x14\n\x12\x42\x65ginStageResponse\"\x80\x01\n\x0f\x45ndStageRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x31\n\x05stage\x18\x02 \x01(\x0b\x32\".boatyard.gateway.v1.RecordedStage\x12\r\n\x05notes\x18\x03 \x03(\x0c\"\x12\n\x10\x45ndStageResponse\"Q\n\x14NoteExecutionRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\x17\n\x15NoteExecutionResponse\"O\n\x0eParkJobRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x10\n\x08question\x18\x02 \x01(\x0c\"\x11\n\x0fParkJobResponse\"P\n\x13ReadDecisionRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"(\n\x14ReadDecisionResponse\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0c\"O\n\x11RetryLaterRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\r\n\x05retry\x18\x02 \x01(\x0c\"\x14\n\x12RetryLaterResponse\"P\n\x10\x46inishJobRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\x13\n\x11\x46inishJobResponse\"<\n\x14ReadStandingsRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"I\n\x15ReadStandingsResponse\x12\x30\n\tstandings\x18\x01 \x03(\x0b\x32\x1d.boatyard.gateway.v1.Standing\"j\n\x08Standing\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x38\n\tretention\x18\x03 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.Retention2\x90\x0b\n\rLedgerService\x12i\n\x0bReadAttempt\x12\'.boatyard.gateway.v1.ReadAttemptRequest\x1a(.boatyard.gateway.v1.ReadAttemptResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12x\n\x10ReadSurroundings\x12,.boatyard.gateway.v1.ReadSurroundingsRequest\x1a-.boatyard.gateway.v1.ReadSurroundingsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12l\n\x0cReadDocument\x12(.boatyard.gateway.v1.ReadDocumentRequest\x1a).boatyard.gateway.v1.ReadDocumentResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12r\n\x0eReadSigningKey\x12*.boatyard.gateway.v1.ReadSigningKeyRequest\x1a+.boatyard.gateway.v1.ReadSigningKeyResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12r\n\x0eRecordHookCall\x12*.boatyard.gateway.v1.RecordHookCallRequest\x1a+.boatyard.gateway.v1.RecordHookCallResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x66\n\nBeginStage\x12&.boatyard.gateway.v1.BeginStageRequest\x1a\'.boatyard.gateway.v1.BeginStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12`\n\x08\x45ndStage\x12$.boatyard.gateway.v1.EndStageRequest\x1a%.boatyard.gateway.v1.EndStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12o\n\rNoteExecution\x12).boatyard.gateway.v1.NoteExecutionRequest\x1a*.boatyard.gateway.v1.NoteExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12]\n\x07ParkJob\x12#.boatyard.gateway.v1.ParkJobRequest\x1a$.boatyard.gateway.v1.ParkJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12l\n\x0cReadDecision\x12(.boatyard.gateway.v1.ReadDecisionRequest\x1a).boatyard.gateway.v1.ReadDecisionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12\x66\n\nRetryLater\x12&.boatyard.gateway.v1.RetryLaterRequest\x1a\'.boatyard.gateway.v1.RetryLaterResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x63\n\tFinishJob\x12%.boatyard.gateway.v1.FinishJobRequest\x1a&.boatyard.gateway.v1.FinishJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12o\n\rReadStandings\x12).boatyard.gateway.v1.ReadStandingsRequest\x1a*.boatyard.gateway.v1.ReadStandingsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n boatyard/gateway/v1/ledger.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a%boatyard/gateway/v1/coordinator.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x06Holder\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"A\n\x12ReadAttemptRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\"W\n\x13ReadAttemptResponse\x12\x32\n\x06stages\x18\x01 \x03(\x0b\x32\".boatyard.gateway.v1.RecordedStage\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"u\n\rRecordedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0e\n\x06result\x18\x03 \x01(\x0c\x12\x0f\n\x07message\x18\x04 \x01(\t\"F\n\x17ReadSurroundingsRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\"0\n\x18ReadSurroundingsResponse\x12\x14\n\x0csurroundings\x18\x01 \x01(\x0c\"b\n\x13ReadDocumentRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x12\r\n\x05stage\x18\x03 \x01(\t\"R\n\x14ReadDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x15ReadSigningKeyRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\"%\n\x16ReadSigningKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"R\n\x15RecordHookCallRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\x0c\"\x18\n\x16RecordHookCallResponse\"N\n\x11\x42\x65ginStageRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x14\n\x12\x42\x65ginStageResponse\"\x80\x01\n\x0f\x45ndStageRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x31\n\x05stage\x18\x02 \x01(\x0b\x32\".boatyard.gateway.v1.RecordedStage\x12\r\n\x05notes\x18\x03 \x03(\x0c\"\x12\n\x10\x45ndStageResponse\"Q\n\x14NoteExecutionRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\x17\n\x15NoteExecutionResponse\"O\n\x0eParkJobRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x10\n\x08question\x18\x02 \x01(\x0c\"\x11\n\x0fParkJobResponse\"P\n\x13ReadDecisionRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"(\n\x14ReadDecisionResponse\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0c\"O\n\x11RetryLaterRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\r\n\x05retry\x18\x02 \x01(\x0c\"\x14\n\x12RetryLaterResponse\"P\n\x10\x46inishJobRequest\x12+\n\x06holder\x18\x01 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\x13\n\x11\x46inishJobResponse\"<\n\x14ReadStandingsRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"I\n\x15ReadStandingsResponse\x12\x30\n\tstandings\x18\x01 \x03(\x0b\x32\x1d.boatyard.gateway.v1.Standing\"j\n\x08Standing\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x38\n\tretention\x18\x03 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.Retention2\x90\x0b\n\rLedgerService\x12i\n\x0bReadAttempt\x12\'.boatyard.gateway.v1.ReadAttemptRequest\x1a(.boatyard.gateway.v1.ReadAttemptResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12x\n\x10ReadSurroundings\x12,.boatyard.gateway.v1.ReadSurroundingsRequest\x1a-.boatyard.gateway.v1.ReadSurroundingsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12l\n\x0cReadDocument\x12(.boatyard.gateway.v1.ReadDocumentRequest\x1a).boatyard.gateway.v1.ReadDocumentResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12r\n\x0eReadSigningKey\x12*.boatyard.gateway.v1.ReadSigningKeyRequest\x1a+.boatyard.gateway.v1.ReadSigningKeyResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12r\n\x0eRecordHookCall\x12*.boatyard.gateway.v1.RecordHookCallRequest\x1a+.boatyard.gateway.v1.RecordHookCallResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x66\n\nBeginStage\x12&.boatyard.gateway.v1.BeginStageRequest\x1a\'.boatyard.gateway.v1.BeginStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12`\n\x08\x45ndStage\x12$.boatyard.gateway.v1.EndStageRequest\x1a%.boatyard.gateway.v1.EndStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12o\n\rNoteExecution\x12).boatyard.gateway.v1.NoteExecutionRequest\x1a*.boatyard.gateway.v1.NoteExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12]\n\x07ParkJob\x12#.boatyard.gateway.v1.ParkJobRequest\x1a$.boatyard.gateway.v1.ParkJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12l\n\x0cReadDecision\x12(.boatyard.gateway.v1.ReadDecisionRequest\x1a).boatyard.gateway.v1.ReadDecisionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12\x66\n\nRetryLater\x12&.boatyard.gateway.v1.RetryLaterRequest\x1a\'.boatyard.gateway.v1.RetryLaterResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x63\n\tFinishJob\x12%.boatyard.gateway.v1.FinishJobRequest\x1a&.boatyard.gateway.v1.FinishJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12o\n\rReadStandings\x12).boatyard.gateway.v1.ReadStandingsRequest\x1a*.boatyard.gateway.v1.ReadStandingsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,64 +62,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['FinishJob']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_LEDGERSERVICE'].methods_by_name['ReadStandings']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ReadStandings']._serialized_options = b'\220\002\001\340\321\030\004'
-  _globals['_HOLDER']._serialized_start=226
-  _globals['_HOLDER']._serialized_end=301
-  _globals['_READATTEMPTREQUEST']._serialized_start=303
-  _globals['_READATTEMPTREQUEST']._serialized_end=368
-  _globals['_READATTEMPTRESPONSE']._serialized_start=370
-  _globals['_READATTEMPTRESPONSE']._serialized_end=457
-  _globals['_RECORDEDSTAGE']._serialized_start=459
-  _globals['_RECORDEDSTAGE']._serialized_end=576
-  _globals['_READSURROUNDINGSREQUEST']._serialized_start=578
-  _globals['_READSURROUNDINGSREQUEST']._serialized_end=648
-  _globals['_READSURROUNDINGSRESPONSE']._serialized_start=650
-  _globals['_READSURROUNDINGSRESPONSE']._serialized_end=698
-  _globals['_READDOCUMENTREQUEST']._serialized_start=700
-  _globals['_READDOCUMENTREQUEST']._serialized_end=798
-  _globals['_READDOCUMENTRESPONSE']._serialized_start=800
-  _globals['_READDOCUMENTRESPONSE']._serialized_end=882
-  _globals['_READSIGNINGKEYREQUEST']._serialized_start=884
-  _globals['_READSIGNINGKEYREQUEST']._serialized_end=969
-  _globals['_READSIGNINGKEYRESPONSE']._serialized_start=971
-  _globals['_READSIGNINGKEYRESPONSE']._serialized_end=1008
-  _globals['_RECORDHOOKCALLREQUEST']._serialized_start=1010
-  _globals['_RECORDHOOKCALLREQUEST']._serialized_end=1092
-  _globals['_RECORDHOOKCALLRESPONSE']._serialized_start=1094
-  _globals['_RECORDHOOKCALLRESPONSE']._serialized_end=1118
-  _globals['_BEGINSTAGEREQUEST']._serialized_start=1120
-  _globals['_BEGINSTAGEREQUEST']._serialized_end=1198
-  _globals['_BEGINSTAGERESPONSE']._serialized_start=1200
-  _globals['_BEGINSTAGERESPONSE']._serialized_end=1220
-  _globals['_ENDSTAGEREQUEST']._serialized_start=1223
-  _globals['_ENDSTAGEREQUEST']._serialized_end=1351
-  _globals['_ENDSTAGERESPONSE']._serialized_start=1353
-  _globals['_ENDSTAGERESPONSE']._serialized_end=1371
-  _globals['_NOTEEXECUTIONREQUEST']._serialized_start=1373
-  _globals['_NOTEEXECUTIONREQUEST']._serialized_end=1454
-  _globals['_NOTEEXECUTIONRESPONSE']._serialized_start=1456
-  _globals['_NOTEEXECUTIONRESPONSE']._serialized_end=1479
-  _globals['_PARKJOBREQUEST']._serialized_start=1481
-  _globals['_PARKJOBREQUEST']._serialized_end=1560
-  _globals['_PARKJOBRESPONSE']._serialized_start=1562
-  _globals['_PARKJOBRESPONSE']._serialized_end=1579
-  _globals['_READDECISIONREQUEST']._serialized_start=1581
-  _globals['_READDECISIONREQUEST']._serialized_end=1661
-  _globals['_READDECISIONRESPONSE']._serialized_start=1663
-  _globals['_READDECISIONRESPONSE']._serialized_end=1703
-  _globals['_RETRYLATERREQUEST']._serialized_start=1705
-  _globals['_RETRYLATERREQUEST']._serialized_end=1784
-  _globals['_RETRYLATERRESPONSE']._serialized_start=1786
-  _globals['_RETRYLATERRESPONSE']._serialized_end=1806
-  _globals['_FINISHJOBREQUEST']._serialized_start=1808
-  _globals['_FINISHJOBREQUEST']._serialized_end=1888
-  _globals['_FINISHJOBRESPONSE']._serialized_start=1890
-  _globals['_FINISHJOBRESPONSE']._serialized_end=1909
-  _globals['_READSTANDINGSREQUEST']._serialized_start=1911
-  _globals['_READSTANDINGSREQUEST']._serialized_end=1971
-  _globals['_READSTANDINGSRESPONSE']._serialized_start=1973
-  _globals['_READSTANDINGSRESPONSE']._serialized_end=2046
-  _globals['_STANDING']._serialized_start=2048
-  _globals['_STANDING']._serialized_end=2154
-  _globals['_LEDGERSERVICE']._serialized_start=2157
-  _globals['_LEDGERSERVICE']._serialized_end=3581
+  _globals['_HOLDER']._serialized_start=227
+  _globals['_HOLDER']._serialized_end=302
+  _globals['_READATTEMPTREQUEST']._serialized_start=304
+  _globals['_READATTEMPTREQUEST']._serialized_end=369
+  _globals['_READATTEMPTRESPONSE']._serialized_start=371
+  _globals['_READATTEMPTRESPONSE']._serialized_end=458
+  _globals['_RECORDEDSTAGE']._serialized_start=460
+  _globals['_RECORDEDSTAGE']._serialized_end=577
+  _globals['_READSURROUNDINGSREQUEST']._serialized_start=579
+  _globals['_READSURROUNDINGSREQUEST']._serialized_end=649
+  _globals['_READSURROUNDINGSRESPONSE']._serialized_start=651
+  _globals['_READSURROUNDINGSRESPONSE']._serialized_end=699
+  _globals['_READDOCUMENTREQUEST']._serialized_start=701
+  _globals['_READDOCUMENTREQUEST']._serialized_end=799
+  _globals['_READDOCUMENTRESPONSE']._serialized_start=801
+  _globals['_READDOCUMENTRESPONSE']._serialized_end=883
+  _globals['_READSIGNINGKEYREQUEST']._serialized_start=885
+  _globals['_READSIGNINGKEYREQUEST']._serialized_end=970
+  _globals['_READSIGNINGKEYRESPONSE']._serialized_start=972
+  _globals['_READSIGNINGKEYRESPONSE']._serialized_end=1009
+  _globals['_RECORDHOOKCALLREQUEST']._serialized_start=1011
+  _globals['_RECORDHOOKCALLREQUEST']._serialized_end=1093
+  _globals['_RECORDHOOKCALLRESPONSE']._serialized_start=1095
+  _globals['_RECORDHOOKCALLRESPONSE']._serialized_end=1119
+  _globals['_BEGINSTAGEREQUEST']._serialized_start=1121
+  _globals['_BEGINSTAGEREQUEST']._serialized_end=1199
+  _globals['_BEGINSTAGERESPONSE']._serialized_start=1201
+  _globals['_BEGINSTAGERESPONSE']._serialized_end=1221
+  _globals['_ENDSTAGEREQUEST']._serialized_start=1224
+  _globals['_ENDSTAGEREQUEST']._serialized_end=1352
+  _globals['_ENDSTAGERESPONSE']._serialized_start=1354
+  _globals['_ENDSTAGERESPONSE']._serialized_end=1372
+  _globals['_NOTEEXECUTIONREQUEST']._serialized_start=1374
+  _globals['_NOTEEXECUTIONREQUEST']._serialized_end=1455
+  _globals['_NOTEEXECUTIONRESPONSE']._serialized_start=1457
+  _globals['_NOTEEXECUTIONRESPONSE']._serialized_end=1480
+  _globals['_PARKJOBREQUEST']._serialized_start=1482
+  _globals['_PARKJOBREQUEST']._serialized_end=1561
+  _globals['_PARKJOBRESPONSE']._serialized_start=1563
+  _globals['_PARKJOBRESPONSE']._serialized_end=1580
+  _globals['_READDECISIONREQUEST']._serialized_start=1582
+  _globals['_READDECISIONREQUEST']._serialized_end=1662
+  _globals['_READDECISIONRESPONSE']._serialized_start=1664
+  _globals['_READDECISIONRESPONSE']._serialized_end=1704
+  _globals['_RETRYLATERREQUEST']._serialized_start=1706
+  _globals['_RETRYLATERREQUEST']._serialized_end=1785
+  _globals['_RETRYLATERRESPONSE']._serialized_start=1787
+  _globals['_RETRYLATERRESPONSE']._serialized_end=1807
+  _globals['_FINISHJOBREQUEST']._serialized_start=1809
+  _globals['_FINISHJOBREQUEST']._serialized_end=1889
+  _globals['_FINISHJOBRESPONSE']._serialized_start=1891
+  _globals['_FINISHJOBRESPONSE']._serialized_end=1910
+  _globals['_READSTANDINGSREQUEST']._serialized_start=1912
+  _globals['_READSTANDINGSREQUEST']._serialized_end=1972
+  _globals['_READSTANDINGSRESPONSE']._serialized_start=1974
+  _globals['_READSTANDINGSRESPONSE']._serialized_end=2047
+  _globals['_STANDING']._serialized_start=2049
+  _globals['_STANDING']._serialized_end=2155
+  _globals['_LEDGERSERVICE']._serialized_start=2158
+  _globals['_LEDGERSERVICE']._serialized_end=3582
 # @@protoc_insertion_point(module_scope)
