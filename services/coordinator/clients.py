@@ -3,17 +3,19 @@
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.metadata import version
 from typing import Final, Self, TypeVar
 
 import grpc
 import structlog
 from boatyard.execution.v1 import event_pb2, execution_pb2
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
-from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceStub
+from boatyard.ledger.v1 import ledger_pb2
+from boatyard.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 
-from services.common.errors import ServiceError, Status
+from services.common.errors import RemoteFailure, ServiceError, Status
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -29,16 +31,21 @@ _DESCRIPTORS: Final = (
     ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"],
 )
 # This gateway cannot answer now: try again later, or another one. A token that is no longer known is one that an
-# administrator is about to replace; until then no job is given up.
+# administrator is about to replace, and a gateway of another version is one that is about to be upgraded, or whose
+# coordinator is: until then no job is given up.
 _NO_ANSWER: Final = frozenset(
     {
         *(Status.UNAVAILABLE, Status.DEADLINE_EXCEEDED, Status.CANCELLED, Status.RESOURCE_EXHAUSTED),
-        *(Status.UNAUTHENTICATED, Status.PERMISSION_DENIED),
+        *(Status.UNAUTHENTICATED, Status.PERMISSION_DENIED, Status.UNIMPLEMENTED),
     }
 )
 _APPEND_SECONDS: Final = 30.0  # for up to a MiB, over a slow link
 _STATUSES_AT_ONCE: Final = 1000  # per request
 _LOST: Final = frozenset({"LEASE_LOST", "JOB_NOT_FOUND"})
+_OLDER_GATEWAY: Final = (
+    f"the gateway is older than this coordinator (Boatyard {version('boatyard')}), which needs "
+    f"{_DESCRIPTORS[1].full_name}: upgrade the gateway; until then no job is claimed, and those at hand are kept"
+)
 
 log = structlog.get_logger()
 
@@ -113,6 +120,8 @@ class Upstream:
             return await call(self._stubs[index])
         except grpc.aio.AioRpcError as raw:
             error = service_error(raw)
+            if error.status is Status.UNIMPLEMENTED:
+                error = RemoteFailure(error.status, error.reason, _OLDER_GATEWAY)
             if error.status in _NO_ANSWER:
                 self._switch_from(index, error)
                 raise UpstreamUnavailable(self._stubs[index].address, error) from error
@@ -157,12 +166,12 @@ class Upstream:
         ids = sorted(job_ids)
         for start in range(0, len(ids), _STATUSES_AT_ONCE):
             batch = ids[start : start + _STATUSES_AT_ONCE]
-            request = ledger_pb2.ReadStandingsRequest(coordinator_id=coordinator_id, jobs=batch)
+            request = ledger_pb2.ReadJobStatusesRequest(coordinator_id=coordinator_id, jobs=batch)
             try:
-                answer = await self.ask(partial(_read_statuses, request))
+                answer = await self.ask(partial(_statuses, request))
             except UpstreamUnavailable as error:
                 raise error.error from error
-            statuses.update((each.job_id, wire.job_status_from_proto(each)) for each in answer.standings)
+            statuses.update((each.job_id, wire.job_status_from_proto(each)) for each in answer.job_statuses)
         return statuses
 
     def _switch_from(self, index: int, error: ServiceError) -> None:
@@ -172,5 +181,5 @@ class Upstream:
             log.warning("switching to another gateway", address=self._stubs[self._current].address, error=error.message)
 
 
-async def _read_statuses(request: ledger_pb2.ReadStandingsRequest, stubs: Stubs) -> ledger_pb2.ReadStandingsResponse:
-    return await stubs.ledger.ReadStandings(request)
+async def _statuses(request: ledger_pb2.ReadJobStatusesRequest, stubs: Stubs) -> ledger_pb2.ReadJobStatusesResponse:
+    return await stubs.ledger.ReadJobStatuses(request)

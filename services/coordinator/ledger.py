@@ -6,7 +6,8 @@ from datetime import UTC
 from importlib.metadata import version
 from typing import Final
 
-from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1 import coordinator_pb2
+from boatyard.ledger.v1 import ledger_pb2
 
 from services.common.ids import new_id
 from services.coordinator import wire
@@ -59,7 +60,12 @@ class RemoteLedger:
         return self._lease_seconds
 
     async def register(self, host: str) -> int:
-        """Register this coordinator; return how many jobs it still holds from before. Must precede the first claim."""
+        """Register this coordinator; return how many jobs it still holds from before. Must precede the first claim.
+
+        Only at a gateway that serves our ledger: registering releases the jobs, and another would not let us continue.
+        """
+        probe = ledger_pb2.ReadJobStatusesRequest(coordinator_id=self._coordinator_id)
+        await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobStatuses(probe, timeout=_CALL_SECONDS))
         request = coordinator_pb2.RegisterCoordinatorRequest(
             coordinator_id=self._coordinator_id,
             host=host,
@@ -97,9 +103,9 @@ class RemoteLedger:
         return wire.beat_from_proto(answer)
 
     async def job_context(self, lease: Lease) -> JobContext:
-        request = ledger_pb2.ReadSurroundingsRequest(holder=self._holder(lease))
-        answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSurroundings(request, timeout=_CALL_SECONDS))
-        return unpack(JobContext, answer.surroundings)
+        request = ledger_pb2.ReadJobContextRequest(holder=self._holder(lease))
+        answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobContext(request, timeout=_CALL_SECONDS))
+        return unpack(JobContext, answer.job_context)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         packed = b"" if outcome is None else pack(outcome)

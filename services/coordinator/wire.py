@@ -3,7 +3,8 @@
 from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2 as pb
-from boatyard.gateway.v1 import job_pb2, ledger_pb2, policy_pb2
+from boatyard.gateway.v1 import job_pb2, policy_pb2
+from boatyard.ledger.v1 import ledger_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.lifecycle.ledger import Beat, Lease, Stage
@@ -53,7 +54,7 @@ def stage_from_proto(message: ledger_pb2.RecordedStage) -> Stage:
     return Stage(message.name, _STATES[message.state], message.result.decode(), message.message)
 
 
-def job_status_from_proto(message: ledger_pb2.Standing) -> JobStatus:
+def job_status_from_proto(message: ledger_pb2.JobStatus) -> JobStatus:
     """Read a job's status."""
     retention = policy_pb2.Policy.Retention.Name(message.retention).removeprefix("RETENTION_")
     return JobStatus(message.execution_id, Retention(retention))

@@ -136,7 +136,7 @@ async def _main() -> None:
             admin_token=_admin_token(settings),
             keep_records=timedelta(days=settings.audit_days),
             others=[PeerToken(cell.peer_token)],
-            pages=PAGES,
+            other_paths={**PAGES, **coordinators.EARLIER_PATHS},
         )
         await stack.enter_async_context(program.background_tasks({"records of calls": entrance.run()}))
         pages = http_app(meters, node_metrics(nodes), entrance.authenticator, draining)

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from boatyard.execution.v1.event_pb2 import Event
 from boatyard.gateway.v1 import coordinator_pb2 as pb
-from boatyard.gateway.v1 import ledger_pb2
+from boatyard.ledger.v1 import ledger_pb2
 
 from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRange, ServiceError
 from services.common.rpc.status import service_error
@@ -219,6 +219,21 @@ async def test_a_gateway_that_is_away_is_left_for_another(book: Books, api: Api)
         assert (await upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request))).HasField("lease_duration")
 
 
+async def test_at_a_gateway_of_an_earlier_version_nothing_is_registered(book: Books, remote: RemoteLedger) -> None:
+    """It says so, waits, and claims nothing: what it held there is released by the upgraded gateway alone."""
+    await book.admit()
+    lease = await claimed(remote)
+    async with (
+        coordinator_api(book, has_ledger=False) as earlier,
+        remote_ledger(earlier.address, is_registered=False) as restarted,
+    ):
+        with pytest.raises(LedgerUnavailable, match=r"older than this coordinator .* upgrade the gateway"):
+            await restarted.register("a-host")
+        with pytest.raises(LedgerUnavailable, match="upgrade the gateway"):
+            await restarted.begin_stage(lease, "base")
+    assert (await remote.beat([lease])).held == {lease.job_id}
+
+
 async def test_what_a_gateway_holds_is_nobody_elses(book: Books, api: Api) -> None:
     await book.admit()
     lease = await claimed(await book.cell("cell-of-a-gateway"))
@@ -229,7 +244,7 @@ async def test_what_a_gateway_holds_is_nobody_elses(book: Books, api: Api) -> No
         api.coordinator.RegisterCoordinator(pb.RegisterCoordinatorRequest(coordinator_id=held.coordinator_id)),
         api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id=held.coordinator_id)),
         api.coordinator.RenewLease(pb.RenewLeaseRequest(coordinator_id=held.coordinator_id, leases=[held.lease])),
-        api.ledger.ReadStandings(ledger_pb2.ReadStandingsRequest(coordinator_id=held.coordinator_id)),
+        api.ledger.ReadJobStatuses(ledger_pb2.ReadJobStatusesRequest(coordinator_id=held.coordinator_id)),
     ):
         refused = await refusal(call)
         assert isinstance(refused, FailedPrecondition)
@@ -335,9 +350,9 @@ async def test_what_is_still_ones_own_is_told(book: Books, api: Api, remote: Rem
     await book.admit()
     lease = await claimed(remote)
 
-    async def standing() -> ledger_pb2.Standing:
-        asked = ledger_pb2.ReadStandingsRequest(coordinator_id="remote", jobs=[lease.job_id, "job-of-nobody"])
-        (found,) = (await api.ledger.ReadStandings(asked)).standings
+    async def standing() -> ledger_pb2.JobStatus:
+        asked = ledger_pb2.ReadJobStatusesRequest(coordinator_id="remote", jobs=[lease.job_id, "job-of-nobody"])
+        (found,) = (await api.ledger.ReadJobStatuses(asked)).job_statuses
         return found
 
     assert (await standing()).execution_id == lease.execution_id

@@ -11,6 +11,9 @@ from services.gateway.door.owners import WITHOUT_PROJECT
 from services.gateway.door.wire import kind_of
 from tests.kit.contract import STATUSES, Method, documented_reasons, files, messages, methods
 
+PUBLIC = ("boatyard.gateway.v1", "boatyard.ledger.v1")
+"""The packages that the gateway serves."""
+
 _STATUS_LINE = re.compile(rf"- ({'|'.join(STATUSES)}) \([A-Z0-9_]+(, [A-Z0-9_]+)*\): .+", re.DOTALL)
 
 
@@ -33,7 +36,7 @@ def test_every_rpc_lists_its_statuses_and_reasons(method: Method) -> None:
         assert _STATUS_LINE.fullmatch(item), f"not of the form '- STATUS (REASON): when.': {item}"
 
 
-@pytest.mark.parametrize("method", [one for one in methods() if one.file.package == "boatyard.gateway.v1"], ids=str)
+@pytest.mark.parametrize("method", [one for one in methods() if one.file.package in PUBLIC], ids=str)
 def test_every_rpc_of_the_gateway_says_who_may_call_it(method: Method) -> None:
     role = method.proto.options.Extensions[access_pb2.required_role]
     assert role in access_pb2.Role.values()
@@ -46,7 +49,7 @@ def test_whose_every_id_is_can_be_said() -> None:
     nobodys = [
         f"{name}.{field.name}"
         for name, message in messages().items()
-        if name.startswith("boatyard.gateway.")
+        if name.startswith(PUBLIC)
         for field in message.field
         if field.type == field.TYPE_STRING and field.name.endswith(("_id", "_ids"))
         if kind_of(field.name, OWNERS) is None

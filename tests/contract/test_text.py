@@ -6,8 +6,9 @@ from functools import cache
 
 import pytest
 from boatyard.execution.v1 import event_pb2, execution_pb2
-from boatyard.gateway.v1 import catalog_pb2, coordinator_pb2, job_pb2, ledger_pb2, output_pb2
+from boatyard.gateway.v1 import catalog_pb2, coordinator_pb2, job_pb2, output_pb2
 from boatyard.git.v1 import git_pb2
+from boatyard.ledger.v1 import ledger_pb2
 from boatyard.workspace.v1 import layout_pb2, workspace_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, symbol_database
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
@@ -26,24 +27,24 @@ CONTENT = {
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadDiffResponse.data",
-    "boatyard.gateway.v1.ReadSigningKeyResponse.key",
+    "boatyard.ledger.v1.ReadSigningKeyResponse.key",
     "boatyard.git.v1.GetDiffResponse.data",
     "boatyard.workspace.v1.File.content",
 }
 # What drivers pack for themselves and a ledger only keeps.
 PACKED = {
     "boatyard.gateway.v1.ClaimedJob.order",
-    "boatyard.gateway.v1.EndStageRequest.notes",
-    "boatyard.gateway.v1.FinishJobRequest.outcome",
-    "boatyard.gateway.v1.NoteExecutionRequest.note",
-    "boatyard.gateway.v1.ParkJobRequest.question",
-    "boatyard.gateway.v1.ReadAttemptResponse.note",
-    "boatyard.gateway.v1.ReadDecisionResponse.decision",
-    "boatyard.gateway.v1.ReadDocumentRequest.outcome",
-    "boatyard.gateway.v1.ReadSurroundingsResponse.surroundings",
-    "boatyard.gateway.v1.RecordHookCallRequest.call",
-    "boatyard.gateway.v1.RecordedStage.result",
-    "boatyard.gateway.v1.RetryLaterRequest.retry",
+    "boatyard.ledger.v1.EndStageRequest.notes",
+    "boatyard.ledger.v1.FinishJobRequest.outcome",
+    "boatyard.ledger.v1.NoteExecutionRequest.note",
+    "boatyard.ledger.v1.ParkJobRequest.question",
+    "boatyard.ledger.v1.ReadAttemptResponse.note",
+    "boatyard.ledger.v1.ReadDecisionResponse.decision",
+    "boatyard.ledger.v1.ReadDocumentRequest.outcome",
+    "boatyard.ledger.v1.ReadJobContextResponse.job_context",
+    "boatyard.ledger.v1.RecordHookCallRequest.call",
+    "boatyard.ledger.v1.RecordedStage.result",
+    "boatyard.ledger.v1.RetryLaterRequest.retry",
 }
 # Fields that were `bytes` before.
 WERE_BYTES = {
@@ -62,9 +63,9 @@ WERE_BYTES = {
         "GetWorkContextResponse": "branch",
         "JobSpec": "revision branch data",
         "Output": "branch diff log_tail",
-        "ReadDocumentResponse": "document",
         "Repository": "default_revision",
     },
+    "boatyard.ledger.v1": {"ReadDocumentResponse": "document"},
     "boatyard.git.v1": {
         "Base": "layers read_only_paths branch pins_path",
         "BaseNote": "paths",
@@ -92,7 +93,8 @@ WERE_BYTES = {
 
 MODULES = {
     "boatyard.execution.v1": (event_pb2, execution_pb2),
-    "boatyard.gateway.v1": (catalog_pb2, coordinator_pb2, job_pb2, ledger_pb2, output_pb2),
+    "boatyard.gateway.v1": (catalog_pb2, coordinator_pb2, job_pb2, output_pb2),
+    "boatyard.ledger.v1": (ledger_pb2,),
     "boatyard.git.v1": (git_pb2,),
     "boatyard.workspace.v1": (layout_pb2, workspace_pb2),
 }

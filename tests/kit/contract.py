@@ -56,8 +56,8 @@ class Method:
 
 @cache
 def files() -> tuple[FileDescriptorProto, ...]:
-    """Compile the protos, with their comments."""
-    protos = sorted(str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos").rglob("*.proto"))
+    """Compile our protos, with their comments."""
+    protos = sorted(str(path.relative_to(ROOT / "protos")) for path in (ROOT / "protos/boatyard").rglob("*.proto"))
     with tempfile.TemporaryDirectory() as directory:
         out = Path(directory) / "all"
         well_known = resources.files("grpc_tools") / "_proto"

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
-from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceStub
+from boatyard.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
@@ -32,8 +32,8 @@ class Api:
 
 
 @asynccontextmanager
-async def coordinator_api(book: Books) -> AsyncIterator[Api]:
-    """Serve the API on a ledger's database."""
+async def coordinator_api(book: Books, *, has_ledger: bool = True) -> AsyncIterator[Api]:
+    """Serve the API on a ledger's database; without its LedgerService, as gateways of earlier versions do."""
     draining = Draining()
     served = registrations(
         book.engine,
@@ -46,7 +46,10 @@ async def coordinator_api(book: Books) -> AsyncIterator[Api]:
         lease_seconds=LEASE_SECONDS,
         ageing_seconds=0,
     )
-    async with serving(*served, draining=draining) as server, open_channel(server.address, TOKEN) as channel:
+    async with (
+        serving(*(served if has_ledger else served[:1]), draining=draining) as server,
+        open_channel(server.address, TOKEN) as channel,
+    ):
         yield Api(server.address, CoordinatorServiceStub(channel), LedgerServiceStub(channel))
 
 
@@ -63,13 +66,14 @@ async def _discard(lease: Lease, execution_id: str, events: EventBatch) -> int:
 
 @asynccontextmanager
 async def remote_ledger(
-    address: str, name: str = "remote", claim_filter: ClaimFilter | None = None
+    address: str, name: str = "remote", claim_filter: ClaimFilter | None = None, *, is_registered: bool = True
 ) -> AsyncIterator[RemoteLedger]:
     """Yield the ledger of a coordinator that has just started, without any events."""
     forwarder = EventForwarder(_discard, NoEvents())
     async with Upstream([address], TOKEN) as upstream:
         ledger = RemoteLedger(upstream, name, claim_filter or ClaimFilter(capacity=10), forwarder)
-        await ledger.register("host")
+        if is_registered:
+            await ledger.register("host")
         try:
             yield ledger
         finally:

@@ -14,17 +14,19 @@ import grpc
 from services.common.errors import Status
 from services.common.rpc.call import Context, Inspect, Layer, RpcCall, Screen
 from services.common.rpc.preserialized import serializer
+from services.common.rpc.rules import Rules
 
 # Generic in its stub alone: subscripting it fails at run time.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
 
 class Interceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler in the layers, inspects its requests, and screens its responses."""
+    """Wraps every handler in the layers, inspects its requests and holds them to the rules, screens its responses."""
 
-    def __init__(self, passed: Sequence[Layer], inspect: Inspect, screen: Screen) -> None:
+    def __init__(self, passed: Sequence[Layer], inspect: Inspect, rules: Rules, screen: Screen) -> None:
         self._layers = passed
         self._inspect = inspect
+        self._rules = rules
         self._screen = screen
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
@@ -59,9 +61,10 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 for layer in self._layers:
                     await stack.enter_async_context(layer(call))
                 if handler.request_streaming:
-                    request = _Inspected(request, call, self._inspect)
+                    request = _Inspected(request, call, self._inspect, self._rules)
                 else:
                     await self._inspect(call)
+                    self._rules.enforce(request)
                 if not yields:
                     call.answer = await behaviour(request, context)
                     return self._screen(call.answer)
@@ -84,12 +87,16 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 class _Inspected:
-    """A client's stream, with its first message inspected. Not a generator, because nobody would close it."""
+    """A client's stream: its first message is inspected, and all are held to the rules.
 
-    def __init__(self, messages: AsyncIterator[Any], call: RpcCall, inspect: Inspect) -> None:
+    Not a generator, because nobody would close it.
+    """
+
+    def __init__(self, messages: AsyncIterator[Any], call: RpcCall, inspect: Inspect, rules: Rules) -> None:
         self._messages = aiter(messages)
         self._call = call
         self._inspect = inspect
+        self._rules = rules
 
     def __aiter__(self) -> "_Inspected":
         return self
@@ -99,6 +106,7 @@ class _Inspected:
         if self._call.request is None:
             self._call.request = message
             await self._inspect(self._call)
+        self._rules.enforce(message)
         return message
 
 

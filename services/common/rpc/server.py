@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +20,7 @@ from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
+from services.common.rpc.rules import Check, Rules
 from services.common.rpc.tls import ServerTls
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
@@ -78,21 +79,28 @@ async def start_server(
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
+    checks: Mapping[str, Check] | None = None,
     screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
 ) -> RunningServer:
-    """Start serving at `listen` (host:port; port 0 takes any free one). Raises StartError when the port is taken."""
+    """Start serving at `listen` (host:port; port 0 takes any free one).
+
+    `checks` are rules for messages as a whole: see `Rules`. Raises StartError when the port is taken, or the contract
+    has a rule that is not evaluated.
+    """
+    rules = Rules(checks)
+    rules.compile([registration.name for registration in registrations])
     server = grpc.aio.server(
-        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, screen)],
+        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, rules, screen)],
         options=_OPTIONS,
         maximum_concurrent_rpcs=_MAX_CALLS,
     )
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    servicer = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for registration in registrations:
         registration.add(registration.servicer, server)
-        await checks.set(registration.name, health_pb2.HealthCheckResponse.SERVING)
+        await servicer.set(registration.name, health_pb2.HealthCheckResponse.SERVING)
     if reflection:
         names = [registration.name for registration in registrations]
         grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
@@ -101,7 +109,7 @@ async def start_server(
     except RuntimeError as error:
         raise StartError(f"cannot listen on {listen}: is another service running there?") from error
     await server.start()
-    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, checks)
+    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, servicer)
 
 
 async def serve(
@@ -113,6 +121,7 @@ async def serve(
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
+    checks: Mapping[str, Check] | None = None,
     screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
@@ -135,6 +144,7 @@ async def serve(
             reflection=reflection,
             unary_limit_seconds=unary_limit_seconds,
             inspect=inspect,
+            checks=checks,
             screen=screen,
             around=around,
             tls=tls,

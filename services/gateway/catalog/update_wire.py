@@ -81,13 +81,11 @@ def _copy_field(path: str, source: Message, target: Message) -> None:
 
 
 def _repository_with_token_to_proto(repository: Repository) -> Message:
-    message = wire.repository_to_proto(repository)
-    message.token = repository.token
-    return message
+    return wire.REPOSITORY.to_proto(repository, token=repository.token)
 
 
-PROJECT: Final = Form("project", wire.project_to_proto, wire.project_from_proto)
+PROJECT: Final = Form("project", wire.PROJECT.to_proto, wire.project_from_proto)
 REPOSITORY: Final = Form("repository", _repository_with_token_to_proto, wire.repository_from_proto)
 TEMPLATE: Final = Form("template", wire.template_to_proto, wire.template_from_proto)
 WORKER: Final = Form("worker", wire.worker_to_proto, wire.worker_from_proto)
-WORK_ITEM: Final = Form("work_item", wire.work_item_to_proto, wire.work_item_from_proto)
+WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_from_proto)

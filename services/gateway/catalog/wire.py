@@ -7,7 +7,7 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 
 from services.agent.wire import agent_to_proto
 from services.common.ids import new_id
-from services.common.text import lossy
+from services.common.rpc.mapper import Mapper
 from services.gateway import scope
 from services.gateway.catalog.policy_wire import agent_from_proto, policy_from_proto, policy_to_proto
 from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
@@ -21,7 +21,6 @@ from services.gateway.values.catalog import (
     WorkItem,
     WorkItemState,
 )
-from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import KIB, Validator
 
 _STATES: Final = {
@@ -31,7 +30,12 @@ _STATES: Final = {
     pb.WorkItem.STATE_DONE: WorkItemState.DONE,
 }
 _TARGET_STATES: Final = {number: state for number, state in _STATES.items() if number != pb.WorkItem.STATE_REVIEW}
-_STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
+
+PROJECT: Final = Mapper(Project, pb.Project)
+REPOSITORY: Final = Mapper(Repository, pb.Repository, by_hand={"has_token", "token"})
+WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem)
+_TEMPLATE: Final = Mapper(Template, pb.Template, by_hand={"agent", "policy"})
+_WORKER: Final = Mapper(Worker, pb.Worker, by_hand={"agent", "policy"})
 
 _MAX_LIMIT: Final = 100_000
 _MAX_DESCRIPTION_BYTES: Final = 256 * KIB
@@ -124,6 +128,11 @@ def work_item_from_proto(check: Validator, message: pb.WorkItem) -> WorkItem:
     )
 
 
+def list_from_proto(check: Validator, request: pb.ListTemplatesRequest | pb.ListWorkersRequest) -> CatalogFilter:
+    """Read the filter for listing templates or workers."""
+    return CatalogFilter(project_id=check.optional_id("project_id", request.project_id))
+
+
 def list_repositories_from_proto(check: Validator, request: pb.ListRepositoriesRequest) -> CatalogFilter:
     """Read the filter for listing repositories."""
     if len(request.url.encode()) > MAX_URL_BYTES or "\0" in request.url:
@@ -139,72 +148,19 @@ def list_work_items_from_proto(check: Validator, request: pb.ListWorkItemsReques
     )
 
 
-def project_to_proto(value: Project) -> pb.Project:
-    """Write a project."""
-    return pb.Project(
-        project_id=value.project_id,
-        display_name=value.display_name,
-        max_running_jobs=value.max_running_jobs,
-        default_worker_id=value.default_worker_id,
-        create_time=timestamp_to_proto(value.create_time),
-    )
-
-
 def repository_to_proto(value: Repository) -> pb.Repository:
     """Write a repository, without its token."""
-    return pb.Repository(
-        repository_id=value.repository_id,
-        project_id=value.project_id,
-        url=value.url,
-        default_revision=lossy(value.default_revision),
-        has_token=bool(value.token),
-        max_running_jobs=value.max_running_jobs,
-        create_time=timestamp_to_proto(value.create_time),
-    )
+    return REPOSITORY.to_proto(value, has_token=bool(value.token))
 
 
 def template_to_proto(value: Template) -> pb.Template:
     """Write a template."""
-    return pb.Template(
-        template_id=value.template_id,
-        project_id=value.project_id,
-        display_name=value.display_name,
-        agent=agent_to_proto(value.agent),
-        policy=policy_to_proto(value.policy),
-        create_time=timestamp_to_proto(value.create_time),
-    )
+    return _TEMPLATE.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
 
 
 def worker_to_proto(value: Worker) -> pb.Worker:
     """Write a worker."""
-    return pb.Worker(
-        worker_id=value.worker_id,
-        project_id=value.project_id,
-        display_name=value.display_name,
-        template_id=value.template_id,
-        agent=agent_to_proto(value.agent),
-        policy=policy_to_proto(value.policy),
-        max_running_jobs=value.max_running_jobs,
-        create_time=timestamp_to_proto(value.create_time),
-    )
-
-
-def work_item_to_proto(value: WorkItem) -> pb.WorkItem:
-    """Write a work item."""
-    return pb.WorkItem(
-        work_item_id=value.work_item_id,
-        project_id=value.project_id,
-        title=value.title,
-        description=value.description,
-        notes=value.notes,
-        related_work_item_ids=value.related_work_item_ids,
-        repository_id=value.repository_id,
-        documents=[pb.Document(name=document.name, content=document.content) for document in value.documents],
-        worker_id=value.worker_id,
-        template_id=value.template_id,
-        state=_STATE_NUMBERS[value.state],
-        create_time=timestamp_to_proto(value.create_time),
-    )
+    return _WORKER.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
 
 
 def target_state_from_proto(check: Validator, state: "pb.WorkItem.State.ValueType") -> WorkItemState:

@@ -1,16 +1,19 @@
 """Assembles the services that coordinators call."""
 
 from collections.abc import Callable
+from typing import Final
 
-from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.gateway.v1.coordinator_pb2_grpc import add_CoordinatorServiceServicer_to_server
-from boatyard.gateway.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
+from boatyard.ledger.v1 import ledger_pb2
+from boatyard.ledger.v1.ledger_pb2_grpc import add_LedgerServiceServicer_to_server
+from grpc import aio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.gateway.cells.store import CellStore
-from services.gateway.coordinators.ledger.servicer import LedgerServicer
+from services.gateway.coordinators.ledger.servicer import EARLIER_METHODS, EarlierLedgerServicer, LedgerServicer
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.servicer import CoordinatorServicer
 from services.gateway.coordinators.store import CoordinatorStore
@@ -18,6 +21,10 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.values.principal import Role
+
+EARLIER_PATHS: Final = dict.fromkeys(EARLIER_METHODS, Role.COORDINATOR)
+"""The role that each path requires at which coordinators of earlier versions call."""
 
 
 def registrations(
@@ -41,6 +48,11 @@ def registrations(
         engine, notifier, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds
     )
     ledgers = CoordinatorLedgers(engine, store, notifier, job_document, lease_seconds)
+
+    def add_ledger(servicer: LedgerServicer, server: aio.Server) -> None:
+        add_LedgerServiceServicer_to_server(servicer, server)
+        EarlierLedgerServicer(cells).add_to_server(server)
+
     return [
         Registration(
             coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
@@ -49,7 +61,7 @@ def registrations(
         ),
         Registration(
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
-            add_LedgerServiceServicer_to_server,
+            add_ledger,
             LedgerServicer(store, ledgers),
         ),
     ]

@@ -60,13 +60,13 @@ def door(
     admin_token: str,
     keep_records: timedelta,
     others: Sequence[TokenSource] = (),
-    pages: Mapping[str, Role],
+    other_paths: Mapping[str, Role],
 ) -> Door:
     """Make the door for `services`, and for the services of tokens and audit records, which it adds.
 
     `owners` says which project each resource belongs to that a request to `services` names. `others` know tokens that
-    are neither the first administrator's nor in the database, such as another cell's. `pages` has the role that each
-    page served over HTTP requires, by its path.
+    are neither the first administrator's nor in the database, such as another cell's. `other_paths` has the
+    roles that paths require which are no RPCs of the contract: pages, and RPCs of earlier versions.
     """
     tokens, records = TokenStore(engine), AuditStore(engine)
     cached_tokens, trail = CachedTokens(tokens), AuditTrail(records)
@@ -87,7 +87,7 @@ def door(
     return Door(
         registrations=registrations,
         authenticator=GatewayAuthenticator(
-            [AdminToken(admin_token), *others, cached_tokens], {**required_roles(names), **pages}
+            [AdminToken(admin_token), *others, cached_tokens], {**required_roles(names), **other_paths}
         ),
         inspect=ScopeCheck(engine, tokens, owners),
         screen=for_caller,

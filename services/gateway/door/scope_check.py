@@ -20,9 +20,9 @@ from services.gateway.values.principal import Principal, Role, current_principal
 CHECKED_BY_THE_SERVICE: Final = frozenset(
     {
         # It leaves out jobs that do not exist or that the caller may not see.
-        "/boatyard.gateway.v1.LedgerService/ReadStandings",
+        "/boatyard.ledger.v1.LedgerService/ReadJobStatuses",
         # The lease says which job the hook is for, and the hook may be one for all projects.
-        "/boatyard.gateway.v1.LedgerService/ReadSigningKey",
+        "/boatyard.ledger.v1.LedgerService/ReadSigningKey",
     }
 )
 

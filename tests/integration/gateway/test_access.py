@@ -5,15 +5,17 @@ import itertools
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from importlib.metadata import version
 
 import grpc
 import pytest
 import pytest_asyncio
 from boatyard.access.v1 import access_pb2
-from boatyard.gateway.v1 import coordinator_pb2, ledger_pb2
+from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.gateway.v1.auth_pb2 import CreateTokenResponse
 from boatyard.gateway.v1.job_pb2 import WatchJobRequest
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
+from boatyard.ledger.v1 import ledger_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
@@ -30,7 +32,7 @@ from tests.kit import gateway
 from tests.kit.gateway import answers, running_gateway
 
 METHODS = gateway.METHODS | {
-    method.full_name.removeprefix("boatyard.gateway.v1."): method
+    f"{service.name}.{method.name}": method
     for file in (coordinator_pb2, ledger_pb2)
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
@@ -43,7 +45,7 @@ THINGS = {
     "worker": {"agent": AGENT},
     "work_item": {"title": "x"},
 }
-CHECK_THEMSELVES = {path.removeprefix("/boatyard.gateway.v1.").replace("/", ".") for path in CHECKED_BY_THE_SERVICE}
+CHECK_THEMSELVES = {path.rpartition(".")[2].replace("/", ".") for path in CHECKED_BY_THE_SERVICE}
 ROLES = {name: METHODS[name].GetOptions().Extensions[access_pb2.required_role] for name in METHODS}
 
 
@@ -311,6 +313,31 @@ async def test_a_coordinators_token_is_the_first_ones_that_shows_it(house: House
     assert refused.reason == "COORDINATOR_NOT_ALLOWED", "our own driver's RPCs too"
     request = {"role": "ROLE_VIEWER", "coordinator_id": "barge-1"}
     assert (await refusal(house, house.admin, "TokenService.CreateToken", request)).reason == "INVALID_FIELDS"
+
+
+async def test_a_coordinator_of_an_earlier_version_waits_and_is_told_why(house: House) -> None:
+    """What it is refused with must be what its code waits out, so that it keeps its jobs until it is upgraded."""
+    token = await house.token("COORDINATOR")
+    await house.ask(token, "CoordinatorService.RegisterCoordinator", {"coordinator_id": "barge-4", "version": "0.0.9"})
+    holder = ledger_pb2.Holder(coordinator_id="barge-4", lease={"job_id": house.ids["a"]["job"], "fence": 1})
+    request = ledger_pb2.ReadAttemptRequest(holder=holder).SerializeToString()
+    asked = ledger_pb2.ReadJobStatusesRequest(coordinator_id="barge-4", jobs=["job-1"]).SerializeToString()
+
+    async def refused(name: str, sent: bytes) -> ServiceError:
+        call = house.open[token].unary_unary(f"/boatyard.gateway.v1.LedgerService/{name}")
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(sent, timeout=5.0)
+        return service_error(caught.value)
+
+    calls = [refused(name, request) for name in ("ReadAttempt", "ReadSurroundings", "BeginStage", "FinishJob")]
+    for refusal in await asyncio.gather(*calls, refused("ReadStandings", asked)):
+        assert (refusal.status, refusal.reason) == ("PERMISSION_DENIED", "COORDINATOR_VERSION")
+        assert refusal.metadata["coordinator_version"] == "0.0.9"
+        assert refusal.metadata["gateway_version"] == version("boatyard")
+        assert "version 0.0.9" in refusal.message
+        assert "upgrade the coordinator" in refusal.message
+    (audit,) = await house.ask(house.admin, "AuditService.ListAuditRecords", {"page_size": 1000})
+    assert "COORDINATOR_VERSION" not in {record.reason for record in audit.records}, "it asks every few seconds"
 
 
 async def test_a_coordinators_token_is_replaced_while_it_holds_a_job(house: House) -> None:

@@ -1,11 +1,18 @@
 """The RPCs of LedgerService: each calls one method of the lifecycle's `Ledger`."""
 
-from typing import Any
+import asyncio
+from importlib.metadata import version
+from typing import Any, Final
 
-from boatyard.gateway.v1 import ledger_pb2 as pb
-from boatyard.gateway.v1.ledger_pb2_grpc import LedgerServiceServicer
+import grpc
+from boatyard.ledger.v1 import ledger_pb2 as pb
+from boatyard.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
+from services.common.errors import PermissionDenied
+from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.ledger import wire
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.model import coordinator_cell
@@ -16,9 +23,19 @@ from services.lifecycle.model.value import pack
 
 Context = aio.ServicerContext[Any, Any]
 
+_SERVICE: Final = pb.DESCRIPTOR.services_by_name["LedgerService"]
+_EARLIER_SERVICE: Final = "boatyard.gateway.v1.LedgerService"
+_EARLIER_NAMES: Final = {"ReadJobContext": "ReadSurroundings", "ReadJobStatuses": "ReadStandings"}
+EARLIER_METHODS: Final = {
+    f"/{_EARLIER_SERVICE}/{_EARLIER_NAMES.get(method.name, method.name)}": method for method in _SERVICE.methods
+}
+"""The RPCs by the paths at which coordinators of earlier versions call them, with the same requests on the wire."""
+_EARLIER_WAIT_SECONDS: Final = 3.0
+"""An earlier coordinator calls again 0.2 s after a refusal, and waits at most 5 s for it."""
+
 
 class LedgerServicer(LedgerServiceServicer):
-    """Serves boatyard.gateway.v1.LedgerService."""
+    """Serves boatyard.ledger.v1.LedgerService."""
 
     def __init__(self, store: CoordinatorStore, ledgers: CoordinatorLedgers) -> None:
         self._store = store
@@ -32,13 +49,11 @@ class LedgerServicer(LedgerServiceServicer):
             note = await ledger.execution(lease)
         return pb.ReadAttemptResponse(stages=map(wire.stage_to_proto, stages), note=pack(note))
 
-    async def ReadSurroundings(
-        self, request: pb.ReadSurroundingsRequest, context: Context
-    ) -> pb.ReadSurroundingsResponse:
+    async def ReadJobContext(self, request: pb.ReadJobContextRequest, context: Context) -> pb.ReadJobContextResponse:
         with Validator() as check:
             held = wire.holder_from_proto(check, request.holder)
         async with self._ledgers.holding(held) as (ledger, lease):
-            return pb.ReadSurroundingsResponse(surroundings=pack(await ledger.job_context(lease)))
+            return pb.ReadJobContextResponse(job_context=pack(await ledger.job_context(lease)))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
         held, stage, outcome = wire.document_request_from_proto(request)
@@ -105,10 +120,48 @@ class LedgerServicer(LedgerServiceServicer):
             await ledger.finish(lease, outcome)
         return pb.FinishJobResponse()
 
-    async def ReadStandings(self, request: pb.ReadStandingsRequest, context: Context) -> pb.ReadStandingsResponse:
+    async def ReadJobStatuses(self, request: pb.ReadJobStatusesRequest, context: Context) -> pb.ReadJobStatusesResponse:
         coordinator_id, job_ids = wire.job_statuses_request_from_proto(request)
         await self._store.enrol(coordinator_cell(coordinator_id))
         statuses = await self._store.job_statuses(coordinator_id, job_ids)
-        return pb.ReadStandingsResponse(
-            standings=[wire.job_status_to_proto(job_id, status) for job_id, status in statuses.items()]
+        return pb.ReadJobStatusesResponse(
+            job_statuses=[wire.job_status_to_proto(job_id, status) for job_id, status in statuses.items()]
+        )
+
+
+class EarlierLedgerServicer:
+    """Refuses the calls of coordinators of earlier versions, so that they wait and keep their jobs; see decision 33."""
+
+    def __init__(self, cells: CellStore, wait_seconds: float = _EARLIER_WAIT_SECONDS) -> None:
+        self._cells = cells
+        self._wait_seconds = wait_seconds
+
+    def add_to_server(self, server: aio.Server) -> None:
+        """Serve all paths of EARLIER_METHODS."""
+        handlers = {
+            path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(
+                self.refuse,
+                request_deserializer=GetMessageClass(method.input_type).FromString,
+                response_serializer=GetMessageClass(method.output_type).SerializeToString,
+            )
+            for path, method in EARLIER_METHODS.items()
+        }
+        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(_EARLIER_SERVICE, handlers),))
+
+    async def refuse(self, request: Message, context: Context) -> Message:
+        """Raise PermissionDenied (COORDINATOR_VERSION), after a while."""
+        coordinator_id = str(getattr(getattr(request, "holder", request), "coordinator_id", ""))
+        cell = await self._cells.find(coordinator_id)
+        earlier, ours = "unknown" if cell is None else cell.version, version("boatyard")
+        await asyncio.sleep(self._wait_seconds)
+        raise PermissionDenied(
+            f"coordinator {coordinator_id!r} (version {earlier}) calls {_EARLIER_SERVICE}, which this gateway (version "
+            f"{ours}) serves as {_SERVICE.full_name}: upgrade the coordinator; until then it waits, and keeps its jobs",
+            reason="COORDINATOR_VERSION",
+            metadata={
+                "coordinator_id": coordinator_id,
+                "coordinator_version": earlier,
+                "gateway_version": ours,
+                "service": _SERVICE.full_name,
+            },
         )

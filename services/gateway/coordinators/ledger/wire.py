@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2, policy_pb2
-from boatyard.gateway.v1 import ledger_pb2 as pb
+from boatyard.ledger.v1 import ledger_pb2 as pb
 
 from services.common.errors import Invalid
 from services.gateway.coordinators import wire
@@ -121,7 +121,7 @@ def document_request_from_proto(request: pb.ReadDocumentRequest) -> tuple[HeldLe
     return held, stage, _unpacked("outcome", Outcome, request.outcome) if request.outcome else None
 
 
-def job_statuses_request_from_proto(request: pb.ReadStandingsRequest) -> tuple[str, Sequence[str]]:
+def job_statuses_request_from_proto(request: pb.ReadJobStatusesRequest) -> tuple[str, Sequence[str]]:
     """Read the coordinator, and the jobs whose status it requests. Raises Invalid with all violations."""
     with Validator() as check:
         if len(request.jobs) > _MAX_JOBS:
@@ -131,10 +131,10 @@ def job_statuses_request_from_proto(request: pb.ReadStandingsRequest) -> tuple[s
         return check.required_id("coordinator_id", request.coordinator_id), request.jobs
 
 
-def job_status_to_proto(job_id: str, value: JobStatus) -> pb.Standing:
+def job_status_to_proto(job_id: str, value: JobStatus) -> pb.JobStatus:
     """Write the status of a job on a coordinator."""
     retention = policy_pb2.Policy.Retention.Value(f"RETENTION_{value.retention}")
-    return pb.Standing(job_id=job_id, execution_id=value.execution_id, retention=retention)
+    return pb.JobStatus(job_id=job_id, execution_id=value.execution_id, retention=retention)
 
 
 def _unpacked(field: str, kind: type[Value], data: bytes) -> Value:

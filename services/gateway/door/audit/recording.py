@@ -14,6 +14,8 @@ from services.gateway.door.audit.trail import AuditTrail
 from services.gateway.values.principal import current_principal
 
 _MAX_TEXT = 255
+_ASKED_AGAIN = {"COORDINATOR_VERSION"}
+"""Who is refused for these reasons may call, and calls every few seconds until the versions match."""
 
 
 def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Layer:
@@ -24,7 +26,9 @@ def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Laye
         try:
             yield
         finally:
-            is_refused = call.status in REFUSED or call.reason == TOO_MANY_FAILURES
+            is_refused = (
+                call.status in REFUSED and call.reason not in _ASKED_AGAIN
+            ) or call.reason == TOO_MANY_FAILURES
             if (call.method in changing or is_refused) and not call.is_quiet:
                 trail.note(_record(call, cell_id))
 

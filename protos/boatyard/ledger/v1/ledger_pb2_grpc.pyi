@@ -3,7 +3,7 @@
 isort:skip_file
 """
 
-from boatyard.gateway.v1 import ledger_pb2 as ledger_pb2
+from boatyard.ledger.v1 import ledger_pb2 as ledger_pb2
 from collections import abc as abc
 from grpc import aio as aio
 import abc as abc_1
@@ -19,6 +19,10 @@ class LedgerServiceStub:
     Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
+    A coordinator of an earlier version calls this service by another name. Each such call is refused with
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
+    when it has been upgraded.
+
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
     when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
@@ -33,7 +37,7 @@ class LedgerServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
-    ReadSurroundings: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadSurroundingsRequest, ledger_pb2.ReadSurroundingsResponse]
+    ReadJobContext: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadJobContextRequest, ledger_pb2.ReadJobContextResponse]
     """Returns what the job needs in addition to its order, as it is now. Contains the repository's credentials.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -112,7 +116,7 @@ class LedgerServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
-    ReadStandings: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadStandingsRequest, ledger_pb2.ReadStandingsResponse]
+    ReadJobStatuses: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadJobStatusesRequest, ledger_pb2.ReadJobStatusesResponse]
     """Reports who holds jobs now; called for jobs of which something is found on a coordinator's machine.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -125,6 +129,10 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
 
     Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
+
+    A coordinator of an earlier version calls this service by another name. Each such call is refused with
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
+    when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
@@ -146,11 +154,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
-    def ReadSurroundings(
+    def ReadJobContext(
         self,
-        request: ledger_pb2.ReadSurroundingsRequest,
-        context: aio.ServicerContext[ledger_pb2.ReadSurroundingsRequest, abc.Awaitable[ledger_pb2.ReadSurroundingsResponse]],
-    ) -> abc.Awaitable[ledger_pb2.ReadSurroundingsResponse]:
+        request: ledger_pb2.ReadJobContextRequest,
+        context: aio.ServicerContext[ledger_pb2.ReadJobContextRequest, abc.Awaitable[ledger_pb2.ReadJobContextResponse]],
+    ) -> abc.Awaitable[ledger_pb2.ReadJobContextResponse]:
         """Returns what the job needs in addition to its order, as it is now. Contains the repository's credentials.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -291,11 +299,11 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
-    def ReadStandings(
+    def ReadJobStatuses(
         self,
-        request: ledger_pb2.ReadStandingsRequest,
-        context: aio.ServicerContext[ledger_pb2.ReadStandingsRequest, abc.Awaitable[ledger_pb2.ReadStandingsResponse]],
-    ) -> abc.Awaitable[ledger_pb2.ReadStandingsResponse]:
+        request: ledger_pb2.ReadJobStatusesRequest,
+        context: aio.ServicerContext[ledger_pb2.ReadJobStatusesRequest, abc.Awaitable[ledger_pb2.ReadJobStatusesResponse]],
+    ) -> abc.Awaitable[ledger_pb2.ReadJobStatusesResponse]:
         """Reports who holds jobs now; called for jobs of which something is found on a coordinator's machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.

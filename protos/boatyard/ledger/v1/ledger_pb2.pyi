@@ -129,8 +129,8 @@ class RecordedStage(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class ReadSurroundingsRequest(message.Message):
-    """Request for ReadSurroundings."""
+class ReadJobContextRequest(message.Message):
+    """Request for ReadJobContext."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -151,22 +151,22 @@ class ReadSurroundingsRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class ReadSurroundingsResponse(message.Message):
-    """Response for ReadSurroundings."""
+class ReadJobContextResponse(message.Message):
+    """Response for ReadJobContext."""
 
     DESCRIPTOR: descriptor.Descriptor
 
-    SURROUNDINGS_FIELD_NUMBER: builtins.int
-    surroundings: builtins.bytes
+    JOB_CONTEXT_FIELD_NUMBER: builtins.int
+    job_context: builtins.bytes
     """In the driver's own format."""
     def __init__(
         self,
         *,
-        surroundings: builtins.bytes = ...,
+        job_context: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["surroundings", b"surroundings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_context", b"job_context"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -614,8 +614,8 @@ class FinishJobResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class ReadStandingsRequest(message.Message):
-    """Request for ReadStandings."""
+class ReadJobStatusesRequest(message.Message):
+    """Request for ReadJobStatuses."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -642,30 +642,30 @@ class ReadStandingsRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class ReadStandingsResponse(message.Message):
-    """Response for ReadStandings."""
+class ReadJobStatusesResponse(message.Message):
+    """Response for ReadJobStatuses."""
 
     DESCRIPTOR: descriptor.Descriptor
 
-    STANDINGS_FIELD_NUMBER: builtins.int
+    JOB_STATUSES_FIELD_NUMBER: builtins.int
     @builtins.property
-    def standings(self) -> containers.RepeatedCompositeFieldContainer[Standing]:
+    def job_statuses(self) -> containers.RepeatedCompositeFieldContainer[JobStatus]:
         """The jobs that are known and belong to a project that the token is for."""
 
     def __init__(
         self,
         *,
-        standings: abc.Iterable[Standing] | None = ...,
+        job_statuses: abc.Iterable[JobStatus] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["standings", b"standings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_statuses", b"job_statuses"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class Standing(message.Message):
-    """How a coordinator is related to a job."""
+class JobStatus(message.Message):
+    """The status of a job on a coordinator."""
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from boatyard.gateway.v1 import ledger_pb2 as boatyard_dot_gateway_dot_v1_dot_ledger__pb2
+from boatyard.ledger.v1 import ledger_pb2 as boatyard_dot_ledger_dot_v1_dot_ledger__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in boatyard/gateway/v1/ledger_pb2_grpc.py depends on'
+        + ' but the generated code in boatyard/ledger/v1/ledger_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -31,6 +31,10 @@ class LedgerServiceStub:
 
     Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
+
+    A coordinator of an earlier version calls this service by another name. Each such call is refused with
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
+    when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
@@ -45,69 +49,69 @@ class LedgerServiceStub:
             channel: A grpc.Channel.
         """
         self.ReadAttempt = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ReadAttempt',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadAttemptRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadAttemptResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/ReadAttempt',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadAttemptRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadAttemptResponse.FromString,
                 _registered_method=True)
-        self.ReadSurroundings = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ReadSurroundings',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSurroundingsRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSurroundingsResponse.FromString,
+        self.ReadJobContext = channel.unary_unary(
+                '/boatyard.ledger.v1.LedgerService/ReadJobContext',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobContextRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobContextResponse.FromString,
                 _registered_method=True)
         self.ReadDocument = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ReadDocument',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDocumentRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDocumentResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/ReadDocument',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDocumentRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDocumentResponse.FromString,
                 _registered_method=True)
         self.ReadSigningKey = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ReadSigningKey',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/ReadSigningKey',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
                 _registered_method=True)
         self.RecordHookCall = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/RecordHookCall',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/RecordHookCall',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallResponse.FromString,
                 _registered_method=True)
         self.BeginStage = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/BeginStage',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/BeginStage',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.BeginStageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.BeginStageResponse.FromString,
                 _registered_method=True)
         self.EndStage = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/EndStage',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.EndStageRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.EndStageResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/EndStage',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.EndStageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.EndStageResponse.FromString,
                 _registered_method=True)
         self.NoteExecution = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/NoteExecution',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.NoteExecutionRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.NoteExecutionResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/NoteExecution',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.NoteExecutionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.NoteExecutionResponse.FromString,
                 _registered_method=True)
         self.ParkJob = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ParkJob',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ParkJobRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ParkJobResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/ParkJob',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ParkJobRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ParkJobResponse.FromString,
                 _registered_method=True)
         self.ReadDecision = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ReadDecision',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/ReadDecision',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDecisionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDecisionResponse.FromString,
                 _registered_method=True)
         self.RetryLater = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/RetryLater',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/RetryLater',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RetryLaterRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RetryLaterResponse.FromString,
                 _registered_method=True)
         self.FinishJob = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/FinishJob',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobResponse.FromString,
+                '/boatyard.ledger.v1.LedgerService/FinishJob',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.FinishJobRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.FinishJobResponse.FromString,
                 _registered_method=True)
-        self.ReadStandings = channel.unary_unary(
-                '/boatyard.gateway.v1.LedgerService/ReadStandings',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadStandingsRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadStandingsResponse.FromString,
+        self.ReadJobStatuses = channel.unary_unary(
+                '/boatyard.ledger.v1.LedgerService/ReadJobStatuses',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobStatusesRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobStatusesResponse.FromString,
                 _registered_method=True)
 
 
@@ -117,6 +121,10 @@ class LedgerServiceServicer:
 
     Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
+
+    A coordinator of an earlier version calls this service by another name. Each such call is refused with
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
+    when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
@@ -135,7 +143,7 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReadSurroundings(self, request, context):
+    def ReadJobContext(self, request, context):
         """Returns what the job needs in addition to its order, as it is now. Contains the repository's credentials.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -258,7 +266,7 @@ class LedgerServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def ReadStandings(self, request, context):
+    def ReadJobStatuses(self, request, context):
         """Reports who holds jobs now; called for jobs of which something is found on a coordinator's machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -273,74 +281,74 @@ def add_LedgerServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'ReadAttempt': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadAttempt,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadAttemptRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadAttemptResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadAttemptRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadAttemptResponse.SerializeToString,
             ),
-            'ReadSurroundings': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReadSurroundings,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSurroundingsRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSurroundingsResponse.SerializeToString,
+            'ReadJobContext': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadJobContext,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobContextRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobContextResponse.SerializeToString,
             ),
             'ReadDocument': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadDocument,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDocumentRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDocumentResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDocumentRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDocumentResponse.SerializeToString,
             ),
             'ReadSigningKey': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadSigningKey,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.SerializeToString,
             ),
             'RecordHookCall': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordHookCall,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallResponse.SerializeToString,
             ),
             'BeginStage': grpc.unary_unary_rpc_method_handler(
                     servicer.BeginStage,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.BeginStageRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.BeginStageResponse.SerializeToString,
             ),
             'EndStage': grpc.unary_unary_rpc_method_handler(
                     servicer.EndStage,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.EndStageRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.EndStageResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.EndStageRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.EndStageResponse.SerializeToString,
             ),
             'NoteExecution': grpc.unary_unary_rpc_method_handler(
                     servicer.NoteExecution,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.NoteExecutionRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.NoteExecutionResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.NoteExecutionRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.NoteExecutionResponse.SerializeToString,
             ),
             'ParkJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ParkJob,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ParkJobRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ParkJobResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ParkJobRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ParkJobResponse.SerializeToString,
             ),
             'ReadDecision': grpc.unary_unary_rpc_method_handler(
                     servicer.ReadDecision,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDecisionRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDecisionResponse.SerializeToString,
             ),
             'RetryLater': grpc.unary_unary_rpc_method_handler(
                     servicer.RetryLater,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RetryLaterRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RetryLaterResponse.SerializeToString,
             ),
             'FinishJob': grpc.unary_unary_rpc_method_handler(
                     servicer.FinishJob,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobResponse.SerializeToString,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.FinishJobRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.FinishJobResponse.SerializeToString,
             ),
-            'ReadStandings': grpc.unary_unary_rpc_method_handler(
-                    servicer.ReadStandings,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadStandingsRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadStandingsResponse.SerializeToString,
+            'ReadJobStatuses': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadJobStatuses,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobStatusesRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobStatusesResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
-            'boatyard.gateway.v1.LedgerService', rpc_method_handlers)
+            'boatyard.ledger.v1.LedgerService', rpc_method_handlers)
     server.add_generic_rpc_handlers((generic_handler,))
-    server.add_registered_method_handlers('boatyard.gateway.v1.LedgerService', rpc_method_handlers)
+    server.add_registered_method_handlers('boatyard.ledger.v1.LedgerService', rpc_method_handlers)
 
 
  # This class is part of an EXPERIMENTAL API.
@@ -350,6 +358,10 @@ class LedgerService:
 
     Values that only the driver understands travel as opaque bytes; CoordinatorService offers everything that other
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
+
+    A coordinator of an earlier version calls this service by another name. Each such call is refused with
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
+    when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
@@ -371,9 +383,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ReadAttempt',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadAttemptRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadAttemptResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ReadAttempt',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadAttemptRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadAttemptResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -385,7 +397,7 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
-    def ReadSurroundings(request,
+    def ReadJobContext(request,
             target,
             options=(),
             channel_credentials=None,
@@ -398,9 +410,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ReadSurroundings',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSurroundingsRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSurroundingsResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ReadJobContext',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobContextRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobContextResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -425,9 +437,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ReadDocument',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDocumentRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDocumentResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ReadDocument',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDocumentRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDocumentResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -452,9 +464,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ReadSigningKey',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ReadSigningKey',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -479,9 +491,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/RecordHookCall',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RecordHookCallResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/RecordHookCall',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -506,9 +518,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/BeginStage',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.BeginStageResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/BeginStage',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.BeginStageRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.BeginStageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -533,9 +545,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/EndStage',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.EndStageRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.EndStageResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/EndStage',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.EndStageRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.EndStageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -560,9 +572,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/NoteExecution',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.NoteExecutionRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.NoteExecutionResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/NoteExecution',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.NoteExecutionRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.NoteExecutionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -587,9 +599,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ParkJob',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ParkJobRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ParkJobResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ParkJob',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ParkJobRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ParkJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -614,9 +626,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ReadDecision',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadDecisionResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ReadDecision',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDecisionRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadDecisionResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -641,9 +653,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/RetryLater',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.RetryLaterResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/RetryLater',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RetryLaterRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RetryLaterResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -668,9 +680,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/FinishJob',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.FinishJobResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/FinishJob',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.FinishJobRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.FinishJobResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -682,7 +694,7 @@ class LedgerService:
             _registered_method=True)
 
     @staticmethod
-    def ReadStandings(request,
+    def ReadJobStatuses(request,
             target,
             options=(),
             channel_credentials=None,
@@ -695,9 +707,9 @@ class LedgerService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.LedgerService/ReadStandings',
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadStandingsRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_ledger__pb2.ReadStandingsResponse.FromString,
+            '/boatyard.ledger.v1.LedgerService/ReadJobStatuses',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobStatusesRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadJobStatusesResponse.FromString,
             options,
             channel_credentials,
             insecure,
