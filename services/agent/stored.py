@@ -1,7 +1,7 @@
 """Settings that are stored as JSON: layers in the catalogue, and the merged ones in jobs.
 
-Until 29 November 2026 all of them were flat, the engine was a name among them, tiers and networks in layers were in upper
-case, and jobs had their limits in an object of their own. Such rows are read, and written in the form of today.
+Until 29 November 2026 all of them were flat, the engine was a name among them, tiers and networks in layers were in
+upper case, and jobs had their limits in an object of their own. Such rows are read, and written in the form of today.
 """
 
 from collections.abc import Mapping

@@ -15,7 +15,7 @@ from google.protobuf.message import Message
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
-from services.cli.fields import fill, plain, value_of
+from services.cli.fields import cases_of, field_of, fill, plain, value_of
 from services.cli.flags import Flag, options_of, readers_of
 from services.cli.screen import Screen, one_line, printable
 
@@ -161,11 +161,14 @@ def _show(kind: ResourceType) -> click.Command:
 
 def _update(kind: ResourceType) -> click.Command:
     flags = [flag for flag in kind.flags if not flag.is_fixed]
-    names = {flag.option.removeprefix("--"): flag.path for flag in flags}
+    paths_by_name = {flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags}
 
     def update(id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
         resource = kind.message(**{f"{kind.field}_id": id_})
-        paths = [*fill(resource, values, readers_of(kind.flags)), *(names[name] for name in clear)]
+        paths = [
+            *fill(resource, values, readers_of(kind.flags)),
+            *(path for name in clear for path in paths_by_name[name]),
+        ]
         if not paths:
             raise click.UsageError("nothing to change: give an option; see --help")
         mask = FieldMask(paths=paths)
@@ -174,9 +177,15 @@ def _update(kind: ResourceType) -> click.Command:
 
     text = f"Change the given settings of {kind.a_noun}. Jobs that were admitted before keep what they have."
     clear = click.Option(
-        ["--clear"], type=click.Choice(list(names)), multiple=True, help="Unset this setting; may be repeated."
+        ["--clear"], type=click.Choice(list(paths_by_name)), multiple=True, help="Unset this setting; may be repeated."
     )
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
+
+
+def _paths(message: type[Message], path: str) -> list[str]:
+    """Return the paths for an update that clears what a path leads to: of a oneof, those of all its cases."""
+    outer = path.rpartition(".")[0]
+    return [f"{outer}.{case}" for case in cases_of(field_of(message, path))] or [path]
 
 
 def _delete(kind: ResourceType) -> click.Command:
@@ -210,8 +219,11 @@ def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _cell(resource: Message, column: str) -> str:
-    outer, _, inner = column.partition(".")
-    value = value_of(resource, resource.DESCRIPTOR.fields_by_name[outer])
-    if inner and value is not None:
-        value = value[inner]
+    *outer, last = column.split(".")
+    message: Any = resource
+    for name in outer:
+        message = getattr(message, name)
+    if cases_of(field := field_of(message, last)):
+        return message.WhichOneof(last) or ""
+    value = value_of(message, field)
     return "" if value is None else one_line(str(value), 80)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import click
-from boatyard.gateway.v1 import agent_pb2, catalog_pb2
+from boatyard.gateway.v1 import catalog_pb2, policy_pb2
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -25,10 +25,17 @@ _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
 def field_of(message: type[Message] | Message, path: str) -> Any:  # noqa: ANN401 - of whichever implementation
-    """Return the descriptor of the field that a path such as `agent.model` leads to."""
-    fields: Any = message.DESCRIPTOR.fields_by_name
-    outer, _, inner = path.partition(".")
-    return fields[outer].message_type.fields_by_name[inner] if inner else fields[outer]
+    """Return the descriptor of the field, or of the oneof, that a path such as `agent.command.line` leads to."""
+    *outer, last = path.split(".")
+    descriptor: Any = message.DESCRIPTOR
+    for name in outer:
+        descriptor = descriptor.fields_by_name[name].message_type
+    return descriptor.oneofs_by_name.get(last) or descriptor.fields_by_name[last]
+
+
+def cases_of(field: Any) -> list[str]:  # noqa: ANN401 - of whichever implementation
+    """Return the names of a oneof's cases; none for a field."""
+    return [case.name for case in getattr(field, "fields", ())]
 
 
 def choices(enum: EnumDescriptor) -> dict[str, int]:
@@ -53,15 +60,32 @@ def fill(
         if typed is None or typed == ():
             continue
         path = name.replace("__", ".")
-        outer, _, inner = path.partition(".")
-        target = getattr(message, outer) if inner else message
         field = field_of(message, path)
-        if path in readers:
+        target = _target(message, path)
+        if typed in cases_of(field):
+            path = path.removesuffix(field.name) + typed
+            _choose(target, field, typed).SetInParent()
+        elif path in readers:
             _put(target, field, readers[path](typed))
         else:
             (_add if field.is_repeated else _set)(target, field, typed)
         paths.append(path)
     return paths
+
+
+def _target(message: Any, path: str) -> Any:  # noqa: ANN401 - any message
+    """Return the message that has the field of a path."""
+    for name in path.split(".")[:-1]:
+        oneof = message.DESCRIPTOR.fields_by_name[name].containing_oneof
+        message = getattr(message, name) if oneof is None else _choose(message, oneof, name)
+    return message
+
+
+def _choose(message: Any, oneof: Any, case: str) -> Any:  # noqa: ANN401 - any message, of whichever implementation
+    """Return a case of a oneof. Raises click.UsageError when another one is set."""
+    if (chosen := message.WhichOneof(oneof.name)) not in {None, case}:
+        raise click.UsageError(f"some of these options are for {oneof.name} {chosen}, others for {case}")
+    return getattr(message, case)
 
 
 def _put(target: Any, field: FieldDescriptor, value: Any) -> None:  # noqa: ANN401 - any message, and what its field takes
@@ -94,9 +118,9 @@ def _set(target: Any, field: FieldDescriptor, typed: Any) -> None:  # noqa: ANN4
         setattr(target, field.name, typed)
     elif field.name.endswith("_bytes"):
         setattr(target, field.name, _size(typed))
-    elif field.message_type is agent_pb2.Checkpoints.DESCRIPTOR:
+    elif field.message_type is policy_pb2.Checkpoints.DESCRIPTOR:
         stages = () if typed == _NOWHERE else map(str.strip, typed.split(","))
-        getattr(target, field.name).CopyFrom(agent_pb2.Checkpoints(before=stages))
+        getattr(target, field.name).CopyFrom(policy_pb2.Checkpoints(before=stages))
     elif field.message_type is Duration.DESCRIPTOR:
         getattr(target, field.name).CopyFrom(duration(_number(float, typed)))
     elif field.enum_type is not None:

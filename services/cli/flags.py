@@ -9,7 +9,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
 
 from services.cli import options
-from services.cli.fields import Reader, choices, field_of
+from services.cli.fields import Reader, cases_of, choices, field_of
 from services.cli.parsing import input_files, labels, moment, text_or_file, timestamp
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -55,13 +55,11 @@ JOB_FLAGS = (
     Flag(
         "--engine",
         "agent.engine",
-        "What drives the agent: command (default) or anthropic.",
-        "NAME",
-        read=LITERALLY,
+        "What drives the agent (default: command).",
     ),
     Flag(
         "--command",
-        "agent.command",
+        "agent.command.line",
         "The agent: a line for /bin/sh, with the prompt on its standard input.",
         "LINE",
         read=LITERALLY,
@@ -136,9 +134,14 @@ LIMIT_FLAGS = (
         "A host that the agent may reach; may be repeated.",
         "HOST",
     ),
-    Flag("--ask-before", "agent.ask_before", "A tool that a model needs permission for; may be repeated.", "TOOL"),
+    Flag(
+        "--ask-before",
+        "agent.anthropic.ask_before",
+        "A tool that a model needs permission for; may be repeated.",
+        "TOOL",
+    ),
     Flag("--image", "agent.image", "The image of the agent's container, with --sandbox container.", "NAME"),
-    Flag("--terminal", "agent.terminal", "Give a command a terminal, for `boatyard attach`."),
+    Flag("--terminal", "agent.command.terminal", "Give a command a terminal, for `boatyard attach`."),
 )
 """The limits of an agent, and what it has to ask for."""
 
@@ -173,12 +176,17 @@ RUN_FLAGS = (*JOB_FLAGS, *LIMIT_FLAGS, *RETRY_FLAGS, *CHECKPOINT_FLAGS)
 """All settings of a job without a worker; with a worker they come from the catalogue."""
 
 AGENT_FLAGS = (
-    Flag("--engine", "agent.engine", "What drives the agent.", "NAME"),
-    Flag("--command", "agent.command", "The agent: a line for /bin/sh, with the prompt on its standard input.", "LINE"),
+    Flag("--engine", "agent.engine", "What drives the agent; given alone, its own settings begin anew."),
+    Flag(
+        "--command",
+        "agent.command.line",
+        "The agent: a line for /bin/sh, with the prompt on its standard input.",
+        "LINE",
+    ),
     Flag("--system-prompt", "agent.system_prompt", "A text that the agent gets before every prompt.", "TEXT|@FILE"),
     Flag("--model", "agent.model", "The model, as its provider names it, for engine anthropic.", "NAME"),
     Flag("--max-turns", "agent.max_turns", "How many answers the model may give.", "N"),
-    Flag("--max-tokens", "agent.max_tokens", "How many tokens one answer of the model may have.", "N"),
+    Flag("--max-tokens", "agent.anthropic.max_tokens", "How many tokens one answer of the model may have.", "N"),
     Flag("--env", "agent.environment", "A variable of the agent's environment; may be repeated.", "NAME=VALUE"),
     Flag("--timeout", "agent.timeout", "Seconds that the agent may take.", "S"),
     Flag("--idle-timeout", "agent.idle_timeout", "Seconds that the agent may go without writing anything.", "S"),
@@ -228,6 +236,8 @@ def _declared(message: type[Message], flag: Flag) -> tuple[list[str], dict[str, 
     name = flag.path.replace(".", "__")
     if flag.flag_value is not None:
         return [flag.option, name], {"flag_value": flag.flag_value, "default": None, "help": flag.help}
+    if cases := cases_of(field):
+        return [flag.option, name], {"type": click.Choice(cases), "help": flag.help}
     if field.type == FieldDescriptor.TYPE_BOOL:
         both = f"{flag.option}/--no-{flag.option.removeprefix('--')}"
         return [both, name], {"default": None, "help": flag.help}

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from boatyard.execution.v1.execution_pb2 import CommandEngine
-from boatyard.execution.v1.sandbox_pb2 import NETWORK_ALLOW_LIST
-from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2, runtime_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings
+from boatyard.agent.v1.sandbox_pb2 import NETWORK_ALLOW_LIST
+from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2, runtime_pb2
 
 from services.cli.clients import Gateway
 from services.cli.fields import fill
@@ -47,14 +47,10 @@ def new_job(prompt: str, values: Mapping[str, Any], request_id: str | None) -> j
 
     Raises click.UsageError.
     """
-    spec = job_pb2.JobSpec(
-        project_id=PROJECT, prompt=prompt, agent=agent_pb2.AgentSettings(), policy=agent_pb2.Policy()
-    )
+    spec = job_pb2.JobSpec(project_id=PROJECT, prompt=prompt, agent=AgentSettings(), policy=policy_pb2.Policy())
     fill(spec, values, readers_of(RUN_FLAGS))
     if spec.agent.allowed_hosts:
         spec.agent.network = NETWORK_ALLOW_LIST
-    if spec.agent.terminal:  # its input is the terminal's
-        spec.agent.prompt_delivery = CommandEngine.PROMPT_DELIVERY_ARGUMENT
     return job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
 
 

@@ -1,7 +1,7 @@
 """What an engine is: each module of `engines` has one, as ENGINE.
 
-The service asks it what to start, and a runner has it drive the agent. A runner is started before it has a run, and keeps
-what it has imported: what is slow to import, an engine imports in `run`.
+The service asks it what to start, and a runner has it drive the agent. A runner is started before it has a run, and
+keeps what it has imported: what is slow to import, an engine imports in `run`.
 """
 
 from collections.abc import Iterator, Mapping

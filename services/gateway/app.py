@@ -13,6 +13,7 @@ from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.wire import CHECKS as AGENT_CHECKS
 from services.common import program
 from services.common.db.engine import sqlite_url
 from services.common.lock import single_instance
@@ -62,6 +63,7 @@ from services.gateway.schema import idempotency
 from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
 from services.gateway.values.cells import Cell
+from services.gateway.wire.policy import CHECKS as POLICY_CHECKS
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import NodeInventory, Nodes, connected
 from services.lifecycle.orphans import OrphanReaper
@@ -146,6 +148,7 @@ async def _main() -> None:
             registrations=entrance.registrations,
             authenticator=entrance.authenticator,
             inspect=entrance.inspect,
+            checks={**AGENT_CHECKS, **POLICY_CHECKS},
             screen=entrance.screen,
             around=[*entrance.around, meters.around],
             tls=settings.server_tls,

@@ -9,9 +9,8 @@ from pathlib import Path
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
-from services.agent import wire as agents
 from services.agent.settings import AgentSettings
-from services.agent.wire import agent_from_proto
+from services.agent.wire import AGENT
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
@@ -28,7 +27,6 @@ _WORKSPACE = Path("/workspace")
 _ENVIRONMENT_ENTRIES = 256
 _ENVIRONMENT_BYTES = 64 * 1024
 _MAX_READ_ONLY_PATHS = 64
-_PROMPT_BYTES = 1 << 20
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
@@ -44,7 +42,7 @@ class StartReader:
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
         """Read what to start. Raises Invalid with all violations, or FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
-        agent = limits.complete(agent_from_proto(spec.agent), self._settings)
+        agent = limits.complete(AGENT.from_proto(spec.agent), self._settings)
         engine = load(agent.driver.name)
         violations = id_violations("execution_id", request.execution_id)
         violations += self._violations(spec, agent)
@@ -72,15 +70,12 @@ class StartReader:
         problems = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
         if spec.purpose not in _PURPOSES:
             problems.append(("spec.purpose", "is required"))
-        problems += agents.violations("spec.agent", spec.agent)
         problems += _network_violations(agent)
         problems += self._path_violations(spec)
         if agent.tier is Tier.CONTAINER:
             problems += containers.violations(spec, agent.network)
         elif agent.image:
             problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
-        if len(spec.prompt.encode()) > _PROMPT_BYTES:
-            problems.append(("spec.prompt", f"must be at most {_PROMPT_BYTES} bytes"))
         problems += _environment_violations(spec)
         return problems
 

@@ -5,11 +5,10 @@ from typing import Final
 
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
-from services.agent.wire import agent_to_proto
+from services.agent.wire import AGENT
 from services.common.ids import new_id
 from services.common.rpc.mapper import Mapper
 from services.gateway import scope
-from services.gateway.catalog.policy_wire import agent_from_proto, policy_from_proto, policy_to_proto
 from services.gateway.catalog.remotes import MAX_URL_BYTES, token_complaint, url_complaint
 from services.gateway.values.catalog import (
     CatalogFilter,
@@ -21,6 +20,7 @@ from services.gateway.values.catalog import (
     WorkItem,
     WorkItemState,
 )
+from services.gateway.wire.policy import POLICY
 from services.gateway.wire.validation import KIB, Validator
 
 _STATES: Final = {
@@ -34,8 +34,8 @@ _TARGET_STATES: Final = {number: state for number, state in _STATES.items() if n
 PROJECT: Final = Mapper(Project, pb.Project)
 REPOSITORY: Final = Mapper(Repository, pb.Repository, by_hand={"has_token", "token"})
 WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem)
-_TEMPLATE: Final = Mapper(Template, pb.Template, by_hand={"agent", "policy"})
-_WORKER: Final = Mapper(Worker, pb.Worker, by_hand={"agent", "policy"})
+TEMPLATE: Final = Mapper(Template, pb.Template)
+WORKER: Final = Mapper(Worker, pb.Worker)
 
 _MAX_LIMIT: Final = 100_000
 _MAX_DESCRIPTION_BYTES: Final = 256 * KIB
@@ -80,8 +80,8 @@ def template_from_proto(check: Validator, message: pb.Template) -> Template:
         template_id=_id_from_proto(check, "template.template_id", message.template_id, "template"),
         project_id=project_id_from_proto(check, "template.project_id", message.project_id),
         display_name=check.line("template.display_name", message.display_name),
-        agent=agent_from_proto(check, "template.agent", message.agent),
-        policy=policy_from_proto(check, "template.policy", message.policy),
+        agent=AGENT.from_proto(message.agent),
+        policy=POLICY.from_proto(message.policy),
         create_time=datetime.now(UTC),
     )
 
@@ -99,8 +99,8 @@ def worker_from_proto(check: Validator, message: pb.Worker) -> Worker:
         project_id=project_id_from_proto(check, "worker.project_id", message.project_id),
         display_name=name,
         template_id=check.optional_id("worker.template_id", message.template_id),
-        agent=agent_from_proto(check, "worker.agent", message.agent),
-        policy=policy_from_proto(check, "worker.policy", message.policy),
+        agent=AGENT.from_proto(message.agent),
+        policy=POLICY.from_proto(message.policy),
         max_running_jobs=_limit_from_proto(check, "worker.max_running_jobs", message.max_running_jobs),
         create_time=datetime.now(UTC),
     )
@@ -151,16 +151,6 @@ def list_work_items_from_proto(check: Validator, request: pb.ListWorkItemsReques
 def repository_to_proto(value: Repository) -> pb.Repository:
     """Write a repository, without its token."""
     return REPOSITORY.to_proto(value, has_token=bool(value.token))
-
-
-def template_to_proto(value: Template) -> pb.Template:
-    """Write a template."""
-    return _TEMPLATE.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
-
-
-def worker_to_proto(value: Worker) -> pb.Worker:
-    """Write a worker."""
-    return _WORKER.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
 
 
 def target_state_from_proto(check: Validator, state: "pb.WorkItem.State.ValueType") -> WorkItemState:

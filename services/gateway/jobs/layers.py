@@ -9,6 +9,7 @@ from datetime import timedelta
 from typing import Any, Final
 
 from services.gateway.values.policy import Checkpoints, JobPolicySettings
+from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.job_spec import JobPolicy
 
 _COUNTS_FROM_ZERO: Final = frozenset({"max_extra_rounds", "verify_timeout", "checkpoint_timeout"})
@@ -36,7 +37,7 @@ def _policy_value(value: Any) -> Any:  # noqa: ANN401 - any field's
         case timedelta():
             return value.total_seconds()
         case Checkpoints():
-            return value.before
+            return tuple(stage for stage in APPROVAL_STAGES if stage in value.before)
         case _:
             return value
 

@@ -8,11 +8,10 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.agent.wire import agent_to_proto
+from services.agent.wire import AGENT
 from services.common.db.paging import Page
 from services.common.reasons import with_advice
 from services.common.text import lossy
-from services.gateway.catalog.policy_wire import policy_to_proto
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
 from services.gateway.jobs.layers import policy_as_layer
@@ -21,6 +20,7 @@ from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, Stag
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
+from services.gateway.wire.policy import POLICY
 from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.job_spec import JobSpec
@@ -66,7 +66,7 @@ def kind_to_proto(value: JobKind) -> pb.JobKind:
     return pb.JobKind(
         kind=value.name,
         description=value.description,
-        policy=policy_to_proto(value.policy),
+        policy=POLICY.to_proto(value.policy),
         required_fields=value.required_fields,
         required_data=value.required_data,
     )
@@ -167,8 +167,8 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         worker_id=spec.worker_id,
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
-        agent=agent_to_proto(spec.agent),
-        policy=policy_to_proto(policy_as_layer(spec.policy)),
+        agent=AGENT.to_proto(spec.agent),
+        policy=POLICY.to_proto(policy_as_layer(spec.policy)),
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],

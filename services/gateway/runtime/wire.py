@@ -8,7 +8,6 @@ from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
 
 from services.agent.settings import AgentSettings
-from services.agent.wire import MAX_TIMEOUT
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.common.reasons import with_advice
@@ -28,6 +27,7 @@ _WORKSPACE_STATES: Final = {
     number: name.removeprefix("STATE_") for name, number in workspace_pb2.Workspace.State.items() if number
 }
 _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
+_MAX_TIMEOUT: Final = timedelta(days=7)
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
 ListRequest = TypeVar("ListRequest", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesRequest, pb.ListSnapshotsRequest)
@@ -39,7 +39,7 @@ def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, Id
     with Validator() as check:
         timeout = None
         if request.HasField("timeout"):
-            timeout = check.duration("timeout", request.timeout, MAX_TIMEOUT)
+            timeout = check.duration("timeout", request.timeout, _MAX_TIMEOUT)
         submission = JobSubmission(
             project_id=None,
             prompt=check.text("prompt", request.prompt, MAX_PROMPT_BYTES, required=True),

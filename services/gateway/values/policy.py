@@ -9,13 +9,6 @@ from datetime import timedelta
 from services.common.reasons import REASONS, Retried
 from services.lifecycle.model.states import Publish, Retention, RetryFrom
 
-MAX_COMMAND_BYTES = 64 * 1024
-MAX_VERIFY_TIMEOUT = timedelta(days=1)
-LEAST_CHECKPOINT_TIMEOUT = timedelta(seconds=1)
-MAX_CHECKPOINT_TIMEOUT = timedelta(days=30)
-MAX_EXTRA_ROUNDS = 50
-MAX_ATTEMPTS = 20
-MAX_RETRY_ON = 64
 NEVER_RETRIED = frozenset(row.reason for row in REASONS.values() if row.retried is Retried.NEVER) | {"CANCELLED"}
 """Reasons that are a decision, or for which a retry would cost the same again."""
 

@@ -13,7 +13,7 @@ from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.agent.wire import agent_to_proto
+from services.agent.wire import AGENT
 from services.common.errors import Invalid
 from services.common.text import bytes_of, bytes_of_list, lossy
 from services.lifecycle.model.job_context import Remote
@@ -50,7 +50,7 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         job_id=job_id,
         layout=layout_to_proto(value.layout),
         read_only_paths=texts_to_proto("spec.read_only_paths", value.read_only_paths),
-        agent=agent_to_proto(value.agent),
+        agent=AGENT.to_proto(value.agent),
         prompt=text_to_proto("spec.prompt", value.prompt),
         environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
     )

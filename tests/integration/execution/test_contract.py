@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -49,10 +50,15 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         job_id="No Id",
         layout=layout_pb2.Layout(path="relative"),
         read_only_paths=[str(home), str(home / "execution" / "runs"), "/usr"],
-        command=pb.CommandEngine(argv=["-x"], prompt="a\0b", prompt_delivery=2),
-        environment={"A=B": ""},
-        limits=pb.ExecutionLimits(wall_timeout=Duration(seconds=-1), idle_timeout=Duration(), processes=0),
-        sandbox_tier=77,
+        agent=AgentSettings(
+            command=CommandEngine(line="-x\0", prompt_delivery=2),
+            environment={"A=B": ""},
+            timeout=Duration(seconds=-1),
+            idle_timeout=Duration(),
+            processes=0,
+            sandbox_tier=77,
+        ),
+        prompt="a\0b",
     )
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="UPPER", spec=spec)))
     assert isinstance(error, Invalid)
@@ -66,7 +72,7 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         "spec.command.argv",
         "spec.command.prompt",
         "spec.environment",
-        "spec.limits.wall_timeout",
+        "spec.limits.timeout",
         "spec.limits.idle_timeout",
         "spec.limits.processes",
         "spec.sandbox_tier",

@@ -5,21 +5,22 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from boatyard.execution.v1 import sandbox_pb2
-from boatyard.gateway.v1 import agent_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
+from boatyard.gateway.v1 import policy_pb2
 from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import AlreadyExists, Invalid, NotFound, Unauthenticated
 from tests.kit.catalog import Stubs, refusal, serving_catalog
 
-AGENT = agent_pb2.AgentSettings(
-    command="make it so",
+AGENT = AgentSettings(
+    command=CommandEngine(line="make it so"),
     environment={"A": "1"},
     timeout=Duration(seconds=90),
     sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE,
 )
-POLICY = agent_pb2.Policy(verify_command="make test", publish=agent_pb2.Policy.PUBLISH_NONE)
+POLICY = policy_pb2.Policy(verify_command="make test", publish=policy_pb2.Policy.PUBLISH_NONE)
 KINDS = ["project", "repository", "template", "worker", "work_item"]
 PLURALS = {"repository": "repositories"}
 
@@ -183,10 +184,10 @@ BAD = [
         "template",
         {
             "display_name": "x" * 256,
-            "agent": agent_pb2.AgentSettings(engine="x", command="\0"),
-            "policy": agent_pb2.Policy(verify_timeout=Duration(seconds=86401), publish=9, retention=9),
+            "agent": AgentSettings(command=CommandEngine(line="\0"), network=9),
+            "policy": policy_pb2.Policy(verify_timeout=Duration(seconds=86401), publish=9, retention=9),
         },
-        {"template.display_name", "template.agent.engine", "template.agent.command"}
+        {"template.display_name", "template.agent.network", "template.agent.command.line"}
         | {f"template.policy.{name}" for name in ("verify_timeout", "publish", "retention")},
     ),
     (

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
+from boatyard.gateway.v1 import job_pb2
 from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
@@ -13,7 +14,9 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from services.common.errors import FailedPrecondition, Invalid, NotFound
 from tests.kit.catalog import Stubs, refusal, serving_catalog
 
-AGENT = agent_pb2.AgentSettings(model="m", command="c", timeout=Duration(seconds=5), environment={"A": "1", "B": "2"})
+AGENT = AgentSettings(
+    model="m", command=CommandEngine(line="c"), timeout=Duration(seconds=5), environment={"A": "1", "B": "2"}
+)
 
 
 @pytest_asyncio.fixture
@@ -36,7 +39,7 @@ async def update(stubs: Stubs, paths: list[str], **fields) -> pb.Template:
 
 async def test_a_mask_names_what_changes(stubs: Stubs) -> None:
     expected = await template(stubs)
-    changed = await update(stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": "ignored"})
+    changed = await update(stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": {"line": "ignored"}})
     expected.agent.model = "n"
     expected.agent.environment.clear()
     assert changed == expected
@@ -161,7 +164,7 @@ async def test_a_work_item_in_progress_has_a_job(stubs: Stubs) -> None:
     assert refused.reason == "WORK_ITEM_INCOMPLETE"
     assert "default worker" in refused.message
 
-    worker = pb.Worker(worker_id="ada", agent=agent_pb2.AgentSettings(command="true"))
+    worker = pb.Worker(worker_id="ada", agent=AgentSettings(command=CommandEngine(line="true")))
     await stubs.catalog.CreateWorker(pb.CreateWorkerRequest(worker=worker))
     project = pb.Project(project_id="default", default_worker_id="ada")
     mask = FieldMask(paths=["default_worker_id"])

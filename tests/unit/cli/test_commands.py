@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 import pytest
-from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings
+from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
 from click.testing import CliRunner
 
 from services.cli.fields import fill
@@ -137,8 +138,8 @@ def test_what_is_not_said_is_left_to_the_gateway() -> None:
     request = new_job("p", nothing, None)
 
     assert request.request_id
-    assert request.spec.agent == agent_pb2.AgentSettings()
-    assert request.spec.policy == agent_pb2.Policy()
+    assert request.spec.agent == AgentSettings()
+    assert request.spec.policy == policy_pb2.Policy()
 
 
 def test_limits_are_typed_as_people_write_them() -> None:

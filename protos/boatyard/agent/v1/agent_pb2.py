@@ -24,11 +24,13 @@ _sym_db = _symbol_database.Default()
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
 from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
+from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import descriptor_pb2 as google_dot_protobuf_dot_descriptor__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62oatyard/agent/v1/agent.proto\x12\x11\x62oatyard.agent.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\x9b\x08\n\rAgentSettings\x12=\n\x07\x63ommand\x18\x19 \x01(\x0b\x32 .boatyard.agent.v1.CommandEngineB\x08\xea\xd1\x18\x04\x08\x01\x18\x01H\x00\x12\x43\n\tanthropic\x18\x1a \x01(\x0b\x32\".boatyard.agent.v1.AnthropicEngineB\n\xea\xd1\x18\x06\x10\x01 \x01(\x01H\x00\x12\x1a\n\rsystem_prompt\x18\x04 \x01(\tH\x01\x88\x01\x01\x12\x12\n\x05model\x18\x05 \x01(\tH\x02\x88\x01\x01\x12L\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x31.boatyard.agent.v1.AgentSettings.EnvironmentEntryB\x04\xe0\xd1\x18\x02\x12*\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0cidle_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x39\n\x0csandbox_tier\x18\t \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierH\x03\x88\x01\x01\x12\x30\n\x07network\x18\n \x01(\x0e\x32\x1a.boatyard.agent.v1.NetworkH\x04\x88\x01\x01\x12\x16\n\tmax_turns\x18\x0b \x01(\x05H\x05\x88\x01\x01\x12\x19\n\x0ctoken_budget\x18\r \x01(\x03H\x06\x88\x01\x01\x12\x19\n\x0cmemory_bytes\x18\x0e \x01(\x03H\x07\x88\x01\x01\x12\x16\n\tprocesses\x18\x0f \x01(\x05H\x08\x88\x01\x01\x12\x17\n\ndisk_bytes\x18\x10 \x01(\x03H\t\x88\x01\x01\x12\x19\n\x0coutput_bytes\x18\x11 \x01(\x03H\n\x88\x01\x01\x12\x18\n\x0b\x63pu_seconds\x18\x12 \x01(\x03H\x0b\x88\x01\x01\x12\x15\n\rallowed_hosts\x18\x15 \x03(\t\x12\x12\n\x05image\x18\x16 \x01(\tH\x0c\x88\x01\x01\x12\x17\n\nopen_files\x18\x17 \x01(\x05H\r\x88\x01\x01\x12\x1c\n\x0f\x66ile_size_bytes\x18\x18 \x01(\x03H\x0e\x88\x01\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x65ngineB\x10\n\x0e_system_promptB\x08\n\x06_modelB\x0f\n\r_sandbox_tierB\n\n\x08_networkB\x0c\n\n_max_turnsB\x0f\n\r_token_budgetB\x0f\n\r_memory_bytesB\x0c\n\n_processesB\r\n\x0b_disk_bytesB\x0f\n\r_output_bytesB\x0e\n\x0c_cpu_secondsB\x08\n\x06_imageB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytesJ\x04\x08\x01\x10\x04J\x04\x08\x0c\x10\rJ\x04\x08\x13\x10\x14J\x04\x08\x14\x10\x15\"\x9e\x02\n\rCommandEngine\x12\x11\n\x04line\x18\x01 \x01(\tH\x00\x88\x01\x01\x12M\n\x0fprompt_delivery\x18\x02 \x01(\x0e\x32/.boatyard.agent.v1.CommandEngine.PromptDeliveryH\x01\x88\x01\x01\x12\x15\n\x08terminal\x18\x03 \x01(\x08H\x02\x88\x01\x01\"j\n\x0ePromptDelivery\x12\x1f\n\x1bPROMPT_DELIVERY_UNSPECIFIED\x10\x00\x12\x19\n\x15PROMPT_DELIVERY_STDIN\x10\x01\x12\x1c\n\x18PROMPT_DELIVERY_ARGUMENT\x10\x02\x42\x07\n\x05_lineB\x12\n\x10_prompt_deliveryB\x0b\n\t_terminal\"M\n\x0f\x41nthropicEngine\x12\x17\n\nmax_tokens\x18\x01 \x01(\x05H\x00\x88\x01\x01\x12\x12\n\nask_before\x18\x02 \x03(\tB\r\n\x0b_max_tokens\"\x80\x01\n\x0c\x45ngineTraits\x12\x14\n\x0cruns_command\x18\x01 \x01(\x08\x12\x13\n\x0bneeds_model\x18\x02 \x01(\x08\x12\x14\n\x0chas_terminal\x18\x03 \x01(\x08\x12\x16\n\x0etakes_messages\x18\x04 \x01(\x08\x12\x17\n\x0f\x61sks_permission\x18\x05 \x01(\x08:P\n\x06traits\x12\x1d.google.protobuf.FieldOptions\x18\x9d\x8a\x03 \x01(\x0b\x32\x1f.boatyard.agent.v1.EngineTraitsb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62oatyard/agent/v1/agent.proto\x12\x11\x62oatyard.agent.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a google/protobuf/descriptor.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa9\n\n\rAgentSettings\x12=\n\x07\x63ommand\x18\x19 \x01(\x0b\x32 .boatyard.agent.v1.CommandEngineB\x08\xea\xd1\x18\x04\x08\x01\x18\x01H\x00\x12\x43\n\tanthropic\x18\x1a \x01(\x0b\x32\".boatyard.agent.v1.AnthropicEngineB\n\xea\xd1\x18\x06\x10\x01 \x01(\x01H\x00\x12)\n\rsystem_prompt\x18\x04 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01H\x01\x88\x01\x01\x12\x1d\n\x05model\x18\x05 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01H\x02\x88\x01\x01\x12\x65\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x31.boatyard.agent.v1.AgentSettings.EnvironmentEntryB\x1d\xbaH\x16\x9a\x01\x13\x10\x80\x01\"\x06r\x04\xa0\xb6\x18\x01*\x06r\x04\xa0\xb5\x18\x01\xe0\xd1\x18\x02\x12>\n\x07timeout\x18\x07 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xf5$2\x04\x10\xc0\x84=\x12\x43\n\x0cidle_timeout\x18\x08 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xf5$2\x04\x10\xc0\x84=\x12\x43\n\x0csandbox_tier\x18\t \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x03\x88\x01\x01\x12:\n\x07network\x18\n \x01(\x0e\x32\x1a.boatyard.agent.v1.NetworkB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x04\x88\x01\x01\x12\"\n\tmax_turns\x18\x0b \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\x90N(\x01H\x05\x88\x01\x01\x12\"\n\x0ctoken_budget\x18\r \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x06\x88\x01\x01\x12.\n\x0cmemory_bytes\x18\x0e \x01(\x03\x42\x13\xbaH\x10\"\x0e\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x80\x80\x80\x08H\x07\x88\x01\x01\x12#\n\tprocesses\x18\x0f \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\x08\x88\x01\x01\x12+\n\ndisk_bytes\x18\x10 \x01(\x03\x42\x12\xbaH\x0f\"\r\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x80\x80@H\t\x88\x01\x01\x12*\n\x0coutput_bytes\x18\x11 \x01(\x03\x42\x0f\xbaH\x0c\"\n\x18\x80\x80\x80\x80\x80 (\x80\x08H\n\x88\x01\x01\x12&\n\x0b\x63pu_seconds\x18\x12 \x01(\x03\x42\x0c\xbaH\t\"\x07\x18\x80\xc2\xd7/(\x01H\x0b\x88\x01\x01\x12 \n\rallowed_hosts\x18\x15 \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\x1d\n\x05image\x18\x16 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01H\x0c\x88\x01\x01\x12$\n\nopen_files\x18\x17 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\xc0\x84=(\x01H\r\x88\x01\x01\x12.\n\x0f\x66ile_size_bytes\x18\x18 \x01(\x03\x42\x10\xbaH\r\"\x0b\x18\x80\x80\x80\x80\x80\x80\x80\x02(\x01H\x0e\x88\x01\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x08\n\x06\x65ngineB\x10\n\x0e_system_promptB\x08\n\x06_modelB\x0f\n\r_sandbox_tierB\n\n\x08_networkB\x0c\n\n_max_turnsB\x0f\n\r_token_budgetB\x0f\n\r_memory_bytesB\x0c\n\n_processesB\r\n\x0b_disk_bytesB\x0f\n\r_output_bytesB\x0e\n\x0c_cpu_secondsB\x08\n\x06_imageB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytesJ\x04\x08\x01\x10\x04J\x04\x08\x0c\x10\rJ\x04\x08\x13\x10\x14J\x04\x08\x14\x10\x15\"\xb7\x02\n\rCommandEngine\x12 \n\x04line\x18\x01 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01H\x00\x88\x01\x01\x12W\n\x0fprompt_delivery\x18\x02 \x01(\x0e\x32/.boatyard.agent.v1.CommandEngine.PromptDeliveryB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x01\x88\x01\x01\x12\x15\n\x08terminal\x18\x03 \x01(\x08H\x02\x88\x01\x01\"j\n\x0ePromptDelivery\x12\x1f\n\x1bPROMPT_DELIVERY_UNSPECIFIED\x10\x00\x12\x19\n\x15PROMPT_DELIVERY_STDIN\x10\x01\x12\x1c\n\x18PROMPT_DELIVERY_ARGUMENT\x10\x02\x42\x07\n\x05_lineB\x12\n\x10_prompt_deliveryB\x0b\n\t_terminal\"l\n\x0f\x41nthropicEngine\x12$\n\nmax_tokens\x18\x01 \x01(\x05\x42\x0b\xbaH\x08\x1a\x06\x18\x80\xe8\x07(\x01H\x00\x88\x01\x01\x12$\n\nask_before\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\"\x06r\x04\xa8\xb6\x18\x01\x42\r\n\x0b_max_tokens\"\x80\x01\n\x0c\x45ngineTraits\x12\x14\n\x0cruns_command\x18\x01 \x01(\x08\x12\x13\n\x0bneeds_model\x18\x02 \x01(\x08\x12\x14\n\x0chas_terminal\x18\x03 \x01(\x08\x12\x16\n\x0etakes_messages\x18\x04 \x01(\x08\x12\x17\n\x0f\x61sks_permission\x18\x05 \x01(\x08:P\n\x06traits\x12\x1d.google.protobuf.FieldOptions\x18\x9d\x8a\x03 \x01(\x0b\x32\x1f.boatyard.agent.v1.EngineTraitsb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,18 +43,60 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTSETTINGS'].fields_by_name['command']._serialized_options = b'\352\321\030\004\010\001\030\001'
   _globals['_AGENTSETTINGS'].fields_by_name['anthropic']._loaded_options = None
   _globals['_AGENTSETTINGS'].fields_by_name['anthropic']._serialized_options = b'\352\321\030\006\020\001 \001(\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['system_prompt']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['system_prompt']._serialized_options = b'\272H\nr\010(\200\200\004\240\265\030\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['model']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['model']._serialized_options = b'\272H\006r\004\250\265\030\001'
   _globals['_AGENTSETTINGS'].fields_by_name['environment']._loaded_options = None
-  _globals['_AGENTSETTINGS'].fields_by_name['environment']._serialized_options = b'\340\321\030\002'
-  _globals['_AGENTSETTINGS']._serialized_start=185
-  _globals['_AGENTSETTINGS']._serialized_end=1236
-  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_start=940
-  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_end=990
-  _globals['_COMMANDENGINE']._serialized_start=1239
-  _globals['_COMMANDENGINE']._serialized_end=1525
-  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_start=1377
-  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_end=1483
-  _globals['_ANTHROPICENGINE']._serialized_start=1527
-  _globals['_ANTHROPICENGINE']._serialized_end=1604
-  _globals['_ENGINETRAITS']._serialized_start=1607
-  _globals['_ENGINETRAITS']._serialized_end=1735
+  _globals['_AGENTSETTINGS'].fields_by_name['environment']._serialized_options = b'\272H\026\232\001\023\020\200\001\"\006r\004\240\266\030\001*\006r\004\240\265\030\001\340\321\030\002'
+  _globals['_AGENTSETTINGS'].fields_by_name['timeout']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['timeout']._serialized_options = b'\272H\017\252\001\014\"\004\010\200\365$2\004\020\300\204='
+  _globals['_AGENTSETTINGS'].fields_by_name['idle_timeout']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['idle_timeout']._serialized_options = b'\272H\017\252\001\014\"\004\010\200\365$2\004\020\300\204='
+  _globals['_AGENTSETTINGS'].fields_by_name['sandbox_tier']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['sandbox_tier']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['network']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['network']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['max_turns']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['max_turns']._serialized_options = b'\272H\007\032\005\030\220N(\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['token_budget']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['token_budget']._serialized_options = b'\272H\004\"\002(\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['memory_bytes']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['memory_bytes']._serialized_options = b'\272H\020\"\016\030\200\200\200\200\200\200\200\002(\200\200\200\010'
+  _globals['_AGENTSETTINGS'].fields_by_name['processes']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['processes']._serialized_options = b'\272H\010\032\006\030\300\204=(\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['disk_bytes']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['disk_bytes']._serialized_options = b'\272H\017\"\r\030\200\200\200\200\200\200\200\002(\200\200@'
+  _globals['_AGENTSETTINGS'].fields_by_name['output_bytes']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['output_bytes']._serialized_options = b'\272H\014\"\n\030\200\200\200\200\200 (\200\010'
+  _globals['_AGENTSETTINGS'].fields_by_name['cpu_seconds']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['cpu_seconds']._serialized_options = b'\272H\t\"\007\030\200\302\327/(\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['allowed_hosts']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['allowed_hosts']._serialized_options = b'\272H\006\222\001\003\020\200\002'
+  _globals['_AGENTSETTINGS'].fields_by_name['image']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['image']._serialized_options = b'\272H\006r\004\250\265\030\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['open_files']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['open_files']._serialized_options = b'\272H\010\032\006\030\300\204=(\001'
+  _globals['_AGENTSETTINGS'].fields_by_name['file_size_bytes']._loaded_options = None
+  _globals['_AGENTSETTINGS'].fields_by_name['file_size_bytes']._serialized_options = b'\272H\r\"\013\030\200\200\200\200\200\200\200\002(\001'
+  _globals['_COMMANDENGINE'].fields_by_name['line']._loaded_options = None
+  _globals['_COMMANDENGINE'].fields_by_name['line']._serialized_options = b'\272H\nr\010(\200\200\004\240\265\030\001'
+  _globals['_COMMANDENGINE'].fields_by_name['prompt_delivery']._loaded_options = None
+  _globals['_COMMANDENGINE'].fields_by_name['prompt_delivery']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_ANTHROPICENGINE'].fields_by_name['max_tokens']._loaded_options = None
+  _globals['_ANTHROPICENGINE'].fields_by_name['max_tokens']._serialized_options = b'\272H\010\032\006\030\200\350\007(\001'
+  _globals['_ANTHROPICENGINE'].fields_by_name['ask_before']._loaded_options = None
+  _globals['_ANTHROPICENGINE'].fields_by_name['ask_before']._serialized_options = b'\272H\r\222\001\n\020@\"\006r\004\250\266\030\001'
+  _globals['_AGENTSETTINGS']._serialized_start=245
+  _globals['_AGENTSETTINGS']._serialized_end=1566
+  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_start=1270
+  _globals['_AGENTSETTINGS_ENVIRONMENTENTRY']._serialized_end=1320
+  _globals['_COMMANDENGINE']._serialized_start=1569
+  _globals['_COMMANDENGINE']._serialized_end=1880
+  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_start=1732
+  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_end=1838
+  _globals['_ANTHROPICENGINE']._serialized_start=1882
+  _globals['_ANTHROPICENGINE']._serialized_end=1990
+  _globals['_ENGINETRAITS']._serialized_start=1993
+  _globals['_ENGINETRAITS']._serialized_end=2121
 # @@protoc_insertion_point(module_scope)

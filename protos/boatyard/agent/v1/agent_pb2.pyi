@@ -73,53 +73,50 @@ class AgentSettings(message.Message):
     OPEN_FILES_FIELD_NUMBER: builtins.int
     FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
     system_prompt: builtins.str
-    """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT. At most 64 KiB."""
+    """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT."""
     model: builtins.str
-    """The model, by its provider's name for it, at most 255 characters; a command finds it in BOATYARD_MODEL. For engine
-    `anthropic` the default is the gateway's setting ANTHROPIC_MODEL.
+    """The model, by its provider's name for it; a command finds it in BOATYARD_MODEL. For engine `anthropic` the default
+    is the gateway's setting ANTHROPIC_MODEL.
     """
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
     """How strongly the agent is isolated from the host. The default is BUBBLEWRAP."""
     network: sandbox_pb2.Network.ValueType
     """What the agent may reach on the network. The default is NONE."""
     max_turns: builtins.int
-    """For an engine with a model: maximum number of its answers, beyond which it ends with BUDGET_EXCEEDED: 1 to 10000.
-    The default is 50.
+    """For an engine with a model: maximum number of its answers, beyond which it ends with BUDGET_EXCEEDED. The default
+    is 50.
     """
     token_budget: builtins.int
     """For an engine with a model: tokens of all requests together, read and written, after which it ends with
-    BUDGET_EXCEEDED; more than 0. The request that exceeds it is still made and counted. The default is no limit.
+    BUDGET_EXCEEDED. The request that exceeds it is still made and counted. The default is no limit.
     """
     memory_bytes: builtins.int
-    """Memory of all the agent's processes together, in bytes, including the content of /tmp, HOME and /dev/shm: 16 MiB to
-    1 PiB. An agent that needs more ends with MEMORY_LIMIT. The default is the node's.
+    """Memory of all the agent's processes together, in bytes, including the content of /tmp, HOME and /dev/shm. An agent
+    that needs more ends with MEMORY_LIMIT. The default is the node's.
     """
     processes: builtins.int
-    """Concurrent processes and threads, 1 to 1000000. Further ones are refused; an agent that fails because of this, or
-    keeps on trying, ends with PROCESS_LIMIT. The default is the node's.
+    """Concurrent processes and threads. Further ones are refused; an agent that fails because of this, or keeps on
+    trying, ends with PROCESS_LIMIT. The default is the node's.
     """
     disk_bytes: builtins.int
-    """Bytes on disk by which the workspace may grow: 1 MiB to 1 PiB; beyond it the agent ends with DISK_LIMIT. The
-    default is the node's.
-    """
+    """Bytes on disk by which the workspace may grow; beyond it the agent ends with DISK_LIMIT. The default is the node's."""
     output_bytes: builtins.int
-    """Bytes that the agent may write to standard output and standard error together: 1 KiB to 1 TiB; beyond it the agent
-    ends with OUTPUT_LIMIT, and the excess is not in the events. Never more than the node's settings allow, which is
-    the default.
+    """Bytes that the agent may write to standard output and standard error together; beyond it the agent ends with
+    OUTPUT_LIMIT, and the excess is not in the events. Never more than the node's settings allow, which is the default.
     """
     cpu_seconds: builtins.int
-    """CPU time in seconds, user and system, of all the agent's processes together, 1 to 100000000; beyond it the agent
-    ends with CPU_LIMIT. The default is no limit.
+    """CPU time in seconds, user and system, of all the agent's processes together; beyond it the agent ends with
+    CPU_LIMIT. The default is no limit.
     """
     image: builtins.str
-    """With sandbox tier CONTAINER, the image, at most 255 characters: it contains the agent, what the agent needs, and
-    /bin/sh; for engine `anthropic`, also python3. Verify commands and hooks also run in it. The node's settings define
-    the allowed images and the default.
+    """With sandbox tier CONTAINER, the image: it contains the agent, what the agent needs, and /bin/sh; for engine
+    `anthropic`, also python3. Verify commands and hooks also run in it. The node's settings define the allowed images
+    and the default.
     """
     open_files: builtins.int
-    """Open files per process, 1 to 1000000. The default is the host's."""
+    """Open files per process. The default is the host's."""
     file_size_bytes: builtins.int
-    """Size in bytes of the largest file that the agent may write, 1 to 1 PiB. The default is no limit."""
+    """Size in bytes of the largest file that the agent may write. The default is no limit."""
     @builtins.property
     def command(self) -> CommandEngine:
         """Any program."""
@@ -130,27 +127,27 @@ class AgentSettings(message.Message):
 
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Environment variables of the agent. Names consist of letters, digits and underscores and do not start with a digit;
-        at most 128 entries and 64 KiB. A VIEWER and a hook see the names but not the values. Still not a place for
-        secrets: everyone who may submit jobs can read them, and any that the agent prints are in its events.
+        """Environment variables of the agent, of at most 64 KiB together. A VIEWER and a hook see the names but not the
+        values. Still not a place for secrets: everyone who may submit jobs can read them, and any that the agent prints
+        are in its events.
         """
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """Maximum run time of the agent, after which it ends with TIMED_OUT: more than 0, at most 7 days. The default is 1 h."""
+        """Maximum run time of the agent, after which it ends with TIMED_OUT. The default is 1 h."""
 
     @builtins.property
     def idle_timeout(self) -> duration_pb2.Duration:
         """Maximum time without output from the agent, after which it ends with IDLE; for a model, the maximum silence during
-        a request. More than 0, at most 7 days. The default is no limit.
+        a request. The default is no limit.
         """
 
     @builtins.property
     def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """With network ALLOW_LIST, the hosts it may reach, at most 256: `example.com` is that host on ports 80 and 443,
-        `*.example.com` is every host below it, `*` is every host; append `:22` for another port. Addresses that are not
-        public are never reached, whatever name resolves to them, except those named in the node's settings. An empty list
-        inherits; if no list is set, the hosts in the node's settings apply.
+        """With network ALLOW_LIST, the hosts it may reach: `example.com` is that host on ports 80 and 443, `*.example.com` is
+        every host below it, `*` is every host; append `:22` for another port. Addresses that are not public are never
+        reached, whatever name resolves to them, except those named in the node's settings. An empty list inherits; if no
+        list is set, the hosts in the node's settings apply.
         """
 
     def __init__(
@@ -275,11 +272,11 @@ class CommandEngine(message.Message):
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
     TERMINAL_FIELD_NUMBER: builtins.int
     line: builtins.str
-    """A command line for /bin/sh, run in the workspace; at most 64 KiB. The default is the gateway's setting
-    AGENT_COMMAND. Do not put secrets here: every VIEWER can read it.
+    """A command line for /bin/sh, run in the workspace. The default is the gateway's setting AGENT_COMMAND. Do not put
+    secrets here: every VIEWER can read it.
     """
     prompt_delivery: CommandEngine.PromptDelivery.ValueType
-    """How the program gets the prompt. The default is standard input."""
+    """How the program gets the prompt. The default is standard input, or with a terminal an argument."""
     terminal: builtins.bool
     """True to give the program a terminal as its standard input, output and error, for typing with AttachExecution. All
     output is then STDOUT, and the prompt must be passed as an argument. The default is false.
@@ -322,14 +319,12 @@ class AnthropicEngine(message.Message):
     MAX_TOKENS_FIELD_NUMBER: builtins.int
     ASK_BEFORE_FIELD_NUMBER: builtins.int
     max_tokens: builtins.int
-    """Maximum tokens of one answer: 1 to 128000. The default is 16384. A longer answer is cut, and the model is asked to
-    continue.
-    """
+    """Maximum tokens of one answer. The default is 16384. A longer answer is cut, and the model is asked to continue."""
     @builtins.property
     def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Tools, such as `bash`, for which a person is asked before each call (ResolvePermission); at most 64. The model
-        waits for the answer as long as the agent may run, and this wait does not count as idle time. A call that is not
-        allowed has no ToolCall event, but has a ToolResult that is an error. An empty list inherits.
+        """Tools, such as `bash`, for which a person is asked before each call (ResolvePermission). The model waits for the
+        answer as long as the agent may run, and this wait does not count as idle time. A call that is not allowed has no
+        ToolCall event, but has a ToolResult that is an error. An empty list inherits.
         """
 
     def __init__(

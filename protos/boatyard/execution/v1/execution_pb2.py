@@ -26,11 +26,12 @@ from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__
 from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
 from boatyard.workspace.v1 import layout_pb2 as boatyard_dot_workspace_dot_v1_dot_layout__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/execution/v1/event.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x15StartExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpec\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x86\x01\n\x15ListExecutionsRequest\x12\x36\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x16ListExecutionsResponse\x12\x34\n\nexecutions\x18\x01 \x03(\x0b\x32 .boatyard.execution.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x14WaitExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15WaitExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"V\n\x14StopExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x82\x01\n\x12WatchEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x89\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"z\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\ndecided_by\x18\x05 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"]\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x15\n\x13\x44\x65scribeNodeRequest\"O\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\"\xd0\x04\n\rExecutionSpec\x12=\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x17\n\x0fread_only_paths\x18\x04 \x03(\t\x12/\n\x05\x61gent\x18\x0e \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12\x0e\n\x06prompt\x18\x0f \x01(\t\x12J\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntry\x12\x42\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"\x85\t\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0csandbox_tier\x18\n \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12I\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x30.boatyard.execution.v1.Execution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_left\"u\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\tB\x0b\n\t_cost_usd2\x88\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/execution/v1/event.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x15StartExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpec\"M\n\x16StartExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"K\n\x14GetExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x86\x01\n\x15ListExecutionsRequest\x12\x36\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"g\n\x16ListExecutionsResponse\x12\x34\n\nexecutions\x18\x01 \x03(\x0b\x32 .boatyard.execution.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"X\n\x14WaitExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12*\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15WaitExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"V\n\x14StopExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12(\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\"L\n\x15StopExecutionResponse\x12\x33\n\texecution\x18\x01 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x82\x01\n\x12WatchEventsRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x89\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"z\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x12\n\ndecided_by\x18\x05 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"]\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12-\n\x03\x65nd\x18\x02 \x01(\x0b\x32 .boatyard.execution.v1.Execution\"\x15\n\x13\x44\x65scribeNodeRequest\"O\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"-\n\x0cTerminalSize\x12\x0c\n\x04rows\x18\x01 \x01(\x05\x12\x0f\n\x07\x63olumns\x18\x02 \x01(\x05\"\xdb\x04\n\rExecutionSpec\x12=\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x17\n\x0fread_only_paths\x18\x04 \x03(\t\x12/\n\x05\x61gent\x18\x0e \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12\x19\n\x06prompt\x18\x0f \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12J\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntry\x12\x42\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntry\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"\x85\t\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x35\n\x05state\x18\x04 \x01(\x0e\x32&.boatyard.execution.v1.Execution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0csandbox_tier\x18\n \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12I\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x30.boatyard.execution.v1.Execution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_left\"u\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\tB\x0b\n\t_cost_usd2\x88\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,6 +42,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_options = b'8\001'
   _globals['_EXECUTIONSPEC_SECRETSENTRY']._loaded_options = None
   _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_options = b'8\001'
+  _globals['_EXECUTIONSPEC'].fields_by_name['prompt']._loaded_options = None
+  _globals['_EXECUTIONSPEC'].fields_by_name['prompt']._serialized_options = b'\272H\006r\004(\200\200@'
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._loaded_options = None
@@ -61,66 +64,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['AttachExecution']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._serialized_options = b'\220\002\001'
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=264
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=361
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=363
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=440
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=442
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=485
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=487
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=562
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=565
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=699
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=701
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=804
-  _globals['_WAITEXECUTIONREQUEST']._serialized_start=806
-  _globals['_WAITEXECUTIONREQUEST']._serialized_end=894
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=896
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=972
-  _globals['_STOPEXECUTIONREQUEST']._serialized_start=974
-  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1060
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1062
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1138
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1141
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1271
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1274
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1411
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=1413
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=1489
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=1491
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=1512
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1514
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1636
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1638
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1722
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1724
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1850
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1852
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1945
-  _globals['_DESCRIBENODEREQUEST']._serialized_start=1947
-  _globals['_DESCRIBENODEREQUEST']._serialized_end=1968
-  _globals['_DESCRIBENODERESPONSE']._serialized_start=1970
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=2049
-  _globals['_CAPABILITY']._serialized_start=2051
-  _globals['_CAPABILITY']._serialized_end=2117
-  _globals['_TERMINALSIZE']._serialized_start=2119
-  _globals['_TERMINALSIZE']._serialized_end=2164
-  _globals['_EXECUTIONSPEC']._serialized_start=2167
-  _globals['_EXECUTIONSPEC']._serialized_end=2759
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=2544
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=2594
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=2596
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=2642
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=2644
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=2735
-  _globals['_EXECUTION']._serialized_start=2762
-  _globals['_EXECUTION']._serialized_end=3919
-  _globals['_EXECUTION_STATE']._serialized_start=3544
-  _globals['_EXECUTION_STATE']._serialized_end=3672
-  _globals['_EXECUTION_ENDVERIFICATION']._serialized_start=3675
-  _globals['_EXECUTION_ENDVERIFICATION']._serialized_end=3889
-  _globals['_MODELUSE']._serialized_start=3921
-  _globals['_MODELUSE']._serialized_end=4038
-  _globals['_EXECUTIONSERVICE']._serialized_start=4041
-  _globals['_EXECUTIONSERVICE']._serialized_end=5201
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=293
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=390
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=392
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=469
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=471
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=514
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=516
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=591
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=594
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=728
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=730
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=833
+  _globals['_WAITEXECUTIONREQUEST']._serialized_start=835
+  _globals['_WAITEXECUTIONREQUEST']._serialized_end=923
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=925
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1001
+  _globals['_STOPEXECUTIONREQUEST']._serialized_start=1003
+  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1089
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1091
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1167
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1170
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1300
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1303
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1440
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=1442
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=1518
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=1520
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=1541
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1543
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1665
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1667
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1751
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1753
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1879
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1881
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1974
+  _globals['_DESCRIBENODEREQUEST']._serialized_start=1976
+  _globals['_DESCRIBENODEREQUEST']._serialized_end=1997
+  _globals['_DESCRIBENODERESPONSE']._serialized_start=1999
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=2078
+  _globals['_CAPABILITY']._serialized_start=2080
+  _globals['_CAPABILITY']._serialized_end=2146
+  _globals['_TERMINALSIZE']._serialized_start=2148
+  _globals['_TERMINALSIZE']._serialized_end=2193
+  _globals['_EXECUTIONSPEC']._serialized_start=2196
+  _globals['_EXECUTIONSPEC']._serialized_end=2799
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=2584
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=2634
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=2636
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=2682
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=2684
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=2775
+  _globals['_EXECUTION']._serialized_start=2802
+  _globals['_EXECUTION']._serialized_end=3959
+  _globals['_EXECUTION_STATE']._serialized_start=3584
+  _globals['_EXECUTION_STATE']._serialized_end=3712
+  _globals['_EXECUTION_ENDVERIFICATION']._serialized_start=3715
+  _globals['_EXECUTION_ENDVERIFICATION']._serialized_end=3929
+  _globals['_MODELUSE']._serialized_start=3961
+  _globals['_MODELUSE']._serialized_end=4078
+  _globals['_EXECUTIONSERVICE']._serialized_start=4081
+  _globals['_EXECUTIONSERVICE']._serialized_end=5241
 # @@protoc_insertion_point(module_scope)

@@ -677,7 +677,7 @@ class ExecutionSpec(message.Message):
     job_id: builtins.str
     """The job that it belongs to, if any."""
     prompt: builtins.str
-    """The prompt; at most 1 MiB, or less than 128 KiB as an argument. A model needs one."""
+    """The prompt; less than 128 KiB as an argument. A model needs one."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Required. Its files; they appear at /workspace, where the program starts."""

@@ -114,16 +114,16 @@ class Policy(message.Message):
     RETRY_FROM_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
-    means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. At most 64 KiB;
-    the default is none.
+    means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. The default is
+    none.
     """
     publish: Policy.Publish.ValueType
     """What happens to the result. The default is PUSH."""
     retention: Policy.Retention.ValueType
     """What happens to the workspace. The default is KEEP_FAILED."""
     max_extra_rounds: builtins.int
-    """How many times changes to a result may be requested, or a question of the agent answered, 0 to 50. Each time, the
-    agent is started again in its workspace and finds the number of the round in BOATYARD_ROUND. The default is 5.
+    """How many times changes to a result may be requested, or a question of the agent answered. Each time, the agent is
+    started again in its workspace and finds the number of the round in BOATYARD_ROUND. The default is 5.
     """
     agent_may_ask: builtins.bool
     """True if the agent may ask a person. To ask, it writes its question, at most 16 KiB, to `.boatyard/ask` in the
@@ -131,15 +131,15 @@ class Policy(message.Message):
     answer. Its prompt explains this, and BOATYARD_ASK_FILE names the file. The default is false.
     """
     max_attempts: builtins.int
-    """Maximum number of attempts, including those ended by the loss of a machine: 1 to 20. The default is 3. Each attempt
-    is a separate execution; the delay is 2 s after the first and doubles each time, up to 5 min. Error hooks are
-    called after the last attempt.
+    """Maximum number of attempts, including those ended by the loss of a machine. The default is 3. Each attempt is a
+    separate execution; the delay is 2 s after the first and doubles each time, up to 5 min. Error hooks are called
+    after the last attempt.
     """
     retry_from: Policy.RetryFrom.ValueType
     """What the next attempt starts from. The default is BASE."""
     @builtins.property
     def verify_timeout(self) -> duration_pb2.Duration:
-        """Maximum run time of the verify command: more than 0, at most 1 day. The default is 10 min."""
+        """Maximum run time of the verify command. The default is 10 min."""
 
     @builtins.property
     def checkpoints(self) -> Checkpoints:
@@ -150,14 +150,13 @@ class Policy(message.Message):
 
     @builtins.property
     def checkpoint_timeout(self) -> duration_pb2.Duration:
-        """How long a question waits for an answer before it counts as rejected: 1 s to 30 days. The default is 24 h."""
+        """How long a question waits for an answer before it counts as rejected. The default is 24 h."""
 
     @builtins.property
     def retry_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The job reasons after which there is another attempt, at most 64. There is never another attempt after
-        BUDGET_EXCEEDED, CANCELLED, EXPIRED, REJECTED or VETOED, nor once the result is being pushed. An empty list
-        inherits; if no list is set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, DISK_FULL and
-        MODEL_UNAVAILABLE apply.
+        """The job reasons after which there is another attempt. There is never another attempt after BUDGET_EXCEEDED,
+        CANCELLED, EXPIRED, REJECTED or VETOED, nor once the result is being pushed. An empty list inherits; if no list is
+        set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, DISK_FULL and MODEL_UNAVAILABLE apply.
         """
 
     def __init__(

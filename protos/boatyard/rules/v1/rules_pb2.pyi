@@ -20,6 +20,9 @@ RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
 BRANCH_FIELD_NUMBER: builtins.int
 REVISION_FIELD_NUMBER: builtins.int
+VARIABLE_FIELD_NUMBER: builtins.int
+TOOL_FIELD_NUMBER: builtins.int
+REASON_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -40,3 +43,9 @@ branch: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, built
 """The short name of a branch, by the rules of `git check-ref-format --branch`."""
 revision: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A branch, tag or commit. Whether there is one is another question."""
+variable: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of an environment variable."""
+tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of a model's tool."""
+reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The reason of a failure, of a job or an RPC."""

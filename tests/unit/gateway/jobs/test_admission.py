@@ -7,23 +7,17 @@ from typing import Any
 
 import pytest
 
+from services.agent.settings import AgentSettings, CommandEngine, PromptDelivery
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.jobs.layers import agent_as_layer, policy_as_layer, resolve_agent, resolve_policy
-from services.gateway.values.agent import (
-    AgentSettings,
-    Checkpoints,
-    JobPolicySettings,
-    Network,
-    PromptDelivery,
-    Publish,
-    SandboxTier,
-)
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
 from services.lifecycle.model.job_spec import AgentSpec, JobPolicy, JobSpec
-from services.sandbox.spec import Tier
+from services.lifecycle.model.states import Publish
+from services.sandbox.spec import Network, Tier
 from tests.kit.ledger import Books, books
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -55,7 +49,7 @@ async def admitted(book: Books, **fields: Any) -> JobSpec:
 
 
 async def test_layers_lie_over_one_another(book: Books) -> None:
-    mine = AgentSettings(environment={"C": "3"}, sandbox_tier=SandboxTier.NONE)
+    mine = AgentSettings(environment={"C": "3"}, sandbox_tier=Tier.NONE)
     spec = await admitted(book, worker_id="ada", agent=mine, policy=JobPolicySettings(verify_command=""))
     assert (spec.agent.command, spec.agent.model, spec.agent.timeout) == ("lower", "large", 5.0)
     assert spec.agent.environment == {"A": "1", "B": "2", "C": "3"}
@@ -105,7 +99,7 @@ async def test_what_belongs_to_another_project_is_not_found(book: Books, fields:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"agent": AgentSettings(command="")}, "agent.command"),
+        ({"agent": AgentSettings(engine=CommandEngine(line=""))}, "agent.command"),
         ({"work_item_id": "item", "prompt": "x" * (1 << 20)}, "prompt"),
         ({"agent": AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT), "prompt": "x" * (128 << 10)}, "prompt"),
         ({"agent": AgentSettings(system_prompt="x" * (60 << 10), environment={"A": "x" * 4096})}, "agent"),
@@ -114,7 +108,7 @@ async def test_what_belongs_to_another_project_is_not_found(book: Books, fields:
             "agent.environment",
         ),
         ({"agent": AgentSettings(image="app:1")}, "agent.image"),
-        ({"agent": AgentSettings(sandbox_tier=SandboxTier.CONTAINER, network=Network.ALLOW_LIST)}, "agent.network"),
+        ({"agent": AgentSettings(sandbox_tier=Tier.CONTAINER, network=Network.ALLOW_LIST)}, "agent.network"),
     ],
     ids=[
         *("no command", "too long with the work item", "too long for an argument", "too large", "too many"),

@@ -3,31 +3,22 @@
 from datetime import timedelta
 
 import pytest
-from boatyard.execution.v1 import execution_pb2, sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.execution.v1 import execution_pb2
 from boatyard.gateway.v1 import agent_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
-
-from services.common.errors import Invalid
 from services.gateway.catalog.agent_wire import agent_from_proto, agent_to_proto, policy_from_proto, policy_to_proto
-from services.gateway.values.agent import (
-    DEFAULT_AGENT,
-    DEFAULT_POLICY,
-    AgentSettings,
-    Checkpoints,
-    JobPolicySettings,
-    Network,
-    PromptDelivery,
-    Publish,
-    Retention,
-    RetryFrom,
-    SandboxTier,
-    overlay,
-)
+
+from services.agent.settings import AgentSettings, PromptDelivery, overlay
+from services.common.errors import Invalid
+from services.gateway.values.policy import DEFAULT_POLICY, Checkpoints, JobPolicySettings
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
+from services.lifecycle.model.states import Publish, Retention, RetryFrom
+from services.sandbox.spec import Network, Tier
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 spans = st.none() | st.timedeltas(min_value=timedelta(microseconds=1), max_value=timedelta(days=1))
@@ -88,7 +79,7 @@ def test_what_is_set_wins_and_what_is_not_inherits():
         prompt_delivery=PromptDelivery.STDIN,
         environment={"A": "1", "B": "2", "C": "2"},
         timeout=timedelta(seconds=5),
-        sandbox_tier=SandboxTier.BUBBLEWRAP,
+        sandbox_tier=Tier.BUBBLEWRAP,
         network=Network.NONE,
     )
     policy = overlay(
@@ -126,7 +117,7 @@ def test_an_unspecified_choice_that_is_set_is_the_default():
         network=sandbox_pb2.NETWORK_UNSPECIFIED,
     )
     assert read_agent(message) == AgentSettings(
-        prompt_delivery=PromptDelivery.STDIN, sandbox_tier=SandboxTier.BUBBLEWRAP, network=Network.NONE
+        prompt_delivery=PromptDelivery.STDIN, sandbox_tier=Tier.BUBBLEWRAP, network=Network.NONE
     )
     assert read_policy(pb.Policy(publish=pb.Policy.PUBLISH_UNSPECIFIED)).publish is Publish.PUSH
     assert agent_to_proto(read_agent(message)).sandbox_tier == sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP

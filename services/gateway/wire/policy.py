@@ -1,0 +1,21 @@
+"""Converts policies between messages and values; the rules of the contract, and one here, say what is valid."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from boatyard.gateway.v1 import policy_pb2 as pb
+
+from services.common.rpc.mapper import Mapper
+from services.gateway.values.policy import NEVER_RETRIED, JobPolicySettings
+
+POLICY: Final = Mapper(JobPolicySettings, pb.Policy)
+
+
+def _policy_violations(message: pb.Policy) -> Iterator[tuple[str, str]]:
+    for index, reason in enumerate(message.retry_on):
+        if reason in NEVER_RETRIED:
+            yield f"retry_on[{index}]", f"{reason} is never retried"
+
+
+CHECKS: Final = {pb.Policy.DESCRIPTOR.full_name: _policy_violations}
+"""For `services.common.rpc.rules.Rules`."""
