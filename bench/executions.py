@@ -174,7 +174,7 @@ async def finished(runs: Executions, wanted: argparse.Namespace) -> None:
         for _ in range(count // AT_ONCE):
             ids = await asyncio.gather(*(runs.start("true") for _ in range(AT_ONCE)))
             for end in await asyncio.gather(*map(runs.ended, ids)):
-                assert end.state == pb.Execution.STATE_SUCCEEDED, end
+                assert end.state == pb.NodeExecution.STATE_SUCCEEDED, end
 
     service = runs.services.processes["execution"].pid
     await some(100)
@@ -191,7 +191,7 @@ async def restart(runs: Executions, _wanted: argparse.Namespace) -> None:
     runs.services.end("execution", signal.SIGKILL)
     began = time.perf_counter()
     runs.services.start("execution")
-    request = pb.ListExecutionsRequest(states=[pb.Execution.STATE_RUNNING], page_size=1000)
+    request = pb.ListExecutionsRequest(states=[pb.NodeExecution.STATE_RUNNING], page_size=1000)
     found = (await runs.stub.ListExecutions(request, wait_for_ready=True, timeout=60)).executions
     took = time.perf_counter() - began
     assert {one.execution_id for one in found} >= set(ids)

@@ -19,7 +19,7 @@ from typing import Any
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # for the command, which is a child of this process
 
 import grpc
-from boatyard.execution.v1.event_pb2 import Event, Output
+from boatyard.execution.v1.event_pb2 import Event, OutputChunk
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from google.protobuf.json_format import MessageToJson
@@ -52,7 +52,7 @@ def carry(gateway: Any, job: pb.ClaimedJob, command: list[str]) -> None:
     process.stdin.close()
     line = b"{}"
     for number, line in zip(itertools.count(1), process.stdout):
-        event = Event(sequence=number, output=Output(stream=Output.STREAM_STDOUT, data=line))
+        event = Event(sequence=number, output=OutputChunk(stream=OutputChunk.STREAM_STDOUT, data=line))
         event.time.GetCurrentTime()
         log = pb.AppendEventsRequest(**mine, execution_id=job.execution_id, events=[event])
         gateway.AppendEvents(iter([log]), timeout=10, metadata=TOKEN)

@@ -56,18 +56,18 @@ class Executions:
             total += sum(len(event.output.data) for event in message.events)
             began = began or (time.perf_counter() if total else 0.0)
             if message.HasField("end"):
-                assert message.end.state == pb.Execution.STATE_SUCCEEDED, message.end
+                assert message.end.state == pb.NodeExecution.STATE_SUCCEEDED, message.end
             if first and total:
                 call.cancel()
                 break
         return total, time.perf_counter() - began
 
-    async def ended(self, execution_id: str) -> pb.Execution:
+    async def ended(self, execution_id: str) -> pb.NodeExecution:
         """Wait until an execution has ended, and return it."""
         request = pb.WaitExecutionRequest(execution_id=execution_id)
         return (await self.stub.WaitExecution(request, timeout=_PATIENCE_SECONDS)).execution
 
-    async def stop(self, execution_id: str) -> pb.Execution:
+    async def stop(self, execution_id: str) -> pb.NodeExecution:
         """Stop an execution without grace; return it when it has ended."""
         request = pb.StopExecutionRequest(execution_id=execution_id, grace=Duration())
         await self.stub.StopExecution(request, timeout=_PATIENCE_SECONDS)

@@ -70,7 +70,7 @@ async def idle_nodes(agents: NoOpAgents) -> AsyncIterator[Nodes]:
         await asyncio.sleep(0)
 
 
-def _ended(execution_id: str) -> execution.Execution:
-    return execution.Execution(
-        execution_id=execution_id, state=execution.Execution.STATE_SUCCEEDED, exit_code=0, last_sequence=1
+def _ended(execution_id: str) -> execution.NodeExecution:
+    return execution.NodeExecution(
+        execution_id=execution_id, state=execution.NodeExecution.STATE_SUCCEEDED, exit_code=0, last_sequence=1
     )

@@ -2,8 +2,8 @@
 
     python examples/hooks/callback_server.py --token-file token --protected ci/ --rules "Write a test for every change."
 
-    boatyard hook register --event pre --callback http://127.0.0.1:7490 --token @token
-    boatyard hook register --event before --stage push --callback http://127.0.0.1:7490 --token @token
+    boatyard hook create --event pre --callback http://127.0.0.1:7490 --token @token
+    boatyard hook create --event before --stage push --callback http://127.0.0.1:7490 --token @token
 
 The gateway calls loopback only if BOATYARD_GATEWAY_WEBHOOK_ALLOW=127.0.0.1 allows it. A server that others can reach
 needs TLS: `server.add_secure_port`, and https:// in the hook's URL.

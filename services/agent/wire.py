@@ -1,4 +1,4 @@
-"""Converts the settings of an agent between messages and values; the rules of the contract say what is valid."""
+"""Converts the settings of an agent between messages and values. The options of the contract say what is valid."""
 
 from collections.abc import Iterator
 from typing import Final
@@ -24,4 +24,4 @@ def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
 
 
 CHECKS: Final = {pb.AgentSettings.DESCRIPTOR.full_name: agent_violations}
-"""For `services.common.rpc.rules.Rules`."""
+"""The rules in code, for requests that have settings: see `services.common.rpc.rules`."""

@@ -1,7 +1,4 @@
-"""`create`, `list`, `show`, `update` and `delete` for the catalogue's resources: a group of commands for each type.
-
-The field of the contract's message that an option names says how the option's text is read.
-"""
+"""`create`, `list`, `show`, `update` and `delete` for the catalogue's resources: a group of commands for each type."""
 
 import uuid
 from collections.abc import Callable, Sequence
@@ -15,8 +12,8 @@ from google.protobuf.message import Message
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
-from services.cli.fields import cases_of, field_of, fill, plain, value_of
-from services.cli.flags import Flag, options_of, readers_of
+from services.cli.fields import cases_of, fields_along, plain, value_of
+from services.cli.flags import Flag, GroupedCommand, fill, options_of
 from services.cli.screen import Screen, one_line, printable
 
 
@@ -57,7 +54,6 @@ class ResourceType:
         return await gateway.list_all(getattr(gateway.catalog, f"List{self.plural}"), request, limit)
 
 
-PROJECT = Flag("--project", "project_id", "The project that it belongs to (default: default).", "ID", is_fixed=True)
 LIMIT = Flag(
     "--max-running",
     "max_running_jobs",
@@ -95,7 +91,7 @@ def _create(kind: ResourceType) -> click.Command:
         resource = kind.message()
         if id_:
             setattr(resource, f"{kind.field}_id", id_)
-        fill(resource, values, readers_of(kind.flags))
+        fill(resource, kind.flags, values)
         created = with_gateway(
             lambda gateway: kind.ask(
                 gateway, "Create", request_id=uuid.uuid4().hex, **{kind.field: resource}
@@ -114,8 +110,8 @@ def _create(kind: ResourceType) -> click.Command:
 def _list(kind: ResourceType) -> click.Command:
     has_project = kind.message.DESCRIPTOR.name != "Project"
 
-    def show_all(limit: int, as_json: bool, project: str | None = None) -> None:
-        filters = {"project_id": project} if project else {}
+    def show_all(limit: int, as_json: bool, project: str = "") -> None:
+        filters = {"project_id": project} if has_project else {}
         resources = with_gateway(lambda gateway: kind.list_all(gateway, limit, **filters))
         titles = [column.rpartition(".")[2].removesuffix("_id").replace("_", " ").upper() for column in kind.columns]
         Screen().listing(resources, shape_of, [*titles, "AGE"], row_of, as_json=as_json)
@@ -136,13 +132,8 @@ def _list(kind: ResourceType) -> click.Command:
             help="List at most N.",
         )
     ]
-    if has_project:
-        parameters.append(
-            click.Option(
-                ["--project"], type=options.TEXT, metavar="ID", help="Only those of this project (default: all)."
-            )
-        )
-    return _command("list", show_all, f"List {kind.plural_noun}, newest first.", parameters)
+    command = _command("list", show_all, f"List {kind.plural_noun}, newest first.", parameters)
+    return options.of_project("Only those")(command) if has_project else command
 
 
 def _show(kind: ResourceType) -> click.Command:
@@ -161,14 +152,13 @@ def _show(kind: ResourceType) -> click.Command:
 
 def _update(kind: ResourceType) -> click.Command:
     flags = [flag for flag in kind.flags if not flag.is_fixed]
-    paths_by_name = {flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags}
+    cleared = {
+        flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags if flag.stands_for is None
+    }
 
     def update(id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
         resource = kind.message(**{f"{kind.field}_id": id_})
-        paths = [
-            *fill(resource, values, readers_of(kind.flags)),
-            *(path for name in clear for path in paths_by_name[name]),
-        ]
+        paths = [*fill(resource, flags, values), *(path for name in clear for path in cleared[name])]
         if not paths:
             raise click.UsageError("nothing to change: give an option; see --help")
         mask = FieldMask(paths=paths)
@@ -177,15 +167,15 @@ def _update(kind: ResourceType) -> click.Command:
 
     text = f"Change the given settings of {kind.a_noun}. Jobs that were admitted before keep what they have."
     clear = click.Option(
-        ["--clear"], type=click.Choice(list(paths_by_name)), multiple=True, help="Unset this setting; may be repeated."
+        ["--clear"], type=click.Choice(list(cleared)), multiple=True, help="Unset this setting; may be repeated."
     )
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
 
 
 def _paths(message: type[Message], path: str) -> list[str]:
-    """Return the paths for an update that clears what a path leads to: of a oneof, those of all its cases."""
-    outer = path.rpartition(".")[0]
-    return [f"{outer}.{case}" for case in cases_of(field_of(message, path))] or [path]
+    """Return the paths of what is cleared: of a oneof, those of all its cases."""
+    last = fields_along(message, path)[-1]
+    return [path.removesuffix(last.name) + case for case in cases_of(last)] or [path]
 
 
 def _delete(kind: ResourceType) -> click.Command:
@@ -198,7 +188,7 @@ def _delete(kind: ResourceType) -> click.Command:
 
 
 def _command(name: str, run: Callable[..., None], text: str, parameters: Sequence[click.Parameter]) -> click.Command:
-    command = click.Command(name, callback=run, help=text, short_help=text, params=list(parameters))
+    command = GroupedCommand(name, callback=run, help=text, short_help=text, params=list(parameters))
     return options.as_json(command)
 
 
@@ -219,11 +209,9 @@ def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _cell(resource: Message, column: str) -> str:
-    *outer, last = column.split(".")
+    *outer, last = fields_along(resource, column)
     message: Any = resource
-    for name in outer:
-        message = getattr(message, name)
-    if cases_of(field := field_of(message, last)):
-        return message.WhichOneof(last) or ""
-    value = value_of(message, field)
+    for field in outer:
+        message = getattr(message, field.name)
+    value = message.WhichOneof(last.name) if cases_of(last) else value_of(message, last)
     return "" if value is None else one_line(str(value), 80)

@@ -63,8 +63,8 @@ def _capability(each: execution_pb2.Capability) -> Finding:
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
-    request = workspace_pb2.UsageOfWorkspacesRequest(page_size=1)
-    usage = await WorkspaceServiceStub(channel).UsageOfWorkspaces(request, timeout=_TIMEOUT_S)
+    request = workspace_pb2.ListWorkspaceUsageRequest(page_size=1)
+    usage = await WorkspaceServiceStub(channel).ListWorkspaceUsage(request, timeout=_TIMEOUT_S)
     better = takewhile(lambda driver: driver.name != usage.driver, usage.drivers)
     complaints = "; ".join(f"{driver.name}: {driver.complaint}" for driver in better)
     why = f" (not {complaints})" if complaints else ""
@@ -73,8 +73,8 @@ async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
 
 
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:
-    request = git_pb2.UsageOfRepositoriesRequest(page_size=1)
-    usage = await GitServiceStub(channel).UsageOfRepositories(request, timeout=_TIMEOUT_S)
+    request = git_pb2.ListRepositoryUsageRequest(page_size=1)
+    usage = await GitServiceStub(channel).ListRepositoryUsage(request, timeout=_TIMEOUT_S)
     budget = f" of {humanize.size(usage.budget_bytes)}" if usage.budget_bytes else ", no limit"
     return [Finding("repositories", OK, f"{humanize.size(usage.total_bytes)}{budget}")]
 

@@ -80,7 +80,7 @@ def _print_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
         screen.say(f"  … {len(lines) - _RESULT_LINES} more lines")
 
 
-def _usage(value: event_pb2.Usage) -> str:
+def _usage(value: event_pb2.ModelUsage) -> str:
     """Describe what one request to the model used."""
     read = value.input_tokens + value.cache_read_tokens + value.cache_write_tokens
     cached = f" ({value.cache_read_tokens:,} of them cached)" if value.cache_read_tokens else ""

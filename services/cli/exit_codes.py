@@ -41,6 +41,7 @@ _ADVICE = {
     "CELL_STATE": "`boatyard cells` shows its state",
     "NO_RESULT": "`boatyard show` shows how far it has got",
     "CHANGES_NOT_POSSIBLE": "`boatyard checkpoints` lists what is waiting",
+    "PROJECT_NOT_ALLOWED": "--project or BOATYARD_PROJECT names the project to work in",
     "WORK_ITEM_BUSY": "`boatyard cancel` cancels a job",
     "INTERNAL": REASONS["INTERNAL"].advice,
 }
@@ -50,25 +51,6 @@ _WHERE_TYPED = {
     "repository.url": "the repository's URL",
     "coordinator_id": "--coordinator",
     "spec.prompt": "PROMPT",
-    "spec.revision": "--ref",
-    "spec.branch": "--branch",
-    "spec.agent.command.line": "--command",
-    "spec.agent.timeout": "--timeout",
-    "spec.agent.sandbox_tier": "--sandbox",
-    "spec.agent.image": "--image",
-    "spec.policy.verify_command": "--verify",
-    "spec.snapshot_id": "--from-snapshot",
-    "spec.agent.memory_bytes": "--memory",
-    "spec.agent.processes": "--processes",
-    "spec.agent.disk_bytes": "--disk",
-    "spec.agent.output_bytes": "--output",
-    "spec.agent.cpu_seconds": "--cpu",
-    "spec.agent.allowed_hosts": "--allow-host",
-    "spec.agent.anthropic.ask_before": "--ask-before",
-    "spec.agent.command.terminal": "--terminal",
-    "spec.policy.checkpoints.before": "--approve-before",
-    "spec.policy.checkpoint_timeout": "--answer-within",
-    "spec.policy.max_extra_rounds": "--max-extra-rounds",
     "checkpoint_id": "ID",
     "comment": "the comment",
     "permission_id": "PERMISSION",
@@ -76,9 +58,6 @@ _WHERE_TYPED = {
     "text": "TEXT",
     "reason": "--reason",
     "job_id": "ID",
-    "prompt": "PROMPT",
-    "worker_id": "--worker",
-    "work_item_id": "--item",
     "hook.webhook.url": "--webhook",
     "hook.webhook.secret": "--secret",
     "hook.command": "--command",
@@ -87,7 +66,7 @@ _WHERE_TYPED = {
     "execution_id": "ID",
     "from_sequence": "--from",
 }
-"""The names that request fields have on the command line."""
+"""The names that request fields have on the command line, where flag_table has none."""
 
 
 class NotAllowedError(Exception):
@@ -127,7 +106,7 @@ def _describe(error: Exception) -> tuple[int, str, str]:
 def message_for(error: ServiceError) -> str:
     """Return the message for a service's error, with advice if there is some."""
     if isinstance(error, Invalid) and error.violations:
-        violations = [f"{_WHERE_TYPED.get(field, field)} {text}" for field, text in error.violations]
+        violations = [f"{_where_typed(field)} {text}" for field, text in error.violations]
         return (
             violations[0]
             if len(violations) == 1
@@ -135,6 +114,12 @@ def message_for(error: ServiceError) -> str:
         )
     advice = _ADVICE.get(error.reason)
     return f"{error.message}; {advice}" if advice else error.message
+
+
+def _where_typed(field: str) -> str:
+    from services.cli.flag_table import option_for  # noqa: PLC0415 - imports the contract, and few commands fail so
+
+    return _WHERE_TYPED.get(field) or option_for(field) or field
 
 
 def _print_error(text: str, reason: str, *, as_json: bool, metadata: Mapping[str, str]) -> None:

@@ -19,9 +19,7 @@ _COLUMNS = ("HOOK", "JOB", "WHEN", "STATE", "AGE", "TOOK", "TRIES", "ANSWERED")
 @click.command("calls")
 @click.option("--hook", type=options.TEXT, metavar="ID", default="", help="Only calls of this hook.")
 @click.option("--job", type=options.TEXT, metavar="ID", default="", help="Only calls for this job.")
-@click.option(
-    "--project", type=options.TEXT, metavar="ID", default="", help="Only calls for jobs of this project (default: all)."
-)
+@options.of_project("Only calls for jobs")
 @click.option(
     "--state", type=click.Choice(list(_STATES)), multiple=True, help="Only calls in this state; may be repeated."
 )

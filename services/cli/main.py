@@ -92,6 +92,7 @@ Environment:
   BOATYARD_HOME             the data directory (default ~/.local/share/boatyard)
   BOATYARD_GATEWAY_ADDRESS  the gateway, host:port (default: the cell of the data directory)
   BOATYARD_TOKEN            the token for the gateway (default: $BOATYARD_HOME/token)
+  BOATYARD_PROJECT          the project, where --project is not given
   BOATYARD_GATEWAY_CA       the CA of the gateway's certificate, a PEM file (default: none, and no TLS)
   BOATYARD_GATEWAY_CLIENT_CERTIFICATE, _CLIENT_KEY
                             the certificate and key for a gateway that asks its callers for one

@@ -1,8 +1,12 @@
 """Options and arguments that several commands share, and their progress messages."""
 
+from collections.abc import Callable
 from contextlib import suppress
+from typing import Any, TypeVar
 
 import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Utf8(click.ParamType[str]):
@@ -23,6 +27,12 @@ TEXT = Utf8()
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
 job_or_execution = click.argument("id_", metavar="ID", type=TEXT)
+
+
+def of_project(what: str) -> Callable[[Command], Command]:
+    """Return a decorator that adds the option for listing `what`, such as "Only jobs", of one project."""
+    text = f"{what} of this project (default: $BOATYARD_PROJECT, or else all)."
+    return click.option("--project", type=TEXT, metavar="ID", default="", envvar="BOATYARD_PROJECT", help=text)
 
 
 def say(text: str) -> None:

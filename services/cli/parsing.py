@@ -1,60 +1,108 @@
-"""Reads what people type: texts, files, labels, times and durations. Wrong input raises click.UsageError."""
+"""Reads what people type: types of click's parameters. Input that cannot be read is wrong usage, and click names it."""
 
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeVar
 
 import click
-from boatyard.gateway.v1 import job_pb2
+from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
+
+from services.cli.options import TEXT
+
+Value = TypeVar("Value")
+
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
+
+
+class Reads(click.ParamType[Value]):
+    """A text that a function reads; the function raises ValueError for what it cannot read."""
+
+    def __init__(self, read: Callable[[str], Value]) -> None:
+        self.name = read.__name__
+        self._read = read
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> Value:
+        """Return what was read. Raises click.UsageError."""
+        text = TEXT.convert(value, param, ctx)
+        try:
+            return self._read(text)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
 
 
 def text_or_file(typed: str) -> str:
     """Return a text as it was typed, or the content of the file that it names as @FILE (@- is standard input)."""
-    return read_text(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
+    return _text_of(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
 
 
-def read_text(file: str) -> str:
-    """Read a file, or standard input for "-"."""
+def whole_number(typed: str) -> int:
+    """Read an integer."""
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise click.UsageError(f"cannot read {file}: {error}") from None
+        return int(typed)
+    except ValueError:
+        raise ValueError(f"{typed!r} is not a whole number") from None
 
 
-def moment(option: str, typed: str) -> datetime:
-    """Read a time in ISO 8601; without a zone it is local."""
+def size(typed: str) -> int:
+    """Read bytes, with or without a unit: 1500, 512K, 2G, 1.5GiB."""
+    match = _SIZE.fullmatch(typed.strip())
+    if match is None:
+        raise ValueError(f"{typed!r} is not a size such as 512M or 2G")
+    return int(float(match[1]) * (1 << 10 * " KMGT".index(match[2].upper() or " ")))
+
+
+def seconds(typed: str) -> Duration:
+    """Read a number of seconds."""
     try:
-        return datetime.fromisoformat(typed).astimezone(UTC)
-    except (ValueError, OverflowError):
-        raise click.UsageError(f"{option} {typed}: must be a time such as 2030-01-31T08:00+01:00") from None
+        return duration(float(typed))
+    except ValueError:
+        raise ValueError(f"{typed!r} is not a number of seconds") from None
 
 
-def timestamp(time: datetime) -> Timestamp:
-    """Write a time."""
-    result = Timestamp()
-    result.FromDatetime(time)
-    return result
-
-
-def duration(seconds: float) -> Duration:
+def duration(number_of_seconds: float) -> Duration:
     """Write a duration, cut to what the message can hold, which is longer than the gateway accepts."""
     result = Duration()
-    result.FromNanoseconds(int(min(max(seconds, -1e9), 1e9) * 1e9))
+    result.FromNanoseconds(int(min(max(number_of_seconds, -1e9), 1e9) * 1e9))
     return result
 
 
-def input_files(typed: Iterable[str]) -> list[job_pb2.InputFile]:
-    """Read files given as NAME=PATH."""
-    named = [_name_and_value("--file", "NAME=PATH", each) for each in typed]
-    return [job_pb2.InputFile(name=name, content=_content(path)) for name, path in named]
+def moment(typed: str) -> Timestamp:
+    """Read a time in ISO 8601; without a zone it is local."""
+    result = Timestamp()
+    try:
+        result.FromDatetime(datetime.fromisoformat(typed).astimezone(UTC))
+    except (ValueError, OverflowError):
+        raise ValueError(f"{typed!r} must be a time such as 2030-01-31T08:00+01:00") from None
+    return result
 
 
-def labels(typed: Iterable[str]) -> dict[str, str]:
-    """Read labels given as KEY=VALUE."""
-    return dict(_name_and_value("--label", "KEY=VALUE", each) for each in typed)
+def pair(typed: str) -> tuple[str, str]:
+    """Read NAME=VALUE."""
+    name, equals, value = typed.partition("=")
+    if not name or not equals:
+        raise ValueError(f"{typed!r} must be NAME=VALUE")
+    return name, value
+
+
+def input_file(typed: str) -> job_pb2.InputFile:
+    """Read a file given as NAME=PATH."""
+    name, path = pair(typed)
+    return job_pb2.InputFile(name=name, content=_bytes_of(path))
+
+
+def document(typed: str) -> catalog_pb2.Document:
+    """Read a text file."""
+    return catalog_pb2.Document(name=Path(typed).name, content=_text_of(typed))
+
+
+def checkpoints(typed: str) -> policy_pb2.Checkpoints:
+    """Read the stages of STAGE,… or none."""
+    return policy_pb2.Checkpoints(before=() if typed == "none" else map(str.strip, typed.split(",")))
 
 
 def selector(typed: str) -> job_pb2.LabelSelector:
@@ -62,20 +110,33 @@ def selector(typed: str) -> job_pb2.LabelSelector:
     lacks = typed.startswith("!") or "!=" in typed
     key, equals, value = typed.removeprefix("!").replace("!=", "=", 1).partition("=")
     if not key:
-        raise click.UsageError(f"--label {typed}: must be KEY=VALUE, KEY, KEY!=VALUE or !KEY")
+        raise ValueError(f"{typed!r} must be KEY=VALUE, KEY, KEY!=VALUE or !KEY")
     match = job_pb2.LabelSelector.MATCH_LACKS if lacks else job_pb2.LabelSelector.MATCH_HAS
     return job_pb2.LabelSelector(key=key, values=[value] if equals else (), match=match)
 
 
-def _name_and_value(option: str, form: str, typed: str) -> tuple[str, str]:
-    name, equals, value = typed.partition("=")
-    if not name or not equals:
-        raise click.UsageError(f"{option} {typed}: must be {form}")
-    return name, value
+def _text_of(path: str) -> str:
+    """Read a file, or standard input for "-"."""
+    try:
+        return sys.stdin.read() if path == "-" else Path(path).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"cannot read {path}: {error}") from None
 
 
-def _content(path: str) -> bytes:
+def _bytes_of(path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        raise click.UsageError(f"cannot read {path}: {error.strerror}") from None
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+
+
+TEXT_OR_FILE = Reads(text_or_file)
+WHOLE_NUMBER = Reads(whole_number)
+SIZE = Reads(size)
+SECONDS = Reads(seconds)
+MOMENT = Reads(moment)
+PAIR = Reads(pair)
+INPUT_FILE = Reads(input_file)
+DOCUMENT = Reads(document)
+CHECKPOINTS = Reads(checkpoints)
+SELECTOR = Reads(selector)

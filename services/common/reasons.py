@@ -273,7 +273,7 @@ _ROWS: Final = (
         meaning="the model was not done after the turns or tokens that it may use",
         sources=(Source.EXECUTION,),
         retried=Retried.NEVER,
-        advice="`boatyard run --max-turns N` or `token_budget` in the agent's settings raises the limit",
+        advice="`boatyard run --max-turns N` or `boatyard run --token-budget N` raises the limit",
     ),
     ReasonRow(
         reason="MODEL_FAILED",

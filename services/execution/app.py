@@ -12,7 +12,7 @@ import structlog
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 
-from services.agent.wire import CHECKS as AGENT_CHECKS
+from services.agent.wire import CHECKS
 from services.common import program
 from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
@@ -105,11 +105,11 @@ async def _main() -> None:
                         draining=draining,
                         capabilities=provided,
                     ),
+                    CHECKS,
                 ),
                 metrics(meters),
             ],
             around=[meters.around],
-            checks=AGENT_CHECKS,
             authenticator=cell_authenticator(home.cell_token()),
             draining=draining,
             reflection=settings.reflection,

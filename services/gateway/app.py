@@ -13,7 +13,6 @@ from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.agent.wire import CHECKS as AGENT_CHECKS
 from services.common import program
 from services.common.db.engine import sqlite_url
 from services.common.lock import single_instance
@@ -63,7 +62,7 @@ from services.gateway.schema import idempotency
 from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
 from services.gateway.values.cells import Cell
-from services.gateway.wire.policy import CHECKS as POLICY_CHECKS
+from services.gateway.wire.policy import CHECKS
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import NodeInventory, Nodes, connected
 from services.lifecycle.orphans import OrphanReaper
@@ -148,7 +147,6 @@ async def _main() -> None:
             registrations=entrance.registrations,
             authenticator=entrance.authenticator,
             inspect=entrance.inspect,
-            checks={**AGENT_CHECKS, **POLICY_CHECKS},
             screen=entrance.screen,
             around=[*entrance.around, meters.around],
             tls=settings.server_tls,
@@ -220,6 +218,7 @@ def _registrations(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
             CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
+            CHECKS,
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
@@ -230,6 +229,7 @@ def _registrations(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
             JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            CHECKS,
         ),
         Registration(
             runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,

@@ -99,9 +99,9 @@ class GitServicer(GitServiceServicer):
             async for message in messages:
                 yield push_to_proto(message)
 
-    async def UsageOfRepositories(
-        self, request: pb.UsageOfRepositoriesRequest, context: Context
-    ) -> pb.UsageOfRepositoriesResponse:
+    async def ListRepositoryUsage(
+        self, request: pb.ListRepositoryUsageRequest, context: Context
+    ) -> pb.ListRepositoryUsageResponse:
         page = self._reader.usage(request)
         return usage_page_to_proto(await self._manager.usage(), page)
 

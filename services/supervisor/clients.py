@@ -14,7 +14,7 @@ from services.common.rpc.status import service_error
 from services.common.rpc.tls import ClientTls
 from services.common.settings import reachable
 
-ALIVE = (pb.Execution.STATE_PENDING, pb.Execution.STATE_RUNNING)
+ALIVE = (pb.NodeExecution.STATE_PENDING, pb.NodeExecution.STATE_RUNNING)
 
 _HEALTH_PAUSE_S = 0.05
 _WAIT_S = 20

@@ -18,7 +18,7 @@ from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.workspace import store
+from services.workspace import store, wire
 from services.workspace.drivers import DiskAdmission, choose
 from services.workspace.manager import WorkspaceManager
 from services.workspace.metrics import WorkspaceCounts, WorkspaceMetrics
@@ -73,6 +73,7 @@ async def _main() -> None:
                     pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name,
                     add_WorkspaceServiceServicer_to_server,
                     WorkspaceServicer(manager),
+                    wire.CHECKS,
                 ),
                 metrics(meters),
             ],

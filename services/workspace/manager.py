@@ -73,7 +73,7 @@ class WorkspaceManager:
                 base_layers=request.base_layers,
                 pins_path=request.pins_path,
                 visibility=request.visibility,
-                purpose=request.purpose,
+                labels=request.labels,
                 files_digest=request.files_digest,
                 create_time=now,
                 update_time=now,

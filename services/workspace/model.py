@@ -21,7 +21,7 @@ SETTABLE_STATES = (State.COMPLETED, State.ERROR)
 
 
 @dataclass(frozen=True, slots=True)
-class Purpose:
+class Labels:
     """What a workspace is for: recorded for lists and people, never interpreted here."""
 
     project_id: str = ""
@@ -57,7 +57,7 @@ class NewWorkspace:
 
     workspace_id: str
     base_layers: tuple[Path, ...] = ()
-    purpose: Purpose = Purpose()
+    labels: Labels = Labels()
     pins_path: Path | None = None
     visibility: Visibility = Visibility.SANDBOXES
     files: tuple[File, ...] = ()
@@ -95,7 +95,7 @@ class Workspace:
     base_layers: tuple[Path, ...]
     pins_path: Path | None
     visibility: Visibility
-    purpose: Purpose
+    labels: Labels
     create_time: datetime
     update_time: datetime
     expire_time: datetime | None = None
@@ -103,8 +103,8 @@ class Workspace:
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
         """True when `request` is the one that this workspace was made for."""
-        mine = (self.base_layers, self.pins_path, self.visibility, self.purpose, self.files_digest)
-        theirs = (request.base_layers, request.pins_path, request.visibility, request.purpose, request.files_digest)
+        mine = (self.base_layers, self.pins_path, self.visibility, self.labels, self.files_digest)
+        theirs = (request.base_layers, request.pins_path, request.visibility, request.labels, request.files_digest)
         return mine == theirs
 
 

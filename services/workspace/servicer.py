@@ -23,7 +23,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         return pb.CreateWorkspaceResponse(workspace=wire.workspace_to_proto(workspace))
 
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.GetWorkspaceResponse:
-        workspace = await self._workspaces.get(wire.workspace_id_from_proto(request.workspace_id))
+        workspace = await self._workspaces.get(request.workspace_id)
         return pb.GetWorkspaceResponse(workspace=wire.workspace_to_proto(workspace))
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
@@ -37,13 +37,13 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         return pb.UpdateWorkspaceStateResponse(workspace=wire.workspace_to_proto(workspace))
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
-        await self._workspaces.delete(wire.workspace_id_from_proto(request.workspace_id))
+        await self._workspaces.delete(request.workspace_id)
         return pb.DeleteWorkspaceResponse()
 
     async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
-        return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(wire.max_age_from_proto(request)))
+        return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(request.max_age.ToTimedelta()))
 
-    async def UsageOfWorkspaces(
-        self, request: pb.UsageOfWorkspacesRequest, context: Context
-    ) -> pb.UsageOfWorkspacesResponse:
+    async def ListWorkspaceUsage(
+        self, request: pb.ListWorkspaceUsageRequest, context: Context
+    ) -> pb.ListWorkspaceUsageResponse:
         return wire.usage_to_proto(await self._workspaces.usage(wire.usage_page_from_proto(request)))

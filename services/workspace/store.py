@@ -29,7 +29,7 @@ from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.workspace.model import Filter, Purpose, State, Visibility, Workspace
+from services.workspace.model import Filter, Labels, State, Visibility, Workspace
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -152,7 +152,7 @@ def _narrowed(statement: Select[tuple[object, ...]], filters: Filter) -> Select[
 
 
 def _to_row(workspace: Workspace) -> dict[str, object]:
-    purpose = workspace.purpose
+    labels = workspace.labels
     return {
         "workspace_id": workspace.workspace_id,
         "state": workspace.state,
@@ -160,12 +160,12 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "base_layers": b"\0".join(map(os.fsencode, workspace.base_layers)),
         "pins_path": None if workspace.pins_path is None else os.fsencode(workspace.pins_path),
         "visibility": workspace.visibility.value,
-        "project_id": purpose.project_id,
-        "job_id": purpose.job_id,
-        "worker_id": purpose.worker_id,
-        "work_item_id": purpose.work_item_id,
-        "repository_id": purpose.repository_id,
-        "branch": purpose.branch,
+        "project_id": labels.project_id,
+        "job_id": labels.job_id,
+        "worker_id": labels.worker_id,
+        "work_item_id": labels.work_item_id,
+        "repository_id": labels.repository_id,
+        "branch": labels.branch,
         "files_digest": workspace.files_digest,
         "create_time": workspace.create_time,
         "update_time": workspace.update_time,
@@ -181,7 +181,7 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
         base_layers=tuple(Path(os.fsdecode(path)) for path in row.base_layers.split(b"\0") if path),
         pins_path=None if row.pins_path is None else Path(os.fsdecode(row.pins_path)),
         visibility=Visibility(row.visibility),
-        purpose=Purpose(
+        labels=Labels(
             project_id=row.project_id,
             job_id=row.job_id,
             worker_id=row.worker_id,

@@ -166,9 +166,9 @@ async def test_what_the_catalogue_needs_stays(catalog: CatalogStore, engine: Asy
     for kind, thing in reversed(THINGS[1:]):
         await catalog.delete(kind, kind.id_of(thing), NOW)
     hooks = HookStore(engine)
-    await hooks.register(Hook(hook_id="hook", event=HookEvent.PRE, command="true", **IN))
+    await hooks.create(Hook(hook_id="hook", event=HookEvent.PRE, command="true", **IN))
     assert await refused(catalog, PROJECTS, "harbour") == ("PROJECT_IN_USE", {"hook hook"})
-    await hooks.unregister("hook", NOW)
+    await hooks.delete("hook", NOW)
     await catalog.delete(PROJECTS, "harbour", NOW)
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.agent.settings import AgentSettings
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, Invalid, NotFound
@@ -38,7 +38,10 @@ from services.sandbox.spec import Network
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 AGENT = AgentSettings(
-    engine=CommandEngine(line="true"), timeout=timedelta(days=6, microseconds=1), environment={"A": "ü"}, network=Network.OPEN
+    engine=CommandEngine(line="true"),
+    timeout=timedelta(days=6, microseconds=1),
+    environment={"A": "ü"},
+    network=Network.OPEN,
 )
 POLICY = JobPolicySettings(verify_command="", publish=Publish.NONE)
 
@@ -207,9 +210,9 @@ async def test_hooks_are_called_in_order_and_go_when_they_are_removed(engine: As
     later = replace(HOOK, hook_id="later", create_time=NOW + timedelta(microseconds=1))
     first = replace(HOOK, hook_id="first", order=-(2**31), create_time=NOW + timedelta(days=1))
     for hook in (later, HOOK, first, replace(HOOK, hook_id="elsewhere", project_id="other")):
-        assert await store.register(hook) == hook
+        assert await store.create(hook) == hook
     with pytest.raises(NotFound):
-        await store.register(replace(HOOK, hook_id="x", project_id="nowhere"))
+        await store.create(replace(HOOK, hook_id="x", project_id="nowhere"))
 
     async def called() -> list[Hook]:
         async with engine.begin() as connection:
@@ -219,19 +222,19 @@ async def test_hooks_are_called_in_order_and_go_when_they_are_removed(engine: As
     found, token = await store.page("", Page.parse(3, ""))
     assert {hook.hook_id for hook in found} <= {"first", "hook", "elsewhere"}
     assert [hook.hook_id for hook in (await store.page("", Page.parse(3, token)))[0]] == ["later"]
-    await store.unregister("hook", NOW)
-    await store.unregister("hook", NOW + timedelta(days=1))
+    await store.delete("hook", NOW)
+    await store.delete("hook", NOW + timedelta(days=1))
     assert await called() == [first, later]
     with pytest.raises(NotFound):
-        await store.unregister("nobody", NOW)
+        await store.delete("nobody", NOW)
 
 
 async def test_a_request_answers_with_its_hook_even_when_that_is_removed(engine: AsyncEngine) -> None:
     store = HookStore(engine)
     request = IdempotencyKey("r", "m", b"1")
-    await store.register(HOOK, request)
-    await store.unregister("hook", NOW)
-    again = await store.register(replace(HOOK, hook_id="new"), request)
+    await store.create(HOOK, request)
+    await store.delete("hook", NOW)
+    again = await store.create(replace(HOOK, hook_id="new"), request)
     assert again == replace(HOOK, remove_time=NOW)
     assert (await store.page("", Page()))[0] == []
 

@@ -68,7 +68,7 @@ async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceErr
 
 async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) -> None:
     """What a driver writes over the API is what it, and everybody else, reads."""
-    await HookStore(book.engine).register(WEBHOOK)
+    await HookStore(book.engine).create(WEBHOOK)
     view = await book.admit("Mend it.\N{ROCKET}", labels={"team": "é"})
     lease = await claimed(remote)
     local = await book.cell("elsewhere")

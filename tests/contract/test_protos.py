@@ -1,6 +1,7 @@
 """The rules of the API (STYLE, section 3) that buf has no lint for."""
 
 import re
+from collections import Counter
 
 import pytest
 from boatyard.access.v1 import access_pb2
@@ -64,6 +65,31 @@ def test_every_rpc_of_coordinators_says_which_one_calls() -> None:
         if method.proto.options.Extensions[access_pb2.required_role] == access_pb2.ROLE_COORDINATOR:
             request = {field.name for field in messages()[method.proto.input_type.lstrip(".")].field}
             assert request & {"coordinator_id", "holder"}, method.name
+
+
+def test_one_message_has_a_name() -> None:
+    """Across packages, so that nobody needs to ask which Execution is meant. RPCs of one name have requests of one."""
+    names = Counter(
+        name.rpartition(".")[2] for name in messages() if not name.endswith(("Request", "Response", "Entry"))
+    )
+    assert [name for name, count in names.items() if count > 1] == []
+    enums = {enum.name for file in files() for message in file.message_type for enum in message.enum_type}
+    assert {"Execution", "Output", "Purpose"} & names.keys() & enums == set()
+
+
+def test_verbs_are_those_of_other_services() -> None:
+    """What is made is made by Create, and ended by Delete; Register is for who announces itself."""
+    announced = {"RegisterCoordinator"}
+    odd = {one.proto.name for one in methods() if re.match("Register|Unregister|Add|Remove|UsageOf", one.proto.name)}
+    assert odd == announced
+
+
+def test_what_is_created_is_a_part_of_the_request() -> None:
+    for method in methods():
+        noun = re.fullmatch(r"Create(\w+)", method.proto.name)
+        if noun and method.file.package == "boatyard.gateway.v1":
+            request = {field.name: field.type_name for field in messages()[method.proto.input_type.lstrip(".")].field}
+            assert any(kind.rpartition(".")[2] in {noun[1], f"{noun[1]}Spec"} for kind in request.values()), noun[1]
 
 
 @pytest.mark.parametrize("method", [one for one in methods() if one.proto.name.startswith("List")], ids=str)

@@ -9,6 +9,7 @@ from boatyard.execution.v1 import event_pb2, execution_pb2
 from boatyard.gateway.v1 import catalog_pb2, coordinator_pb2, job_pb2, output_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.ledger.v1 import ledger_pb2
+from boatyard.rules.v1 import rules_pb2  # noqa: F401 - other files use it, and the pool has it from here
 from boatyard.workspace.v1 import layout_pb2, workspace_pb2
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, symbol_database
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
@@ -23,7 +24,7 @@ TEXT = "wörk/Ü-✓"
 # Content, which need not be text: all that may be `bytes`.
 CONTENT = {
     "boatyard.execution.v1.AttachExecutionRequest.input",
-    "boatyard.execution.v1.Output.data",
+    "boatyard.execution.v1.OutputChunk.data",
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadDiffResponse.data",
@@ -86,7 +87,7 @@ WERE_BYTES = {
         "File": "path",
         "Layers": "lowers upper work mounted_path",
         "Layout": "path",
-        "Purpose": "branch",
+        "WorkspaceLabels": "branch",
     },
 }
 

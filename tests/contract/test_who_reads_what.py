@@ -50,7 +50,7 @@ READABLE = {
         gateway.v1.Output pull_request_url
         gateway.v1.Cell address host version""",
     "what came out, after redaction": """
-        execution.v1.Output data
+        execution.v1.OutputChunk data
         execution.v1.Text text
         execution.v1.Thinking text
         execution.v1.ToolCall tool input
@@ -62,7 +62,7 @@ READABLE = {
         execution.v1.Note step text
         execution.v1.StateChange state reason message
         execution.v1.TurnEnd stop_reason
-        execution.v1.Usage model
+        execution.v1.ModelUsage model
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path change
         gateway.v1.ReadDiffResponse data
@@ -83,7 +83,7 @@ READABLE = {
         workspace.v1.DriverStatus name complaint
         workspace.v1.Layers lowers mounted_path upper work
         workspace.v1.Layout path
-        workspace.v1.Purpose branch
+        workspace.v1.WorkspaceLabels branch
         workspace.v1.Workspace driver held_by""",
 }
 

@@ -27,6 +27,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
 from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.wire.policy import CHECKS
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
@@ -60,12 +61,14 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
             catalog,
+            CHECKS,
         ),
         hooks.registration(engine, document_of, Nodes(nowhere, nowhere, nowhere), AllowList()),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             job_pb2_grpc.add_JobServiceServicer_to_server,
             jobs,
+            CHECKS,
         ),
     ]
     try:

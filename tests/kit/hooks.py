@@ -29,7 +29,7 @@ class Hooks:
     async def __call__(self, event: str, **fields) -> hook_pb2.Hook:
         project = {} if fields.get("all_projects") else {"project_id": self.project}
         hook = hook_pb2.Hook(event=f"EVENT_{event}", **project, **fields)
-        return (await self.services.hooks.RegisterHook(hook_pb2.RegisterHookRequest(hook=hook))).hook
+        return (await self.services.hooks.CreateHook(hook_pb2.CreateHookRequest(hook=hook))).hook
 
     async def web(self, event: str, url: str, **fields) -> hook_pb2.Hook:
         return await self(event, webhook={"url": url, "secret": SECRET}, **fields)

@@ -1,11 +1,10 @@
 """Real servers in this process, on a free port, with all the layers that a servicer has in production."""
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from services.common.rpc.auth import Authenticator, SingleToken
 from services.common.rpc.draining import Draining
-from services.common.rpc.rules import Check
 from services.common.rpc.server import Registration, RunningServer, start_server
 from services.common.rpc.tls import ServerTls
 
@@ -19,7 +18,6 @@ async def serving(
     draining: Draining | None = None,
     unary_limit_seconds: float = 60.0,
     reflection: bool = True,
-    checks: Mapping[str, Check] | None = None,
     tls: ServerTls | None = None,
 ) -> AsyncIterator[RunningServer]:
     """Serve inside of the block; callers need TOKEN unless another authenticator is given."""
@@ -30,7 +28,6 @@ async def serving(
         draining=draining or Draining(),
         unary_limit_seconds=unary_limit_seconds,
         reflection=reflection,
-        checks=checks,
         tls=tls,
     )
     try:

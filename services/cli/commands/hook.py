@@ -5,13 +5,15 @@ from typing import Any
 
 import click
 from boatyard.gateway.v1 import hook_pb2
+from click.core import ParameterSource
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway
-from services.cli.fields import fill
-from services.cli.flags import Flag, options_of
+from services.cli.flag_table import PROJECT
+from services.cli.flags import Flag, fill, options_of
 from services.cli.hook_calls import calls, test, when
+from services.cli.parsing import TEXT_OR_FILE
 from services.cli.screen import Screen, one_line, printable
 
 _FLAGS = (
@@ -19,9 +21,21 @@ _FLAGS = (
     Flag("--stage", "stage", "The stage, such as push, for the events before and after.", "NAME", is_fixed=True),
     Flag("--command", "command", "A line for /bin/sh, run in a sandbox, with the job on its standard input.", "LINE"),
     Flag("--webhook", "webhook.url", "The URL of a server that gets a signed POST.", "URL"),
-    Flag("--secret", "webhook.secret", "The webhook's secret (default: one is made, and printed).", "@FILE|whsec_…"),
+    Flag(
+        "--secret",
+        "webhook.secret",
+        "The webhook's secret (default: one is made, and printed).",
+        "@FILE|whsec_…",
+        TEXT_OR_FILE,
+    ),
     Flag("--callback", "callback.url", "The URL of a gRPC server of yours.", "URL"),
-    Flag("--token", "callback.token", "The callback's token (default: one is made, and printed).", "@FILE|TEXT"),
+    Flag(
+        "--token",
+        "callback.token",
+        "The callback's token (default: one is made, and printed).",
+        "@FILE|TEXT",
+        TEXT_OR_FILE,
+    ),
     Flag("--order", "order", "Hooks with a lower number are called first (default: 0).", "N"),
     Flag(
         "--timeout", "timeout", "Seconds that the command, or each try to call the server, may take (default: 30).", "S"
@@ -31,14 +45,13 @@ _FLAGS = (
         "failure_policy",
         "What happens to the job when the hook fails (default: fail for hooks called before, else ignore).",
     ),
-    Flag("--project", "project_id", "Call it for the jobs of this project (default: default).", "ID", is_fixed=True),
+    PROJECT,
     Flag("--all-projects", "all_projects", "Call it for the jobs of every project.", is_fixed=True),
     Flag("--template", "template_ids", "Call it only for jobs of this template; may be repeated.", "ID"),
     Flag("--kind", "kinds", "Call it only for jobs of this kind; may be repeated.", "KIND"),
 )
 _CHANGEABLE = [flag for flag in _FLAGS if not flag.is_fixed]
 _CLEARABLE = {"template": "template_ids", "kind": "kinds", "order": "order", "timeout": "timeout"}
-_ACTIONS = (("command",), ("webhook__url", "webhook__secret"), ("callback__url", "callback__token"))
 _COLUMNS = ("HOOK", "WHEN", "FOR", "ORDER", "ON FAILURE", "AGE", "CALLS")
 
 
@@ -50,8 +63,8 @@ def command() -> None:
     """
 
 
-def _register(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, texts or a bool
-    """Register a hook and print its id; for a server also its secret or token, which is never shown again.
+def _create(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, texts or a bool
+    """Create a hook and print its id; for a server also its secret or token, which is never shown again.
 
     A pre hook, or one before a stage, may veto the job: a command with an exit code other than 0, a webhook with the
     answer {"allow": false, "reason": "…"}. It may also add to the agent's prompt and label the job, with the answer
@@ -60,28 +73,23 @@ def _register(*, as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text, 
 
     \b
     Examples:
-      boatyard hook register --event pre --command "grep -q approved"
-      boatyard hook register --event before --stage push --kind task --command ./may-publish
-      boatyard hook register --event post --webhook https://ci.example/boatyard --all-projects
-      boatyard hook register --event pre --callback https://policy.example:7490 --token @token
+      boatyard hook create --event pre --command "grep -q approved"
+      boatyard hook create --event before --stage push --kind task --command ./may-publish
+      boatyard hook create --event post --webhook https://ci.example/boatyard --all-projects
+      boatyard hook create --event pre --callback https://policy.example:7490 --token @token
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     hook = hook_pb2.Hook()
-    values = _with_one_action(values)
-    fill(hook, values)
+    if values["all_projects"] and _is_from_environment("project"):
+        values["project"] = None
+    fill(hook, _FLAGS, values)
     if hook.WhichOneof("action") is None:
         raise click.UsageError("give --command, --webhook or --callback")
-    request = hook_pb2.RegisterHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
-    _print_changed(with_gateway(lambda gateway: gateway.ask(gateway.hooks.RegisterHook(request))).hook, as_json=as_json)
+    request = hook_pb2.CreateHookRequest(request_id=uuid.uuid4().hex, hook=hook)  # safe to retry
+    _print_changed(with_gateway(lambda gateway: gateway.ask(gateway.hooks.CreateHook(request))).hook, as_json=as_json)
 
 
 @command.command("list")
-@click.option(
-    "--project",
-    type=options.TEXT,
-    metavar="ID",
-    default="",
-    help="Only hooks called for jobs of this project (default: all).",
-)
+@options.of_project("Only hooks for jobs")
 @options.as_json
 def show_all(project: str, as_json: bool) -> None:
     """List hooks in the order in which they are called."""
@@ -109,7 +117,7 @@ def show(id_: str, as_json: bool) -> None:
 def _update(*, id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - see above
     """Change the given settings of a hook. Jobs that have already started call it as it was."""
     hook = hook_pb2.Hook(hook_id=id_)
-    paths = [*fill(hook, _with_one_action(values)), *(_CLEARABLE[name] for name in clear)]
+    paths = [*fill(hook, _CHANGEABLE, values), *(_CLEARABLE[name] for name in clear)]
     if not paths:
         raise click.UsageError("say what to change: see --help")
     _print_changed(_change(hook, *paths), as_json=as_json)
@@ -131,14 +139,14 @@ def disable(id_: str, as_json: bool) -> None:
     _print_changed(_change(hook_pb2.Hook(hook_id=id_, disabled=True), "disabled"), as_json=as_json)
 
 
-@command.command("unregister")
+@command.command("delete")
 @click.argument("id_", metavar="ID", type=options.TEXT)
 @options.as_json
-def unregister(id_: str, as_json: bool) -> None:
-    """Remove a hook. Jobs that have already started still call it."""
-    with_gateway(lambda gateway: gateway.ask(gateway.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=id_))))
+def delete(id_: str, as_json: bool) -> None:
+    """Delete a hook. Jobs that have already started still call it."""
+    with_gateway(lambda gateway: gateway.ask(gateway.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=id_))))
     if not as_json:
-        Screen().say(f"{id_} removed", style="")
+        Screen().say(f"{id_} deleted", style="")
 
 
 command.add_command(calls)
@@ -149,7 +157,7 @@ def _add_command(name: str, run: Any, *parameters: click.Parameter) -> None:  # 
     command.add_command(options.as_json(click.Command(name, callback=run, help=run.__doc__, params=list(parameters))))
 
 
-_add_command("register", _register, *options_of(hook_pb2.Hook, _FLAGS))
+_add_command("create", _create, *options_of(hook_pb2.Hook, _FLAGS))
 _add_command(
     "update",
     _update,
@@ -164,11 +172,8 @@ _add_command(
 )
 
 
-def _with_one_action(values: dict[str, Any]) -> dict[str, Any]:
-    """Return the options' values. Raises click.UsageError when they name more than one action."""
-    if sum(any(values[name] is not None for name in each) for each in _ACTIONS) > 1:
-        raise click.UsageError("give one of --command, --webhook (with --secret) and --callback (with --token)")
-    return values
+def _is_from_environment(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) is ParameterSource.ENVIRONMENT
 
 
 def _secret(hook: hook_pb2.Hook) -> str:

@@ -6,9 +6,11 @@ import click
 from boatyard.gateway.v1 import catalog_pb2
 
 from services.cli import options
-from services.cli.catalogue import PROJECT, ResourceType, resource_commands, resource_shape
+from services.cli.catalogue import ResourceType, resource_commands, resource_shape
 from services.cli.clients import with_gateway
+from services.cli.flag_table import PROJECT
 from services.cli.flags import Flag
+from services.cli.parsing import DOCUMENT, TEXT_OR_FILE
 from services.cli.screen import Screen
 
 KIND = ResourceType(
@@ -18,9 +20,9 @@ KIND = ResourceType(
     "work_item",
     [
         Flag("--title", "title", "The title, one line.", "TEXT"),
-        Flag("--description", "description", "The description.", "TEXT|@FILE"),
+        Flag("--description", "description", "The description.", "TEXT|@FILE", TEXT_OR_FILE),
         Flag("--note", "notes", "A note; may be repeated, and an update replaces all notes.", "TEXT"),
-        Flag("--document", "documents", "A text file that the agent gets too; may be repeated.", "FILE"),
+        Flag("--document", "documents", "A text file that the agent gets too; may be repeated.", "FILE", DOCUMENT),
         Flag("--related", "related_work_item_ids", "A related item; may be repeated.", "ID"),
         Flag("--worker", "worker_id", "The worker that gets the job when the item is moved to in-progress.", "ID"),
         Flag("--template", "template_id", "The template to use instead of the worker's.", "ID"),

@@ -4,11 +4,12 @@ from contextlib import aclosing
 
 import click
 from boatyard.gateway.v1 import job_pb2
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import choices
-from services.cli.parsing import moment, selector
+from services.cli.parsing import MOMENT, SELECTOR
 from services.cli.resumed_streams import Outage, all_job_changes
 from services.cli.screen import Screen, one_line
 
@@ -29,24 +30,24 @@ _STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
 @click.option(
     "--kind", "kinds", type=options.TEXT, metavar="NAME", multiple=True, help="Only jobs of this kind; may be repeated."
 )
-@click.option("--project", type=options.TEXT, metavar="ID", help="Only jobs of this project (default: all).")
+@options.of_project("Only jobs")
 @click.option("--worker", type=options.TEXT, metavar="ID", help="Only jobs of this worker.")
 @click.option("--item", type=options.TEXT, metavar="ID", help="Only jobs for this work item.")
 @click.option(
     "--label",
     "labels",
-    type=options.TEXT,
+    type=SELECTOR,
     metavar="SELECTOR",
     multiple=True,
     help="Only jobs with this label (KEY=VALUE or KEY) or without (KEY!=VALUE or !KEY); if repeated, all must match.",
 )
 @click.option(
     "--since",
-    type=options.TEXT,
+    type=MOMENT,
     metavar="TIME",
     help="Only jobs admitted at this time or later, such as 2030-01-31T08:00+01:00.",
 )
-@click.option("--until", type=options.TEXT, metavar="TIME", help="Only jobs admitted before this time.")
+@click.option("--until", type=MOMENT, metavar="TIME", help="Only jobs admitted before this time.")
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(1), default=20, show_default=True, help="List at most N."
 )
@@ -57,12 +58,12 @@ def command(
     live: bool,
     states: tuple[str, ...],
     kinds: tuple[str, ...],
-    project: str | None,
+    project: str,
     worker: str | None,
     item: str | None,
-    labels: tuple[str, ...],
-    since: str | None,
-    until: str | None,
+    labels: tuple[job_pb2.LabelSelector, ...],
+    since: Timestamp | None,
+    until: Timestamp | None,
     limit: int,
     watch: bool,
     as_json: bool,
@@ -71,19 +72,17 @@ def command(
     if live and states:
         raise click.UsageError("--live and --state exclude each other: give one of them")
     job_filter = job_pb2.JobFilter(
-        project_id=project or "",
+        project_id=project,
         states=_LIVE
         if live
         else [job_pb2.Job.State.Value(f"STATE_{name.upper().replace('-', '_')}") for name in states],
         kinds=kinds,
         worker_id=worker or "",
         work_item_id=item or "",
-        labels=map(selector, labels),
+        labels=labels,
+        created_after_time=since,
+        created_before_time=until,
     )
-    if since is not None:
-        job_filter.created_after_time.FromDatetime(moment("--since", since))
-    if until is not None:
-        job_filter.created_before_time.FromDatetime(moment("--until", until))
     screen = Screen()
 
     async def jobs(gateway: Gateway) -> list[job_pb2.Job]:

@@ -1,7 +1,9 @@
 """`boatyard repository`."""
 
-from services.cli.catalogue import LIMIT, PROJECT, ResourceType, resource_commands
-from services.cli.flags import LITERALLY, Flag
+from services.cli.catalogue import LIMIT, ResourceType, resource_commands
+from services.cli.flag_table import PROJECT
+from services.cli.flags import Flag
+from services.cli.parsing import TEXT_OR_FILE
 
 KIND = ResourceType(
     "Repository",
@@ -15,13 +17,13 @@ KIND = ResourceType(
             "default_revision",
             "What jobs start from (default: the remote's default branch).",
             "REF",
-            read=LITERALLY,
         ),
         Flag(
             "--token",
             "token",
             "A token for https; it is stored and never shown. Better given as a file.",
             "@FILE|TOKEN",
+            TEXT_OR_FILE,
         ),
         LIMIT,
         PROJECT,

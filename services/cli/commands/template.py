@@ -1,14 +1,14 @@
 """`boatyard template`."""
 
-from services.cli.catalogue import NAME, PROJECT, ResourceType, resource_commands
-from services.cli.flags import AGENT_FLAGS
+from services.cli.catalogue import NAME, ResourceType, resource_commands
+from services.cli.flag_table import PROJECT, SETTINGS
 
 KIND = ResourceType(
     "Template",
     "Templates",
     "template",
     "template",
-    [NAME, *AGENT_FLAGS, PROJECT],
+    [NAME, PROJECT, *SETTINGS],
     ["template_id", "display_name", "agent.engine", "agent.model"],
 )
 

@@ -65,10 +65,12 @@ def create(
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     request = auth_pb2.CreateTokenRequest(
         request_id=uuid.uuid4().hex,  # safe to retry
-        name=name,
-        role=access_pb2.Role.Value(f"ROLE_{role.upper()}"),
-        project_ids=projects,
-        coordinator_id=coordinator,
+        token=auth_pb2.Token(
+            name=name,
+            role=access_pb2.Role.Value(f"ROLE_{role.upper()}"),
+            project_ids=projects,
+            coordinator_id=coordinator,
+        ),
         lifetime=None if days is None else duration(days * 86400),
     )
     created = with_gateway(lambda gateway: gateway.ask(gateway.tokens.CreateToken(request)))

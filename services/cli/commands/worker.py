@@ -1,7 +1,9 @@
 """`boatyard worker`."""
 
-from services.cli.catalogue import LIMIT, NAME, PROJECT, ResourceType, resource_commands
-from services.cli.flags import AGENT_FLAGS, Flag
+from dataclasses import replace
+
+from services.cli.catalogue import LIMIT, NAME, ResourceType, resource_commands
+from services.cli.flag_table import PROJECT, SETTINGS, TEMPLATE
 
 KIND = ResourceType(
     "Worker",
@@ -9,16 +11,11 @@ KIND = ResourceType(
     "worker",
     "worker",
     [
-        Flag(
-            "--name",
-            "display_name",
-            f"{NAME.help} It is also the author of the worker's commits (default: the id).",
-            "TEXT",
-        ),
-        Flag("--template", "template_id", "The worker's template.", "ID"),
-        *AGENT_FLAGS,
+        replace(NAME, help=f"{NAME.help} It is also the author of the worker's commits (default: the id)."),
+        replace(TEMPLATE, help="The worker's template."),
         LIMIT,
         PROJECT,
+        *SETTINGS,
     ],
     ["worker_id", "display_name", "template_id"],
 )

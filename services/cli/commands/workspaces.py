@@ -47,8 +47,8 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
 
 async def _list(gateway: Gateway, screen: Screen, limit: int) -> list[ListedWorkspace]:
     listing = gateway.ask(gateway.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
-    usage_request = runtime_pb2.UsageOfWorkspacesRequest(page_size=limit)
-    measuring = gateway.ask(gateway.runtime.UsageOfWorkspaces(usage_request, timeout=_MEASURED_WITHIN_S))
+    usage_request = runtime_pb2.ListWorkspaceUsageRequest(page_size=limit)
+    measuring = gateway.ask(gateway.runtime.ListWorkspaceUsage(usage_request, timeout=_MEASURED_WITHIN_S))
     listed, measured = await asyncio.gather(listing, measuring)
     say_unreachable(screen, listed.unreachable_cell_ids)
     usages = {usage.workspace_id: usage for cell in measured.cells for usage in cell.workspaces}
@@ -63,7 +63,7 @@ def _row(listed: ListedWorkspace) -> tuple[str, ...]:
     return (
         workspace.workspace_id,
         shapes.name(workspace_pb2.Workspace.State.Name, workspace.state),
-        workspace.purpose.job_id,
+        workspace.labels.job_id,
         workspace.driver,
         "" if usage is None else humanize.size(usage.bytes),
         humanize.age(workspace.create_time),

@@ -23,9 +23,9 @@ def event(value: event_pb2.Event) -> Shape:
     return shape
 
 
-def stream(output: event_pb2.Output) -> str:
+def stream(output: event_pb2.OutputChunk) -> str:
     """Return which stream it is: stdout or stderr."""
-    return name(event_pb2.Output.Stream.Name, output.stream, "STREAM_").lower()
+    return name(event_pb2.OutputChunk.Stream.Name, output.stream, "STREAM_").lower()
 
 
 def permission_answer(value: event_pb2.PermissionAnswer) -> Shape:

@@ -4,8 +4,8 @@ To add a rule, write the option at its field, and nothing else. Rules for text w
 id, are in boatyard/rules/v1/rules.proto. `rule_options` has all options that can be used: a service whose contract has
 another one does not start. The interceptor evaluates the rules after authentication and permission.
 
-A rule that compares fields of one message, or needs a setting, is a function in the `checks` that a service gives to
-`Rules` in its app.py: its violations are reported with all others. What needs a database is left to the servicers.
+A rule that compares fields of one message, or needs a setting, is a function in the `checks` of the service's
+`Registration`: its violations are reported with all others. What needs a database is left to the servicers.
 
 Fields without a rule of their own are still looked into. A Duration or Timestamp must be one that its type allows.
 Of an update with an `update_mask`, only the id and what the mask names is checked.

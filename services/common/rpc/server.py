@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
@@ -47,11 +47,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """One gRPC service: its full name, the generated function that adds it to a server, and its servicer."""
+    """One gRPC service: its full name, the generated function that adds it to a server, and its servicer.
+
+    `checks` are rules for messages as a whole, by their full names: see `rpc.rules`.
+    """
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
+    checks: Mapping[str, Check] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,17 +83,15 @@ async def start_server(
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
-    checks: Mapping[str, Check] | None = None,
     screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
 ) -> RunningServer:
     """Start serving at `listen` (host:port; port 0 takes any free one).
 
-    `checks` are rules for messages as a whole: see `Rules`. Raises StartError when the port is taken, or the contract
-    has a rule that is not evaluated.
+    Raises StartError when the port is taken, or the contract has a rule that is not evaluated.
     """
-    rules = Rules(checks)
+    rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
     server = grpc.aio.server(
         interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, rules, screen)],
@@ -121,7 +123,6 @@ async def serve(
     reflection: bool = True,
     unary_limit_seconds: float = UNARY_LIMIT_SECONDS,
     inspect: Inspect = let_pass,
-    checks: Mapping[str, Check] | None = None,
     screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
@@ -144,7 +145,6 @@ async def serve(
             reflection=reflection,
             unary_limit_seconds=unary_limit_seconds,
             inspect=inspect,
-            checks=checks,
             screen=screen,
             around=around,
             tls=tls,

@@ -19,9 +19,9 @@ from services.execution.service.watching import EventBatch
 from services.execution.wire import responses
 
 _STREAMS = {
-    Stream.NONE: event_pb2.Output.STREAM_UNSPECIFIED,
-    Stream.STDOUT: event_pb2.Output.STREAM_STDOUT,
-    Stream.STDERR: event_pb2.Output.STREAM_STDERR,
+    Stream.NONE: event_pb2.OutputChunk.STREAM_UNSPECIFIED,
+    Stream.STDOUT: event_pb2.OutputChunk.STREAM_STDOUT,
+    Stream.STDERR: event_pb2.OutputChunk.STREAM_STDERR,
 }
 _MESSAGES: dict[EventKind, type[Message]] = {
     EventKind.STATE_CHANGE: event_pb2.StateChange,
@@ -30,7 +30,7 @@ _MESSAGES: dict[EventKind, type[Message]] = {
     EventKind.THINKING: event_pb2.Thinking,
     EventKind.TOOL_CALL: event_pb2.ToolCall,
     EventKind.TOOL_RESULT: event_pb2.ToolResult,
-    EventKind.USAGE: event_pb2.Usage,
+    EventKind.USAGE: event_pb2.ModelUsage,
     EventKind.TURN_END: event_pb2.TurnEnd,
     EventKind.VITALS: event_pb2.Vitals,
     EventKind.NETWORK_DECISION: event_pb2.NetworkDecision,
@@ -56,7 +56,7 @@ def batch_to_proto(value: EventBatch) -> pb.WatchEventsResponse:
 def _output(record: Record) -> tuple[bytes, bytes]:
     """Write an event of output: everything before the output's bytes, and these bytes."""
     size = len(record.payload)
-    stream = event_pb2.Output(stream=_STREAMS[record.stream]).SerializeToString()
+    stream = event_pb2.OutputChunk(stream=_STREAMS[record.stream]).SerializeToString()
     output = stream + _DATA + _varint(size)
     event = _head(record).SerializeToString() + _OUTPUT + _varint(len(output) + size) + output
     return _EVENTS + _varint(len(event) + size) + event, record.payload
@@ -97,4 +97,4 @@ def _tag(message: Descriptor, field: str) -> bytes:
 
 _EVENTS = _tag(pb.WatchEventsResponse.DESCRIPTOR, "events")
 _OUTPUT = _tag(event_pb2.Event.DESCRIPTOR, "output")
-_DATA = _tag(event_pb2.Output.DESCRIPTOR, "data")
+_DATA = _tag(event_pb2.OutputChunk.DESCRIPTOR, "data")

@@ -22,7 +22,7 @@ _MAX_GRACE_S = 300.0
 _DEFAULT_GRACE_S = 5.0
 _MAX_WAIT_S = 86400.0
 
-_STATES = {pb.Execution.State.Value(f"STATE_{state}"): state for state in State}
+_STATES = {pb.NodeExecution.State.Value(f"STATE_{state}"): state for state in State}
 _KINDS = {event_pb2.EventKind.Value(f"EVENT_KIND_{kind.name}"): kind for kind in EventKind}
 
 

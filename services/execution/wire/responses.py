@@ -17,12 +17,12 @@ from services.sandbox.spec import Tier
 
 TIERS = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 
-_STATES = {state: pb.Execution.State.Value(f"STATE_{state}") for state in State}
+_STATES = {state: pb.NodeExecution.State.Value(f"STATE_{state}") for state in State}
 
 
-def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.Execution:
+def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.NodeExecution:
     """Convert an execution, and the agent's questions that nobody has answered."""
-    message = pb.Execution(
+    message = pb.NodeExecution(
         execution_id=value.execution_id,
         purpose=pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
         job_id=value.job_id,
@@ -43,7 +43,7 @@ def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = 
     if value.signal is not None:
         message.signal = value.signal
     if value.end_verified_by is not None:
-        message.end_verified_by = pb.Execution.EndVerification.Value(f"END_VERIFICATION_{value.end_verified_by}")
+        message.end_verified_by = pb.NodeExecution.EndVerification.Value(f"END_VERIFICATION_{value.end_verified_by}")
     if value.vitals is not None:
         message.vitals.MergeFrom(event_pb2.Vitals(**asdict(value.vitals)))
     if value.model_use is not None:

@@ -13,7 +13,7 @@ from services.gateway.door.owners import PROJECT, NamedResource
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLES
 
-_CREATE_REQUEST: Final = re.compile(r"(?:Create|Register)(\w+)Request")
+_CREATE_REQUEST: Final = re.compile(r"Create(\w+)Request")
 _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 
 

@@ -33,13 +33,13 @@ class HookServicer(HookServiceServicer):
         self._dry_run = dry_run
         self._document_of = document_of
 
-    async def RegisterHook(self, request: pb.RegisterHookRequest, context: Context) -> pb.RegisterHookResponse:
+    async def CreateHook(self, request: pb.CreateHookRequest, context: Context) -> pb.CreateHookResponse:
         with Validator() as check:
             check.part(request, "hook")
             hook = wire.hook_from_proto(check, request.hook, self._allowed)
             key = check.idempotency_key(request, request.request_id)
-        hook = await self._hooks.register(hook, key)
-        return pb.RegisterHookResponse(hook=wire.hook_to_proto(hook, with_secret=True))
+        hook = await self._hooks.create(hook, key)
+        return pb.CreateHookResponse(hook=wire.hook_to_proto(hook, with_secret=True))
 
     async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
         with Validator() as check:
@@ -59,11 +59,11 @@ class HookServicer(HookServiceServicer):
         hook = await self._hooks.update(hook_id, change)
         return pb.UpdateHookResponse(hook=wire.hook_to_proto(hook, with_secret=has_secret))
 
-    async def UnregisterHook(self, request: pb.UnregisterHookRequest, context: Context) -> pb.UnregisterHookResponse:
+    async def DeleteHook(self, request: pb.DeleteHookRequest, context: Context) -> pb.DeleteHookResponse:
         with Validator() as check:
             hook_id = check.required_id("hook_id", request.hook_id)
-        await self._hooks.unregister(hook_id, datetime.now(UTC))
-        return pb.UnregisterHookResponse()
+        await self._hooks.delete(hook_id, datetime.now(UTC))
+        return pb.DeleteHookResponse()
 
     async def ListHookCalls(self, request: pb.ListHookCallsRequest, context: Context) -> pb.ListHookCallsResponse:
         calls, token = await self._calls.page(*wire.list_hook_calls_from_proto(request))

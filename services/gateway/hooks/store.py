@@ -34,7 +34,7 @@ class HookStore:
     def __init__(self, engine: AsyncEngine) -> None:
         self._engine = engine
 
-    async def register(self, hook: Hook, key: IdempotencyKey | None = None) -> Hook:
+    async def create(self, hook: Hook, key: IdempotencyKey | None = None) -> Hook:
         """Store a hook and return it; for a repeated request, return the hook of the first one, removed or not.
 
         Raises NotFound for a project or template of its scope, AlreadyExists (REQUEST_ID_REUSED).
@@ -89,7 +89,7 @@ class HookStore:
                 lambda hook: (hook.order, microseconds(hook.create_time), hook.hook_id),
             )
 
-    async def unregister(self, hook_id: str, now: datetime) -> None:
+    async def delete(self, hook_id: str, now: datetime) -> None:
         """Put a hook out of force; doing it again does nothing. Raises NotFound when no hook ever had this id."""
         statement = update(hooks).where(hooks.c.hook_id == hook_id)
         remove_time = func.coalesce(hooks.c.remove_time, microseconds(now), type_=BigInteger)

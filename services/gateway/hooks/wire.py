@@ -49,7 +49,7 @@ _POLICY_NUMBERS: Final = {policy: number for number, policy in _POLICIES.items()
 
 
 def hook_from_proto(check: Validator, message: pb.Hook, allowed: AllowList) -> Hook:
-    """Read a hook that is to be registered; make a secret for a webhook or callback without one."""
+    """Read a hook that is to be created; make a secret for a webhook or callback without one."""
     timeout = DEFAULT_TIMEOUT
     if message.HasField("timeout"):
         timeout = check.duration("hook.timeout", message.timeout, MAX_TIMEOUT)

@@ -94,7 +94,7 @@ class CellClient(Protocol):
         """List a page of the cell's workspaces; the page token is the cell's own."""
         ...
 
-    async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
+    async def workspace_usage(self, request: pb.ListWorkspaceUsageRequest) -> pb.ListWorkspaceUsageResponse:
         """Return what a page of the cell's workspaces take up; the page token is the cell's own."""
         ...
 

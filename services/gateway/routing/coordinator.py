@@ -132,8 +132,8 @@ class CoordinatorCellClient:
 
     async def workspace_usage(
         self,
-        request: pb.UsageOfWorkspacesRequest,
-    ) -> pb.UsageOfWorkspacesResponse:
+        request: pb.ListWorkspaceUsageRequest,
+    ) -> pb.ListWorkspaceUsageResponse:
         raise self._refusal()
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:

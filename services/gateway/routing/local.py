@@ -121,9 +121,9 @@ class LocalCellClient:
         answer = await _answer(lambda: self._workspace.ListWorkspaces(forwarded))
         return pb.ListWorkspacesResponse(workspaces=answer.workspaces, next_page_token=answer.next_page_token)
 
-    async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        forwarded = workspace_pb2.UsageOfWorkspacesRequest(page_size=request.page_size, page_token=request.page_token)
-        answer = await _answer(lambda: self._workspace.UsageOfWorkspaces(forwarded, timeout=LONG_SECONDS))
+    async def workspace_usage(self, request: pb.ListWorkspaceUsageRequest) -> pb.ListWorkspaceUsageResponse:
+        forwarded = workspace_pb2.ListWorkspaceUsageRequest(page_size=request.page_size, page_token=request.page_token)
+        answer = await _answer(lambda: self._workspace.ListWorkspaceUsage(forwarded, timeout=LONG_SECONDS))
         usage = pb.CellUsage(
             cell_id=self._cell_id,
             workspaces=answer.workspaces,
@@ -133,7 +133,7 @@ class LocalCellClient:
             driver=answer.driver,
             drivers=answer.drivers,
         )
-        return pb.UsageOfWorkspacesResponse(cells=[usage], next_page_token=answer.next_page_token)
+        return pb.ListWorkspaceUsageResponse(cells=[usage], next_page_token=answer.next_page_token)
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
         forwarded = workspace_pb2.DeleteWorkspaceRequest(workspace_id=request.workspace_id)

@@ -93,8 +93,8 @@ class PeerCellClient:
     async def list_workspaces(self, request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesResponse:
         return await self._answer(self._stub.ListWorkspaces(request, metadata=self._metadata))
 
-    async def workspace_usage(self, request: pb.UsageOfWorkspacesRequest) -> pb.UsageOfWorkspacesResponse:
-        return await self._answer(self._stub.UsageOfWorkspaces(request, timeout=LONG_SECONDS, metadata=self._metadata))
+    async def workspace_usage(self, request: pb.ListWorkspaceUsageRequest) -> pb.ListWorkspaceUsageResponse:
+        return await self._answer(self._stub.ListWorkspaceUsage(request, timeout=LONG_SECONDS, metadata=self._metadata))
 
     async def delete_workspace(self, request: pb.DeleteWorkspaceRequest) -> None:
         await self._answer(self._stub.DeleteWorkspace(request, timeout=LONG_SECONDS, metadata=self._metadata))

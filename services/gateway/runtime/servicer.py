@@ -122,12 +122,12 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         with _node_errors():
             return wire.workspaces_to_proto(await gather(self._router, page, ask))
 
-    async def UsageOfWorkspaces(
-        self, request: pb.UsageOfWorkspacesRequest, context: Context
-    ) -> pb.UsageOfWorkspacesResponse:
+    async def ListWorkspaceUsage(
+        self, request: pb.ListWorkspaceUsageRequest, context: Context
+    ) -> pb.ListWorkspaceUsageResponse:
         scope.check_all()
 
-        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.UsageOfWorkspacesResponse]:
+        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspaceUsageResponse]:
             answer = await client.workspace_usage(wire.page_request(request, size, token))
             return CellPage(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
 

@@ -30,7 +30,7 @@ _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in ev
 _MAX_TIMEOUT: Final = timedelta(days=7)
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
-ListRequest = TypeVar("ListRequest", pb.ListWorkspacesRequest, pb.UsageOfWorkspacesRequest, pb.ListSnapshotsRequest)
+ListRequest = TypeVar("ListRequest", pb.ListWorkspacesRequest, pb.ListWorkspaceUsageRequest, pb.ListSnapshotsRequest)
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
@@ -175,9 +175,9 @@ def snapshots_to_proto(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.Li
     return response
 
 
-def usage_to_proto(result: PartialResult[pb.UsageOfWorkspacesResponse]) -> pb.UsageOfWorkspacesResponse:
+def usage_to_proto(result: PartialResult[pb.ListWorkspaceUsageResponse]) -> pb.ListWorkspaceUsageResponse:
     """Merge the answers of cells into one."""
-    return pb.UsageOfWorkspacesResponse(
+    return pb.ListWorkspaceUsageResponse(
         cells=[cell for _, answer in result.answers for cell in answer.cells],
         next_page_token=result.next_page_token,
         unreachable_cell_ids=result.unreachable,

@@ -5,6 +5,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import policy_pb2 as pb
 
+from services.agent.wire import CHECKS as AGENT_CHECKS
 from services.common.rpc.mapper import Mapper
 from services.gateway.values.policy import NEVER_RETRIED, JobPolicySettings
 
@@ -17,5 +18,5 @@ def _policy_violations(message: pb.Policy) -> Iterator[tuple[str, str]]:
             yield f"retry_on[{index}]", f"{reason} is never retried"
 
 
-CHECKS: Final = {pb.Policy.DESCRIPTOR.full_name: _policy_violations}
-"""For `services.common.rpc.rules.Rules`."""
+CHECKS: Final = {**AGENT_CHECKS, pb.Policy.DESCRIPTOR.full_name: _policy_violations}
+"""The rules of settings in code, for requests that have them: see `services.common.rpc.rules`."""

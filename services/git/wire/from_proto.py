@@ -138,7 +138,7 @@ class RequestReader:
         _refuse(violations)
         return request.repository_id, page
 
-    def usage(self, request: pb.UsageOfRepositoriesRequest) -> Page:
+    def usage(self, request: pb.ListRepositoryUsageRequest) -> Page:
         """Read which page of the repositories' usage to give."""
         return Page.parse(request.page_size, request.page_token)
 

@@ -106,12 +106,12 @@ def snapshot_to_proto(snapshot: Snapshot) -> pb.Snapshot:
     return message
 
 
-def usage_page_to_proto(usage: DiskUsage, page: Page) -> pb.UsageOfRepositoriesResponse:
+def usage_page_to_proto(usage: DiskUsage, page: Page) -> pb.ListRepositoryUsageResponse:
     """Convert one page of repositories' usage, with the totals of all."""
     after = "" if page.after is None else str(page.after[0])
     rest = [row for row in usage.repositories if row.repository_id > after]
     rows, token = page.cut(rest, lambda row: (row.repository_id,))
-    return pb.UsageOfRepositoriesResponse(
+    return pb.ListRepositoryUsageResponse(
         repositories=(_repository_usage_to_proto(row, usage.results.get(row.repository_id, 0)) for row in rows),
         next_page_token=token,
         total_bytes=sum(row.bytes for row in usage.repositories),

@@ -81,7 +81,7 @@ class JobNodes:
             workspace_id=workspace_id,
             base_layers=() if base is None else wire.texts_to_proto("base_layers", base.layers),
             pins_path="" if base is None else wire.text_to_proto("pins_path", base.pins_path),
-            purpose=wire.workspace_purpose_to_proto(spec),
+            labels=wire.workspace_labels_to_proto(spec),
             visibility=wire.visibility_to_proto(spec.agent.tier),
             files=[workspace_pb.File(path=path, content=content) for path, content in given],
         )

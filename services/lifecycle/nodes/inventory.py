@@ -40,7 +40,7 @@ class NodeInventory:
 
     async def executions(self) -> list[JobResource]:
         """Return the executions of jobs that have not ended."""
-        states = execution_pb.Execution
+        states = execution_pb.NodeExecution
         request = execution_pb.ListExecutionsRequest(
             states=[states.STATE_PENDING, states.STATE_RUNNING], page_size=_PAGE
         )
@@ -55,7 +55,7 @@ class NodeInventory:
         """Return the workspaces of jobs that are still worked in."""
         request = workspace_pb.ListWorkspacesRequest(states=[workspace_pb.Workspace.STATE_ACTIVE], page_size=_PAGE)
         resources = [
-            JobResource(each.workspace_id, each.purpose.job_id)
+            JobResource(each.workspace_id, each.labels.job_id)
             async for page in self._pages(self._workspace.ListWorkspaces, request)
             for each in page.workspaces
         ]

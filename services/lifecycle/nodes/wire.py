@@ -56,11 +56,11 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     )
 
 
-def run_from_proto(message: execution_pb.Execution) -> Run:
+def run_from_proto(message: execution_pb.NodeExecution) -> Run:
     """Read an execution."""
     return Run(
         execution_id=message.execution_id,
-        state=ExecutionState(execution_pb.Execution.State.Name(message.state).removeprefix("STATE_")),
+        state=ExecutionState(execution_pb.NodeExecution.State.Name(message.state).removeprefix("STATE_")),
         reason=message.reason,
         message=message.message,
         exit_code=message.exit_code if message.HasField("exit_code") else None,
@@ -88,9 +88,9 @@ def _model_use_from_proto(message: execution_pb.ModelUse) -> ModelUse:
     )
 
 
-def workspace_purpose_to_proto(spec: JobSpec) -> workspace_pb.Purpose:
+def workspace_labels_to_proto(spec: JobSpec) -> workspace_pb.WorkspaceLabels:
     """Write what a workspace is for."""
-    return workspace_pb.Purpose(
+    return workspace_pb.WorkspaceLabels(
         project_id=spec.project_id,
         job_id=spec.job_id,
         worker_id=spec.worker_id,

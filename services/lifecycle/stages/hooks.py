@@ -39,11 +39,11 @@ _ROUND = re.compile(r"-\d+$")
 log = structlog.get_logger()
 
 
-async def choose_hooks(job: JobRun, registered: tuple[Hook, ...]) -> None:
-    """Fix the hooks that this job calls: those that are registered now."""
+async def choose_hooks(job: JobRun, in_force: tuple[Hook, ...]) -> None:
+    """Fix the hooks that this job calls: those that are in force now."""
 
     async def fixed() -> Hooks:
-        return Hooks(registered)
+        return Hooks(in_force)
 
     await job.step("hooks", Hooks, fixed)
 

@@ -23,7 +23,7 @@ class ModelClient:
     client: Client
     replay: Replay
 
-    async def start(self, execution_id: str, **fields: object) -> pb.Execution:
+    async def start(self, execution_id: str, **fields: object) -> pb.NodeExecution:
         """Start an agent with a model; `fields` are those of AnthropicEngine, AgentSettings and ExecutionSpec."""
         own = {name: fields.pop(name) for name in AnthropicEngine.DESCRIPTOR.fields_by_name.keys() & fields.keys()}
         spec = self.client.service.spec("", **{"model": "claude-sonnet-5-5", "prompt": "Do it.", **fields})
@@ -42,7 +42,7 @@ class ModelClient:
         """Follow until there are `count` events of a kind."""
         request = pb.WatchEventsRequest(execution_id=execution_id, follow=True)
         call = self.client.stub.WatchEvents(request, wait_for_ready=True)
-        seen = Seen([], pb.Execution())
+        seen = Seen([], pb.NodeExecution())
         async for message in call:
             seen.events += message.events
             if len(of(seen, kind)) >= count:

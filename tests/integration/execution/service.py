@@ -20,7 +20,7 @@ from services.common.rpc.channel import open_channel
 from services.common.settings import Home
 from tests.kit.cell import free_port_base
 
-State = pb.Execution.State
+State = pb.NodeExecution.State
 
 
 @dataclass
@@ -28,7 +28,7 @@ class Seen:
     """Everything that one viewer received."""
 
     events: list
-    end: pb.Execution
+    end: pb.NodeExecution
 
     @property
     def output(self) -> bytes:
@@ -95,25 +95,25 @@ class Client:
         self.service = service
         self.stub = stub
 
-    async def start(self, execution_id: str, line: str | list[str], **fields: object) -> pb.Execution:
+    async def start(self, execution_id: str, line: str | list[str], **fields: object) -> pb.NodeExecution:
         request = pb.StartExecutionRequest(execution_id=execution_id, spec=self.service.spec(line, **fields))
         return (await self.stub.StartExecution(request, wait_for_ready=True, timeout=60)).execution
 
-    async def get(self, execution_id: str) -> pb.Execution:
+    async def get(self, execution_id: str) -> pb.NodeExecution:
         return (await self.stub.GetExecution(pb.GetExecutionRequest(execution_id=execution_id), timeout=60)).execution
 
-    async def end(self, execution_id: str) -> pb.Execution:
+    async def end(self, execution_id: str) -> pb.NodeExecution:
         """Wait for the end, across restarts of the service."""
         request = pb.WaitExecutionRequest(execution_id=execution_id)
         execution = (await self.stub.WaitExecution(request, timeout=60, wait_for_ready=True)).execution
         assert execution.state > State.STATE_RUNNING, execution
         return execution
 
-    async def run(self, execution_id: str, line: str | list[str], **fields: object) -> pb.Execution:
+    async def run(self, execution_id: str, line: str | list[str], **fields: object) -> pb.NodeExecution:
         await self.start(execution_id, line, **fields)
         return await self.end(execution_id)
 
-    async def stop(self, execution_id: str, grace: float) -> pb.Execution:
+    async def stop(self, execution_id: str, grace: float) -> pb.NodeExecution:
         request = pb.StopExecutionRequest(execution_id=execution_id, grace=Duration(nanos=round(grace * 1e9) % 10**9))
         request.grace.seconds = int(grace)
         return (await self.stub.StopExecution(request, timeout=60)).execution
@@ -122,7 +122,7 @@ class Client:
         """Follow to the end, or until the output contains `until`."""
         request = pb.WatchEventsRequest(execution_id=execution_id, from_sequence=first, follow=True)
         call = self.stub.WatchEvents(request, wait_for_ready=True)
-        seen = Seen([], pb.Execution())
+        seen = Seen([], pb.NodeExecution())
         tail = b""
         async for message in call:
             seen.events += message.events

@@ -55,7 +55,7 @@ async def contained(engine: Engine, image: str) -> AsyncIterator[Client]:
     shutil.rmtree(directory)
 
 
-def check_nothing_left(client: Client, engine: Engine, name: str, end: pb.Execution) -> None:
+def check_nothing_left(client: Client, engine: Engine, name: str, end: pb.NodeExecution) -> None:
     assert end.processes_left == 0
     assert processes.with_environment({"BOATYARD_EXECUTION_ID": name}) == {}
     assert ContainerDirectory(client.service.run_directory(name)).name not in containers.names(engine)
@@ -66,7 +66,7 @@ async def test_an_exit_code_is_the_programs_own_and_nothing_is_left(contained: C
         name = new_id("code")
         end = await contained.run(name, f"setsid sleep 999 & (setsid sleep 998 &) ; exit {code}")
         assert (end.WhichOneof("outcome"), end.exit_code) == ("exit_code", code)
-        assert end.end_verified_by == pb.Execution.END_VERIFICATION_PID_NAMESPACE
+        assert end.end_verified_by == pb.NodeExecution.END_VERIFICATION_PID_NAMESPACE
         check_nothing_left(contained, engine, name, end)
         assert not (contained.service.run_directory(name) / "container").exists()
 
@@ -80,12 +80,15 @@ async def test_streams_are_apart_and_a_workspace_is_the_owners(contained: Client
     await contained.start(name, line, prompt="given\n" * 40_000, environment={"OWN": own})
     seen = await contained.watch(name)
     seen.check_whole()
-    streams = dict.fromkeys((event_pb2.Output.STREAM_STDOUT, event_pb2.Output.STREAM_STDERR), b"")
+    streams = dict.fromkeys((event_pb2.OutputChunk.STREAM_STDOUT, event_pb2.OutputChunk.STREAM_STDERR), b"")
     for event in seen.events:
         if event.HasField("output"):
             streams[event.output.stream] += event.output.data
-    assert streams[event_pb2.Output.STREAM_STDOUT] == b"given\n" * 40_000 + own.encode() + b" /home/agent /workspace\n"
-    assert streams[event_pb2.Output.STREAM_STDERR] == b"to-stderr\n"
+    assert (
+        streams[event_pb2.OutputChunk.STREAM_STDOUT]
+        == b"given\n" * 40_000 + own.encode() + b" /home/agent /workspace\n"
+    )
+    assert streams[event_pb2.OutputChunk.STREAM_STDERR] == b"to-stderr\n"
     assert (file.stat().st_uid, file.stat().st_gid) == (os.geteuid(), os.getegid())
 
 
@@ -141,7 +144,7 @@ async def test_a_killed_runner_takes_its_container_along(contained: Client, engi
     await contained.watch(name, until=b"ready")
     os.kill(runner_of(contained.service, name), signal.SIGKILL)
     end = await contained.end(name)
-    assert (end.reason, end.end_verified_by) == ("RUNNER_LOST", pb.Execution.END_VERIFICATION_CONTAINER)
+    assert (end.reason, end.end_verified_by) == ("RUNNER_LOST", pb.NodeExecution.END_VERIFICATION_CONTAINER)
     check_nothing_left(contained, engine, name, end)
 
 

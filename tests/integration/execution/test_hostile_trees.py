@@ -66,9 +66,9 @@ def _namespace(pid: str) -> int:
         return 0
 
 
-def check_end(end: pb.Execution, tier: int) -> None:
+def check_end(end: pb.NodeExecution, tier: int) -> None:
     assert end.processes_left == 0
-    verified = pb.Execution.EndVerification.Name(end.end_verified_by).removeprefix("END_VERIFICATION_")
+    verified = pb.NodeExecution.EndVerification.Name(end.end_verified_by).removeprefix("END_VERIFICATION_")
     assert verified in ({"PID_NAMESPACE"} if tier == BUBBLEWRAP else {"CGROUP", "SUBREAPER"})
 
 

@@ -201,4 +201,4 @@ async def test_a_sandbox_that_cannot_be_made_costs_no_token(directory: Path) -> 
         assert model.replay.requests() == [] if model.replay.log.exists() else True
     assert (seen.end.state, seen.end.reason) == (State.STATE_FAILED, "SANDBOX_FAILED")
     assert "/no/such/path" in seen.end.message
-    assert isinstance(seen.end, pb.Execution)
+    assert isinstance(seen.end, pb.NodeExecution)

@@ -89,18 +89,19 @@ class House:
         ids |= {"job": made.job.job_id, "execution": made.job.execution_ids[-1]}
         ids["snapshot"] = ids["execution"].replace("exec-", "snap-")
         hook = {"project_id": project, "event": "EVENT_PRE", "command": f"true of {project}"}
-        (registered,) = await self.ask(self.admin, "HookService.RegisterHook", {"hook": hook})
+        (registered,) = await self.ask(self.admin, "HookService.CreateHook", {"hook": hook})
         webhook = {"url": f"https://hooks.example.com/{SECRET}"}
         hook = {"project_id": project, "event": "EVENT_POST", "webhook": webhook}
-        await self.ask(self.admin, "HookService.RegisterHook", {"hook": hook})
+        await self.ask(self.admin, "HookService.CreateHook", {"hook": hook})
         return ids | {"hook": registered.hook.hook_id}
 
     async def token(self, role: str, *projects: str, coordinator_id: str = "") -> str:
         return (await self.made_token(role, *projects, coordinator_id=coordinator_id)).secret
 
     async def made_token(self, role: str, *projects: str, coordinator_id: str = "") -> CreateTokenResponse:
-        request = {"role": f"ROLE_{role}", "project_ids": projects, "name": " and ".join(projects) or role}
-        (made,) = await self.ask(self.admin, "TokenService.CreateToken", request | {"coordinator_id": coordinator_id})
+        token = {"role": f"ROLE_{role}", "project_ids": projects, "name": " and ".join(projects) or role}
+        request = {"token": token | {"coordinator_id": coordinator_id}}
+        (made,) = await self.ask(self.admin, "TokenService.CreateToken", request)
         return made
 
 
@@ -270,8 +271,8 @@ async def test_what_a_token_of_one_project_makes_is_of_that_project(house: House
     spec = {"prompt": "mine", "agent": {"command": {"line": "true"}}}
     (made,) = await house.ask(house.tokens["a"], "JobService.CreateJob", {"spec": spec})
     assert made.job.spec.project_id == "a"
-    hook = {"event": "EVENT_PRE", "command": {"line": "true"}, "all_projects": True}
-    assert (await refusal(house, house.tokens["a"], "HookService.RegisterHook", {"hook": hook})).reason == (
+    hook = {"event": "EVENT_PRE", "command": "true", "all_projects": True}
+    assert (await refusal(house, house.tokens["a"], "HookService.CreateHook", {"hook": hook})).reason == (
         "PROJECT_NOT_ALLOWED"
     )
     (made,) = await house.ask(house.tokens["a and c"], "JobService.CreateJob", {"spec": spec})
@@ -311,7 +312,7 @@ async def test_a_coordinators_token_is_the_first_ones_that_shows_it(house: House
     holder = {"holder": {"coordinator_id": "barge-2", "lease": {"job_id": house.ids["a"]["job"], "fence": 1}}}
     refused = await refusal(house, first, "LedgerService.ReadAttempt", holder)
     assert refused.reason == "COORDINATOR_NOT_ALLOWED", "our own driver's RPCs too"
-    request = {"role": "ROLE_VIEWER", "coordinator_id": "barge-1"}
+    request = {"token": {"role": "ROLE_VIEWER", "coordinator_id": "barge-1"}}
     assert (await refusal(house, house.admin, "TokenService.CreateToken", request)).reason == "INVALID_FIELDS"
 
 

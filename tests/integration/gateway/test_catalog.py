@@ -7,8 +7,8 @@ import pytest
 import pytest_asyncio
 from boatyard.agent.v1 import sandbox_pb2
 from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
-from boatyard.gateway.v1 import policy_pb2
 from boatyard.gateway.v1 import catalog_pb2 as pb
+from boatyard.gateway.v1 import policy_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import AlreadyExists, Invalid, NotFound, Unauthenticated

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
-from boatyard.gateway.v1 import job_pb2
 from boatyard.gateway.v1 import catalog_pb2 as pb
+from boatyard.gateway.v1 import job_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -39,7 +39,9 @@ async def update(stubs: Stubs, paths: list[str], **fields) -> pb.Template:
 
 async def test_a_mask_names_what_changes(stubs: Stubs) -> None:
     expected = await template(stubs)
-    changed = await update(stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": {"line": "ignored"}})
+    changed = await update(
+        stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": {"line": "ignored"}}
+    )
     expected.agent.model = "n"
     expected.agent.environment.clear()
     assert changed == expected

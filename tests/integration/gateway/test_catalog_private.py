@@ -57,13 +57,13 @@ def holders(directory: Path) -> set[str]:
 async def test_a_token_opens_the_remote_and_is_found_nowhere_else(cell: Services, server: GitServer) -> None:
     private = await repository(cell, server, TOKEN)
     hook = hook_pb2.Hook(event=hook_pb2.Hook.EVENT_PRE, command=f"cat; {NOSY}")
-    hook = (await cell.hooks.RegisterHook(hook_pb2.RegisterHookRequest(hook=hook))).hook
+    hook = (await cell.hooks.CreateHook(hook_pb2.CreateHookRequest(hook=hook))).hook
     job = await cell.run(
         NOSY,
         repository_id=private.repository_id,
         policy={"verify_command": NOSY, "retention": "RETENTION_KEEP"},
     )
-    await cell.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=hook.hook_id))
+    await cell.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=hook.hook_id))
     assert (job.state, job.reason, job.message) == (job_pb2.Job.STATE_SUCCEEDED, "", "")
     assert Repo(server.root / "repo.git").head(f"boatyard/{job.job_id}") == job.output.commit_id
 

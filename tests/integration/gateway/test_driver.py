@@ -207,7 +207,7 @@ async def test_a_lost_job_is_dropped_and_its_agent_not_touched(book: Books, node
     async with open_channel(services.address("execution"), services.home.cell_token()) as channel:
         wait = execution_pb.WaitExecutionRequest(execution_id=lease.execution_id)
         run = (await ExecutionServiceStub(channel).WaitExecution(wait, timeout=20)).execution
-    assert run.state == execution_pb.Execution.STATE_SUCCEEDED
+    assert run.state == execution_pb.NodeExecution.STATE_SUCCEEDED
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ CALLS = 400
 async def test_a_flood_of_unknown_tokens_is_cut_off_and_hinders_nobody(tmp_path: Path) -> None:
     with running_gateway(tmp_path, BOATYARD_GATEWAY_MAX_JOBS="0") as (address, admin):
         async with open_channel(address, admin) as channel:
-            made = await TokenServiceStub(channel).CreateToken(CreateTokenRequest(role=ROLE_VIEWER))
+            made = await TokenServiceStub(channel).CreateToken(CreateTokenRequest(token={"role": ROLE_VIEWER}))
             async with open_channel(address, made.secret) as ours:
                 await JobServiceStub(ours).ListJobKinds(ListJobKindsRequest())
                 statuses = await flood(address)

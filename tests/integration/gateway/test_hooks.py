@@ -21,7 +21,7 @@ async def stubs(tmp_path: Path) -> AsyncIterator[Stubs]:
 
 async def register(stubs: Stubs, request_id: str = "", **fields) -> pb.Hook:
     hook = pb.Hook(**{"event": pb.Hook.EVENT_PRE, "command": "true", **fields})
-    return (await stubs.hooks.RegisterHook(pb.RegisterHookRequest(request_id=request_id, hook=hook))).hook
+    return (await stubs.hooks.CreateHook(pb.CreateHookRequest(request_id=request_id, hook=hook))).hook
 
 
 async def listed(stubs: Stubs, **fields) -> list[str]:
@@ -48,7 +48,7 @@ async def test_hooks_are_listed_in_the_order_of_their_calls(stubs: Stubs) -> Non
     assert await listed(stubs) == [*in_order, elsewhere.hook_id]
 
     for _ in range(2):  # the second changes nothing, as a retry after a lost answer must not
-        await stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id=second.hook_id))
+        await stubs.hooks.DeleteHook(pb.DeleteHookRequest(hook_id=second.hook_id))
         assert await listed(stubs, project_id="default") == [first.hook_id, third.hook_id]
 
 
@@ -64,7 +64,7 @@ async def test_the_hooks_of_a_project_are_those_that_its_jobs_call(stubs: Stubs)
 
 async def test_a_hook_is_changed_in_what_the_mask_names(stubs: Stubs) -> None:
     hook = pb.Hook(event="EVENT_BEFORE", stage="push", webhook={"url": "https://example.com/a"}, kinds=["task"])
-    made = (await stubs.hooks.RegisterHook(pb.RegisterHookRequest(hook=hook))).hook
+    made = (await stubs.hooks.CreateHook(pb.CreateHookRequest(hook=hook))).hook
     assert made.failure_policy == pb.Hook.FAILURE_POLICY_FAIL, "a guard that cannot be asked must not count as a yes"
 
     async def updated(*paths: str, **fields) -> pb.Hook:
@@ -95,7 +95,7 @@ async def test_a_list_of_large_hooks_comes_in_shorter_pages(stubs: Stubs) -> Non
 
 async def test_the_same_request_is_answered_again(stubs: Stubs) -> None:
     first = await register(stubs, request_id="once")
-    await stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id=first.hook_id))
+    await stubs.hooks.DeleteHook(pb.DeleteHookRequest(hook_id=first.hook_id))
     assert await register(stubs, request_id="once") == first
     assert await listed(stubs) == [], "an answer given again registers nothing again"
     error = await refusal(register(stubs, request_id="once", order=1), AlreadyExists)
@@ -105,7 +105,7 @@ async def test_the_same_request_is_answered_again(stubs: Stubs) -> None:
 async def test_refusals(stubs: Stubs) -> None:
     error = await refusal(register(stubs, project_id="nowhere"), NotFound)
     assert (error.reason, error.resource_name) == ("PROJECT_NOT_FOUND", "nowhere")
-    error = await refusal(stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id="nobody")), NotFound)
+    error = await refusal(stubs.hooks.DeleteHook(pb.DeleteHookRequest(hook_id="nobody")), NotFound)
     assert (error.reason, error.resource_type) == ("HOOK_NOT_FOUND", "hook")
     bad = register(
         stubs, request_id="é", project_id="No", event=pb.Hook.EVENT_UNSPECIFIED, command=" ", timeout=Duration()
@@ -113,9 +113,9 @@ async def test_refusals(stubs: Stubs) -> None:
     violated = {"request_id", "hook.project_id", "hook.event", "hook.command", "hook.timeout"}
     assert {field for field, _ in (await refusal(bad, Invalid)).violations} == violated
     for call, fields in [
-        (stubs.hooks.RegisterHook(pb.RegisterHookRequest()), {"hook", "hook.event", "hook.command"}),
+        (stubs.hooks.CreateHook(pb.CreateHookRequest()), {"hook", "hook.event", "hook.command"}),
         (register(stubs, command="x" * 65537, timeout=Duration(seconds=601)), {"hook.command", "hook.timeout"}),
-        (stubs.hooks.UnregisterHook(pb.UnregisterHookRequest()), {"hook_id"}),
+        (stubs.hooks.DeleteHook(pb.DeleteHookRequest()), {"hook_id"}),
         (stubs.hooks.ListHooks(pb.ListHooksRequest(project_id="No", page_size=-1)), {"project_id", "page_size"}),
     ]:
         assert {field for field, _ in (await refusal(call, Invalid)).violations} == fields
@@ -171,7 +171,7 @@ async def test_refused_changes(stubs: Stubs) -> None:
     wrong = pb.ListHookCallsRequest(project_id="No", hook_id="No", job_id="No", page_size=-1, page_token="x")
     error = await refusal(stubs.hooks.ListHookCalls(wrong), Invalid)
     assert {field for field, _ in error.violations} == {"project_id", "hook_id", "job_id", "page_size", "page_token"}
-    await stubs.hooks.UnregisterHook(pb.UnregisterHookRequest(hook_id=made.hook_id))
+    await stubs.hooks.DeleteHook(pb.DeleteHookRequest(hook_id=made.hook_id))
     assert (await refused(NotFound, "order")).reason == "HOOK_NOT_FOUND"
     error = await refusal(stubs.hooks.GetHook(pb.GetHookRequest(hook_id=made.hook_id)), NotFound)
     assert error.reason == "HOOK_NOT_FOUND"
@@ -179,16 +179,16 @@ async def test_refused_changes(stubs: Stubs) -> None:
 
 async def test_a_webhook_s_secret_is_shown_once(stubs: Stubs) -> None:
     hook = pb.Hook(event=pb.Hook.EVENT_POST, webhook={"url": "https://example.com/hook"})
-    request = pb.RegisterHookRequest(request_id="once", hook=hook)
-    made = (await stubs.hooks.RegisterHook(request)).hook
+    request = pb.CreateHookRequest(request_id="once", hook=hook)
+    made = (await stubs.hooks.CreateHook(request)).hook
     assert made.webhook.secret.startswith("whsec_")
     assert made.failure_policy == pb.Hook.FAILURE_POLICY_IGNORE
-    assert (await stubs.hooks.RegisterHook(request)).hook == made, "its answer may have been lost"
+    assert (await stubs.hooks.CreateHook(request)).hook == made, "its answer may have been lost"
     (shown,) = (await stubs.hooks.ListHooks(pb.ListHooksRequest())).hooks
     assert (shown.webhook.url, shown.webhook.secret) == ("https://example.com/hook", "")
     given = "whsec_" + "QUFB" * 8
     hook.webhook.secret = given
-    assert (await stubs.hooks.RegisterHook(pb.RegisterHookRequest(hook=hook))).hook.webhook.secret == given
+    assert (await stubs.hooks.CreateHook(pb.CreateHookRequest(hook=hook))).hook.webhook.secret == given
 
 
 async def test_webhooks_that_are_refused(stubs: Stubs) -> None:
@@ -200,6 +200,6 @@ async def test_webhooks_that_are_refused(stubs: Stubs) -> None:
         ({"url": "https://example.com/"}, "ERROR", pb.Hook.FAILURE_POLICY_FAIL, "hook.failure_policy"),
     ]:
         hook = pb.Hook(event=f"EVENT_{event}", webhook=webhook, failure_policy=policy)
-        error = await refusal(stubs.hooks.RegisterHook(pb.RegisterHookRequest(hook=hook)), Invalid)
+        error = await refusal(stubs.hooks.CreateHook(pb.CreateHookRequest(hook=hook)), Invalid)
         assert [field for field, _ in error.violations] == [violated]
         assert "whsec_short" not in error.message

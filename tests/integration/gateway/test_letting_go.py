@@ -113,7 +113,7 @@ async def test_what_cannot_be_kept_is_not_let_go(tmp_path: Path, remote: Repo) -
 async def test_what_a_workspace_takes_is_told(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     failed = await services.run("head -c 3000000 /dev/urandom > big; exit 3", repository_id=repository)
-    usage = await services.runtime.UsageOfWorkspaces(runtime_pb2.UsageOfWorkspacesRequest(page_size=1000))
+    usage = await services.runtime.ListWorkspaceUsage(runtime_pb2.ListWorkspaceUsageRequest(page_size=1000))
     (cell,) = usage.cells
     (of_it,) = [one for one in cell.workspaces if one.workspace_id == failed.workspace_id]
     assert 3_000_000 <= of_it.bytes <= cell.total_bytes

@@ -225,7 +225,7 @@ async def project(services: Services) -> str:
 
 async def register(services: Services, project: str, command: str, order: int, **fields: object) -> str:
     hook = hook_pb2.Hook(project_id=project, event="EVENT_PRE", command=command, order=order, **fields)
-    return (await services.hooks.RegisterHook(hook_pb2.RegisterHookRequest(hook=hook))).hook.hook_id
+    return (await services.hooks.CreateHook(hook_pb2.CreateHookRequest(hook=hook))).hook.hook_id
 
 
 async def test_hooks_see_the_job_and_may_veto_it(services: Services, project: str) -> None:

@@ -83,9 +83,8 @@ async def test_it_takes_a_viewer_of_all_projects(
     services: Services, role: str, projects: list[str], status: int
 ) -> None:
     async with open_channel(services.address("gateway"), services.home.admin_token()) as channel:
-        request = auth_pb2.CreateTokenRequest(
-            name="prometheus", role=access_pb2.Role.Value(f"ROLE_{role}"), project_ids=projects
-        )
+        token = auth_pb2.Token(name="prometheus", role=access_pb2.Role.Value(f"ROLE_{role}"), project_ids=projects)
+        request = auth_pb2.CreateTokenRequest(token=token)
         made = await auth_pb2_grpc.TokenServiceStub(channel).CreateToken(request)
     assert get(services.address("http"), "/metrics", made.secret)[0] == status
 

@@ -50,11 +50,11 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         f"JobService.{name}": ({"job_id": "nothing"}, "JOB_NOT_FOUND")
         for name in ("GetJob", "CancelJob", "WatchJob", "RetryJob")
     },
-    "HookService.RegisterHook": (
+    "HookService.CreateHook": (
         {"hook": {"project_id": "nowhere", "event": "EVENT_PRE", "command": "true"}},
         "PROJECT_NOT_FOUND",
     ),
-    "HookService.UnregisterHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
+    "HookService.DeleteHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
     "HookService.DryRunHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
     "HookService.GetHook": ({"hook_id": "nothing"}, "HOOK_NOT_FOUND"),
     "HookService.UpdateHook": (
@@ -97,7 +97,7 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
             ("RequestChanges", {"comment": "more"}),
         )
     },
-    "TokenService.CreateToken": ({"role": "ROLE_VIEWER", "project_ids": ["nowhere"]}, "PROJECT_NOT_FOUND"),
+    "TokenService.CreateToken": ({"token": {"role": "ROLE_VIEWER", "project_ids": ["nowhere"]}}, "PROJECT_NOT_FOUND"),
     "TokenService.RevokeToken": ({"token_id": "nothing"}, "TOKEN_NOT_FOUND"),
     "CatalogService.MoveWorkItem": ({"work_item_id": "nothing", "state": "STATE_DONE"}, "WORK_ITEM_NOT_FOUND"),
     "CatalogService.CreateRepository": (

@@ -116,7 +116,7 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
         command="echo told",
         create_time=datetime.now(UTC),
     )
-    await HookStore(book.engine).register(hook, None)
+    await HookStore(book.engine).create(hook, None)
     admitted = await book.admit(
         agent=AgentSettings(engine=CommandEngine(line="true")), policy=JobPolicySettings(max_attempts=1)
     )

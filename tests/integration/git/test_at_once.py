@@ -86,10 +86,10 @@ async def test_a_hundred_workspaces_of_which_twenty_start_from_what_is_not_fetch
                 made = await asyncio.gather(*(begin(number, commit) for number, commit in enumerate(commits)))
                 listings = [path for path in server.requests if "/info/refs" in path]
                 assert len(listings) == 2, "one for the remote's HEAD, and one for the one fetch"
-                usage = await git.UsageOfRepositories(git_pb2.UsageOfRepositoriesRequest(), timeout=300)
+                usage = await git.ListRepositoryUsage(git_pb2.ListRepositoryUsageRequest(), timeout=300)
                 assert sum(base.pins for base in usage.repositories[0].bases) == MANY
                 await asyncio.gather(*map(end, made))
-                usage = await git.UsageOfRepositories(git_pb2.UsageOfRepositoriesRequest(), timeout=300)
+                usage = await git.ListRepositoryUsage(git_pb2.ListRepositoryUsageRequest(), timeout=300)
                 assert sum(base.pins for base in usage.repositories[0].bases) == 0
             finally:
                 for name in list(services.processes):

@@ -225,10 +225,10 @@ async def test_what_repositories_take_is_told_page_by_page(service: Service, ups
         remote = pb.Remote(repository_id=f"repo-{number}", url=str(upstream.path))
         *_, last = await service.call("PrepareBase", pb.PrepareBaseRequest(remote=remote))
     (Path(last.base.pins_path) / "workspace-1").touch()
-    first = await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_size=2))
+    first = await service.call("ListRepositoryUsage", pb.ListRepositoryUsageRequest(page_size=2))
     assert [row.repository_id for row in first.repositories] == ["repo-0", "repo-1"]
     token = first.next_page_token
-    second = await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_size=2, page_token=token))
+    second = await service.call("ListRepositoryUsage", pb.ListRepositoryUsageRequest(page_size=2, page_token=token))
     (row,) = second.repositories
     assert not second.next_page_token
     assert [(base.commit_id, base.pins) for base in row.bases] == [(upstream.head("main"), 1)]
@@ -236,4 +236,4 @@ async def test_what_repositories_take_is_told_page_by_page(service: Service, ups
     assert second.total_bytes == first.total_bytes
     assert second.budget_bytes == 64 << 30
     with pytest.raises(Invalid):
-        await service.call("UsageOfRepositories", pb.UsageOfRepositoriesRequest(page_token="mine"))
+        await service.call("ListRepositoryUsage", pb.ListRepositoryUsageRequest(page_token="mine"))

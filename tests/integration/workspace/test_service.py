@@ -94,10 +94,10 @@ def base(tmp_path: Path) -> Path:
 
 
 async def test_the_life_of_a_workspace(service: Service, base: Path) -> None:
-    purpose = pb.Purpose(project_id="default", job_id="job-a", branch="boatyard/job-a")
-    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[str(base)], purpose=purpose)
+    labels = pb.WorkspaceLabels(project_id="default", job_id="job-a", branch="boatyard/job-a")
+    request = pb.CreateWorkspaceRequest(workspace_id="w1", base_layers=[str(base)], labels=labels)
     made = (await calling(service, "CreateWorkspace", request)).workspace
-    assert (made.state, made.purpose) == (pb.Workspace.STATE_ACTIVE, purpose)
+    assert (made.state, made.labels) == (pb.Workspace.STATE_ACTIVE, labels)
     assert (Path(made.layout.path) / "file").read_text() == "from the base"
     assert (await calling(service, "CreateWorkspace", request)).workspace == made
     assert (await calling(service, "GetWorkspace", pb.GetWorkspaceRequest(workspace_id="w1"))).workspace == made

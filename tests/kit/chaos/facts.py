@@ -109,7 +109,7 @@ async def leftovers(fleet: Fleet) -> list[str]:
 
 async def _left_on(fleet: Fleet, cell: FleetCell, jobs: dict[str, job_pb2.Job]) -> list[str]:
     left = []
-    states = execution_pb2.Execution
+    states = execution_pb2.NodeExecution
     active = execution_pb2.ListExecutionsRequest(states=[states.STATE_PENDING, states.STATE_RUNNING], page_size=1000)
     running = (await _call_until_up(fleet, cell, "executions", "ListExecutions", active)).executions
     left += [f"an active execution: {each.execution_id} of {each.job_id}" for each in running]
@@ -117,13 +117,13 @@ async def _left_on(fleet: Fleet, cell: FleetCell, jobs: dict[str, job_pb2.Job]) 
     workspaces = (await _call_until_up(fleet, cell, "workspaces", "ListWorkspaces", request)).workspaces
     allowed = set()
     for workspace in workspaces:
-        job = jobs.get(workspace.purpose.job_id)
+        job = jobs.get(workspace.labels.job_id)
         state = workspace_pb2.Workspace.State.Name(workspace.state)
         if workspace.held_by:
             left.append(f"a hold: {workspace.workspace_id} by {workspace.held_by}")
         may_be_kept = job is not None and job.spec.policy.retention != job.spec.policy.RETENTION_REMOVE
         if not may_be_kept or workspace.state == workspace.STATE_ACTIVE:
-            left.append(f"a workspace: {workspace.workspace_id} ({state}) of {workspace.purpose.job_id}")
+            left.append(f"a workspace: {workspace.workspace_id} ({state}) of {workspace.labels.job_id}")
         allowed.add(workspace.workspace_id)
     left += [f"a mount: {point}" for point in _mounts(cell.home) if not allowed & set(point.parts)]
     runners = cell.runners()

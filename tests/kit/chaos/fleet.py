@@ -156,7 +156,7 @@ class Fleet:
             for event in (events.EVENT_PRE, events.EVENT_POST, events.EVENT_ERROR)
         ]
         for hook in (guard, *webhooks):
-            await self.ask("hooks", "RegisterHook", hook_pb2.RegisterHookRequest(hook=hook))
+            await self.ask("hooks", "CreateHook", hook_pb2.CreateHookRequest(hook=hook))
 
 
 async def _stubs(stack: AsyncExitStack, cell: FleetCell, token: str) -> dict[str, Any]:

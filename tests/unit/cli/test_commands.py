@@ -6,15 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-import click
 import pytest
-from boatyard.agent.v1.agent_pb2 import AgentSettings
-from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
 from click.testing import CliRunner
 
-from services.cli.fields import fill
-from services.cli.flags import RUN_FLAGS
-from services.cli.job_request import new_job, repository_url
+from services.cli.job_request import repository_url
 from services.cli.main import COMMANDS, cli
 from tests.kit.cell import BOATYARD
 
@@ -50,23 +45,6 @@ def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
 
     assert (result.returncode, result.stdout) == (2, "")
     assert "Error:" in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("given", "named"),
-    [
-        (["--item", "t", "--model", "m"], "--model"),
-        (["--item", "t", "--max-turns", "3"], "--max-turns"),
-        (["--item", "t", "--label", "a=b", "--no-push"], "--label, --no-push"),
-        (["--item", "t", "--no-agent-may-ask"], "--agent-may-ask"),
-        ([], "--item"),
-    ],
-)
-def test_what_a_worker_has_of_its_own_is_not_dropped_in_silence(given: list[str], named: str, tmp_path: Path) -> None:
-    result = boatyard("run", "--worker", "ann", *given, "Do it.", home=tmp_path, BOATYARD_TOKEN="any")
-
-    assert result.returncode == 2
-    assert named in result.stderr.splitlines()[-1]
 
 
 def test_what_is_no_address_is_called_so(tmp_path: Path) -> None:
@@ -133,42 +111,9 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert repository_url("~/r") == "/home/me/r"
 
 
-def test_what_is_not_said_is_left_to_the_gateway() -> None:
-    nothing = {flag.path.replace(".", "__"): None for flag in RUN_FLAGS}
-    request = new_job("p", nothing, None)
-
-    assert request.request_id
-    assert request.spec.agent == AgentSettings()
-    assert request.spec.policy == policy_pb2.Policy()
-
-
-def test_limits_are_typed_as_people_write_them() -> None:
-    given = {"agent__memory_bytes": "1.5G", "agent__disk_bytes": "300 MiB", "agent__output_bytes": "1000"}
-    spec = job_pb2.JobSpec()
-    fill(spec, {**given, "agent__processes": "64", "agent__ask_before": ("bash", "write"), "agent__terminal": True})
-
-    assert (spec.agent.memory_bytes, spec.agent.disk_bytes, spec.agent.output_bytes) == (3 << 29, 300 << 20, 1000)
-    assert (spec.agent.processes, list(spec.agent.ask_before), spec.agent.terminal) == (64, ["bash", "write"], True)
-
-
-@pytest.mark.parametrize("size", ["2Q", "-1", "1e9", "G", ""])
-def test_what_is_no_size_is_wrong_usage(size: str) -> None:
-    with pytest.raises(click.UsageError, match="not a size"):
-        fill(job_pb2.JobSpec(), {"agent__memory_bytes": size})
-
-
 @pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])
 def test_what_is_no_text_is_wrong_usage(arguments: list[str], tmp_path: Path) -> None:
     result = boatyard(*arguments, home=tmp_path)
 
     assert result.returncode == 2
     assert "must be UTF-8" in result.stderr
-
-
-@pytest.mark.parametrize(("typed", "stages"), [("push", ["push"]), ("start, push", ["start", "push"]), ("none", [])])
-def test_where_people_are_asked_is_typed_as_a_list(typed: str, stages: list[str]) -> None:
-    template = catalog_pb2.Template()
-    assert fill(template, {"policy__checkpoints": typed}) == ["policy.checkpoints"]
-
-    assert template.policy.HasField("checkpoints"), "also where it is nowhere: that hides what a layer below says"
-    assert list(template.policy.checkpoints.before) == stages

@@ -39,6 +39,22 @@ def test_wrong_fields_are_named_as_they_were_typed(capsys: pytest.CaptureFixture
     assert capsys.readouterr().err == "Error: the request is invalid:\n  --branch is no branch\n  labels are too many\n"
 
 
+@pytest.mark.parametrize(
+    ("field", "typed"),
+    [
+        ("spec.agent.token_budget", "--token-budget"),
+        ("worker.policy.retry_on[3]", "--retry-on"),
+        ("template.policy.checkpoints.before", "--approve-before"),
+        ("work_item.template_id", "--template"),
+        ("spec.files[0].name", "--file"),
+        ("spec.prompt", "PROMPT"),
+        ("spec.nothing", "spec.nothing"),
+    ],
+)
+def test_every_row_of_the_table_of_flags_names_its_field(field: str, typed: str) -> None:
+    assert exit_codes.message_for(errors.Invalid([(field, "is wrong")])) == f"{typed} is wrong"
+
+
 def test_json_says_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> None:
     exit_codes.report(errors.NotFound("job", "job-1"), as_json=True)
 

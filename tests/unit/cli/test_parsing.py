@@ -7,14 +7,16 @@ import click
 import pytest
 from boatyard.gateway.v1 import job_pb2 as pb
 
-from services.cli.fields import fill
-from services.cli.flags import JOB_FLAGS, readers_of
-from services.cli.parsing import selector
+from services.cli.flag_table import RUN
+from services.cli.flags import fill, options_of
+from services.cli.parsing import moment, selector
 
 
-def spec(**typed: object) -> pb.JobSpec:
+def spec(*typed: str) -> pb.JobSpec:
+    """Read options of `boatyard run` as it does."""
     message = pb.JobSpec()
-    fill(message, typed, readers_of(JOB_FLAGS))
+    command = click.Command("run", params=options_of(pb.JobSpec, RUN))
+    fill(message, RUN, command.make_context("run", list(typed)).params)
     return message
 
 
@@ -22,35 +24,65 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
     (tmp_path / "rows=1.csv").write_bytes(b"\xff")
     (tmp_path / "data.json").write_text('{"a": 1}\n')
     asked = spec(
-        kind="review",
-        files=(f"in/rows.csv={tmp_path}/rows=1.csv",),
-        data=f"@{tmp_path}/data.json",
-        labels=("team=a=b", "bare="),
-        not_before_time="2030-01-31T08:00+01:00",
+        *("--kind", "review", "--file", f"in/rows.csv={tmp_path}/rows=1.csv", "--data", f"@{tmp_path}/data.json"),
+        *("--label", "team=a=b", "--label", "bare=", "--not-before", "2030-01-31T08:00+01:00"),
     )
     assert (asked.kind, asked.data) == ("review", '{"a": 1}')
     assert [(file.name, file.content) for file in asked.files] == [("in/rows.csv", b"\xff")]
     assert dict(asked.labels) == {"team": "a=b", "bare": ""}
     assert asked.not_before_time.ToDatetime(UTC) == datetime(2030, 1, 31, 7, tzinfo=UTC)
-    named = spec(revision="@v1", branch="@w\u00f6rk")
+    named = spec("--ref", "@v1", "--branch", "@w\u00f6rk")
     assert (named.revision, named.branch) == ("@v1", "@w\u00f6rk"), "a name is no file"
-    assert spec(delay=1.5).delay.ToMilliseconds() == 1500
+    assert spec("--delay", "1.5").delay.ToMilliseconds() == 1500
     assert spec() == pb.JobSpec()
 
 
 @pytest.mark.parametrize(
     "typed",
     [
-        {"files": ("a",)},
-        {"files": ("=a",)},
-        {"files": ("a=/nowhere",)},
-        {"labels": ("a",)},
-        {"not_before_time": "soon"},
+        ("--file", "a"),
+        ("--file", "=a"),
+        ("--file", "a=/nowhere"),
+        ("--data", "@/nowhere"),
+        ("--label", "a"),
+        ("--env", "a"),
+        ("--not-before", "soon"),
+        ("--timeout", "soon"),
+        ("--max-turns", "1.5"),
+        ("--max-turns", "9999999999"),
+        ("--network", "wide"),
+        ("--memory", "99999999999G"),
+        *(("--memory", size) for size in ("2Q", "-1", "1e9", "G", "")),
+        ("--publish", "push", "--no-push"),
+        ("--delay", "3", "--not-before", "2030-01-31"),
     ],
+    ids=" ".join,
 )
-def test_what_cannot_be_read_is_said(typed: dict[str, object]) -> None:
-    with pytest.raises(click.UsageError, match=r"must be|cannot read"):
-        spec(**typed)
+def test_what_cannot_be_read_is_wrong_usage_and_names_the_option(typed: tuple[str, ...]) -> None:
+    with pytest.raises(click.UsageError) as raised:
+        spec(*typed)
+    assert typed[0] in raised.value.format_message()
+
+
+def test_limits_are_typed_as_people_write_them() -> None:
+    agent = spec(
+        "--memory", "1.5G", "--disk", "300 MiB", "--output", "1000", "--ask-before", "a", "--ask-before", "b"
+    ).agent
+
+    assert (agent.memory_bytes, agent.disk_bytes, agent.output_bytes) == (3 << 29, 300 << 20, 1000)
+    assert list(agent.ask_before) == ["a", "b"]
+
+
+@pytest.mark.parametrize(("typed", "stages"), [("push", ["push"]), ("start, push", ["start", "push"]), ("none", [])])
+def test_where_people_are_asked_is_typed_as_a_list(typed: str, stages: list[str]) -> None:
+    policy = spec("--approve-before", typed).policy
+
+    assert policy.HasField("checkpoints"), "also where it is nowhere: that hides what a layer below says"
+    assert list(policy.checkpoints.before) == stages
+
+
+def test_a_time_without_a_zone_is_local() -> None:
+    assert moment("2030-01-31").ToDatetime(UTC) == datetime(2030, 1, 31).astimezone(UTC)
 
 
 @pytest.mark.parametrize(

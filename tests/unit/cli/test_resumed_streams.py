@@ -21,7 +21,9 @@ from tests.kit.servers import TOKEN, serving
 
 def output(sequence: int) -> event_pb2.Event:
     data = f"line {sequence}\n".encode()
-    return event_pb2.Event(sequence=sequence, output=event_pb2.Output(stream=event_pb2.Output.STREAM_STDOUT, data=data))
+    return event_pb2.Event(
+        sequence=sequence, output=event_pb2.OutputChunk(stream=event_pb2.OutputChunk.STREAM_STDOUT, data=data)
+    )
 
 
 class BreakingGateway(AgentRuntimeServiceServicer, JobServiceServicer):

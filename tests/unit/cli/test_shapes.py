@@ -82,7 +82,7 @@ def test_every_shape_is_a_line_of_ascii() -> None:
 )
 def test_output_is_text_where_it_can_be(data: bytes, expected: dict[str, str]) -> None:
     event = event_pb2.Event(
-        sequence=7, time=moment(0), output=event_pb2.Output(stream=event_pb2.Output.STREAM_STDERR, data=data)
+        sequence=7, time=moment(0), output=event_pb2.OutputChunk(stream=event_pb2.OutputChunk.STREAM_STDERR, data=data)
     )
 
     assert shapes.event(event) == {

@@ -23,7 +23,7 @@ from services.workspace import store as store_module
 from services.workspace.drivers import Choice, DiskAdmission
 from services.workspace.drivers.copying import CopyDriver
 from services.workspace.manager import WorkspaceManager
-from services.workspace.model import Filter, NewWorkspace, Purpose, State, WorkspaceView
+from services.workspace.model import Filter, Labels, NewWorkspace, State, WorkspaceView
 from services.workspace.store import WorkspaceStore
 from services.workspace.trees import WorkspaceTrees
 from services.workspace.usage import UsageMeter
@@ -89,7 +89,7 @@ class WorkspaceLife(RuleBasedStateMachine):
 
     @rule(workspace_id=IDS, job_id=JOBS)
     def create(self, workspace_id: str, job_id: str) -> None:
-        request = NewWorkspace(workspace_id, (self.base,), Purpose(job_id=job_id))
+        request = NewWorkspace(workspace_id, (self.base,), Labels(job_id=job_id))
         known = self.model.get(workspace_id)
         if known and known[0] != job_id:
             with pytest.raises(RequestIdReused):
@@ -149,7 +149,7 @@ class WorkspaceLife(RuleBasedStateMachine):
     def files_and_records_are_those_of_the_model(self) -> None:
         page, token = self.runner.run(self.manager.page(Filter(), Page()))
         assert {
-            found.workspace.workspace_id: (found.workspace.purpose.job_id, found.workspace.state) for found in page
+            found.workspace.workspace_id: (found.workspace.labels.job_id, found.workspace.state) for found in page
         } == self.model
         assert token == ""
         for found in page:
@@ -172,7 +172,7 @@ async def test_one_id_asked_for_many_times_at_once_is_one_workspace(tmp_path: Pa
 async def test_pages_hold_each_workspace_once_and_know_their_filter(tmp_path: Path) -> None:
     async with managing(tmp_path) as manager:
         for number in range(5):
-            await manager.create(NewWorkspace(f"w{number}", purpose=Purpose(job_id="job-a" if number % 2 else "job-b")))
+            await manager.create(NewWorkspace(f"w{number}", labels=Labels(job_id="job-a" if number % 2 else "job-b")))
         first, token = await manager.page(Filter(), Page.parse(3, ""))
         second, end = await manager.page(Filter(), Page.parse(3, token))
         odd, _ = await manager.page(Filter(job_id="job-a"), Page())

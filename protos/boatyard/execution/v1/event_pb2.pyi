@@ -118,7 +118,7 @@ class Event(message.Message):
         """When it was recorded."""
 
     @builtins.property
-    def output(self) -> Output:
+    def output(self) -> OutputChunk:
         """Bytes that the agent's program wrote."""
 
     @builtins.property
@@ -146,7 +146,7 @@ class Event(message.Message):
         """A permission request was answered."""
 
     @builtins.property
-    def usage(self) -> Usage:
+    def usage(self) -> ModelUsage:
         """What one request to the model used."""
 
     @builtins.property
@@ -178,14 +178,14 @@ class Event(message.Message):
         *,
         sequence: builtins.int = ...,
         time: timestamp_pb2.Timestamp | None = ...,
-        output: Output | None = ...,
+        output: OutputChunk | None = ...,
         text: Text | None = ...,
         thinking: Thinking | None = ...,
         tool_call: ToolCall | None = ...,
         tool_result: ToolResult | None = ...,
         permission_request: PermissionRequest | None = ...,
         permission_answer: PermissionAnswer | None = ...,
-        usage: Usage | None = ...,
+        usage: ModelUsage | None = ...,
         state_change: StateChange | None = ...,
         note: Note | None = ...,
         turn_end: TurnEnd | None = ...,
@@ -202,7 +202,7 @@ class Event(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
 @typing.final
-class Output(message.Message):
+class OutputChunk(message.Message):
     """Bytes as they were written, split at any point."""
 
     DESCRIPTOR: descriptor.Descriptor
@@ -211,35 +211,35 @@ class Output(message.Message):
         ValueType = typing.NewType("ValueType", builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StreamEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Output._Stream.ValueType], builtins.type):
+    class _StreamEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[OutputChunk._Stream.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
-        STREAM_UNSPECIFIED: Output._Stream.ValueType  # 0
+        STREAM_UNSPECIFIED: OutputChunk._Stream.ValueType  # 0
         """Never sent."""
-        STREAM_STDOUT: Output._Stream.ValueType  # 1
+        STREAM_STDOUT: OutputChunk._Stream.ValueType  # 1
         """Standard output."""
-        STREAM_STDERR: Output._Stream.ValueType  # 2
+        STREAM_STDERR: OutputChunk._Stream.ValueType  # 2
         """Standard error."""
 
     class Stream(_Stream, metaclass=_StreamEnumTypeWrapper):
         """The program's output streams."""
 
-    STREAM_UNSPECIFIED: Output.Stream.ValueType  # 0
+    STREAM_UNSPECIFIED: OutputChunk.Stream.ValueType  # 0
     """Never sent."""
-    STREAM_STDOUT: Output.Stream.ValueType  # 1
+    STREAM_STDOUT: OutputChunk.Stream.ValueType  # 1
     """Standard output."""
-    STREAM_STDERR: Output.Stream.ValueType  # 2
+    STREAM_STDERR: OutputChunk.Stream.ValueType  # 2
     """Standard error."""
 
     STREAM_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
-    stream: Output.Stream.ValueType
+    stream: OutputChunk.Stream.ValueType
     """The stream they were written to."""
     data: builtins.bytes
     """1 to 65536 bytes, not necessarily UTF-8."""
     def __init__(
         self,
         *,
-        stream: Output.Stream.ValueType = ...,
+        stream: OutputChunk.Stream.ValueType = ...,
         data: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -443,7 +443,7 @@ class MessageDelivered(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class Usage(message.Message):
+class ModelUsage(message.Message):
     """Tokens and cost of one request to the model. Totals are sums over distinct `request_id`s."""
 
     DESCRIPTOR: descriptor.Descriptor

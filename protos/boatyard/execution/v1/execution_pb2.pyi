@@ -59,13 +59,13 @@ class StartExecutionResponse(message.Message):
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
-    def execution(self) -> Execution:
+    def execution(self) -> NodeExecution:
         """The execution, PENDING or in a later state."""
 
     def __init__(
         self,
         *,
-        execution: Execution | None = ...,
+        execution: NodeExecution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -101,13 +101,13 @@ class GetExecutionResponse(message.Message):
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
-    def execution(self) -> Execution:
+    def execution(self) -> NodeExecution:
         """The execution."""
 
     def __init__(
         self,
         *,
-        execution: Execution | None = ...,
+        execution: NodeExecution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -132,13 +132,13 @@ class ListExecutionsRequest(message.Message):
     page_token: builtins.str
     """`next_page_token` of the previous page, with the same filters."""
     @builtins.property
-    def states(self) -> containers.RepeatedScalarFieldContainer[Execution.State.ValueType]:
+    def states(self) -> containers.RepeatedScalarFieldContainer[NodeExecution.State.ValueType]:
         """Only executions in any of these states; empty means all."""
 
     def __init__(
         self,
         *,
-        states: abc.Iterable[Execution.State.ValueType] | None = ...,
+        states: abc.Iterable[NodeExecution.State.ValueType] | None = ...,
         job_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
@@ -160,13 +160,13 @@ class ListExecutionsResponse(message.Message):
     next_page_token: builtins.str
     """Token for the next page; empty on the last page."""
     @builtins.property
-    def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
+    def executions(self) -> containers.RepeatedCompositeFieldContainer[NodeExecution]:
         """The executions of this page."""
 
     def __init__(
         self,
         *,
-        executions: abc.Iterable[Execution] | None = ...,
+        executions: abc.Iterable[NodeExecution] | None = ...,
         next_page_token: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
@@ -209,13 +209,13 @@ class WaitExecutionResponse(message.Message):
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
-    def execution(self) -> Execution:
+    def execution(self) -> NodeExecution:
         """The execution; check its state."""
 
     def __init__(
         self,
         *,
-        execution: Execution | None = ...,
+        execution: NodeExecution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -257,13 +257,13 @@ class StopExecutionResponse(message.Message):
 
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
-    def execution(self) -> Execution:
+    def execution(self) -> NodeExecution:
         """The execution as it is now; it may still be RUNNING during the grace period."""
 
     def __init__(
         self,
         *,
-        execution: Execution | None = ...,
+        execution: NodeExecution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["execution", b"execution"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -321,14 +321,14 @@ class WatchEventsResponse(message.Message):
         """The events."""
 
     @builtins.property
-    def end(self) -> Execution:
+    def end(self) -> NodeExecution:
         """Set in the last message of a followed stream: the execution has ended, and all its events have been sent."""
 
     def __init__(
         self,
         *,
         events: abc.Iterable[event_pb2.Event] | None = ...,
-        end: Execution | None = ...,
+        end: NodeExecution | None = ...,
         next_sequence: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["end", b"end"]  # noqa: Y015
@@ -483,14 +483,14 @@ class AttachExecutionResponse(message.Message):
     attachment.
     """
     @builtins.property
-    def end(self) -> Execution:
+    def end(self) -> NodeExecution:
         """Set in the last message: the execution has ended."""
 
     def __init__(
         self,
         *,
         taken_bytes: builtins.int = ...,
-        end: Execution | None = ...,
+        end: NodeExecution | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["end", b"end"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
@@ -732,7 +732,7 @@ class ExecutionSpec(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class Execution(message.Message):
+class NodeExecution(message.Message):
     """One run of one program in one workspace."""
 
     DESCRIPTOR: descriptor.Descriptor
@@ -741,58 +741,58 @@ class Execution(message.Message):
         ValueType = typing.NewType("ValueType", builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _StateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Execution._State.ValueType], builtins.type):
+    class _StateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[NodeExecution._State.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
-        STATE_UNSPECIFIED: Execution._State.ValueType  # 0
+        STATE_UNSPECIFIED: NodeExecution._State.ValueType  # 0
         """Never sent."""
-        STATE_PENDING: Execution._State.ValueType  # 1
+        STATE_PENDING: NodeExecution._State.ValueType  # 1
         """Accepted but not begun. Changes to RUNNING, FAILED or CANCELLED."""
-        STATE_RUNNING: Execution._State.ValueType  # 2
+        STATE_RUNNING: NodeExecution._State.ValueType  # 2
         """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
-        STATE_SUCCEEDED: Execution._State.ValueType  # 3
+        STATE_SUCCEEDED: NodeExecution._State.ValueType  # 3
         """Its program ended with exit code 0."""
-        STATE_FAILED: Execution._State.ValueType  # 4
+        STATE_FAILED: NodeExecution._State.ValueType  # 4
         """It ended any other way; `reason` says why."""
-        STATE_CANCELLED: Execution._State.ValueType  # 5
+        STATE_CANCELLED: NodeExecution._State.ValueType  # 5
         """It was stopped by StopExecution."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The state of an execution."""
 
-    STATE_UNSPECIFIED: Execution.State.ValueType  # 0
+    STATE_UNSPECIFIED: NodeExecution.State.ValueType  # 0
     """Never sent."""
-    STATE_PENDING: Execution.State.ValueType  # 1
+    STATE_PENDING: NodeExecution.State.ValueType  # 1
     """Accepted but not begun. Changes to RUNNING, FAILED or CANCELLED."""
-    STATE_RUNNING: Execution.State.ValueType  # 2
+    STATE_RUNNING: NodeExecution.State.ValueType  # 2
     """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
-    STATE_SUCCEEDED: Execution.State.ValueType  # 3
+    STATE_SUCCEEDED: NodeExecution.State.ValueType  # 3
     """Its program ended with exit code 0."""
-    STATE_FAILED: Execution.State.ValueType  # 4
+    STATE_FAILED: NodeExecution.State.ValueType  # 4
     """It ended any other way; `reason` says why."""
-    STATE_CANCELLED: Execution.State.ValueType  # 5
+    STATE_CANCELLED: NodeExecution.State.ValueType  # 5
     """It was stopped by StopExecution."""
 
     class _EndVerification:
         ValueType = typing.NewType("ValueType", builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _EndVerificationEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Execution._EndVerification.ValueType], builtins.type):
+    class _EndVerificationEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[NodeExecution._EndVerification.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
-        END_VERIFICATION_UNSPECIFIED: Execution._EndVerification.ValueType  # 0
+        END_VERIFICATION_UNSPECIFIED: NodeExecution._EndVerification.ValueType  # 0
         """It has not ended, or no process ever started."""
-        END_VERIFICATION_PID_NAMESPACE: Execution._EndVerification.ValueType  # 1
+        END_VERIFICATION_PID_NAMESPACE: NodeExecution._EndVerification.ValueType  # 1
         """The first process of its PID namespace is gone, and with it, as the kernel guarantees, every process of the
         namespace.
         """
-        END_VERIFICATION_CGROUP: Execution._EndVerification.ValueType  # 2
+        END_VERIFICATION_CGROUP: NodeExecution._EndVerification.ValueType  # 2
         """Its control group is empty."""
-        END_VERIFICATION_SUBREAPER: Execution._EndVerification.ValueType  # 3
+        END_VERIFICATION_SUBREAPER: NodeExecution._EndVerification.ValueType  # 3
         """Its runner, to which the kernel hands every orphan, has no children. Used without a sandbox and without control
         groups.
         """
-        END_VERIFICATION_ENVIRONMENT: Execution._EndVerification.ValueType  # 4
+        END_VERIFICATION_ENVIRONMENT: NodeExecution._EndVerification.ValueType  # 4
         """No process has its marker in the environment: the only check left when the runner alone was lost."""
-        END_VERIFICATION_CONTAINER: Execution._EndVerification.ValueType  # 5
+        END_VERIFICATION_CONTAINER: NodeExecution._EndVerification.ValueType  # 5
         """The container engine reports that its container is removed: the only check left when a container's runner was
         lost.
         """
@@ -800,21 +800,21 @@ class Execution(message.Message):
     class EndVerification(_EndVerification, metaclass=_EndVerificationEnumTypeWrapper):
         """How it was verified that no process of an execution is left."""
 
-    END_VERIFICATION_UNSPECIFIED: Execution.EndVerification.ValueType  # 0
+    END_VERIFICATION_UNSPECIFIED: NodeExecution.EndVerification.ValueType  # 0
     """It has not ended, or no process ever started."""
-    END_VERIFICATION_PID_NAMESPACE: Execution.EndVerification.ValueType  # 1
+    END_VERIFICATION_PID_NAMESPACE: NodeExecution.EndVerification.ValueType  # 1
     """The first process of its PID namespace is gone, and with it, as the kernel guarantees, every process of the
     namespace.
     """
-    END_VERIFICATION_CGROUP: Execution.EndVerification.ValueType  # 2
+    END_VERIFICATION_CGROUP: NodeExecution.EndVerification.ValueType  # 2
     """Its control group is empty."""
-    END_VERIFICATION_SUBREAPER: Execution.EndVerification.ValueType  # 3
+    END_VERIFICATION_SUBREAPER: NodeExecution.EndVerification.ValueType  # 3
     """Its runner, to which the kernel hands every orphan, has no children. Used without a sandbox and without control
     groups.
     """
-    END_VERIFICATION_ENVIRONMENT: Execution.EndVerification.ValueType  # 4
+    END_VERIFICATION_ENVIRONMENT: NodeExecution.EndVerification.ValueType  # 4
     """No process has its marker in the environment: the only check left when the runner alone was lost."""
-    END_VERIFICATION_CONTAINER: Execution.EndVerification.ValueType  # 5
+    END_VERIFICATION_CONTAINER: NodeExecution.EndVerification.ValueType  # 5
     """The container engine reports that its container is removed: the only check left when a container's runner was
     lost.
     """
@@ -845,7 +845,7 @@ class Execution(message.Message):
     """Immutable. What it is for."""
     job_id: builtins.str
     """Immutable. The job that it belongs to, if any."""
-    state: Execution.State.ValueType
+    state: NodeExecution.State.ValueType
     """Output only. Its state."""
     reason: builtins.str
     """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST; the
@@ -867,7 +867,7 @@ class Execution(message.Message):
     """Output only. The sequence of its last event; known once it has ended."""
     output_bytes: builtins.int
     """Output only. Bytes written to standard output and standard error; known once it has ended."""
-    end_verified_by: Execution.EndVerification.ValueType
+    end_verified_by: NodeExecution.EndVerification.ValueType
     """Output only. How it was verified that no process of it is left."""
     events_trimmed: builtins.bool
     """Output only. True when its events are gone: it ended so long ago that they were removed to free space. This record
@@ -905,7 +905,7 @@ class Execution(message.Message):
         execution_id: builtins.str = ...,
         purpose: ExecutionSpec.Purpose.ValueType = ...,
         job_id: builtins.str = ...,
-        state: Execution.State.ValueType = ...,
+        state: NodeExecution.State.ValueType = ...,
         reason: builtins.str = ...,
         message: builtins.str = ...,
         exit_code: builtins.int = ...,
@@ -918,7 +918,7 @@ class Execution(message.Message):
         last_sequence: builtins.int = ...,
         output_bytes: builtins.int = ...,
         model_use: ModelUse | None = ...,
-        end_verified_by: Execution.EndVerification.ValueType = ...,
+        end_verified_by: NodeExecution.EndVerification.ValueType = ...,
         vitals: event_pb2.Vitals | None = ...,
         pending_permissions: abc.Iterable[event_pb2.PermissionRequest] | None = ...,
         events_trimmed: builtins.bool = ...,

@@ -27,7 +27,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/auth.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb8\x01\n\x12\x43reateTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.boatyard.access.v1.Role\x12\x13\n\x0bproject_ids\x18\x04 \x03(\t\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x16\n\x0e\x63oordinator_id\x18\x06 \x01(\t\"P\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\"Q\n\x11ListTokensRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"@\n\x13RevokeTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\"\xd3\x02\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.boatyard.access.v1.Role\x12\x13\n\x0bproject_ids\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63oordinator_id\x18\n \x01(\t2\xcc\x02\n\x0cTokenService\x12i\n\x0b\x43reateToken\x12\'.boatyard.gateway.v1.CreateTokenRequest\x1a(.boatyard.gateway.v1.CreateTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nListTokens\x12&.boatyard.gateway.v1.ListTokensRequest\x1a\'.boatyard.gateway.v1.ListTokensResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x12i\n\x0bRevokeToken\x12\'.boatyard.gateway.v1.RevokeTokenRequest\x1a(.boatyard.gateway.v1.RevokeTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/auth.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x01\n\x12\x43reateTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05token\x18\x07 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationJ\x04\x08\x02\x10\x05J\x04\x08\x06\x10\x07\"P\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\"Q\n\x11ListTokensRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"@\n\x13RevokeTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\"\xd3\x02\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.boatyard.access.v1.Role\x12\x13\n\x0bproject_ids\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63oordinator_id\x18\n \x01(\t2\xcc\x02\n\x0cTokenService\x12i\n\x0b\x43reateToken\x12\'.boatyard.gateway.v1.CreateTokenRequest\x1a(.boatyard.gateway.v1.CreateTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nListTokens\x12&.boatyard.gateway.v1.ListTokensRequest\x1a\'.boatyard.gateway.v1.ListTokensResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x12i\n\x0bRevokeToken\x12\'.boatyard.gateway.v1.RevokeTokenRequest\x1a(.boatyard.gateway.v1.RevokeTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -41,19 +41,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TOKENSERVICE'].methods_by_name['RevokeToken']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['RevokeToken']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_CREATETOKENREQUEST']._serialized_start=154
-  _globals['_CREATETOKENREQUEST']._serialized_end=338
-  _globals['_CREATETOKENRESPONSE']._serialized_start=340
-  _globals['_CREATETOKENRESPONSE']._serialized_end=420
-  _globals['_LISTTOKENSREQUEST']._serialized_start=422
-  _globals['_LISTTOKENSREQUEST']._serialized_end=503
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=505
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=594
-  _globals['_REVOKETOKENREQUEST']._serialized_start=596
-  _globals['_REVOKETOKENREQUEST']._serialized_end=634
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=636
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=700
-  _globals['_TOKEN']._serialized_start=703
-  _globals['_TOKEN']._serialized_end=1042
-  _globals['_TOKENSERVICE']._serialized_start=1045
-  _globals['_TOKENSERVICE']._serialized_end=1377
+  _globals['_CREATETOKENREQUEST']._serialized_end=294
+  _globals['_CREATETOKENRESPONSE']._serialized_start=296
+  _globals['_CREATETOKENRESPONSE']._serialized_end=376
+  _globals['_LISTTOKENSREQUEST']._serialized_start=378
+  _globals['_LISTTOKENSREQUEST']._serialized_end=459
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=461
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=550
+  _globals['_REVOKETOKENREQUEST']._serialized_start=552
+  _globals['_REVOKETOKENREQUEST']._serialized_end=590
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=592
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=656
+  _globals['_TOKEN']._serialized_start=659
+  _globals['_TOKEN']._serialized_end=998
+  _globals['_TOKENSERVICE']._serialized_start=1001
+  _globals['_TOKENSERVICE']._serialized_end=1333
 # @@protoc_insertion_point(module_scope)

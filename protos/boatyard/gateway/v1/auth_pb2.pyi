@@ -28,28 +28,16 @@ class CreateTokenRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
-    NAME_FIELD_NUMBER: builtins.int
-    ROLE_FIELD_NUMBER: builtins.int
-    PROJECT_IDS_FIELD_NUMBER: builtins.int
+    TOKEN_FIELD_NUMBER: builtins.int
     LIFETIME_FIELD_NUMBER: builtins.int
-    COORDINATOR_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same request returns the same token with a new secret, which
     replaces the previous one, whose response was lost. At most 63 characters of [A-Za-z0-9_-]; empty means that every
     call creates a token.
     """
-    name: builtins.str
-    """The caller's name in records; at most 255 characters on one line, and not `admin`. Empty means the token's id."""
-    role: access_pb2.Role.ValueType
-    """Required. The token's role."""
-    coordinator_id: builtins.str
-    """For role COORDINATOR: the only coordinator that may use the token. Empty means the first coordinator that uses it,
-    unless that coordinator already has another valid token. To replace a coordinator's token while it works, create a
-    second token for it, and revoke the first once the second is in use.
-    """
     @builtins.property
-    def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The projects that the token is limited to, at most 100; empty means all projects, including future ones."""
+    def token(self) -> Token:
+        """Required. The token to create; its output-only fields are ignored."""
 
     @builtins.property
     def lifetime(self) -> duration_pb2.Duration:
@@ -59,15 +47,12 @@ class CreateTokenRequest(message.Message):
         self,
         *,
         request_id: builtins.str = ...,
-        name: builtins.str = ...,
-        role: access_pb2.Role.ValueType = ...,
-        project_ids: abc.Iterable[builtins.str] | None = ...,
+        token: Token | None = ...,
         lifetime: duration_pb2.Duration | None = ...,
-        coordinator_id: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["lifetime", b"lifetime"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["lifetime", b"lifetime", "token", b"token"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["coordinator_id", b"coordinator_id", "lifetime", b"lifetime", "name", b"name", "project_ids", b"project_ids", "request_id", b"request_id", "role", b"role"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["lifetime", b"lifetime", "request_id", b"request_id", "token", b"token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -210,34 +195,37 @@ class Token(message.Message):
     LAST_USE_TIME_FIELD_NUMBER: builtins.int
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     token_id: builtins.str
-    """The token's id; it is not secret."""
+    """Output only. The token's id; it is not secret."""
     name: builtins.str
-    """The caller's name in records."""
+    """The caller's name in records; at most 255 characters on one line, and not `admin`. Empty means the token's id."""
     role: access_pb2.Role.ValueType
-    """The token's role."""
+    """Required. The token's role."""
     creator: builtins.str
-    """Who created it."""
+    """Output only. Who created it."""
     coordinator_id: builtins.str
-    """For role COORDINATOR: the coordinator that owns it; empty until its first use."""
+    """For role COORDINATOR: the only coordinator that may use the token. Empty means the first coordinator that uses it,
+    unless that coordinator already has another valid token. To replace a coordinator's token while it works, create a
+    second token for it, and revoke the first once the second is in use.
+    """
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The projects that the token is limited to; empty means all."""
+        """The projects that the token is limited to, at most 100; empty means all projects, including future ones."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """When it was created."""
+        """Output only. When it was created."""
 
     @builtins.property
     def expire_time(self) -> timestamp_pb2.Timestamp:
-        """When it expires; absent means never."""
+        """Output only. When it expires; absent means never."""
 
     @builtins.property
     def revoke_time(self) -> timestamp_pb2.Timestamp:
-        """When it was revoked; absent when it has not been revoked."""
+        """Output only. When it was revoked; absent when it has not been revoked."""
 
     @builtins.property
     def last_use_time(self) -> timestamp_pb2.Timestamp:
-        """When it was last used, to within 5 minutes; absent means never."""
+        """Output only. When it was last used, to within 5 minutes; absent means never."""
 
     def __init__(
         self,

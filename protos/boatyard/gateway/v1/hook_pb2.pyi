@@ -23,20 +23,20 @@ else:
 DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
-class RegisterHookRequest(message.Message):
-    """Request for RegisterHook."""
+class CreateHookRequest(message.Message):
+    """Request for CreateHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     HOOK_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat. At most 63 characters of [A-Za-z0-9_-]; empty means that every call registers a
+    """Makes the call safe to repeat. At most 63 characters of [A-Za-z0-9_-]; empty means that every call creates a
     hook.
     """
     @builtins.property
     def hook(self) -> Hook:
-        """Required. The hook to register; its output-only fields are ignored."""
+        """Required. The hook to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -51,8 +51,8 @@ class RegisterHookRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class RegisterHookResponse(message.Message):
-    """Response for RegisterHook."""
+class CreateHookResponse(message.Message):
+    """Response for CreateHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -222,8 +222,8 @@ class UpdateHookResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UnregisterHookRequest(message.Message):
-    """Request for UnregisterHook."""
+class DeleteHookRequest(message.Message):
+    """Request for DeleteHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -242,8 +242,8 @@ class UnregisterHookRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UnregisterHookResponse(message.Message):
-    """Response for UnregisterHook."""
+class DeleteHookResponse(message.Message):
+    """Response for DeleteHook."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -373,7 +373,7 @@ class ListHookCallsRequest(message.Message):
     project_id: builtins.str
     """Only calls for jobs of this project; empty means all."""
     hook_id: builtins.str
-    """Only calls of this hook, even an unregistered one; empty means all."""
+    """Only calls of this hook, even a deleted one; empty means all."""
     job_id: builtins.str
     """Only calls for this job; empty means all."""
     page_size: builtins.int
@@ -682,7 +682,7 @@ class Hook(message.Message):
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
-        """Output only. When it was registered."""
+        """Output only. When it was created."""
 
     @builtins.property
     def template_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -752,7 +752,7 @@ class Webhook(message.Message):
     Path and query may contain a secret, so roles other than ADMIN see only scheme and host.
     """
     secret: builtins.str
-    """Returned once, in the response of RegisterHook. The key of the signature: `whsec_` and the base64 of 24 to 64
+    """Returned once, in the response of CreateHook. The key of the signature: `whsec_` and the base64 of 24 to 64
     bytes. Empty means that one is generated.
     """
     def __init__(
@@ -781,7 +781,7 @@ class Callback(message.Message):
     certificate is checked against the system's certificate authorities. No path; at most 2048 bytes.
     """
     token: builtins.str
-    """Returned once, in the response of RegisterHook. The token that each call carries as
+    """Returned once, in the response of CreateHook. The token that each call carries as
     `authorization: Bearer <token>`: 16 to 1024 visible ASCII characters. Empty means that one is generated.
     """
     def __init__(

@@ -41,10 +41,10 @@ class HookServiceStub:
         Args:
             channel: A grpc.Channel.
         """
-        self.RegisterHook = channel.unary_unary(
-                '/boatyard.gateway.v1.HookService/RegisterHook',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookResponse.FromString,
+        self.CreateHook = channel.unary_unary(
+                '/boatyard.gateway.v1.HookService/CreateHook',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.CreateHookRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.CreateHookResponse.FromString,
                 _registered_method=True)
         self.GetHook = channel.unary_unary(
                 '/boatyard.gateway.v1.HookService/GetHook',
@@ -61,10 +61,10 @@ class HookServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookResponse.FromString,
                 _registered_method=True)
-        self.UnregisterHook = channel.unary_unary(
-                '/boatyard.gateway.v1.HookService/UnregisterHook',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.FromString,
+        self.DeleteHook = channel.unary_unary(
+                '/boatyard.gateway.v1.HookService/DeleteHook',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DeleteHookRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DeleteHookResponse.FromString,
                 _registered_method=True)
         self.DryRunHook = channel.unary_unary(
                 '/boatyard.gateway.v1.HookService/DryRunHook',
@@ -88,8 +88,8 @@ class HookServiceServicer:
     message.
     """
 
-    def RegisterHook(self, request, context):
-        """Registers a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
+    def CreateHook(self, request, context):
+        """Creates a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
         as `post-hook-1`, with the hook's answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
@@ -104,7 +104,7 @@ class HookServiceServicer:
         """Returns one hook.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it was removed.
+        - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it has been deleted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -121,7 +121,7 @@ class HookServiceServicer:
 
     def UpdateHook(self, request, context):
         """Updates a hook: what it calls, for which jobs of its project, how, and whether it is enabled. Its event and its
-        project cannot be changed: register another hook for that. Jobs that have already been taken call the hook as it
+        project cannot be changed: create another hook for that. Jobs that have already been taken call the hook as it
         was.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
@@ -133,8 +133,8 @@ class HookServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UnregisterHook(self, request, context):
-        """Removes a hook. Jobs that have already been taken still call it. Succeeds if it is already removed.
+    def DeleteHook(self, request, context):
+        """Deletes a hook. Jobs that have already been taken still call it. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (HOOK_NOT_FOUND): no hook has ever had that id.
@@ -170,10 +170,10 @@ class HookServiceServicer:
 
 def add_HookServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
-            'RegisterHook': grpc.unary_unary_rpc_method_handler(
-                    servicer.RegisterHook,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookResponse.SerializeToString,
+            'CreateHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateHook,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.CreateHookRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.CreateHookResponse.SerializeToString,
             ),
             'GetHook': grpc.unary_unary_rpc_method_handler(
                     servicer.GetHook,
@@ -190,10 +190,10 @@ def add_HookServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UpdateHookResponse.SerializeToString,
             ),
-            'UnregisterHook': grpc.unary_unary_rpc_method_handler(
-                    servicer.UnregisterHook,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.SerializeToString,
+            'DeleteHook': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteHook,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DeleteHookRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_hook__pb2.DeleteHookResponse.SerializeToString,
             ),
             'DryRunHook': grpc.unary_unary_rpc_method_handler(
                     servicer.DryRunHook,
@@ -224,7 +224,7 @@ class HookService:
     """
 
     @staticmethod
-    def RegisterHook(request,
+    def CreateHook(request,
             target,
             options=(),
             channel_credentials=None,
@@ -237,9 +237,9 @@ class HookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.HookService/RegisterHook',
-            boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_hook__pb2.RegisterHookResponse.FromString,
+            '/boatyard.gateway.v1.HookService/CreateHook',
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.CreateHookRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.CreateHookResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -332,7 +332,7 @@ class HookService:
             _registered_method=True)
 
     @staticmethod
-    def UnregisterHook(request,
+    def DeleteHook(request,
             target,
             options=(),
             channel_credentials=None,
@@ -345,9 +345,9 @@ class HookService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.HookService/UnregisterHook',
-            boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_hook__pb2.UnregisterHookResponse.FromString,
+            '/boatyard.gateway.v1.HookService/DeleteHook',
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.DeleteHookRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_hook__pb2.DeleteHookResponse.FromString,
             options,
             channel_credentials,
             insecure,

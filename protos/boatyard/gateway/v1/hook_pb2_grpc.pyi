@@ -23,8 +23,8 @@ class HookServiceStub:
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
-    RegisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.RegisterHookRequest, hook_pb2.RegisterHookResponse]
-    """Registers a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
+    CreateHook: aio.UnaryUnaryMultiCallable[hook_pb2.CreateHookRequest, hook_pb2.CreateHookResponse]
+    """Creates a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
     as `post-hook-1`, with the hook's answer.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
@@ -35,7 +35,7 @@ class HookServiceStub:
     """Returns one hook.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it was removed.
+    - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it has been deleted.
     """
     ListHooks: aio.UnaryUnaryMultiCallable[hook_pb2.ListHooksRequest, hook_pb2.ListHooksResponse]
     """Lists hooks, in the order in which they are called.
@@ -44,7 +44,7 @@ class HookServiceStub:
     """
     UpdateHook: aio.UnaryUnaryMultiCallable[hook_pb2.UpdateHookRequest, hook_pb2.UpdateHookResponse]
     """Updates a hook: what it calls, for which jobs of its project, how, and whether it is enabled. Its event and its
-    project cannot be changed: register another hook for that. Jobs that have already been taken call the hook as it
+    project cannot be changed: create another hook for that. Jobs that have already been taken call the hook as it
     was.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
@@ -52,8 +52,8 @@ class HookServiceStub:
     - NOT_FOUND (HOOK_NOT_FOUND, TEMPLATE_NOT_FOUND): no hook has that id, or something the update names does not
       exist.
     """
-    UnregisterHook: aio.UnaryUnaryMultiCallable[hook_pb2.UnregisterHookRequest, hook_pb2.UnregisterHookResponse]
-    """Removes a hook. Jobs that have already been taken still call it. Succeeds if it is already removed.
+    DeleteHook: aio.UnaryUnaryMultiCallable[hook_pb2.DeleteHookRequest, hook_pb2.DeleteHookResponse]
+    """Deletes a hook. Jobs that have already been taken still call it. Succeeds if it is already deleted.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (HOOK_NOT_FOUND): no hook has ever had that id.
@@ -86,12 +86,12 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
     """
 
     @abc_1.abstractmethod
-    def RegisterHook(
+    def CreateHook(
         self,
-        request: hook_pb2.RegisterHookRequest,
-        context: aio.ServicerContext[hook_pb2.RegisterHookRequest, abc.Awaitable[hook_pb2.RegisterHookResponse]],
-    ) -> abc.Awaitable[hook_pb2.RegisterHookResponse]:
-        """Registers a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
+        request: hook_pb2.CreateHookRequest,
+        context: aio.ServicerContext[hook_pb2.CreateHookRequest, abc.Awaitable[hook_pb2.CreateHookResponse]],
+    ) -> abc.Awaitable[hook_pb2.CreateHookResponse]:
+        """Creates a hook. It is called for every job taken from then on. Every call is a stage in the job's timeline, such
         as `post-hook-1`, with the hook's answer.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
@@ -108,7 +108,7 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         """Returns one hook.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it was removed.
+        - NOT_FOUND (HOOK_NOT_FOUND): no hook has that id, or it has been deleted.
         """
 
     @abc_1.abstractmethod
@@ -129,7 +129,7 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[hook_pb2.UpdateHookRequest, abc.Awaitable[hook_pb2.UpdateHookResponse]],
     ) -> abc.Awaitable[hook_pb2.UpdateHookResponse]:
         """Updates a hook: what it calls, for which jobs of its project, how, and whether it is enabled. Its event and its
-        project cannot be changed: register another hook for that. Jobs that have already been taken call the hook as it
+        project cannot be changed: create another hook for that. Jobs that have already been taken call the hook as it
         was.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
@@ -139,12 +139,12 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
-    def UnregisterHook(
+    def DeleteHook(
         self,
-        request: hook_pb2.UnregisterHookRequest,
-        context: aio.ServicerContext[hook_pb2.UnregisterHookRequest, abc.Awaitable[hook_pb2.UnregisterHookResponse]],
-    ) -> abc.Awaitable[hook_pb2.UnregisterHookResponse]:
-        """Removes a hook. Jobs that have already been taken still call it. Succeeds if it is already removed.
+        request: hook_pb2.DeleteHookRequest,
+        context: aio.ServicerContext[hook_pb2.DeleteHookRequest, abc.Awaitable[hook_pb2.DeleteHookResponse]],
+    ) -> abc.Awaitable[hook_pb2.DeleteHookResponse]:
+        """Deletes a hook. Jobs that have already been taken still call it. Succeeds if it is already deleted.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (HOOK_NOT_FOUND): no hook has ever had that id.

@@ -610,8 +610,8 @@ class ListWorkspacesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfWorkspacesRequest(message.Message):
-    """Request for UsageOfWorkspaces."""
+class ListWorkspaceUsageRequest(message.Message):
+    """Request for ListWorkspaceUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -634,8 +634,8 @@ class UsageOfWorkspacesRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfWorkspacesResponse(message.Message):
-    """Response for UsageOfWorkspaces."""
+class ListWorkspaceUsageResponse(message.Message):
+    """Response for ListWorkspaceUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -984,7 +984,7 @@ class Execution(message.Message):
     state: Execution.State.ValueType
     """Its state."""
     reason: builtins.str
-    """Why it FAILED; see boatyard.execution.v1.Execution.reason, and Job.reason when it never began. Empty otherwise."""
+    """Why it FAILED; see boatyard.execution.v1.NodeExecution.reason, and Job.reason when it never began. Empty otherwise."""
     message: builtins.str
     """The same, for people, with what they can do about it."""
     @builtins.property

@@ -97,10 +97,10 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesResponse.FromString,
                 _registered_method=True)
-        self.UsageOfWorkspaces = channel.unary_unary(
-                '/boatyard.gateway.v1.AgentRuntimeService/UsageOfWorkspaces',
-                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesRequest.SerializeToString,
-                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesResponse.FromString,
+        self.ListWorkspaceUsage = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/ListWorkspaceUsage',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspaceUsageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspaceUsageResponse.FromString,
                 _registered_method=True)
         self.DeleteWorkspace = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/DeleteWorkspace',
@@ -278,7 +278,7 @@ class AgentRuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UsageOfWorkspaces(self, request, context):
+    def ListWorkspaceUsage(self, request, context):
         """Reports the disk usage of workspaces on each cell, newest first, and how workspaces are created there.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
@@ -382,10 +382,10 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesResponse.SerializeToString,
             ),
-            'UsageOfWorkspaces': grpc.unary_unary_rpc_method_handler(
-                    servicer.UsageOfWorkspaces,
-                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesRequest.FromString,
-                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesResponse.SerializeToString,
+            'ListWorkspaceUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkspaceUsage,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspaceUsageRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspaceUsageResponse.SerializeToString,
             ),
             'DeleteWorkspace': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteWorkspace,
@@ -702,7 +702,7 @@ class AgentRuntimeService:
             _registered_method=True)
 
     @staticmethod
-    def UsageOfWorkspaces(request,
+    def ListWorkspaceUsage(request,
             target,
             options=(),
             channel_credentials=None,
@@ -715,9 +715,9 @@ class AgentRuntimeService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.gateway.v1.AgentRuntimeService/UsageOfWorkspaces',
-            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesRequest.SerializeToString,
-            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.UsageOfWorkspacesResponse.FromString,
+            '/boatyard.gateway.v1.AgentRuntimeService/ListWorkspaceUsage',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspaceUsageRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspaceUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -127,7 +127,7 @@ class AgentRuntimeServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
-    UsageOfWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.UsageOfWorkspacesRequest, runtime_pb2.UsageOfWorkspacesResponse]
+    ListWorkspaceUsage: aio.UnaryUnaryMultiCallable[runtime_pb2.ListWorkspaceUsageRequest, runtime_pb2.ListWorkspaceUsageResponse]
     """Reports the disk usage of workspaces on each cell, newest first, and how workspaces are created there.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
@@ -334,11 +334,11 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
-    def UsageOfWorkspaces(
+    def ListWorkspaceUsage(
         self,
-        request: runtime_pb2.UsageOfWorkspacesRequest,
-        context: aio.ServicerContext[runtime_pb2.UsageOfWorkspacesRequest, abc.Awaitable[runtime_pb2.UsageOfWorkspacesResponse]],
-    ) -> abc.Awaitable[runtime_pb2.UsageOfWorkspacesResponse]:
+        request: runtime_pb2.ListWorkspaceUsageRequest,
+        context: aio.ServicerContext[runtime_pb2.ListWorkspaceUsageRequest, abc.Awaitable[runtime_pb2.ListWorkspaceUsageResponse]],
+    ) -> abc.Awaitable[runtime_pb2.ListWorkspaceUsageResponse]:
         """Reports the disk usage of workspaces on each cell, newest first, and how workspaces are created there.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.

@@ -1128,8 +1128,8 @@ class Pushed(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfRepositoriesRequest(message.Message):
-    """Request for UsageOfRepositories."""
+class ListRepositoryUsageRequest(message.Message):
+    """Request for ListRepositoryUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -1152,8 +1152,8 @@ class UsageOfRepositoriesRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfRepositoriesResponse(message.Message):
-    """Response for UsageOfRepositories. All sizes are bytes on disk."""
+class ListRepositoryUsageResponse(message.Message):
+    """Response for ListRepositoryUsage. All sizes are bytes on disk."""
 
     DESCRIPTOR: descriptor.Descriptor
 

@@ -112,10 +112,10 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.FromString,
                 _registered_method=True)
-        self.UsageOfRepositories = channel.unary_unary(
-                '/boatyard.git.v1.GitService/UsageOfRepositories',
-                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesRequest.SerializeToString,
-                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesResponse.FromString,
+        self.ListRepositoryUsage = channel.unary_unary(
+                '/boatyard.git.v1.GitService/ListRepositoryUsage',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListRepositoryUsageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListRepositoryUsageResponse.FromString,
                 _registered_method=True)
         self.GetDiff = channel.unary_stream(
                 '/boatyard.git.v1.GitService/GetDiff',
@@ -372,7 +372,7 @@ class GitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UsageOfRepositories(self, request, context):
+    def ListRepositoryUsage(self, request, context):
         """Reports each repository's disk usage on this machine and what would be evicted, ordered by repository id.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
@@ -474,10 +474,10 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushResponse.SerializeToString,
             ),
-            'UsageOfRepositories': grpc.unary_unary_rpc_method_handler(
-                    servicer.UsageOfRepositories,
-                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesRequest.FromString,
-                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesResponse.SerializeToString,
+            'ListRepositoryUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRepositoryUsage,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListRepositoryUsageRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListRepositoryUsageResponse.SerializeToString,
             ),
             'GetDiff': grpc.unary_stream_rpc_method_handler(
                     servicer.GetDiff,
@@ -865,7 +865,7 @@ class GitService:
             _registered_method=True)
 
     @staticmethod
-    def UsageOfRepositories(request,
+    def ListRepositoryUsage(request,
             target,
             options=(),
             channel_credentials=None,
@@ -878,9 +878,9 @@ class GitService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.git.v1.GitService/UsageOfRepositories',
-            boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesRequest.SerializeToString,
-            boatyard_dot_git_dot_v1_dot_git__pb2.UsageOfRepositoriesResponse.FromString,
+            '/boatyard.git.v1.GitService/ListRepositoryUsage',
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListRepositoryUsageRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListRepositoryUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -204,7 +204,7 @@ class GitServiceStub:
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
     - UNAVAILABLE (DRAINING): the service is stopping; retry.
     """
-    UsageOfRepositories: aio.UnaryUnaryMultiCallable[git_pb2.UsageOfRepositoriesRequest, git_pb2.UsageOfRepositoriesResponse]
+    ListRepositoryUsage: aio.UnaryUnaryMultiCallable[git_pb2.ListRepositoryUsageRequest, git_pb2.ListRepositoryUsageResponse]
     """Reports each repository's disk usage on this machine and what would be evicted, ordered by repository id.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
@@ -497,11 +497,11 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
-    def UsageOfRepositories(
+    def ListRepositoryUsage(
         self,
-        request: git_pb2.UsageOfRepositoriesRequest,
-        context: aio.ServicerContext[git_pb2.UsageOfRepositoriesRequest, abc.Awaitable[git_pb2.UsageOfRepositoriesResponse]],
-    ) -> abc.Awaitable[git_pb2.UsageOfRepositoriesResponse]:
+        request: git_pb2.ListRepositoryUsageRequest,
+        context: aio.ServicerContext[git_pb2.ListRepositoryUsageRequest, abc.Awaitable[git_pb2.ListRepositoryUsageResponse]],
+    ) -> abc.Awaitable[git_pb2.ListRepositoryUsageResponse]:
         """Reports each repository's disk usage on this machine and what would be evicted, ordered by repository id.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class HookCallbackServiceStub:
     """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
-    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
+    server as a hook with HookService.CreateHook and a `callback`; examples/hooks has one.
 
     Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
     callers.
@@ -48,7 +48,7 @@ class HookCallbackServiceStub:
 
 class HookCallbackServiceServicer:
     """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
-    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
+    server as a hook with HookService.CreateHook and a `callback`; examples/hooks has one.
 
     Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
     callers.
@@ -90,7 +90,7 @@ def add_HookCallbackServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class HookCallbackService:
     """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
-    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
+    server as a hook with HookService.CreateHook and a `callback`; examples/hooks has one.
 
     Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
     callers.

@@ -14,7 +14,7 @@ GRPC_VERSION: str
 
 class HookCallbackServiceStub:
     """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
-    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
+    server as a hook with HookService.CreateHook and a `callback`; examples/hooks has one.
 
     Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
     callers.
@@ -38,7 +38,7 @@ class HookCallbackServiceStub:
 
 class HookCallbackServiceServicer(metaclass=abc_1.ABCMeta):
     """Implemented by a server of yours that is called during the life of jobs; the gateway is the client. Register such a
-    server as a hook with HookService.RegisterHook and a `callback`; examples/hooks has one.
+    server as a hook with HookService.CreateHook and a `callback`; examples/hooks has one.
 
     Each call carries the hook's own token in its metadata, as `authorization: Bearer <token>`: check it and refuse other
     callers.

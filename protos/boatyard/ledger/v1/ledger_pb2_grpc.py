@@ -168,7 +168,7 @@ class LedgerServiceServicer:
 
     def ReadSigningKey(self, request, context):
         """Returns the key that signs a webhook's calls, or the token that a callback's calls carry, even for a hook that has
-        been unregistered meanwhile.
+        been deleted meanwhile.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.

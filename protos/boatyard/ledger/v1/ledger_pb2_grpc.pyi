@@ -54,7 +54,7 @@ class LedgerServiceStub:
     """
     ReadSigningKey: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadSigningKeyRequest, ledger_pb2.ReadSigningKeyResponse]
     """Returns the key that signs a webhook's calls, or the token that a callback's calls carry, even for a hook that has
-    been unregistered meanwhile.
+    been deleted meanwhile.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
@@ -187,7 +187,7 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[ledger_pb2.ReadSigningKeyRequest, abc.Awaitable[ledger_pb2.ReadSigningKeyResponse]],
     ) -> abc.Awaitable[ledger_pb2.ReadSigningKeyResponse]:
         """Returns the key that signs a webhook's calls, or the token that a callback's calls carry, even for a hook that has
-        been unregistered meanwhile.
+        been deleted meanwhile.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.

@@ -42,7 +42,7 @@ commit_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, bu
 branch: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The short name of a branch, by the rules of `git check-ref-format --branch`."""
 revision: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""A branch, tag or commit. Whether there is one is another question."""
+"""The name of a branch or tag, or the id of a commit; whether there is one is another question."""
 variable: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of an environment variable."""
 tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

@@ -53,12 +53,12 @@ class CreateWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     BASE_LAYERS_FIELD_NUMBER: builtins.int
-    PURPOSE_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     PINS_PATH_FIELD_NUMBER: builtins.int
     VISIBILITY_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """Chosen by the caller."""
     pins_path: builtins.str
     """Absolute path of a directory in which an empty file, named after the workspace's id, tells the owner of the base
     that the base is in use. The file is created before the workspace and removed after it. Empty: no such file is
@@ -69,17 +69,17 @@ class CreateWorkspaceRequest(message.Message):
     @builtins.property
     def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the prepared directories to start from, topmost first, as returned with a git base; they are
-        never changed. Empty creates an empty workspace. At most 100.
+        never changed. Empty creates an empty workspace.
         """
 
     @builtins.property
-    def purpose(self) -> Purpose:
+    def labels(self) -> WorkspaceLabels:
         """Who and what the workspace is for."""
 
     @builtins.property
     def files(self) -> containers.RepeatedCompositeFieldContainer[File]:
-        """Files to add to the workspace when it is created, replacing files of the base at the same paths: at most 1000 files
-        and 3 MiB in total.
+        """Files to add to the workspace when it is created, replacing files of the base at the same paths: 3 MiB in total. No
+        path may be a parent directory of another.
         """
 
     def __init__(
@@ -87,14 +87,14 @@ class CreateWorkspaceRequest(message.Message):
         *,
         workspace_id: builtins.str = ...,
         base_layers: abc.Iterable[builtins.str] | None = ...,
-        purpose: Purpose | None = ...,
+        labels: WorkspaceLabels | None = ...,
         pins_path: builtins.str = ...,
         visibility: Visibility.ValueType = ...,
         files: abc.Iterable[File] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["purpose", b"purpose"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["labels", b"labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "pins_path", b"pins_path", "purpose", b"purpose", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "labels", b"labels", "pins_path", b"pins_path", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -107,9 +107,7 @@ class File(message.Message):
     PATH_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     path: builtins.str
-    """Required. Path relative to the top of the workspace: parts separated by '/', none of them empty, `.` or `..`; at
-    most 4095 bytes. No path may be a parent directory of another.
-    """
+    """Path relative to the top of the workspace."""
     content: builtins.bytes
     """The file's content. The file is readable and writable, but not executable."""
     def __init__(
@@ -154,7 +152,7 @@ class GetWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     def __init__(
         self,
         *,
@@ -266,13 +264,13 @@ class UpdateWorkspaceStateRequest(message.Message):
     STATE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     state: Workspace.State.ValueType
-    """Required. COMPLETED or ERROR."""
+    """The new state."""
     @builtins.property
     def keep_for(self) -> duration_pb2.Duration:
-        """How long to keep the workspace from now on: 0 s to 100 years. Absent: the previously recorded value, or else the
-        service's setting, applies.
+        """How long to keep the workspace from now on. Absent: the previously recorded value, or else the service's setting,
+        applies.
         """
 
     def __init__(
@@ -318,7 +316,7 @@ class DeleteWorkspaceRequest(message.Message):
 
     WORKSPACE_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
-    """Required. The workspace."""
+    """The workspace."""
     def __init__(
         self,
         *,
@@ -354,7 +352,7 @@ class SweepWorkspacesRequest(message.Message):
     MAX_AGE_FIELD_NUMBER: builtins.int
     @builtins.property
     def max_age(self) -> duration_pb2.Duration:
-        """Required. Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
+        """Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
 
     def __init__(
         self,
@@ -390,8 +388,8 @@ class SweepWorkspacesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfWorkspacesRequest(message.Message):
-    """Request for UsageOfWorkspaces."""
+class ListWorkspaceUsageRequest(message.Message):
+    """Request for ListWorkspaceUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -414,8 +412,8 @@ class UsageOfWorkspacesRequest(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class UsageOfWorkspacesResponse(message.Message):
-    """Response for UsageOfWorkspaces."""
+class ListWorkspaceUsageResponse(message.Message):
+    """Response for ListWorkspaceUsage."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -562,7 +560,7 @@ class Workspace(message.Message):
     STATE_FIELD_NUMBER: builtins.int
     LAYOUT_FIELD_NUMBER: builtins.int
     DRIVER_FIELD_NUMBER: builtins.int
-    PURPOSE_FIELD_NUMBER: builtins.int
+    LABELS_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
@@ -584,7 +582,7 @@ class Workspace(message.Message):
         """Output only. Where its files are."""
 
     @builtins.property
-    def purpose(self) -> Purpose:
+    def labels(self) -> WorkspaceLabels:
         """Immutable. Who and what it is for."""
 
     @builtins.property
@@ -606,20 +604,20 @@ class Workspace(message.Message):
         state: Workspace.State.ValueType = ...,
         layout: layout_pb2.Layout | None = ...,
         driver: builtins.str = ...,
-        purpose: Purpose | None = ...,
+        labels: WorkspaceLabels | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         update_time: timestamp_pb2.Timestamp | None = ...,
         expire_time: timestamp_pb2.Timestamp | None = ...,
         held_by: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "layout", b"layout", "purpose", b"purpose", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "labels", b"labels", "layout", b"layout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "layout", b"layout", "purpose", b"purpose", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "labels", b"labels", "layout", b"layout", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
-class Purpose(message.Message):
+class WorkspaceLabels(message.Message):
     """Who and what a workspace is for. The workspace service only stores it, for listing and for people to read."""
 
     DESCRIPTOR: descriptor.Descriptor
@@ -631,7 +629,7 @@ class Purpose(message.Message):
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """The project; at most 63 characters, like every id here."""
+    """The project."""
     job_id: builtins.str
     """The job."""
     worker_id: builtins.str
@@ -641,7 +639,7 @@ class Purpose(message.Message):
     repository_id: builtins.str
     """The repository."""
     branch: builtins.str
-    """The branch that the work is intended for; at most 255 bytes."""
+    """The branch that the work is intended for."""
     def __init__(
         self,
         *,

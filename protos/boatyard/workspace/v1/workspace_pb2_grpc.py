@@ -71,10 +71,10 @@ class WorkspaceServiceStub:
                 request_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesResponse.FromString,
                 _registered_method=True)
-        self.UsageOfWorkspaces = channel.unary_unary(
-                '/boatyard.workspace.v1.WorkspaceService/UsageOfWorkspaces',
-                request_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesRequest.SerializeToString,
-                response_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesResponse.FromString,
+        self.ListWorkspaceUsage = channel.unary_unary(
+                '/boatyard.workspace.v1.WorkspaceService/ListWorkspaceUsage',
+                request_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.ListWorkspaceUsageRequest.SerializeToString,
+                response_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.ListWorkspaceUsageResponse.FromString,
                 _registered_method=True)
 
 
@@ -160,7 +160,7 @@ class WorkspaceServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
-    def UsageOfWorkspaces(self, request, context):
+    def ListWorkspaceUsage(self, request, context):
         """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
@@ -202,10 +202,10 @@ def add_WorkspaceServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesRequest.FromString,
                     response_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.SweepWorkspacesResponse.SerializeToString,
             ),
-            'UsageOfWorkspaces': grpc.unary_unary_rpc_method_handler(
-                    servicer.UsageOfWorkspaces,
-                    request_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesRequest.FromString,
-                    response_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesResponse.SerializeToString,
+            'ListWorkspaceUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListWorkspaceUsage,
+                    request_deserializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.ListWorkspaceUsageRequest.FromString,
+                    response_serializer=boatyard_dot_workspace_dot_v1_dot_workspace__pb2.ListWorkspaceUsageResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -388,7 +388,7 @@ class WorkspaceService:
             _registered_method=True)
 
     @staticmethod
-    def UsageOfWorkspaces(request,
+    def ListWorkspaceUsage(request,
             target,
             options=(),
             channel_credentials=None,
@@ -401,9 +401,9 @@ class WorkspaceService:
         return grpc.experimental.unary_unary(
             request,
             target,
-            '/boatyard.workspace.v1.WorkspaceService/UsageOfWorkspaces',
-            boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesRequest.SerializeToString,
-            boatyard_dot_workspace_dot_v1_dot_workspace__pb2.UsageOfWorkspacesResponse.FromString,
+            '/boatyard.workspace.v1.WorkspaceService/ListWorkspaceUsage',
+            boatyard_dot_workspace_dot_v1_dot_workspace__pb2.ListWorkspaceUsageRequest.SerializeToString,
+            boatyard_dot_workspace_dot_v1_dot_workspace__pb2.ListWorkspaceUsageResponse.FromString,
             options,
             channel_credentials,
             insecure,

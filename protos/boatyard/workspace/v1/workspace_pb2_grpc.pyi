@@ -71,7 +71,7 @@ class WorkspaceServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
     """
-    UsageOfWorkspaces: aio.UnaryUnaryMultiCallable[workspace_pb2.UsageOfWorkspacesRequest, workspace_pb2.UsageOfWorkspacesResponse]
+    ListWorkspaceUsage: aio.UnaryUnaryMultiCallable[workspace_pb2.ListWorkspaceUsageRequest, workspace_pb2.ListWorkspaceUsageResponse]
     """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.
@@ -172,11 +172,11 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
-    def UsageOfWorkspaces(
+    def ListWorkspaceUsage(
         self,
-        request: workspace_pb2.UsageOfWorkspacesRequest,
-        context: aio.ServicerContext[workspace_pb2.UsageOfWorkspacesRequest, abc.Awaitable[workspace_pb2.UsageOfWorkspacesResponse]],
-    ) -> abc.Awaitable[workspace_pb2.UsageOfWorkspacesResponse]:
+        request: workspace_pb2.ListWorkspaceUsageRequest,
+        context: aio.ServicerContext[workspace_pb2.ListWorkspaceUsageRequest, abc.Awaitable[workspace_pb2.ListWorkspaceUsageResponse]],
+    ) -> abc.Awaitable[workspace_pb2.ListWorkspaceUsageResponse]:
         """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token is malformed.

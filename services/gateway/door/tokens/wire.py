@@ -18,16 +18,20 @@ _MAX_LIFETIME: Final = timedelta(days=3653)
 def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
     """Read the token that a request asks for, with a new id."""
     token_id, now = new_id("token"), datetime.now(UTC)
-    name = check.line("name", request.name)
+    check.part(request, "token")
+    token = request.token
+    name = check.line("token.name", token.name)
     if name.strip() == FIRST_ADMINISTRATOR:
-        check.add("name", f"must not be `{FIRST_ADMINISTRATOR}`: audit records use it for the first administrator")
-    if len(request.project_ids) > _MAX_PROJECTS:
-        check.add("project_ids", f"must be at most {_MAX_PROJECTS}")
-    for index, project_id in enumerate(request.project_ids[:_MAX_PROJECTS]):
-        check.required_id(f"project_ids[{index}]", project_id)
-    role = check.choice("role", request.role, ROLES)
-    if request.coordinator_id and role is not Role.COORDINATOR:
-        check.add("coordinator_id", "is for a token of role COORDINATOR")
+        check.add(
+            "token.name", f"must not be `{FIRST_ADMINISTRATOR}`: audit records use it for the first administrator"
+        )
+    if len(token.project_ids) > _MAX_PROJECTS:
+        check.add("token.project_ids", f"must be at most {_MAX_PROJECTS}")
+    for index, project_id in enumerate(token.project_ids[:_MAX_PROJECTS]):
+        check.required_id(f"token.project_ids[{index}]", project_id)
+    role = check.choice("token.role", token.role, ROLES)
+    if token.coordinator_id and role is not Role.COORDINATOR:
+        check.add("token.coordinator_id", "is for a token of role COORDINATOR")
     expire_time = None
     if request.HasField("lifetime"):
         expire_time = now + check.duration("lifetime", request.lifetime, _MAX_LIFETIME)
@@ -35,11 +39,11 @@ def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, cre
         token_id=token_id,
         name=name.strip() or token_id,
         role=role,
-        projects=tuple(sorted(set(request.project_ids))),
+        projects=tuple(sorted(set(token.project_ids))),
         creator=creator,
         create_time=now,
         expire_time=expire_time,
-        coordinator_id=check.optional_id("coordinator_id", request.coordinator_id),
+        coordinator_id=check.optional_id("token.coordinator_id", token.coordinator_id),
     )
 
 

@@ -32,7 +32,7 @@ class World:
     neighbour: str
     things: dict[str, object] = field(default_factory=dict)
 
-    async def run(self, name: str, code: str, **fields: object) -> tuple[bytes, pb.Execution]:
+    async def run(self, name: str, code: str, **fields: object) -> tuple[bytes, pb.NodeExecution]:
         """Run an attempt to its end; return what it wrote, and the execution."""
         body = "".join(f"    {line}\n" for line in code.strip().splitlines())
         argv = ["python3", "-c", f"{PRELUDE}\ntry:\n{body}{EPILOGUE}"]

@@ -226,7 +226,7 @@ async def test_a_cancel_cuts_hooks_short(
         assert ended.reason == "AGENT_FAILED", "it had failed before"
 
 
-async def test_jobs_that_were_taken_call_a_hook_that_is_unregistered_meanwhile(
+async def test_jobs_that_were_taken_call_a_hook_that_is_deleted_meanwhile(
     services: Services, project: str, register: Hooks
 ) -> None:
     async with receiver() as server:
@@ -237,7 +237,7 @@ async def test_jobs_that_were_taken_call_a_hook_that_is_unregistered_meanwhile(
             return any(stage.name == "workspace" for stage in now.timeline)
 
         await services.until(job.job_id, taken)
-        await services.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=hook.hook_id))
+        await services.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=hook.hook_id))
         assert (await services.ended(job.job_id)).state == SUCCEEDED
         assert (await services.run("true", project_id=project)).state == SUCCEEDED
     assert len(server.received) == 1

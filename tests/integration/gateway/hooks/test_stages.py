@@ -99,7 +99,7 @@ async def test_a_cancel_before_the_push_ends_the_job_and_after_it_nothing(
             await services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id))
             ended = await services.ended(job.job_id, timeout=20)
             assert (ended.state, ended.output.pushed) == (state, event == "AFTER")
-        await services.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=hook.hook_id))
+        await services.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=hook.hook_id))
 
 
 async def test_a_killed_gateway_repeats_the_call_under_way_and_pushes_once(
@@ -141,4 +141,4 @@ async def test_a_hook_is_called_for_the_jobs_that_all_of_its_scope_fits(services
         assert await called(project_id=register.project) == ["everywhere", "kind"]
         assert await called(project_id=other.project) == ["everywhere"]
     finally:
-        await services.hooks.UnregisterHook(hook_pb2.UnregisterHookRequest(hook_id=everywhere.hook_id))
+        await services.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=everywhere.hook_id))

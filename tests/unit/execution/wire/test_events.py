@@ -40,7 +40,7 @@ def event_to_proto(record: Record) -> event_pb2.Event:
     if record.kind is EventKind.NOTE:
         event.note.text = record.fields()["text"]
     else:
-        event.output.stream = event_pb2.Output.Stream.Value(f"STREAM_{record.stream.name}")
+        event.output.stream = event_pb2.OutputChunk.Stream.Value(f"STREAM_{record.stream.name}")
         event.output.data = record.payload
     return event
 

@@ -29,7 +29,7 @@ def test_what_a_call_named_and_made() -> None:
     execute = runtime_pb2.ExecuteResponse(execution_id="exec-2", job_id="job-2")
     assert wire.resources_of(runtime_pb2.ExecuteRequest(), execute) == ("execution/exec-2", "job/job-2")
     token = auth_pb2.CreateTokenResponse(token=auth_pb2.Token(token_id="token-1"), secret="boatyard_secret")
-    assert wire.resources_of(auth_pb2.CreateTokenRequest(project_ids=["a", "b"]), token) == (
+    assert wire.resources_of(auth_pb2.CreateTokenRequest(token={"project_ids": ["a", "b"]}), token) == (
         "project/a",
         "project/b",
         "token/token-1",

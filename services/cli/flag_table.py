@@ -1,0 +1,234 @@
+"""The flags of jobs and of what jobs are made from. One table: what one command can set, all can.
+
+A row names a field by its path in JobSpec, Template, Worker and WorkItem. The contract has the bounds of its value.
+"""
+
+import re
+from typing import Final
+
+from services.cli.flags import Flag, group
+from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, TEXT_OR_FILE
+
+PROJECT: Final = Flag(
+    "--project",
+    "project_id",
+    "The project (default: $BOATYARD_PROJECT, or else the token's if it is for one only, or else default).",
+    "ID",
+    variable="BOATYARD_PROJECT",
+    is_fixed=True,
+)
+TEMPLATE: Final = Flag("--template", "template_id", "The template (default: the worker's).", "ID")
+
+SETTINGS: Final = (
+    *group(
+        "Agent",
+        Flag(
+            "--engine",
+            "agent.engine",
+            "What drives the agent (default: command).",
+        ),
+        Flag(
+            "--command",
+            "agent.command.line",
+            "The agent: a line for /bin/sh, with the prompt on its standard input (default: the gateway's"
+            " AGENT_COMMAND).",
+            "LINE",
+        ),
+        Flag("--prompt-delivery", "agent.command.prompt_delivery", "How the command gets the prompt (default: stdin)."),
+        Flag(
+            "--terminal",
+            "agent.command.terminal",
+            "Give the command a terminal, for `boatyard attach`, and the prompt as an argument.",
+        ),
+        Flag(
+            "--model",
+            "agent.model",
+            "The model, as its provider names it (default for engine anthropic: the gateway's ANTHROPIC_MODEL).",
+            "NAME",
+        ),
+        Flag(
+            "--system-prompt",
+            "agent.system_prompt",
+            "A text that the agent gets before every prompt.",
+            "TEXT|@FILE",
+            TEXT_OR_FILE,
+        ),
+        Flag("--max-turns", "agent.max_turns", "How many answers the model may give (default: 50).", "N"),
+        Flag(
+            "--max-tokens",
+            "agent.anthropic.max_tokens",
+            "How many tokens one answer of the model may have (default: 16384).",
+            "N",
+        ),
+        Flag(
+            "--token-budget",
+            "agent.token_budget",
+            "How many tokens all requests to the model may have together, read and written (default: no limit).",
+            "N",
+        ),
+        Flag(
+            "--ask-before",
+            "agent.anthropic.ask_before",
+            "A tool that the model needs permission for, such as bash; may be repeated.",
+            "TOOL",
+        ),
+        Flag(
+            "--env",
+            "agent.environment",
+            "A variable of the agent's environment; no place for secrets. May be repeated.",
+            "NAME=VALUE",
+        ),
+    ),
+    *group(
+        "Sandbox and limits",
+        Flag(
+            "--sandbox",
+            "agent.sandbox_tier",
+            "How strongly the agent is isolated; none gives it all your rights (default: bubblewrap).",
+        ),
+        Flag("--image", "agent.image", "The image of the agent's container, with --sandbox container.", "NAME"),
+        Flag("--network", "agent.network", "What the agent may reach on the network (default: none)."),
+        Flag(
+            "--allow-host",
+            "agent.allowed_hosts",
+            "A host that the agent may reach, with --network allow-list, which it implies; may be repeated.",
+            "HOST",
+            implies=(("agent.network", "allow-list"),),
+        ),
+        Flag("--timeout", "agent.timeout", "Seconds that the agent may take (default: 3600).", "S"),
+        Flag(
+            "--idle-timeout",
+            "agent.idle_timeout",
+            "Seconds that the agent may go without writing anything (default: no limit).",
+            "S",
+        ),
+        Flag(
+            "--memory", "agent.memory_bytes", "Memory that the agent's processes may use together, such as 2G.", "SIZE"
+        ),
+        Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
+        Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
+        Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
+        Flag("--cpu", "agent.cpu_seconds", "Seconds of CPU time that the agent's processes may use together.", "S"),
+        Flag("--open-files", "agent.open_files", "Files that each of the agent's processes may have open.", "N"),
+        Flag(
+            "--file-size",
+            "agent.file_size_bytes",
+            "Size of the largest file that the agent may write, such as 1G.",
+            "SIZE",
+        ),
+    ),
+    *group(
+        "Result",
+        Flag(
+            "--verify",
+            "policy.verify_command",
+            "A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
+            "LINE",
+        ),
+        Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take (default: 600).", "S"),
+        Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
+        Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
+        Flag(
+            "--retention",
+            "policy.retention",
+            "What happens to the workspace when the job has ended (default: keep-failed).",
+        ),
+    ),
+    *group(
+        "Questions to people",
+        Flag(
+            "--approve-before",
+            "policy.checkpoints",
+            "The stages before which a person is asked, out of base, start, verify, push and end; or none.",
+            "STAGE,…",
+            CHECKPOINTS,
+        ),
+        Flag(
+            "--answer-within",
+            "policy.checkpoint_timeout",
+            "Seconds after which no answer means no (default: a day).",
+            "S",
+        ),
+        Flag("--max-extra-rounds", "policy.max_extra_rounds", "How often changes may be requested (default: 5).", "N"),
+        Flag(
+            "--agent-may-ask",
+            "policy.agent_may_ask",
+            "Let the agent ask a person, through the file $BOATYARD_ASK_FILE.",
+        ),
+    ),
+    *group(
+        "Attempts",
+        Flag("--max-attempts", "policy.max_attempts", "How often the job is tried at most (default: 3).", "N"),
+        Flag(
+            "--retry-on",
+            "policy.retry_on",
+            "A failure reason after which the job is tried again, such as AGENT_FAILED; may be repeated.",
+            "REASON",
+        ),
+        Flag("--retry-from", "policy.retry_from", "What the next attempt starts from (default: base)."),
+    ),
+)
+"""AgentSettings and Policy, in `boatyard run` and in the catalogue."""
+
+RUN: Final = (
+    *group(
+        "Job",
+        PROJECT,
+        Flag(
+            "--worker",
+            "worker_id",
+            "The worker that does the job; other options override its settings and its template's.",
+            "ID",
+        ),
+        Flag("--item", "work_item_id", "The work item that the job is for; its texts go with PROMPT.", "ID"),
+        TEMPLATE,
+        Flag("--kind", "kind", "The kind of the job; see `boatyard kinds` (default: task).", "NAME"),
+        Flag("--priority", "priority", "Jobs with a higher number are taken first (default: 0).", "N"),
+        Flag("--ref", "revision", "The branch, tag or commit to start from (default: the remote's branch).", "REF"),
+        Flag(
+            "--from-snapshot",
+            "snapshot_id",
+            "Start from what another job left (see `boatyard snapshots`), in its repository.",
+            "ID",
+        ),
+        Flag(
+            "--branch",
+            "branch",
+            "The branch of the result (default: boatyard/<job id>, or ticket-<item> for an item).",
+            "NAME",
+        ),
+        Flag(
+            "--file",
+            "files",
+            "A file to work on; the agent finds it at .boatyard/input/NAME. May be repeated.",
+            "NAME=PATH",
+            INPUT_FILE,
+        ),
+        Flag(
+            "--data",
+            "data",
+            "A JSON object to work on; the agent finds it in the file named by $BOATYARD_INPUT.",
+            "JSON|@FILE",
+            TEXT_OR_FILE,
+        ),
+        Flag("--label", "labels", "A label of the job; may be repeated.", "KEY=VALUE", PAIR),
+        Flag("--delay", "delay", "Start in S seconds at the earliest.", "S"),
+        Flag(
+            "--not-before",
+            "not_before_time",
+            "Start at this time at the earliest, such as 2030-01-31T08:00+01:00.",
+            "TIME",
+        ),
+    ),
+    *SETTINGS,
+)
+"""A whole JobSpec, but for the prompt and the repository, for `boatyard run`."""
+
+_OF_A_JOB = re.compile(r"(?:spec|template|worker|work_item)\.(?P<path>[a-z_.]+)")
+
+
+def option_for(field: str) -> str | None:
+    """Return the option that sets a field of a request, such as `spec.agent.model`; None if no row does."""
+    match = _OF_A_JOB.match(field)
+    rows = [] if match is None else [row for row in RUN if f"{match['path']}.".startswith(f"{row.path}.")]
+    return rows[0].option if rows else None
