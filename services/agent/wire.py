@@ -1,12 +1,13 @@
 """Converts the settings of an agent between messages and values. The options of the contract say what is valid."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 
 from boatyard.agent.v1 import agent_pb2 as pb
 
 from services.agent.settings import AgentSettings, environment_complaint
 from services.common.rpc.mapper import Mapper
+from services.common.rpc.rules import Check
 from services.sandbox.host_patterns import HostPattern
 
 AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
@@ -23,5 +24,5 @@ def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
         yield "environment", complaint
 
 
-CHECKS: Final = {pb.AgentSettings.DESCRIPTOR.full_name: agent_violations}
+CHECKS: Final[Mapping[str, Check]] = {pb.AgentSettings.DESCRIPTOR.full_name: agent_violations}
 """The rules in code, for requests that have settings: see `services.common.rpc.rules`."""

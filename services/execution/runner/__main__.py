@@ -7,12 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from services.agent.settings import DEFAULT_ENGINE
 from services.execution.cgroups.group import join_new
-from services.execution.engine import load
 from services.execution.runner.run import run_execution
 
-load(DEFAULT_ENGINE)  # before it has a run, so that most agents start at once
 group = join_new()  # while the runner waits for a run, because this takes longer than starting a sandbox
 directory = sys.stdin.buffer.readline().removesuffix(b"\n")
 if directory:

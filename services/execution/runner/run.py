@@ -4,12 +4,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from services.agent.settings import DEFAULT_ENGINE
 from services.execution.cgroups.group import ControlGroup
 from services.execution.engine import RunContext, load
 from services.execution.eventlog import EventWriter
 from services.execution.processes import signals
 from services.execution.rundir.directory import RunDirectory
 from services.sandbox.spec import Tier
+
+load(DEFAULT_ENGINE)  # while the runner waits for a run, so that most agents start at once
 
 
 def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:

@@ -25,7 +25,7 @@ class ModelClient:
 
     async def start(self, execution_id: str, **fields: object) -> pb.NodeExecution:
         """Start an agent with a model; `fields` are those of AnthropicEngine, AgentSettings and ExecutionSpec."""
-        own = {name: fields.pop(name) for name in AnthropicEngine.DESCRIPTOR.fields_by_name.keys() & fields.keys()}
+        own = {name: fields.pop(name) for name in {*AnthropicEngine.DESCRIPTOR.fields_by_name} & fields.keys()}
         spec = self.client.service.spec("", **{"model": "claude-sonnet-5-5", "prompt": "Do it.", **fields})
         spec.agent.anthropic.MergeFrom(AnthropicEngine(**own))
         request = pb.StartExecutionRequest(execution_id=execution_id, spec=spec)

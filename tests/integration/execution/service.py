@@ -74,7 +74,7 @@ class Service:
 
     def spec(self, line: str | list[str], prompt: str = "", **fields: object) -> pb.ExecutionSpec:
         """Make a specification; `fields` are those of ExecutionSpec and of AgentSettings, a list is a program."""
-        own = AgentSettings.DESCRIPTOR.fields_by_name.keys() - pb.ExecutionSpec.DESCRIPTOR.fields_by_name.keys()
+        own = {*AgentSettings.DESCRIPTOR.fields_by_name} - {*pb.ExecutionSpec.DESCRIPTOR.fields_by_name}
         settings = {name: fields.pop(name) for name in own & fields.keys()}
         spec = pb.ExecutionSpec(
             purpose=pb.ExecutionSpec.PURPOSE_AGENT,

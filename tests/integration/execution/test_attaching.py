@@ -65,7 +65,7 @@ async def test_a_program_has_a_terminal_of_its_own(shared: Client, tier: int) ->
         end = await shared.end(name)
     assert (end.state, end.exit_code, end.processes_left) == (State.STATE_SUCCEEDED, 0, 0)
     seen = await shared.watch(name)
-    assert seen.output == b"30 100\r\nready\r\n<hello>\r\n"
+    assert seen.output == b"24 80\r\nready\r\n<hello>\r\n"
 
 
 async def test_keys_and_sizes_reach_the_program_as_a_person_expects(shared: Client) -> None:

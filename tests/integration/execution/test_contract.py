@@ -50,15 +50,9 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         job_id="No Id",
         layout=layout_pb2.Layout(path="relative"),
         read_only_paths=[str(home), str(home / "execution" / "runs"), "/usr"],
-        agent=AgentSettings(
-            command=CommandEngine(line="-x\0", prompt_delivery=2),
-            environment={"A=B": ""},
-            timeout=Duration(seconds=-1),
-            idle_timeout=Duration(),
-            processes=0,
-            sandbox_tier=77,
-        ),
+        agent=AgentSettings(command=CommandEngine(prompt_delivery=2)),
         prompt="a\0b",
+        environment={"A=B": ""},
     )
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="UPPER", spec=spec)))
     assert isinstance(error, Invalid)
@@ -69,20 +63,31 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         "spec.layout.path",
         "spec.read_only_paths[0]",
         "spec.read_only_paths[1]",
-        "spec.command.argv",
-        "spec.command.prompt",
+        "spec.agent.command.line",
+        "spec.prompt",
         "spec.environment",
-        "spec.limits.timeout",
-        "spec.limits.idle_timeout",
-        "spec.limits.processes",
-        "spec.sandbox_tier",
     }
+
+
+async def test_all_that_is_wrong_with_an_agents_settings_is_said_at_once(shared: Client) -> None:
+    settings = AgentSettings(
+        command=CommandEngine(line="-x\0"),
+        environment={"A=B": ""},
+        timeout=Duration(seconds=-1),
+        idle_timeout=Duration(),
+        processes=0,
+        sandbox_tier=77,
+    )
+    error = await refused(shared.start(new_id("bad"), "", agent=settings))
+    assert isinstance(error, Invalid)
+    names = ("command.line", 'environment["A=B"]', "timeout", "idle_timeout", "processes", "sandbox_tier")
+    assert {field for field, _ in error.violations} == {f"spec.agent.{name}" for name in names}
 
 
 async def test_an_empty_request_names_what_is_required(shared: Client) -> None:
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest()))
     assert isinstance(error, Invalid)
-    required = {"execution_id", "spec.purpose", "spec.layout", "spec.command"}
+    required = {"execution_id", "spec.purpose", "spec.layout", "spec.agent.command.line"}
     assert {field for field, _ in error.violations} == required
 
 

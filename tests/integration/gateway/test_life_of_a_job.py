@@ -92,8 +92,7 @@ async def test_a_worker_works_on_a_work_item(services: Services, remote: Repo) -
         display_name="Ada",
         template_id=made.template_id,
         agent={
-            "command": {"line": command},
-            "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT",
+            "command": {"line": command, "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"},
             "model": "best",
             "environment": {"B": "2"},
         },
@@ -323,7 +322,7 @@ async def test_what_only_shows_when_all_is_laid_together(services: Services) -> 
     assert {field for field, _ in error.violations} == {"spec.labels", "spec.branch", "spec.priority"}
     spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"command": {"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}})
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
-    assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command"}
+    assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command.line"}
 
 
 async def test_a_diff_that_is_cut_is_kept_whole(services: Services, remote: Repo) -> None:

@@ -1,4 +1,4 @@
-"""Layers of settings: set fields win, unset ones inherit, maps are merged, and another engine replaces the settings of one."""
+"""Layers of settings: set fields win, unset ones inherit, maps are merged, another engine replaces one as a whole."""
 
 from datetime import timedelta
 

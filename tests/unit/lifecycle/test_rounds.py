@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from services.agent.settings import AgentSettings, CommandEngine
+from services.agent.settings import AgentSettings, CommandEngine, PromptDelivery
 from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
@@ -20,7 +20,7 @@ from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origi
 from services.lifecycle.model.job_context import HookResult
 from services.lifecycle.model.node_work import Layout, Run
 from services.lifecycle.model.outcome import RetentionPeriods
-from services.lifecycle.model.states import ExecutionState, JobState, PromptDelivery, StageState
+from services.lifecycle.model.states import ExecutionState, JobState, StageState
 from services.lifecycle.model.value import dump
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun

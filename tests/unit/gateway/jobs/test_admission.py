@@ -181,6 +181,6 @@ async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
     assert field == "policy.checkpoints.before"
     assert "must have push" in description
     assert (await admitted(book, **references)).policy.checkpoints == ("push",)
-    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("push", "start")
+    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("start", "push")
     as_role(Role.ADMIN)
     assert (await admitted(book, **references, policy=asking(*own))).policy.checkpoints == own
