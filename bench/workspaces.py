@@ -37,7 +37,7 @@ from bench.kit.options import add_parts, options
 from bench.kit.repositories import generate
 from bench.kit.services import running
 from services.common import logs
-from services.common.settings import Home
+from services.common.home import Home
 from services.workspace.drivers import DiskAdmission, Driver, choose
 from services.workspace.model import NewWorkspace
 from services.workspace.trees import WorkspaceTrees

@@ -14,7 +14,7 @@ from services.cli import humanize
 from services.cli.cell_checks import database, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import StartError
-from services.common.settings import Home, read_token
+from services.common.home import Home, read_token
 from services.sandbox import device_nodes, seccomp
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe

@@ -28,10 +28,11 @@ from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
 from services.cli.exit_codes import NotAllowedError
+from services.common.addresses import is_loopback, reachable
 from services.common.errors import ServiceError, StartError, Unavailable
+from services.common.home import Home, read_token
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.common.settings import Home, is_loopback, reachable, read_token
 from services.supervisor.plan import GATEWAY, default_address, gateway_tls, read_cell_addresses
 
 T = TypeVar("T")

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
+from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
@@ -15,7 +16,13 @@ from services.cli.screen import STATE_STYLES, Screen, one_line, printable
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
-_CHANGE_STYLES = {"A": "green", "D": "red", "M": "yellow", "R": "cyan"}
+_CHANGES = {
+    ChangedFile.CHANGE_ADDED: ("A", "green"),
+    ChangedFile.CHANGE_DELETED: ("D", "red"),
+    ChangedFile.CHANGE_MODIFIED: ("M", "yellow"),
+    ChangedFile.CHANGE_RENAMED: ("R", "cyan"),
+    ChangedFile.CHANGE_TYPE: ("T", ""),
+}
 
 
 def stage_line(record: job_pb2.StageRecord) -> Text:
@@ -161,9 +168,8 @@ def _file(change: output_pb2.FileChange) -> Text:
     path = shapes.path(change.path, change.raw_path) or ""
     if old := shapes.path(change.old_path, change.raw_old_path):
         path = f"{old} → {path}"
-    line = (
-        _fact("", "").append(f"{change.change or '?'} ", _CHANGE_STYLES.get(change.change, "")).append(printable(path))
-    )
+    letter, style = _CHANGES.get(change.change, ("?", ""))
+    line = _fact("", "").append(f"{letter} ", style).append(printable(path))
     if not change.HasField("additions") and not change.HasField("deletions"):
         return line.append("  binary", "dim")
     if change.additions:

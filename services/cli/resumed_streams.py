@@ -23,8 +23,8 @@ _LONGEST_PAUSE_S = 2.0
 _REMEMBERED_JOBS = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 """The statuses of calls during a gateway's restart."""
-_GIVEN_UP = "CELL_UNAVAILABLE"
-"""The gateway has already waited for another cell, so there is no point in waiting longer."""
+_CELL_UNAVAILABLE = "CELL_UNAVAILABLE"
+"""Another cell does not answer: who follows waits for it, and who only reads what is there is told at once."""
 
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
@@ -140,7 +140,7 @@ async def _lasting(
                 return
         except grpc.aio.AioRpcError as error:
             problem = gateway.problem(error)
-            if problem.status not in _PASSING or problem.reason == _GIVEN_UP:
+            if problem.status not in _PASSING or (problem.reason == _CELL_UNAVAILABLE and not until_end):
                 raise problem from None
         outage.broke(connect)
         if give_up is None:

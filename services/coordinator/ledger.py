@@ -10,6 +10,7 @@ from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
 from services.common.ids import new_id
+from services.common.rpc.times import seconds_from_proto
 from services.coordinator import wire
 from services.coordinator.clients import Upstream
 from services.coordinator.event_forwarding import EventForwarder
@@ -75,7 +76,7 @@ class RemoteLedger:
         answer = await self._upstream.ask(
             lambda stubs: stubs.coordinator.RegisterCoordinator(request, timeout=_CALL_SECONDS)
         )
-        self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
+        self._lease_seconds = seconds_from_proto(answer.lease_duration)
         return answer.jobs_held
 
     async def claim(self) -> Lease | None:
@@ -99,7 +100,7 @@ class RemoteLedger:
         # A call that takes longer than the pause between heartbeats is better repeated at another gateway.
         timeout = min(_CALL_SECONDS, self._lease_seconds / 3)
         answer = await self._upstream.ask(lambda stubs: stubs.coordinator.RenewLease(request, timeout=timeout))
-        self._lease_seconds = wire.seconds_from_proto(answer.lease_duration)
+        self._lease_seconds = seconds_from_proto(answer.lease_duration)
         return wire.beat_from_proto(answer)
 
     async def job_context(self, lease: Lease) -> JobContext:

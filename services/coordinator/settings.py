@@ -5,9 +5,11 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
+from services.common.addresses import is_loopback
 from services.common.errors import StartError
+from services.common.home import read_token
 from services.common.rpc.tls import ClientTls
-from services.common.settings import ListenAddress, is_loopback, read_token
+from services.common.settings import ListenAddress
 from services.lifecycle.settings import DriverSettings
 
 

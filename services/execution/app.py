@@ -90,7 +90,7 @@ async def _main() -> None:
         await stack.enter_async_context(program.background_tasks(background))
         provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
         _warn_of_missing(provided)
-        draining = Draining()
+        draining, starts = Draining(), StartReader(settings, PathGuard(home))
         await serve(
             listen=settings.listen,
             registrations=[
@@ -101,11 +101,11 @@ async def _main() -> None:
                         manager,
                         Messaging(manager, fences),
                         Terminals(manager, fences),
-                        StartReader(settings, PathGuard(home)),
+                        starts,
                         draining=draining,
                         capabilities=provided,
                     ),
-                    CHECKS,
+                    {**CHECKS, pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},
                 ),
                 metrics(meters),
             ],

@@ -42,30 +42,30 @@ class ExecutionServicer(ExecutionServiceServicer):
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
         execution = await self._executions.start(self._starts.read(request))
-        return pb.StartExecutionResponse(execution=responses.execution_to_proto(execution))
+        return pb.StartExecutionResponse(execution=responses.EXECUTION.to_proto(execution))
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
-        return pb.DescribeNodeResponse(capabilities=map(responses.capability_to_proto, self._capabilities))
+        return pb.DescribeNodeResponse(capabilities=map(responses.CAPABILITY.to_proto, self._capabilities))
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        execution = await self._executions.get(requests.execution_id(request.execution_id))
+        execution = await self._executions.get(request.execution_id)
         return pb.GetExecutionResponse(
             execution=responses.execution_to_proto(execution, await self._messaging.pending(execution))
         )
 
     async def ListExecutions(self, request: pb.ListExecutionsRequest, context: Context) -> pb.ListExecutionsResponse:
         page, token = await self._executions.page(*requests.list_from_proto(request))
-        return pb.ListExecutionsResponse(executions=map(responses.execution_to_proto, page), next_page_token=token)
+        return pb.ListExecutionsResponse(executions=map(responses.EXECUTION.to_proto, page), next_page_token=token)
 
     async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Context) -> pb.WaitExecutionResponse:
         execution_id, seconds = requests.wait_from_proto(request, context.time_remaining())
         async with self._draining.interrupting():
             execution = await self._executions.wait(execution_id, seconds)
-        return pb.WaitExecutionResponse(execution=responses.execution_to_proto(execution))
+        return pb.WaitExecutionResponse(execution=responses.EXECUTION.to_proto(execution))
 
     async def StopExecution(self, request: pb.StopExecutionRequest, context: Context) -> pb.StopExecutionResponse:
         execution = await self._executions.stop(*requests.stop_from_proto(request))
-        return pb.StopExecutionResponse(execution=responses.execution_to_proto(execution))
+        return pb.StopExecutionResponse(execution=responses.EXECUTION.to_proto(execution))
 
     async def WatchEvents(
         self, request: pb.WatchEventsRequest, context: Context
@@ -86,13 +86,15 @@ class ExecutionServicer(ExecutionServiceServicer):
     ) -> pb.ResolvePermissionResponse:
         execution_id, permission_id, answer = requests.answer_from_proto(request)
         holds = await self._messaging.resolve(execution_id, permission_id, answer)
-        return pb.ResolvePermissionResponse(answer=responses.answer_to_proto(permission_id, holds))
+        return pb.ResolvePermissionResponse(
+            answer=responses.PERMISSION_ANSWER.to_proto(holds, permission_id=permission_id)
+        )
 
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         first = await anext(request_iterator, pb.AttachExecutionRequest())
-        execution_id = requests.execution_id(first.execution_id)
+        execution_id = requests.attached_from_proto(first)
         source = self._terminals.attach(
             execution_id, (requests.terminal_event_from_proto(request) async for request in request_iterator)
         )

@@ -5,12 +5,11 @@ from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
 
-from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2
 from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_server
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
-from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
@@ -19,6 +18,7 @@ from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
+from services.gateway.catalog import update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
@@ -52,12 +52,8 @@ from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
-from services.gateway.routing.coordinator import CoordinatorCells
 from services.gateway.routing.forwarding import PeerToken
-from services.gateway.routing.local import LocalCellClient
-from services.gateway.routing.router import CellRouter, cell_router
-from services.gateway.runtime.relay import Relay
-from services.gateway.runtime.servicer import RuntimeServicer
+from services.gateway.runtime.app import runtime_registration
 from services.gateway.schema import idempotency
 from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
@@ -102,9 +98,19 @@ async def _main() -> None:
             **_retention_tasks(engine, cell, cells, settings),
         }
         await stack.enter_async_context(program.background_tasks(tasks))
-        local = LocalCellClient(cell.cell_id, nodes.workspace, nodes.git, nodes.execution)
-        router = await stack.enter_async_context(
-            cell_router(local, CoordinatorCells(store, events, notifier), cells, store, settings.client_tls)
+        admission = _admission(engine, notifier, settings)
+        runtime = await stack.enter_async_context(
+            runtime_registration(
+                engine,
+                cell.cell_id,
+                nodes,
+                cells=cells,
+                jobs=store,
+                admission=admission,
+                notifier=notifier,
+                draining=draining,
+                tls=settings.client_tls,
+            )
         )
 
         async def document_of(job_id: str) -> bytes:
@@ -113,7 +119,8 @@ async def _main() -> None:
         entrance = door(
             engine,
             [
-                *_registrations(engine, store, notifier, router=router, draining=draining, settings=settings),
+                *_registrations(engine, store, notifier, admission, draining),
+                runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 Registration(
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
@@ -195,16 +202,8 @@ def _retention_tasks(
     }
 
 
-def _registrations(
-    engine: AsyncEngine,
-    store: JobStore,
-    notifier: JobNotifier,
-    *,
-    router: CellRouter,
-    draining: Draining,
-    settings: GatewaySettings,
-) -> list[Registration]:
-    admission = Admission(
+def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySettings) -> Admission:
+    return Admission(
         engine,
         notifier,
         settings.agent_command,
@@ -212,13 +211,17 @@ def _registrations(
         load_kinds(settings.kinds_file),
         ageing_seconds=settings.ageing_seconds,
     )
-    relay = Relay(store, notifier, router)
+
+
+def _registrations(
+    engine: AsyncEngine, store: JobStore, notifier: JobNotifier, admission: Admission, draining: Draining
+) -> list[Registration]:
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
             CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
-            CHECKS,
+            {**update_wire.CHECKS, **CHECKS},
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
@@ -230,11 +233,6 @@ def _registrations(
             add_JobServiceServicer_to_server,
             JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
             CHECKS,
-        ),
-        Registration(
-            runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"].full_name,
-            add_AgentRuntimeServiceServicer_to_server,
-            RuntimeServicer(admission, store, relay, router, draining),
         ),
     ]
 

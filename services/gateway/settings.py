@@ -5,8 +5,9 @@ from typing import Annotated, Self
 
 from pydantic import AliasChoices, Field, SecretStr, model_validator
 
+from services.common.addresses import is_loopback
 from services.common.rpc.tls import ClientTls, ServerTls
-from services.common.settings import PublicAddress, is_loopback
+from services.common.settings import PublicAddress
 from services.lifecycle.settings import DriverSettings
 
 

@@ -47,7 +47,7 @@ from services.git.stores.repository import StoreLimits
 from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
-from services.git.wire.from_proto import RequestReader
+from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import SandboxedGit
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
@@ -92,7 +92,8 @@ async def _main() -> None:
                 Registration(
                     pb.DESCRIPTOR.services_by_name["GitService"].full_name,
                     add_GitServiceServicer_to_server,
-                    GitServicer(manager, RequestReader(addresses, paths), draining),
+                    GitServicer(manager, draining),
+                    checks(addresses, paths),
                 ),
                 metrics(meters),
             ],

@@ -80,7 +80,7 @@ class BaseNote:
 
     kind: NoteKind
     paths: tuple[bytes, ...]
-    total: int
+    total_paths: int
 
 
 @dataclass(frozen=True, slots=True)

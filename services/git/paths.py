@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from services.common.settings import Home
+from services.common.home import Home
 from services.git import failures
 
 _PATH_BYTES: Final = 4095  # PATH_MAX, less the closing NUL

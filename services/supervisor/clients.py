@@ -8,11 +8,11 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
+from services.common.addresses import reachable
 from services.common.errors import FailedPrecondition, NotFound, ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.tls import ClientTls
-from services.common.settings import reachable
 
 ALIVE = (pb.NodeExecution.STATE_PENDING, pb.NodeExecution.STATE_RUNNING)
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.common.errors import ServiceError, StartError
+from services.common.home import Home
 from services.common.lock import FileLock, LockHeldError, holder, is_held
-from services.common.settings import Home
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.commands import END_AGENTS_SIGNAL
 from services.supervisor.keeper import Say

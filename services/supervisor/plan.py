@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import StartError
+from services.common.home import Home
 from services.common.rpc.tls import ClientTls
-from services.common.settings import Home
 
 GATEWAY, WORKSPACE, GIT, EXECUTION, HTTP = "gateway", "workspace", "git", "execution", "http"
 COORDINATOR = "coordinator"

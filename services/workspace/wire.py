@@ -1,39 +1,34 @@
 """Converts the contract's messages to this service's values and back. Requests have been held to the rules by then."""
 
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
 from boatyard.workspace.v1 import layout_pb2
 from boatyard.workspace.v1 import workspace_pb2 as pb
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.db.paging import Page
-from services.common.text import lossy, path_from_text, path_to_text
+from services.common.rpc.mapper import Mapper
+from services.common.text import path_to_text
 from services.workspace.model import (
-    File,
     Filter,
-    Labels,
     Layout,
     NewWorkspace,
     State,
-    Visibility,
+    Workspace,
     WorkspaceView,
 )
 from services.workspace.usage import Usage
 
 _FILES_BYTES: Final = 3 << 20
-_LABEL_IDS = ("project_id", "job_id", "worker_id", "work_item_id", "repository_id")
+_STATES: Final = {pb.Workspace.State.Value(f"STATE_{state}"): state for state in State}
 
-_STATES = {
-    State.ACTIVE: pb.Workspace.STATE_ACTIVE,
-    State.COMPLETED: pb.Workspace.STATE_COMPLETED,
-    State.ERROR: pb.Workspace.STATE_ERROR,
-    State.CLEANING: pb.Workspace.STATE_CLEANING,
-}
-_VISIBILITIES = {pb.VISIBILITY_SANDBOXES: Visibility.SANDBOXES, pb.VISIBILITY_HOST: Visibility.HOST}
-_STATES_BACK = {number: state for state, number in _STATES.items()}
+_NEW_WORKSPACE: Final = Mapper(NewWorkspace, pb.CreateWorkspaceRequest)
+_FILTER: Final = Mapper(Filter, pb.ListWorkspacesRequest, by_hand={"page_size", "page_token"})
+_WORKSPACE: Final = Mapper(
+    Workspace, pb.Workspace, by_hand={"base_layers", "pins_path", "visibility", "files_digest", "layout", "held_by"}
+)
 
 
 def check_files(request: pb.CreateWorkspaceRequest) -> Iterator[tuple[str, str]]:
@@ -52,29 +47,20 @@ CHECKS: Final = {pb.CreateWorkspaceRequest.DESCRIPTOR.full_name: check_files}
 
 def new_workspace_from_proto(request: pb.CreateWorkspaceRequest) -> NewWorkspace:
     """Read a request."""
-    return NewWorkspace(
-        workspace_id=request.workspace_id,
-        base_layers=tuple(map(path_from_text, request.base_layers)),
-        pins_path=path_from_text(request.pins_path) if request.pins_path else None,
-        visibility=_VISIBILITIES.get(request.visibility, Visibility.SANDBOXES),
-        files=tuple(File(path_from_text(file.path), file.content) for file in request.files),
-        labels=Labels(
-            **{name: getattr(request.labels, name) for name in _LABEL_IDS}, branch=request.labels.branch.encode()
-        ),
-    )
+    return _NEW_WORKSPACE.from_proto(request)
 
 
 def new_state_from_proto(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, State, timedelta | None]:
     """Read a workspace's new state, and how long to keep it."""
     keep_for = request.keep_for.ToTimedelta() if request.HasField("keep_for") else None
-    return request.workspace_id, _STATES_BACK[request.state], keep_for
+    return request.workspace_id, _STATES[request.state], keep_for
 
 
 def filter_from_proto(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     """Read which workspaces to list. Raises Invalid when the page's token is not for them."""
-    filters = {name: getattr(request, name) for name in ("project_id", "job_id", "worker_id")}
-    page = Page.parse(request.page_size, request.page_token, {**filters, "states": sorted(set(request.states))})
-    return Filter(states=frozenset(_STATES_BACK[number] for number in request.states), **filters), page
+    filters = _FILTER.from_proto(request)
+    bound = {name: getattr(filters, name) for name in ("project_id", "job_id", "worker_id")}
+    return filters, Page.parse(request.page_size, request.page_token, {**bound, "states": sorted(set(request.states))})
 
 
 def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
@@ -84,18 +70,7 @@ def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
 
 def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     """Write a workspace."""
-    value = seen.workspace
-    return pb.Workspace(
-        workspace_id=value.workspace_id,
-        state=_STATES[value.state],
-        layout=_layout(seen.layout),
-        driver=value.driver,
-        labels=_labels(value.labels),
-        create_time=_timestamp(value.create_time),
-        update_time=_timestamp(value.update_time),
-        expire_time=None if value.expire_time is None else _timestamp(value.expire_time),
-        held_by=seen.held_by,
-    )
+    return _WORKSPACE.to_proto(seen.workspace, layout=_layout(seen.layout), held_by=seen.held_by)
 
 
 def usage_to_proto(value: Usage) -> pb.ListWorkspaceUsageResponse:
@@ -132,13 +107,3 @@ def _layout(value: Layout) -> layout_pb2.Layout:
 
 def _path(value: Path | None) -> str:
     return "" if value is None else path_to_text(value)
-
-
-def _labels(value: Labels) -> pb.WorkspaceLabels:
-    return pb.WorkspaceLabels(**{name: getattr(value, name) for name in _LABEL_IDS}, branch=lossy(value.branch))
-
-
-def _timestamp(value: datetime) -> Timestamp:
-    result = Timestamp()
-    result.FromDatetime(value.astimezone(UTC))
-    return result

@@ -1,11 +1,13 @@
 """Every mapper of the services: what is written of a value is read as the same value."""
 
+import collections.abc
 import importlib
 from collections.abc import Iterator
-from dataclasses import fields
+from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from types import NoneType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,20 +16,39 @@ from hypothesis import strategies as st
 from services.common.rpc.mapper import Mapper
 from tests.kit.contract import ROOT
 
+LONGEST = timedelta(days=3_000_000)
+TEXTS = st.text(max_size=20)
 INTEGERS = st.integers(0, 2**31 - 1)
 """Of every integer type of the contract."""
-TEXTS = st.text(max_size=20)
-LONGEST = timedelta(days=3_000_000)
+SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    str: TEXTS,
+    bytes: TEXTS.map(str.encode),  # text, in most messages
+    bool: st.booleans(),
+    int: INTEGERS,
+    float: INTEGERS.map(lambda number: number / 1024),
+    Path: st.from_regex(r"(/[^/\0.]+)+", fullmatch=True).map(Path),
+    datetime: st.datetimes(timezones=st.just(UTC)),
+    timedelta: st.timedeltas(-LONGEST, LONGEST),
+}
 
-st.register_type_strategy(int, INTEGERS)
-st.register_type_strategy(str, TEXTS)
-st.register_type_strategy(bytes, TEXTS.map(str.encode))
-st.register_type_strategy(float, INTEGERS.map(lambda number: number / 1024))
-st.register_type_strategy(
-    Path, TEXTS.filter(lambda text: text.strip("\0/.") == text != "").map(lambda text: Path("/") / text)
-)
-st.register_type_strategy(datetime, st.datetimes(timezones=st.just(UTC)))
-st.register_type_strategy(timedelta, st.timedeltas(-LONGEST, LONGEST))
+
+def values_of(kind: Any) -> st.SearchStrategy[Any]:
+    """Return a strategy for values of a type. Hypothesis registers types for all tests at once."""
+    if kind in SIMPLE:
+        return SIMPLE[kind]
+    if is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return st.builds(kind, **{field.name: values_of(hints[field.name]) for field in fields(kind)})  # type: ignore[arg-type]
+    arguments = [values_of(each) for each in get_args(kind) if each not in {NoneType, Ellipsis}]
+    match get_origin(kind):
+        case None:
+            return st.sampled_from(list(kind))
+        case collections.abc.Mapping:
+            return st.dictionaries(*arguments, max_size=3)
+        case origin if origin in {tuple, frozenset}:
+            return st.lists(arguments[0], max_size=3).map(origin)
+        case _:
+            return st.none() | arguments[0]
 
 
 def mappers() -> Iterator[Any]:
@@ -44,7 +65,9 @@ def mappers() -> Iterator[Any]:
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_written_is_read_as_the_same_value(mapper: Mapper[Any, Any], data: st.DataObject) -> None:
-    value = data.draw(st.builds(mapper.value, **{field.name: ... for field in fields(mapper.value)}))
+    value = data.draw(values_of(mapper.value))
+    others = [field.name for oneof in mapper.message.DESCRIPTOR.oneofs for field in oneof.fields[1:]]
+    value = replace(value, **{name: None for name in others if hasattr(value, name) and name not in mapper.by_hand})
     by_hand = {name: getattr(value, name) for name in mapper.by_hand if hasattr(value, name)}
 
     assert mapper.from_proto(mapper.to_proto(value), **by_hand) == value

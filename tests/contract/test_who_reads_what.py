@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from boatyard.access.v1 import access_pb2
 from boatyard.gateway.v1 import catalog_pb2, job_pb2
 from boatyard.gateway.v1.hook_pb2 import Hook, ListHooksResponse, Webhook
+from boatyard.gateway.v1.runtime_pb2 import ListWorkspacesResponse
+from boatyard.workspace.v1.layout_pb2 import Layers, Layout
+from boatyard.workspace.v1.workspace_pb2 import Workspace
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto
 
 from services.gateway.values.principal import Role
@@ -17,6 +20,10 @@ from tests.kit.contract import messages, methods
 WITHHELD = {
     "agent.v1.AgentSettings.environment": "people put keys there, even if they are told not to",
     "gateway.v1.Webhook.url": "many servers authenticate their callers by the path alone",
+    **{
+        f"workspace.v1.{field}": "paths of the machine are for those who may work on it"
+        for field in ("Layout.path", "Layers.lowers", "Layers.upper", "Layers.work", "Layers.mounted_path")
+    },
 }
 
 NEVER_WRITTEN = {
@@ -64,7 +71,7 @@ READABLE = {
         execution.v1.TurnEnd stop_reason
         execution.v1.ModelUsage model
         gateway.v1.Output summary branch diff log_tail review_comment
-        gateway.v1.FileChange path old_path raw_path raw_old_path change
+        gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadDiffResponse data
         gateway.v1.Verification reason
         git.v1.Snapshot message""",
@@ -81,8 +88,6 @@ READABLE = {
         gateway.v1.ListSnapshotsResponse cell_ids
         gateway.v1.ListWorkspacesResponse cell_ids
         workspace.v1.DriverStatus name complaint
-        workspace.v1.Layers lowers mounted_path upper work
-        workspace.v1.Layout path
         workspace.v1.WorkspaceLabels branch
         workspace.v1.Workspace driver held_by""",
 }
@@ -157,6 +162,17 @@ def test_only_an_administrator_is_told_where_a_webhook_goes_to() -> None:
         assert seen.hooks[0].webhook.url == "https://hooks.example.com:8443"
         assert seen.hooks[1] == Hook(command="true"), "what has no webhook gets none"
     assert readable(answer, Role.ADMIN) is answer
+
+
+def test_a_viewer_is_not_told_where_on_the_machine_a_workspace_is() -> None:
+    layers = Layers(lowers=["/srv/base"], upper="/srv/w1/upper", work="/srv/w1/work", mounted_path="/srv/w1/mount")
+    workspaces = [Workspace(workspace_id="w1", layout=Layout(layers=layers)), Workspace(layout=Layout(path="/srv/w2"))]
+    answer = ListWorkspacesResponse(workspaces=workspaces)
+    seen = readable(answer, Role.VIEWER)
+    assert seen.workspaces[0].workspace_id == "w1"
+    assert "/srv" not in str(seen)
+    for role in (Role.OPERATOR, Role.ADMIN):
+        assert readable(answer, role) is answer
 
 
 def test_answers_without_anything_kept_are_not_copied() -> None:

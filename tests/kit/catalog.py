@@ -17,6 +17,7 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.common.rpc.status import service_error
+from services.gateway.catalog import update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks import app as hooks
@@ -61,7 +62,7 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
             catalog,
-            CHECKS,
+            {**update_wire.CHECKS, **CHECKS},
         ),
         hooks.registration(engine, document_of, Nodes(nowhere, nowhere, nowhere), AllowList()),
         Registration(

@@ -24,8 +24,8 @@ from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
+from services.common.home import Home
 from services.common.rpc.streaming import streaming
-from services.common.settings import Home
 from tests.kit.cell import eventually, free_port_base
 
 METHODS: dict[str, MethodDescriptor] = {

@@ -12,6 +12,7 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.ids import new_id
 from services.common.metrics import Meters
+from services.common.rpc.rules import Rules
 from services.git.app import build_manager, find_git
 from services.git.bases.overlays import overlays_work
 from services.git.gitcmd import Command, Git, GitOutput, Invocation
@@ -20,7 +21,7 @@ from services.git.model import Base, Layers, Progress, Remote, Signature, StartP
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.settings import GitSettings
-from services.git.wire.from_proto import RequestReader
+from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import TreeView
 from services.sandbox import aio, environment
 from services.sandbox.spec import MountAccess, SandboxSpec
@@ -48,7 +49,7 @@ class GitParts:
 
     manager: GitManager
     paths: GitPaths
-    reader: RequestReader
+    rules: Rules
     git: CountingGit
 
     async def prepare(self, remote: Remote, start: StartPoint | None = None) -> Base:
@@ -142,6 +143,6 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
         )
         stacks = await overlays_work(paths)
         manager = build_manager(chosen, paths, git, addresses, engine, stacks=stacks, meters=Meters("git"))
-        yield GitParts(manager, paths, RequestReader(addresses, paths), git)
+        yield GitParts(manager, paths, Rules(checks(addresses, paths)), git)
     finally:
         await engine.dispose()

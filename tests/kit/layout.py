@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.common.settings import Home
+from services.common.home import Home
 
 
 def workspace_trees(home: Home) -> Path:

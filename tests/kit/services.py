@@ -24,9 +24,9 @@ from boatyard.gateway.v1 import (
 )
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.streaming import streaming
-from services.common.settings import Home
 from tests.kit.cell import OFFSETS, free_port_base
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo

@@ -20,7 +20,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.lookup import execution_id_of
 from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
-from services.common.rpc.streaming import streaming
+from services.common.rpc.streaming import conversing
 
 DETACH = b"\x1d"
 """Ctrl-]."""
@@ -136,7 +136,7 @@ async def _send(gateway: Gateway, execution_id: str, keyboard: Keyboard) -> bool
     try:
         async with (
             aclosing(keyboard.requests(execution_id)) as requests,
-            streaming(gateway.runtime.AttachExecution(requests)) as answers,
+            conversing(gateway.runtime.AttachExecution(), requests) as answers,
         ):
             async for answer in answers:
                 if answer.ended:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from services.cli import options
-from services.common.settings import Home
+from services.common.home import Home
 from services.supervisor.plan import COORDINATOR, DEFAULT_PORT_BASE, plan
 from services.supervisor.up import up
 

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from services.cli import checks, exit_codes, findings, options
 from services.cli.screen import STATE_STYLES, Screen, printable
-from services.common.settings import Home
+from services.common.home import Home
 
 _MARKS = {findings.OK: "✓", findings.WARN: "!", findings.FAIL: "✗"}
 

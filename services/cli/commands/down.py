@@ -6,7 +6,7 @@ import json
 import click
 
 from services.cli import options
-from services.common.settings import Home
+from services.common.home import Home
 from services.supervisor.down import down
 
 

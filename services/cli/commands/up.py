@@ -7,7 +7,7 @@ import os
 import click
 
 from services.cli import options
-from services.common.settings import Home
+from services.common.home import Home
 from services.supervisor.plan import DEFAULT_PORT_BASE, GATEWAY, SERVICES, plan
 from services.supervisor.up import up
 

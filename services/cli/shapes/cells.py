@@ -19,7 +19,7 @@ def cell(value: admin_pb2.Cell) -> Shape:
         "address": value.address or None,
         "capacity": value.capacity,
         "running_jobs": value.running_jobs,
-        "paused": value.paused,
+        "paused": value.state in {admin_pb2.Cell.STATE_PAUSED, admin_pb2.Cell.STATE_AWAY_PAUSED},
         "start_time": time_of(value, "start_time"),
         "beat_time": time_of(value, "beat_time"),
     }

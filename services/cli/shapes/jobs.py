@@ -19,6 +19,7 @@ def stage(value: job_pb2.StageRecord) -> Shape:
         "name": value.name,
         "state": name(job_pb2.StageRecord.State.Name, value.state),
         "message": value.message or None,
+        "hook_id": value.hook_id or None,
         "start_time": time_of(value, "start_time"),
         "end_time": time_of(value, "end_time"),
     }

@@ -13,7 +13,6 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
 
-from services.common.db.bounded import CONNECTING, Connector
 from services.common.db.outages import outage, tell_outage
 from services.common.errors import StartError
 
@@ -58,6 +57,8 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
     """
     parsed = parse_database_url(url)
     if parsed.get_backend_name() == "postgresql":
+        from services.common.db.bounded import CONNECTING, Connector  # noqa: PLC0415 - a driver that few services need
+
         engine = create_async_engine(
             parsed,
             hide_parameters=True,

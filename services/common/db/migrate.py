@@ -20,7 +20,6 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db import schema
-from services.common.db.bounded import unhurried
 from services.common.errors import StartError
 
 _LOCK = 0x626F6174  # any number, the same for all
@@ -41,6 +40,8 @@ async def migrate(engine: AsyncEngine, package: str) -> None:
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(engine.begin())  # SQLite's write lock
         if engine.dialect.name == "postgresql":
+            from services.common.db.bounded import unhurried  # noqa: PLC0415 - see open_database
+
             await stack.enter_async_context(unhurried(connection))
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _LOCK})
         await connection.run_sync(_bring_up, history)

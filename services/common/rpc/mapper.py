@@ -37,6 +37,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.common.rpc.times import duration_to_proto, seconds_from_proto
 from services.common.text import bytes_of, bytes_of_list, is_utf8, lossy, path_from_text, path_to_text, raw, raw_list
 
 Value = TypeVar("Value")
@@ -257,15 +258,3 @@ def _message_codec(kind: Any, field: FieldDescriptor) -> _Codec | None:  # noqa:
 
 def _same(content: Any) -> Any:  # noqa: ANN401 - of any type
     return content
-
-
-def duration_to_proto(seconds: float) -> Duration:
-    """Write a time span."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
-def seconds_from_proto(message: Duration) -> float:
-    """Read a time span."""
-    return message.ToNanoseconds() / 1e9

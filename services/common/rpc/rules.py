@@ -56,8 +56,9 @@ class _MessageType:
         if self.absent:
             present = {descriptor.number for descriptor, _ in fields}
             found += [(prefix + path, text) for numbers, (path, text) in self.absent if numbers.isdisjoint(present)]
-        if self.check is not None:
-            found += [(prefix + path, text) for path, text in self.check(message)]
+        if self.check is not None and (more := list(self.check(message))):
+            said = {path for path, _ in found}  # of a field, the first complaint is enough
+            found += [(prefix + path, text) for path, text in more if prefix + path not in said]
 
 
 class Rules:
@@ -82,7 +83,7 @@ class Rules:
         found: list[Violation] = []
         if (compiled := self._type(cast("Descriptor", message.DESCRIPTOR))) is not None:
             compiled.walk(message, "", found)
-        return _named_by_mask(message, found) if found else found
+        return named_by_mask(message, found) if found else found
 
     def enforce(self, message: object) -> None:
         """Raise Invalid with everything that is wrong with a message."""
@@ -216,7 +217,7 @@ def _with_inner_types(descriptor: Descriptor) -> Iterator[Descriptor]:
         waiting += new
 
 
-def _named_by_mask(message: Any, found: Sequence[Violation]) -> Sequence[Violation]:
+def named_by_mask(message: Any, found: Sequence[Violation]) -> Sequence[Violation]:
     """Leave out what is wrong with fields of an update that its mask does not name; the id is always checked."""
     mask = getattr(message, _MASK, None)
     if not isinstance(mask, FieldMask):

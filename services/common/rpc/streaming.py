@@ -1,12 +1,15 @@
-"""Reads a stream so that it is cancelled when its reader stops."""
+"""Reads and writes streams so that they end with their reader, and end as the server says."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TypeVar
 
 import grpc
 
 Call = TypeVar("Call", bound=grpc.aio.Call)
+Request = TypeVar("Request")
+Answer = TypeVar("Answer")
 
 
 @asynccontextmanager
@@ -22,3 +25,48 @@ async def streaming(call: Call) -> AsyncIterator[Call]:
         yield call
     finally:
         call.cancel()
+
+
+@asynccontextmanager
+async def conversing(
+    call: grpc.aio.StreamStreamCall[Request, Answer], requests: AsyncIterator[Request]
+) -> AsyncIterator[AsyncIterator[Answer]]:
+    """Write requests to a call, each once the one before was answered; cancel the call at the end of the block.
+
+        async with conversing(stub.AttachExecution(), requests) as answers:
+            async for answer in answers: ...
+
+    A write to a stream that the server is just refusing makes gRPC end the call with an INTERNAL of its own in place of
+    the refusal, and whoever waits for an answer does not write. The call is started without the requests, because gRPC
+    leaves a generator of them waiting when the call ends.
+    """
+    answered = asyncio.Event()
+    async with streaming(call), aclosing(_noting(call, answered)) as answers:
+        writer = asyncio.create_task(_write_all(call, requests, answered))
+        try:
+            yield answers
+        finally:
+            writer.cancel()
+            await asyncio.gather(writer, return_exceptions=True)
+
+
+async def _noting(call: AsyncIterable[Answer], answered: asyncio.Event) -> AsyncGenerator[Answer, None]:
+    async for answer in call:
+        answered.set()
+        yield answer
+
+
+async def _write_all(
+    call: grpc.aio.StreamStreamCall[Request, Answer], requests: AsyncIterator[Request], answered: asyncio.Event
+) -> None:
+    try:
+        async for request in requests:
+            answered.clear()
+            await call.write(request)
+            await answered.wait()
+        await call.done_writing()
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        pass  # the call is over, and its reader is told
+    except Exception:
+        call.cancel()
+        raise

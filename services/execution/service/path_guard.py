@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from services.common.settings import Home
+from services.common.home import Home
 
 _NEVER_SHOWN = ("execution", "gateway")
 """Directories of the data directory of which an agent is shown no part; the same holds for the tokens."""

@@ -14,7 +14,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.rpc.preserialized import preserialized
 from services.execution.eventlog import EventKind, Record, Stream
-from services.execution.inbox.messages import PermissionRequest
 from services.execution.service.watching import EventBatch
 from services.execution.wire import responses
 
@@ -34,6 +33,7 @@ _MESSAGES: dict[EventKind, type[Message]] = {
     EventKind.TURN_END: event_pb2.TurnEnd,
     EventKind.VITALS: event_pb2.Vitals,
     EventKind.NETWORK_DECISION: event_pb2.NetworkDecision,
+    EventKind.PERMISSION_REQUEST: event_pb2.PermissionRequest,
     EventKind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
     EventKind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
 }
@@ -48,7 +48,7 @@ def batch_to_proto(value: EventBatch) -> pb.WatchEventsResponse:
         else:
             event = _event(record).SerializeToString()
             parts += (_EVENTS, _varint(len(event)), event)
-    end = None if value.end is None else responses.execution_to_proto(value.end)
+    end = None if value.end is None else responses.EXECUTION.to_proto(value.end)
     parts.append(pb.WatchEventsResponse(end=end, next_sequence=value.next_sequence).SerializeToString())
     return preserialized(pb.WatchEventsResponse, b"".join(parts))
 
@@ -65,14 +65,8 @@ def _output(record: Record) -> tuple[bytes, bytes]:
 def _event(record: Record) -> event_pb2.Event:
     """Convert an event of any kind but output."""
     event = _head(record)
-    match record.kind:
-        case EventKind.PERMISSION_REQUEST:
-            event.permission_request.MergeFrom(
-                responses.permission_request_to_proto(PermissionRequest(**record.fields()))
-            )
-        case _:
-            # The fields of all other kinds have the contract's own names and types.
-            getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))
+    # The fields of a record have the contract's own names and types.
+    getattr(event, record.kind.name.lower()).MergeFrom(_MESSAGES[record.kind](**record.fields()))
     return event
 
 

@@ -15,18 +15,16 @@ from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
-from services.execution.redaction.needles import LONGEST, SHORTEST
+from services.execution.redaction.needles import SHORTEST
 from services.execution.settings import ExecutionSettings
-from services.execution.validation import Violations, id_violations, path_violations, refuse
+from services.execution.validation import Violations
 from services.execution.wire import containers, limits, requests
 from services.sandbox import environment
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 _WORKSPACE = Path("/workspace")
 
-_ENVIRONMENT_ENTRIES = 256
 _ENVIRONMENT_BYTES = 64 * 1024
-_MAX_READ_ONLY_PATHS = 64
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
@@ -40,15 +38,10 @@ class StartReader:
         self._guard = guard
 
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
-        """Read what to start. Raises Invalid with all violations, or FailedPrecondition (IMAGE_NOT_ALLOWED)."""
+        """Read what to start, when nothing is wrong with it. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
-        agent = limits.complete(AGENT.from_proto(spec.agent), self._settings)
-        engine = load(agent.driver.name)
-        violations = id_violations("execution_id", request.execution_id)
-        violations += self._violations(spec, agent)
-        violations += engine.violations(agent, agent.driver, spec.prompt)
-        refuse(violations)
-        engine_spec = engine.spec(agent, agent.driver, spec.prompt)
+        agent = self._agent(spec)
+        engine_spec = load(agent.driver.name).spec(agent, agent.driver, spec.prompt)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -66,37 +59,39 @@ class StartReader:
             stdin=engine_spec.stdin,
         )
 
-    def _violations(self, spec: pb.ExecutionSpec, agent: AgentSettings) -> Violations:
-        problems = id_violations("spec.job_id", spec.job_id) if spec.job_id else []
-        if spec.purpose not in _PURPOSES:
-            problems.append(("spec.purpose", "is required"))
+    def check(self, request: pb.StartExecutionRequest) -> Violations:
+        """Return what is wrong with a request as a whole, given the settings."""
+        if not request.HasField("spec"):
+            return []
+        spec = request.spec
+        problems = [*self._path_violations(spec), *_environment_violations(spec)]
+        try:
+            agent = self._agent(spec)
+        except (KeyError, OverflowError):  # a choice or a time span that is against a rule of the contract
+            return problems
         problems += _network_violations(agent)
-        problems += self._path_violations(spec)
         if agent.tier is Tier.CONTAINER:
             problems += containers.violations(spec, agent.network)
         elif agent.image:
             problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
-        problems += _environment_violations(spec)
+        problems += load(agent.driver.name).violations(agent, agent.driver, spec.prompt)
         return problems
+
+    def _agent(self, spec: pb.ExecutionSpec) -> AgentSettings:
+        return limits.complete(AGENT.from_proto(spec.agent), self._settings)
 
     def _allow(self, agent: AgentSettings) -> AllowList:
         hosts = agent.allowed_hosts or self._settings.network_allowed_hosts
         return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
-        paths = _layout_paths(spec.layout)
-        if not paths:
-            return [("spec.layout", "is required: a path, or layers with lowers, upper and work")]
-        if len(spec.read_only_paths) > _MAX_READ_ONLY_PATHS:
-            return [("spec.read_only_paths", f"must be at most {_MAX_READ_ONLY_PATHS}")]
+        paths = [*_layout_paths(spec.layout)]
         paths += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
-        problems: Violations = []
-        for field, path in paths:
-            complaints = path_violations(field, path)
-            if not complaints and (complaint := self._guard(path_from_text(path))):
-                complaints = [(field, complaint)]
-            problems += complaints
-        return problems
+        return [
+            (field, complaint)
+            for field, path in paths
+            if path.startswith("/") and "\0" not in path and (complaint := self._guard(path_from_text(path)))
+        ]
 
     def _sandbox(
         self, execution_id: str, spec: pb.ExecutionSpec, agent: AgentSettings, engine: EngineSpec
@@ -144,8 +139,6 @@ def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, str]]:
     if layout.WhichOneof("kind") == "path":
         return [("spec.layout.path", layout.path)]
     layers = layout.layers
-    if not (layers.lowers and layers.upper and layers.work):
-        return []
     mounted = [("spec.layout.layers.mounted_path", layers.mounted_path)] if layers.mounted_path else []
     lowers = [(f"spec.layout.layers.lowers[{i}]", path) for i, path in enumerate(layers.lowers)]
     return [*mounted, *lowers, ("spec.layout.layers.upper", layers.upper), ("spec.layout.layers.work", layers.work)]
@@ -167,17 +160,16 @@ def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
 
 def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
     entries = [*spec.agent.environment.items(), *spec.environment.items(), *spec.secrets.items()]
-    total_bytes = sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries)
-    if len(entries) > _ENVIRONMENT_ENTRIES or total_bytes > _ENVIRONMENT_BYTES:
-        text = f"must be at most {_ENVIRONMENT_ENTRIES} entries and {_ENVIRONMENT_BYTES} bytes"
-        return [("spec.environment", text)]
-    bad_names = [name for name, value in entries if not name or "=" in name or "\0" in name or "\0" in value]
-    problems = [("spec.environment", f"{name!r} must not be empty, or contain '=' or NUL") for name in bad_names]
+    problems: Violations = []
+    if sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries) > _ENVIRONMENT_BYTES:
+        problems.append(
+            ("spec.environment", f"must be at most {_ENVIRONMENT_BYTES >> 10} KiB with all other variables")
+        )
     duplicates = {*spec.environment, *spec.agent.environment} & spec.secrets.keys()
     problems += [("spec.secrets", f"{name!r} is also in spec.environment") for name in sorted(duplicates)]
     for name, secret in spec.secrets.items():
-        value = secret.encode()
-        if len(value.strip()) < SHORTEST or len(value) > LONGEST:
-            text = f"{name!r} must have at least {SHORTEST} bytes, without space around them, and at most {LONGEST}"
-            problems.append(("spec.secrets", text))
+        if len(secret.encode().strip()) < SHORTEST:
+            problems.append(
+                (f'spec.secrets["{name}"]', f"must be at least {SHORTEST} bytes without the space around them")
+            )
     return problems

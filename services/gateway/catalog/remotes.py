@@ -9,9 +9,6 @@ from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-MAX_URL_BYTES: Final = 2048
-MAX_TOKEN_BYTES: Final = 4096
-
 _SCHEMES: Final = "must be https, ssh (or user@host:path), or an absolute file path"
 _NO_SECRETS: Final = "must not contain a user name or a password: give a token in its own field"
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -19,14 +16,11 @@ _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # user@host:path, as git reads it: no slash before the first colon.
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>[^:-].*)")
-_TOKEN: Final = re.compile(r"[\x21-\x7e]+")
 
 
 def url_complaint(url: str) -> str | None:
     """Return why this cannot be a repository's URL; None if it can."""
     rules = (
-        (not url, "is required"),
-        (len(url.encode()) > MAX_URL_BYTES, f"must be at most {MAX_URL_BYTES} bytes"),
         (_CONTROL.search(url), "must not contain control characters"),
         (" " in url and not url.startswith("/"), "must not contain spaces, unless it is a path"),
     )
@@ -35,15 +29,6 @@ def url_complaint(url: str) -> str | None:
     if url.startswith("/"):
         return None
     return _parsed_complaint(url) if "://" in url else _scp_complaint(url)
-
-
-def token_complaint(url: str, token: str) -> str | None:
-    """Return why this token cannot be used with this URL; None if it can."""
-    if not token:
-        return None
-    if len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
-        return f"must be at most {MAX_TOKEN_BYTES} printable ASCII characters, without spaces"
-    return None if url.startswith(("https://", "http://")) else "is for https only"
 
 
 def _first_broken(rules: Iterable[tuple[object, str]]) -> str | None:

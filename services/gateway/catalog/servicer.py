@@ -22,8 +22,8 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.catalog import DEFAULT_PROJECT_ID, CatalogFilter, WorkItemState
-from services.gateway.wire.validation import Validator
+from services.gateway.values.catalog import CatalogFilter, WorkItemState
+from services.gateway.wire.requests import idempotency_key, page_from_proto
 
 StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
@@ -37,7 +37,7 @@ class _ResourceType:
     table: ResourceTable[Any]
     form: update_wire.Form[Any]
     to_proto: Callable[[Any], Message]
-    filter_from_proto: Callable[[Validator, Any], CatalogFilter]
+    filter_from_proto: Callable[[Any], CatalogFilter]
 
     @property
     def id_field(self) -> str:
@@ -49,7 +49,7 @@ class _ResourceType:
 
 
 _RESOURCE_TYPES: Final = (
-    _ResourceType("projects", PROJECTS, update_wire.PROJECT, wire.PROJECT.to_proto, lambda *_: CatalogFilter()),
+    _ResourceType("projects", PROJECTS, update_wire.PROJECT, wire.PROJECT.to_proto, lambda _: CatalogFilter()),
     _ResourceType(
         "repositories",
         REPOSITORIES,
@@ -79,50 +79,35 @@ class CatalogServicer:
                 setattr(self, verb + _camel_case(kind.form.field), partial(method, kind))
 
     async def MoveWorkItem(self, request: pb.MoveWorkItemRequest, context: Context) -> pb.MoveWorkItemResponse:
-        with Validator() as check:
-            work_item_id = check.required_id("work_item_id", request.work_item_id)
-            state = wire.target_state_from_proto(check, request.state)
-            key = check.idempotency_key(request, request.request_id)
+        state = wire.target_state_from_proto(request.state)
         if state is WorkItemState.IN_PROGRESS:
-            job_id = await self._start(work_item_id, key)
-            work_item = await self._catalog.get(WORK_ITEMS, work_item_id)
+            job_id = await self._start(request.work_item_id, idempotency_key(request))
+            work_item = await self._catalog.get(WORK_ITEMS, request.work_item_id)
         else:
-            job_id, work_item = "", await self._catalog.move(work_item_id, state)
+            job_id, work_item = "", await self._catalog.move(request.work_item_id, state)
         return pb.MoveWorkItemResponse(work_item=wire.WORK_ITEM.to_proto(work_item), job_id=job_id)
 
     async def _create(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Create…
         if kind.table is PROJECTS:
             scope.check_all()
-        with Validator() as check:
-            check.part(request, kind.form.field)
-            resource = kind.form.from_proto(check, getattr(request, kind.form.field))
-            key = check.idempotency_key(request, request.request_id)
-        return kind.answer("Create", await self._catalog.create(kind.table, resource, key))
+        resource = kind.form.from_proto(getattr(request, kind.form.field))
+        return kind.answer("Create", await self._catalog.create(kind.table, resource, idempotency_key(request)))
 
     async def _get(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Get…
-        with Validator() as check:
-            resource_id = check.required_id(kind.id_field, getattr(request, kind.id_field))
-        return kind.answer("Get", await self._catalog.get(kind.table, resource_id))
+        return kind.answer("Get", await self._catalog.get(kind.table, getattr(request, kind.id_field)))
 
     async def _list(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - List…
-        with Validator() as check:
-            filters = kind.filter_from_proto(check, request)
-            page = check.page(request, request.page_size, request.page_token)
+        filters, page = kind.filter_from_proto(request), page_from_proto(request)
         resources, token = await self._catalog.page(kind.table, filters, page)
         found = {kind.plural: map(kind.to_proto, resources), "next_page_token": token}
         return _message(f"List{_camel_case(kind.plural)}Response", **found)
 
     async def _update(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Update…
-        with Validator() as check:
-            resource_id, change = kind.form.change_from_proto(check, request)
+        resource_id, change = kind.form.change_from_proto(request)
         return kind.answer("Update", await self._catalog.update(kind.table, resource_id, change))
 
     async def _delete(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Delete…
-        with Validator() as check:
-            resource_id = check.required_id(kind.id_field, getattr(request, kind.id_field))
-            if kind.table is PROJECTS and resource_id == DEFAULT_PROJECT_ID:
-                check.add(kind.id_field, f"must not be `{DEFAULT_PROJECT_ID}`, which is always there")
-        await self._catalog.delete(kind.table, resource_id, datetime.now(UTC))
+        await self._catalog.delete(kind.table, getattr(request, kind.id_field), datetime.now(UTC))
         return _message(f"Delete{_camel_case(kind.form.field)}Response")
 
 

@@ -1,15 +1,17 @@
-"""Updates by mask: the named fields are copied into the resource's message, which is then validated as a whole."""
+"""Creations, and updates by mask: the named fields are copied into the resource's message, which is then checked."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, TypeVar
 
-from google.protobuf.field_mask_pb2 import FieldMask
+from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.message import Message
 
+from services.common.errors import Invalid
+from services.common.rpc.rules import Check, Violation
 from services.gateway.catalog import wire
 from services.gateway.values.catalog import Repository
-from services.gateway.wire.validation import Validator
+from services.gateway.wire.requests import page_checks
 
 Resource = TypeVar("Resource")
 
@@ -19,37 +21,55 @@ _NESTED: Final = frozenset({"agent", "policy"})
 
 @dataclass(frozen=True, slots=True)
 class Form(Generic[Resource]):
-    """How a type of resource is updated: the request's field that holds it, and its conversion to and from a message.
+    """How a type of resource is created and updated: the requests' field that holds it, and its conversions.
 
-    A path must not name an `immutable` field; it may name a field inside a `nested` message.
+    `check` finds what is wrong with its message as a whole. A path of a mask must not name an `immutable` field; it may
+    name a field inside a `nested` message.
     """
 
     field: str
     to_proto: Callable[[Resource], Message]
-    from_proto: Callable[[Validator, Any], Resource]
+    from_proto: Callable[[Any], Resource]
+    check: Check = lambda _: ()
     immutable: frozenset[str] = _IMMUTABLE
     nested: frozenset[str] = _NESTED
 
-    def change_from_proto(self, check: Validator, request: Any) -> tuple[str, Callable[[Resource], Resource]]:  # noqa: ANN401 - any Update…
-        """Read an update: the resource's id, and a function that applies the update, which may raise Invalid, too."""
-        check.part(request, self.field)
+    def checks(self, create: type[Message], update: type[Message]) -> Mapping[str, Check]:
+        """Return the checks of the requests that create and update such a resource, by their full names."""
+        return {
+            create.DESCRIPTOR.full_name: lambda request: self._violations(getattr(request, self.field)),
+            update.DESCRIPTOR.full_name: self._check_update,
+        }
+
+    def change_from_proto(self, request: Any) -> tuple[str, Callable[[Resource], Resource]]:  # noqa: ANN401 - any Update…
+        """Read an update: the resource's id, and a function that applies the update, which raises Invalid.
+
+        The named fields keep the rules by themselves; whether they fit the rest is seen when they are applied.
+        """
         message = getattr(request, self.field)
-        resource_id = check.required_id(f"{self.field}.{self.field}_id", getattr(message, f"{self.field}_id"))
-        mask: FieldMask = request.update_mask
-        if not mask.paths:
-            check.add("update_mask", "is required")
-        for path in mask.paths:
-            if complaint := self._complaint(message, path):
-                check.add("update_mask", complaint)
 
         def apply(resource: Resource) -> Resource:
             target = self.to_proto(resource)
-            for path in mask.paths:
+            for path in request.update_mask.paths:
                 _copy_field(path, message, target)
-            with Validator() as result_check:
-                return self.from_proto(result_check, target)
+            if violations := [*self._violations(target)]:
+                raise Invalid(violations)
+            return self.from_proto(target)
 
-        return resource_id, apply
+        return getattr(message, f"{self.field}_id"), apply
+
+    def _violations(self, message: Message) -> Iterator[Violation]:
+        yield from ((f"{self.field}.{path}", text) for path, text in self.check(message))
+
+    def _check_update(self, request: Any) -> Iterator[Violation]:  # noqa: ANN401 - any Update…
+        message = getattr(request, self.field)
+        if not getattr(message, f"{self.field}_id"):
+            yield f"{self.field}.{self.field}_id", "is required"
+        if request.HasField("update_mask") and not request.update_mask.paths:
+            yield "update_mask", "is required"
+        for path in request.update_mask.paths:
+            if complaint := self._complaint(message, path):
+                yield "update_mask", complaint
 
     def _complaint(self, message: Message, path: str) -> str | None:
         outer, *inner = path.split(".")
@@ -89,7 +109,20 @@ def _repository_with_token_to_proto(repository: Repository) -> Message:
 
 
 PROJECT: Final = Form("project", wire.PROJECT.to_proto, wire.project_from_proto)
-REPOSITORY: Final = Form("repository", _repository_with_token_to_proto, wire.repository_from_proto)
+REPOSITORY: Final = Form(
+    "repository", _repository_with_token_to_proto, wire.repository_from_proto, wire.check_repository
+)
 TEMPLATE: Final = Form("template", wire.TEMPLATE.to_proto, wire.template_from_proto)
-WORKER: Final = Form("worker", wire.WORKER.to_proto, wire.worker_from_proto)
-WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_from_proto)
+WORKER: Final = Form("worker", wire.WORKER.to_proto, wire.worker_from_proto, wire.check_worker)
+WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_from_proto, wire.check_work_item)
+
+CHECKS: Final[Mapping[str, Check]] = {
+    **PROJECT.checks(pb.CreateProjectRequest, pb.UpdateProjectRequest),
+    **REPOSITORY.checks(pb.CreateRepositoryRequest, pb.UpdateRepositoryRequest),
+    **TEMPLATE.checks(pb.CreateTemplateRequest, pb.UpdateTemplateRequest),
+    **WORKER.checks(pb.CreateWorkerRequest, pb.UpdateWorkerRequest),
+    **WORK_ITEM.checks(pb.CreateWorkItemRequest, pb.UpdateWorkItemRequest),
+    pb.DeleteProjectRequest.DESCRIPTOR.full_name: wire.check_deleted_project,
+    **page_checks(pb.DESCRIPTOR.services_by_name["CatalogService"]),
+}
+"""Rules for requests of the catalogue as a whole, by their full names."""

@@ -94,7 +94,7 @@ class CellStore:
                     f"cell {cell_id} on {cell.host} is not away: stop it first, for as long as three leases",
                     cell_id,
                     state=cell.state,
-                    allowed_states=[CellState.AWAY],
+                    allowed_states=[CellState.AWAY, CellState.AWAY_PAUSED],
                 )
             bound = select(jobs).where(jobs.c.bound_cell_id == cell_id, jobs.c.state == JobState.PENDING)
             for job in (await connection.execute(bound.with_for_update())).all():

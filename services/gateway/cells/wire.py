@@ -1,12 +1,11 @@
 """Convert cells, the status and the database's state to messages."""
 
-from datetime import timedelta
 from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
+from services.common.rpc.times import duration_to_proto, timestamp_to_proto
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
-from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
@@ -23,7 +22,6 @@ def cell_to_proto(view: CellView) -> pb.Cell:
         address=view.address,
         capacity=view.capacity,
         running_jobs=view.running_jobs,
-        paused=view.paused,
         start_time=timestamp_to_proto(view.start_time),
         beat_time=timestamp_to_proto(view.beat_time),
     )
@@ -37,7 +35,7 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
         cell_id=own_cell_id,
         active_cells=states.count(CellState.ACTIVE),
         paused_cells=states.count(CellState.PAUSED),
-        away_cells=states.count(CellState.AWAY),
+        away_cells=states.count(CellState.AWAY) + states.count(CellState.AWAY_PAUSED),
         capacity=sum(view.capacity for view in cells if view.state is CellState.ACTIVE),
         jobs=queue.jobs,
         oldest_wait_time=None if queue.oldest_wait_time is None else timestamp_to_proto(queue.oldest_wait_time),
@@ -51,7 +49,7 @@ def database_to_proto(state: DatabaseState) -> pb.CheckDatabaseResponse:
         server_version=state.server_version,
         schema_version=state.schema_version,
         schema_faults=state.schema_faults,
-        latency=duration_to_proto(timedelta(seconds=state.latency)),
+        latency=duration_to_proto(state.latency),
         clients=[
             pb.DatabaseClient(name=client.name, address=client.address, connections=client.connections)
             for client in state.clients

@@ -6,9 +6,9 @@ from typing import Final
 from boatyard.gateway.v1 import checkpoint_pb2 as pb
 
 from services.common.db.paging import Page
+from services.common.rpc.times import timestamp_to_proto
 from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Origin
 

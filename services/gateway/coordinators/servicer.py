@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import aclosing
-from datetime import timedelta
 from typing import Any
 
 from boatyard.gateway.v1 import coordinator_pb2 as pb
@@ -11,6 +10,7 @@ from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceServicer
 from grpc import aio
 
 from services.common.rpc.draining import Draining
+from services.common.rpc.times import duration_to_proto
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.context_wire import context_to_proto
@@ -23,7 +23,6 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import looks
 from services.gateway.ledger.notifier import WORK, JobNotifier
 from services.gateway.wire.events import events_from_proto
-from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.states import JobState
 
@@ -63,7 +62,7 @@ class CoordinatorServicer(CoordinatorServiceServicer):
             await self._cells.register(coordinator)
             jobs_held = await ledger.take_over_own(coordinator.host)
         return pb.RegisterCoordinatorResponse(
-            lease_duration=duration_to_proto(timedelta(seconds=self._ledgers.lease_seconds)), jobs_held=jobs_held
+            lease_duration=duration_to_proto(self._ledgers.lease_seconds), jobs_held=jobs_held
         )
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:

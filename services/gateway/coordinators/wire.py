@@ -2,19 +2,18 @@
 
 import re
 from dataclasses import replace
-from datetime import timedelta
 from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.common.fence import Fence
+from services.common.rpc.times import duration_to_proto
 from services.gateway import scope
 from services.gateway.coordinators.model import HeldLease, coordinator_cell
 from services.gateway.jobs.submission_wire import branch_from_proto
 from services.gateway.ledger.claiming import ClaimFilter
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.cells import Cell
-from services.gateway.wire.times import duration_to_proto
 from services.gateway.wire.validation import KIB, Validator
 from services.lifecycle.ledger import Beat, Lease
 from services.lifecycle.model.outcome import Failure
@@ -146,7 +145,7 @@ def claimed_job_to_proto(lease: Lease, lease_seconds: float) -> pb.ClaimedJob:
         lease=pb.Lease(job_id=lease.job_id, fence=lease.fence),
         attempt=lease.attempt,
         execution_id=lease.execution_id,
-        lease_duration=duration_to_proto(timedelta(seconds=lease_seconds)),
+        lease_duration=duration_to_proto(lease_seconds),
         cancel_requested=lease.cancel_requested,
         order=pack(lease.spec),
         is_moved=lease.is_moved,
@@ -160,7 +159,7 @@ def renewal_to_proto(beat: Beat, lease_seconds: float) -> pb.RenewLeaseResponse:
     return pb.RenewLeaseResponse(
         held_job_ids=sorted(beat.held),
         cancel_requested_job_ids=sorted(beat.cancel_requested),
-        lease_duration=duration_to_proto(timedelta(seconds=lease_seconds)),
+        lease_duration=duration_to_proto(lease_seconds),
     )
 
 

@@ -5,6 +5,7 @@ from boatyard.gateway.v1.hook_pb2_grpc import add_HookServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.rpc.server import Registration
+from services.gateway.hooks import wire
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.servicer import DocumentOf, HookServicer
 from services.gateway.hooks.store import HookStore
@@ -19,4 +20,5 @@ def registration(engine: AsyncEngine, document_of: DocumentOf, nodes: Nodes, all
         hook_pb2.DESCRIPTOR.services_by_name["HookService"].full_name,
         add_HookServiceServicer_to_server,
         HookServicer(HookStore(engine), CallStore(engine), allowed, HookDryRun(nodes, Webhooks(allowed)), document_of),
+        wire.checks(allowed),
     )

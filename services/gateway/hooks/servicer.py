@@ -11,7 +11,7 @@ from grpc import aio
 from services.gateway.hooks import wire
 from services.gateway.hooks.calls import CallStore
 from services.gateway.hooks.store import HookStore
-from services.gateway.wire.validation import Validator
+from services.gateway.wire.requests import idempotency_key, page_from_proto
 from services.lifecycle.hook_dry_run import HookDryRun
 from services.lifecycle.webhooks import AllowList
 
@@ -29,40 +29,28 @@ class HookServicer(HookServiceServicer):
     ) -> None:
         self._hooks = hooks
         self._calls = calls
-        self._allowed = allowed
+        self._form = wire.hook_form(allowed)
         self._dry_run = dry_run
         self._document_of = document_of
 
     async def CreateHook(self, request: pb.CreateHookRequest, context: Context) -> pb.CreateHookResponse:
-        with Validator() as check:
-            check.part(request, "hook")
-            hook = wire.hook_from_proto(check, request.hook, self._allowed)
-            key = check.idempotency_key(request, request.request_id)
-        hook = await self._hooks.create(hook, key)
+        hook = await self._hooks.create(wire.hook_from_proto(request.hook), idempotency_key(request))
         return pb.CreateHookResponse(hook=wire.hook_to_proto(hook, with_secret=True))
 
     async def ListHooks(self, request: pb.ListHooksRequest, context: Context) -> pb.ListHooksResponse:
-        with Validator() as check:
-            project_id = check.optional_id("project_id", request.project_id)
-            page = check.page(request, request.page_size, request.page_token)
-        hooks, token = await self._hooks.page(project_id, page)
+        hooks, token = await self._hooks.page(request.project_id, page_from_proto(request))
         return pb.ListHooksResponse(hooks=map(wire.hook_to_proto, hooks), next_page_token=token)
 
     async def GetHook(self, request: pb.GetHookRequest, context: Context) -> pb.GetHookResponse:
-        with Validator() as check:
-            hook_id = check.required_id("hook_id", request.hook_id)
-        return pb.GetHookResponse(hook=wire.hook_to_proto(await self._hooks.get(hook_id)))
+        return pb.GetHookResponse(hook=wire.hook_to_proto(await self._hooks.get(request.hook_id)))
 
     async def UpdateHook(self, request: pb.UpdateHookRequest, context: Context) -> pb.UpdateHookResponse:
-        with Validator() as check:
-            hook_id, change, has_secret = wire.hook_change_from_proto(check, request, self._allowed)
-        hook = await self._hooks.update(hook_id, change)
-        return pb.UpdateHookResponse(hook=wire.hook_to_proto(hook, with_secret=has_secret))
+        hook = await self._hooks.update(*self._form.change_from_proto(request))
+        shown = wire.hook_to_proto(hook, with_secret=wire.may_change_secret(request))
+        return pb.UpdateHookResponse(hook=shown)
 
     async def DeleteHook(self, request: pb.DeleteHookRequest, context: Context) -> pb.DeleteHookResponse:
-        with Validator() as check:
-            hook_id = check.required_id("hook_id", request.hook_id)
-        await self._hooks.delete(hook_id, datetime.now(UTC))
+        await self._hooks.delete(request.hook_id, datetime.now(UTC))
         return pb.DeleteHookResponse()
 
     async def ListHookCalls(self, request: pb.ListHookCallsRequest, context: Context) -> pb.ListHookCallsResponse:
@@ -70,9 +58,6 @@ class HookServicer(HookServiceServicer):
         return pb.ListHookCallsResponse(calls=map(wire.call_to_proto, calls), next_page_token=token)
 
     async def DryRunHook(self, request: pb.DryRunHookRequest, context: Context) -> pb.DryRunHookResponse:
-        with Validator() as check:
-            hook_id = check.required_id("hook_id", request.hook_id)
-            job_id = check.optional_id("job_id", request.job_id)
-        hook, key = await self._hooks.get_with_key(hook_id)
-        document = await self._document_of(job_id) if job_id else wire.sample_document(hook)
+        hook, key = await self._hooks.get_with_key(request.hook_id)
+        document = await self._document_of(request.job_id) if request.job_id else wire.sample_document(hook)
         return wire.dry_run_to_proto(await self._dry_run.call(hook.to_call(), key, document))

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.agent.wire import AGENT
 from services.common.db.paging import Page
 from services.common.reasons import with_advice
+from services.common.rpc.times import timestamp_to_proto
 from services.common.text import lossy
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
@@ -21,7 +22,6 @@ from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.policy import POLICY
-from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState, StageState
@@ -183,6 +183,7 @@ def _stage_to_proto(stage: StageView) -> pb.StageRecord:
         message=stage.message,
         prompt_addition=stage.added.prompt_addition,
         labels=stage.added.labels,
+        hook_id=stage.hook_id,
         start_time=timestamp_to_proto(stage.start_time),
         end_time=None if stage.end_time is None else timestamp_to_proto(stage.end_time),
     )

@@ -3,6 +3,7 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from sqlalchemy import ColumnElement, Row, Select, select
@@ -14,7 +15,7 @@ from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.values.checkpoints import Checkpoint
 from services.gateway.values.jobs import ExecutionView, JobView, StageView
 from services.lifecycle.model.hook_answers import HookAnswer
-from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.job_context import HookResult, Hooks
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.output import DiffSummary, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
@@ -51,7 +52,8 @@ async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = Fa
 async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
     """Complete rows of jobs with their agents' executions and, unless `brief`, timeline, checkpoints and all output."""
     job_ids = [row.job_id for row in rows]
-    executions_by_job, stages_by_job = defaultdict(list), defaultdict(list)
+    executions_by_job: dict[str, list[ExecutionView]] = defaultdict(list)
+    stages_by_job: dict[str, list[StageView]] = defaultdict(list)
     columns = BRIEF_EXECUTIONS if brief else EXECUTIONS
     query = columns.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
     in_order = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
@@ -60,9 +62,10 @@ async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, br
     checkpoints: Mapping[str, list[Checkpoint]] = {}
     if not brief:
         checkpoints = await checkpoints_of(connection, job_ids)
-        recorded = select(stages).where(stages.c.job_id.in_(job_ids)).order_by(stages.c.attempt, stages.c.number)
-        for stage in (await connection.execute(recorded)).all():
-            stages_by_job[stage.job_id].append(_stage_view(stage))
+        recorded = select(stages).where(stages.c.job_id.in_(job_ids))
+        begun = await connection.execute(recorded.order_by(stages.c.job_id, stages.c.attempt, stages.c.number))
+        for (job_id, _), of_attempt in groupby(begun, lambda row: (row.job_id, row.attempt)):
+            stages_by_job[job_id] += _stage_views(list(of_attempt))
     return [
         _job_view(row, executions_by_job[row.job_id], stages_by_job[row.job_id], checkpoints.get(row.job_id, ()))
         for row in rows
@@ -122,16 +125,22 @@ def _job_view(
     )
 
 
-def _stage_view(row: Row[Any]) -> StageView:
-    is_done = row.state == StageState.DONE
-    return StageView(
-        name=row.name,
-        state=StageState(row.state),
-        message=row.message,
-        added=load(HookResult, row.result).answer if "-hook-" in row.name and is_done else HookAnswer(),
-        start_time=row.start_time,
-        end_time=row.end_time,
-    )
+def _stage_views(rows: Sequence[Row[Any]]) -> Iterable[StageView]:
+    """Read the stages of an attempt. Its hooks are recorded in one of them, before they are called in others."""
+    chosen = next((row.result for row in rows if row.name == "hooks" and row.state == StageState.DONE), None)
+    hooks = Hooks() if chosen is None else load(Hooks, chosen)
+    for row in rows:
+        hook = hooks.called_in(row.name)
+        is_done = row.state == StageState.DONE
+        yield StageView(
+            name=row.name,
+            state=StageState(row.state),
+            message=row.message,
+            hook_id=hook.hook_id if hook else "",
+            added=load(HookResult, row.result).answer if "-hook-" in row.name and is_done else HookAnswer(),
+            start_time=row.start_time,
+            end_time=row.end_time,
+        )
 
 
 def output_to_columns(output: Output) -> dict[str, str]:

@@ -1,6 +1,6 @@
-"""The only package that reaches what lives on a cell: executions, workspaces and snapshots.
+"""Serves a call on the cell that has what the call is about; `router` is the only place that forwards calls.
 
-A cell is asked in the messages of the public API, through a `CellClient`: this cell's node services, another cell's
-gateway, or, for a coordinator's machine, what it has sent. Promises that a caller of any gateway gets an answer or is
-told which cell does not answer, and that a call that one gateway has forwarded to another is not forwarded again.
+Promises that a caller of any gateway gets an answer or is told which cell does not answer, that a forwarded call is the
+caller's own (the same request, the same principal), and that it is not forwarded again. Knows no RPC by name: what it
+needs to know of one are options in the contract (`routing.proto`).
 """

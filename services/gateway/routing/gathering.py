@@ -1,67 +1,51 @@
 """Lists over all cells: cell by cell, by id, so that the end of a page is the end of one cell's own page."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Generic, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from services.common.db.paging import Page
-from services.common.errors import Invalid, Unavailable
-from services.gateway.routing.cell_client import CellClient, CellUnreachable
-from services.gateway.routing.router import CellRouter
+from services.common.errors import Invalid
+from services.gateway.routing.peers import NO_ANSWER
+from services.gateway.routing.wire import Rpc, count_items, page_of, page_request
 
-Response = TypeVar("Response")
-
-
-@dataclass(frozen=True, slots=True)
-class CellPage(Generic[Response]):
-    """The answer of one cell, how many resources it has, and the token of the cell's next page."""
-
-    answer: Response
-    count: int
-    token: str
+Ask = Callable[[str, Any], Awaitable[Any]]
+"""Asks one cell, by its id, with a request; raises one of NO_ANSWER when it does not answer."""
 
 
-@dataclass(slots=True)
-class PartialResult(Generic[Response]):
-    """One page: the answers by cell id, and the ids of the cells that did not answer."""
+async def gather(rpc: Rpc, request: Any, cell_ids: Sequence[str], ask: Ask) -> Any:
+    """Ask cells for as many items as fit on a page; merge their responses, and name the cells that did not answer.
 
-    answers: list[tuple[str, Response]] = field(default_factory=list)
-    unreachable: list[str] = field(default_factory=list)
-    next_page_token: str = ""
-
-
-async def gather(
-    router: CellRouter, page: Page, ask: Callable[[CellClient, int, str], Awaitable[CellPage[Response]]]
-) -> PartialResult[Response]:
-    """Ask cells for as many resources as fit on a page. `ask` gets the cell, the number, and the cell's own token.
-
-    Raises CellUnreachable when a call fails and no cell answers, and Invalid for a page token of another list.
+    Raises what the first cell failed with when none answers, and Invalid for a page token of another list.
     """
-    cell_id, token = _position(page)
-    cells = [(name, client) for name, client in await router.all_cells() if name >= cell_id]
-    result: PartialResult[Response] = PartialResult()
-    room, failure = page.size, None
-    for index, (name, client) in enumerate(cells):
+    page = page_of(request)
+    first, token = _position(page)
+    merged, room = rpc.response(), page.size
+    unreachable, failure, next_page_token = [], None, ""
+    remaining = [cell_id for cell_id in cell_ids if cell_id >= first]
+    for index, cell_id in enumerate(remaining):
         try:
-            part = None if client is None else await ask(client, room, token if name == cell_id else "")
-        except CellUnreachable as unreachable:
-            part, failure = None, unreachable
-        except Unavailable as error:
-            part, failure = None, CellUnreachable(error)
-        if part is None:
-            result.unreachable.append(name)
+            answer = await ask(cell_id, page_request(request, room, token if cell_id == first else ""))
+        except NO_ANSWER as error:
+            unreachable.append(cell_id)
+            failure = failure or error
             continue
-        result.answers.append((name, part.answer))
-        room -= part.count
-        if part.token:
-            result.next_page_token = page.token_after((name, part.token))
+        merged.MergeFrom(answer)
+        room -= count_items(answer, rpc.items_of_cells)
+        if answer.next_page_token:
+            next_page_token = page.token_after((cell_id, answer.next_page_token))
             break
-        if room <= 0 and index + 1 < len(cells):
-            result.next_page_token = page.token_after((cells[index + 1][0], ""))
+        if room <= 0 and index + 1 < len(remaining):
+            next_page_token = page.token_after((remaining[index + 1], ""))
             break
-    if failure is not None and not result.answers:
+    if failure is not None and len(unreachable) == len(remaining):
         raise failure
-    return result
+    return _completed(merged, unreachable, next_page_token)
+
+
+def _completed(merged: Any, unreachable: Sequence[str], next_page_token: str) -> Any:
+    merged.unreachable_cell_ids.extend(unreachable)
+    merged.next_page_token = next_page_token
+    return merged
 
 
 def _position(page: Page) -> tuple[str, str]:

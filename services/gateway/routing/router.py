@@ -1,122 +1,215 @@
-"""Finds the cell that has an execution, a workspace or a snapshot: this one, or another through its gateway.
+"""Decides for each call which cell serves it: this one, or another, to which the call is forwarded whole.
 
-A call that another gateway has forwarded is always answered by this cell, and never forwarded again.
+A call that another gateway has forwarded is always served here, and never forwarded again.
 """
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from typing import Final, Protocol
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
 
-import grpc
-from boatyard.gateway.v1 import runtime_pb2
-
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
-from services.common.rpc.channel import open_channel
-from services.common.rpc.tls import ClientTls
+from services.common.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from services.common.rpc.call import Context
 from services.gateway.cells.store import CellStore
-from services.gateway.jobs.store import JobStore
-from services.gateway.routing.cell_client import CellClient, cell_unavailable
-from services.gateway.routing.forwarding import forwarded_metadata
-from services.gateway.routing.peer import PeerCellClient
-from services.gateway.values.cells import Cell, CellKind, CellView
+from services.gateway.routing.gathering import gather
+from services.gateway.routing.owners import HERE, OwnerFinder
+from services.gateway.routing.peers import CELL_UNAVAILABLE, Peers, cell_unavailable
+from services.gateway.routing.wire import Rpc
+from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.principal import current_principal
-from services.lifecycle.run import execution_of_snapshot
 
-_SERVICE: Final = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
-
-
-class CoordinatorClients(Protocol):
-    """Makes clients for coordinators, which have no gateway to ask: such a client answers what this gateway knows."""
-
-    def of_cell(self, cell: Cell) -> CellClient:
-        """Return the client for such a cell."""
-        ...
+Method = Callable[[Any, Context], Any]
+"""A method of a servicer: with a request, or an iterator of them, it returns a coroutine or an async generator."""
+Messages = AsyncGenerator[Any, None]
+"""The response of a call, or the stream of them; they may be serialized already."""
 
 
-class CellRouter:
-    """Makes a client for any cell, and keeps a channel to each other cell that was asked. `cell_router` closes them."""
+class OnAnotherCell(Exception):
+    """Raised by a servicer when what it waited for has begun on another cell. It may have sent heartbeats by then."""
+
+
+class NotRecorded(Exception):
+    """Raised by a stand-in: the database does not have what the call asks for."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """A call, and the method that serves it on this cell."""
+
+    rpc: Rpc
+    local: Method
+    request: Any
+    context: Context
+
+    async def messages(self, method: Method) -> Messages:
+        """Yield what a servicer's method answers."""
+        if not self.rpc.response_streaming:
+            yield await method(self.request, self.context)
+            return
+        async with aclosing(method(self.request, self.context)) as messages:
+            async for message in messages:
+                yield message
+
+
+class Router:
+    """Routes the calls of servicers, which themselves only know this cell.
+
+    `stand_ins` are servicers, too, which answer from the database for cells of a kind that cannot be called, as far as
+    they have a method for it and do not raise NotRecorded.
+    """
 
     def __init__(
-        self,
-        local: CellClient,
-        coordinators: CoordinatorClients,
-        cells: CellStore,
-        jobs: JobStore,
-        tls: ClientTls | None = None,
+        self, cell_id: str, cells: CellStore, owners: OwnerFinder, peers: Peers, stand_ins: Mapping[CellKind, object]
     ) -> None:
-        self._local = local
-        self._tls = tls
-        self._coordinators = coordinators
+        self._cell_id = cell_id
         self._cells = cells
-        self._jobs = jobs
-        self._channels: dict[str, grpc.aio.Channel] = {}
+        self._owners = owners
+        self._peers = peers
+        self._stand_ins = stand_ins
 
-    async def of_cell(self, cell_id: str) -> CellClient:
-        """Return a cell's client; "" means this cell. Raises Unavailable (CELL_UNAVAILABLE) when the cell is away."""
-        if cell_id in {"", self._local.cell_id} or current_principal().forwarded_by:
-            return self._local
+    def routed(self, servicer: object, rpcs: Iterable[Rpc]) -> object:
+        """Return a servicer of the same RPCs, whose calls are served by the cells that the contract says."""
+        return SimpleNamespace(**{rpc.name: self._routed(rpc, getattr(servicer, rpc.name)) for rpc in rpcs})
+
+    def _routed(self, rpc: Rpc, local: Method) -> Method:
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            async with aclosing(self._serve(rpc, local, request, context)) as messages:
+                async for message in messages:
+                    yield message
+
+        async def single(request: Any, context: Context) -> Any:
+            async with aclosing(self._serve(rpc, local, request, context)) as messages:
+                return await anext(messages)
+
+        async def merged(request: Any, context: Context) -> Any:
+            async def ask(cell_id: str, part: Any) -> Any:
+                async with aclosing(await self._at(cell_id, _Call(rpc, local, part, context))) as messages:
+                    return await anext(messages)
+
+            if current_principal().forwarded_by:
+                return await local(request, context)
+            return await gather(rpc, request, await self._all_cells(), ask)
+
+        if rpc.items_of_cells:
+            return merged
+        if not rpc.cell_of:
+            return local
+        return stream if rpc.response_streaming else single
+
+    async def _serve(self, rpc: Rpc, local: Method, request: Any, context: Context) -> Messages:
+        """Yield the answer of the cell that has what the call is about."""
+        first, request = await _peek(request) if rpc.request_streaming else (request, request)
+        call, last = _Call(rpc, local, request, context), None
+        while True:
+            try:
+                cell_ids = [HERE] if current_principal().forwarded_by else await self._cells_of(first, rpc)
+                async with aclosing(self._ask(cell_ids, call)) as messages:
+                    async for message in messages:
+                        yield message
+                        last = message
+            except OnAnotherCell:
+                continue
+            except Unavailable as error:
+                raise rpc.with_position(error, first, last) from error
+            else:
+                return
+
+    async def _cells_of(self, request: Any, rpc: Rpc) -> Sequence[str]:
+        """Return the id of the cell that a call is for, or those of all cells that may have what it is about."""
+        cell_id = await self._owners.cell_of(request, rpc.cell_of)
+        return await self._all_cells() if cell_id is None else [cell_id]
+
+    async def _all_cells(self) -> Sequence[str]:
+        """Return the ids of all cells that have node services, in their order."""
+        others = {cell.cell_id for cell in await self._cells.all() if cell.kind is CellKind.GATEWAY}
+        return sorted({self._cell_id} | others)
+
+    async def _ask(self, cell_ids: Sequence[str], call: _Call) -> Messages:
+        """Yield the answer of the first cell that has what the call is about; a change is made on each of them."""
+        if call.rpc.changes_something:
+            *others, last = cell_ids
+            for cell_id in others:
+                async with aclosing(await self._at(cell_id, call)) as messages:
+                    await anext(messages)
+            cell_ids = [last]
+        failures: list[ServiceError] = []
+        for cell_id in cell_ids:
+            is_answered = False
+            try:
+                async with aclosing(await self._at(cell_id, call)) as messages:
+                    async for message in messages:
+                        is_answered = True
+                        yield message
+            except (NotFound, Unavailable) as error:
+                if is_answered:
+                    raise
+                failures.append(error)
+            else:
+                return
+        # A cell that does not answer may be the one that has it.
+        raise next((failure for failure in failures if isinstance(failure, Unavailable)), failures[-1])
+
+    async def _at(self, cell_id: str, call: _Call) -> Messages:
+        """Return the answer of a cell, or what can be said in its place."""
+        if cell_id in {HERE, self._cell_id}:
+            return call.messages(call.local)
         cell = await self._cells.find(cell_id)
-        if cell is not None and cell.kind is CellKind.COORDINATOR:
-            return self._coordinators.of_cell(cell)
-        if cell is None or not _answers(cell):
-            raise cell_unavailable(cell_id, "" if cell is None else cell.host)
-        return self._peer(cell)
+        if cell is None:  # it has been forgotten
+            return self._recorded(CellKind.GATEWAY, call, cell_unavailable(cell_id))
+        if cell.kind is CellKind.COORDINATOR:
+            return self._recorded(cell.kind, call, _on_coordinator(cell))
+        if not cell.address or cell.is_away:
+            return self._recorded(cell.kind, call, cell_unavailable(cell_id, cell.host))
+        return self._forwarded(cell, call)
 
-    async def of_workspace(self, workspace_id: str) -> Sequence[CellClient]:
-        """Return the client of the cell that has a workspace; if unknown, those of all cells. Raises as `of_cell`."""
-        return await self._of(await self._jobs.cell_of_workspace(workspace_id))
+    async def _forwarded(self, cell: Cell, call: _Call) -> Messages:
+        """Yield the answer of another cell's gateway, and what is recorded when it does not answer any more."""
+        rpc = call.rpc
+        try:
+            if not rpc.response_streaming:
+                yield await self._peers.response(cell, rpc, call.request, call.context)
+                return
+            async with aclosing(self._peers.responses(cell, rpc, call.request)) as messages:
+                async for message in messages:
+                    yield message
+        except Unavailable as error:
+            if error.reason != CELL_UNAVAILABLE:
+                raise
+            async with aclosing(self._recorded(cell.kind, call, error)) as messages:
+                async for message in messages:
+                    yield message
 
-    async def of_snapshot(self, snapshot_id: str) -> Sequence[CellClient]:
-        """Return the client of the cell that has a snapshot; if unknown, those of all cells. Raises as `of_cell`."""
-        return await self._of(await self._jobs.cell_of_execution(execution_of_snapshot(snapshot_id)))
-
-    async def all_cells(self) -> Sequence[tuple[str, CellClient | None]]:
-        """Return (id, client) of every cell that has node services, by id; the client is None for one that is away."""
-        if current_principal().forwarded_by:
-            return [(self._local.cell_id, self._local)]
-        return [
-            (cell.cell_id, self._local if cell.cell_id == self._local.cell_id else self._peer_or_none(cell))
-            for cell in await self._cells.all()
-            if cell.kind is CellKind.GATEWAY
-        ]
-
-    async def aclose(self) -> None:
-        """Close the channels."""
-        for channel in self._channels.values():
-            await channel.close()
-
-    async def _of(self, cell_id: str | None) -> Sequence[CellClient]:
-        if cell_id is not None:
-            return [await self.of_cell(cell_id)]
-        clients = []
-        for name, client in await self.all_cells():
-            if client is None:  # this may be the cell that has it
-                raise cell_unavailable(name)
-            clients.append(client)
-        return clients
-
-    def _peer_or_none(self, cell: CellView) -> CellClient | None:
-        return self._peer(cell) if _answers(cell) else None
-
-    def _peer(self, cell: CellView) -> CellClient:
-        channel = self._channels.get(cell.address)
-        if channel is None:
-            channel = self._channels[cell.address] = open_channel(cell.address, services=[_SERVICE], tls=self._tls)
-        token = (AUTHORIZATION_METADATA_KEY, f"Bearer {cell.peer_token}")
-        return PeerCellClient(cell, channel, (token, *forwarded_metadata(self._local.cell_id)))
+    async def _recorded(self, kind: CellKind, call: _Call, problem: ServiceError) -> Messages:
+        """Yield the answer of the stand-in for a cell that cannot be called; raise `problem` when it has none."""
+        method = getattr(self._stand_ins.get(kind), call.rpc.name, None)
+        if method is None:
+            raise problem
+        try:
+            async with aclosing(call.messages(method)) as messages:
+                async for message in messages:
+                    yield message
+        except NotRecorded:
+            raise problem from None
 
 
-@asynccontextmanager
-async def cell_router(
-    local: CellClient, coordinators: CoordinatorClients, cells: CellStore, jobs: JobStore, tls: ClientTls | None
-) -> AsyncIterator[CellRouter]:
-    """Yield the router; close its channels at the end. Without `tls` they are plaintext, to loopback addresses only."""
-    router = CellRouter(local, coordinators, cells, jobs, tls)
-    try:
-        yield router
-    finally:
-        await router.aclose()
+async def _peek(requests: AsyncIterator[Any]) -> tuple[Any, AsyncIterator[Any]]:
+    """Return the first message of a caller's stream, None for an empty one, and all of its messages."""
+    first = await anext(aiter(requests), None)
+
+    async def all_requests() -> AsyncIterator[Any]:
+        if first is not None:
+            yield first
+            async for request in requests:
+                yield request
+
+    return first, all_requests()
 
 
-def _answers(cell: CellView) -> bool:
-    return bool(cell.address) and not cell.is_away
+def _on_coordinator(cell: Cell) -> FailedPrecondition:
+    where = f"{cell.cell_id} on {cell.host}" if cell.host else cell.cell_id
+    return FailedPrecondition(
+        "ON_COORDINATOR",
+        f"it is on the machine of coordinator {where}, which gateways cannot call: ask on that machine",
+        cell.cell_id,
+    )

@@ -1,40 +1,55 @@
 """The RPCs of AgentRuntimeService: from the wire to the domain and back."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import aclosing, contextmanager, suppress
-from typing import Any
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final, TypeVar
 
+import grpc
+from boatyard.execution.v1 import execution_pb2
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceServicer
+from boatyard.git.v1 import git_pb2
+from boatyard.git.v1.git_pb2_grpc import GitServiceStub
+from boatyard.workspace.v1 import workspace_pb2
+from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from grpc import aio
 
 from services.common.errors import NotFound
+from services.common.logs import current_caller
 from services.common.rpc.draining import Draining
+from services.common.rpc.status import service_error
+from services.common.rpc.streaming import conversing, streaming
 from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
-from services.gateway.routing.cell_client import CellClient, CellUnreachable, CommitRange
-from services.gateway.routing.gathering import CellPage, gather
-from services.gateway.routing.router import CellRouter
 from services.gateway.runtime import wire
-from services.gateway.runtime.relay import ExecutionUpdate, Relay
+from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
-from services.gateway.wire.validation import Validator, required_id
+from services.gateway.wire.validation import required_id
+from services.lifecycle.nodes import Nodes
 
 Context = aio.ServicerContext[Any, Any]
+T = TypeVar("T")
+
+_LONG_SECONDS: Final = 300.0
+"""How long it may take to remove a large tree, or to measure all of them."""
 
 
 class RuntimeServicer(AgentRuntimeServiceServicer):
-    """Serves boatyard.gateway.v1.AgentRuntimeService."""
+    """Serves boatyard.gateway.v1.AgentRuntimeService, as far as it is about this cell; see `routing` for the others."""
 
     def __init__(
-        self, admission: Admission, store: JobStore, relay: Relay, router: CellRouter, draining: Draining
+        self, admission: Admission, store: JobStore, relay: Relay, nodes: Nodes, *, cell_id: str, draining: Draining
     ) -> None:
         self._admission = admission
         self._store = store
         self._relay = relay
-        self._router = router
+        self._cell_id = cell_id
         self._draining = draining
+        self._workspace = WorkspaceServiceStub(nodes.workspace)
+        self._git = GitServiceStub(nodes.git)
+        self._execution = ExecutionServiceStub(nodes.execution)
 
     async def Execute(self, request: pb.ExecuteRequest, context: Context) -> pb.ExecuteResponse:
         view = await self._admission.admit(*wire.submission_from_proto(request))
@@ -57,142 +72,128 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def WatchExecution(
         self, request: pb.WatchExecutionRequest, context: Context
     ) -> AsyncIterator[pb.WatchExecutionResponse]:
-        execution_id, position = wire.watch_from_proto(request)
-
-        def position_after(batch: ExecutionUpdate) -> int:
-            nonlocal position
-            position = batch.events.next_sequence or position
-            return position
-
-        batches = self._relay.batches(execution_id, position, follow=request.follow, kinds=request.kinds)
-        async for batch in self._draining.stream(batches, start=position, position_after=position_after):
-            end = None if batch.end is None else wire.execution_to_proto(batch.end)
-            following = batch.events.next_sequence or position
-            yield pb.WatchExecutionResponse(events=batch.events.events, end=end, next_sequence=following)
+        execution_id, first = wire.watch_from_proto(request)
+        updates = self._relay.updates(execution_id, first, follow=request.follow, kinds=request.kinds)
+        async for update in self._draining.stream(updates, start=first, position_after=lambda one: one.next_sequence):
+            yield wire.update_to_proto(update)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         wire.check_message(request)
-        with _node_errors():
-            await (await self._cell_of_begun(request.execution_id)).send_message(request)
+        await self._check_begun(request.execution_id)
+        await _answer(self._execution.SendMessage(wire.same_fields(request, execution_pb2.SendMessageRequest)))
         return pb.SendMessageResponse()
 
     async def ResolvePermission(
         self, request: pb.ResolvePermissionRequest, context: Context
     ) -> pb.ResolvePermissionResponse:
         wire.check_permission(request)
-        with _node_errors():
-            return await (await self._cell_of_begun(request.execution_id)).resolve_permission(request)
+        await self._check_begun(request.execution_id)
+        asked = wire.same_fields(request, execution_pb2.ResolvePermissionRequest, decided_by=current_caller())
+        return wire.same_fields(await _answer(self._execution.ResolvePermission(asked)), pb.ResolvePermissionResponse)
 
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:
         first = await anext(aiter(request_iterator), None)
-        client = await self._cell_of_begun(wire.attached_execution_from_proto(first))
+        await self._check_begun(wire.attached_execution_from_proto(first))
 
-        async def typed() -> AsyncIterator[pb.AttachExecutionRequest]:
+        async def typed() -> AsyncIterator[execution_pb2.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - its absence was refused above
-            yield first
+            yield wire.same_fields(first, execution_pb2.AttachExecutionRequest)
             async for request in request_iterator:
-                yield request
+                yield wire.same_fields(request, execution_pb2.AttachExecutionRequest)
 
-        with _node_errors():
-            async for answer in self._draining.stream(
-                client.attach(typed()), start=0, position_after=lambda latest: latest.taken_bytes
-            ):
-                yield answer
+        async def progress() -> AsyncGenerator[pb.AttachExecutionResponse, None]:
+            with _node_refusals():
+                async with conversing(self._execution.AttachExecution(), typed()) as messages:
+                    async for message in messages:
+                        yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
+
+        async for message in self._draining.stream(progress(), start=0, position_after=lambda one: one.taken_bytes):
+            yield message
 
     async def ReadDiff(self, request: pb.ReadDiffRequest, context: Context) -> AsyncIterator[pb.ReadDiffResponse]:
         wire.check_diff_request(request)
-        with _node_errors():
-            client, compared = await self._compared(request)
-            if compared.base_commit_id == compared.commit_id:
-                return
-            async with aclosing(client.diff(request, compared)) as pieces:
-                async for piece in pieces:
-                    yield pb.ReadDiffResponse(data=piece)
+        compared = await self._compared(request)
+        if compared.base_commit_id == compared.commit_id:
+            return
+        try:
+            with _node_refusals():
+                async with streaming(self._git.GetDiff(compared)) as messages:
+                    async for message in messages:
+                        yield pb.ReadDiffResponse(data=message.data)
+        except NotFound as error:
+            if request.snapshot_id:
+                raise
+            raise wire.result_expired(request.execution_id, compared.commit_id) from error
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
-        request = wire.limited_to_visible(request)
-
-        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspacesResponse]:
-            answer = await client.list_workspaces(wire.page_request(request, size, token))
-            return CellPage(answer, len(answer.workspaces), answer.next_page_token)
-
-        page = wire.list_workspaces_from_proto(request)
-        with _node_errors():
-            return wire.workspaces_to_proto(await gather(self._router, page, ask))
+        asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.ListWorkspacesRequest)
+        answer = await _answer(self._workspace.ListWorkspaces(asked))
+        cell_ids = {workspace.workspace_id: self._cell_id for workspace in answer.workspaces}
+        return wire.same_fields(answer, pb.ListWorkspacesResponse, cell_ids=cell_ids)
 
     async def ListWorkspaceUsage(
         self, request: pb.ListWorkspaceUsageRequest, context: Context
     ) -> pb.ListWorkspaceUsageResponse:
         scope.check_all()
-
-        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListWorkspaceUsageResponse]:
-            answer = await client.workspace_usage(wire.page_request(request, size, token))
-            return CellPage(answer, sum(len(cell.workspaces) for cell in answer.cells), answer.next_page_token)
-
-        with Validator() as check:
-            page = check.page(request, request.page_size, request.page_token)
-        with _node_errors():
-            return wire.usage_to_proto(await gather(self._router, page, ask))
+        asked = wire.same_fields(request, workspace_pb2.ListWorkspaceUsageRequest)
+        return wire.usage_to_proto(
+            self._cell_id, await _answer(self._workspace.ListWorkspaceUsage(asked, timeout=_LONG_SECONDS))
+        )
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
-        workspace_id = required_id("workspace_id", request.workspace_id)
-        await self._store.check_unused(workspace_id)
-        with _node_errors():
-            for client in await self._router.of_workspace(workspace_id):
-                await client.delete_workspace(request)
+        await self._store.check_unused(required_id("workspace_id", request.workspace_id))
+        asked = wire.same_fields(request, workspace_pb2.DeleteWorkspaceRequest)
+        await _answer(self._workspace.DeleteWorkspace(asked, timeout=_LONG_SECONDS))
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
-
-        async def ask(client: CellClient, size: int, token: str) -> CellPage[pb.ListSnapshotsResponse]:
-            answer = await client.list_snapshots(wire.page_request(request, size, token))
-            return CellPage(answer, len(answer.snapshots), answer.next_page_token)
-
-        page = wire.list_snapshots_from_proto(request)
-        with _node_errors():
-            return wire.snapshots_to_proto(await gather(self._router, page, ask))
+        wire.check_list_snapshots(request)
+        answer = await _answer(self._git.ListSnapshots(wire.same_fields(request, git_pb2.ListSnapshotsRequest)))
+        cell_ids = {snapshot.snapshot_id: self._cell_id for snapshot in answer.snapshots}
+        return wire.same_fields(answer, pb.ListSnapshotsResponse, cell_ids=cell_ids)
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
-        with _node_errors():
-            _, answer = await self._snapshot(required_id("snapshot_id", request.snapshot_id))
-        return answer
+        snapshot_id = required_id("snapshot_id", request.snapshot_id)
+        return pb.GetSnapshotResponse(snapshot=await self._snapshot(snapshot_id))
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
-        with _node_errors():
-            for client in await self._router.of_snapshot(required_id("snapshot_id", request.snapshot_id)):
-                await client.delete_snapshot(request)
+        snapshot_id = required_id("snapshot_id", request.snapshot_id)
+        asked = git_pb2.DeleteSnapshotRequest(snapshot_id=snapshot_id)
+        await _answer(self._git.DeleteSnapshot(asked, timeout=_LONG_SECONDS))
         return pb.DeleteSnapshotResponse()
 
-    async def _cell_of_begun(self, execution_id: str) -> CellClient:
-        """Return the cell of an execution that has begun. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
-        view = await self._store.execution(execution_id)
-        wire.check_begun(view)
-        return await self._router.of_cell(view.cell_id)
+    async def _check_begun(self, execution_id: str) -> None:
+        """Raise NotFound, or FailedPrecondition (EXECUTION_STATE) for an execution that has not begun."""
+        wire.check_begun(await self._store.execution(execution_id))
 
-    async def _snapshot(self, snapshot_id: str) -> tuple[CellClient, pb.GetSnapshotResponse]:
-        """Return a snapshot and the cell that has it. Raises NotFound."""
-        for client in await self._router.of_snapshot(snapshot_id):
-            with suppress(NotFound):
-                return client, await client.snapshot(pb.GetSnapshotRequest(snapshot_id=snapshot_id))
-        raise NotFound("snapshot", snapshot_id)
+    async def _snapshot(self, snapshot_id: str) -> git_pb2.Snapshot:
+        asked = git_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
+        return (await _answer(self._git.GetSnapshot(asked))).snapshot
 
-    async def _compared(self, request: pb.ReadDiffRequest) -> tuple[CellClient, CommitRange]:
-        """Return the commits that a diff compares, and the cell that has them."""
+    async def _compared(self, request: pb.ReadDiffRequest) -> git_pb2.GetDiffRequest:
+        """Return the request for a diff, with the commits that it compares."""
         if request.snapshot_id:
-            client, answer = await self._snapshot(request.snapshot_id)
-            snapshot = answer.snapshot
-            return client, CommitRange(snapshot.repository_id, snapshot.base_commit_id, snapshot.commit_id)
-        view = await self._store.execution(request.execution_id)
-        compared = CommitRange(view.repository_id, *wire.result_commits(view))
-        return await self._router.of_cell(view.cell_id), compared
+            snapshot = await self._snapshot(request.snapshot_id)
+            repository_id, commits = snapshot.repository_id, (snapshot.base_commit_id, snapshot.commit_id)
+        else:
+            view = await self._store.execution(request.execution_id)
+            repository_id, commits = view.repository_id, wire.result_commits(view)
+        return git_pb2.GetDiffRequest(repository_id=repository_id, base_commit_id=commits[0], commit_id=commits[1])
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    with _node_refusals():
+        return await call
 
 
 @contextmanager
-def _node_errors() -> Iterator[None]:
-    """Leave an unreachable node to the server's layers, which report it in the same way for every RPC."""
+def _node_refusals() -> Iterator[None]:
+    """Pass a node's refusal on to the caller; a node that is away is reported in the same way for every RPC."""
     try:
         yield
-    except CellUnreachable as unreachable:
-        raise unreachable.cause from unreachable
+    except aio.AioRpcError as error:
+        if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+            raise
+        raise service_error(error) from error

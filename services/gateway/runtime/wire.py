@@ -1,36 +1,34 @@
 """Converts executions, and what is asked about them, between messages and values."""
 
 from datetime import UTC, datetime, timedelta
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from boatyard.execution.v1 import event_pb2, execution_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
+from google.protobuf.message import Message
 
 from services.agent.settings import AgentSettings
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.common.reasons import with_advice
+from services.common.rpc.times import duration_to_proto, timestamp_to_proto
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
-from services.gateway.routing.gathering import PartialResult
+from services.gateway.runtime.relay import ExecutionUpdate
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.times import duration_to_proto, timestamp_to_proto
 from services.gateway.wire.validation import Validator, required_id
 from services.lifecycle.model.job_spec import MAX_PROMPT_BYTES
 from services.lifecycle.model.states import ExecutionState
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}
-_WORKSPACE_STATES: Final = {
-    number: name.removeprefix("STATE_") for name, number in workspace_pb2.Workspace.State.items() if number
-}
 _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
 _MAX_TIMEOUT: Final = timedelta(days=7)
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
-ListRequest = TypeVar("ListRequest", pb.ListWorkspacesRequest, pb.ListWorkspaceUsageRequest, pb.ListSnapshotsRequest)
+Converted = TypeVar("Converted", bound=Message)
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
 
 
@@ -116,13 +114,12 @@ def check_diff_request(request: pb.ReadDiffRequest) -> None:
         check.optional_id("snapshot_id", request.snapshot_id)
 
 
-def list_snapshots_from_proto(request: pb.ListSnapshotsRequest) -> Page:
-    """Read which page to list, and check what a git service would refuse in its own words. Raises Invalid."""
+def check_list_snapshots(request: pb.ListSnapshotsRequest) -> None:
+    """Check that a caller who may see only some projects names a repository. Raises Invalid."""
     with Validator() as check:
         check.optional_id("repository_id", request.repository_id)
         if scope.visible() is not None and not request.repository_id:
             check.add("repository_id", "is required: the token is for some projects only")
-        return check.page(request, request.page_size, request.page_token)
 
 
 def limited_to_visible(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
@@ -138,49 +135,36 @@ def limited_to_visible(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRe
     return limited
 
 
-def list_workspaces_from_proto(request: pb.ListWorkspacesRequest) -> Page:
-    """Read which page to list, and check what a workspace service would refuse in its own words. Raises Invalid."""
-    with Validator() as check:
-        check.optional_id("project_id", request.project_id)
-        check.optional_id("job_id", request.job_id)
-        check.choices("states", request.states, _WORKSPACE_STATES)
-        return check.page(request, request.page_size, request.page_token)
+def same_fields(source: Message, kind: type[Converted], **others: Any) -> Converted:  # noqa: ANN401 - of any type
+    """Return a message of another type that has all fields of a message, by their names, and others.
+
+    Raises ValueError when a field that is set does not exist there.
+    """
+    return kind(**{field.name: value for field, value in source.ListFields()}, **others)
 
 
-def page_request(request: ListRequest, size: int, token: str) -> ListRequest:
-    """Return the same request for another page of the list."""
-    copy = type(request)()
-    copy.CopyFrom(request)
-    copy.page_size, copy.page_token = size, token
-    return copy
+def usage_to_proto(cell_id: str, answer: workspace_pb2.ListWorkspaceUsageResponse) -> pb.ListWorkspaceUsageResponse:
+    """Convert what the workspaces of a cell take up."""
+    next_page_token = answer.next_page_token
+    answer.ClearField("next_page_token")
+    usage = same_fields(answer, pb.CellUsage, cell_id=cell_id)
+    return pb.ListWorkspaceUsageResponse(cells=[usage], next_page_token=next_page_token)
 
 
-def workspaces_to_proto(result: PartialResult[pb.ListWorkspacesResponse]) -> pb.ListWorkspacesResponse:
-    """Merge the answers of cells into one."""
-    response = pb.ListWorkspacesResponse(
-        next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable
-    )
-    for cell_id, answer in result.answers:
-        response.workspaces.extend(answer.workspaces)
-        response.cell_ids.update({workspace.workspace_id: cell_id for workspace in answer.workspaces})
-    return response
+def update_to_proto(update: ExecutionUpdate) -> pb.WatchExecutionResponse:
+    """Convert what a viewer is sent."""
+    end = None if update.end is None else execution_to_proto(update.end)
+    return pb.WatchExecutionResponse(events=update.events, end=end, next_sequence=update.next_sequence)
 
 
-def snapshots_to_proto(result: PartialResult[pb.ListSnapshotsResponse]) -> pb.ListSnapshotsResponse:
-    """Merge the answers of cells into one."""
-    response = pb.ListSnapshotsResponse(next_page_token=result.next_page_token, unreachable_cell_ids=result.unreachable)
-    for cell_id, answer in result.answers:
-        response.snapshots.extend(answer.snapshots)
-        response.cell_ids.update({snapshot.snapshot_id: cell_id for snapshot in answer.snapshots})
-    return response
-
-
-def usage_to_proto(result: PartialResult[pb.ListWorkspaceUsageResponse]) -> pb.ListWorkspaceUsageResponse:
-    """Merge the answers of cells into one."""
-    return pb.ListWorkspaceUsageResponse(
-        cells=[cell for _, answer in result.answers for cell in answer.cells],
-        next_page_token=result.next_page_token,
-        unreachable_cell_ids=result.unreachable,
+def result_expired(execution_id: str, commit_id: str) -> FailedPrecondition:
+    """Return the error that says that a result is gone from its cell, and what remains of it."""
+    return FailedPrecondition(
+        "RESULT_EXPIRED",
+        f"the result of execution {execution_id!r} is not kept any more (BOATYARD_GIT_RESULT_KEEP_HOURS): what was"
+        " stored of its diff is in the execution's output, and what was pushed is where it was pushed to",
+        execution_id,
+        metadata={"commit_id": commit_id},
     )
 
 

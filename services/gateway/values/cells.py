@@ -20,6 +20,7 @@ class CellState(enum.StrEnum):
     ACTIVE = "ACTIVE"
     PAUSED = "PAUSED"
     AWAY = "AWAY"
+    AWAY_PAUSED = "AWAY_PAUSED"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,9 +52,9 @@ class CellView(Cell):
 
     @property
     def state(self) -> CellState:
-        """The state of the cell; AWAY comes before PAUSED."""
+        """The state of the cell."""
         if self.is_away:
-            return CellState.AWAY
+            return CellState.AWAY_PAUSED if self.paused else CellState.AWAY
         return CellState.PAUSED if self.paused else CellState.ACTIVE
 
 

@@ -12,11 +12,12 @@ from services.lifecycle.model.states import ExecutionState, JobState, Purpose, S
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageView:
-    """A recorded stage; for a call of a hook, with what the hook added to the job."""
+    """A recorded stage; for a call of a hook, with the hook's id and what it added to the job."""
 
     name: str
     state: StageState
     message: str
+    hook_id: str = ""
     added: HookAnswer = field(default_factory=HookAnswer)
     start_time: datetime
     end_time: datetime | None

@@ -1,12 +1,21 @@
 """The output of executions, as messages."""
 
-from datetime import timedelta
+from typing import Final
 
 from boatyard.gateway.v1 import output_pb2
+from boatyard.git.v1.git_pb2 import ChangedFile
 
+from services.common.rpc.times import duration_to_proto
 from services.common.text import is_utf8, lossy, raw, without_cut_character
-from services.gateway.wire.times import duration_to_proto
 from services.lifecycle.model.output import FileChange, Output, Verification
+
+_CHANGES: Final = {
+    "A": ChangedFile.CHANGE_ADDED,
+    "M": ChangedFile.CHANGE_MODIFIED,
+    "D": ChangedFile.CHANGE_DELETED,
+    "R": ChangedFile.CHANGE_RENAMED,
+    "T": ChangedFile.CHANGE_TYPE,
+}
 
 
 def output_to_proto(value: Output) -> output_pb2.Output:
@@ -48,7 +57,7 @@ def _file_to_proto(change: FileChange) -> output_pb2.FileChange:
     return output_pb2.FileChange(
         path=lossy(change.path),
         raw_path=raw(change.path),
-        change=change.change,
+        change=_CHANGES.get(change.change, ChangedFile.CHANGE_UNSPECIFIED),
         old_path=lossy(change.old_path),
         raw_old_path=raw(change.old_path),
         additions=change.additions,
@@ -62,5 +71,5 @@ def _verification_to_proto(value: Verification) -> output_pb2.Verification:
         passed=value.passed,
         exit_code=value.exit_code,
         reason=value.reason,
-        duration=duration_to_proto(timedelta(seconds=value.duration)),
+        duration=duration_to_proto(value.duration),
     )

@@ -40,6 +40,11 @@ class Validator:
     def __init__(self) -> None:
         self._violations: list[tuple[str, str]] = []
 
+    @property
+    def violations(self) -> Sequence[tuple[str, str]]:
+        """What has been noted: each field's path, and what the field must be."""
+        return self._violations
+
     def add(self, field: str, description: str) -> None:
         """Note a violation: the field's path, and what the field must be."""
         self._violations.append((field, description))

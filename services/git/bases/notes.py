@@ -39,7 +39,8 @@ async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
 def write_notes(directory: Path, notes: list[BaseNote]) -> None:
     """Write notes beside a base that is being built."""
     entries = [
-        {"kind": note.kind.value, "paths": [path.hex() for path in note.paths], "total": note.total} for note in notes
+        {"kind": note.kind.value, "paths": [path.hex() for path in note.paths], "total": note.total_paths}
+        for note in notes
     ]
     (directory / "notes").write_text(json.dumps(entries))
 

@@ -1,4 +1,4 @@
-"""The contract's messages: `from_proto` reads and checks what is asked, `to_proto` writes what is answered.
+"""The contract's messages: `from_proto` reads what is asked, `to_proto` writes what is answered.
 
-Promises: a request that is wrong is refused with all that is wrong with it, before anything is done.
+Before a request is read it has been held to the contract's rules and to `checks`.
 """

@@ -1,10 +1,14 @@
 """What a job needs beside its spec when it begins: its remote, the hooks that it calls, and its files."""
 
+import re
 from dataclasses import dataclass, field
+from typing import Final
 
 from services.lifecycle.model.hook_answers import HookAnswer
 from services.lifecycle.model.states import HookEvent
 from services.lifecycle.model.value import Recorded
+
+_ROUND: Final = re.compile(r"-\d+$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,32 @@ class Hook(Recorded):
     is_callback: bool = False
 
 
+def plain_stage(stage: str) -> str:
+    """Return a stage's name without its round's number: `take` for `take-2`."""
+    return _ROUND.sub("", stage)
+
+
 @dataclass(frozen=True, slots=True)
 class Hooks(Recorded):
     """The hooks that a job calls, fixed when it begins: those of all events, in the order in which they are called."""
 
     hooks: tuple[Hook, ...] = ()
+
+    def by_stage(self, event: HookEvent, stage: str = "") -> dict[str, Hook]:
+        """Return the hooks called at an event, by the names of the stages in which they are, in their order.
+
+        Hooks around a stage are called in each of its rounds, such as `take` and `take-2`.
+        """
+        when = f"{event.lower()}-{stage}" if stage else event.lower()
+        chosen = [each for each in self.hooks if (each.event, each.stage) == (event, plain_stage(stage))]
+        return {f"{when}-hook-{number}": hook for number, hook in enumerate(chosen, start=1)}
+
+    def called_in(self, stage: str) -> Hook | None:
+        """Return the hook that is called in the stage of this name; None when that is no call of a hook."""
+        when, is_call, _ = stage.rpartition("-hook-")
+        event, _, around = when.partition("-")
+        is_known = is_call and event.upper() in HookEvent.__members__
+        return self.by_stage(HookEvent[event.upper()], around).get(stage) if is_known else None
 
 
 @dataclass(frozen=True, slots=True)

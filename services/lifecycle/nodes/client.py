@@ -19,6 +19,7 @@ from services.common.errors import AlreadyExists, FailedPrecondition, NotFound, 
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
+from services.common.rpc.times import duration_to_proto
 from services.common.text import without_cut_character
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
@@ -93,7 +94,7 @@ class JobNodes:
         states = workspace_pb.Workspace
         state = states.STATE_ERROR if failed else states.STATE_COMPLETED
         request = workspace_pb.UpdateWorkspaceStateRequest(
-            workspace_id=workspace_id, state=state, keep_for=wire.duration_to_proto(keep_seconds)
+            workspace_id=workspace_id, state=state, keep_for=duration_to_proto(keep_seconds)
         )
         with suppress(NotFound):
             await self._call(self._workspace.UpdateWorkspaceState, request)
@@ -107,7 +108,7 @@ class JobNodes:
 
     async def prepare_base(self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "") -> Base:
         """Prepare a tree of a revision of the remote (empty: its default branch), or of a taken result."""
-        request = git_pb.PrepareBaseRequest(remote=wire.remote_to_proto(remote))
+        request = git_pb.PrepareBaseRequest(remote=wire.REMOTE.to_proto(remote))
         if result_commit_id:
             request.result_commit_id = result_commit_id
         elif revision:
@@ -118,7 +119,7 @@ class JobNodes:
             async with streaming(call) as messages:
                 async for message in messages:
                     if message.HasField("base"):
-                        return wire.base_from_proto(message.base)
+                        return wire.BASE.from_proto(message.base)
             raise RemoteFailure(Status.INTERNAL, "INTERNAL", "PrepareBase ended without a base")
 
         return await self._persist(prepare)
@@ -145,7 +146,7 @@ class JobNodes:
             signature=wire.signature_to_proto(author, spec.create_time),
         )
         answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
-        return wire.result_from_proto(answer)
+        return wire.RESULT.from_proto(answer)
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -157,12 +158,12 @@ class JobNodes:
             message=message,
         )
         answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
-        return wire.snapshot_from_proto(answer.snapshot)
+        return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def find_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot."""
         answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
-        return wire.snapshot_from_proto(answer.snapshot)
+        return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> DiffSummary:
         """Return what differs between two commits, cut to what is kept of it."""
@@ -192,7 +193,7 @@ class JobNodes:
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
         request = git_pb.PushRequest(
-            remote=wire.remote_to_proto(remote),
+            remote=wire.REMOTE.to_proto(remote),
             commit_id=commit_id,
             branch=wire.text_to_proto("branch", branch),
             expected_commit_id=expected,

@@ -13,7 +13,7 @@ from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
 
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.rpc.status import service_error
-from services.lifecycle.nodes import wire
+from services.common.rpc.times import duration_to_proto
 from services.lifecycle.nodes.client import Nodes
 
 T = TypeVar("T")
@@ -80,7 +80,7 @@ class NodeInventory:
         failed = workspace_pb.UpdateWorkspaceStateRequest(
             workspace_id=workspace_id,
             state=workspace_pb.Workspace.STATE_ERROR,
-            keep_for=wire.duration_to_proto(keep_seconds),
+            keep_for=duration_to_proto(keep_seconds),
         )
         with suppress(NotFound):
             await _answer(self._workspace.UpdateWorkspaceState(failed, timeout=_SHORT_SECONDS))

@@ -1,7 +1,7 @@
 """Converts between the node services' messages and our values."""
 
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb
@@ -10,30 +10,44 @@ from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.git.v1 import git_pb2 as git_pb
 from boatyard.workspace.v1 import layout_pb2 as layout_pb
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
-from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.wire import AGENT
 from services.common.errors import Invalid
-from services.common.text import bytes_of, bytes_of_list, lossy
+from services.common.rpc.mapper import Mapper
+from services.common.text import lossy
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import (
     Base,
     Launch,
     Layout,
-    ModelUse,
     ResourceUsage,
     ResultCommit,
     Run,
     Snapshot,
 )
 from services.lifecycle.model.output import FileChange
-from services.lifecycle.model.states import ExecutionState
 from services.sandbox.spec import Tier
 
 EMAIL: Final = "noreply@boatyard.dev"
 
+REMOTE: Final = Mapper(Remote, git_pb.Remote)
+BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
+RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits"})
+SNAPSHOT: Final = Mapper(Snapshot, git_pb.Snapshot, by_hand={"message", "create_time", "expire_time"})
+_RUN: Final = Mapper(
+    Run,
+    execution_pb.NodeExecution,
+    by_hand={
+        *("vitals", "purpose", "job_id", "sandbox_tier", "create_time"),
+        *("processes_left", "end_verified_by", "pending_permissions", "events_trimmed"),
+    },
+)
+_RESOURCE_USAGE: Final = Mapper(
+    ResourceUsage, event_pb.Vitals, by_hand={"memory_bytes", "processes", "read_bytes", "written_bytes"}
+)
+_FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile, by_hand={"change"})
 _CHANGES = {
     git_pb.ChangedFile.CHANGE_ADDED: "A",
     git_pb.ChangedFile.CHANGE_MODIFIED: "M",
@@ -58,34 +72,8 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
 
 def run_from_proto(message: execution_pb.NodeExecution) -> Run:
     """Read an execution."""
-    return Run(
-        execution_id=message.execution_id,
-        state=ExecutionState(execution_pb.NodeExecution.State.Name(message.state).removeprefix("STATE_")),
-        reason=message.reason,
-        message=message.message,
-        exit_code=message.exit_code if message.HasField("exit_code") else None,
-        signal=message.signal if message.HasField("signal") else None,
-        start_time=_time_from_proto(message.start_time) if message.HasField("start_time") else None,
-        end_time=_time_from_proto(message.end_time) if message.HasField("end_time") else None,
-        last_sequence=message.last_sequence,
-        output_bytes=message.output_bytes,
-        model_use=_model_use_from_proto(message.model_use) if message.HasField("model_use") else None,
-        vitals=_usage_from_proto(message.vitals) if message.HasField("vitals") else None,
-    )
-
-
-def _usage_from_proto(message: event_pb.Vitals) -> ResourceUsage:
-    return ResourceUsage(message.cpu_seconds, message.memory_peak_bytes)
-
-
-def _model_use_from_proto(message: execution_pb.ModelUse) -> ModelUse:
-    return ModelUse(
-        tokens=message.tokens,
-        cost_usd=message.cost_usd if message.HasField("cost_usd") else None,
-        turns=message.turns,
-        tool_calls=message.tool_calls,
-        last_words=message.last_words,
-    )
+    vitals = _RESOURCE_USAGE.from_proto(message.vitals) if message.HasField("vitals") else None
+    return _RUN.from_proto(message, vitals=vitals)
 
 
 def workspace_labels_to_proto(spec: JobSpec) -> workspace_pb.WorkspaceLabels:
@@ -140,41 +128,9 @@ def working_tree_to_proto(value: Layout, base: Base, tier: Tier) -> git_pb.Worki
     )
 
 
-def remote_to_proto(value: Remote) -> git_pb.Remote:
-    """Write a remote, with its token."""
-    return git_pb.Remote(repository_id=value.repository_id, url=value.url, token=value.token)
-
-
-def base_from_proto(message: git_pb.Base) -> Base:
-    """Read a base."""
-    return Base(
-        commit_id=message.commit_id,
-        layers=texts_from_proto(message.layers),
-        read_only_paths=texts_from_proto(message.read_only_paths),
-        pins_path=message.pins_path.encode(),
-    )
-
-
-def result_from_proto(message: git_pb.TakeResultResponse) -> ResultCommit:
-    """Read a result that was taken."""
-    lost = bytes_of_list(message.lost_repositories, message.raw_lost_repositories)
-    return ResultCommit(message.commit_id, message.changed, lost)
-
-
-def snapshot_from_proto(message: git_pb.Snapshot) -> Snapshot:
-    """Read a snapshot."""
-    return Snapshot(message.snapshot_id, message.repository_id, message.base_commit_id, message.commit_id)
-
-
 def file_change_from_proto(message: git_pb.ChangedFile) -> FileChange:
     """Read a changed file."""
-    return FileChange(
-        path=bytes_of(message.path, message.raw_path),
-        change=_CHANGES.get(message.change, "M"),
-        old_path=bytes_of(message.old_path, message.raw_old_path),
-        additions=message.additions if message.HasField("additions") else None,
-        deletions=message.deletions if message.HasField("deletions") else None,
-    )
+    return _FILE_CHANGE.from_proto(message, change=_CHANGES.get(message.change, "M"))
 
 
 def signature_to_proto(name: str, time: datetime) -> git_pb.Signature:
@@ -203,14 +159,3 @@ def texts_to_proto(field: str, values: Iterable[bytes]) -> list[str]:
 def texts_from_proto(values: Iterable[str]) -> tuple[bytes, ...]:
     """Read a list of paths on the machine."""
     return tuple(value.encode() for value in values)
-
-
-def duration_to_proto(seconds: float) -> Duration:
-    """Write a duration."""
-    message = Duration()
-    message.FromNanoseconds(round(seconds * 1e9))
-    return message
-
-
-def _time_from_proto(message: Timestamp) -> datetime:
-    return message.ToDatetime(UTC)

@@ -1,6 +1,5 @@
 """Calls the hooks of a job, each once and recorded before the next: commands in a sandbox, and servers."""
 
-import re
 from contextlib import nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -12,7 +11,7 @@ from services.lifecycle.ledger import Document
 from services.lifecycle.model.checkpoint import Origin
 from services.lifecycle.model.hook_answers import MAX_LABELS
 from services.lifecycle.model.hook_calls import CallState, HookCall
-from services.lifecycle.model.job_context import Hook, HookResult, Hooks
+from services.lifecycle.model.job_context import Hook, HookResult, Hooks, plain_stage
 from services.lifecycle.model.node_work import Base, EndedRun, Layout
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import Verification
@@ -34,7 +33,6 @@ from services.lifecycle.stages.hook_calls import (
 
 _VETOED = "VETOED"
 _WITHOUT_A_WAIT = {"take", "diff"}
-_ROUND = re.compile(r"-\d+$")
 
 log = structlog.get_logger()
 
@@ -64,7 +62,7 @@ async def call_hooks_after(job: JobRun, stage: str, result: Recorded) -> None:
     Their failure does not count when the stage's own result makes the job fail: that reason says more. After the push
     it is too late for a cancellation.
     """
-    with suppress(JobCancelled) if _plain(stage) == "push" else nullcontext():
+    with suppress(JobCancelled) if plain_stage(stage) == "push" else nullcontext():
         try:
             await _call_all(job, HookEvent.AFTER, None, stage)
         except JobFailed:
@@ -104,22 +102,14 @@ def _went_well(result: Recorded) -> bool:
             return True
 
 
-def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> list[Hook]:
-    """Return the hooks to call; those of a stage are called in each of its rounds, such as `take` and `take-2`."""
-    chosen = job.recorded("hooks", Hooks)
-    named = (event, _plain(stage))
-    return [] if chosen is None else [hook for hook in chosen.hooks if (hook.event, hook.stage) == named]
-
-
-def _plain(stage: str) -> str:
-    """Return a stage's name without its round's number."""
-    return _ROUND.sub("", stage)
+def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> dict[str, Hook]:
+    """Return the hooks to call, by the names of the stages in which they are called."""
+    hooks = job.recorded("hooks", Hooks)
+    return {} if hooks is None else hooks.by_stage(event, stage)
 
 
 async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stage: str = "") -> None:
-    when = f"{event.lower()}-{stage}" if stage else event.lower()
-    for number, hook in enumerate(_chosen(job, event, stage), start=1):
-        name = f"{when}-hook-{number}"
+    for name, hook in _chosen(job, event, stage).items():
         try:
             called = await job.step(
                 name, HookResult, partial(_call, job, name, hook, outcome), tell=lambda called: called.message

@@ -18,9 +18,8 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.rpc.status import service_error
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
-from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.ledger.events import EventStore
-from services.gateway.routing.coordinator import CoordinatorCells
+from services.gateway.runtime.event_sources import ReceivedEvents
 from services.gateway.values.catalog import Document, Repository, WorkItem, WorkItemState
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.gateway.values.jobs import JobView
@@ -90,10 +89,8 @@ async def test_the_example_does_a_ticket(book: Books, api: Api, tmp_path: Path) 
         "Look at the hinge.",
     )
     assert (await catalog.get(WORK_ITEMS, item.work_item_id)).state is WorkItemState.REVIEW
-    machine = CoordinatorCells(book.store, EventStore(book.engine), book.notifier).of_cell(
-        coordinator_cell(job.cell_id)
-    )
-    async with aclosing(machine.events(job.executions[-1].execution_id, 1, follow=False)) as batches:
+    received = ReceivedEvents(book.store, EventStore(book.engine), book.notifier)
+    async with aclosing(received.events(job.executions[-1].execution_id, 1, follow=False, kinds=())) as batches:
         events = [event async for batch in batches for event in batch.events]
     assert events[0].output.data == b"\xff at work\n"
 

@@ -16,8 +16,8 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.workspace.v1 import layout_pb2
 from google.protobuf.duration_pb2 import Duration
 
+from services.common.home import Home
 from services.common.rpc.channel import open_channel
-from services.common.settings import Home
 from tests.kit.cell import free_port_base
 
 State = pb.NodeExecution.State

@@ -65,7 +65,7 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         "spec.read_only_paths[1]",
         "spec.agent.command.line",
         "spec.prompt",
-        "spec.environment",
+        'spec.environment["A=B"]',
     }
 
 
@@ -87,8 +87,10 @@ async def test_all_that_is_wrong_with_an_agents_settings_is_said_at_once(shared:
 async def test_an_empty_request_names_what_is_required(shared: Client) -> None:
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest()))
     assert isinstance(error, Invalid)
-    required = {"execution_id", "spec.purpose", "spec.layout", "spec.agent.command.line"}
-    assert {field for field, _ in error.violations} == required
+    assert {field for field, _ in error.violations} == {"execution_id", "spec"}
+    empty = pb.StartExecutionRequest(execution_id="a", spec=pb.ExecutionSpec())
+    error = await refused(shared.stub.StartExecution(empty))
+    assert {field for field, _ in error.violations} == {"spec.purpose", "spec.layout", "spec.agent.command.line"}
 
 
 async def test_the_same_start_twice_is_one_execution(shared: Client) -> None:
@@ -170,7 +172,7 @@ async def test_lists_are_filtered_and_paged(shared: Client) -> None:
     assert names == [started[4], started[2], started[0]]
     error = await refused(shared.stub.ListExecutions(pb.ListExecutionsRequest(page_token="x", page_size=-1)))
     assert isinstance(error, Invalid)
-    assert {field for field, _ in error.violations} == {"page_token", "page_size"}
+    assert {field for field, _ in error.violations} == {"page_size"}
 
 
 async def test_a_lower_fence_changes_nothing(shared: Client) -> None:

@@ -55,4 +55,4 @@ async def test_a_secret_that_cannot_be_kept_is_refused(shared: Client) -> None:
     spec = shared.service.spec("true", environment={"A": "x"}, secrets={"A": "long enough", "B": " tiny\n"})
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="secret", spec=spec)))
     assert isinstance(error, Invalid)
-    assert [field for field, _ in error.violations] == ["spec.secrets", "spec.secrets"]
+    assert [field for field, _ in error.violations] == ["spec.secrets", 'spec.secrets["B"]']

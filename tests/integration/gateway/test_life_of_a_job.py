@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 import pytest
 from boatyard.gateway.v1 import catalog_pb2, hook_pb2, job_pb2, runtime_pb2
+from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import AlreadyExists, FailedPrecondition, Invalid
@@ -60,7 +61,8 @@ async def test_a_change_is_taken_checked_and_pushed(services: Services, remote: 
     assert output.base_commit_id == remote.head("main")
     assert output.commit_id == remote.head(output.branch)
     assert remote.files(output.branch)["prompt.txt"] == "Write it down.\nAnd more."
-    assert [(change.path, change.change) for change in output.files_changed] == [("README", "D"), ("prompt.txt", "A")]
+    changes = [(change.path, change.change) for change in output.files_changed]
+    assert changes == [("README", ChangedFile.CHANGE_DELETED), ("prompt.txt", ChangedFile.CHANGE_ADDED)]
     assert output.total_files_changed == 2
     assert "+And more." in output.diff
     assert output.verification.passed

@@ -20,11 +20,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import AlreadyExists, FailedPrecondition, Invalid, NotFound, Unauthenticated
 from services.common.fence import Fence
+from services.common.home import Home
 from services.common.lock import is_held
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from services.common.settings import Home
 from tests.kit.cell import free_port_base
 from tests.kit.githttp import git_server
 from tests.kit.layout import git_directory, workspace_trees

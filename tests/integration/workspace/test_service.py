@@ -16,9 +16,9 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import Exhausted, Invalid, NotFound, ServiceError
 from services.common.fence import Fence
+from services.common.home import Home
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
-from services.common.settings import Home
 from tests.kit.cell import eventually, free_port_base
 from tests.kit.layout import workspace_trees
 from tests.kit.mounts import unmount_below

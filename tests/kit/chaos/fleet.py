@@ -20,9 +20,9 @@ from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
+from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.common.settings import Home
 from tests.kit.chaos.machines import FleetCell, FleetCoordinator, end
 from tests.kit.postgres import OwnPostgres
 from tests.kit.receiver import Receiver, Reply

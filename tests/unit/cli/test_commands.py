@@ -38,6 +38,16 @@ def test_help_imports_nothing_heavy() -> None:
 
 
 @pytest.mark.parametrize(
+    "module", ["services.cli.commands.run", "services.cli.commands.ps", "services.cli.commands.up"]
+)
+def test_a_command_imports_what_services_need_only_there(module: str) -> None:
+    script = f"import sys, {module}; print([n for n in ('pydantic', 'sqlalchemy', 'psycopg') if n in sys.modules])"
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+
+    assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
     "arguments", [["nothing"], ["run"], ["run", "--sandbox", "paper", "x"], ["logs", "--from", "0", "x"]]
 )
 def test_wrong_usage(arguments: list[str], tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from boatyard.gateway.v1 import job_pb2, output_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
+from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
@@ -45,7 +46,9 @@ def test_nothing_changed_is_said_and_no_branch_is_promised() -> None:
 
 
 def test_many_files_are_counted() -> None:
-    changes = [output_pb2.FileChange(path=f"f{number}", change="A", additions=1) for number in range(100)]
+    changes = [
+        output_pb2.FileChange(path=f"f{number}", change=ChangedFile.CHANGE_ADDED, additions=1) for number in range(100)
+    ]
     output = output_pb2.Output(commit_id="c", files_changed=changes, total_files_changed=1200)
     text = told(job_view.print_end, job_pb2.Job(output=output))
 

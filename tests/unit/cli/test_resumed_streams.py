@@ -34,6 +34,9 @@ class BreakingGateway(AgentRuntimeServiceServicer, JobServiceServicer):
 
     async def WatchExecution(self, request, context):  # noqa: N802 - the contract's name
         if request.execution_id != "exec-1":
+            self.calls.append(request.from_sequence)
+            if request.execution_id == "exec-away":
+                raise Unavailable("CELL_UNAVAILABLE", "cell cell-1 does not answer now")
             raise NotFound("execution", request.execution_id)
         self.calls.append(request.from_sequence)
         yield runtime_pb2.WatchExecutionResponse()  # a heartbeat
@@ -108,6 +111,16 @@ async def test_what_will_not_pass_is_not_waited_for(breaking: BreakingGateway) -
     async with reaching(breaking) as gateway:
         with pytest.raises(NotFound):
             await anext(execution_events(gateway, "exec-2", Outage(print)))
+
+
+async def test_who_only_reads_does_not_wait_for_a_cell_that_is_away(breaking: BreakingGateway) -> None:
+    async with reaching(breaking) as gateway:
+        with pytest.raises(Unavailable) as raised:
+            await anext(execution_events(gateway, "exec-away", Outage(print), follow=False))
+        assert raised.value.reason == "CELL_UNAVAILABLE"
+        with pytest.raises(Unavailable):
+            await anext(execution_events(gateway, "exec-away", Outage(print, patience_s=0.3)))
+    assert len(breaking.calls) > 2, "who follows waits"
 
 
 async def test_patience_has_an_end() -> None:

@@ -3,6 +3,7 @@ import json
 import pytest
 from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import job_pb2, output_pb2
+from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import shapes
@@ -25,7 +26,7 @@ def finished_job() -> job_pb2.Job:
             branch="boatyard/job-1",
             commit_id="c" * 40,
             files_changed=[
-                output_pb2.FileChange(path="a.txt", change="M"),
+                output_pb2.FileChange(path="a.txt", change=ChangedFile.CHANGE_MODIFIED),
                 output_pb2.FileChange(path="�", raw_path=b"\xff"),
             ],
             total_files_changed=2,

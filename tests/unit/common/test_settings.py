@@ -9,8 +9,10 @@ from subprocess import PIPE, Popen
 
 import pytest
 
+from services.common.addresses import is_loopback
 from services.common.errors import StartError
-from services.common.settings import Home, ListenAddress, ServiceSettings, is_loopback, load_settings, read_token
+from services.common.home import Home, read_token
+from services.common.settings import ListenAddress, ServiceSettings, load_settings
 
 
 class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
@@ -61,7 +63,7 @@ def test_loopback() -> None:
 
 
 def test_processes_that_start_at_once_get_one_token(home: Home) -> None:
-    program = "from services.common.settings import Home; print(Home.from_environment().cell_token())"
+    program = "from services.common.home import Home; print(Home.from_environment().cell_token())"
     environment = {**os.environ, "BOATYARD_HOME": str(home.root)}
     processes = [Popen([sys.executable, "-c", program], env=environment, stdout=PIPE, text=True) for _ in range(4)]
     tokens = {process.communicate(timeout=30)[0].strip() for process in processes}

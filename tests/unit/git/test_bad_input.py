@@ -11,12 +11,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from services.common.errors import Invalid
-from services.common.settings import Home
+from services.common.home import Home
+from services.common.rpc.rules import Rules
 from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
-from services.git.wire.from_proto import RequestReader
+from services.git.wire import from_proto
+from services.git.wire.checks import checks
 from tests.kit.layout import workspace_trees
 
 COMMIT = "0123456789" * 4
@@ -36,22 +38,25 @@ TEXTS = WORDS.map(lambda word: word.decode("utf-8", "replace"))
 
 
 @pytest.fixture(scope="module")
-def reader():
+def paths():
     with tempfile.TemporaryDirectory() as directory:
-        root = Path(directory).resolve()
-        home = Home(root / "home")
-        yield RequestReader(AddressBook((root / "roots",), home.root), GitPaths(home))
+        yield GitPaths(Home(Path(directory).resolve() / "home"))
 
 
-def tree(reader: RequestReader, path: str | None = None) -> pb.WorkingTree:
-    paths = reader._paths
+@pytest.fixture(scope="module")
+def rules(paths: GitPaths) -> Rules:
+    return Rules(checks(AddressBook((paths.home.root.parent / "roots",), paths.home.root), paths))
+
+
+def tree(paths: GitPaths, path: str | None = None) -> pb.WorkingTree:
     inside = str(workspace_trees(paths.home) / "w" / "tree") if path is None else path
     return pb.WorkingTree(layout=layout_pb2.Layout(path=inside))
 
 
-def attempt(read, request):
+def attempt(rules: Rules, read, request):
     """Return what was read and no fields, or nothing and the fields that were complained about."""
     try:
+        rules.enforce(request)
         return read(request), set()
     except Invalid as error:
         assert all(complaint for _, complaint in error.violations)  # noqa: PT017 - either is right
@@ -63,30 +68,32 @@ fuzz = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCh
 
 @fuzz
 @given(revision=TEXTS, url=TEXTS, repository=TEXTS, token=TEXTS)
-def test_what_to_start_from(reader: RequestReader, revision: str, url: str, repository: str, token: str) -> None:
+def test_what_to_start_from(
+    rules: Rules, paths: GitPaths, revision: str, url: str, repository: str, token: str
+) -> None:
     remote = pb.Remote(repository_id=repository, url=url, token=token)
     good = pb.Remote(repository_id="r", url="https://example.com/x")
     for request in (
         pb.PrepareBaseRequest(remote=remote, revision=revision),
         pb.PrepareBaseRequest(remote=good, revision=revision),
     ):
-        parsed, fields = attempt(reader.prepare_base, request)
+        parsed, fields = attempt(rules, from_proto.prepare_base, request)
         if fields:
             continue
         read, start = parsed
         # It can be an argument of git as it is, and names one thing in one place.
         argv = git_argv(Command("fetch", (), (read.url, b"+refs/heads/" + start.revision + b":refs/heads/x")))
         assert argv[-3] == b"--end-of-options"
-        assert (reader._paths.mirrors / f"{read.repository_id}.git").parent == reader._paths.mirrors
+        assert (paths.mirrors / f"{read.repository_id}.git").parent == paths.mirrors
         assert not set(b"\0\n\r ~^:?*[\\") & set(start.revision)
         assert read.token.isprintable()
 
 
 @fuzz
 @given(branch=TEXTS, commit=TEXTS)
-def test_branches_and_commits(reader: RequestReader, branch: str, commit: str) -> None:
-    request = pb.CreateBranchRequest(tree=tree(reader), branch=branch, commit_id=commit)
-    parsed, fields = attempt(reader.create_branch, request)
+def test_branches_and_commits(rules: Rules, paths: GitPaths, branch: str, commit: str) -> None:
+    request = pb.CreateBranchRequest(tree=tree(paths), branch=branch, commit_id=commit)
+    parsed, fields = attempt(rules, from_proto.create_branch, request)
     if fields:
         assert fields <= {"branch", "commit_id"}
         return
@@ -98,14 +105,13 @@ def test_branches_and_commits(reader: RequestReader, branch: str, commit: str) -
 
 @fuzz
 @given(path=TEXTS, below=st.booleans())
-def test_trees_stay_where_trees_may_be(reader: RequestReader, path: str, below: bool) -> None:
-    paths = reader._paths
+def test_trees_stay_where_trees_may_be(rules: Rules, paths: GitPaths, path: str, below: bool) -> None:
     full_path = f"{workspace_trees(paths.home) if below else paths.home.root}/{path}"
     layers = layout_pb2.Layers(lowers=[full_path], upper=full_path, work=full_path, mounted_path=full_path)
-    for message in (tree(reader, full_path), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
-        read, fields = attempt(reader.tree, message)
+    for message in (tree(paths, full_path), pb.WorkingTree(layout=layout_pb2.Layout(layers=layers))):
+        read, fields = attempt(rules, from_proto.tree, message)
         if fields:
-            assert all(field.startswith("tree.layout") for field in fields)
+            assert all(field.startswith("layout") for field in fields)
             continue
         resolved = read.path.resolve()
         assert resolved.is_relative_to(workspace_trees(paths.home)) or not resolved.is_relative_to(paths.home.root)
@@ -114,13 +120,12 @@ def test_trees_stay_where_trees_may_be(reader: RequestReader, path: str, below: 
 
 @fuzz
 @given(borrowed=TEXTS)
-def test_nothing_is_borrowed_but_objects_of_mirrors(reader: RequestReader, borrowed: str) -> None:
-    paths = reader._paths
-    message = tree(reader)
+def test_nothing_is_borrowed_but_objects_of_mirrors(rules: Rules, paths: GitPaths, borrowed: str) -> None:
+    message = tree(paths)
     message.read_only_paths.append(f"{paths.mirrors}/{borrowed}")
-    parsed, fields = attempt(reader.tree, message)
+    parsed, fields = attempt(rules, from_proto.tree, message)
     if fields:
-        assert fields == {"tree.read_only_paths[0]"}
+        assert fields == {"read_only_paths[0]"}
         return
     (read,) = parsed.read_only_paths
     assert read.resolve().parent.parent == paths.mirrors
@@ -129,20 +134,20 @@ def test_nothing_is_borrowed_but_objects_of_mirrors(reader: RequestReader, borro
 
 @fuzz
 @given(text=TEXTS, name=TEXTS)
-def test_messages_names_and_ids(reader: RequestReader, text: str, name: str) -> None:
+def test_messages_names_and_ids(rules: Rules, paths: GitPaths, text: str, name: str) -> None:
     signature = pb.Signature(name=name, email=name, time=Timestamp(seconds=1))
     calls = (
-        (reader.commit, pb.CommitRequest(tree=tree(reader), message=text, signature=signature)),
-        (reader.snapshot_tree, pb.SnapshotTreeRequest(
-            tree=tree(reader), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
-        (reader.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
-        (reader.diff, pb.GetDiffRequest(repository_id=text, base_branch=name, commit_id=COMMIT)),
-        (reader.push, pb.PushRequest(
+        (from_proto.commit, pb.CommitRequest(tree=tree(paths), message=text, signature=signature)),
+        (from_proto.snapshot, pb.SnapshotTreeRequest(
+            tree=tree(paths), repository_id=name, snapshot_id=text, base_commit_id=text, message=text)),
+        (from_proto.snapshots, pb.ListSnapshotsRequest(repository_id=text, page_token=name)),
+        (from_proto.diff, pb.GetDiffRequest(repository_id=text, base_branch=name, commit_id=COMMIT)),
+        (from_proto.push, pb.PushRequest(
             remote=pb.Remote(repository_id="r", url="https://example.com/x"), commit_id=COMMIT, branch=name,
             expected_commit_id=text)),
     )  # fmt: skip
     for read, request in calls:
-        attempt(read, request)
+        attempt(rules, read, request)
 
 
 @pytest.mark.parametrize("name", COMMANDS)

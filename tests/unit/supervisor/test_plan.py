@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import StartError
+from services.common.home import Home
 from services.common.rpc.tls import ClientTls
-from services.common.settings import Home
 from services.supervisor.plan import cell_file, gateway_tls, plan, read_cell_addresses, write_cell_file
 
 HOME = Home(Path("/somewhere"))

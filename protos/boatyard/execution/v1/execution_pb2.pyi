@@ -34,10 +34,10 @@ class StartExecutionRequest(message.Message):
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. Chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """Chosen by the caller."""
     @builtins.property
     def spec(self) -> ExecutionSpec:
-        """Required. What to run, where, and within what limits."""
+        """What to run, where, and within what limits."""
 
     def __init__(
         self,
@@ -81,7 +81,7 @@ class GetExecutionRequest(message.Message):
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     def __init__(
         self,
         *,
@@ -184,7 +184,7 @@ class WaitExecutionRequest(message.Message):
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
         """Maximum time to wait; absent means 80 % of the time left until the call's deadline."""
@@ -232,10 +232,10 @@ class StopExecutionRequest(message.Message):
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     GRACE_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     @builtins.property
     def grace(self) -> duration_pb2.Duration:
-        """Time between SIGTERM and killing everything: 0 to 300 s. Absent means 5 s."""
+        """Time between SIGTERM and killing everything. Absent means 5 s."""
 
     def __init__(
         self,
@@ -282,7 +282,7 @@ class WatchEventsRequest(message.Message):
     FOLLOW_FIELD_NUMBER: builtins.int
     KINDS_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     from_sequence: builtins.int
     """The first sequence to return; 0 and 1 mean the beginning."""
     follow: builtins.bool
@@ -347,11 +347,11 @@ class SendMessageRequest(message.Message):
     MESSAGE_ID_FIELD_NUMBER: builtins.int
     TEXT_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     message_id: builtins.str
-    """Required. Chosen by the caller, to recognize repeats: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """Chosen by the caller, to recognize repeats."""
     text: builtins.str
-    """Required. The message text; at most 64 KiB."""
+    """The message text."""
     def __init__(
         self,
         *,
@@ -392,15 +392,15 @@ class ResolvePermissionRequest(message.Message):
     REASON_FIELD_NUMBER: builtins.int
     DECIDED_BY_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
-    """Required. The execution."""
+    """The execution."""
     permission_id: builtins.str
-    """Required. The permission id from the PermissionRequest."""
+    """The permission id from the PermissionRequest."""
     allow: builtins.bool
     """True to allow it."""
     reason: builtins.str
-    """Why; the model is told this when it is refused. At most 4 KiB."""
+    """Why; the model is told this when it is refused."""
     decided_by: builtins.str
-    """Who decided, for the event; at most 255 bytes."""
+    """Who decided, for the event."""
     def __init__(
         self,
         *,
@@ -450,7 +450,7 @@ class AttachExecutionRequest(message.Message):
     execution_id: builtins.str
     """The execution."""
     input: builtins.bytes
-    """Typed input; at most 64 KiB. It is passed on unchanged: a line ends with a carriage return, as keyboards send it."""
+    """Typed input. It is passed on unchanged: a line ends with a carriage return, as keyboards send it."""
     @builtins.property
     def size(self) -> TerminalSize:
         """The window's new size."""
@@ -576,9 +576,9 @@ class TerminalSize(message.Message):
     ROWS_FIELD_NUMBER: builtins.int
     COLUMNS_FIELD_NUMBER: builtins.int
     rows: builtins.int
-    """1 to 1000."""
+    """Its height."""
     columns: builtins.int
-    """1 to 1000."""
+    """Its width."""
     def __init__(
         self,
         *,
@@ -673,18 +673,18 @@ class ExecutionSpec(message.Message):
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
-    """Required. What it is for."""
+    """What it is for."""
     job_id: builtins.str
     """The job that it belongs to, if any."""
     prompt: builtins.str
     """The prompt; less than 128 KiB as an argument. A model needs one."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
-        """Required. Its files; they appear at /workspace, where the program starts."""
+        """Its files; they appear at /workspace, where the program starts."""
 
     @builtins.property
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Absolute paths that the program may read, at the same paths; at most 64."""
+        """Absolute paths that the program may read, at the same paths."""
 
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
@@ -701,16 +701,15 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR and to that of `agent`, which it overrides;
-        at most 256 entries and 64 KiB, all together.
+        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR and to that of `agent`, which it overrides; at
+        most 64 KiB with that and with `secrets`.
         """
 
     @builtins.property
     def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Further environment variables, counted together with `environment`, whose values never appear in events: each is
+        """Further environment variables, whose values never appear in events: each is
         replaced with `[redacted:NAME]` in every event, even when it was written in pieces. Its base64 and URL-encoded
-        forms are redacted too. A value is 6 bytes to 16 KiB long: a shorter one could not be hidden and would mask other
-        text.
+        forms are redacted too. A shorter value could not be hidden and would mask other text.
         """
 
     def __init__(

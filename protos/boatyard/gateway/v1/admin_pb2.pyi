@@ -418,6 +418,8 @@ class Cell(message.Message):
         """It takes no jobs because it was paused."""
         STATE_AWAY: Cell._State.ValueType  # 3
         """It has not been heard from for three lease durations: other cells take over its jobs."""
+        STATE_AWAY_PAUSED: Cell._State.ValueType  # 4
+        """The same, and it was paused: it takes no jobs when it is back."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The state of a cell."""
@@ -430,6 +432,8 @@ class Cell(message.Message):
     """It takes no jobs because it was paused."""
     STATE_AWAY: Cell.State.ValueType  # 3
     """It has not been heard from for three lease durations: other cells take over its jobs."""
+    STATE_AWAY_PAUSED: Cell.State.ValueType  # 4
+    """The same, and it was paused: it takes no jobs when it is back."""
 
     CELL_ID_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
@@ -439,7 +443,6 @@ class Cell(message.Message):
     ADDRESS_FIELD_NUMBER: builtins.int
     CAPACITY_FIELD_NUMBER: builtins.int
     RUNNING_JOBS_FIELD_NUMBER: builtins.int
-    PAUSED_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     BEAT_TIME_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
@@ -458,8 +461,6 @@ class Cell(message.Message):
     """Number of jobs it can run at once."""
     running_jobs: builtins.int
     """Number of jobs it is running now."""
-    paused: builtins.bool
-    """True when it is paused, even while it is away."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it was last started."""
@@ -479,12 +480,11 @@ class Cell(message.Message):
         address: builtins.str = ...,
         capacity: builtins.int = ...,
         running_jobs: builtins.int = ...,
-        paused: builtins.bool = ...,
         start_time: timestamp_pb2.Timestamp | None = ...,
         beat_time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["beat_time", b"beat_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "beat_time", b"beat_time", "capacity", b"capacity", "cell_id", b"cell_id", "host", b"host", "kind", b"kind", "paused", b"paused", "running_jobs", b"running_jobs", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "beat_time", b"beat_time", "capacity", b"capacity", "cell_id", b"cell_id", "host", b"host", "kind", b"kind", "running_jobs", b"running_jobs", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

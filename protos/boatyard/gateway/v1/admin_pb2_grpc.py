@@ -123,7 +123,7 @@ class AdminServiceServicer:
         is already forgotten; a forgotten cell that comes back is known again.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (CELL_STATE): the cell is not AWAY; its state is in the details.
+        - FAILED_PRECONDITION (CELL_STATE): the cell is neither AWAY nor AWAY_PAUSED; its state is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,7 +47,7 @@ class AdminServiceStub:
     is already forgotten; a forgotten cell that comes back is known again.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-    - FAILED_PRECONDITION (CELL_STATE): the cell is not AWAY; its state is in the details.
+    - FAILED_PRECONDITION (CELL_STATE): the cell is neither AWAY nor AWAY_PAUSED; its state is in the details.
     """
     CheckDatabase: aio.UnaryUnaryMultiCallable[admin_pb2.CheckDatabaseRequest, admin_pb2.CheckDatabaseResponse]
     """Checks the database: its response time, its schema version and its clients."""
@@ -115,7 +115,7 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         is already forgotten; a forgotten cell that comes back is known again.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
-        - FAILED_PRECONDITION (CELL_STATE): the cell is not AWAY; its state is in the details.
+        - FAILED_PRECONDITION (CELL_STATE): the cell is neither AWAY nor AWAY_PAUSED; its state is in the details.
         """
 
     @abc_1.abstractmethod

@@ -35,7 +35,7 @@ class CreateProjectRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def project(self) -> Project:
-        """Required. The project to create; its output-only fields are ignored."""
+        """The project to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class GetProjectRequest(message.Message):
 
     PROJECT_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Required. The project."""
+    """The project."""
     def __init__(
         self,
         *,
@@ -173,11 +173,11 @@ class UpdateProjectRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def project(self) -> Project:
-        """Required. The project: its id and the fields named in the mask."""
+        """The project: its id and the fields named in the mask."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. The fields to change."""
+        """The fields to change."""
 
     def __init__(
         self,
@@ -221,7 +221,7 @@ class DeleteProjectRequest(message.Message):
 
     PROJECT_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
-    """Required. The project."""
+    """The project."""
     def __init__(
         self,
         *,
@@ -260,7 +260,7 @@ class CreateRepositoryRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def repository(self) -> Repository:
-        """Required. The repository to create; its output-only fields are ignored."""
+        """The repository to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -304,7 +304,7 @@ class GetRepositoryRequest(message.Message):
 
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository."""
+    """The repository."""
     def __init__(
         self,
         *,
@@ -406,11 +406,11 @@ class UpdateRepositoryRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def repository(self) -> Repository:
-        """Required. The repository: its id and the fields named in the mask. The project cannot be changed."""
+        """The repository: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. The fields to change."""
+        """The fields to change."""
 
     def __init__(
         self,
@@ -454,7 +454,7 @@ class DeleteRepositoryRequest(message.Message):
 
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository."""
+    """The repository."""
     def __init__(
         self,
         *,
@@ -493,7 +493,7 @@ class CreateTemplateRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def template(self) -> Template:
-        """Required. The template to create; its output-only fields are ignored."""
+        """The template to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -537,7 +537,7 @@ class GetTemplateRequest(message.Message):
 
     TEMPLATE_ID_FIELD_NUMBER: builtins.int
     template_id: builtins.str
-    """Required. The template."""
+    """The template."""
     def __init__(
         self,
         *,
@@ -635,11 +635,11 @@ class UpdateTemplateRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def template(self) -> Template:
-        """Required. The template: its id and the fields named in the mask. The project cannot be changed."""
+        """The template: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. The fields to change."""
+        """The fields to change."""
 
     def __init__(
         self,
@@ -683,7 +683,7 @@ class DeleteTemplateRequest(message.Message):
 
     TEMPLATE_ID_FIELD_NUMBER: builtins.int
     template_id: builtins.str
-    """Required. The template."""
+    """The template."""
     def __init__(
         self,
         *,
@@ -722,7 +722,7 @@ class CreateWorkerRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def worker(self) -> Worker:
-        """Required. The worker to create; its output-only fields are ignored."""
+        """The worker to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -766,7 +766,7 @@ class GetWorkerRequest(message.Message):
 
     WORKER_ID_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
-    """Required. The worker."""
+    """The worker."""
     def __init__(
         self,
         *,
@@ -864,11 +864,11 @@ class UpdateWorkerRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def worker(self) -> Worker:
-        """Required. The worker: its id and the fields named in the mask. The project cannot be changed."""
+        """The worker: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. The fields to change."""
+        """The fields to change."""
 
     def __init__(
         self,
@@ -912,7 +912,7 @@ class DeleteWorkerRequest(message.Message):
 
     WORKER_ID_FIELD_NUMBER: builtins.int
     worker_id: builtins.str
-    """Required. The worker."""
+    """The worker."""
     def __init__(
         self,
         *,
@@ -951,7 +951,7 @@ class CreateWorkItemRequest(message.Message):
     """Makes the call safe to repeat."""
     @builtins.property
     def work_item(self) -> WorkItem:
-        """Required. The work item to create; its output-only fields are ignored."""
+        """The work item to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -995,7 +995,7 @@ class GetWorkItemRequest(message.Message):
 
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
-    """Required. The work item."""
+    """The work item."""
     def __init__(
         self,
         *,
@@ -1099,11 +1099,11 @@ class UpdateWorkItemRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def work_item(self) -> WorkItem:
-        """Required. The work item: its id and the fields named in the mask. The project cannot be changed."""
+        """The work item: its id and the fields named in the mask. The project cannot be changed."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. The fields to change."""
+        """The fields to change."""
 
     def __init__(
         self,
@@ -1147,7 +1147,7 @@ class DeleteWorkItemRequest(message.Message):
 
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
-    """Required. The work item."""
+    """The work item."""
     def __init__(
         self,
         *,
@@ -1184,12 +1184,12 @@ class MoveWorkItemRequest(message.Message):
     STATE_FIELD_NUMBER: builtins.int
     REQUEST_ID_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
-    """Required. The work item."""
+    """The work item."""
     state: WorkItem.State.ValueType
-    """Required. IN_PROGRESS, DONE or TODO."""
+    """IN_PROGRESS, DONE or TODO."""
     request_id: builtins.str
     """Makes a move to IN_PROGRESS safe to repeat, even when the job has meanwhile ended: the same id returns the same
-    job. At most 63 characters of [A-Za-z0-9_-]; empty means that every call may create a job.
+    job. Empty means that every call may create a job.
     """
     def __init__(
         self,
@@ -1244,9 +1244,9 @@ class Project(message.Message):
     project_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     display_name: builtins.str
-    """A name for people; at most 255 characters."""
+    """A name for people."""
     max_running_jobs: builtins.int
-    """Maximum number of its jobs running at once, across all cells: up to 100000; 0, the default, means no limit. Further
+    """Maximum number of its jobs running at once, across all cells; 0, the default, means no limit. Further
     jobs wait.
     """
     default_worker_id: builtins.str
@@ -1289,20 +1289,19 @@ class Repository(message.Message):
     project_id: builtins.str
     """Its project; empty means `default`."""
     url: builtins.str
-    """Required. An https or ssh URL (also as user@host:path), an absolute file path or file:///path that the git service
-    allows, or http to this machine where the git service allows it. Never contains a password or a query. At most 2048
-    bytes.
+    """An https or ssh URL (also as user@host:path), an absolute file path or file:///path that the git service
+    allows, or http to this machine where the git service allows it. Never contains a password or a query.
     """
     default_revision: builtins.str
-    """The branch, tag or commit from which jobs start by default, at most 255 bytes; empty means the remote's default
+    """The branch, tag or commit from which jobs start by default; empty means the remote's default
     branch.
     """
     token: builtins.str
-    """Input only. A token for https, which is stored and never returned; at most 4096 printable ASCII characters."""
+    """Input only. A token for https, which is stored and never returned."""
     has_token: builtins.bool
     """Output only. True when a token is stored."""
     max_running_jobs: builtins.int
-    """Maximum number of its jobs running at once, across all cells: up to 100000; 0, the default, means no limit. Further
+    """Maximum number of its jobs running at once, across all cells; 0, the default, means no limit. Further
     jobs wait.
     """
     @builtins.property
@@ -1344,7 +1343,7 @@ class Template(message.Message):
     project_id: builtins.str
     """Its project; empty means `default`."""
     display_name: builtins.str
-    """A name for people; at most 255 characters."""
+    """A name for people."""
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
         """How its agents run."""
@@ -1392,13 +1391,13 @@ class Worker(message.Message):
     project_id: builtins.str
     """Its project; empty means `default`."""
     display_name: builtins.str
-    """A name for people, and the author name of its commits; at most 255 characters, containing at least one letter or
-    digit and no '<' or '>'. The default is the id.
+    """A name for people, and the author name of its commits; it contains at least one letter or digit and no '<' or
+    '>'. The default is the id.
     """
     template_id: builtins.str
     """The template, of the same project; empty means none."""
     max_running_jobs: builtins.int
-    """Maximum number of its jobs running at once, across all cells: up to 100000; 0, the default, means no limit. Further
+    """Maximum number of its jobs running at once, across all cells; 0, the default, means no limit. Further
     jobs wait.
     """
     @builtins.property
@@ -1485,9 +1484,9 @@ class WorkItem(message.Message):
     project_id: builtins.str
     """Its project; empty means `default`."""
     title: builtins.str
-    """Required. What is to be done, in one line; at most 255 characters."""
+    """What is to be done, in one line."""
     description: builtins.str
-    """What is to be done, in full; at most 256 KiB."""
+    """What is to be done, in full."""
     repository_id: builtins.str
     """The repository to work on, of the same project; empty means none."""
     state: WorkItem.State.ValueType
@@ -1498,11 +1497,11 @@ class WorkItem(message.Message):
     """The template, of the same project, used instead of the worker's; empty means none."""
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Notes by people; at most 100 notes, 256 KiB together."""
+        """Notes by people; 256 KiB together."""
 
     @builtins.property
     def related_work_item_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Related work items of the same project; at most 100."""
+        """Related work items of the same project."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -1510,7 +1509,7 @@ class WorkItem(message.Message):
 
     @builtins.property
     def documents(self) -> containers.RepeatedCompositeFieldContainer[Document]:
-        """Documents for the agent to read, given to it with the prompt. At most 20 with different names, 384 KiB together."""
+        """Documents for the agent to read, given to it with the prompt: with different names, 384 KiB together."""
 
     def __init__(
         self,
@@ -1543,7 +1542,7 @@ class Document(message.Message):
     NAME_FIELD_NUMBER: builtins.int
     CONTENT_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. Its name, such as `api.md`; at most 255 characters on one line."""
+    """Its name, such as `api.md`."""
     content: builtins.str
     """Its text."""
     def __init__(

@@ -23,22 +23,72 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
+from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/hook.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"P\n\x11\x43reateHookRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\'\n\x04hook\x18\x02 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"=\n\x12\x43reateHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"!\n\x0eGetHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\":\n\x0fGetHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"M\n\x10ListHooksRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11ListHooksResponse\x12(\n\x05hooks\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"m\n\x11UpdateHookRequest\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"=\n\x12UpdateHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"$\n\x11\x44\x65leteHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\"\x14\n\x12\x44\x65leteHookResponse\"4\n\x11\x44ryRunHookRequest\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"\xd7\x02\n\x12\x44ryRunHookResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.boatyard.gateway.v1.HookCall.State\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x04 \x01(\t\x12\x13\n\x0bveto_reason\x18\x05 \x01(\t\x12\x17\n\x0fprompt_addition\x18\x06 \x01(\t\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32\x33.boatyard.gateway.v1.DryRunHookResponse.LabelsEntry\x12\x0b\n\x03\x61sk\x18\x08 \x01(\t\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xa7\x01\n\x14ListHookCallsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x33\n\x06states\x18\x04 \x03(\x0e\x32#.boatyard.gateway.v1.HookCall.State\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"^\n\x15ListHookCallsResponse\x12,\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1d.boatyard.gateway.v1.HookCall\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf4\x03\n\x08HookCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12.\n\x05\x65vent\x18\x06 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\r\n\x05stage\x18\x07 \x01(\t\x12\x32\n\x05state\x18\x08 \x01(\x0e\x32#.boatyard.gateway.v1.HookCall.State\x12\x13\n\x0btimes_begun\x18\t \x01(\x05\x12\r\n\x05tries\x18\n \x01(\x05\x12\x0e\n\x06status\x18\x0b \x01(\t\x12\x0e\n\x06\x61nswer\x18\x0c \x01(\t\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_VETOED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x15\n\x11STATE_INTERRUPTED\x10\x05\"\xbd\x05\n\x04Hook\x12\x0f\n\x07hook_id\x18\x01 \x01(\t\x12\x12\n\nproject_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\x11\n\x07\x63ommand\x18\x04 \x01(\tH\x00\x12/\n\x07webhook\x18\x08 \x01(\x0b\x32\x1c.boatyard.gateway.v1.WebhookH\x00\x12\x31\n\x08\x63\x61llback\x18\x0f \x01(\x0b\x32\x1d.boatyard.gateway.v1.CallbackH\x00\x12\r\n\x05order\x18\x05 \x01(\x05\x12*\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12?\n\x0e\x66\x61ilure_policy\x18\t \x01(\x0e\x32\'.boatyard.gateway.v1.Hook.FailurePolicy\x12\r\n\x05stage\x18\n \x01(\t\x12\x14\n\x0c\x61ll_projects\x18\x0b \x01(\x08\x12\x14\n\x0ctemplate_ids\x18\x0c \x03(\t\x12\r\n\x05kinds\x18\r \x03(\t\x12\x10\n\x08\x64isabled\x18\x0e \x01(\x08\"q\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\r\n\tEVENT_PRE\x10\x01\x12\x0e\n\nEVENT_POST\x10\x02\x12\x0f\n\x0b\x45VENT_ERROR\x10\x03\x12\x10\n\x0c\x45VENT_BEFORE\x10\x04\x12\x0f\n\x0b\x45VENT_AFTER\x10\x05\"c\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_POLICY_FAIL\x10\x01\x12\x19\n\x15\x46\x41ILURE_POLICY_IGNORE\x10\x02\x42\x08\n\x06\x61\x63tion\",\n\x07Webhook\x12\x11\n\x03url\x18\x01 \x01(\tB\x04\xe0\xd1\x18\x03\x12\x0e\n\x06secret\x18\x02 \x01(\t\"&\n\x08\x43\x61llback\x12\x0b\n\x03url\x18\x01 \x01(\t\x12\r\n\x05token\x18\x02 \x01(\t2\xe2\x05\n\x0bHookService\x12\x66\n\nCreateHook\x12&.boatyard.gateway.v1.CreateHookRequest\x1a\'.boatyard.gateway.v1.CreateHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12]\n\x07GetHook\x12#.boatyard.gateway.v1.GetHookRequest\x1a$.boatyard.gateway.v1.GetHookResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tListHooks\x12%.boatyard.gateway.v1.ListHooksRequest\x1a&.boatyard.gateway.v1.ListHooksResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x66\n\nUpdateHook\x12&.boatyard.gateway.v1.UpdateHookRequest\x1a\'.boatyard.gateway.v1.UpdateHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nDeleteHook\x12&.boatyard.gateway.v1.DeleteHookRequest\x1a\'.boatyard.gateway.v1.DeleteHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nDryRunHook\x12&.boatyard.gateway.v1.DryRunHookRequest\x1a\'.boatyard.gateway.v1.DryRunHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12o\n\rListHookCalls\x12).boatyard.gateway.v1.ListHookCallsRequest\x1a*.boatyard.gateway.v1.ListHookCallsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/hook.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"c\n\x11\x43reateHookRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12/\n\x04hook\x18\x02 \x01(\x0b\x32\x19.boatyard.gateway.v1.HookB\x06\xbaH\x03\xc8\x01\x01\"=\n\x12\x43reateHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"/\n\x0eGetHookRequest\x12\x1d\n\x07hook_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\":\n\x0fGetHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"a\n\x10ListHooksRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"V\n\x11ListHooksResponse\x12(\n\x05hooks\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"}\n\x11UpdateHookRequest\x12/\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.HookB\x06\xbaH\x03\xc8\x01\x01\x12\x37\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMaskB\x06\xbaH\x03\xc8\x01\x01\"=\n\x12UpdateHookResponse\x12\'\n\x04hook\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Hook\"2\n\x11\x44\x65leteHookRequest\x12\x1d\n\x07hook_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"\x14\n\x12\x44\x65leteHookResponse\"M\n\x11\x44ryRunHookRequest\x12\x1d\n\x07hook_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"\xd7\x02\n\x12\x44ryRunHookResponse\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x34\n\x07outcome\x18\x02 \x01(\x0e\x32#.boatyard.gateway.v1.HookCall.State\x12\x0e\n\x06status\x18\x03 \x01(\t\x12\x0e\n\x06\x61nswer\x18\x04 \x01(\t\x12\x13\n\x0bveto_reason\x18\x05 \x01(\t\x12\x17\n\x0fprompt_addition\x18\x06 \x01(\t\x12\x43\n\x06labels\x18\x07 \x03(\x0b\x32\x33.boatyard.gateway.v1.DryRunHookResponse.LabelsEntry\x12\x0b\n\x03\x61sk\x18\x08 \x01(\t\x12+\n\x08\x64uration\x18\t \x01(\x0b\x32\x19.google.protobuf.Duration\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\xe2\x01\n\x14ListHookCallsRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\x07hook_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x44\n\x06states\x18\x04 \x03(\x0e\x32#.boatyard.gateway.v1.HookCall.StateB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x06 \x01(\t\"^\n\x15ListHookCallsResponse\x12,\n\x05\x63\x61lls\x18\x01 \x03(\x0b\x32\x1d.boatyard.gateway.v1.HookCall\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xf4\x03\n\x08HookCall\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x12\n\nproject_id\x18\x04 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x05 \x01(\x05\x12.\n\x05\x65vent\x18\x06 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\r\n\x05stage\x18\x07 \x01(\t\x12\x32\n\x05state\x18\x08 \x01(\x0e\x32#.boatyard.gateway.v1.HookCall.State\x12\x13\n\x0btimes_begun\x18\t \x01(\x05\x12\r\n\x05tries\x18\n \x01(\x05\x12\x0e\n\x06status\x18\x0b \x01(\t\x12\x0e\n\x06\x61nswer\x18\x0c \x01(\t\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"|\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_VETOED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x15\n\x11STATE_INTERRUPTED\x10\x05\"\xb1\x06\n\x04Hook\x12\x1a\n\x07hook_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x38\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.EventB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12$\n\x07\x63ommand\x18\x04 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x04\x98\xb5\x18\x01\xa0\xb5\x18\x01H\x00\x12/\n\x07webhook\x18\x08 \x01(\x0b\x32\x1c.boatyard.gateway.v1.WebhookH\x00\x12\x31\n\x08\x63\x61llback\x18\x0f \x01(\x0b\x32\x1d.boatyard.gateway.v1.CallbackH\x00\x12\r\n\x05order\x18\x05 \x01(\x05\x12\x39\n\x07timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xd8\x04*\x00\x12/\n\x0b\x63reate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12I\n\x0e\x66\x61ilure_policy\x18\t \x01(\x0e\x32\'.boatyard.gateway.v1.Hook.FailurePolicyB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\r\n\x05stage\x18\n \x01(\t\x12\x14\n\x0c\x61ll_projects\x18\x0b \x01(\x08\x12(\n\x0ctemplate_ids\x18\x0c \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12!\n\x05kinds\x18\r \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12\x10\n\x08\x64isabled\x18\x0e \x01(\x08\"q\n\x05\x45vent\x12\x15\n\x11\x45VENT_UNSPECIFIED\x10\x00\x12\r\n\tEVENT_PRE\x10\x01\x12\x0e\n\nEVENT_POST\x10\x02\x12\x0f\n\x0b\x45VENT_ERROR\x10\x03\x12\x10\n\x0c\x45VENT_BEFORE\x10\x04\x12\x0f\n\x0b\x45VENT_AFTER\x10\x05\"c\n\rFailurePolicy\x12\x1e\n\x1a\x46\x41ILURE_POLICY_UNSPECIFIED\x10\x00\x12\x17\n\x13\x46\x41ILURE_POLICY_FAIL\x10\x01\x12\x19\n\x15\x46\x41ILURE_POLICY_IGNORE\x10\x02\x42\x08\n\x06\x61\x63tion\",\n\x07Webhook\x12\x11\n\x03url\x18\x01 \x01(\tB\x04\xe0\xd1\x18\x03\x12\x0e\n\x06secret\x18\x02 \x01(\t\"9\n\x08\x43\x61llback\x12\x0b\n\x03url\x18\x01 \x01(\t\x12 \n\x05token\x18\x02 \x01(\tB\x11\xbaH\x0er\t\x10\x10\x18\x80\x08\xa0\xb6\x18\x01\xd8\x01\x01\x32\xe2\x05\n\x0bHookService\x12\x66\n\nCreateHook\x12&.boatyard.gateway.v1.CreateHookRequest\x1a\'.boatyard.gateway.v1.CreateHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12]\n\x07GetHook\x12#.boatyard.gateway.v1.GetHookRequest\x1a$.boatyard.gateway.v1.GetHookResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tListHooks\x12%.boatyard.gateway.v1.ListHooksRequest\x1a&.boatyard.gateway.v1.ListHooksResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x66\n\nUpdateHook\x12&.boatyard.gateway.v1.UpdateHookRequest\x1a\'.boatyard.gateway.v1.UpdateHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nDeleteHook\x12&.boatyard.gateway.v1.DeleteHookRequest\x1a\'.boatyard.gateway.v1.DeleteHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nDryRunHook\x12&.boatyard.gateway.v1.DryRunHookRequest\x1a\'.boatyard.gateway.v1.DryRunHookResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12o\n\rListHookCalls\x12).boatyard.gateway.v1.ListHookCallsRequest\x1a*.boatyard.gateway.v1.ListHookCallsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.gateway.v1.hook_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATEHOOKREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATEHOOKREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\220\265\030\001'
+  _globals['_CREATEHOOKREQUEST'].fields_by_name['hook']._loaded_options = None
+  _globals['_CREATEHOOKREQUEST'].fields_by_name['hook']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_GETHOOKREQUEST'].fields_by_name['hook_id']._loaded_options = None
+  _globals['_GETHOOKREQUEST'].fields_by_name['hook_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_LISTHOOKSREQUEST'].fields_by_name['project_id']._loaded_options = None
+  _globals['_LISTHOOKSREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_LISTHOOKSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTHOOKSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_UPDATEHOOKREQUEST'].fields_by_name['hook']._loaded_options = None
+  _globals['_UPDATEHOOKREQUEST'].fields_by_name['hook']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_UPDATEHOOKREQUEST'].fields_by_name['update_mask']._loaded_options = None
+  _globals['_UPDATEHOOKREQUEST'].fields_by_name['update_mask']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_DELETEHOOKREQUEST'].fields_by_name['hook_id']._loaded_options = None
+  _globals['_DELETEHOOKREQUEST'].fields_by_name['hook_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_DRYRUNHOOKREQUEST'].fields_by_name['hook_id']._loaded_options = None
+  _globals['_DRYRUNHOOKREQUEST'].fields_by_name['hook_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_DRYRUNHOOKREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_DRYRUNHOOKREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
   _globals['_DRYRUNHOOKRESPONSE_LABELSENTRY']._loaded_options = None
   _globals['_DRYRUNHOOKRESPONSE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['project_id']._loaded_options = None
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['hook_id']._loaded_options = None
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['hook_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['states']._loaded_options = None
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\014\222\001\t\"\007\202\001\004\020\001 \000'
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTHOOKCALLSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_HOOK'].fields_by_name['hook_id']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['hook_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_HOOK'].fields_by_name['project_id']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['project_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_HOOK'].fields_by_name['event']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['event']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_HOOK'].fields_by_name['command']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['command']._serialized_options = b'\272H\016r\014(\200\200\004\230\265\030\001\240\265\030\001'
+  _globals['_HOOK'].fields_by_name['timeout']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['timeout']._serialized_options = b'\272H\n\252\001\007\"\003\010\330\004*\000'
+  _globals['_HOOK'].fields_by_name['failure_policy']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['failure_policy']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_HOOK'].fields_by_name['template_ids']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['template_ids']._serialized_options = b'\272H\017\222\001\014\020@\"\010r\006\020\001\210\265\030\001'
+  _globals['_HOOK'].fields_by_name['kinds']._loaded_options = None
+  _globals['_HOOK'].fields_by_name['kinds']._serialized_options = b'\272H\017\222\001\014\020@\"\010r\006\020\001\210\265\030\001'
   _globals['_WEBHOOK'].fields_by_name['url']._loaded_options = None
   _globals['_WEBHOOK'].fields_by_name['url']._serialized_options = b'\340\321\030\003'
+  _globals['_CALLBACK'].fields_by_name['token']._loaded_options = None
+  _globals['_CALLBACK'].fields_by_name['token']._serialized_options = b'\272H\016r\t\020\020\030\200\010\240\266\030\001\330\001\001'
   _globals['_HOOKSERVICE'].methods_by_name['CreateHook']._loaded_options = None
   _globals['_HOOKSERVICE'].methods_by_name['CreateHook']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_HOOKSERVICE'].methods_by_name['GetHook']._loaded_options = None
@@ -53,50 +103,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HOOKSERVICE'].methods_by_name['DryRunHook']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_HOOKSERVICE'].methods_by_name['ListHookCalls']._loaded_options = None
   _globals['_HOOKSERVICE'].methods_by_name['ListHookCalls']._serialized_options = b'\220\002\001\340\321\030\001'
-  _globals['_CREATEHOOKREQUEST']._serialized_start=187
-  _globals['_CREATEHOOKREQUEST']._serialized_end=267
-  _globals['_CREATEHOOKRESPONSE']._serialized_start=269
-  _globals['_CREATEHOOKRESPONSE']._serialized_end=330
-  _globals['_GETHOOKREQUEST']._serialized_start=332
-  _globals['_GETHOOKREQUEST']._serialized_end=365
-  _globals['_GETHOOKRESPONSE']._serialized_start=367
-  _globals['_GETHOOKRESPONSE']._serialized_end=425
-  _globals['_LISTHOOKSREQUEST']._serialized_start=427
-  _globals['_LISTHOOKSREQUEST']._serialized_end=504
-  _globals['_LISTHOOKSRESPONSE']._serialized_start=506
-  _globals['_LISTHOOKSRESPONSE']._serialized_end=592
-  _globals['_UPDATEHOOKREQUEST']._serialized_start=594
-  _globals['_UPDATEHOOKREQUEST']._serialized_end=703
-  _globals['_UPDATEHOOKRESPONSE']._serialized_start=705
-  _globals['_UPDATEHOOKRESPONSE']._serialized_end=766
-  _globals['_DELETEHOOKREQUEST']._serialized_start=768
-  _globals['_DELETEHOOKREQUEST']._serialized_end=804
-  _globals['_DELETEHOOKRESPONSE']._serialized_start=806
-  _globals['_DELETEHOOKRESPONSE']._serialized_end=826
-  _globals['_DRYRUNHOOKREQUEST']._serialized_start=828
-  _globals['_DRYRUNHOOKREQUEST']._serialized_end=880
-  _globals['_DRYRUNHOOKRESPONSE']._serialized_start=883
-  _globals['_DRYRUNHOOKRESPONSE']._serialized_end=1226
-  _globals['_DRYRUNHOOKRESPONSE_LABELSENTRY']._serialized_start=1181
-  _globals['_DRYRUNHOOKRESPONSE_LABELSENTRY']._serialized_end=1226
-  _globals['_LISTHOOKCALLSREQUEST']._serialized_start=1229
-  _globals['_LISTHOOKCALLSREQUEST']._serialized_end=1396
-  _globals['_LISTHOOKCALLSRESPONSE']._serialized_start=1398
-  _globals['_LISTHOOKCALLSRESPONSE']._serialized_end=1492
-  _globals['_HOOKCALL']._serialized_start=1495
-  _globals['_HOOKCALL']._serialized_end=1995
-  _globals['_HOOKCALL_STATE']._serialized_start=1871
-  _globals['_HOOKCALL_STATE']._serialized_end=1995
-  _globals['_HOOK']._serialized_start=1998
-  _globals['_HOOK']._serialized_end=2699
-  _globals['_HOOK_EVENT']._serialized_start=2475
-  _globals['_HOOK_EVENT']._serialized_end=2588
-  _globals['_HOOK_FAILUREPOLICY']._serialized_start=2590
-  _globals['_HOOK_FAILUREPOLICY']._serialized_end=2689
-  _globals['_WEBHOOK']._serialized_start=2701
-  _globals['_WEBHOOK']._serialized_end=2745
-  _globals['_CALLBACK']._serialized_start=2747
-  _globals['_CALLBACK']._serialized_end=2785
-  _globals['_HOOKSERVICE']._serialized_start=2788
-  _globals['_HOOKSERVICE']._serialized_end=3526
+  _globals['_CREATEHOOKREQUEST']._serialized_start=247
+  _globals['_CREATEHOOKREQUEST']._serialized_end=346
+  _globals['_CREATEHOOKRESPONSE']._serialized_start=348
+  _globals['_CREATEHOOKRESPONSE']._serialized_end=409
+  _globals['_GETHOOKREQUEST']._serialized_start=411
+  _globals['_GETHOOKREQUEST']._serialized_end=458
+  _globals['_GETHOOKRESPONSE']._serialized_start=460
+  _globals['_GETHOOKRESPONSE']._serialized_end=518
+  _globals['_LISTHOOKSREQUEST']._serialized_start=520
+  _globals['_LISTHOOKSREQUEST']._serialized_end=617
+  _globals['_LISTHOOKSRESPONSE']._serialized_start=619
+  _globals['_LISTHOOKSRESPONSE']._serialized_end=705
+  _globals['_UPDATEHOOKREQUEST']._serialized_start=707
+  _globals['_UPDATEHOOKREQUEST']._serialized_end=832
+  _globals['_UPDATEHOOKRESPONSE']._serialized_start=834
+  _globals['_UPDATEHOOKRESPONSE']._serialized_end=895
+  _globals['_DELETEHOOKREQUEST']._serialized_start=897
+  _globals['_DELETEHOOKREQUEST']._serialized_end=947
+  _globals['_DELETEHOOKRESPONSE']._serialized_start=949
+  _globals['_DELETEHOOKRESPONSE']._serialized_end=969
+  _globals['_DRYRUNHOOKREQUEST']._serialized_start=971
+  _globals['_DRYRUNHOOKREQUEST']._serialized_end=1048
+  _globals['_DRYRUNHOOKRESPONSE']._serialized_start=1051
+  _globals['_DRYRUNHOOKRESPONSE']._serialized_end=1394
+  _globals['_DRYRUNHOOKRESPONSE_LABELSENTRY']._serialized_start=1349
+  _globals['_DRYRUNHOOKRESPONSE_LABELSENTRY']._serialized_end=1394
+  _globals['_LISTHOOKCALLSREQUEST']._serialized_start=1397
+  _globals['_LISTHOOKCALLSREQUEST']._serialized_end=1623
+  _globals['_LISTHOOKCALLSRESPONSE']._serialized_start=1625
+  _globals['_LISTHOOKCALLSRESPONSE']._serialized_end=1719
+  _globals['_HOOKCALL']._serialized_start=1722
+  _globals['_HOOKCALL']._serialized_end=2222
+  _globals['_HOOKCALL_STATE']._serialized_start=2098
+  _globals['_HOOKCALL_STATE']._serialized_end=2222
+  _globals['_HOOK']._serialized_start=2225
+  _globals['_HOOK']._serialized_end=3042
+  _globals['_HOOK_EVENT']._serialized_start=2818
+  _globals['_HOOK_EVENT']._serialized_end=2931
+  _globals['_HOOK_FAILUREPOLICY']._serialized_start=2933
+  _globals['_HOOK_FAILUREPOLICY']._serialized_end=3032
+  _globals['_WEBHOOK']._serialized_start=3044
+  _globals['_WEBHOOK']._serialized_end=3088
+  _globals['_CALLBACK']._serialized_start=3090
+  _globals['_CALLBACK']._serialized_end=3147
+  _globals['_HOOKSERVICE']._serialized_start=3150
+  _globals['_HOOKSERVICE']._serialized_end=3888
 # @@protoc_insertion_point(module_scope)

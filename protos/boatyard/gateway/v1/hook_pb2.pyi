@@ -31,12 +31,12 @@ class CreateHookRequest(message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     HOOK_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat. At most 63 characters of [A-Za-z0-9_-]; empty means that every call creates a
+    """Makes the call safe to repeat. Empty means that every call creates a
     hook.
     """
     @builtins.property
     def hook(self) -> Hook:
-        """Required. The hook to create; its output-only fields are ignored."""
+        """The hook to create; its output-only fields are ignored."""
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class GetHookRequest(message.Message):
 
     HOOK_ID_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
-    """Required. The hook."""
+    """The hook."""
     def __init__(
         self,
         *,
@@ -178,11 +178,11 @@ class UpdateHookRequest(message.Message):
     UPDATE_MASK_FIELD_NUMBER: builtins.int
     @builtins.property
     def hook(self) -> Hook:
-        """Required. The hook: its id and the fields named in the mask."""
+        """The hook: its id and the fields named in the mask."""
 
     @builtins.property
     def update_mask(self) -> field_mask_pb2.FieldMask:
-        """Required. The fields to change, such as `order`, `disabled`, `kinds` or `webhook.url`; a field that is named but
+        """The fields to change, such as `order`, `disabled`, `kinds` or `webhook.url`; a field that is named but
         absent from `hook` is cleared or set to its default. Must not name `hook_id`, `project_id`, `all_projects`,
         `event`, `stage` or `create_time`.
         """
@@ -229,7 +229,7 @@ class DeleteHookRequest(message.Message):
 
     HOOK_ID_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
-    """Required. The hook."""
+    """The hook."""
     def __init__(
         self,
         *,
@@ -265,7 +265,7 @@ class DryRunHookRequest(message.Message):
     HOOK_ID_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
-    """Required. The hook."""
+    """The hook."""
     job_id: builtins.str
     """The job whose document, as it is now, the hook gets, even if the hook would not be called for it; empty means a
     sample.
@@ -645,7 +645,7 @@ class Hook(message.Message):
     project_id: builtins.str
     """The project whose jobs it is called for; empty means `default`, or that `all_projects` is set."""
     event: Hook.Event.ValueType
-    """Required. When the hook is called."""
+    """When the hook is called."""
     command: builtins.str
     """A command line for /bin/sh, run in a sandbox without network: in the job's workspace once it exists and while no
     agent is in it, otherwise (for PRE, among others) in an empty one. What it changes there between the stages
@@ -654,7 +654,7 @@ class Hook(message.Message):
     state in which it will end. The hook finds BOATYARD_HOOK_ID, BOATYARD_HOOK_EVENT and BOATYARD_HOOK_STAGE in its
     environment. An exit code other than 0 is a veto by a PRE or BEFORE hook, with the last line of output as the
     reason, and a failure of any other hook. If the last line is a JSON object, it is a PRE or BEFORE hook's answer,
-    as for a webhook. At most 64 KiB.
+    as for a webhook.
     """
     order: builtins.int
     """Hooks are called in ascending order of this value, then oldest first."""
@@ -678,7 +678,7 @@ class Hook(message.Message):
 
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
-        """Maximum time for a command, or for each attempt to call a server: more than 0, at most 10 min. The default is 30 s."""
+        """Maximum time for a command, or for each attempt to call a server. The default is 30 s."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -687,12 +687,12 @@ class Hook(message.Message):
     @builtins.property
     def template_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Called only for jobs with these templates, whether named by the job or by its worker; empty means jobs with any
-        template or none. At most 64.
+        template or none.
         """
 
     @builtins.property
     def kinds(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Called only for jobs of these kinds, such as `task`; empty means any kind. At most 64."""
+        """Called only for jobs of these kinds, such as `task`; empty means any kind."""
 
     def __init__(
         self,
@@ -782,7 +782,7 @@ class Callback(message.Message):
     """
     token: builtins.str
     """Returned once, in the response of CreateHook. The token that each call carries as
-    `authorization: Bearer <token>`: 16 to 1024 visible ASCII characters. Empty means that one is generated.
+    `authorization: Bearer <token>`. Empty means that one is generated.
     """
     def __init__(
         self,

@@ -953,6 +953,7 @@ class StageRecord(message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     PROMPT_ADDITION_FIELD_NUMBER: builtins.int
     LABELS_FIELD_NUMBER: builtins.int
+    HOOK_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`,
     `agent`, `take`, `diff`, `verify`, `push`, `stop`, `snapshot`, `cleanup`; `approval-push` and so on when a person
@@ -965,6 +966,8 @@ class StageRecord(message.Message):
     """A message for people; at most 1 KiB."""
     prompt_addition: builtins.str
     """For a call of a hook: the text that the hook adds to the agent's prompt."""
+    hook_id: builtins.str
+    """For a call of a hook: the hook, from the beginning of the call, and whether it fails or not."""
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it began."""
@@ -987,9 +990,10 @@ class StageRecord(message.Message):
         end_time: timestamp_pb2.Timestamp | None = ...,
         prompt_addition: builtins.str = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        hook_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "labels", b"labels", "message", b"message", "name", b"name", "prompt_addition", b"prompt_addition", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["end_time", b"end_time", "hook_id", b"hook_id", "labels", b"labels", "message", b"message", "name", b"name", "prompt_addition", b"prompt_addition", "start_time", b"start_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

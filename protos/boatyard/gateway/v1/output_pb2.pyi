@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.git.v1 import git_pb2 as git_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
@@ -191,8 +192,8 @@ class FileChange(message.Message):
     RAW_OLD_PATH_FIELD_NUMBER: builtins.int
     path: builtins.str
     """The path, relative to the top of the tree."""
-    change: builtins.str
-    """`A` added, `M` modified, `D` deleted, `R` renamed, `T` another kind of file."""
+    change: git_pb2.ChangedFile.Change.ValueType
+    """What happened to the file."""
     old_path: builtins.str
     """The previous path of a renamed file."""
     additions: builtins.int
@@ -207,7 +208,7 @@ class FileChange(message.Message):
         self,
         *,
         path: builtins.str = ...,
-        change: builtins.str = ...,
+        change: git_pb2.ChangedFile.Change.ValueType = ...,
         old_path: builtins.str = ...,
         additions: builtins.int | None = ...,
         deletions: builtins.int | None = ...,
@@ -241,7 +242,7 @@ class Verification(message.Message):
     execution_id: builtins.str
     """The execution that ran it; its events can be watched."""
     passed: builtins.bool
-    """True when it exited with code 0."""
+    """True when it exited with code 0; false when it did not, also because it could not begin. Always set."""
     exit_code: builtins.int
     """Its exit code; absent when it was terminated or could not begin."""
     reason: builtins.str
@@ -254,15 +255,20 @@ class Verification(message.Message):
         self,
         *,
         execution_id: builtins.str = ...,
-        passed: builtins.bool = ...,
+        passed: builtins.bool | None = ...,
         exit_code: builtins.int | None = ...,
         reason: builtins.str = ...,
         duration: duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_exit_code", b"_exit_code", "duration", b"duration", "exit_code", b"exit_code"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_exit_code", b"_exit_code", "_passed", b"_passed", "duration", b"duration", "exit_code", b"exit_code", "passed", b"passed"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_exit_code", b"_exit_code", "duration", b"duration", "execution_id", b"execution_id", "exit_code", b"exit_code", "passed", b"passed", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_exit_code", b"_exit_code", "_passed", b"_passed", "duration", b"duration", "execution_id", b"execution_id", "exit_code", b"exit_code", "passed", b"passed", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
+    _WhichOneofReturnType__passed: _TypeAlias = typing.Literal["passed"]  # noqa: Y015
+    _WhichOneofArgType__passed: _TypeAlias = typing.Literal["_passed", b"_passed"]  # noqa: Y015
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__exit_code) -> _WhichOneofReturnType__exit_code | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__passed) -> _WhichOneofReturnType__passed | None: ...

@@ -678,6 +678,7 @@ class CellUsage(message.Message):
     FREE_BYTES_FIELD_NUMBER: builtins.int
     DRIVER_FIELD_NUMBER: builtins.int
     DRIVERS_FIELD_NUMBER: builtins.int
+    FREE_INODES_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
     """The cell."""
     total_bytes: builtins.int
@@ -688,6 +689,8 @@ class CellUsage(message.Message):
     """Bytes free on their disk."""
     driver: builtins.str
     """The driver for new workspaces: the name of one of `drivers`."""
+    free_inodes: builtins.int
+    """Inodes free on their disk; absent when the file system allocates inodes on demand."""
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[workspace_pb2.WorkspaceUsage]:
         """The cell's workspaces on this page."""
@@ -706,12 +709,15 @@ class CellUsage(message.Message):
         free_bytes: builtins.int = ...,
         driver: builtins.str = ...,
         drivers: abc.Iterable[workspace_pb2.DriverStatus] | None = ...,
+        free_inodes: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "free_inodes", b"free_inodes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "cell_id", b"cell_id", "driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "free_inodes", b"free_inodes", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__free_inodes: _TypeAlias = typing.Literal["free_inodes"]  # noqa: Y015
+    _WhichOneofArgType__free_inodes: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__free_inodes) -> _WhichOneofReturnType__free_inodes | None: ...
 
 @typing.final
 class DeleteWorkspaceRequest(message.Message):

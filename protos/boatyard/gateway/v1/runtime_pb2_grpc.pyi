@@ -71,9 +71,9 @@ class AgentRuntimeServiceStub:
     - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
     - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): the execution has ended, and `from_sequence` is more than one past its last
       event, or before the first one still held; the details give both.
-    - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has the events has not answered for a minute; the details have
-      `resume_from`.
-    - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to resume from.
+    - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has the events does not answer now. The details have `resume_from`:
+      watch again from there.
+    - UNAVAILABLE (DRAINING): this gateway or the cell's is stopping; `resume_from` as above.
     - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
       the details have `resume_from`.
     """
@@ -246,9 +246,9 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): the execution has ended, and `from_sequence` is more than one past its last
           event, or before the first one still held; the details give both.
-        - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has the events has not answered for a minute; the details have
-          `resume_from`.
-        - UNAVAILABLE (DRAINING): the gateway is stopping; `resume_from` in the details is the sequence to resume from.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell that has the events does not answer now. The details have `resume_from`:
+          watch again from there.
+        - UNAVAILABLE (DRAINING): this gateway or the cell's is stopping; `resume_from` as above.
         - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
           the details have `resume_from`.
         """

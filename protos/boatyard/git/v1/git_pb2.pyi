@@ -33,9 +33,9 @@ class Remote(message.Message):
     URL_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository's id, which names its mirror on this machine."""
+    """The repository's id, which names its mirror on this machine."""
     url: builtins.str
-    """Required. An https or ssh URL, or a file path under the configured roots. Never contains a password."""
+    """An https or ssh URL, or a file path under the configured roots. Never contains a password."""
     token: builtins.str
     """A token for https. Kept in memory for this call only, and never returned."""
     def __init__(
@@ -64,7 +64,7 @@ class WorkingTree(message.Message):
     """How strongly git is isolated from the host while it reads the tree."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
-        """Required. Where it is."""
+        """Where it is."""
 
     @builtins.property
     def read_only_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
@@ -93,12 +93,12 @@ class Signature(message.Message):
     EMAIL_FIELD_NUMBER: builtins.int
     TIME_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Required. A name; at most 255 bytes, no line breaks, no angle brackets."""
+    """A name."""
     email: builtins.str
-    """Required. An email address, with the same restrictions."""
+    """An email address."""
     @builtins.property
     def time(self) -> timestamp_pb2.Timestamp:
-        """Required. The time, to the second."""
+        """The time, to the second."""
 
     def __init__(
         self,
@@ -128,7 +128,7 @@ class PrepareBaseRequest(message.Message):
     """The id of a commit in this machine's result store; nothing is fetched."""
     @builtins.property
     def remote(self) -> Remote:
-        """Required. The repository."""
+        """The repository."""
 
     def __init__(
         self,
@@ -337,14 +337,14 @@ class CloneRepositoryRequest(message.Message):
     BRANCH_FIELD_NUMBER: builtins.int
     DEPTH_FIELD_NUMBER: builtins.int
     clone_id: builtins.str
-    """Required. The clone's id, chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """The clone's id, chosen by the caller."""
     branch: builtins.str
     """The branch to check out; empty means the remote's default branch."""
     depth: builtins.int
     """Number of commits of history to fetch; 0 means all."""
     @builtins.property
     def remote(self) -> Remote:
-        """Required. The repository."""
+        """The repository."""
 
     def __init__(
         self,
@@ -424,12 +424,12 @@ class CreateBranchRequest(message.Message):
     BRANCH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
     branch: builtins.str
-    """Required. The branch's short name, such as `boatyard/job-1`; at most 244 bytes."""
+    """The branch's short name, such as `boatyard/job-1`."""
     commit_id: builtins.str
     """The full id of the commit that the branch will point to; empty means HEAD's commit."""
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     def __init__(
         self,
@@ -473,7 +473,7 @@ class GetCurrentBranchRequest(message.Message):
     TREE_FIELD_NUMBER: builtins.int
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     def __init__(
         self,
@@ -531,7 +531,7 @@ class GetStatusRequest(message.Message):
     """`next_page_token` of the previous page, for the same tree."""
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     def __init__(
         self,
@@ -625,7 +625,7 @@ class StageAllRequest(message.Message):
     TREE_FIELD_NUMBER: builtins.int
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     def __init__(
         self,
@@ -668,14 +668,14 @@ class CommitRequest(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
     message: builtins.str
-    """Required. The message; at most 64 KiB."""
+    """The message."""
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     @builtins.property
     def signature(self) -> Signature:
-        """Required. Author and committer."""
+        """Author and committer."""
 
     def __init__(
         self,
@@ -723,20 +723,20 @@ class TakeResultRequest(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository that the tree came from."""
+    """The repository that the tree came from."""
     result_id: builtins.str
-    """Required. The result's id: a later result with the same id replaces it. Usually the execution's id."""
+    """The result's id: a later result with the same id replaces it. Usually the execution's id."""
     base_commit_id: builtins.str
-    """Required. The full id of the commit that the tree started from."""
+    """The full id of the commit that the tree started from."""
     message: builtins.str
-    """Required. The message of the commit that the service adds; at most 64 KiB."""
+    """The message of the commit that the service adds."""
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     @builtins.property
     def signature(self) -> Signature:
-        """Required. Author and committer of the commit that the service adds."""
+        """Author and committer of the commit that the service adds."""
 
     def __init__(
         self,
@@ -809,20 +809,20 @@ class SnapshotTreeRequest(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository that the tree came from."""
+    """The repository that the tree came from."""
     snapshot_id: builtins.str
-    """Required. The snapshot's id, chosen by the caller: 1 to 63 characters of [a-z0-9-], not starting with a dash."""
+    """The snapshot's id, chosen by the caller."""
     base_commit_id: builtins.str
-    """Required. The full id of the commit that the tree started from."""
+    """The full id of the commit that the tree started from."""
     message: builtins.str
-    """Required. Why the tree is kept: the message of the commit; at most 64 KiB."""
+    """Why the tree is kept: the message of the commit."""
     @builtins.property
     def tree(self) -> WorkingTree:
-        """Required. The tree."""
+        """The tree."""
 
     @builtins.property
     def keep_for(self) -> duration_pb2.Duration:
-        """How long to keep it, to the second, at most ten years; absent means the time set in the service's settings (30
+        """How long to keep it, to the second; absent means the time set in the service's settings (30
         days).
         """
 
@@ -920,7 +920,7 @@ class GetSnapshotRequest(message.Message):
 
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     snapshot_id: builtins.str
-    """Required. Its id."""
+    """Its id."""
     def __init__(
         self,
         *,
@@ -1016,7 +1016,7 @@ class DeleteSnapshotRequest(message.Message):
 
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     snapshot_id: builtins.str
-    """Required. Its id."""
+    """Its id."""
     def __init__(
         self,
         *,
@@ -1054,14 +1054,14 @@ class PushRequest(message.Message):
     BRANCH_FIELD_NUMBER: builtins.int
     EXPECTED_COMMIT_ID_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
-    """Required. The full id of a commit in the result store."""
+    """The full id of a commit in the result store."""
     branch: builtins.str
-    """Required. The branch's short name."""
+    """The branch's short name."""
     expected_commit_id: builtins.str
     """The full id of the branch's expected commit; empty means that the branch must not exist yet."""
     @builtins.property
     def remote(self) -> Remote:
-        """Required. Where to push."""
+        """Where to push."""
 
     def __init__(
         self,
@@ -1297,13 +1297,13 @@ class GetDiffRequest(message.Message):
     COMMIT_ID_FIELD_NUMBER: builtins.int
     MAX_BYTES_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository."""
+    """The repository."""
     base_commit_id: builtins.str
     """The full id of the older commit, such as the one an execution started from."""
     base_branch: builtins.str
     """The short name of a branch of the remote, as last fetched: the comparison is with its merge base with the commit."""
     commit_id: builtins.str
-    """Required. The full id of the newer commit."""
+    """The full id of the newer commit."""
     max_bytes: builtins.int
     """Size in bytes at which the diff is truncated, at a file boundary: 0 means no limit."""
     def __init__(
@@ -1368,13 +1368,13 @@ class ListChangedFilesRequest(message.Message):
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """Required. The repository."""
+    """The repository."""
     base_commit_id: builtins.str
     """The full id of the older commit, such as the one an execution started from."""
     base_branch: builtins.str
     """The short name of a branch of the remote, as last fetched: the comparison is with its merge base with the commit."""
     commit_id: builtins.str
-    """Required. The full id of the newer commit."""
+    """The full id of the newer commit."""
     page_size: builtins.int
     """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str

@@ -15,11 +15,15 @@ REQUEST_ID_FIELD_NUMBER: builtins.int
 NOT_BLANK_FIELD_NUMBER: builtins.int
 WITHOUT_NUL_FIELD_NUMBER: builtins.int
 LINE_FIELD_NUMBER: builtins.int
+VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
 RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
 BRANCH_FIELD_NUMBER: builtins.int
 REVISION_FIELD_NUMBER: builtins.int
+PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
+SIGNATURE_FIELD_NUMBER: builtins.int
+ENVIRONMENT_NAME_FIELD_NUMBER: builtins.int
 VARIABLE_FIELD_NUMBER: builtins.int
 TOOL_FIELD_NUMBER: builtins.int
 REASON_FIELD_NUMBER: builtins.int
@@ -33,6 +37,8 @@ without_nul: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, 
 """A text of any lines. NUL is not in it: no program and not every database accepts it."""
 line: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A text of one line, such as a name that people read."""
+visible_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A secret without spaces."""
 absolute_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A path on the machine."""
 relative_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -43,6 +49,12 @@ branch: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, built
 """The short name of a branch, by the rules of `git check-ref-format --branch`."""
 revision: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of a branch or tag, or the id of a commit; whether there is one is another question."""
+printable_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A secret that travels in a header."""
+signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A name or an address in a commit."""
+environment_name: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of an environment variable."""
 variable: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of an environment variable."""
 tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

@@ -22,17 +22,32 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
+from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"boatyard/workspace/v1/layout.proto\x12\x15\x62oatyard.workspace.v1\"Q\n\x06Layout\x12\x0e\n\x04path\x18\x01 \x01(\tH\x00\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayersH\x00\x42\x06\n\x04kind\"K\n\x06Layers\x12\x0e\n\x06lowers\x18\x01 \x03(\t\x12\r\n\x05upper\x18\x02 \x01(\t\x12\x0c\n\x04work\x18\x03 \x01(\t\x12\x14\n\x0cmounted_path\x18\x04 \x01(\tb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"boatyard/workspace/v1/layout.proto\x12\x15\x62oatyard.workspace.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\"l\n\x06Layout\x12\"\n\x04path\x18\x01 \x01(\tB\x12\xbaH\x0br\t\x10\x01(\xff\x1f\xb0\xb5\x18\x01\xe0\xd1\x18\x02H\x00\x12/\n\x06layers\x18\x02 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayersH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"\xa2\x01\n\x06Layers\x12)\n\x06lowers\x18\x01 \x03(\tB\x19\xbaH\x12\x92\x01\x0f\x08\x01\"\x0br\t\x10\x01(\xff\x1f\xb0\xb5\x18\x01\xe0\xd1\x18\x02\x12\"\n\x05upper\x18\x02 \x01(\tB\x13\xbaH\x0cr\x07(\xff\x1f\xb0\xb5\x18\x01\xc8\x01\x01\xe0\xd1\x18\x02\x12!\n\x04work\x18\x03 \x01(\tB\x13\xbaH\x0cr\x07(\xff\x1f\xb0\xb5\x18\x01\xc8\x01\x01\xe0\xd1\x18\x02\x12&\n\x0cmounted_path\x18\x04 \x01(\tB\x10\xbaH\tr\x07(\xff\x1f\xb0\xb5\x18\x01\xe0\xd1\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.workspace.v1.layout_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LAYOUT']._serialized_start=61
-  _globals['_LAYOUT']._serialized_end=142
-  _globals['_LAYERS']._serialized_start=144
-  _globals['_LAYERS']._serialized_end=219
+  _globals['_LAYOUT'].oneofs_by_name['kind']._loaded_options = None
+  _globals['_LAYOUT'].oneofs_by_name['kind']._serialized_options = b'\272H\002\010\001'
+  _globals['_LAYOUT'].fields_by_name['path']._loaded_options = None
+  _globals['_LAYOUT'].fields_by_name['path']._serialized_options = b'\272H\013r\t\020\001(\377\037\260\265\030\001\340\321\030\002'
+  _globals['_LAYERS'].fields_by_name['lowers']._loaded_options = None
+  _globals['_LAYERS'].fields_by_name['lowers']._serialized_options = b'\272H\022\222\001\017\010\001\"\013r\t\020\001(\377\037\260\265\030\001\340\321\030\002'
+  _globals['_LAYERS'].fields_by_name['upper']._loaded_options = None
+  _globals['_LAYERS'].fields_by_name['upper']._serialized_options = b'\272H\014r\007(\377\037\260\265\030\001\310\001\001\340\321\030\002'
+  _globals['_LAYERS'].fields_by_name['work']._loaded_options = None
+  _globals['_LAYERS'].fields_by_name['work']._serialized_options = b'\272H\014r\007(\377\037\260\265\030\001\310\001\001\340\321\030\002'
+  _globals['_LAYERS'].fields_by_name['mounted_path']._loaded_options = None
+  _globals['_LAYERS'].fields_by_name['mounted_path']._serialized_options = b'\272H\tr\007(\377\037\260\265\030\001\340\321\030\002'
+  _globals['_LAYOUT']._serialized_start=154
+  _globals['_LAYOUT']._serialized_end=262
+  _globals['_LAYERS']._serialized_start=265
+  _globals['_LAYERS']._serialized_end=427
 # @@protoc_insertion_point(module_scope)

@@ -61,9 +61,9 @@ class Layers(message.Message):
     WORK_FIELD_NUMBER: builtins.int
     MOUNTED_PATH_FIELD_NUMBER: builtins.int
     upper: builtins.str
-    """Required. Absolute path of the directory that receives the changes."""
+    """Absolute path of the directory that receives the changes."""
     work: builtins.str
-    """Required. Absolute path of the overlay's work directory, on the same file system as `upper`."""
+    """Absolute path of the overlay's work directory, on the same file system as `upper`."""
     mounted_path: builtins.str
     """Absolute path where the workspace service has mounted the layers; a sandbox binds this path and mounts nothing.
     Empty when each sandbox mounts the layers itself, one at a time. In both cases `upper` holds the changes; only read
@@ -71,7 +71,7 @@ class Layers(message.Message):
     """
     @builtins.property
     def lowers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Required. Absolute paths of the read-only directories, topmost first."""
+        """Absolute paths of the read-only directories, topmost first."""
 
     def __init__(
         self,

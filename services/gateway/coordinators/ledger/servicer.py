@@ -12,12 +12,12 @@ from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
 from services.common.errors import PermissionDenied
+from services.common.rpc.times import timestamp_to_proto
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.ledger import wire
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
-from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.value import pack
 

@@ -11,10 +11,10 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
 from services.common.ids import is_id
+from services.common.rpc.times import timestamp_to_proto
 from services.gateway.door.audit.model import AuditFilter, AuditRecord
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLE_NUMBERS
-from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 
 MAX_RESOURCES: Final = 20

@@ -6,9 +6,9 @@ from typing import Final
 from boatyard.gateway.v1 import auth_pb2
 
 from services.common.ids import new_id
+from services.common.rpc.times import timestamp_to_proto
 from services.gateway.values.principal import FIRST_ADMINISTRATOR, Role, Token
 from services.gateway.wire.access import ROLE_NUMBERS, ROLES
-from services.gateway.wire.times import timestamp_to_proto
 from services.gateway.wire.validation import Validator
 
 _MAX_PROJECTS: Final = 100

@@ -21,17 +21,20 @@ STAGES = ("base", "workspace", "branch", "start", "agent", "take", "diff", "veri
 
 
 async def test_hooks_come_around_every_stage_in_its_order(services: Services, register: Hooks, remote: Repo) -> None:
+    hooks = {}
     async with receiver() as server:
         for stage in STAGES:
             for event in ("BEFORE", "AFTER"):
                 if (event, stage) not in {("BEFORE", "agent"), ("AFTER", "start")}:
-                    await register.web(event, server.url, stage=stage)
+                    hook = await register.web(event, server.url, stage=stage)
+                    hooks[f"{event.lower()}-{stage}-hook-1"] = hook.hook_id
         job = await services.run("touch new", **await register.spec(remote), policy={"verify_command": "true"})
     assert job.state == SUCCEEDED, job.message
     told = [(received.json["type"], received.json["data"]["stage"]) for received in server.received]
     wanted = [(f"job.{event}", stage) for stage in STAGES for event in ("before", "after")]
     assert told == [each for each in wanted if each not in {("job.before", "agent"), ("job.after", "start")}]
     names = [stage.name for stage in job.timeline]
+    assert {stage.name: stage.hook_id for stage in job.timeline if stage.hook_id} == hooks
     for stage in STAGES:
         around = (
             [f"before-{stage}-hook-1"] * (stage != "agent") + [stage] + [f"after-{stage}-hook-1"] * (stage != "start")
@@ -46,11 +49,13 @@ async def test_a_veto_before_the_push_keeps_the_result_and_publishes_nothing(
     services: Services, register: Hooks, remote: Repo
 ) -> None:
     async with receiver(Reply(200, VETO)) as server, receiver() as told:
-        await register.web("BEFORE", server.url, stage="push")
+        guard = await register.web("BEFORE", server.url, stage="push")
         await register.web("AFTER", told.url, stage="push")
         await register.web("ERROR", told.url)
         job = await services.run("touch new", **await register.spec(remote))
     assert (job.state, job.reason, job.message) == (FAILED, "VETOED", "not on a Friday")
+    (failed,) = [stage for stage in job.timeline if stage.state == job_pb2.StageRecord.STATE_FAILED]
+    assert failed.hook_id == guard.hook_id
     assert job.output.commit_id
     assert [change.path for change in job.output.files_changed] == ["new"]
     assert job.output.snapshot_id, "it can be gone on from"

@@ -1,8 +1,8 @@
-"""Which URLs may be written down, which tokens with them, and that no refusal repeats a secret."""
+"""Which URLs may be written down, and that no refusal repeats a secret."""
 
 import pytest
 
-from services.gateway.catalog.remotes import token_complaint, url_complaint
+from services.gateway.catalog.remotes import url_complaint
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,6 @@ def test_a_remote_that_git_can_reach_is_taken(url):
 @pytest.mark.parametrize(
     ("url", "expected"),
     [
-        ("", "required"),
         ("https://user:hunter2@example.com/p", "password"),
         ("https://hunter2@example.com/p", "password"),
         ("https://:hunter2@example.com/p", "password"),
@@ -54,7 +53,6 @@ def test_a_remote_that_git_can_reach_is_taken(url):
         ("./hunter2", "https, ssh"),
         ("hunter2", "https, ssh"),
         ("https://example.com/\nhunter2", "control"),
-        ("https://example.com/" + "hunter2" * 300, "2048"),
     ],
 )
 def test_a_refusal_says_why_and_repeats_nothing(url, expected):
@@ -62,25 +60,3 @@ def test_a_refusal_says_why_and_repeats_nothing(url, expected):
     assert complaint is not None
     assert expected in complaint
     assert "hunter2" not in complaint
-
-
-@pytest.mark.parametrize("token", ["", "ghp_0123456789abcdef"])
-def test_a_token_goes_with_https(token):
-    assert token_complaint("https://example.com/p", token) is None
-
-
-@pytest.mark.parametrize(
-    ("url", "token"),
-    [
-        ("ssh://git@example.com/p", "hunter2"),
-        ("git@example.com:p", "hunter2"),
-        ("/srv/git/p", "hunter2"),
-        ("https://example.com/p", "hunter2\nX-Header: x"),
-        ("https://example.com/p", "hünter2"),
-        ("https://example.com/p", "hunter2" * 1000),
-    ],
-)
-def test_a_token_that_cannot_be_used_is_refused_without_being_repeated(url, token):
-    complaint = token_complaint(url, token)
-    assert complaint is not None
-    assert "nter2" not in complaint

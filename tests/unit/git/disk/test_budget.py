@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import Exhausted
-from services.common.settings import Home
+from services.common.home import Home
 from services.git.disk.base_cache import BaseCache, CachedBase
 from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.disk.walk import walk_tree

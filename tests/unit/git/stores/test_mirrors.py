@@ -45,7 +45,7 @@ async def test_many_who_ask_at_once_share_one_fetch_and_one_tree(parts: GitParts
 async def test_a_path_may_hold_spaces(parts: GitParts, remote: Remote, upstream: Repo) -> None:
     spaced = upstream.path.with_name("up stream's.git")
     upstream.path.rename(spaced)
-    assert parts.reader.prepare_base(pb.PrepareBaseRequest(remote=pb.Remote(repository_id="r", url=str(spaced))))
+    parts.rules.enforce(pb.Remote(repository_id="r", url=str(spaced)))
     assert (await parts.prepare(Remote(remote.repository_id, str(spaced)))).commit_id == Repo(spaced).head("main")
 
 

@@ -9,6 +9,7 @@ from boatyard.git.v1 import git_pb2 as pb
 from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
 from services.common.fence import Fence, set_current_fence
 from services.git.model import Remote, SnapshotSpec, StartPoint
+from services.git.wire import from_proto
 from tests.kit.gitservice import GitParts, Workspace
 from tests.kit.repos import FILES, Repo
 
@@ -21,7 +22,7 @@ async def listed(parts: GitParts, size: int = 1000) -> list[str]:
     snapshot_ids: list[str] = []
     request = pb.ListSnapshotsRequest(repository_id="repo-1", page_size=size)
     while True:
-        rows, request.page_token = await parts.manager.snapshot_page(*parts.reader.snapshots(request))
+        rows, request.page_token = await parts.manager.snapshot_page(*from_proto.snapshots(request))
         snapshot_ids += [snapshot.snapshot_id for snapshot in rows]
         if not request.page_token:
             return snapshot_ids

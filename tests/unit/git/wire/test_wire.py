@@ -7,13 +7,14 @@ import pytest
 from boatyard.agent.v1 import sandbox_pb2
 from boatyard.git.v1 import git_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.db.paging import Page
-from services.common.errors import Invalid
-from services.common.settings import Home
+from services.common.home import Home
+from services.common.rpc.rules import Rules
 from services.git.model import (
     Base,
     BaseNote,
@@ -31,69 +32,70 @@ from services.git.model import (
 )
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
-from services.git.wire import to_proto
-from services.git.wire.from_proto import RequestReader
+from services.git.wire import from_proto, to_proto
+from services.git.wire.checks import checks
 from services.sandbox.spec import Tier
 
 COMMIT = "0123456789" * 4
 
 
 @pytest.fixture
-def reader(tmp_path: Path) -> RequestReader:
+def rules(tmp_path: Path) -> Rules:
     home = Home(tmp_path / "home")
-    return RequestReader(AddressBook((tmp_path,), home.root), GitPaths(home))
+    return Rules(checks(AddressBook((tmp_path,), home.root), GitPaths(home)))
 
 
-def tree(reader: RequestReader, tmp_path: Path) -> pb.WorkingTree:
+def tree(tmp_path: Path) -> pb.WorkingTree:
     objects = tmp_path / "home" / "git" / "mirrors" / "repo-1.git" / "objects"
     path = tmp_path / "home" / "workspace" / "trees" / "w" / "tree"
     return pb.WorkingTree(layout=layout_pb2.Layout(path=str(path)), read_only_paths=[str(objects)])
 
 
-def fields(call, request: object) -> set[str]:
-    with pytest.raises(Invalid) as failure:
-        call(request)
-    return {field for field, _ in failure.value.violations}
+def fields(rules: Rules, request: Message) -> set[str]:
+    return {field for field, _ in rules.violations(request)}
 
 
-def test_an_empty_request_names_all_that_is_missing(reader: RequestReader) -> None:
-    assert fields(reader.prepare_base, pb.PrepareBaseRequest()) == {"remote.repository_id", "remote.url"}
-    assert fields(reader.clone, pb.CloneRepositoryRequest()) == {"clone_id", "remote.repository_id", "remote.url"}
-    assert fields(reader.create_branch, pb.CreateBranchRequest()) == {"tree.layout.path", "branch"}
-    signature = {"signature.name", "signature.email", "signature.time"}
-    assert fields(reader.commit, pb.CommitRequest()) == {"tree.layout.path", "message", *signature}
-    assert fields(reader.take_result, pb.TakeResultRequest()) == {
-        "tree.layout.path", "repository_id", "result_id", "base_commit_id", "message", *signature,
+def test_an_empty_request_names_all_that_is_missing(rules: Rules) -> None:
+    assert fields(rules, pb.PrepareBaseRequest()) == {"remote"}
+    assert fields(rules, pb.PrepareBaseRequest(remote={})) == {"remote.repository_id", "remote.url"}
+    assert fields(rules, pb.CloneRepositoryRequest()) == {"clone_id", "remote"}
+    assert fields(rules, pb.CreateBranchRequest()) == {"tree", "branch"}
+    assert fields(rules, pb.CreateBranchRequest(tree={"layout": {}}, branch="b")) == {"tree.layout.kind"}
+    assert fields(rules, pb.CommitRequest(signature={})) == {
+        "tree", "message", "signature.name", "signature.email", "signature.time",
     }  # fmt: skip
-    assert fields(reader.push, pb.PushRequest()) == {"remote.repository_id", "remote.url", "commit_id", "branch"}
-    assert fields(reader.diff, pb.GetDiffRequest()) == {"repository_id", "base_commit_id", "commit_id"}
-    assert fields(reader.changed_files, pb.ListChangedFilesRequest(page_size=-1, page_token="?")) == {
-        "repository_id", "base_commit_id", "commit_id", "page_size", "page_token",
+    assert fields(rules, pb.TakeResultRequest()) == {
+        "tree", "repository_id", "result_id", "base_commit_id", "message", "signature",
+    }  # fmt: skip
+    assert fields(rules, pb.PushRequest()) == {"remote", "commit_id", "branch"}
+    assert fields(rules, pb.GetDiffRequest()) == {"repository_id", "base", "commit_id"}
+    assert fields(rules, pb.ListChangedFilesRequest(page_size=-1, base_commit_id="")) == {
+        "repository_id", "base_commit_id", "commit_id", "page_size",
     }  # fmt: skip
 
 
-def test_a_tree_is_read(reader: RequestReader, tmp_path: Path) -> None:
-    message = tree(reader, tmp_path)
-    assert reader.tree(message) == WorkingTree(
+def test_a_tree_is_read(rules: Rules, tmp_path: Path) -> None:
+    message = tree(tmp_path)
+    assert from_proto.tree(message) == WorkingTree(
         tmp_path / "home/workspace/trees/w/tree", (tmp_path / "home/git/mirrors/repo-1.git/objects",), Tier.BUBBLEWRAP
     )
     message.sandbox_tier = sandbox_pb2.SANDBOX_TIER_NONE
-    assert reader.tree(message).tier is Tier.NONE
+    assert from_proto.tree(message).tier is Tier.NONE
 
 
 @pytest.mark.parametrize(
     "path", ["", "home", "home/git", "home/git/results/r.git", "home/workspace/trees", "home/gateway"]
 )
-def test_no_tree_is_ours(reader: RequestReader, tmp_path: Path, path: str) -> None:
+def test_no_tree_is_ours(rules: Rules, tmp_path: Path, path: str) -> None:
     message = pb.WorkingTree(layout=layout_pb2.Layout(path=str(tmp_path / path)))
-    assert fields(reader.tree, message) == {"tree.layout.path"}
+    assert fields(rules, message) == {"layout.path"}
 
 
 @pytest.mark.parametrize("path", ["/", "/etc", "results/r.git/objects", "mirrors/r.git", "mirrors/../results/objects"])
-def test_nothing_is_borrowed_but_mirrors(reader: RequestReader, tmp_path: Path, path: str) -> None:
-    message = tree(reader, tmp_path)
+def test_nothing_is_borrowed_but_mirrors(rules: Rules, tmp_path: Path, path: str) -> None:
+    message = tree(tmp_path)
     message.read_only_paths.append(str(tmp_path / "home" / "git" / path))
-    assert fields(reader.tree, message) == {"tree.read_only_paths[1]"}
+    assert fields(rules, message) == {"read_only_paths[1]"}
 
 
 def layered(tmp_path: Path, **given: object) -> pb.WorkingTree:
@@ -106,12 +108,12 @@ def layered(tmp_path: Path, **given: object) -> pb.WorkingTree:
     return pb.WorkingTree(layout=layout_pb2.Layout(layers=layout_pb2.Layers(**layers | given)))
 
 
-def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
+def test_layers_are_read(rules: Rules, tmp_path: Path) -> None:
     home = tmp_path / "home"
     lowers, trees = (home / "git/bases/repo-1" / COMMIT / "tree",), home / "workspace/trees/w"
     stacked = Layers(lowers, trees / "upper", trees / "work")
-    assert reader.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
-    mounted = reader.tree(layered(tmp_path, mounted_path=str(trees / "tree")))
+    assert from_proto.tree(layered(tmp_path)) == WorkingTree(trees / "upper", layers=stacked)
+    mounted = from_proto.tree(layered(tmp_path, mounted_path=str(trees / "tree")))
     assert (mounted.path, mounted.layers) == (trees / "tree", replace(stacked, mounted_path=trees / "tree"))
 
 
@@ -129,14 +131,12 @@ def test_layers_are_read(reader: RequestReader, tmp_path: Path) -> None:
         ("mounted_path", "git/mirrors", "mounted_path"),
     ],
 )
-def test_layers_never_lead_to_what_is_ours(
-    reader: RequestReader, tmp_path: Path, field: str, value: object, named: str
-) -> None:
+def test_layers_never_lead_to_what_is_ours(rules: Rules, tmp_path: Path, field: str, value: object, named: str) -> None:
     def inside(path: str) -> str:
         return str(tmp_path / "home" / path) if path else ""
 
     given = [inside(path) for path in value] if isinstance(value, list) else inside(str(value))
-    assert fields(reader.tree, layered(tmp_path, **{field: given})) == {f"tree.layout.layers.{named}"}
+    assert fields(rules, layered(tmp_path, **{field: given})) == {f"layout.layers.{named}"}
 
 
 @pytest.mark.parametrize(
@@ -150,25 +150,24 @@ def test_layers_never_lead_to_what_is_ours(
         ("Ada", -1, {"signature.time"}),
     ],
 )
-def test_signatures(reader: RequestReader, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
+def test_signatures(rules: Rules, tmp_path: Path, name: str, seconds: int, wrong: set[str]) -> None:
     signature = pb.Signature(name=name, email="a@b", time=Timestamp(seconds=seconds))
-    request = pb.CommitRequest(tree=tree(reader, tmp_path), message="m", signature=signature)
-    if wrong:
-        assert fields(reader.commit, request) == wrong
-    else:
-        assert reader.commit(request)[2] == Signature(name, "a@b", seconds)
+    request = pb.CommitRequest(tree=tree(tmp_path), message="m", signature=signature)
+    assert fields(rules, request) == wrong
+    if not wrong:
+        assert from_proto.commit(request)[2] == Signature(name, "a@b", seconds)
 
 
 @pytest.mark.parametrize("message", [" \n", "a" * 65537, "a\0b"])
-def test_messages(reader: RequestReader, tmp_path: Path, message: str) -> None:
+def test_messages(rules: Rules, tmp_path: Path, message: str) -> None:
     signature = pb.Signature(name="a", email="a@b", time=Timestamp(seconds=1))
-    request = pb.CommitRequest(tree=tree(reader, tmp_path), message=message, signature=signature)
-    assert fields(reader.commit, request) == {"message"}
+    request = pb.CommitRequest(tree=tree(tmp_path), message=message, signature=signature)
+    assert fields(rules, request) == {"message"}
 
 
-def test_an_unprintable_token_is_refused(reader: RequestReader) -> None:
+def test_an_unprintable_token_is_refused(rules: Rules) -> None:
     remote = pb.Remote(repository_id="r", url="https://example.com/x", token="a\nHeader: b")
-    assert fields(reader.prepare_base, pb.PrepareBaseRequest(remote=remote)) == {"remote.token"}
+    assert fields(rules, pb.PrepareBaseRequest(remote=remote)) == {"remote.token"}
 
 
 def test_progress_without_a_percentage_has_none() -> None:
@@ -187,15 +186,15 @@ def test_paths_that_are_not_utf_8_are_lossy_with_their_bytes_beside_them() -> No
     assert (odd.path, odd.raw_path, odd.old_path, odd.raw_old_path) == ("a\ufffd", b"a\xff", "\ufffd", b"\xfe")
     assert (plain.path, plain.raw_path) == ("b", b"")
 
-    result = to_proto.result_to_proto(ResultCommit(COMMIT, True, 0, (b"ok", b"n\xff")))
+    result = to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (b"ok", b"n\xff")))
     assert (list(result.lost_repositories), list(result.raw_lost_repositories)) == (["ok", "n\ufffd"], [b"", b"n\xff"])
-    assert not to_proto.result_to_proto(ResultCommit(COMMIT, True, 0, (b"ok",))).raw_lost_repositories
+    assert not to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (b"ok",))).raw_lost_repositories
 
 
 def test_a_reported_branch_that_is_not_utf_8_says_so() -> None:
-    head = to_proto.head_to_proto(Head(b"b\xff", COMMIT))
+    head = to_proto.HEAD.to_proto(Head(b"b\xff", COMMIT))
     assert (head.branch, head.branch_is_lossy) == ("b\ufffd", True)
-    assert not to_proto.head_to_proto(Head(b"main", COMMIT)).branch_is_lossy
+    assert not to_proto.HEAD.to_proto(Head(b"main", COMMIT)).branch_is_lossy
     notes = (BaseNote(NoteKind.SUBMODULES, (b"s\xff",), 1),)
     base = to_proto.base_to_proto(Base(COMMIT, (Path("/a"),), (), b"b\xff", Path("/p"), notes)).base
     assert (base.branch, base.branch_is_lossy, list(base.layers), base.pins_path) == ("b\ufffd", True, ["/a"], "/p")

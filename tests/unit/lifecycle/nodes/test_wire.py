@@ -37,7 +37,7 @@ def test_layouts_come_back(layout: Layout) -> None:
 
 def test_paths_in_a_repository_are_read_as_bytes() -> None:
     base = git_pb.Base(commit_id="c", layers=["/a"], read_only_paths=["/o"], pins_path="/p")
-    assert wire.base_from_proto(base) == Base("c", (b"/a",), (b"/o",), b"/p")
+    assert wire.BASE.from_proto(base) == Base("c", (b"/a",), (b"/o",), b"/p")
     changed = wire.file_change_from_proto(
         git_pb.ChangedFile(path="\ufffd", raw_path=b"\xff", old_path="old", change=git_pb.ChangedFile.CHANGE_RENAMED)
     )
@@ -45,7 +45,7 @@ def test_paths_in_a_repository_are_read_as_bytes() -> None:
     taken = git_pb.TakeResultResponse(
         commit_id="c", lost_repositories=["a", "\ufffd"], raw_lost_repositories=[b"", b"\xff"]
     )
-    assert wire.result_from_proto(taken).lost_repositories == (b"a", b"\xff")
+    assert wire.RESULT.from_proto(taken).lost_repositories == (b"a", b"\xff")
 
 
 class Written:

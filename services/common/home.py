@@ -1,0 +1,104 @@
+"""The data directory, and the tokens in it."""
+
+import contextlib
+import os
+import secrets
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from services.common.errors import StartError
+from services.common.text import is_utf8
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """The data directory, and the tokens in it. Each service defines its own directory below it.
+
+    Reading a path makes nothing; `directory` does.
+    """
+
+    root: Path
+
+    @classmethod
+    def from_environment(cls) -> "Home":
+        """BOATYARD_HOME, or ~/.local/share/boatyard. Raises StartError if it is not UTF-8."""
+        try:
+            return cls(absolute(Path(os.environ.get("BOATYARD_HOME") or "~/.local/share/boatyard")))
+        except ValueError as error:
+            raise StartError(f"BOATYARD_HOME {error}") from None
+
+    def directory(self, *names: str) -> Path:
+        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing."""
+        path = self.root
+        _make_private(path)
+        for name in names:
+            path /= name
+            _make_private(path)
+        return path
+
+    @property
+    def admin_token_file(self) -> Path:
+        """The first administrator's token, for users of this cell."""
+        return self.root / "token"
+
+    @property
+    def cell_token_file(self) -> Path:
+        """The token that this cell's services send one another."""
+        return self.root / "cell-token"
+
+    def cell_token(self) -> str:
+        """Return the token between this cell's services, made at first use."""
+        return read_or_create_token(self.directory() / self.cell_token_file.name)
+
+    def admin_token(self) -> str:
+        """Return the first administrator's token, made at first use."""
+        return read_or_create_token(self.directory() / self.admin_token_file.name)
+
+
+def read_or_create_token(path: Path) -> str:
+    """Read the token in `path`, and make it first (256 random bits, mode 0600) if there is none.
+
+    Many processes may do so at once: the file appears whole, by link(2), which fails for all but the first. Raises
+    StartError for a file that others can read, or that is empty.
+    """
+    if not path.exists():
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(32) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            with contextlib.suppress(FileExistsError):  # another process was faster: use its token
+                os.link(temporary, path)
+        finally:
+            Path(temporary).unlink()
+    return read_token(path)
+
+
+def read_token(path: Path) -> str:
+    """Read an existing token. Raises StartError when it is missing, empty, or readable by others."""
+    try:
+        if path.stat().st_mode & 0o077:
+            raise StartError(f"{path} can be read by other users, so it is not a secret: chmod 600 {path}")
+        token = path.read_text().strip()
+    except OSError as error:
+        raise StartError(f"cannot read the token in {path}: {error.strerror}") from error
+    if not token:
+        raise StartError(f"{path} is empty: delete it, and the next start makes a new token")
+    return token
+
+
+def absolute(path: Path) -> Path:
+    """Return the path from the root. Raises ValueError unless it is UTF-8."""
+    whole = path.expanduser().absolute()
+    if not is_utf8(os.fsencode(whole)):
+        raise ValueError("must be UTF-8, because paths below it are sent as text")
+    return whole
+
+
+def _make_private(path: Path) -> None:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StartError(f"cannot make the directory {path}: {error.strerror}") from error

@@ -1,0 +1,66 @@
+"""Assembles AgentRuntimeService: this cell's servicer, stand-ins for cells that cannot be called, and their routing."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from boatyard.gateway.v1 import runtime_pb2
+from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from services.common.rpc.draining import Draining
+from services.common.rpc.server import Registration
+from services.common.rpc.tls import ClientTls
+from services.gateway.cells.store import CellStore
+from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.store import JobStore
+from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.routing.owners import OwnerFinder
+from services.gateway.routing.peers import Peers
+from services.gateway.routing.router import OnAnotherCell, Router
+from services.gateway.routing.wire import rpcs_of
+from services.gateway.runtime.event_sources import NodeEvents, ReceivedEvents
+from services.gateway.runtime.relay import Relay
+from services.gateway.runtime.servicer import RuntimeServicer
+from services.gateway.runtime.stand_ins import AwayStandIn, CoordinatorStandIn
+from services.gateway.values.cells import CellKind
+from services.gateway.values.jobs import ExecutionView
+from services.lifecycle.nodes import Nodes
+
+_SERVICE = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
+
+
+@asynccontextmanager
+async def runtime_registration(
+    engine: AsyncEngine,
+    cell_id: str,
+    nodes: Nodes,
+    *,
+    cells: CellStore,
+    jobs: JobStore,
+    admission: Admission,
+    notifier: JobNotifier,
+    draining: Draining,
+    tls: ClientTls | None,
+) -> AsyncIterator[Registration]:
+    """Yield the service; close its channels to other cells at the end. Without `tls` these only go to loopback."""
+
+    def check_is_here(view: ExecutionView) -> None:
+        if view.cell_id not in {"", cell_id}:
+            raise OnAnotherCell
+
+    received = Relay(jobs, notifier, ReceivedEvents(jobs, EventStore(engine), notifier))
+    stand_ins = {
+        CellKind.COORDINATOR: CoordinatorStandIn(jobs, received, draining),
+        CellKind.GATEWAY: AwayStandIn(jobs),
+    }
+    relay = Relay(jobs, notifier, NodeEvents(nodes.execution), check_is_here)
+    servicer = RuntimeServicer(admission, jobs, relay, nodes, cell_id=cell_id, draining=draining)
+    peers = Peers(cell_id, [_SERVICE], draining, tls)
+    router = Router(cell_id, cells, OwnerFinder(jobs), peers, stand_ins)
+    try:
+        yield Registration(
+            _SERVICE.full_name, add_AgentRuntimeServiceServicer_to_server, router.routed(servicer, rpcs_of(_SERVICE))
+        )
+    finally:
+        await peers.aclose()
