@@ -99,7 +99,12 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     screen.out.print(line.append(f": {printable(execution.message)}") if execution.message else line)
     rows = [
         ("execution", execution.execution_id),
-        ("job", execution.job_id),
+        ("job", f"{execution.job_id} ({' '.join(filter(None, (shape['job_state'], shape['job_reason'])))})"),
+        ("project", execution.project_id),
+        ("template", execution.template_id),
+        ("worker", execution.worker_id),
+        ("workspace", execution.workspace_id),
+        ("branch", execution.branch),
         ("purpose", f"{shape['purpose']}, attempt {execution.attempt}"),
         ("began", _moment(execution.start_time) if execution.HasField("start_time") else ""),
         ("duration", humanize.duration(execution.duration.ToMilliseconds()) if execution.HasField("duration") else ""),

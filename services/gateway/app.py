@@ -59,6 +59,7 @@ from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
 from services.gateway.values.cells import Cell
 from services.gateway.wire.policy import CHECKS
+from services.gateway.wire.requests import page_checks
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import NodeInventory, Nodes, connected
 from services.lifecycle.orphans import OrphanReaper
@@ -126,6 +127,7 @@ async def _main() -> None:
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
                     add_AdminServiceServicer_to_server,
                     AdminServicer(cell, cells, StateStore(engine)),
+                    page_checks(admin_pb2.DESCRIPTOR.services_by_name["AdminService"]),
                 ),
                 *coordinators.registrations(
                     engine,
@@ -227,6 +229,7 @@ def _registrations(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
             CheckpointServicer(CheckpointStore(engine, notifier)),
+            page_checks(checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"]),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,

@@ -77,7 +77,7 @@ READABLE = {
         git.v1.Snapshot message""",
     "what happened to it": """
         gateway.v1.Job reason message
-        gateway.v1.Execution reason message
+        gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer
         gateway.v1.Checkpoint name question comment

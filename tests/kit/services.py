@@ -28,6 +28,7 @@ from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.streaming import streaming
 from tests.kit.cell import OFFSETS, free_port_base
+from tests.kit.databases import add_databases
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
 
@@ -150,7 +151,7 @@ class Services:
 async def running_services(root: Path, **environment: str) -> AsyncIterator[Services]:
     """Start all four services, and end them after the block."""
     services = Services(root, **environment)
-    services.home.directory()
+    add_databases(services.home.root)
     names = ("workspace", "git", "execution", "gateway")
     try:
         for name in names:

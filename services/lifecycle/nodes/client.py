@@ -25,6 +25,7 @@ from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Base, Launch, Layout, ResultCommit, Run, Snapshot
 from services.lifecycle.model.output import DiffSummary, FileChange
+from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.retries import Pause, RetryLimits, call_with_retries
 from services.sandbox.spec import Tier
@@ -233,15 +234,15 @@ class JobNodes:
             return None
         return wire.run_from_proto(answer.execution)
 
-    async def wait(self, execution_id: str) -> Run:
-        """Wait for the end of an execution, also across restarts of its service."""
+    async def wait(self, execution_id: str, *, until_started: bool = False) -> Run:
+        """Wait for the end of an execution, or for its beginning, also across restarts of its service."""
         request = execution_pb.WaitExecutionRequest(
-            execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS))
+            execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS)), until_started=until_started
         )
         while True:
             answer = await self._call(self._execution.WaitExecution, request, _WAIT_SECONDS + _SHORT_SECONDS)
             run = wire.run_from_proto(answer.execution)
-            if run.state.is_final:
+            if run.state.is_final or (until_started and run.state is not ExecutionState.PENDING):
                 return run
 
     async def stop(self, execution_id: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
 from services.agent.settings import AgentSettings, CommandEngine
 from services.common.errors import ServiceError
@@ -19,18 +19,24 @@ _LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
 
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
-    """Start an execution once: an existing one is returned as it is.
+    """Start an execution once, and return it when its program has begun; an existing one is returned as it is.
 
     When the job is cancelled nothing is started, and a started one is stopped. Raises JobCancelled when there is none.
     """
     try:
         job.check_cancelled()
-        return await job.nodes.start(execution_id, launch)
+        return await _begun(job, await job.nodes.start(execution_id, launch))
     except JobCancelled:
         run = await stopped(job, execution_id)  # it may have been started before a restart, or the response was lost
         if run is None:
             raise
         return run
+
+
+async def _begun(job: JobRun, run: Run) -> Run:
+    if run.state is not ExecutionState.PENDING:
+        return run
+    return await job.unless_cancelled(job.nodes.wait(run.execution_id, until_started=True))
 
 
 async def end_of(job: JobRun, execution_id: str) -> Run:
@@ -53,14 +59,13 @@ async def stopped(job: JobRun, execution_id: str) -> Run | None:
 
 
 def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
-    """Return the note with the run's state in it. An execution that a node has accepted counts as running."""
-    accepted = run.state is ExecutionState.PENDING
+    """Return the note with the run's state in it."""
     return replace(
         note,
-        state=ExecutionState.RUNNING if accepted else run.state,
+        state=run.state,
         reason=run.reason,
         message=run.message,
-        start_time=datetime.now(UTC) if accepted else run.start_time,
+        start_time=run.start_time,
         end_time=run.end_time,
         output=replace(
             note.output,

@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from tests.kit.cell import free_port_base
+from tests.kit.databases import add_databases
 
 State = pb.NodeExecution.State
 
@@ -47,6 +48,7 @@ class Service:
         self.home = directory / "home"
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
+        add_databases(self.home, "execution")
         self.address = f"127.0.0.1:{free_port_base()}"
         self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()} | (variables or {})
         self._log = directory / "log"

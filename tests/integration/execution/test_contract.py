@@ -143,6 +143,19 @@ async def test_without_following_a_stream_ends_with_what_there_is(shared: Client
     await shared.stop(name, 0)
 
 
+async def test_a_wait_for_the_beginning_ends_when_the_program_has_begun(shared: Client) -> None:
+    name = new_id("begun")
+    await shared.start(name, "sleep 60")
+    request = pb.WaitExecutionRequest(execution_id=name, until_started=True)
+    begun = (await shared.stub.WaitExecution(request, timeout=20)).execution
+    assert begun.state == State.STATE_RUNNING
+    assert begun.HasField("start_time")
+    await shared.stop(name, 0)
+    ended = (await shared.stub.WaitExecution(pb.WaitExecutionRequest(execution_id=name), timeout=20)).execution
+    assert ended.start_time == begun.start_time
+    assert (await shared.stub.WaitExecution(request, timeout=20)).execution == ended
+
+
 async def test_no_more_than_allowed_run_at_once(directory: Path) -> None:
     async with running(directory, MAX_EXECUTIONS="2") as client:
         await client.start("one", "sleep 60")

@@ -183,8 +183,11 @@ class WaitExecutionRequest(message.Message):
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
+    UNTIL_STARTED_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The execution."""
+    until_started: builtins.bool
+    """True to return already when its program has begun."""
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
         """Maximum time to wait; absent means 80 % of the time left until the call's deadline."""
@@ -194,10 +197,11 @@ class WaitExecutionRequest(message.Message):
         *,
         execution_id: builtins.str = ...,
         timeout: duration_pb2.Duration | None = ...,
+        until_started: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "timeout", b"timeout", "until_started", b"until_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -701,8 +705,8 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR and to that of `agent`, which it overrides; at
-        most 64 KiB with that and with `secrets`.
+        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR and to that of `agent`, which it overrides;
+        at most 64 KiB with that and with `secrets`.
         """
 
     @builtins.property
