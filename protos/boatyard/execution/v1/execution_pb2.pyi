@@ -681,7 +681,7 @@ class ExecutionSpec(message.Message):
     job_id: builtins.str
     """The job that it belongs to, if any."""
     prompt: builtins.str
-    """The prompt; less than 128 KiB as an argument. A model needs one."""
+    """The prompt. A model needs one; one that is an argument must fit into what the kernel allows for it."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Its files; they appear at /workspace, where the program starts."""
@@ -706,7 +706,7 @@ class ExecutionSpec(message.Message):
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """The program's environment, in addition to HOME, PATH, LANG and TMPDIR and to that of `agent`, which it overrides;
-        at most 64 KiB with that and with `secrets`.
+        together with that and with `secrets` at most 64 KiB.
         """
 
     @builtins.property

@@ -132,8 +132,8 @@ class Policy(message.Message):
     """
     max_attempts: builtins.int
     """Maximum number of attempts, including those ended by the loss of a machine. The default is 3. Each attempt is a
-    separate execution; the delay is 2 s after the first and doubles each time, up to 5 min. Error hooks are called
-    after the last attempt.
+    separate execution; the delay between them begins with 2 s and doubles, but not beyond 5 min. Error hooks are
+    called after the last attempt.
     """
     retry_from: Policy.RetryFrom.ValueType
     """What the next attempt starts from. The default is BASE."""
