@@ -7,7 +7,7 @@ from dataclasses import fields, is_dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -21,6 +21,7 @@ TEXTS = st.text(max_size=20)
 INTEGERS = st.integers(0, 2**31 - 1)
 """Of every integer type of the contract."""
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    NoneType: st.none(),
     str: TEXTS,
     bytes: TEXTS.map(str.encode),  # text, in most messages
     bool: st.booleans(),
@@ -32,14 +33,16 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
 }
 
 
-def values_of(kind: Any) -> st.SearchStrategy[Any]:
-    """Return a strategy for values of a type. Hypothesis registers types for all tests at once."""
+def values_of(kind: Any, without: frozenset[str] = frozenset()) -> st.SearchStrategy[Any]:
+    """Return a strategy for values of a type, with None in some of its fields. Hypothesis's own is for all tests."""
     if kind in SIMPLE:
         return SIMPLE[kind]
     if is_dataclass(kind):
-        hints = get_type_hints(kind)
+        hints = {name: NoneType if name in without else hint for name, hint in get_type_hints(kind).items()}
         return st.builds(kind, **{field.name: values_of(hints[field.name]) for field in fields(kind)})  # type: ignore[arg-type]
-    arguments = [values_of(each) for each in get_args(kind) if each not in {NoneType, Ellipsis}]
+    if get_origin(kind) is Literal:
+        return st.sampled_from(get_args(kind))
+    arguments = [values_of(each) for each in get_args(kind) if each is not Ellipsis]
     match get_origin(kind):
         case None:
             return st.sampled_from(list(kind))
@@ -48,7 +51,7 @@ def values_of(kind: Any) -> st.SearchStrategy[Any]:
         case origin if origin in {tuple, frozenset}:
             return st.lists(arguments[0], max_size=3).map(origin)
         case _:
-            return st.none() | arguments[0]
+            return st.one_of(arguments)
 
 
 def mappers() -> Iterator[Any]:
@@ -65,9 +68,9 @@ def mappers() -> Iterator[Any]:
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(data=st.data())
 def test_what_is_written_is_read_as_the_same_value(mapper: Mapper[Any, Any], data: st.DataObject) -> None:
-    value = data.draw(values_of(mapper.value))
+    value = data.draw(values_of(mapper.value, mapper.by_hand))
     others = [field.name for oneof in mapper.message.DESCRIPTOR.oneofs for field in oneof.fields[1:]]
     value = replace(value, **{name: None for name in others if hasattr(value, name) and name not in mapper.by_hand})
-    by_hand = {name: getattr(value, name) for name in mapper.by_hand if hasattr(value, name)}
+    by_hand = dict.fromkeys(name for name in mapper.by_hand if hasattr(value, name))
 
     assert mapper.from_proto(mapper.to_proto(value), **by_hand) == value

@@ -56,6 +56,8 @@ VALID = {
     "absolute_path": "/a",
     "relative_path": "a/b",
     "commit_id": "0" * 40,
+    "reason": "A",
+    "web_url": "https://a",
     "prefix": "https://a",
 }
 """Texts that rules of these names allow, where `a` is not one."""

@@ -11,10 +11,8 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.rule_options import listed
 from services.common.rpc.rules import Check, Violation
 from services.gateway import scope
-from services.gateway.catalog.agent_wire import agent_from_proto, policy_from_proto
 from services.gateway.jobs.kinds import DEFAULT_KIND
 from services.gateway.jobs.submission import JobSubmission
-from services.gateway.wire.validation import Validator
 from services.lifecycle.model.hook_answers import MAX_LABEL_CHARACTERS, is_label
 from services.lifecycle.model.job_context import FileContent
 
@@ -24,20 +22,17 @@ MAX_FILES_BYTES: Final = 2 << 20
 _SUBMISSION: Final = Mapper(
     JobSubmission,
     pb.JobSpec,
-    by_hand={"project_id", "kind", "agent", "policy", "not_before", "not_before_time", "files", "path"},
+    by_hand={"project_id", "kind", "not_before", "not_before_time", "files", "path"},
 )
 
 
 def submission_from_proto(spec: pb.JobSpec) -> JobSubmission:
     """Read a submission."""
-    check = Validator()  # its settings have been checked
     not_before = spec.not_before_time.ToDatetime(UTC) if spec.HasField("not_before_time") else None
     return _SUBMISSION.from_proto(
         spec,
         project_id=spec.project_id or scope.default_project(),
         kind=spec.kind or DEFAULT_KIND,
-        agent=agent_from_proto(check, "spec.agent", spec.agent),
-        policy=policy_from_proto(check, "spec.policy", spec.policy),
         not_before=not_before,
         files=tuple(FileContent(file.name, file.content) for file in spec.files),
         path="spec.",

@@ -1,30 +1,33 @@
 """Converts jobs between messages and values."""
 
-from dataclasses import replace
-from typing import Final
+from dataclasses import fields, replace
+from typing import Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
+from services.agent.wire import AGENT
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
 from services.common.text import lossy
-from services.gateway.catalog.agent_wire import agent_to_proto, policy_to_proto
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
-from services.gateway.jobs.layers import agent_as_layer, policy_as_layer
+from services.gateway.jobs.layers import policy_as_layer
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
+from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.job_spec import JobSpec
+
+Settings = TypeVar("Settings")
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
 
 _FILTER: Final = Mapper(JobFilter, pb.JobFilter, by_hand={"visible", "labels"})
-_KIND: Final = Mapper(JobKind, pb.JobKind, by_hand={"name", "kind", "policy"})
+_KIND: Final = Mapper(JobKind, pb.JobKind, by_hand={"name", "kind"})
 _STAGE: Final = Mapper(StageView, pb.StageRecord, by_hand={"added", "prompt_addition", "labels"})
 _JOB: Final = Mapper(
     JobView,
@@ -47,7 +50,7 @@ def filter_from_proto(message: pb.JobFilter) -> JobFilter:
 
 def kind_to_proto(value: JobKind) -> pb.JobKind:
     """Write a kind."""
-    return _KIND.to_proto(value, kind=value.name, policy=policy_to_proto(value.policy))
+    return _KIND.to_proto(value, kind=value.name)
 
 
 def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
@@ -78,17 +81,19 @@ def job_document(view: JobView) -> bytes:
 
 
 def _brief_spec(spec: JobSpec) -> JobSpec:
-    def cut(text: str) -> str:
-        return text if len(text) <= _BRIEF_CHARACTERS else text[: _BRIEF_CHARACTERS - 1] + "…"
+    agent = replace(_brief(spec.agent), engine=_brief(spec.agent.driver), environment={})
+    return replace(_brief(spec), agent=agent, policy=_brief(spec.policy), files=(), data=b"")
 
-    agent = replace(
-        spec.agent,
-        command=cut(spec.agent.command),
-        system_prompt=cut(spec.agent.system_prompt),
-        environment={},
-    )
-    policy = replace(spec.policy, verify_command=cut(spec.policy.verify_command))
-    return replace(spec, prompt=cut(spec.prompt), agent=agent, policy=policy, files=(), data=b"")
+
+def _brief(value: Settings) -> Settings:
+    """Cut the long texts among the fields of a dataclass."""
+    texts = {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
+    cut = {name: text[: _BRIEF_CHARACTERS - 1] + "…" for name, text in texts.items() if _is_long(text)}
+    return replace(value, **cut)  # type: ignore[type-var]
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, str) and len(value) > _BRIEF_CHARACTERS
 
 
 def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
@@ -104,8 +109,8 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         worker_id=spec.worker_id,
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
-        agent=agent_to_proto(agent_as_layer(spec.agent)),
-        policy=policy_to_proto(policy_as_layer(spec.policy)),
+        agent=AGENT.to_proto(spec.agent),
+        policy=POLICY.to_proto(policy_as_layer(spec.policy)),
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],

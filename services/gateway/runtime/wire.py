@@ -9,6 +9,7 @@ from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.message import Message
 
+from services.agent.settings import AgentSettings
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, Invalid
 from services.common.reasons import with_advice
@@ -17,7 +18,6 @@ from services.common.rpc.rules import Check, Violation
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.runtime.relay import ExecutionUpdate
-from services.gateway.values.agent import AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.requests import check_page_token, page_from_proto

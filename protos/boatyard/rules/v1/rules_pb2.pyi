@@ -17,7 +17,6 @@ WITHOUT_NUL_FIELD_NUMBER: builtins.int
 LINE_FIELD_NUMBER: builtins.int
 VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 WEB_URL_FIELD_NUMBER: builtins.int
-REASON_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
 RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
@@ -26,6 +25,10 @@ REVISION_FIELD_NUMBER: builtins.int
 PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
 SIGNATURE_FIELD_NUMBER: builtins.int
 ENVIRONMENT_NAME_FIELD_NUMBER: builtins.int
+LABEL_FIELD_NUMBER: builtins.int
+VARIABLE_FIELD_NUMBER: builtins.int
+TOOL_FIELD_NUMBER: builtins.int
+REASON_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -40,8 +43,6 @@ visible_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules
 """A secret without spaces."""
 web_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A page that people may open."""
-reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""Why something failed, for machines."""
 absolute_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A path on the machine."""
 relative_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -58,3 +59,11 @@ signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, bu
 """A name or an address in a commit."""
 environment_name: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of an environment variable."""
+label: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The key or the value of a label."""
+variable: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of an environment variable."""
+tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of a model's tool."""
+reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The reason of a failure, of a job or an RPC."""

@@ -9,13 +9,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import Invalid
 from services.common.rpc.rules import Rules
-from services.gateway.catalog import agent_wire
 from services.gateway.jobs import submission_wire
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.submission import JobSubmission
+from services.gateway.wire.policy import CHECKS
 from services.lifecycle.model.job_context import FileContent
 
-RULES = Rules({**submission_wire.checks(load_kinds()), **agent_wire.CHECKS})
+RULES = Rules({**submission_wire.checks(load_kinds()), **CHECKS})
 
 
 def read(**fields: object) -> JobSubmission:
