@@ -13,7 +13,6 @@ from services.common.rpc.rules import Check, Violation
 from services.gateway import scope
 from services.gateway.jobs.kinds import DEFAULT_KIND
 from services.gateway.jobs.submission import JobSubmission
-from services.lifecycle.model.hook_answers import MAX_LABEL_CHARACTERS, is_label
 from services.lifecycle.model.job_context import FileContent
 
 MAX_DELAY: Final = timedelta(days=366)
@@ -49,8 +48,6 @@ def _check_spec(spec: pb.JobSpec, kinds: Collection[str]) -> Iterator[Violation]
         yield "kind", f"must be {listed(sorted(kinds))}"
     if spec.revision and spec.snapshot_id:
         yield "snapshot_id", "takes the place of `revision`: set one of them only"
-    if not all(is_label(*label) for label in spec.labels.items()):
-        yield "labels", f"must have keys of 1 to {MAX_LABEL_CHARACTERS} visible characters, and values no longer"
     if spec.not_before_time.seconds > (datetime.now(UTC) + MAX_DELAY).timestamp():
         yield "not_before_time", f"must be at most {MAX_DELAY.days} days ahead"
     yield from _check_files(spec)

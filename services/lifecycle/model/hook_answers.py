@@ -18,7 +18,6 @@ MAX_REASON_BYTES: Final = 512
 MAX_ADDITIONS_BYTES: Final = 64 << 10
 """The bound of all additions to one job's prompt together."""
 MAX_LABELS: Final = 64
-MAX_LABEL_CHARACTERS: Final = 63
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +73,3 @@ def _is_text(value: object) -> bool:
         return isinstance(value, str) and value.encode() is not None
     except UnicodeEncodeError:
         return False
-
-
-def is_label(name: str, value: str) -> bool:
-    """True when a job takes this label."""
-    return bool(name) and max(len(name), len(value)) <= MAX_LABEL_CHARACTERS and (name + value).isprintable()

@@ -354,7 +354,7 @@ async def test_the_same_request_is_the_same_job(services: Services) -> None:
 async def test_what_only_shows_when_all_is_laid_together(services: Services) -> None:
     spec = job_pb2.JobSpec(prompt="x", labels={"a" * 64: "b"}, branch="a..b", priority=101)
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
-    assert {field for field, _ in error.violations} == {"spec.labels", "spec.branch", "spec.priority"}
+    assert {field for field, _ in error.violations} == {f'spec.labels["{"a" * 64}"]', "spec.branch", "spec.priority"}
     spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"command": {"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}})
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
     assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command.line"}

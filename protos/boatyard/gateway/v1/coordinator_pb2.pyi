@@ -126,7 +126,7 @@ class ClaimJobRequest(message.Message):
     coordinator_id: builtins.str
     """The coordinator."""
     capacity: builtins.int
-    """Maximum number of jobs it holds, 1 to 1000: once it holds that many, it gets no more. 0 means 1."""
+    """Maximum number of jobs it holds: once it holds that many, it gets no more. 0 means 1."""
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Only jobs of these projects; empty means all projects that the caller's token allows."""
@@ -443,14 +443,14 @@ class AppendEventsRequest(message.Message):
     EVENTS_FIELD_NUMBER: builtins.int
     IS_LAST_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
-    """Required in the first message. The coordinator."""
+    """The coordinator, which the first message must name."""
     execution_id: builtins.str
-    """Required in the first message; in all others the same or empty. The execution."""
+    """The execution, which the first message must name; in all others the same or empty."""
     is_last: builtins.bool
     """Set with the last events: no more will follow."""
     @builtins.property
     def lease(self) -> Lease:
-        """Required in the first message. The job."""
+        """The job, which the first message must name."""
 
     @builtins.property
     def events(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.Event]:

@@ -678,9 +678,7 @@ class JobSpec(message.Message):
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Labels, for people and filters, with keys and values of at most 63 visible characters. Hooks may add to
-        them.
-        """
+        """Labels, for people and filters. Hooks may add to them."""
 
     @builtins.property
     def delay(self) -> duration_pb2.Duration:

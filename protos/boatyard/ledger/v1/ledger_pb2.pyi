@@ -113,7 +113,7 @@ class RecordedStage(message.Message):
     result: builtins.bytes
     """What it returned or why it failed, in the driver's own format; empty while it runs."""
     message: builtins.str
-    """A message for people; at most 1 KiB."""
+    """A message for people."""
     def __init__(
         self,
         *,

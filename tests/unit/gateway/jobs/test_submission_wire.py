@@ -73,9 +73,9 @@ def test_a_file_lies_in_a_place_of_its_own(names: list[str]) -> None:
         ("spec.delay", {"delay": Duration(seconds=367 * 86400)}),
         ("spec.not_before_time", {"not_before_time": Timestamp(seconds=1 << 40)}),
         ("spec.not_before_time", {"not_before_time": Timestamp(seconds=4_000_000_000)}),
-        ("spec.labels", {"labels": {"": "x"}}),
-        ("spec.labels", {"labels": {"a": "x" * 64}}),
-        ("spec.labels", {"labels": {"a\n": "x"}}),
+        ('spec.labels[""]', {"labels": {"": "x"}}),
+        ('spec.labels["a"]', {"labels": {"a": "x" * 64}}),
+        ('spec.labels["a\n"]', {"labels": {"a\n": "x"}}),
         ("spec.labels", {"labels": {str(number): "" for number in range(65)}}),
     ],
 )
