@@ -110,7 +110,7 @@ REPOSITORY: Final = Form(
 )
 TEMPLATE: Final = Form("template", wire.template_to_proto, wire.template_from_proto)
 WORKER: Final = Form("worker", wire.worker_to_proto, wire.worker_from_proto, wire.check_worker)
-WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_from_proto, wire.check_work_item)
+WORK_ITEM: Final = Form("work_item", wire.work_item_to_proto, wire.work_item_from_proto, wire.check_work_item)
 
 CHECKS: Final[Mapping[str, Check]] = {
     **PROJECT.checks(pb.CreateProjectRequest, pb.UpdateProjectRequest),

@@ -31,9 +31,9 @@ _MAX_DOCUMENTS_BYTES: Final = 384 << 10
 
 PROJECT: Final = Mapper(Project, pb.Project)
 REPOSITORY: Final = Mapper(Repository, pb.Repository, by_hand={"has_token", "token"})
-WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem)
 _TEMPLATE: Final = Mapper(Template, pb.Template, by_hand={"agent", "policy"})
 _WORKER: Final = Mapper(Worker, pb.Worker, by_hand={"agent", "policy"})
+_WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem, by_hand={"agent", "policy"})
 
 
 def project_from_proto(message: pb.Project) -> Project:
@@ -68,12 +68,13 @@ def worker_from_proto(message: pb.Worker) -> Worker:
 
 def work_item_from_proto(message: pb.WorkItem) -> WorkItem:
     """Read a work item that is to be created."""
-    return WORK_ITEM.from_proto(
+    return _WORK_ITEM.from_proto(
         message,
         work_item_id=message.work_item_id or new_id("item"),
         related_work_item_ids=tuple(dict.fromkeys(message.related_work_item_ids)),
         state=WorkItemState.TODO,
         **_created(message),
+        **_settings_from_proto(message),
     )
 
 
@@ -139,6 +140,11 @@ def worker_to_proto(value: Worker) -> pb.Worker:
     return _WORKER.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
 
 
+def work_item_to_proto(value: WorkItem) -> pb.WorkItem:
+    """Write a work item."""
+    return _WORK_ITEM.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
+
+
 def target_state_from_proto(state: "pb.WorkItem.State.ValueType") -> WorkItemState:
     """Read the state that a person moves a work item to."""
     return _STATES[state]
@@ -154,7 +160,7 @@ def _created(message: pb.Repository | pb.Template | pb.Worker | pb.WorkItem) -> 
     return {"project_id": project_id_from_proto(message.project_id), "create_time": datetime.now(UTC)}
 
 
-def _settings_from_proto(message: pb.Template | pb.Worker) -> dict[str, object]:
+def _settings_from_proto(message: pb.Template | pb.Worker | pb.WorkItem) -> dict[str, object]:
     check = Validator()  # they have been checked
     return {
         "agent": agent_from_proto(check, "agent", message.agent),

@@ -128,11 +128,14 @@ class Admission:
         below: JobPolicySettings,
         create_time: datetime,
     ) -> JobSpec:
-        agent, policy = self._default, overlay(below, submission.policy)
+        agent, policy = self._default, below
         work_item, repository = references.work_item, references.repository
-        for layer in (references.template, references.worker, submission):
+        for layer in (references.template, references.worker, work_item, submission):
             if layer is not None:
                 agent = overlay(agent, layer.agent)
+        for layer in (work_item, submission):
+            if layer is not None:
+                policy = overlay(policy, layer.policy)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         return JobSpec(
             job_id=job_id,
@@ -171,7 +174,7 @@ class Admission:
 
 
 def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
-    """Return the merged policy of all layers below the submission, which it may override."""
+    """Return the merged policy of the layers that only an administrator changes; work item and job override it."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
     for layer in (references.template, references.worker):
         if layer is not None:
