@@ -8,13 +8,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.agent.settings import AgentSettings, AnthropicEngine
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.gateway.catalog.store import REPOSITORIES, TEMPLATES, WORK_ITEMS, CatalogStore
 from services.gateway.ledger.claiming import ClaimFilter
 from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.schema.clock import now
-from services.gateway.values.agent import AgentSettings
 from services.gateway.values.catalog import Repository, Template, WorkItem, WorkItemState
 from services.gateway.values.jobs import ExecutionFilter
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
@@ -462,7 +462,10 @@ async def _succeeds(write) -> bool:
 
 
 async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> None:
-    other, mine = await book.admit(priority=5), await book.admit(agent=AgentSettings(engine="anthropic", model="m"))
+    other, mine = (
+        await book.admit(priority=5),
+        await book.admit(agent=AgentSettings(engine=AnthropicEngine(), model="m")),
+    )
     claimed_by = (await book.cell("cell")).claim
     assert await claimed_by(ClaimFilter(project_ids=frozenset())) is None, "none, not any"
     assert await claimed_by(ClaimFilter(kinds=frozenset({"review"}))) is None

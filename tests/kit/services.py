@@ -96,7 +96,7 @@ class Services:
 
     async def submit(self, command: str, **spec: Any) -> job_pb2.Job:
         """Submit a job whose agent is a line for /bin/sh."""
-        settings = {"command": command, **spec.pop("agent", {})}
+        settings = {"command": {"line": command}, **spec.pop("agent", {})}
         job_spec = job_pb2.JobSpec(**{"prompt": "Do it.", **spec, "agent": settings})
         return (await self.jobs.CreateJob(job_pb2.CreateJobRequest(spec=job_spec))).job
 

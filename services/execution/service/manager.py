@@ -10,18 +10,18 @@ from typing import Any
 
 import structlog
 
+from services.agent.engines import ENGINES
 from services.common.db.columns import from_microseconds
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
-from services.common.engines import traits
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
-from services.execution.engines.credentials import EngineCredentials
 from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
+from services.execution.service.credentials import EngineCredentials
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore
 from services.execution.service.supervision import Supervision
@@ -224,7 +224,7 @@ class ExecutionManager:
         if run.path.exists():  # made before a crash, but not recorded
             shutil.rmtree(run.path)
         run.create(request.plan, request.stdin)
-        engine = traits(request.plan.engine)
+        engine = ENGINES[request.plan.engine]
         if engine.takes_messages or engine.asks_permission:
             Inbox(run.path).create()
 

@@ -57,10 +57,10 @@ _RESOURCE_TYPES: Final = (
         wire.repository_to_proto,
         wire.list_repositories_from_proto,
     ),
-    _ResourceType("templates", TEMPLATES, update_wire.TEMPLATE, wire.template_to_proto, wire.list_from_proto),
-    _ResourceType("workers", WORKERS, update_wire.WORKER, wire.worker_to_proto, wire.list_from_proto),
+    _ResourceType("templates", TEMPLATES, update_wire.TEMPLATE, wire.TEMPLATE.to_proto, wire.list_from_proto),
+    _ResourceType("workers", WORKERS, update_wire.WORKER, wire.WORKER.to_proto, wire.list_from_proto),
     _ResourceType(
-        "work_items", WORK_ITEMS, update_wire.WORK_ITEM, wire.work_item_to_proto, wire.list_work_items_from_proto
+        "work_items", WORK_ITEMS, update_wire.WORK_ITEM, wire.WORK_ITEM.to_proto, wire.list_work_items_from_proto
     ),
 )
 
@@ -85,7 +85,7 @@ class CatalogServicer:
             work_item = await self._catalog.get(WORK_ITEMS, request.work_item_id)
         else:
             job_id, work_item = "", await self._catalog.move(request.work_item_id, state)
-        return pb.MoveWorkItemResponse(work_item=wire.work_item_to_proto(work_item), job_id=job_id)
+        return pb.MoveWorkItemResponse(work_item=wire.WORK_ITEM.to_proto(work_item), job_id=job_id)
 
     async def _create(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Create…
         if kind.table is PROJECTS:

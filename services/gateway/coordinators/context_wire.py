@@ -5,7 +5,7 @@ from typing import Final
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
 from services.common.text import lossy
-from services.gateway.catalog.wire import PROJECT, REPOSITORY, work_item_to_proto
+from services.gateway.catalog.wire import PROJECT, REPOSITORY, WORK_ITEM
 from services.gateway.coordinators.model import WorkContext
 from services.gateway.hooks.wire import hook_to_proto
 from services.gateway.jobs.wire import job_to_proto
@@ -26,10 +26,10 @@ def context_to_proto(context: WorkContext) -> pb.GetWorkContextResponse:
         hooks=map(hook_to_proto, context.hooks),
     )
     if context.work_item is not None:
-        response.work_item.CopyFrom(work_item_to_proto(context.work_item))
+        response.work_item.CopyFrom(WORK_ITEM.to_proto(context.work_item))
     if context.repository is not None:
         response.repository.CopyFrom(REPOSITORY.to_proto(context.repository, token=context.repository.token))
-    for item in map(work_item_to_proto, context.related):
+    for item in map(WORK_ITEM.to_proto, context.related):
         if response.ByteSize() + item.ByteSize() > _MAX_BYTES:
             break
         response.related_work_items.append(item)

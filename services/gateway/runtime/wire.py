@@ -9,6 +9,7 @@ from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.message import Message
 
+from services.agent.settings import AgentSettings
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.common.reasons import with_advice
@@ -18,7 +19,6 @@ from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.runtime.relay import ExecutionUpdate
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.validation import Validator, required_id
@@ -27,6 +27,7 @@ from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}
 _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
+_MAX_TIMEOUT: Final = timedelta(days=7)
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
 Converted = TypeVar("Converted", bound=Message)
@@ -41,7 +42,7 @@ def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, Id
     with Validator() as check:
         timeout = None
         if request.HasField("timeout"):
-            timeout = check.duration("timeout", request.timeout, MAX_TIMEOUT)
+            timeout = check.duration("timeout", request.timeout, _MAX_TIMEOUT)
         submission = JobSubmission(
             project_id=None,
             prompt=check.text("prompt", request.prompt, MAX_PROMPT_BYTES, required=True),

@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.model.node_work import Base, Launch, Layout, Run
@@ -10,7 +12,7 @@ from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
-from services.sandbox.spec import Tier
+from services.sandbox.spec import Network, Tier
 
 _TRIES = 3
 _LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
@@ -132,15 +134,11 @@ async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote
         layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.spec))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.spec.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
-    agent = job.spec.agent
     launch = Launch(
         purpose=auxiliary.purpose,
         layout=layout,
-        argv=shell(auxiliary.line),
+        agent=settings_of_line(auxiliary.line, auxiliary.seconds, job.spec.agent),
         prompt=auxiliary.prompt,
-        timeout=auxiliary.seconds,
-        tier=agent.sandbox_tier,
-        image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
         read_only_paths=() if base is None else base.read_only_paths,
         environment={**auxiliary.environment, **ours},
     )
@@ -153,14 +151,20 @@ async def _remove(job: JobRun, auxiliary: AuxiliaryExecution) -> None:
             await job.nodes.delete_workspace(workspace_of(auxiliary.execution_id))
 
 
+def settings_of_line(line: str, seconds: float, agent: AgentSettings) -> AgentSettings:
+    """Return the settings of a line for /bin/sh: isolated as `agent` is, and without network."""
+    return AgentSettings(
+        engine=CommandEngine(line=line),
+        timeout=timedelta(seconds=seconds),
+        sandbox_tier=agent.tier,
+        network=Network.NONE,
+        image=agent.image if agent.tier is Tier.CONTAINER else None,
+    )
+
+
 def exited(run: Run) -> bool:
     """True when a program exited by itself: one that was stopped has an exit code too."""
     return run.exit_code is not None and run.reason in {"", "AGENT_FAILED"}
-
-
-def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
-    """Return the argv that runs a line for /bin/sh."""
-    return (b"/bin/sh", b"-c", line.encode(), *arguments)
 
 
 def last_lines(tail: bytes, max_bytes: int) -> str:

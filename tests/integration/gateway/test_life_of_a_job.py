@@ -98,7 +98,7 @@ async def test_a_change_is_taken_checked_and_pushed(services: Services, remote: 
 async def test_a_worker_works_on_a_work_item(services: Services, remote: Repo) -> None:
     catalog, repository = services.catalog, await services.repository(remote)
     template = catalog_pb2.Template(
-        agent={"command": "false", "system_prompt": "Be brief.", "environment": {"A": "1", "B": "1"}},
+        agent={"command": {"line": "false"}, "system_prompt": "Be brief.", "environment": {"A": "1", "B": "1"}},
         policy={"publish": "PUBLISH_NONE"},
     )
     made = (await catalog.CreateTemplate(catalog_pb2.CreateTemplateRequest(template=template))).template
@@ -107,8 +107,7 @@ async def test_a_worker_works_on_a_work_item(services: Services, remote: Repo) -
         display_name="Ada",
         template_id=made.template_id,
         agent={
-            "command": command,
-            "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT",
+            "command": {"line": command, "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"},
             "model": "best",
             "environment": {"B": "2"},
         },
@@ -343,7 +342,7 @@ async def test_cancel_at_once(services: Services, remote: Repo) -> None:
 
 async def test_the_same_request_is_the_same_job(services: Services) -> None:
     request = job_pb2.CreateJobRequest(
-        request_id=new_id("request"), spec=job_pb2.JobSpec(prompt="x", agent={"command": "true"})
+        request_id=new_id("request"), spec=job_pb2.JobSpec(prompt="x", agent={"command": {"line": "true"}})
     )
     first = (await services.jobs.CreateJob(request)).job
     await services.ended(first.job_id)
@@ -356,9 +355,9 @@ async def test_what_only_shows_when_all_is_laid_together(services: Services) -> 
     spec = job_pb2.JobSpec(prompt="x", labels={"a" * 64: "b"}, branch="a..b", priority=101)
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
     assert {field for field, _ in error.violations} == {"spec.labels", "spec.branch", "spec.priority"}
-    spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"})
+    spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"command": {"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}})
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
-    assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command"}
+    assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command.line"}
 
 
 async def test_a_diff_that_is_cut_is_kept_whole(services: Services, remote: Repo) -> None:

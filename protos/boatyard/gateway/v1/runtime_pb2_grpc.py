@@ -240,7 +240,7 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AttachExecution(self, request_iterator, context):
-        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+        """Types on the terminal of an agent that has one (CommandEngine.terminal). What the terminal shows appears as output
         in the events.
 
         The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,

@@ -101,7 +101,7 @@ class AgentRuntimeServiceStub:
       state is in the details.
     """
     AttachExecution: aio.StreamStreamMultiCallable[runtime_pb2.AttachExecutionRequest, runtime_pb2.AttachExecutionResponse]
-    """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+    """Types on the terminal of an agent that has one (CommandEngine.terminal). What the terminal shows appears as output
     in the events.
 
     The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,
@@ -296,7 +296,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request_iterator: abc.AsyncIterator[runtime_pb2.AttachExecutionRequest],
         context: aio.ServicerContext[abc.AsyncIterator[runtime_pb2.AttachExecutionRequest], abc.AsyncIterator[runtime_pb2.AttachExecutionResponse]],
     ) -> abc.AsyncIterator[runtime_pb2.AttachExecutionResponse]:
-        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+        """Types on the terminal of an agent that has one (CommandEngine.terminal). What the terminal shows appears as output
         in the events.
 
         The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,
