@@ -70,7 +70,8 @@ async def test_a_work_items_settings_lie_between_its_workers_and_its_jobs(book: 
     spec = await admitted(
         book, worker_id="ada", work_item_id="special", agent=AgentSettings(model="own", environment={"C": "4"})
     )
-    assert (spec.agent.command, spec.agent.model, spec.agent.timeout) == ("lower", "own", 9.0)
+    assert (spec.agent.driver, spec.agent.model) == (CommandEngine(line="lower"), "own")
+    assert spec.agent.timeout == timedelta(seconds=9)
     assert spec.agent.environment == {"A": "1", "B": "3", "C": "4"}
     assert (spec.policy.verify_command, spec.policy.publish) == ("make its-test", Publish.NONE)
     assert (await admitted(book, worker_id="ada", work_item_id="item")).policy.verify_command == "make test"
@@ -208,12 +209,12 @@ async def test_a_work_item_adds_to_what_people_are_asked_and_leaves_nothing_out(
     everyday = {"project_id": "default", "create_time": NOW}
     grace = Worker(worker_id="grace", display_name="Grace", policy=asking("push"), **everyday)
     await catalog.create(WORKERS, grace)
-    for name, policy in (("less", asking()), ("more", asking("push", "start"))):
+    for name, policy in (("less", asking()), ("more", asking("start", "push"))):
         await catalog.create(WORK_ITEMS, WorkItem(work_item_id=name, title=name, policy=policy, **everyday))
 
     as_role(Role.OPERATOR)
     with pytest.raises(Invalid, match="must have push"):
         await book.admit(worker_id="grace", work_item_id="less")
-    assert (await admitted(book, worker_id="grace", work_item_id="more")).policy.checkpoints == ("push", "start")
+    assert (await admitted(book, worker_id="grace", work_item_id="more")).policy.checkpoints == ("start", "push")
     as_role(Role.ADMIN)
     assert (await admitted(book, worker_id="grace", work_item_id="less")).policy.checkpoints == ()
