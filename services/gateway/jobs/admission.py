@@ -122,8 +122,8 @@ class Admission:
         below: JobPolicySettings,
         create_time: datetime,
     ) -> JobSpec:
-        policy = overlay(below, submission.policy)
         work_item, repository = references.work_item, references.repository
+        policy = overlay(overlay(below, work_item.policy) if work_item else below, submission.policy)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         return JobSpec(
             job_id=job_id,
@@ -158,7 +158,7 @@ class Admission:
     def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
         """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
         merged = AgentSettings()
-        for layer in (references.template, references.worker):
+        for layer in (references.template, references.worker, references.work_item):
             if layer is not None:
                 merged = overlay(merged, layer.agent)
         merged = overlay(merged, own)
@@ -169,7 +169,7 @@ class Admission:
 
 
 def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
-    """Return the merged policy of all layers below the submission, which it may override."""
+    """Return the merged policy of the layers that only an administrator changes; work item and job override it."""
     policy = overlay(DEFAULT_POLICY, kind.policy)
     for layer in (references.template, references.worker):
         if layer is not None:

@@ -52,18 +52,17 @@ class JobSubmission:
 def check_submission(spec: JobSpec, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
     """Raise Invalid for what shows only when everything is merged.
 
-    `asked_below` are the checkpoints if the submission set none: only an administrator's submission may have fewer.
+    `asked_below` are the checkpoints of kind, template and worker: only an administrator's job may have fewer.
     """
-    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(submission, asked_below)]
+    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(spec, asked_below)]
     if violations:
         raise Invalid([(submission.path + field, description) for field, description in violations])
 
 
-def _checkpoint_violations(submission: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
-    own = submission.policy.checkpoints
-    if own is None or current_principal().role is Role.ADMIN:
+def _checkpoint_violations(spec: JobSpec, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
+    if current_principal().role is Role.ADMIN:
         return
-    if omitted := [stage for stage in asked_below.before if stage not in own.before]:
+    if omitted := [stage for stage in asked_below.before if stage not in spec.policy.checkpoints]:
         rule = (
             f"must have {', '.join(omitted)}, before which its worker, template or kind requires that a person is asked"
         )

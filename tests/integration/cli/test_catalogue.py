@@ -39,7 +39,7 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     cell.boatyard("worker", "create", "ann", "--template", "fixer", "--name", "Ann", *project)
     cell.boatyard(
         *("item", "create", "ticket-7", "--title", "Mend it", "--note", "first", "--note", "second"),
-        *("--document", document, "--repository", "crane", *project),
+        *("--document", document, "--repository", "crane", "--env", "A=3", *project),
     )
     cell.boatyard("template", "update", "fixer", "--model", "m-2", "--clear", "env", "--timeout", 60)
     shown = one(cell, "template", "show", "fixer")
@@ -51,7 +51,7 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     assert (result["state"], result["branch"], result["tests_passed"]) == ("SUCCEEDED", "ticket-ticket-7", True)
     prompt = remote.files("ticket-ticket-7")["prompt.txt"]
     assert all(words in prompt for words in ("# Mend it", "second", "### api.md", "# The API ⚓", "Be quick."))
-    assert cell.output(result["execution_id"]).split() == [b"m-2"]
+    assert cell.output(result["execution_id"]).split() == [b"m-2", b"3"], "the item's settings hold over its worker's"
     cell.boatyard("item", "move", "ticket-7", "done")
     overridden = cell.lines(
         *("run", "--worker", "ann", "--item", "ticket-7", "--env", "A=2", "--model", "m-3", "--no-push"),

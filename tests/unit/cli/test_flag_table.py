@@ -47,7 +47,9 @@ def parameters(name: str) -> dict[str, click.Parameter]:
     return {option: parameter for parameter in command.params for option in parameter.opts}
 
 
-@pytest.mark.parametrize("name", ["run", "template create", "template update", "worker create", "worker update"])
+@pytest.mark.parametrize(
+    "name", ["run", *(f"{group} {verb}" for group in ("template", "worker", "item") for verb in ("create", "update"))]
+)
 def test_every_command_takes_every_setting(name: str) -> None:
     declared = parameters(name)
 
