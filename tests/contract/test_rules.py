@@ -4,14 +4,28 @@ import ast
 import importlib
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import protovalidate
 import pytest
 from google.protobuf.descriptor_pool import Default
 
-from services.common.rpc.rules import Rules, named_by_mask
+from services.common.rpc.rules import Check, Rules, named_by_mask
+from services.common.settings import Home
+from services.execution.service.path_guard import PathGuard
+from services.execution.settings import ExecutionSettings
+from services.execution.wire.start import StartReader
+from services.gateway.catalog import update_wire
+from services.gateway.door.tokens import wire as token_wire
+from services.gateway.hooks import wire as hook_wire
+from services.gateway.wire import policy
+from services.git.paths import GitPaths
+from services.git.remote.addresses import AddressBook
+from services.git.wire.checks import checks as git_checks
+from services.lifecycle.webhooks import AllowList
+from services.workspace import wire as workspace
 from tests.kit.contract import ROOT, files, methods
 from tests.kit.requests import request
 from tests.unit.common.rpc.test_rules import KINDS
@@ -66,6 +80,29 @@ def test_services_do_not_need_protovalidate() -> None:
     assert not [each for each in settings["dependencies"] if "protovalidate" in each]
     importing = re.compile(r"^\s*(import|from) protovalidate", re.MULTILINE)
     assert not [path for path in (ROOT / "services").rglob("*.py") if importing.search(path.read_text())]
+
+
+def all_checks(home: Home) -> Mapping[str, Check]:
+    execution = StartReader(ExecutionSettings(data_directory=home.root), PathGuard(home))
+    return {
+        **workspace.CHECKS,
+        **git_checks(AddressBook((home.root,), home.root), GitPaths(home)),
+        **hook_wire.checks(AllowList.parse("")),
+        **update_wire.CHECKS,
+        **token_wire.CHECKS,
+        **policy.CHECKS,
+        "boatyard.execution.v1.StartExecutionRequest": execution.check,
+    }
+
+
+@pytest.mark.parametrize("name", REQUESTS)
+def test_checks_in_code_stand_whatever_else_is_wrong(name: str, tmp_path: Path) -> None:
+    """They are called with messages that break the other rules, and say what is wrong instead of failing."""
+    rules = Rules(all_checks(Home(tmp_path)))
+    for seed in range(100):
+        for path, complaint in rules.violations(request(Default().FindMessageTypeByName(name), seed)):
+            assert path
+            assert complaint
 
 
 def checks_in_code() -> Iterator[str]:

@@ -139,16 +139,19 @@ def test_what_is_wrong_is_said_with_its_path(values: dict[str, Any], expected: t
 
 def test_everything_wrong_is_said_at_once_with_what_the_service_checks() -> None:
     def has_content(file: Any) -> list[tuple[str, str]]:
-        return [] if file.content else [("content", "is empty")]
+        return [] if file.content else [("content", "is empty"), ("path", "is of an empty file")]
 
-    message = Everything(files=[{"path": "a"}, {"path": "/"}], state=1)
+    message = Everything(files=[{"path": "a", "content": b"x"}, {"path": "/"}, {"path": "b"}], state=1)
     found = Rules({"boatyard.test.rules.File": has_content}).violations(message)
+    (of_path,) = (text for path, text in found if path == "files[1].path")
+    assert of_path.startswith("must be a relative path"), "of a field, the first complaint is said"
     assert {path for path, _ in found} == {
         "id",
         "worker",
-        "files[0].content",
         "files[1].content",
         "files[1].path",
+        "files[2].content",
+        "files[2].path",
         "source",
     }
 
