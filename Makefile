@@ -8,7 +8,7 @@ STUBS = --python_out=$(1) --grpc_python_out=$(1) --mypy_out=quiet,readable_stubs
 
 .PHONY: help
 help: ## Show this help
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: install
 install: $(VENV)/.installed ## Make the private environment in .venv
@@ -53,6 +53,17 @@ proto-check: install ## Check that the stubs match the protos
 	@for stub in $$(cd build/stubs && find . -type f); do cmp "build/stubs/$$stub" "protos/$$stub" || exit 1; done || \
 	  { echo "The stubs do not match the protos: make proto"; exit 1; }
 
+# What the protos are compared with: what they were when somebody last ran `make breaking-baseline`.
+BASELINE := protos/baseline.binpb.gz
+
+.PHONY: breaking
+breaking: install ## Check that clients and stored messages of the baseline still understand the protos
+	$(BIN)/buf breaking --against $(BASELINE)
+
+.PHONY: breaking-baseline
+breaking-baseline: install ## Promise the protos as they are now: from here on a change must be compatible with them
+	$(BIN)/buf build --exclude-source-info --output $(BASELINE)
+
 # Tests use a directory of their own, kept when a test fails: the one that pytest shares between all runs of a user may
 # still contain mounts of a run that was killed.
 PYTEST = kept=$$(mktemp -d) && \
@@ -68,7 +79,7 @@ test-slow: install ## Run the tests that take longer
 	@$(call PYTEST,slow)
 
 .PHONY: check
-check: lint types imports proto-check test test-slow ## Run everything that CI runs
+check: lint types imports proto-check breaking test test-slow ## Run everything that CI runs
 
 .PHONY: demo
 demo: install ## Run an agent on a small repository, from nothing to a pushed branch (ARGS="--sandbox none")

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+from boatyard.agent.v1.agent_pb2 import AgentSettings, AnthropicEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from bench.kit.executions import Executions, executions
@@ -77,8 +78,8 @@ async def until_asked(model: Replay, count: int) -> list[float]:
 
 
 async def start(runs: Executions) -> str:
-    engine = pb.AnthropicEngine(model=MODEL, prompt="Look at the files.", max_turns=1000)
-    return await runs.start_spec(pb.ExecutionSpec(anthropic=engine))
+    agent = AgentSettings(anthropic=AnthropicEngine(), model=MODEL, max_turns=1000)
+    return await runs.start_spec(pb.ExecutionSpec(agent=agent, prompt="Look at the files."))
 
 
 async def measure_turns(model: Replay, runs: Executions, turns: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.workspace.v1 import layout_pb2
@@ -33,7 +34,7 @@ class Executions:
 
     async def start(self, line: str) -> str:
         """Start a command line with /bin/sh; return the execution's id."""
-        return await self.start_spec(pb.ExecutionSpec(command=pb.CommandEngine(argv=["/bin/sh", "-c", line])))
+        return await self.start_spec(pb.ExecutionSpec(agent=AgentSettings(command=CommandEngine(line=line))))
 
     async def start_spec(self, engine: pb.ExecutionSpec) -> str:
         """Start the spec in `engine`, with purpose and layout added; return the execution's id."""

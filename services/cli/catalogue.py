@@ -12,7 +12,7 @@ from google.protobuf.message import Message
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
-from services.cli.fields import plain, value_of
+from services.cli.fields import cases_of, fields_along, plain, value_of
 from services.cli.flags import Flag, GroupedCommand, fill, options_of
 from services.cli.screen import Screen, one_line, printable
 
@@ -152,11 +152,13 @@ def _show(kind: ResourceType) -> click.Command:
 
 def _update(kind: ResourceType) -> click.Command:
     flags = [flag for flag in kind.flags if not flag.is_fixed]
-    names = {flag.option.removeprefix("--"): flag.path for flag in flags if flag.stands_for is None}
+    cleared = {
+        flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags if flag.stands_for is None
+    }
 
     def update(id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
         resource = kind.message(**{f"{kind.field}_id": id_})
-        paths = [*fill(resource, flags, values), *(names[name] for name in clear)]
+        paths = [*fill(resource, flags, values), *(path for name in clear for path in cleared[name])]
         if not paths:
             raise click.UsageError("nothing to change: give an option; see --help")
         mask = FieldMask(paths=paths)
@@ -165,9 +167,15 @@ def _update(kind: ResourceType) -> click.Command:
 
     text = f"Change the given settings of {kind.a_noun}. Jobs that were admitted before keep what they have."
     clear = click.Option(
-        ["--clear"], type=click.Choice(list(names)), multiple=True, help="Unset this setting; may be repeated."
+        ["--clear"], type=click.Choice(list(cleared)), multiple=True, help="Unset this setting; may be repeated."
     )
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
+
+
+def _paths(message: type[Message], path: str) -> list[str]:
+    """Return the paths of what is cleared: of a oneof, those of all its cases."""
+    last = fields_along(message, path)[-1]
+    return [path.removesuffix(last.name) + case for case in cases_of(last)] or [path]
 
 
 def _delete(kind: ResourceType) -> click.Command:
@@ -201,8 +209,9 @@ def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
 
 
 def _cell(resource: Message, column: str) -> str:
-    outer, _, inner = column.partition(".")
-    value = value_of(resource, resource.DESCRIPTOR.fields_by_name[outer])
-    if inner and value is not None:
-        value = value[inner]
+    *outer, last = fields_along(resource, column)
+    message: Any = resource
+    for field in outer:
+        message = getattr(message, field.name)
+    value = message.WhichOneof(last.name) if cases_of(last) else value_of(message, last)
     return "" if value is None else one_line(str(value), 80)

@@ -12,12 +12,17 @@ from services.cli import shapes
 
 
 def fields_along(message: type[Message] | Message, path: str) -> list[Any]:
-    """Return the descriptors of the fields that a path such as `agent.model` leads through, the last one at the end."""
+    """Return the descriptors of the fields that a path such as `agent.model` leads through; the last may be a oneof."""
     found: list[Any] = []
     for name in path.split("."):
         inside: Any = found[-1].message_type if found else message.DESCRIPTOR
-        found.append(inside.fields_by_name[name])
+        found.append(inside.fields_by_name.get(name) or inside.oneofs_by_name[name])
     return found
+
+
+def cases_of(field: Any) -> list[str]:  # noqa: ANN401 - a descriptor
+    """Return the names of a oneof's cases; a field has none."""
+    return [case.name for case in getattr(field, "fields", ())]
 
 
 def choices(enum: EnumDescriptor) -> dict[str, int]:

@@ -22,20 +22,23 @@ TEMPLATE: Final = Flag("--template", "template_id", "The template (default: the 
 SETTINGS: Final = (
     *group(
         "Agent",
-        Flag("--engine", "agent.engine", "What drives the agent: command (default) or anthropic.", "NAME"),
+        Flag(
+            "--engine",
+            "agent.engine",
+            "What drives the agent (default: command).",
+        ),
         Flag(
             "--command",
-            "agent.command",
+            "agent.command.line",
             "The agent: a line for /bin/sh, with the prompt on its standard input (default: the gateway's"
             " AGENT_COMMAND).",
             "LINE",
         ),
-        Flag("--prompt-delivery", "agent.prompt_delivery", "How the command gets the prompt (default: stdin)."),
+        Flag("--prompt-delivery", "agent.command.prompt_delivery", "How the command gets the prompt (default: stdin)."),
         Flag(
             "--terminal",
-            "agent.terminal",
+            "agent.command.terminal",
             "Give the command a terminal, for `boatyard attach`, and the prompt as an argument.",
-            implies=(("agent.prompt_delivery", "argument"),),  # its input is the terminal's
         ),
         Flag(
             "--model",
@@ -53,7 +56,7 @@ SETTINGS: Final = (
         Flag("--max-turns", "agent.max_turns", "How many answers the model may give (default: 50).", "N"),
         Flag(
             "--max-tokens",
-            "agent.max_tokens",
+            "agent.anthropic.max_tokens",
             "How many tokens one answer of the model may have (default: 16384).",
             "N",
         ),
@@ -65,7 +68,7 @@ SETTINGS: Final = (
         ),
         Flag(
             "--ask-before",
-            "agent.ask_before",
+            "agent.anthropic.ask_before",
             "A tool that the model needs permission for, such as bash; may be repeated.",
             "TOOL",
         ),
@@ -106,6 +109,13 @@ SETTINGS: Final = (
         Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
         Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
         Flag("--cpu", "agent.cpu_seconds", "Seconds of CPU time that the agent's processes may use together.", "S"),
+        Flag("--open-files", "agent.open_files", "Files that each of the agent's processes may have open.", "N"),
+        Flag(
+            "--file-size",
+            "agent.file_size_bytes",
+            "Size of the largest file that the agent may write, such as 1G.",
+            "SIZE",
+        ),
     ),
     *group(
         "Result",

@@ -11,7 +11,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import parsing
-from services.cli.fields import choices, fields_along
+from services.cli.fields import cases_of, choices, fields_along
 from services.cli.options import TEXT
 
 _OF_MESSAGES: Mapping[str, click.ParamType[Any]] = {
@@ -85,7 +85,7 @@ def fill(message: Message, flags: Sequence[Flag], values: Mapping[str, Any]) -> 
 
     Raises click.UsageError for options that exclude each other, and for numbers that the message cannot hold.
     """
-    given = [flag for flag in flags if values.get(flag.name) not in (None, ())]
+    given = [_with_case(message, flag, values[flag.name]) for flag in flags if values.get(flag.name) not in (None, ())]
     _check_alternatives(message, given)
     for flag in given:
         try:
@@ -100,12 +100,20 @@ def fill(message: Message, flags: Sequence[Flag], values: Mapping[str, Any]) -> 
     return paths
 
 
+def _with_case(message: Message, flag: Flag, value: Any) -> Flag:  # noqa: ANN401 - whatever it takes
+    """Return a flag that sets a oneof as one that sets the case with the name in `value`."""
+    oneof = fields_along(message, flag.path)[-1]
+    return replace(flag, path=flag.path.removesuffix(oneof.name) + value) if value in cases_of(oneof) else flag
+
+
 def _option(message: type[Message], flag: Flag) -> click.Parameter:
     field = fields_along(message, flag.path)[-1]
     settings: dict[str, Any] = {"help": flag.help, "envvar": flag.variable, "group": flag.group, "default": None}
     declaration = flag.option
     if flag.stands_for is not None:
         settings |= {"flag_value": flag.stands_for}
+    elif cases := cases_of(field):
+        settings |= {"type": click.Choice(cases)}
     elif field.type == FieldDescriptor.TYPE_BOOL:
         declaration = f"{flag.option}/--no-{flag.option.removeprefix('--')}"
     else:
@@ -152,6 +160,7 @@ def _put(message: Any, path: str, value: Any) -> None:  # noqa: ANN401 - any mes
         container = getattr(message, name)
         container.update(value) if isinstance(container, MutableMapping) else container.extend(value)
     elif field.message_type is not None:
-        getattr(message, name).CopyFrom(value)
+        part = getattr(message, name)
+        part.SetInParent() if isinstance(value, str) else part.CopyFrom(value)  # a case that was chosen by its name
     else:
         setattr(message, name, choices(field.enum_type)[value] if field.enum_type is not None else value)

@@ -9,9 +9,9 @@ from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.timestamp_pb2 import Timestamp
 from rich.text import Text
 
+from services.agent.settings import DEFAULT_ENGINE
 from services.cli import humanize, shapes
 from services.cli.screen import STATE_STYLES, Screen, one_line, printable
-from services.common.engines import DEFAULT_ENGINE
 
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
@@ -71,9 +71,9 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("project", spec.project_id),
         ("repository", spec.repository_id),
         ("revision", spec.revision),
-        ("engine", spec.agent.engine if spec.agent.engine != DEFAULT_ENGINE else ""),
+        ("engine", engine if (engine := spec.agent.WhichOneof("engine")) != DEFAULT_ENGINE else ""),
         ("model", spec.agent.model),
-        ("command", one_line(spec.agent.command)),
+        ("command", one_line(spec.agent.command.line)),
         ("workspace", job.workspace_id),
         ("asked for", _moment(job.create_time) if job.HasField("create_time") else ""),
     ]
@@ -99,7 +99,12 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     screen.out.print(line.append(f": {printable(execution.message)}") if execution.message else line)
     rows = [
         ("execution", execution.execution_id),
-        ("job", execution.job_id),
+        ("job", f"{execution.job_id} ({' '.join(filter(None, (shape['job_state'], shape['job_reason'])))})"),
+        ("project", execution.project_id),
+        ("template", execution.template_id),
+        ("worker", execution.worker_id),
+        ("workspace", execution.workspace_id),
+        ("branch", execution.branch),
         ("purpose", f"{shape['purpose']}, attempt {execution.attempt}"),
         ("began", _moment(execution.start_time) if execution.HasField("start_time") else ""),
         ("duration", humanize.duration(execution.duration.ToMilliseconds()) if execution.HasField("duration") else ""),

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import click
-from boatyard.gateway.v1 import agent_pb2, catalog_pb2, job_pb2
+from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -100,9 +100,9 @@ def document(typed: str) -> catalog_pb2.Document:
     return catalog_pb2.Document(name=Path(typed).name, content=_text_of(typed))
 
 
-def checkpoints(typed: str) -> agent_pb2.Checkpoints:
+def checkpoints(typed: str) -> policy_pb2.Checkpoints:
     """Read the stages of STAGE,… or none."""
-    return agent_pb2.Checkpoints(before=() if typed == "none" else map(str.strip, typed.split(",")))
+    return policy_pb2.Checkpoints(before=() if typed == "none" else map(str.strip, typed.split(",")))
 
 
 def selector(typed: str) -> job_pb2.LabelSelector:

@@ -12,6 +12,7 @@ import structlog
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import add_ExecutionServiceServicer_to_server
 
+from services.agent.wire import CHECKS
 from services.common import program
 from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
@@ -26,11 +27,11 @@ from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.execution.cgroups import hierarchies
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
-from services.execution.engines.credentials import EngineCredentials
 from services.execution.processes import containers
 from services.execution.service import store
 from services.execution.service.admission import Admission
 from services.execution.service.capabilities import CONTAINER, Capability, capabilities
+from services.execution.service.credentials import EngineCredentials
 from services.execution.service.manager import ExecutionManager
 from services.execution.service.messaging import Messaging
 from services.execution.service.metrics import ExecutionCounts, RunningMetrics
@@ -104,7 +105,7 @@ async def _main() -> None:
                         draining=draining,
                         capabilities=provided,
                     ),
-                    {pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},
+                    {**CHECKS, pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},
                 ),
                 metrics(meters),
             ],

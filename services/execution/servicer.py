@@ -60,7 +60,7 @@ class ExecutionServicer(ExecutionServiceServicer):
     async def WaitExecution(self, request: pb.WaitExecutionRequest, context: Context) -> pb.WaitExecutionResponse:
         execution_id, seconds = requests.wait_from_proto(request, context.time_remaining())
         async with self._draining.interrupting():
-            execution = await self._executions.wait(execution_id, seconds)
+            execution = await self._executions.wait(execution_id, seconds, until_started=request.until_started)
         return pb.WaitExecutionResponse(execution=responses.EXECUTION.to_proto(execution))
 
     async def StopExecution(self, request: pb.StopExecutionRequest, context: Context) -> pb.StopExecutionResponse:

@@ -18,7 +18,7 @@ from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
-from services.gateway.catalog import agent_wire, update_wire
+from services.gateway.catalog import update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
@@ -58,6 +58,8 @@ from services.gateway.schema import idempotency
 from services.gateway.schema.database import opened_database
 from services.gateway.settings import GatewaySettings
 from services.gateway.values.cells import Cell
+from services.gateway.wire.policy import CHECKS
+from services.gateway.wire.requests import page_checks
 from services.lifecycle.driver import Driver
 from services.lifecycle.nodes import NodeInventory, Nodes, connected
 from services.lifecycle.orphans import OrphanReaper
@@ -125,6 +127,7 @@ async def _main() -> None:
                     admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
                     add_AdminServiceServicer_to_server,
                     AdminServicer(cell, cells, StateStore(engine)),
+                    page_checks(admin_pb2.DESCRIPTOR.services_by_name["AdminService"]),
                 ),
                 *coordinators.registrations(
                     engine,
@@ -220,17 +223,19 @@ def _registrations(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
             CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
-            {**update_wire.CHECKS, **agent_wire.CHECKS},
+            {**update_wire.CHECKS, **CHECKS},
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
             CheckpointServicer(CheckpointStore(engine, notifier)),
+            page_checks(checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"]),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
             JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            CHECKS,
         ),
     ]
 

@@ -17,7 +17,7 @@ from services.lifecycle.model.node_work import Launch
 from services.lifecycle.model.states import Purpose
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.run import workspace_of
-from services.lifecycle.stages.executions import shell
+from services.lifecycle.stages.executions import settings_of_line
 from services.lifecycle.stages.hook_calls import (
     MAX_OUTPUT_BYTES,
     HookFailed,
@@ -28,7 +28,6 @@ from services.lifecycle.stages.hook_calls import (
     reply_of_command,
 )
 from services.lifecycle.webhooks import Webhooks
-from services.sandbox.spec import Tier
 
 _JOB_ID: Final = "dry-run"
 """The job id that node services are given. No job has it."""
@@ -88,10 +87,8 @@ async def _ran(nodes: JobNodes, call_id: str, hook: Hook, document: bytes) -> Re
         launch = Launch(
             purpose=Purpose.HOOK,
             layout=layout,
-            argv=shell(hook.command),
+            agent=settings_of_line(hook.command, hook.timeout, spec.agent),
             prompt=document,
-            timeout=hook.timeout,
-            tier=Tier.BUBBLEWRAP,
             environment=environment_of(hook),
         )
         await nodes.start(call_id, launch)

@@ -1,6 +1,7 @@
 """The gateway's tables on each kind of database: empty, or with ledgers and stores for the tests of the ledger."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
@@ -9,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.gateway.schema.metadata import MIGRATIONS
+from tests.kit.databases import add_database
 from tests.kit.ledger import Books, books, clear
 
 
@@ -32,6 +34,8 @@ async def book(opened: Books) -> Books:
 async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     """A database of the test's own, with the gateway's tables."""
     engine = open_database(database_url)
+    if engine.dialect.name == "sqlite":
+        add_database(Path(str(engine.url.database)), "gateway")
     await migrate(engine, MIGRATIONS)
     yield engine
     await engine.dispose()

@@ -9,8 +9,8 @@ from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
 from services.gateway.jobs.retries import Retries
 from services.gateway.schema.clock import now
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.agent import JobPolicySettings
 from services.gateway.values.catalog import WorkItem, WorkItemState
+from services.gateway.values.policy import JobPolicySettings
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output

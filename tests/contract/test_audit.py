@@ -48,7 +48,7 @@ async def test_records_are_found_again(engine: AsyncEngine) -> None:
         (AuditFilter(resource_id="exec-1"), ["r3", "r0"]),
         (AuditFilter(resource_id="xec-1"), []),
         (AuditFilter(only_refused=True), ["r3"]),
-        (AuditFilter(after=FIRST + timedelta(hours=1), before=FIRST + timedelta(hours=3)), ["r2", "r1"]),
+        (AuditFilter(after_time=FIRST + timedelta(hours=1), before_time=FIRST + timedelta(hours=3)), ["r2", "r1"]),
     ):
         found, _ = await store.page(wanted, Page())
         assert [record.record_id for record in found] == ids, wanted

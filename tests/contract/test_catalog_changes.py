@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.gateway.catalog.store import (
@@ -23,7 +24,6 @@ from services.gateway.catalog.store import (
 from services.gateway.hooks.store import HookStore
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.agent import AgentSettings
 from services.gateway.values.catalog import (
     CatalogFilter,
     Document,
@@ -70,7 +70,10 @@ async def admitted(engine: AsyncEngine) -> tuple[Books, str]:
     """Admit a job of the worker for the work item."""
     books = Books(engine, JobNotifier())
     view = await books.admit(
-        project_id="harbour", worker_id="ann", work_item_id="item", agent=AgentSettings(command="true")
+        project_id="harbour",
+        worker_id="ann",
+        work_item_id="item",
+        agent=AgentSettings(engine=CommandEngine(line="true")),
     )
     return books, view.spec.job_id
 

@@ -12,6 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, Invalid, NotFound
@@ -21,7 +22,6 @@ from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.ledger.work_items import set_work_item_state
 from services.gateway.schema import idempotency
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.agent import AgentSettings, JobPolicySettings, Network, Publish
 from services.gateway.values.catalog import (
     CatalogFilter,
     Project,
@@ -32,10 +32,16 @@ from services.gateway.values.catalog import (
     WorkItemState,
 )
 from services.gateway.values.hooks import Hook, HookEvent
+from services.gateway.values.policy import JobPolicySettings
+from services.lifecycle.model.states import Publish
+from services.sandbox.spec import Network
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, UTC)
 AGENT = AgentSettings(
-    command="true", timeout=timedelta(days=6, microseconds=1), environment={"A": "ü"}, network=Network.OPEN
+    engine=CommandEngine(line="true"),
+    timeout=timedelta(days=6, microseconds=1),
+    environment={"A": "ü"},
+    network=Network.OPEN,
 )
 POLICY = JobPolicySettings(verify_command="", publish=Publish.NONE)
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from services.agent.engines import ENGINES
+from services.agent.settings import DEFAULT_ENGINE
 from services.common import errors
-from services.common.engines import DEFAULT_ENGINE, ENGINES
 from tests.kit.contract import ROOT, documented_reasons
 
 MAX_LINES = 500
@@ -148,7 +149,7 @@ def asks_which_engine(node: ast.AST) -> bool:
 
 
 def test_only_an_engines_own_room_asks_which_engine_it_is() -> None:
-    """Others ask for its traits (`services.common.engines`), so that a new engine is a row there and a package."""
+    """Others ask for its traits (`services.agent.engines`), so that a new engine is nobody else's concern."""
     rooms = ROOT / "services" / "execution" / "engines"
     violations = [
         location(path, node)
@@ -166,7 +167,8 @@ def test_an_engine_is_named_in_its_own_room_alone() -> None:
     """Also where nothing is compared: as a key, a prefix, an alias. The default's name means other things too."""
     rooms = ROOT / "services" / "execution" / "engines"
     elsewhere = {
-        "services/common/engines.py",  # the table
+        "services/agent/settings.py",  # what is set for each
+        "services/agent/stored.py",  # what was set for each in an earlier version
         "services/execution/rundir/documents.py",  # plans of an earlier version name no engine
         "services/execution/redaction/formats.py",  # the form of a provider's keys
     }

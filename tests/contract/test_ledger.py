@@ -2,26 +2,40 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from services.agent.settings import AgentSettings, AnthropicEngine
+from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
-from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
+from services.gateway.catalog.store import REPOSITORIES, TEMPLATES, WORK_ITEMS, CatalogStore
 from services.gateway.ledger.claiming import ClaimFilter
 from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.schema.clock import now
-from services.gateway.values.agent import AgentSettings
-from services.gateway.values.catalog import WorkItem, WorkItemState
+from services.gateway.values.catalog import Repository, Template, WorkItem, WorkItemState
+from services.gateway.values.jobs import ExecutionFilter
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
-from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from tests.kit.ledger import Books, age_heartbeat, claimed, clear, expire_leases, finish_given_up, park, set_job
+from tests.kit.ledger import (
+    Books,
+    age_heartbeat,
+    claimed,
+    clear,
+    expire_leases,
+    finish_given_up,
+    park,
+    question,
+    set_job,
+)
 
 SUCCEEDED = Outcome(JobState.SUCCEEDED)
-FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke\0"))
+BROKEN = Failure("AGENT_FAILED", "it broke\0")
+FAILED = Outcome(JobState.FAILED, BROKEN)
 
 
 async def test_each_of_many_jobs_goes_to_one_of_many_claimers(book: Books) -> None:
@@ -248,6 +262,42 @@ async def test_other_executions_are_kept_too(book: Books) -> None:
     kept = await book.store.execution("exec-check")
     assert (kept.job_id, kept.purpose, kept.state) == (lease.job_id, Purpose.VERIFY, ExecutionState.FAILED)
     assert len((await book.store.job(lease.job_id)).executions) == 1, "only agents are listed"
+    agents, checks = [
+        await book.store.executions(ExecutionFilter(purposes=frozenset({each})), Page(size=10))
+        for each in (Purpose.AGENT, Purpose.VERIFY)
+    ]
+    assert [each.execution_id for each in agents] == [lease.execution_id]
+    assert [each.execution_id for each in checks] == ["exec-check"]
+
+
+async def test_when_an_execution_began_does_not_change(book: Books) -> None:
+    """Neither when its job is taken over, nor by what a node or a driver of an earlier version says of it later."""
+    await book.admit()
+    lease = await claimed(await book.cell("cell"))
+    began = datetime(2026, 11, 29, tzinfo=UTC)
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.RUNNING, start_time=began)
+    cell = await book.cell("cell")
+    await cell.note(lease, replace(note, start_time=None))
+    await cell.note(lease, note)
+    await expire_leases(book)
+    again = await claimed(cell)
+    await cell.note(again, replace(note, start_time=began + timedelta(seconds=7)))
+    await cell.note(again, replace(note, state=ExecutionState.SUCCEEDED, start_time=None))
+    assert (await book.store.execution(lease.execution_id)).start_time == began
+
+
+async def test_an_execution_tells_of_its_job(book: Books) -> None:
+    catalog, fields = CatalogStore(book.engine), {"project_id": "default", "create_time": datetime.now(UTC)}
+    await catalog.create(REPOSITORIES, Repository(repository_id="r", url="/srv/r", **fields))
+    await catalog.create(TEMPLATES, Template(template_id="mender", **fields))
+    view = await book.admit(repository_id="r", branch="café".encode(), template_id="mender")
+    (found,) = await book.store.executions(ExecutionFilter(job_id=view.spec.job_id), Page(size=10))
+    assert found == replace(await book.store.execution(found.execution_id), output=found.output)
+    assert (found.branch, found.template_id) == ("café".encode(), "mender")
+    lease = await claimed(await book.cell("cell"))
+    await (await book.cell("cell")).finish(lease, FAILED)
+    ended = await book.store.execution(found.execution_id)
+    assert (ended.job_state, ended.job_reason) == (JobState.FAILED, BROKEN.reason)
 
 
 @pytest.mark.parametrize("outcome", [SUCCEEDED, FAILED, Outcome(JobState.CANCELLED)], ids=lambda o: str(o.state))
@@ -283,6 +333,37 @@ async def test_a_wish_to_end_reaches_the_owner_and_the_next_one(book: Books) -> 
     assert (await cell.beat([lease])).cancel_requested == {lease.job_id}
     await expire_leases(book)
     assert (await claimed(cell)).cancel_requested
+
+
+@pytest.mark.parametrize("is_parked", [False, True])
+async def test_an_execution_that_has_ended_ends_its_job_while_that_is_live(book: Books, is_parked: bool) -> None:
+    """The job may be checking the result, or waiting for a person."""
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.SUCCEEDED))
+    if is_parked:
+        await cell.park(lease, question(lease))
+    else:
+        await cell.begin_stage(lease, "verify")
+    asked = await book.store.cancel_execution(lease.execution_id)
+    assert asked.state is ExecutionState.SUCCEEDED, "it has ended, and its job has not"
+    if is_parked:
+        lease = await claimed(cell)
+        assert lease.cancel_requested
+    else:
+        assert (await cell.beat([lease])).cancel_requested == {lease.job_id}
+    await cell.finish(lease, Outcome(JobState.CANCELLED))
+    with pytest.raises(FailedPrecondition) as refused:
+        await book.store.cancel_execution(lease.execution_id)
+    assert (refused.value.reason, refused.value.metadata["state"]) == ("JOB_STATE", "CANCELLED")
+
+
+async def test_an_execution_of_an_earlier_attempt_ends_the_job_that_waits_for_its_next(book: Books) -> None:
+    await book.admit()
+    lease = await claimed(await book.cell("cell"))
+    await (await book.cell("cell")).retry(lease, Retry(BROKEN, 60.0))
+    assert (await book.store.cancel_execution(lease.execution_id)).job_state is JobState.CANCELLED
 
 
 async def test_a_job_that_nobody_has_ends_at_once(book: Books) -> None:
@@ -381,7 +462,10 @@ async def _succeeds(write) -> bool:
 
 
 async def test_a_claimer_gets_what_it_wants_up_to_its_capacity(book: Books) -> None:
-    other, mine = await book.admit(priority=5), await book.admit(agent=AgentSettings(engine="anthropic", model="m"))
+    other, mine = (
+        await book.admit(priority=5),
+        await book.admit(agent=AgentSettings(engine=AnthropicEngine(), model="m")),
+    )
     claimed_by = (await book.cell("cell")).claim
     assert await claimed_by(ClaimFilter(project_ids=frozenset())) is None, "none, not any"
     assert await claimed_by(ClaimFilter(kinds=frozenset({"review"}))) is None

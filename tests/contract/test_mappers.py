@@ -25,7 +25,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     bytes: TEXTS.map(str.encode),  # text, in most messages
     bool: st.booleans(),
     int: INTEGERS,
-    float: INTEGERS.map(lambda number: number / 1024),
+    float: INTEGERS.map(lambda number: number / 64),
     Path: st.from_regex(r"(/[^/\0.]+)+", fullmatch=True).map(Path),
     datetime: st.datetimes(timezones=st.just(UTC)),
     timedelta: st.timedeltas(-LONGEST, LONGEST),

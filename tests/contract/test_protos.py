@@ -5,16 +5,21 @@ from collections import Counter
 
 import pytest
 from boatyard.access.v1 import access_pb2
+from buf.validate import validate_pb2
 from google.protobuf.descriptor_pb2 import MethodOptions
 
 from services.gateway.app import OWNERS
 from services.gateway.door.owners import WITHOUT_PROJECT
 from services.gateway.door.wire import kind_of
-from tests.kit.contract import STATUSES, Method, documented_reasons, files, messages, methods
+from tests.kit.contract import STATUSES, Method, documented_reasons, fields, files, messages, methods
 
 PUBLIC = ("boatyard.gateway.v1", "boatyard.ledger.v1")
 """The packages that the gateway serves."""
 
+_BOUND = re.compile(
+    r"\bRequired\b|\b(?:at most|at least|up to) \d|\b\d+ to \d+|\bmore than 0\b|\b\d+ (?:[KM]iB|bytes|characters)\b",
+    re.IGNORECASE,
+)
 _STATUS_LINE = re.compile(rf"- ({'|'.join(STATUSES)}) \([A-Z0-9_]+(, [A-Z0-9_]+)*\): .+", re.DOTALL)
 
 
@@ -121,3 +126,14 @@ def test_files_are_where_their_package_says() -> None:
     for file in files():
         assert file.name.rpartition("/")[0] == file.package.replace(".", "/")
         assert len(file.service) <= 1
+
+
+def test_a_comment_does_not_repeat_the_rule_of_its_field() -> None:
+    """A bound stands once, as an option. What several fields have together has no option, and is said."""
+    repeated = [
+        f"{name}: {found[0]}"
+        for name, field, comment in fields()
+        if field.options.HasExtension(validate_pb2.field)
+        if (found := _BOUND.search(comment)) and not re.search(r"\bin total\b|\btogether\b", comment)
+    ]
+    assert repeated == []

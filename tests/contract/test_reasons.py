@@ -12,7 +12,7 @@ from services.cli.main import cli
 from services.common.errors import Exhausted, ServiceError
 from services.common.reasons import REASONS, Source, with_advice
 from services.execution.model import Reason
-from services.gateway.values.agent import NEVER_RETRIED
+from services.gateway.values.policy import NEVER_RETRIED
 from services.lifecycle.failures import _INVALID, INTERNAL, explained
 from services.lifecycle.model.job_spec import RETRY_ON, JobPolicy
 from services.lifecycle.nodes.retries import _PASSING

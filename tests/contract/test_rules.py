@@ -1,5 +1,6 @@
 """The rules of the whole contract, evaluated by ours and by protovalidate: the same fields are wrong."""
 
+import ast
 import importlib
 import re
 import tomllib
@@ -65,3 +66,33 @@ def test_services_do_not_need_protovalidate() -> None:
     assert not [each for each in settings["dependencies"] if "protovalidate" in each]
     importing = re.compile(r"^\s*(import|from) protovalidate", re.MULTILINE)
     assert not [path for path in (ROOT / "services").rglob("*.py") if importing.search(path.read_text())]
+
+
+def checks_in_code() -> Iterator[str]:
+    """Yield the messages that are keys of `checks`, or that are given to a function of that name."""
+    for path in (ROOT / "services").rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        packages = {
+            alias.asname or alias.name: (node.module or "").removeprefix("boatyard.")
+            for node in ast.walk(tree)
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("boatyard.")
+            for alias in node.names
+        }
+        for node in ast.walk(tree):
+            messages: list[Any] = []
+            if isinstance(node, ast.Dict):
+                keys = [key for key in node.keys if isinstance(key, ast.Attribute) and key.attr == "full_name"]
+                messages = [key.value.value for key in keys if isinstance(key.value, ast.Attribute)]
+            elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "checks":
+                messages = node.args
+            for message in messages:
+                match message:
+                    case ast.Attribute(value=ast.Name(id=module), attr=name) if module in packages:
+                        yield f"{packages[module]}.{name}"
+
+
+def test_rules_that_are_in_code_are_listed() -> None:
+    listed = re.findall(r"^\| `([\w.]+)` \|", (ROOT / "docs" / "rules.md").read_text(), re.MULTILINE)
+    found = set(checks_in_code())
+    assert (found - set(listed), set(listed) - found) == (set(), set())
+    assert listed == sorted(listed)

@@ -50,7 +50,6 @@ PACKED = {
 # Fields that were `bytes` before.
 WERE_BYTES = {
     "boatyard.execution.v1": {
-        "CommandEngine": "argv prompt",
         "ExecutionSpec": "read_only_paths",
         "ExecutionSpec.EnvironmentEntry": "value",
         "ExecutionSpec.SecretsEntry": "value",
@@ -184,7 +183,7 @@ def spec() -> execution_pb2.ExecutionSpec:
         purpose=execution_pb2.ExecutionSpec.PURPOSE_AGENT,
         layout={"layers": {"lowers": [f"/{TEXT}"], "upper": "/u", "work": "/w", "mounted_path": "/m"}},
         read_only_paths=["/usr", f"/{TEXT}"],
-        command={"argv": ["/bin/sh", "-c", TEXT], "prompt": TEXT},
+        prompt=TEXT,
         environment={"A": TEXT, "B": ""},
         secrets={"TOKEN": TEXT},
     )

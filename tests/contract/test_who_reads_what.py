@@ -18,7 +18,7 @@ from services.gateway.wire.access import readable, withheld_from
 from tests.kit.contract import messages, methods
 
 WITHHELD = {
-    "gateway.v1.AgentSettings.environment": "people put keys there, even if they are told not to",
+    "agent.v1.AgentSettings.environment": "people put keys there, even if they are told not to",
     "gateway.v1.Webhook.url": "many servers authenticate their callers by the path alone",
     **{
         f"workspace.v1.{field}": "paths of the machine are for those who may work on it"
@@ -45,7 +45,9 @@ READABLE = {
         gateway.v1.JobKind kind description required_fields required_data
         gateway.v1.Repository default_revision""",
     "how it is done, which the contract says that every VIEWER can read": """
-        gateway.v1.AgentSettings engine command system_prompt model ask_before allowed_hosts image
+        agent.v1.AgentSettings system_prompt model allowed_hosts image
+        agent.v1.CommandEngine line
+        agent.v1.AnthropicEngine ask_before
         gateway.v1.Policy verify_command retry_on
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds""",
@@ -75,7 +77,7 @@ READABLE = {
         git.v1.Snapshot message""",
     "what happened to it": """
         gateway.v1.Job reason message
-        gateway.v1.Execution reason message
+        gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer
         gateway.v1.Checkpoint name question comment

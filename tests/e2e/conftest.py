@@ -61,9 +61,9 @@ def scratch() -> Iterator[Path]:
     shutil.rmtree(directory)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="package")
 def cell() -> Iterator[Cell]:
-    """One cell for the tests of a module that leave it as they found it."""
+    """One cell for all tests that leave it as they found it."""
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     with running_cell(directory) as running:
         yield running

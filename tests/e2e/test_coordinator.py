@@ -108,7 +108,7 @@ def submitted(gateway: Cell, repository_id: str, count: int) -> dict[str, int]:
     with grpc.insecure_channel(gateway.address("gateway")) as channel:
         for number in range(count):
             command = f"echo one; sleep 0.3; echo {number} > new.txt; echo two"
-            spec = {"prompt": "Do it.", "repository_id": repository_id, "agent": {"command": command}}
+            spec = {"prompt": "Do it.", "repository_id": repository_id, "agent": {"command": {"line": command}}}
             answer = JobServiceStub(channel).CreateJob(CreateJobRequest(spec=spec), metadata=[token])
             found[answer.job.job_id] = number
     return found

@@ -65,7 +65,7 @@ def test_no_daemon_outlives_a_normal_end(cell: Cell, remote: Remote) -> None:
 
 def test_no_daemon_outlives_a_cancel(cell: Cell, remote: Remote) -> None:
     marker = uuid.uuid4().hex
-    job = cell.submit(remote.path, f"trap '' TERM; {DAEMON.format(marker=marker)}; echo ready; sleep 600")
+    job = cell.submit(remote.path, f"{DAEMON.format(marker=marker)}; echo ready; sleep 600")
     eventually(lambda: has_begun(cell, job["execution_id"]), "the agent has begun")
     assert processes.with_marker(marker)
     cell.boatyard("cancel", job["job_id"])

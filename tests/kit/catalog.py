@@ -17,7 +17,7 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.common.rpc.status import service_error
-from services.gateway.catalog import agent_wire, update_wire
+from services.gateway.catalog import update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.hooks import app as hooks
@@ -28,6 +28,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
 from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.wire.policy import CHECKS
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
 from tests.kit.servers import TOKEN, serving
@@ -61,13 +62,14 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             catalog_pb2_grpc.add_CatalogServiceServicer_to_server,
             catalog,
-            {**update_wire.CHECKS, **agent_wire.CHECKS},
+            {**update_wire.CHECKS, **CHECKS},
         ),
         hooks.registration(engine, document_of, Nodes(nowhere, nowhere, nowhere), AllowList()),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             job_pb2_grpc.add_JobServiceServicer_to_server,
             jobs,
+            CHECKS,
         ),
     ]
     try:

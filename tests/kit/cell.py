@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.kit import processes
+from tests.kit.databases import add_databases
 from tests.kit.mounts import unmount_below
 
 BOATYARD = Path(sys.executable).parent / "boatyard"
@@ -187,6 +188,7 @@ class Cell:
 def running_cell(directory: Path, **environment: str) -> Iterator[Cell]:
     """Start a cell under `directory`; end it and check that nothing of it is left."""
     cell = Cell(directory / "home")
+    add_databases(cell.home)
     cell.up(**environment)
     try:
         yield cell

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually
+from tests.kit.databases import NODE_SERVICES, add_databases
 from tests.kit.mounts import unmount_below
 
 LEASE_SECONDS = 3.0
@@ -85,6 +86,7 @@ def running_cells(
         for number in range(count):
             home = directory / f"cell-{number}" / "home"
             home.parent.mkdir()
+            add_databases(home, *NODE_SERVICES)
             cell = SharingCell(home, database_url, **settings)
             stack.callback(_end, cell)
             cell.begin()

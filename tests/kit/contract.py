@@ -10,6 +10,7 @@ from pathlib import Path
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
+    FieldDescriptorProto,
     FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
@@ -33,7 +34,9 @@ STATUSES = (
 )
 
 _STATUS_AND_REASONS = re.compile(rf"\b({'|'.join(STATUSES)})\s+\(([A-Z0-9_]+(?:,\s+[A-Z0-9_]+)*)\)")
-_SERVICE_PATH, _METHOD_PATH = 6, 2  # field numbers of FileDescriptorProto.service and ServiceDescriptorProto.method
+# Field numbers of FileDescriptorProto, ServiceDescriptorProto and DescriptorProto, which paths to comments consist of.
+_MESSAGE_PATH, _SERVICE_PATH = 4, 6
+_METHOD_PATH, _FIELD_PATH, _NESTED_PATH = 2, 2, 3
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,23 @@ def messages() -> dict[str, DescriptorProto]:
     return {
         name: each for file in files() for message in file.message_type for name, each in below(file.package, message)
     }
+
+
+def fields() -> Iterator[tuple[str, FieldDescriptorProto, str]]:
+    """Yield every field with its full name and its comment."""
+
+    def inside(
+        message: DescriptorProto, name: str, path: tuple[int, ...], comments: dict[tuple[int, ...], str]
+    ) -> Iterator[tuple[str, FieldDescriptorProto, str]]:
+        for index, field in enumerate(message.field):
+            yield f"{name}.{field.name}", field, comments.get((*path, _FIELD_PATH, index), "")
+        for index, nested in enumerate(message.nested_type):
+            yield from inside(nested, f"{name}.{nested.name}", (*path, _NESTED_PATH, index), comments)
+
+    for file in files():
+        comments = {tuple(each.path): each.leading_comments for each in file.source_code_info.location}
+        for index, message in enumerate(file.message_type):
+            yield from inside(message, f"{file.package}.{message.name}", (_MESSAGE_PATH, index), comments)
 
 
 def reasons_in(comment: str) -> Iterator[tuple[str, str]]:

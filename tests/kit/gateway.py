@@ -27,6 +27,7 @@ from google.protobuf.message_factory import GetMessageClass
 from services.common.home import Home
 from services.common.rpc.streaming import streaming
 from tests.kit.cell import eventually, free_port_base
+from tests.kit.databases import add_databases
 
 METHODS: dict[str, MethodDescriptor] = {
     method.full_name.removeprefix("boatyard.gateway.v1."): method
@@ -61,6 +62,7 @@ def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, 
         "BOATYARD_GIT_LISTEN": f"127.0.0.1:{base + 2}",
         **environment,
     }
+    add_databases(home.root)
     log = directory / "log"
     with log.open("wb") as stderr:
         processes = [

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.db.engine import open_database, sqlite_url
-from services.common.db.migrate import migrate
 from services.common.ids import new_id
 from services.common.metrics import Meters
 from services.common.rpc.rules import Rules
@@ -25,6 +24,7 @@ from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import TreeView
 from services.sandbox import aio, environment
 from services.sandbox.spec import MountAccess, SandboxSpec
+from tests.kit.databases import add_database
 from tests.kit.layout import workspace_trees
 from tests.kit.repos import Repo
 
@@ -132,9 +132,9 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     paths = GitPaths(chosen.home)
     paths.make()
     git = CountingGit((await find_git(paths.empty)).executable, paths.empty)
+    add_database(paths.root / "git.db", "git")
     engine = open_database(sqlite_url(paths.root / "git.db"))
     try:
-        await migrate(engine, "services.git.migrations")
         addresses = AddressBook(
             chosen.file_roots,
             home,

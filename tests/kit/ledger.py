@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from sqlalchemy import delete, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -30,6 +31,7 @@ from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
+from tests.kit.databases import add_database
 
 
 @dataclass
@@ -62,6 +64,8 @@ class Books:
 async def books(url: str) -> AsyncIterator[Books]:
     """Make the tables and open the ledger's database."""
     engine = open_database(url)
+    if engine.dialect.name == "sqlite":
+        add_database(Path(str(engine.url.database)), "gateway")
     try:
         await migrate(engine, "services.gateway.migrations")
         yield Books(engine)

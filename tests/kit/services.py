@@ -28,6 +28,7 @@ from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.streaming import streaming
 from tests.kit.cell import OFFSETS, free_port_base
+from tests.kit.databases import add_databases
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
 
@@ -95,7 +96,7 @@ class Services:
 
     async def submit(self, command: str, **spec: Any) -> job_pb2.Job:
         """Submit a job whose agent is a line for /bin/sh."""
-        settings = {"command": command, **spec.pop("agent", {})}
+        settings = {"command": {"line": command}, **spec.pop("agent", {})}
         job_spec = job_pb2.JobSpec(**{"prompt": "Do it.", **spec, "agent": settings})
         return (await self.jobs.CreateJob(job_pb2.CreateJobRequest(spec=job_spec))).job
 
@@ -150,7 +151,7 @@ class Services:
 async def running_services(root: Path, **environment: str) -> AsyncIterator[Services]:
     """Start all four services, and end them after the block."""
     services = Services(root, **environment)
-    services.home.directory()
+    add_databases(services.home.root)
     names = ("workspace", "git", "execution", "gateway")
     try:
         for name in names:

@@ -5,7 +5,8 @@ import sys
 from typing import Any
 
 import click
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings
+from boatyard.gateway.v1 import job_pb2, policy_pb2
 
 from services.cli import exit_codes, flags, options, shapes
 from services.cli.clients import Gateway, with_gateway
@@ -81,7 +82,7 @@ def command(
     if values["from_snapshot"] is not None and values["ref"] is not None:
         raise click.UsageError("--from-snapshot and --ref exclude each other: give one of them")
     # Both are set even if empty: a request id belongs to one message, whichever version of the command makes it.
-    spec = job_pb2.JobSpec(agent=agent_pb2.AgentSettings(), policy=agent_pb2.Policy())
+    spec = job_pb2.JobSpec(agent=AgentSettings(), policy=policy_pb2.Policy())
     flags.fill(spec, RUN, values)
     spec.prompt = _standard_input() if prompt == "-" else prompt
     screen = Screen()

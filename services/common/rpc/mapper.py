@@ -16,7 +16,9 @@
 | dataclass | message |
 | tuple or frozenset | repeated; a set is written sorted |
 | Mapping | map |
+| one of several dataclasses, or None | a oneof of the same name, with a case of a message type of each one's name |
 | … or None | a field that can be unset (UNSPECIFIED, and a Path's empty string, are unset) |
+| Literal | nothing: it is the dataclass's own |
 
 A field that is unset in a message gets the dataclass's default, or is an error where there is none.
 """
@@ -27,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Generic, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -79,12 +81,16 @@ class Mapper(Generic[Value, Wire]):
         self._readers: list[tuple[str, Convert]] = []
         annotations = get_type_hints(value)
         known = dict(message.DESCRIPTOR.fields_by_name)
-        names = [field.name for field in fields(value) if field.name not in self.by_hand]  # type: ignore[arg-type]
+        own = {name for name, annotation in annotations.items() if get_origin(annotation) is Literal}
+        names = {field.name for field in fields(value)} - self.by_hand - own  # type: ignore[arg-type]
         for name in names:
             if name in known:
                 self._add(known[name], annotations[name], known)
-        written = {target for target, _, _ in self._writers}
-        if unmatched := set(names) - written | set(known) - written - self.by_hand:
+            elif name in message.DESCRIPTOR.oneofs_by_name:
+                self._add_oneof(name, message.DESCRIPTOR.oneofs_by_name[name].fields, annotations[name])
+        targets = {target for target, _, _ in self._writers}
+        sources = {source for _, source, _ in self._writers}
+        if unmatched := names - sources | set(known) - targets - self.by_hand:
             raise TypeError(f"{self._title}: only one of them has {', '.join(sorted(unmatched))}")
         if unknown := self.by_hand - known.keys() - annotations.keys():
             raise TypeError(f"{self._title}: none of them has {', '.join(sorted(unknown))}")
@@ -110,6 +116,23 @@ class Mapper(Generic[Value, Wire]):
     def _title(self) -> str:
         return f"{self.value.__name__} and {self.message.DESCRIPTOR.full_name}"
 
+    def _add_oneof(self, name: str, cases: Collection[Any], annotation: Any) -> None:  # noqa: ANN401 - a type
+        kinds = {kind.__name__: kind for kind in get_args(annotation) if kind is not NoneType}
+        if not cases or kinds.keys() != {case.message_type.name for case in cases}:
+            raise TypeError(f"{self._title}: the cases of {name} are not {annotation}")
+        readers = {}
+        for case in cases:
+            kind = kinds[case.message_type.name]
+            mapper = Mapper(kind, GetMessageClass(case.message_type))
+            self._writers.append((case.name, name, _case_writer(kind, mapper.to_proto)))
+            readers[case.name] = mapper.from_proto
+
+        def read(message: Any) -> Any:  # noqa: ANN401 - of any type
+            case = message.WhichOneof(name)
+            return None if case is None else readers[case](getattr(message, case))
+
+        self._readers.append((name, read))
+
     def _add(self, field: Any, annotation: Any, siblings: Collection[str]) -> None:  # noqa: ANN401 - a type
         name = field.name
         kind, is_optional = _without_none(annotation)
@@ -129,6 +152,11 @@ class Mapper(Generic[Value, Wire]):
 
 
 _UNSET: Final = object()
+
+
+def _case_writer(kind: type, write: Convert) -> Convert:
+    """Return what writes a value of that type, and leaves the case unset for one of another type."""
+    return lambda content: write(content) if type(content) is kind else None
 
 
 def _without_none(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401 - a type

@@ -68,7 +68,14 @@ def first_of(rules: Iterable[Rule]) -> Rule | None:
     ordered = tuple(rules)
     if len(ordered) <= 1:
         return ordered[0] if ordered else None
-    return lambda value: next((complaint for rule in ordered if (complaint := rule(value)) is not None), None)
+
+    def rule(value: Any) -> str | None:
+        for each in ordered:
+            if (complaint := each(value)) is not None:
+                return complaint
+        return None
+
+    return rule
 
 
 def listed(words: Iterable[str]) -> str:
@@ -101,14 +108,20 @@ def _case_rules(each: FieldDescriptor, rules: Message) -> Iterator[Rule]:
             yield _named_rule(rule, bound)
 
 
-def _most_rule(most: int, unit: str, size: Callable[[Any], int] = len) -> Rule:
+def _most_rule(most: int, unit: str) -> Rule:
     text = f"must be at most {_written_size(most, unit)}"
-    return lambda value: text if size(value) > most else None
+    return lambda value: text if len(value) > most else None
 
 
 def _least_rule(least: int, unit: str, size: Callable[[Any], int] = len) -> Rule:
     text = "is required" if least == 1 else f"must be at least {_written_size(least, unit)}"
     return lambda value: text if size(value) < least else None
+
+
+def _most_bytes_rule(most: int) -> Rule:
+    text = f"must be at most {_written_size(most, _BYTES)}"
+    fits_anyway = most // 4  # in UTF-8 a character has four bytes or fewer
+    return lambda value: text if len(value) > fits_anyway and len(value.encode()) > most else None
 
 
 def _bytes(value: str) -> int:
@@ -237,7 +250,7 @@ _RULES: Final[dict[str, Callable[[Any], Rule]]] = {
     "min_len": lambda least: _least_rule(least, "characters"),
     "max_len": lambda most: _most_rule(most, "characters"),
     "min_bytes": lambda least: _least_rule(least, _BYTES, _bytes),
-    "max_bytes": lambda most: _most_rule(most, _BYTES, _bytes),
+    "max_bytes": _most_bytes_rule,
     "min_items": lambda least: _least_rule(least, "entries"),
     "max_items": lambda most: _most_rule(most, "entries"),
     "min_pairs": lambda least: _least_rule(least, "entries"),

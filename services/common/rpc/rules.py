@@ -31,34 +31,55 @@ Violation: TypeAlias = tuple[str, str]
 Check: TypeAlias = Callable[[Any], Iterable[Violation]]
 """Finds what is wrong with a message as a whole; its paths begin in that message."""
 
-_Step: TypeAlias = Callable[[Any, str, list[Violation]], None]
-"""Adds what is wrong with a value that is at a path."""
+_Step: TypeAlias = Callable[[Any], str | Sequence[Violation] | None]
+"""Returns what is wrong with a value, or with what is in it; then paths begin in the value, with a dot or a bracket.
+
+So paths are only written of what is wrong, which most values are not.
+"""
 
 _REQUIRED: Final = "is required"
 _MASK: Final = "update_mask"
 
 
 @dataclass(slots=True)
-class _MessageType:
-    """The compiled rules of a message type: of its fields by number, and of those that must not be absent."""
+class _Field:
+    """The compiled rules of a field; `absent` is what is wrong when the field, or all of its oneof, is not set."""
 
-    steps: dict[int, tuple[str, _Step]] = field(default_factory=dict)
-    absent: list[tuple[frozenset[int], Violation]] = field(default_factory=list)
+    path: str
+    step: _Step | None
+    absent: Violation | None
+
+
+@dataclass(slots=True)
+class _MessageType:
+    """The compiled rules of a message type: its fields by number, and how many violations it has when none is set."""
+
+    fields: dict[int, _Field] = field(default_factory=dict)
+    needed: int = 0
     check: Check | None = None
 
-    def walk(self, message: Message, prefix: str, found: list[Violation]) -> None:
-        # Only fields that are set are looked at. What is wrong with an absent one was found out when it was compiled.
-        fields = message.ListFields()
-        for descriptor, value in fields:
-            if (known := self.steps.get(descriptor.number)) is not None:
-                name, step = known
-                step(value, prefix + name, found)
-        if self.absent:
-            present = {descriptor.number for descriptor, _ in fields}
-            found += [(prefix + path, text) for numbers, (path, text) in self.absent if numbers.isdisjoint(present)]
-        if self.check is not None and (more := list(self.check(message))):
+    def step(self, message: Message) -> Sequence[Violation]:
+        found: list[Violation] = []
+        needed = self.needed
+        for descriptor, value in message.ListFields():  # those that are set; what is wrong with others is known
+            if (known := self.fields.get(descriptor.number)) is not None:
+                if known.absent is not None:
+                    needed -= 1
+                if known.step is not None and (wrong := known.step(value)):
+                    found += _inside(known.path, wrong)
+        if needed:
+            found += self._absent(message)
+        if self.check is not None and (more := [(f".{path}", text) for path, text in self.check(message)]):
             said = {path for path, _ in found}  # of a field, the first complaint is enough
-            found += [(prefix + path, text) for path, text in more if prefix + path not in said]
+            found += [violation for violation in more if violation[0] not in said]
+        return found
+
+    def _absent(self, message: Message) -> Iterable[Violation]:
+        present = {descriptor.number for descriptor, _ in message.ListFields()}
+        missing = dict.fromkeys(each.absent for number, each in self.fields.items() if number not in present)
+        for number in present & self.fields.keys():
+            missing.pop(self.fields[number].absent, None)  # the one of a oneof that is set
+        return [violation for violation in missing if violation is not None]
 
 
 class Rules:
@@ -80,9 +101,8 @@ class Rules:
 
     def violations(self, message: Message) -> Sequence[Violation]:
         """Return everything that is wrong with a message. Raises UnknownRuleError."""
-        found: list[Violation] = []
-        if (compiled := self._type(cast("Descriptor", message.DESCRIPTOR))) is not None:
-            compiled.walk(message, "", found)
+        compiled = self._type(cast("Descriptor", message.DESCRIPTOR))
+        found = [(path[1:], text) for path, text in compiled.step(message)] if compiled is not None else []
         return named_by_mask(message, found) if found else found
 
     def enforce(self, message: object) -> None:
@@ -112,31 +132,20 @@ class Rules:
         if _has_message_rules(descriptor):
             raise UnknownRuleError(f"{descriptor.full_name}: rules of a message as a whole are functions: see Rules")
         compiled.check = self._checks.get(descriptor.full_name)
-        for oneof in descriptor.oneofs:
-            if oneof.GetOptions().Extensions[validate.oneof].required:
-                numbers = frozenset(each.number for each in oneof.fields)
-                text = f"{_REQUIRED}: {listed(each.name for each in oneof.fields)}"
-                compiled.absent.append((numbers, (oneof.name, text)))
         for each in descriptor.fields:
-            self._compile_field(each, each.GetOptions().Extensions[validate.field], compiled)
-
-    def _compile_field(self, each: FieldDescriptor, rules: validate.FieldRules, compiled: _MessageType) -> None:
-        if rules.ignore == validate.IGNORE_ALWAYS:
-            return
-        step = self._step(each, rules)
-        if step is not None:
-            compiled.steps[each.number] = (each.name, step)
-        complaints: list[Violation] = []
-        if rules.required:
-            complaints = [(each.name, _REQUIRED)]
-        elif step is not None and not each.has_presence and not rules.ignore:
-            step({} if _is_map(each) else each.default_value, each.name, complaints)
-        compiled.absent += [(frozenset({each.number}), complaint) for complaint in complaints]
+            rules = each.GetOptions().Extensions[validate.field]
+            step = None if rules.ignore == validate.IGNORE_ALWAYS else self._step(each, rules)
+            absent = _absent_complaint(each, rules, step)
+            if step is not None or absent is not None:
+                compiled.fields[each.number] = _Field(f".{each.name}", step, absent)
+        compiled.needed = len({each.absent for each in compiled.fields.values()} - {None})
 
     def _step(self, each: FieldDescriptor, rules: validate.FieldRules) -> _Step | None:
         for inner in (rules.repeated.items, rules.map.keys, rules.map.values):
-            if inner.required or inner.ignore == validate.IGNORE_ALWAYS:
+            if inner.required or inner.ignore:
                 raise UnknownRuleError(f"{each.full_name}: its values can only have rules of their type")
+        if each.message_type is not None and not each.is_repeated and rules.ignore:
+            raise UnknownRuleError(f"{each.full_name}: the rules of a message are only evaluated where it is set")
         if each.message_type is not None and _is_map(each):
             key, value = each.message_type.fields
             rule = first_of(value_rules(each, rules, "map"))
@@ -148,51 +157,57 @@ class Rules:
     def _value(self, each: FieldDescriptor, rules: validate.FieldRules) -> _Step | None:
         """Compile the rules of a field's value, or of one of its values."""
         rule = first_of(value_rules(each, rules))
-        if each.message_type is None or each.message_type.full_name in WELL_FORMED:
-            return None if rule is None else _value_step(rule, skips_zero=bool(rules.ignore))
-        compiled = self._type(each.message_type)
-        return None if compiled is None else _message_step(compiled)
+        if each.message_type is not None and each.message_type.full_name not in WELL_FORMED:
+            compiled = self._type(each.message_type)
+            return None if compiled is None else compiled.step
+        if rule is None or not (rules.ignore and each.has_presence):
+            return rule
+        return lambda value: rule(value) if value else None
 
 
-def _value_step(rule: Rule, *, skips_zero: bool) -> _Step:
-    def step(value: Any, path: str, found: list[Violation]) -> None:
-        if (value or not skips_zero) and (complaint := rule(value)) is not None:
-            found.append((path, complaint))
+def _absent_complaint(each: FieldDescriptor, rules: validate.FieldRules, step: _Step | None) -> Violation | None:
+    """Return what is wrong when a field is not set."""
+    path, oneof = f".{each.name}", each.containing_oneof
+    if oneof is not None and oneof.GetOptions().Extensions[validate.oneof].required:
+        return f".{oneof.name}", f"{_REQUIRED}: {listed(one.name for one in oneof.fields)}"
+    if rules.required:
+        return path, _REQUIRED
+    if step is None or each.has_presence or rules.ignore:
+        return None
+    wrong = step({} if _is_map(each) else each.default_value)
+    return _inside(path, wrong)[0] if wrong else None
 
-    return step
 
-
-def _message_step(compiled: _MessageType) -> _Step:
-    return lambda value, path, found: compiled.walk(value, f"{path}.", found)
+def _inside(path: str, wrong: str | Sequence[Violation]) -> Sequence[Violation]:
+    """Return violations whose paths begin in what `path` leads to, with paths that begin with it."""
+    return [(path, wrong)] if isinstance(wrong, str) else [(path + inner, text) for inner, text in wrong]
 
 
 def _list_step(rule: Rule | None, each: _Step | None) -> _Step | None:
-    if rule is None and each is None:
-        return None
+    if each is None:
+        return rule
 
-    def step(values: Any, path: str, found: list[Violation]) -> None:
-        if rule is not None and (complaint := rule(values)) is not None:
-            found.append((path, complaint))
-        if each is not None:
-            for index, value in enumerate(values):
-                each(value, f"{path}[{index}]", found)
+    def step(values: Any) -> Sequence[Violation]:
+        found = [("", complaint)] if rule is not None and (complaint := rule(values)) else []
+        for index, value in enumerate(values):
+            if wrong := each(value):
+                found += _inside(f"[{index}]", wrong)
+        return found
 
     return step
 
 
 def _map_step(rule: Rule | None, key_step: _Step | None, value_step: _Step | None) -> _Step | None:
-    if rule is None and key_step is None and value_step is None:
-        return None
+    if key_step is None and value_step is None:
+        return rule
 
-    def step(values: Any, path: str, found: list[Violation]) -> None:
-        if rule is not None and (complaint := rule(values)) is not None:
-            found.append((path, complaint))
+    def step(values: Any) -> Sequence[Violation]:
+        found = [("", complaint)] if rule is not None and (complaint := rule(values)) else []
         for key, value in values.items():
-            inner = f'{path}["{key}"]' if isinstance(key, str) else f"{path}[{key}]"
-            if key_step is not None:
-                key_step(key, inner, found)
-            if value_step is not None:
-                value_step(value, inner, found)
+            wrong = (key_step is not None and key_step(key)) or (value_step is not None and value_step(value))
+            if wrong:
+                found += _inside(f'["{key}"]' if isinstance(key, str) else f"[{key}]", wrong)
+        return found
 
     return step
 

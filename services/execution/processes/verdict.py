@@ -65,12 +65,12 @@ def failed_at(limit: Reason, bounds: Bounds, status: int) -> Verdict:
 def _limit(reason: Reason, bounds: Bounds) -> str:
     """Say what was too much, with the limit's name in the contract and its value."""
     return {
-        Reason.TIMED_OUT: f"it ran longer than {bounds.wall_timeout_s:g} s (wall_timeout)",
+        Reason.TIMED_OUT: f"it ran longer than {bounds.wall_timeout_s:g} s (timeout)",
         Reason.IDLE: f"it wrote nothing for {bounds.idle_timeout_s or 0:g} s (idle_timeout)",
         Reason.MEMORY_LIMIT: f"its processes needed more memory than {bounds.memory_bytes} bytes (memory_bytes)",
         Reason.PROCESS_LIMIT: f"it wanted more processes and threads at once than {bounds.processes} (processes)",
         Reason.CPU_LIMIT: f"its processes used more than {bounds.cpu_seconds} s on processors (cpu_seconds)",
-        Reason.DISK_LIMIT: f"its workspace grew by more than {bounds.workspace_bytes} bytes (workspace_bytes)",
+        Reason.DISK_LIMIT: f"its workspace grew by more than {bounds.workspace_bytes} bytes (disk_bytes)",
         Reason.OUTPUT_LIMIT: f"it wrote more than {bounds.max_output_bytes} bytes (output_bytes); what exceeds them is"
         " not in the events",
     }[reason]

@@ -4,13 +4,15 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
+from services.agent.settings import DEFAULT_ENGINE
 from services.execution.cgroups.group import ControlGroup
-from services.execution.engines import registry
-from services.execution.engines.context import RunContext
+from services.execution.engine import RunContext, load
 from services.execution.eventlog import EventWriter
 from services.execution.processes import signals
 from services.execution.rundir.directory import RunDirectory
 from services.sandbox.spec import Tier
+
+load(DEFAULT_ENGINE)  # while the runner waits for a run, so that most agents start at once
 
 
 def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:
@@ -34,7 +36,7 @@ def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) ->
     if group is not None:
         run.record_group({str(controller): path for controller, path in group.directories.items()})
     with EventWriter(run.events) as writer:
-        result = registry.load(plan.engine)(RunContext(run, plan, writer, signal_fd, credentials, group))
+        result = load(plan.engine).run(RunContext(run, plan, writer, signal_fd, credentials, group))
         result = replace(result, message=writer.redactor.text(result.message))
         writer.state_change(result.state, result.reason, result.message)
         writer.sync()

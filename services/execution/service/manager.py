@@ -10,18 +10,18 @@ from typing import Any
 
 import structlog
 
+from services.agent.engines import ENGINES
 from services.common.db.columns import from_microseconds
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
-from services.common.engines import traits
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
-from services.execution.engines.credentials import EngineCredentials
 from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
+from services.execution.service.credentials import EngineCredentials
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore
 from services.execution.service.supervision import Supervision
@@ -41,6 +41,8 @@ class _Active:
     """What this process knows of an execution that has not ended."""
 
     supervision: Supervision
+    started: asyncio.Event = field(default_factory=asyncio.Event)
+    """Its program has begun, or it has ended before that."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -146,16 +148,18 @@ class ExecutionManager:
         """Return a page of executions, the newest first, and the token of the next page."""
         return await self._store.page(filters, page)
 
-    async def wait(self, execution_id: str, seconds: float) -> Execution:
-        """Return an execution as soon as it has ended, or as it is after `seconds`. Raises NotFound."""
+    async def wait(self, execution_id: str, seconds: float, *, until_started: bool = False) -> Execution:
+        """Return an execution as soon as it has ended, or has begun, or as it is after `seconds`. Raises NotFound."""
         deadline = asyncio.get_running_loop().time() + seconds
         while True:
             active = self._active.get(execution_id)
             execution = await self.get(execution_id)
             remaining_s = deadline - asyncio.get_running_loop().time()
-            if execution.state.is_final or remaining_s <= 0:
+            is_awaited = execution.state.is_final or (until_started and execution.state is not State.PENDING)
+            if is_awaited or remaining_s <= 0:
                 return execution
-            await _set_within(active.ended if active else None, min(remaining_s, _LOOK_AGAIN_S))
+            awaited = None if active is None else active.started if until_started else active.ended
+            await _set_within(awaited, min(remaining_s, _LOOK_AGAIN_S))
 
     async def stop(self, execution_id: str, grace_s: float) -> Execution:
         """Ask an execution to end; returns at once.
@@ -220,13 +224,14 @@ class ExecutionManager:
         if run.path.exists():  # made before a crash, but not recorded
             shutil.rmtree(run.path)
         run.create(request.plan, request.stdin)
-        engine = traits(request.plan.engine)
+        engine = ENGINES[request.plan.engine]
         if engine.takes_messages or engine.asks_permission:
             Inbox(run.path).create()
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:
             await self._store.set_running(execution.execution_id, time_ns)
+            active.started.set()
 
         run = self.run_directory(execution.execution_id)
         active = _Active(Supervision(execution.execution_id, run, self._runners, on_begin))
@@ -245,6 +250,7 @@ class ExecutionManager:
                 log.exception("the end of an execution cannot be recorded yet", execution_id=execution.execution_id)
                 await asyncio.sleep(_LOOK_AGAIN_S)
         log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
+        active.started.set()
         active.ended.set()
         del self._active[execution.execution_id]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import services
 from services.execution.cgroups.group import HIERARCHIES_VARIABLE, ControlGroupHierarchies, to_text
-from services.execution.engines.credentials import EngineCredentials
 from services.execution.rundir.directory import RunDirectory
+from services.execution.service.credentials import EngineCredentials
 from services.sandbox import container_engines
 
 _ROOT = Path(services.__file__).parent.parent

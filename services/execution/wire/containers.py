@@ -5,9 +5,8 @@ import re
 
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition
-from services.execution.engines import wire as engines
-from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations
 from services.sandbox.spec import Container, Network
@@ -18,40 +17,41 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def violations(spec: pb.ExecutionSpec, network: Network) -> Violations:
+def violations(spec: pb.ExecutionSpec, network: Network | None) -> Violations:
     """Return what is wrong with a container of this specification. `network` is the one that it would get."""
     problems: Violations = []
     if network is Network.ALLOW_LIST:
         text = "cannot be ALLOW_LIST in a container, because our proxy is not in it: use NONE, OPEN, or tier BUBBLEWRAP"
-        problems.append(("spec.network", text))
+        problems.append(("spec.agent.network", text))
     if spec.layout.WhichOneof("kind") == "layers" and not spec.layout.layers.mounted_path:
         text = "is required in a container: its engine sees what the host sees, and cannot stack a workspace's layers"
         problems.append(("spec.layout.layers.mounted_path", text))
-    problems += engines.container_violations(spec)
     for field, names in (("spec.environment", spec.environment), ("spec.secrets", spec.secrets)):
         bad_names = sorted(name for name in names if name and not _VARIABLE.fullmatch(name))
         problems += [(field, f"{name!r} is not a name that a container's shell can set") for name in bad_names]
     return problems
 
 
-def container(spec: pb.ExecutionSpec, bounds: Bounds, settings: ExecutionSettings) -> Container:
+def container(agent: AgentSettings, settings: ExecutionSettings) -> Container:
     """Return what to make the container from. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
     return Container(
-        image=_image(spec, settings),
+        image=_image(agent, settings),
         engine=settings.container_engine,
         may_pull=settings.container_pull == "missing",
-        memory_bytes=bounds.memory_bytes,
-        processes=bounds.processes,
+        memory_bytes=agent.memory_bytes,
+        processes=agent.processes,
     )
 
 
-def _image(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> str:
-    image = spec.image or settings.container_image
+def _image(agent: AgentSettings, settings: ExecutionSettings) -> str:
+    image = agent.image or settings.container_image
     if not image:
-        text = "spec.image is required: there is no default here (BOATYARD_EXECUTION_CONTAINER_IMAGE)"
-        raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.image")
+        text = "spec.agent.image is required: there is no default here (BOATYARD_EXECUTION_CONTAINER_IMAGE)"
+        raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.agent.image")
     allowed = (settings.container_image, *settings.container_images)
     if not _IMAGE.fullmatch(image) or not any(fnmatch.fnmatchcase(image, pattern) for pattern in allowed):
-        text = f"spec.image {image!r} is not among those that may be used here (BOATYARD_EXECUTION_CONTAINER_IMAGES)"
-        raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.image")
+        text = (
+            f"spec.agent.image {image!r} is not among those that may be used here (BOATYARD_EXECUTION_CONTAINER_IMAGES)"
+        )
+        raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.agent.image")
     return image

@@ -1,79 +1,70 @@
-"""Reads the limits of a StartExecutionRequest, with defaults from the settings.
+"""The limits of an execution, from the complete settings of its agent.
 
 The runner enforces some (`bounds`), the kernel others (`sandbox_limits`), and the program is told all of them
 (`limit_variables`).
 """
 
-from typing import Literal, get_args
+from boatyard.workspace.v1 import layout_pb2
 
-from boatyard.execution.v1 import execution_pb2 as pb
-
-from services.common.rpc.times import seconds_from_proto
+from services.agent.settings import DEFAULT_TIMEOUT, AgentSettings, CommandEngine, overlay
 from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
 from services.sandbox.spec import Limits
 
-_DEFAULT_WALL_S = 3600.0
 _SPARE_PROCESSES = 64  # for the sandbox's own processes
-
-_LimitName = Literal[
-    "memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "workspace_bytes", "output_bytes"
-]
-_LIMITS: tuple[_LimitName, ...] = get_args(_LimitName)
+_NUMBERS = ("memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "disk_bytes", "output_bytes")
+_SPANS = ("timeout", "idle_timeout")
 
 
-def bounds(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Bounds:
+def complete(agent: AgentSettings, settings: ExecutionSettings) -> AgentSettings:
+    """Return settings of an agent with the service's defaults for what they leave open."""
+    defaults = AgentSettings(
+        engine=CommandEngine(),
+        timeout=DEFAULT_TIMEOUT,
+        sandbox_tier=settings.sandbox_tier,
+        network=settings.network,
+        memory_bytes=settings.memory_bytes,
+        processes=settings.processes,
+        disk_bytes=settings.workspace_bytes,
+    )
+    output_bytes = min(agent.output_bytes or settings.max_output_bytes, settings.max_output_bytes)
+    return overlay(overlay(defaults, agent), AgentSettings(output_bytes=output_bytes))
+
+
+def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
     """Return the limits that the runner enforces: it ends a run that exceeds one."""
-    limits, timeouts = _limits(spec, settings), spec.limits
-    upper = spec.layout.layers.upper
-    max_output = settings.max_output_bytes
+    upper = layout.layers.upper
     return Bounds(
-        wall_timeout_s=seconds_from_proto(timeouts.wall_timeout)
-        if timeouts.HasField("wall_timeout")
-        else _DEFAULT_WALL_S,
-        idle_timeout_s=seconds_from_proto(timeouts.idle_timeout) if timeouts.HasField("idle_timeout") else None,
-        max_output_bytes=min(limits["output_bytes"] or max_output, max_output),
-        memory_bytes=limits["memory_bytes"],
-        processes=limits["processes"],
-        cpu_seconds=limits["cpu_seconds"],
-        workspace_bytes=limits["workspace_bytes"],
-        workspace=str(path_from_text(upper or spec.layout.path)),
+        wall_timeout_s=(agent.timeout or DEFAULT_TIMEOUT).total_seconds(),
+        idle_timeout_s=None if agent.idle_timeout is None else agent.idle_timeout.total_seconds(),
+        max_output_bytes=agent.output_bytes or 0,
+        memory_bytes=agent.memory_bytes,
+        processes=agent.processes,
+        cpu_seconds=agent.cpu_seconds,
+        workspace_bytes=agent.disk_bytes,
+        workspace=str(path_from_text(upper or layout.path)),
         workspace_begins_empty=bool(upper),
     )
 
 
-def sandbox_limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> Limits:
+def sandbox_limits(agent: AgentSettings, scratch_bytes: int) -> Limits:
     """Return the limits that the kernel enforces."""
-    limits = _limits(spec, settings)
     return Limits(
         # Twice the limit: the runner's own count ends the run first, with a reason. The kernel counts processes in each
         # user namespace, and not at all when root starts the sandbox, so this is only the last resort.
-        processes=2 * (limits["processes"] or 0) + _SPARE_PROCESSES,
-        open_files=limits["open_files"],
-        file_size_bytes=limits["file_size_bytes"],
-        scratch_bytes=settings.scratch_bytes,
+        processes=2 * (agent.processes or 0) + _SPARE_PROCESSES,
+        open_files=agent.open_files,
+        file_size_bytes=agent.file_size_bytes,
+        scratch_bytes=scratch_bytes,
     )
 
 
-def limit_variables(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[str, bytes]:
+def limit_variables(agent: AgentSettings) -> dict[str, bytes]:
     """Return the variables that tell the program its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds or counts."""
-    effective = bounds(spec, settings)
-    values: dict[str, float | None] = {
-        **{str(name): value for name, value in _limits(spec, settings).items()},
-        "output_bytes": effective.max_output_bytes,
-        "wall_seconds": effective.wall_timeout_s,
-        "idle_seconds": effective.idle_timeout_s,
+    numbers = {name: getattr(agent, name) for name in _NUMBERS}
+    seconds = {f"{name}_seconds": getattr(agent, name) for name in _SPANS}
+    limits = numbers | {name: f"{span.total_seconds():.15g}" for name, span in seconds.items() if span is not None}
+    return {
+        f"BOATYARD_LIMIT_{name.upper()}": str(limit).encode() for name, limit in limits.items() if limit is not None
     }
-    return {f"BOATYARD_LIMIT_{name.upper()}": f"{value:.15g}".encode() for name, value in values.items() if value}
-
-
-def _limits(spec: pb.ExecutionSpec, settings: ExecutionSettings) -> dict[_LimitName, int | None]:
-    """Return the limits that the request names, and the settings' defaults for others; None means no limit."""
-    default: dict[_LimitName, int] = {
-        "memory_bytes": settings.memory_bytes,
-        "processes": settings.processes,
-        "workspace_bytes": settings.workspace_bytes,
-    }
-    limits = spec.limits
-    return {name: getattr(limits, name) if limits.HasField(name) else default.get(name) for name in _LIMITS}

@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Final
 
-from boatyard.execution.v1 import event_pb2, sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.rpc.mapper import Mapper

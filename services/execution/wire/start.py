@@ -1,26 +1,25 @@
 """Reads a StartExecutionRequest, the largest message and the one with the most that can be wrong.
 
-`engines.wire` reads what runs, and `limits` how much it may use; this module reads where it runs, and makes the plan.
+An engine reads what runs, and `limits` how much it may use; this module reads where it runs, and makes the plan.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2
 
+from services.agent.settings import AgentSettings
+from services.agent.wire import AGENT
 from services.common.text import path_from_text
 from services.execution import egress
-from services.execution.engines import wire as engines
-from services.execution.engines.spec import EngineSpec
+from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.redaction.needles import SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.validation import Violations
-from services.execution.wire import containers, limits, requests, responses
+from services.execution.wire import containers, limits, requests
 from services.sandbox import environment
-from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 _WORKSPACE = Path("/workspace")
@@ -28,8 +27,6 @@ _WORKSPACE = Path("/workspace")
 _ENVIRONMENT_BYTES = 64 * 1024
 
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
-_TIERS = {number: tier for tier, number in responses.TIERS.items()}
-_NETWORKS = {sandbox_pb2.Network.Value(f"NETWORK_{network.name}"): network for network in Network}
 
 
 class StartReader:
@@ -43,7 +40,8 @@ class StartReader:
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
         """Read what to start, when nothing is wrong with it. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
-        engine, engine_spec = engines.engine_from_proto(spec)
+        agent = self._agent(spec)
+        engine_spec = load(agent.driver.name).spec(agent, agent.driver, spec.prompt)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -51,9 +49,9 @@ class StartReader:
             job_id=spec.job_id,
             plan=Plan(
                 request.execution_id,
-                engine,
-                self._sandbox(request.execution_id, spec, engine_spec),
-                limits.bounds(spec, self._settings),
+                agent.driver.name,
+                self._sandbox(request.execution_id, spec, agent, engine_spec),
+                limits.bounds(agent, spec.layout),
                 engine_spec.task,
                 tuple(sorted(spec.secrets)),
                 engine_spec.terminal,
@@ -66,37 +64,24 @@ class StartReader:
         if not request.HasField("spec"):
             return []
         spec = request.spec
-        problems = [*self._network_violations(spec), *self._path_violations(spec)]
-        if self._tier(spec) is Tier.CONTAINER:
-            problems += containers.violations(spec, self._network(spec))
-        elif spec.image:
-            problems.append(("spec.image", "must be empty unless the sandbox tier is CONTAINER"))
-        problems += engines.violations(spec)
-        problems += _environment_violations(spec)
+        problems = [*self._path_violations(spec), *_environment_violations(spec)]
+        try:
+            agent = self._agent(spec)
+        except (KeyError, OverflowError):  # a choice or a time span that is against a rule of the contract
+            return problems
+        problems += _network_violations(agent)
+        if agent.tier is Tier.CONTAINER:
+            problems += containers.violations(spec, agent.network)
+        elif agent.image:
+            problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
+        problems += load(agent.driver.name).violations(agent, agent.driver, spec.prompt)
         return problems
 
-    def _network_violations(self, spec: pb.ExecutionSpec) -> Violations:
-        hosts = spec.allowed_hosts
-        if self._network(spec) is not Network.ALLOW_LIST:
-            return [("spec.allowed_hosts", "must be empty unless the network is ALLOW_LIST")] if hosts else []
-        if self._tier(spec) is Tier.NONE:
-            return [("spec.network", "can be ALLOW_LIST only in a sandbox: nothing keeps tier NONE from the network")]
-        problems: Violations = []
-        for i, host in enumerate(hosts):
-            try:
-                HostPattern.parse(host)
-            except ValueError as error:
-                problems.append((f"spec.allowed_hosts[{i}]", str(error)))
-        return problems
+    def _agent(self, spec: pb.ExecutionSpec) -> AgentSettings:
+        return limits.complete(AGENT.from_proto(spec.agent), self._settings)
 
-    def _network(self, spec: pb.ExecutionSpec) -> Network:
-        return _NETWORKS.get(spec.network, self._settings.network)
-
-    def _tier(self, spec: pb.ExecutionSpec) -> Tier:
-        return _TIERS.get(spec.sandbox_tier, self._settings.sandbox_tier)
-
-    def _allow(self, spec: pb.ExecutionSpec) -> AllowList:
-        hosts = tuple(spec.allowed_hosts) or self._settings.network_allowed_hosts
+    def _allow(self, agent: AgentSettings) -> AllowList:
+        hosts = agent.allowed_hosts or self._settings.network_allowed_hosts
         return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
@@ -108,29 +93,46 @@ class StartReader:
             if path.startswith("/") and "\0" not in path and (complaint := self._guard(path_from_text(path)))
         ]
 
-    def _sandbox(self, execution_id: str, spec: pb.ExecutionSpec, engine: EngineSpec) -> SandboxSpec:
+    def _sandbox(
+        self, execution_id: str, spec: pb.ExecutionSpec, agent: AgentSettings, engine: EngineSpec
+    ) -> SandboxSpec:
         visible_paths = [*self._settings.read_only_paths, *map(path_from_text, spec.read_only_paths)]
         visible_paths += engine.read_only_paths
+        network, is_contained = agent.network or Network.NONE, agent.tier is Tier.CONTAINER
+        proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         variables = {
             EXECUTION_ID_VARIABLE: execution_id.encode(),
-            **limits.limit_variables(spec, self._settings),
-            **{name: value.encode() for name, value in (*spec.environment.items(), *spec.secrets.items())},
+            **limits.limit_variables(agent),
+            **_encoded(agent.environment),
+            **engine.environment,
+            **_encoded(spec.environment),
+            **_encoded(spec.secrets),
         }
-        bounds = limits.bounds(spec, self._settings)
-        network, tier = self._network(spec), self._tier(spec)
-        is_contained = tier is Tier.CONTAINER
-        proxies = egress.ENVIRONMENT if network is Network.ALLOW_LIST else {}
         return SandboxSpec(
             argv=(engine.container_argv or engine.argv) if is_contained else engine.argv,
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
             environment=environment.base() | proxies | variables,
             network=network,
-            allow=self._allow(spec) if network is Network.ALLOW_LIST else AllowList(),
-            limits=limits.sandbox_limits(spec, self._settings),
-            tier=tier,
-            container=containers.container(spec, bounds, self._settings) if is_contained else None,
+            allow=self._allow(agent) if network is Network.ALLOW_LIST else AllowList(),
+            limits=limits.sandbox_limits(agent, self._settings.scratch_bytes),
+            tier=agent.tier,
+            container=containers.container(agent, self._settings) if is_contained else None,
         )
+
+
+def _encoded(variables: Mapping[str, str]) -> dict[str, bytes]:
+    return {name: value.encode() for name, value in variables.items()}
+
+
+def _network_violations(agent: AgentSettings) -> Violations:
+    if agent.network is not Network.ALLOW_LIST:
+        rule = "must be empty unless the network is ALLOW_LIST"
+        return [("spec.agent.allowed_hosts", rule)] if agent.allowed_hosts else []
+    if agent.tier is Tier.NONE:
+        rule = "can be ALLOW_LIST only in a sandbox: nothing keeps tier NONE from the network"
+        return [("spec.agent.network", rule)]
+    return []
 
 
 def _layout_paths(layout: layout_pb2.Layout) -> list[tuple[str, str]]:
@@ -157,11 +159,13 @@ def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
 
 
 def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
-    entries = [*spec.environment.items(), *spec.secrets.items()]
+    entries = [*spec.agent.environment.items(), *spec.environment.items(), *spec.secrets.items()]
     problems: Violations = []
     if sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries) > _ENVIRONMENT_BYTES:
-        problems.append(("spec.environment", f"must be at most {_ENVIRONMENT_BYTES >> 10} KiB with spec.secrets"))
-    duplicates = spec.environment.keys() & spec.secrets.keys()
+        problems.append(
+            ("spec.environment", f"must be at most {_ENVIRONMENT_BYTES >> 10} KiB with all other variables")
+        )
+    duplicates = {*spec.environment, *spec.agent.environment} & spec.secrets.keys()
     problems += [("spec.secrets", f"{name!r} is also in spec.environment") for name in sorted(duplicates)]
     for name, secret in spec.secrets.items():
         if len(secret.encode().strip()) < SHORTEST:

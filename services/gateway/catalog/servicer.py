@@ -57,8 +57,8 @@ _RESOURCE_TYPES: Final = (
         wire.repository_to_proto,
         wire.list_repositories_from_proto,
     ),
-    _ResourceType("templates", TEMPLATES, update_wire.TEMPLATE, wire.template_to_proto, wire.list_from_proto),
-    _ResourceType("workers", WORKERS, update_wire.WORKER, wire.worker_to_proto, wire.list_from_proto),
+    _ResourceType("templates", TEMPLATES, update_wire.TEMPLATE, wire.TEMPLATE.to_proto, wire.list_from_proto),
+    _ResourceType("workers", WORKERS, update_wire.WORKER, wire.WORKER.to_proto, wire.list_from_proto),
     _ResourceType(
         "work_items", WORK_ITEMS, update_wire.WORK_ITEM, wire.WORK_ITEM.to_proto, wire.list_work_items_from_proto
     ),

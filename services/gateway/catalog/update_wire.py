@@ -72,16 +72,20 @@ class Form(Generic[Resource]):
                 yield "update_mask", complaint
 
     def _complaint(self, message: Message, path: str) -> str | None:
-        outer, _, inner = path.partition(".")
-        fields = message.DESCRIPTOR.fields_by_name
-        if inner:
-            parent = fields[outer].message_type if outer in fields and outer in self.nested else None
-            is_known = parent is not None and inner in parent.fields_by_name
-        else:
-            is_known = outer in fields
+        outer, *inner = path.split(".")
+        is_known = _leads_to_field(message.DESCRIPTOR, path) and (not inner or outer in self.nested)
         if not is_known:
             return f"{path[:255]!r} is not a field of it"
         return f"{path!r} cannot be changed" if outer in {*self.immutable, f"{self.field}_id"} else None
+
+
+def _leads_to_field(descriptor: Any, path: str) -> bool:  # noqa: ANN401 - of whichever implementation
+    outer, _, inner = path.partition(".")
+    field = descriptor.fields_by_name.get(outer)
+    if field is None or not inner:
+        return field is not None
+    of_ours = field.message_type is not None and not field.message_type.full_name.startswith("google.")
+    return of_ours and _leads_to_field(field.message_type, inner)
 
 
 def _copy_field(path: str, source: Message, target: Message) -> None:
@@ -108,8 +112,8 @@ PROJECT: Final = Form("project", wire.PROJECT.to_proto, wire.project_from_proto)
 REPOSITORY: Final = Form(
     "repository", _repository_with_token_to_proto, wire.repository_from_proto, wire.check_repository
 )
-TEMPLATE: Final = Form("template", wire.template_to_proto, wire.template_from_proto)
-WORKER: Final = Form("worker", wire.worker_to_proto, wire.worker_from_proto, wire.check_worker)
+TEMPLATE: Final = Form("template", wire.TEMPLATE.to_proto, wire.template_from_proto)
+WORKER: Final = Form("worker", wire.WORKER.to_proto, wire.worker_from_proto, wire.check_worker)
 WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_from_proto, wire.check_work_item)
 
 CHECKS: Final[Mapping[str, Check]] = {

@@ -10,7 +10,6 @@ from services.common.ids import new_id
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
 from services.gateway import scope
-from services.gateway.catalog.agent_wire import agent_from_proto, agent_to_proto, policy_from_proto, policy_to_proto
 from services.gateway.catalog.remotes import url_complaint
 from services.gateway.values.catalog import (
     DEFAULT_PROJECT_ID,
@@ -22,7 +21,6 @@ from services.gateway.values.catalog import (
     WorkItem,
     WorkItemState,
 )
-from services.gateway.wire.validation import Validator
 
 _STATES: Final = {pb.WorkItem.State.Value(f"STATE_{state}"): state for state in WorkItemState}
 
@@ -32,8 +30,8 @@ _MAX_DOCUMENTS_BYTES: Final = 384 << 10
 PROJECT: Final = Mapper(Project, pb.Project)
 REPOSITORY: Final = Mapper(Repository, pb.Repository, by_hand={"has_token", "token"})
 WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem)
-_TEMPLATE: Final = Mapper(Template, pb.Template, by_hand={"agent", "policy"})
-_WORKER: Final = Mapper(Worker, pb.Worker, by_hand={"agent", "policy"})
+TEMPLATE: Final = Mapper(Template, pb.Template)
+WORKER: Final = Mapper(Worker, pb.Worker)
 
 
 def project_from_proto(message: pb.Project) -> Project:
@@ -51,18 +49,17 @@ def repository_from_proto(message: pb.Repository) -> Repository:
 def template_from_proto(message: pb.Template) -> Template:
     """Read a template that is to be created."""
     template_id = message.template_id or new_id("template")
-    return _TEMPLATE.from_proto(message, template_id=template_id, **_created(message), **_settings_from_proto(message))
+    return TEMPLATE.from_proto(message, template_id=template_id, **_created(message))
 
 
 def worker_from_proto(message: pb.Worker) -> Worker:
     """Read a worker that is to be created; the default of its name is its id."""
     worker_id = message.worker_id or new_id("worker")
-    return _WORKER.from_proto(
+    return WORKER.from_proto(
         message,
         worker_id=worker_id,
         display_name=message.display_name or worker_id,
         **_created(message),
-        **_settings_from_proto(message),
     )
 
 
@@ -129,16 +126,6 @@ def repository_to_proto(value: Repository) -> pb.Repository:
     return REPOSITORY.to_proto(value, has_token=bool(value.token))
 
 
-def template_to_proto(value: Template) -> pb.Template:
-    """Write a template."""
-    return _TEMPLATE.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
-
-
-def worker_to_proto(value: Worker) -> pb.Worker:
-    """Write a worker."""
-    return _WORKER.to_proto(value, agent=agent_to_proto(value.agent), policy=policy_to_proto(value.policy))
-
-
 def target_state_from_proto(state: "pb.WorkItem.State.ValueType") -> WorkItemState:
     """Read the state that a person moves a work item to."""
     return _STATES[state]
@@ -152,11 +139,3 @@ def project_id_from_proto(value: str) -> str:
 def _created(message: pb.Repository | pb.Template | pb.Worker | pb.WorkItem) -> dict[str, object]:
     """Return where and when a resource is created."""
     return {"project_id": project_id_from_proto(message.project_id), "create_time": datetime.now(UTC)}
-
-
-def _settings_from_proto(message: pb.Template | pb.Worker) -> dict[str, object]:
-    check = Validator()  # they have been checked
-    return {
-        "agent": agent_from_proto(check, "agent", message.agent),
-        "policy": policy_from_proto(check, "policy", message.policy),
-    }

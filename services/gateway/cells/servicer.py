@@ -11,7 +11,7 @@ from services.gateway.cells import wire
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
 from services.gateway.values.cells import Cell
-from services.gateway.wire.validation import Validator, required_id
+from services.gateway.wire.requests import page_from_proto
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -32,26 +32,22 @@ class AdminServicer(AdminServiceServicer):
 
     async def ListCells(self, request: pb.ListCellsRequest, context: Context) -> pb.ListCellsResponse:
         scope.check_all()
-        with Validator() as check:
-            page = check.page(request, request.page_size, request.page_token)
-        cells, token = await self._cells.page(page)
+        cells, token = await self._cells.page(page_from_proto(request))
         return pb.ListCellsResponse(cells=map(wire.cell_to_proto, cells), next_page_token=token)
 
     async def PauseCell(self, request: pb.PauseCellRequest, context: Context) -> pb.PauseCellResponse:
         scope.check_all()
-        cell = await self._cells.set_paused(
-            required_id("cell_id", request.cell_id), paused=True, until_start=request.until_start
-        )
+        cell = await self._cells.set_paused(request.cell_id, paused=True, until_start=request.until_start)
         return pb.PauseCellResponse(cell=wire.cell_to_proto(cell))
 
     async def ResumeCell(self, request: pb.ResumeCellRequest, context: Context) -> pb.ResumeCellResponse:
         scope.check_all()
-        cell = await self._cells.set_paused(required_id("cell_id", request.cell_id), paused=False)
+        cell = await self._cells.set_paused(request.cell_id, paused=False)
         return pb.ResumeCellResponse(cell=wire.cell_to_proto(cell))
 
     async def ForgetCell(self, request: pb.ForgetCellRequest, context: Context) -> pb.ForgetCellResponse:
         scope.check_all()
-        await self._cells.forget(required_id("cell_id", request.cell_id))
+        await self._cells.forget(request.cell_id)
         return pb.ForgetCellResponse()
 
     async def CheckDatabase(self, request: pb.CheckDatabaseRequest, context: Context) -> pb.CheckDatabaseResponse:

@@ -4,11 +4,13 @@ from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
-from services.common.rpc.times import duration_to_proto, timestamp_to_proto
+from services.common.rpc.mapper import Mapper
+from services.common.rpc.times import timestamp_to_proto
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
+_DATABASE: Final = Mapper(DatabaseState, pb.CheckDatabaseResponse)
 
 
 def cell_to_proto(view: CellView) -> pb.Cell:
@@ -44,14 +46,4 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
 
 def database_to_proto(state: DatabaseState) -> pb.CheckDatabaseResponse:
     """Write the database's state."""
-    return pb.CheckDatabaseResponse(
-        kind=state.kind,
-        server_version=state.server_version,
-        schema_version=state.schema_version,
-        schema_faults=state.schema_faults,
-        latency=duration_to_proto(state.latency),
-        clients=[
-            pb.DatabaseClient(name=client.name, address=client.address, connections=client.connections)
-            for client in state.clients
-        ],
-    )
+    return _DATABASE.to_proto(state)

@@ -10,9 +10,9 @@ from grpc import aio
 from services.common.logs import current_caller
 from services.gateway.checkpoints import wire
 from services.gateway.checkpoints.store import CheckpointStore, checkpoint_key
-from services.gateway.values.checkpoints import Decider
+from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.gateway.wire.lists import fitted
-from services.gateway.wire.validation import required_id
+from services.lifecycle.model.checkpoint import CheckpointState
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -30,13 +30,14 @@ class CheckpointServicer(CheckpointServiceServicer):
         return pb.ListCheckpointsResponse(checkpoints=checkpoints, next_page_token=token)
 
     async def GetCheckpoint(self, request: pb.GetCheckpointRequest, context: Context) -> pb.GetCheckpointResponse:
-        checkpoint = await self._store.get(required_id("checkpoint_id", request.checkpoint_id))
+        checkpoint = await self._store.get(request.checkpoint_id)
         return pb.GetCheckpointResponse(checkpoint=wire.checkpoint_to_proto(checkpoint))
 
     async def ApproveCheckpoint(
         self, request: pb.ApproveCheckpointRequest, context: Context
     ) -> pb.ApproveCheckpointResponse:
-        decided, takes_effect = await self._store.decide(*wire.approval_from_proto(request, _decider(context)))
+        approval = _decision(CheckpointState.APPROVED, request.comment, context)
+        decided, takes_effect = await self._store.decide(request.checkpoint_id, approval)
         return pb.ApproveCheckpointResponse(
             checkpoint=wire.checkpoint_to_proto(decided), already_decided=not takes_effect
         )
@@ -44,17 +45,20 @@ class CheckpointServicer(CheckpointServiceServicer):
     async def RejectCheckpoint(
         self, request: pb.RejectCheckpointRequest, context: Context
     ) -> pb.RejectCheckpointResponse:
-        decided, takes_effect = await self._store.decide(*wire.rejection_from_proto(request, _decider(context)))
+        rejection = _decision(CheckpointState.REJECTED, request.reason, context)
+        decided, takes_effect = await self._store.decide(request.checkpoint_id, rejection)
         return pb.RejectCheckpointResponse(
             checkpoint=wire.checkpoint_to_proto(decided), already_decided=not takes_effect
         )
 
     async def RequestChanges(self, request: pb.RequestChangesRequest, context: Context) -> pb.RequestChangesResponse:
-        decided, takes_effect = await self._store.decide(*wire.requested_changes_from_proto(request, _decider(context)))
+        changes = _decision(CheckpointState.CHANGES_REQUESTED, request.comment, context)
+        decided, takes_effect = await self._store.decide(request.checkpoint_id, changes)
         return pb.RequestChangesResponse(checkpoint=wire.checkpoint_to_proto(decided), already_decided=not takes_effect)
 
 
-def _decider(context: Context) -> Decider:
-    """Return the caller's name, address and user agent."""
+def _decision(state: CheckpointState, comment: str, context: Context) -> CheckpointDecision:
+    """Return the caller's decision, with the caller's name, address and user agent."""
     via = dict(context.invocation_metadata() or ()).get("user-agent", "")
-    return Decider(name=current_caller(), peer=context.peer(), via=via[:255] if isinstance(via, str) else "")
+    decider = Decider(name=current_caller(), peer=context.peer(), via=via[:255] if isinstance(via, str) else "")
+    return CheckpointDecision(state=state, comment=comment, decider=decider)

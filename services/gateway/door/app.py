@@ -23,12 +23,14 @@ from services.gateway.door.authenticator import AdminToken, GatewayAuthenticator
 from services.gateway.door.owners import Owners
 from services.gateway.door.scope_check import ScopeCheck
 from services.gateway.door.tokens import store as token_store
+from services.gateway.door.tokens import wire as token_wire
 from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.servicer import TokenServicer
 from services.gateway.door.tokens.store import TokenStore
 from services.gateway.door.wire import required_roles
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import for_caller
+from services.gateway.wire.requests import page_checks
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,11 +78,13 @@ def door(
             auth_pb2.DESCRIPTOR.services_by_name["TokenService"].full_name,
             add_TokenServiceServicer_to_server,
             TokenServicer(tokens, cached_tokens),
+            token_wire.CHECKS,
         ),
         Registration(
             audit_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
             add_AuditServiceServicer_to_server,
             AuditServicer(records),
+            page_checks(audit_pb2.DESCRIPTOR.services_by_name["AuditService"]),
         ),
     ]
     names = [registration.name for registration in registrations]

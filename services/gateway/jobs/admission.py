@@ -10,8 +10,9 @@ from datetime import datetime
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.agent.engines import ENGINES
+from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, overlay
 from services.common.db.columns import microseconds
-from services.common.engines import traits
 from services.common.errors import NotFound
 from services.common.ids import new_id
 from services.gateway import scope
@@ -26,7 +27,7 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
-from services.gateway.jobs.layers import resolve_agent, resolve_policy
+from services.gateway.jobs.layers import resolve_policy
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import new_execution
@@ -40,17 +41,10 @@ from services.gateway.schema import idempotency
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
-from services.gateway.values.agent import (
-    DEFAULT_AGENT,
-    DEFAULT_POLICY,
-    AgentSettings,
-    Checkpoints,
-    JobPolicySettings,
-    overlay,
-)
 from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
-from services.lifecycle.model.job_spec import AgentSpec, InputFile, JobSpec
+from services.gateway.values.policy import DEFAULT_POLICY, Checkpoints, JobPolicySettings
+from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
@@ -84,14 +78,14 @@ class Admission:
         self._engine = engine
         self._notifier = notifier
         self.kinds = load_kinds() if kinds is None else kinds
-        self._default = replace(DEFAULT_AGENT, command=agent_command)
+        self._command = agent_command
         self._model = agent_model
         self._ageing_seconds = ageing_seconds
 
     @property
     def has_agent(self) -> bool:
         """True when a job whose settings name no command still has one: the default."""
-        return bool((self._default.command or "").strip())
+        return bool(self._command.strip())
 
     async def admit(self, submission: JobSubmission, key: IdempotencyKey | None) -> JobView:
         """Write a job, PENDING; for a request that was made before, return the job that it made.
@@ -128,11 +122,8 @@ class Admission:
         below: JobPolicySettings,
         create_time: datetime,
     ) -> JobSpec:
-        agent, policy = self._default, overlay(below, submission.policy)
+        policy = overlay(below, submission.policy)
         work_item, repository = references.work_item, references.repository
-        for layer in (references.template, references.worker, submission):
-            if layer is not None:
-                agent = overlay(agent, layer.agent)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         return JobSpec(
             job_id=job_id,
@@ -156,7 +147,7 @@ class Admission:
             worker_name=references.worker.display_name if references.worker else "",
             work_item_id=submission.work_item_id,
             template_id=references.template.template_id if references.template else "",
-            agent=self._agent_spec(agent),
+            agent=self._agent(references, submission.agent),
             policy=resolve_policy(policy),
             labels=submission.labels,
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
@@ -164,10 +155,17 @@ class Admission:
             data=submission.data,
         )
 
-    def _agent_spec(self, layer: AgentSettings) -> AgentSpec:
-        agent = resolve_agent(layer)
+    def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
+        """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
+        merged = AgentSettings()
+        for layer in (references.template, references.worker):
+            if layer is not None:
+                merged = overlay(merged, layer.agent)
+        merged = overlay(merged, own)
         # A command chooses its model by itself unless somebody named one, so it does not get the default.
-        return replace(agent, model=agent.model or self._model) if traits(agent.engine).needs_model else agent
+        needs_model = ENGINES[merged.driver.name].needs_model
+        ours = replace(DEFAULTS, engine=CommandEngine(line=self._command), model=self._model if needs_model else None)
+        return overlay(ours, merged)
 
 
 def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
@@ -218,7 +216,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: flo
             work_item_id=spec.work_item_id,
             repository_id=spec.repository_id,
             template_id=spec.template_id,
-            engine=spec.agent.engine,
+            engine=spec.agent.driver.name,
             priority=spec.priority,
             definition=dump(spec),
             state=JobState.PENDING,

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.common.errors import StartError
 from services.common.ids import ID_RULE, is_id
-from services.gateway.values.agent import JobPolicySettings
+from services.gateway.values.policy import JobPolicySettings
 
 DEFAULT_KIND: Final = "task"
 WORK_ITEM_KIND: Final = "ticket"

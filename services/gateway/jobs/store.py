@@ -124,6 +124,8 @@ class JobStore:
         )
         if filters.states:
             conditions.append(executions.c.state.in_(sorted(filters.states)))
+        if filters.purposes:
+            conditions.append(executions.c.purpose.in_(sorted(filters.purposes)))
         statement = page.select(BRIEF_EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
@@ -131,35 +133,18 @@ class JobStore:
     async def cancel_job(self, job_id: str) -> JobView:
         """Request a job's end; if nobody has it, it ends now. Raises NotFound, FailedPrecondition (JOB_STATE)."""
         async with self._engine.begin() as connection:
-            state = await self._cancel(connection, job_id)
-            if state.is_final:
-                raise FailedPrecondition(
-                    "JOB_STATE",
-                    f"job {job_id!r} has ended already: it is {state}",
-                    job_id,
-                    state=state,
-                    allowed_states=LIVE,
-                )
+            await _cancel(connection, job_id)
             view = await job_view(connection, job_id)
         self._notifier.notify(job_id, work=True)
         return view
 
     async def cancel_execution(self, execution_id: str) -> ExecutionView:
-        """Request the end of an execution's job. Raises NotFound, FailedPrecondition (EXECUTION_STATE)."""
+        """Request the end of an execution's job, whatever the job is doing; see `cancel_job`."""
         async with self._engine.begin() as connection:
-            execution = await _execution(connection, execution_id)
-            state = await self._cancel(connection, execution.job_id)
-            if execution.state.is_final or state.is_final:
-                ended = execution.state if execution.state.is_final else state
-                raise FailedPrecondition(
-                    "EXECUTION_STATE",
-                    f"execution {execution_id!r}, or its job, has ended already: it is {ended}",
-                    execution_id,
-                    state=ended,
-                    allowed_states=("PENDING", "RUNNING"),
-                )
+            job_id = (await _execution(connection, execution_id)).job_id
+            await _cancel(connection, job_id)
             view = await _execution(connection, execution_id)
-        self._notifier.notify(execution.job_id, work=True)
+        self._notifier.notify(job_id, work=True)
         return view
 
     async def check_unused(self, workspace_id: str) -> None:
@@ -188,19 +173,6 @@ class JobStore:
         async with self._engine.begin() as connection:
             return (await connection.execute(query)).scalar_one_or_none()
 
-    @staticmethod
-    async def _cancel(connection: AsyncConnection, job_id: str) -> JobState:
-        """Record the request unless the job has ended; return the state that the job was in."""
-        row = await job_row(connection, job_id, locked=True)
-        state = JobState(row.state)
-        if not state.is_final and not row.cancel_requested:
-            # A job that waits for an answer wakes now, so that its cell ends what it still has there.
-            this_job = update(jobs).where(jobs.c.job_id == job_id)
-            await connection.execute(this_job.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
-        if state is JobState.PENDING:
-            await end_job(connection, row, Outcome(JobState.CANCELLED))
-        return state
-
 
 def job_key(view: JobView) -> tuple[int, str]:
     """Return the key by which pages of jobs are ordered."""
@@ -217,6 +189,21 @@ async def _execution(connection: AsyncConnection, execution_id: str) -> Executio
     if not views:
         raise NotFound("execution", execution_id)
     return views[0]
+
+
+async def _cancel(connection: AsyncConnection, job_id: str) -> None:
+    """Record the request, once; a job that nobody has ends now. Raises NotFound, FailedPrecondition (JOB_STATE)."""
+    row = await job_row(connection, job_id, locked=True)
+    state = JobState(row.state)
+    if state.is_final:
+        message = f"job {job_id!r} has ended already: it is {state}"
+        raise FailedPrecondition("JOB_STATE", message, job_id, state=state, allowed_states=LIVE)
+    if not row.cancel_requested:
+        # A job that waits for an answer wakes now, so that its cell ends what it still has there.
+        this_job = update(jobs).where(jobs.c.job_id == job_id)
+        await connection.execute(this_job.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
+    if state is JobState.PENDING:
+        await end_job(connection, row, Outcome(JobState.CANCELLED))
 
 
 async def _bounded(connection: AsyncConnection, statement: Select[Any], page: Page) -> tuple[list[Row[Any]], Page]:

@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
 
-from services.common.engines import traits
+from services.agent.engines import ENGINES
+from services.agent.settings import AgentSettings, environment_complaint
 from services.common.errors import Invalid
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
-from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings, environment_complaint
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.gateway.values.principal import Role, current_principal
 from services.lifecycle.model.job_context import FileContent
-from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, AgentSpec, JobSpec
-from services.lifecycle.model.states import PromptDelivery
+from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, JobSpec
 from services.sandbox.spec import Network, Tier
 
 # What the execution service accepts for a whole environment, minus what we add beside the system prompt.
@@ -75,15 +75,16 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
     yield from _missing(spec, kind)
     if task_bytes > MAX_PROMPT_BYTES:
         yield "prompt", "must be at most 1 MiB together with the text of the work item"
-    engine = traits(agent.engine)
-    if engine.needs_model and not agent.model:
+    engine, traits = agent.driver, ENGINES[agent.driver.name]
+    yield from ((f"agent.{engine.name}.{field}", rule) for field, rule in engine.violations())
+    if traits.needs_model and not agent.model:
         yield "agent.model", "is required: neither the worker, the template nor the gateway's ANTHROPIC_MODEL has one"
-    if engine.runs_command:
-        yield from _command_violations(agent, task_bytes)
+    if engine.prompt_is_argument and task_bytes > MAX_ARGUMENT_BYTES:
+        yield "prompt", "must be less than 128 KiB to be passed as an argument"
+    if traits.runs_command:
+        yield from _environment_violations(agent)
     if spec.snapshot_id and not spec.repository_id:
         yield "snapshot_id", "needs the repository that the snapshot is of"
-    if agent.terminal and not (engine.has_terminal and agent.prompt_delivery is PromptDelivery.ARGUMENT):
-        yield "agent.terminal", "needs a command that gets its prompt as an argument"
     if submission.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
         yield "agent.allowed_hosts", "needs the network ALLOW_LIST"
     yield from _container_violations(agent, submission)
@@ -91,15 +92,15 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
         yield "agent.environment", complaint
 
 
-def _container_violations(agent: AgentSpec, submission: JobSubmission) -> Iterator[tuple[str, str]]:
+def _container_violations(agent: AgentSettings, submission: JobSubmission) -> Iterator[tuple[str, str]]:
     if agent.sandbox_tier is not Tier.CONTAINER:
         if submission.agent.image:
             yield "agent.image", "needs the sandbox tier CONTAINER"
         return
     if agent.network is Network.ALLOW_LIST:
         yield "agent.network", "cannot be ALLOW_LIST in a container: use NONE or OPEN, or the sandbox tier BUBBLEWRAP"
-    if agent.terminal:
-        yield "agent.terminal", "is not available in a container"
+    if agent.driver.wants_terminal:
+        yield f"agent.{agent.driver.name}.terminal", "is not available in a container"
 
 
 def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
@@ -112,11 +113,7 @@ def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
         yield "data", f"must have {', '.join(absent)} for the kind {kind.name}"
 
 
-def _command_violations(agent: AgentSpec, prompt_bytes: int) -> Iterator[tuple[str, str]]:
-    if agent.prompt_delivery is PromptDelivery.ARGUMENT and prompt_bytes > MAX_ARGUMENT_BYTES:
-        yield "prompt", "must be less than 128 KiB to be passed as an argument"
-    if not agent.command.strip():
-        yield "agent.command", "is required: neither the worker, the template nor the gateway's AGENT_COMMAND has one"
+def _environment_violations(agent: AgentSettings) -> Iterator[tuple[str, str]]:
     environment_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in agent.environment.items())
-    if environment_bytes + len(agent.system_prompt.encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
+    if environment_bytes + len((agent.system_prompt or "").encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
         yield "agent", "the environment and the system prompt must be at most 63 KiB together"

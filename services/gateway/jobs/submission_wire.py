@@ -8,12 +8,13 @@ from typing import Final
 
 from boatyard.gateway.v1 import job_pb2 as pb
 
+from services.agent.wire import AGENT
 from services.gateway import scope
-from services.gateway.catalog.agent_wire import agent_from_proto, policy_from_proto
 from services.gateway.jobs.kinds import DEFAULT_KIND, Kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import MAX_FILE_NAME_BYTES
+from services.gateway.wire.policy import POLICY
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.hook_answers import MAX_LABEL_CHARACTERS, MAX_LABELS, is_label
 from services.lifecycle.model.job_context import FileContent
@@ -52,8 +53,8 @@ def submission_from_proto(request: pb.CreateJobRequest, kinds: Kinds) -> tuple[J
             worker_id=check.optional_id("spec.worker_id", spec.worker_id),
             work_item_id=check.optional_id("spec.work_item_id", spec.work_item_id),
             template_id=check.optional_id("spec.template_id", spec.template_id),
-            agent=agent_from_proto(check, "spec.agent", spec.agent),
-            policy=policy_from_proto(check, "spec.policy", spec.policy),
+            agent=AGENT.from_proto(spec.agent),
+            policy=POLICY.from_proto(spec.policy),
             labels=_labels_from_proto(check, spec.labels),
             delay=check.duration("spec.delay", spec.delay, MAX_DELAY) if spec.HasField("delay") else None,
             not_before=_not_before_from_proto(check, spec) if spec.HasField("not_before_time") else None,

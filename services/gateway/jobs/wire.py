@@ -1,26 +1,27 @@
 """Converts jobs between messages and values."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
-from typing import Final
+from typing import Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.agent.wire import AGENT
 from services.common.db.paging import Page
 from services.common.reasons import with_advice
 from services.common.rpc.times import timestamp_to_proto
 from services.common.text import lossy
-from services.gateway.catalog.agent_wire import agent_to_proto, policy_to_proto
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
-from services.gateway.jobs.layers import agent_as_layer, policy_as_layer
+from services.gateway.jobs.layers import policy_as_layer
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
+from services.gateway.wire.policy import POLICY
 from services.gateway.wire.validation import Validator
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import JobState, StageState
@@ -29,6 +30,8 @@ MAX_SELECTORS: Final = 16
 MAX_CHOICES: Final = 64
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
+
+Settings = TypeVar("Settings")
 
 _STATES: Final = {pb.Job.State.Value(f"STATE_{state}"): state for state in JobState}
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
@@ -63,7 +66,7 @@ def kind_to_proto(value: JobKind) -> pb.JobKind:
     return pb.JobKind(
         kind=value.name,
         description=value.description,
-        policy=policy_to_proto(value.policy),
+        policy=POLICY.to_proto(value.policy),
         required_fields=value.required_fields,
         required_data=value.required_data,
     )
@@ -136,17 +139,19 @@ def _selector_from_proto(check: Validator, path: str, message: pb.LabelSelector)
 
 
 def _brief_spec(spec: JobSpec) -> JobSpec:
-    def cut(text: str) -> str:
-        return text if len(text) <= _BRIEF_CHARACTERS else text[: _BRIEF_CHARACTERS - 1] + "…"
+    agent = replace(_brief(spec.agent), engine=_brief(spec.agent.driver), environment={})
+    return replace(_brief(spec), agent=agent, policy=_brief(spec.policy), files=(), data=b"")
 
-    agent = replace(
-        spec.agent,
-        command=cut(spec.agent.command),
-        system_prompt=cut(spec.agent.system_prompt),
-        environment={},
-    )
-    policy = replace(spec.policy, verify_command=cut(spec.policy.verify_command))
-    return replace(spec, prompt=cut(spec.prompt), agent=agent, policy=policy, files=(), data=b"")
+
+def _brief(value: Settings) -> Settings:
+    """Cut the long texts among the fields of a dataclass."""
+    texts = {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
+    cut = {name: text[: _BRIEF_CHARACTERS - 1] + "…" for name, text in texts.items() if _is_long(text)}
+    return replace(value, **cut)  # type: ignore[type-var]
+
+
+def _is_long(value: object) -> bool:
+    return isinstance(value, str) and len(value) > _BRIEF_CHARACTERS
 
 
 def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
@@ -162,8 +167,8 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         worker_id=spec.worker_id,
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
-        agent=agent_to_proto(agent_as_layer(spec.agent)),
-        policy=policy_to_proto(policy_as_layer(spec.policy)),
+        agent=AGENT.to_proto(spec.agent),
+        policy=POLICY.to_proto(policy_as_layer(spec.policy)),
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],

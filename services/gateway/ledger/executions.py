@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, select, update
+from sqlalchemy import ColumnElement, and_, func, literal, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.common.db.columns import Moment
 from services.gateway.ledger.hook_calls import interrupt_calls
 from services.gateway.ledger.rows import output_from_columns, output_to_columns
 from services.gateway.schema.clock import NOW
@@ -33,7 +34,10 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
 
 
 async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, note: ExecutionNote) -> None:
-    """Record what is known of an execution of the lease's attempt on a cell, whether it is recorded already or not."""
+    """Record what is known of an execution of the lease's attempt on a cell, whether it is recorded already or not.
+
+    When it began does not change any more once it is recorded.
+    """
     known = {
         "workspace_id": note.workspace_id,
         "cell_id": cell_id,
@@ -46,7 +50,9 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
     }
     # Only of the lease's job: a machine may not write about jobs that it does not hold.
     this = (executions.c.execution_id == note.execution_id, executions.c.job_id == lease.job_id)
-    if (await connection.execute(update(executions).where(*this).values(known))).rowcount == 0:
+    began = func.coalesce(executions.c.start_time, literal(note.start_time, Moment))
+    changed = update(executions).where(*this).values(known | {"start_time": began})
+    if (await connection.execute(changed)).rowcount == 0:
         row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
         await insert_if_absent(connection, executions, row | known)
 

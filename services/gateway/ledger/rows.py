@@ -1,5 +1,6 @@
 """Reads the ledger's rows as jobs and executions. Everything here works inside the caller's transaction."""
 
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import NotFound
 from services.gateway.ledger.questions import checkpoints_of
 from services.gateway.schema.jobs import executions, jobs, stages
+from services.gateway.schema.sql import JsonText
 from services.gateway.values.checkpoints import Checkpoint
 from services.gateway.values.jobs import ExecutionView, JobView, StageView
 from services.lifecycle.model.hook_answers import HookAnswer
@@ -24,7 +26,10 @@ from services.lifecycle.model.value import dump, load
 _BRIEF = tuple(column for column in executions.c if column is not executions.c.bulk)
 _JOB_OF = (
     jobs.c.state.label("job_state"),
+    jobs.c.reason.label("job_reason"),
+    JsonText(jobs.c.definition, "branch").label("branch"),
     jobs.c.project_id,
+    jobs.c.template_id,
     jobs.c.worker_id,
     jobs.c.work_item_id,
     jobs.c.repository_id,
@@ -84,10 +89,13 @@ def execution_view(row: Row[Any]) -> ExecutionView:
         execution_id=row.execution_id,
         job_id=row.job_id,
         job_state=JobState(row.job_state),
+        job_reason=row.job_reason,
         project_id=row.project_id,
+        template_id=row.template_id,
         worker_id=row.worker_id,
         work_item_id=row.work_item_id,
         repository_id=row.repository_id,
+        branch=b64decode(row.branch or ""),
         purpose=Purpose(row.purpose),
         attempt=row.attempt,
         workspace_id=row.workspace_id,

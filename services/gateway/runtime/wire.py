@@ -4,31 +4,37 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from boatyard.execution.v1 import event_pb2, execution_pb2
+from boatyard.gateway.v1 import job_pb2
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.message import Message
 
+from services.agent.settings import AgentSettings
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.common.reasons import with_advice
 from services.common.rpc.times import duration_to_proto, timestamp_to_proto
+from services.common.text import lossy
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.runtime.relay import ExecutionUpdate
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.agent import MAX_TIMEOUT, AgentSettings
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.validation import Validator, required_id
 from services.lifecycle.model.job_spec import MAX_PROMPT_BYTES
-from services.lifecycle.model.states import ExecutionState
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 
 _STATES: Final = {pb.Execution.State.Value(f"STATE_{state}"): state for state in ExecutionState}
 _KINDS: Final = {number: name.removeprefix("EVENT_KIND_") for name, number in event_pb2.EventKind.items() if number}
+_MAX_TIMEOUT: Final = timedelta(days=7)
 MAX_MESSAGE_BYTES: Final = 64 << 10
 MAX_REASON_BYTES: Final = 4 << 10
 Converted = TypeVar("Converted", bound=Message)
 _STATE_NUMBERS: Final = {state: number for number, state in _STATES.items()}
+_JOB_STATES: Final = {state: job_pb2.Job.State.Value(f"STATE_{state}") for state in JobState}
+_PURPOSES: Final = {execution_pb2.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
+_PURPOSE_NUMBERS: Final = {purpose: number for number, purpose in _PURPOSES.items()}
 
 
 def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, IdempotencyKey | None]:
@@ -36,7 +42,7 @@ def submission_from_proto(request: pb.ExecuteRequest) -> tuple[JobSubmission, Id
     with Validator() as check:
         timeout = None
         if request.HasField("timeout"):
-            timeout = check.duration("timeout", request.timeout, MAX_TIMEOUT)
+            timeout = check.duration("timeout", request.timeout, _MAX_TIMEOUT)
         submission = JobSubmission(
             project_id=None,
             prompt=check.text("prompt", request.prompt, MAX_PROMPT_BYTES, required=True),
@@ -54,6 +60,7 @@ def list_executions_from_proto(request: pb.ListExecutionsRequest) -> tuple[Execu
         filters = ExecutionFilter(
             project_id=check.optional_id("project_id", request.project_id),
             states=check.choices("states", request.states, _STATES),
+            purposes=check.choices("purposes", request.purposes, _PURPOSES) or frozenset({Purpose.AGENT}),
             job_id=check.optional_id("job_id", request.job_id),
             worker_id=check.optional_id("worker_id", request.worker_id),
             work_item_id=check.optional_id("work_item_id", request.work_item_id),
@@ -185,7 +192,12 @@ def execution_to_proto(view: ExecutionView) -> pb.Execution:
         project_id=view.project_id,
         worker_id=view.worker_id,
         work_item_id=view.work_item_id,
-        purpose=execution_pb2.ExecutionSpec.Purpose.Value(f"PURPOSE_{view.purpose}"),
+        template_id=view.template_id,
+        workspace_id=view.workspace_id,
+        branch=lossy(view.branch),
+        job_state=_JOB_STATES[view.job_state],
+        job_reason=view.job_reason,
+        purpose=_PURPOSE_NUMBERS[view.purpose],
         attempt=view.attempt,
         state=_STATE_NUMBERS[view.state],
         reason=view.reason,

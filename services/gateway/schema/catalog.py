@@ -5,11 +5,12 @@ An optional reference is NULL in the table, because foreign keys allow that, and
 
 from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
+from services.agent.stored import StoredAgentSettings
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sql import JsonValue, OptionalId
-from services.gateway.values.agent import AgentSettings, JobPolicySettings
 from services.gateway.values.catalog import Document, WorkItemState
+from services.gateway.values.policy import JobPolicySettings
 
 
 def _key(name: str) -> Column[str]:
@@ -60,7 +61,7 @@ templates = Table(
     _key("template_id"),
     _project(),
     Column("display_name", Text, nullable=False),
-    Column("agent", JsonValue(AgentSettings), nullable=False),
+    Column("agent", JsonValue(StoredAgentSettings), nullable=False),
     Column("policy", JsonValue(JobPolicySettings), nullable=False),
     *_times(),
 )
@@ -72,7 +73,7 @@ workers = Table(
     _project(),
     Column("display_name", Text, nullable=False),
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
-    Column("agent", JsonValue(AgentSettings), nullable=False),
+    Column("agent", JsonValue(StoredAgentSettings), nullable=False),
     Column("policy", JsonValue(JobPolicySettings), nullable=False),
     _limit(),
     *_times(),

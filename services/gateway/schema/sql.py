@@ -5,9 +5,11 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, Dialect, Select, String, Table
+from sqlalchemy import JSON, ColumnElement, Dialect, Select, String, Table, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.functions import FunctionElement
 from sqlalchemy.types import TypeDecorator
 
 from services.common.db.paging import Key, Page
@@ -51,6 +53,29 @@ class JsonValue(TypeDecorator[T], Generic[T]):
     def process_result_value(self, value: Any, dialect: Dialect) -> T | None:  # noqa: ANN401, ARG002 - any JSON
         """Return the value of some JSON."""
         return None if value is None else self._adapter.validate_python(value)
+
+
+class JsonText(FunctionElement[str]):
+    """A string in a text column that holds a JSON object, by its key; NULL when there is none."""
+
+    name = "json_text"
+    type = String()
+    inherit_cache = True
+
+    def __init__(self, column: ColumnElement[str], key: str) -> None:
+        super().__init__(column, literal(key, String))
+
+
+@compiles(JsonText, "sqlite")
+def _in_sqlite(element: JsonText, compiler: Any, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
+    column, key = (compiler.process(each, **options) for each in element.clauses)
+    return f"json_extract({column}, '$.' || {key})"
+
+
+@compiles(JsonText, "postgresql")
+def _in_postgresql(element: JsonText, compiler: Any, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
+    column, key = (compiler.process(each, **options) for each in element.clauses)
+    return f"CAST({column} AS json) ->> {key}"
 
 
 def storable_text(text: str) -> str:

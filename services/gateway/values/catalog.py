@@ -4,7 +4,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.gateway.values.agent import AgentSettings, JobPolicySettings
+from services.agent.settings import AgentSettings
+from services.gateway.values.policy import JobPolicySettings
 
 DEFAULT_PROJECT_ID = "default"
 

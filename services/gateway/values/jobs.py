@@ -25,15 +25,18 @@ class StageView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExecutionView:
-    """An execution, with what it belongs to. `job_state` shows whether it can still be ended."""
+    """An execution, with what it belongs to. `branch` is that of the job's result; empty without a repository."""
 
     execution_id: str
     job_id: str
     job_state: JobState
+    job_reason: str
     project_id: str
+    template_id: str
     worker_id: str
     work_item_id: str
     repository_id: str
+    branch: bytes
     purpose: Purpose
     attempt: int
     workspace_id: str
@@ -104,6 +107,7 @@ class ExecutionFilter:
 
     project_id: str = ""
     states: frozenset[ExecutionState] = frozenset()
+    purposes: frozenset[Purpose] = frozenset()
     job_id: str = ""
     worker_id: str = ""
     work_item_id: str = ""

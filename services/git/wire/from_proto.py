@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from boatyard.execution.v1 import sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.db.paging import Page

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES
 from services.lifecycle.model.value import Recorded
 
 MAX_REASON_BYTES: Final = 512
-MAX_ADDITION_BYTES: Final = 16 << 10
 MAX_ADDITIONS_BYTES: Final = 64 << 10
 """The bound of all additions to one job's prompt together."""
 MAX_LABELS: Final = 64
@@ -40,20 +38,9 @@ class HookAnswer(Recorded):
     ask: str = ""
     """A question that a person has to decide before the job goes on."""
 
-    def complaint(self) -> str | None:
-        """Return what is wrong with it, or None."""
-        if len(self.prompt_addition.encode()) > MAX_ADDITION_BYTES or "\0" in self.prompt_addition:
-            return f'a "prompt_addition" of more than {MAX_ADDITION_BYTES >> 10} KiB, or with a NUL character'
-        if len(self.ask.encode()) > MAX_WORDS_BYTES or "\0" in self.ask:
-            return f'an "ask" of more than {MAX_WORDS_BYTES >> 10} KiB, or with a NUL character'
-        if len(self.labels) > MAX_LABELS or not all(is_label(*label) for label in self.labels.items()):
-            rule = f"of keys of 1 to {MAX_LABEL_CHARACTERS} visible characters, and values no longer"
-            return f'"labels" that are more than {MAX_LABELS}, or not {rule}'
-        return None
-
 
 def read_answer(text: bytes | str) -> HookAnswer:
-    """Read a hook's answer. Raises ValueError, which says what is wrong with it."""
+    """Read a hook's answer. Raises ValueError, which says what in it has another type."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError):  # text for people
@@ -69,10 +56,7 @@ def read_answer(text: bytes | str) -> HookAnswer:
             raise ValueError(f'a "{name}" that is no text')
     if not isinstance(labels, dict) or not all(map(_is_text, labels.values())) or not all(map(_is_text, labels)):
         raise ValueError('"labels" that are not an object of texts')
-    answer = HookAnswer(None if allow else _veto(said.get("reason")), labels=labels, **texts)
-    if complaint := answer.complaint():
-        raise ValueError(complaint)
-    return answer
+    return HookAnswer(None if allow else _veto(said.get("reason")), labels=labels, **texts)
 
 
 def veto(reason: str) -> Veto:

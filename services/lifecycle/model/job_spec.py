@@ -5,11 +5,11 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from services.common.engines import DEFAULT_ENGINE
+from services.agent.settings import AgentSettings
+from services.agent.stored import StoredAgentSettings
 from services.common.reasons import REASONS
-from services.lifecycle.model.states import PromptDelivery, Publish, Retention, RetryFrom
+from services.lifecycle.model.states import Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
-from services.sandbox.spec import Network, Tier
 
 RETRY_ON: Final = tuple(row.reason for row in REASONS.values() if row.retried_by_default)
 """Failures after which a job is tried again unless its policy says otherwise: of machines and networks, not of work."""
@@ -24,41 +24,6 @@ MAX_PROMPT_BYTES: Final = 1 << 20
 """The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
 """The bound of a prompt that is passed as an argument: the kernel's, less the closing NUL."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits(Recorded):
-    """How much an agent's processes may use, all together; None is the node's default. Bytes, seconds."""
-
-    memory_bytes: int | None = None
-    processes: int | None = None
-    disk_bytes: int | None = None
-    output_bytes: int | None = None
-    cpu_seconds: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AgentSpec(Recorded):
-    """How an agent runs, with template, worker and job overlaid on these defaults. Times are in seconds."""
-
-    engine: str = DEFAULT_ENGINE
-    command: str = ""
-    prompt_delivery: PromptDelivery = PromptDelivery.STDIN
-    system_prompt: str = ""
-    model: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
-    timeout: float = 3600.0
-    idle_timeout: float | None = None
-    sandbox_tier: Tier = Tier.BUBBLEWRAP
-    network: Network = Network.NONE
-    max_turns: int | None = None
-    max_tokens: int | None = None
-    token_budget: int | None = None
-    limits: Limits = field(default_factory=Limits)
-    terminal: bool = False
-    ask_before: tuple[str, ...] = ()
-    allowed_hosts: tuple[str, ...] = ()
-    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +74,7 @@ class JobSpec(Recorded):
     worker_name: str = ""
     work_item_id: str = ""
     template_id: str = ""
-    agent: AgentSpec = field(default_factory=AgentSpec)
+    agent: StoredAgentSettings = field(default_factory=AgentSettings)
     policy: JobPolicy = field(default_factory=JobPolicy)
     labels: Mapping[str, str] = field(default_factory=dict)
     not_before: datetime | None = None

@@ -4,10 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.lifecycle.model.job_spec import Limits
-from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
+from services.agent.settings import AgentSettings
+from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
-from services.sandbox.spec import Network, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,37 +31,15 @@ class Base(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class ModelAgent(Recorded):
-    """A model as the agent, and how far it may go; None is the node's default."""
-
-    model: str
-    system_prompt: str
-    max_turns: int | None
-    max_tokens: int | None
-    token_budget: int | None
-    ask_before: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Launch(Recorded):
-    """What a node is asked to start in a workspace: a program, or with `model` a model. Times are in seconds."""
+    """What a node is asked to start in a workspace; `environment` is ours, and overrides the agent's."""
 
     purpose: Purpose
     layout: Layout
-    argv: tuple[bytes, ...]
+    agent: AgentSettings
     prompt: bytes
-    timeout: float
-    tier: Tier
-    network: Network = Network.NONE
-    allowed_hosts: tuple[str, ...] = ()
     read_only_paths: tuple[bytes, ...] = ()
     environment: Mapping[str, bytes] = field(default_factory=dict)
-    delivery: PromptDelivery = PromptDelivery.STDIN
-    idle_timeout: float | None = None
-    model: ModelAgent | None = None
-    limits: Limits = field(default_factory=Limits)
-    terminal: bool = False
-    image: str = ""
 
 
 @dataclass(frozen=True, slots=True)

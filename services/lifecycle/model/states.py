@@ -75,13 +75,6 @@ HOOK_STAGES: Final[Mapping[HookEvent, tuple[str, ...]]] = {
 called before the one and after the other."""
 
 
-class PromptDelivery(enum.StrEnum):
-    """How a command gets its prompt."""
-
-    STDIN = "STDIN"
-    ARGUMENT = "ARGUMENT"
-
-
 class Publish(enum.StrEnum):
     """What becomes of a result."""
 

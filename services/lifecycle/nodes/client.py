@@ -15,7 +15,7 @@ from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
 from google.protobuf.duration_pb2 import Duration
 
-from services.common.errors import FailedPrecondition, NotFound, RemoteFailure, Status
+from services.common.errors import AlreadyExists, FailedPrecondition, NotFound, RemoteFailure, Status
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
@@ -25,6 +25,7 @@ from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Base, Launch, Layout, ResultCommit, Run, Snapshot
 from services.lifecycle.model.output import DiffSummary, FileChange
+from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.retries import Pause, RetryLimits, call_with_retries
 from services.sandbox.spec import Tier
@@ -83,7 +84,7 @@ class JobNodes:
             base_layers=() if base is None else wire.texts_to_proto("base_layers", base.layers),
             pins_path="" if base is None else wire.text_to_proto("pins_path", base.pins_path),
             labels=wire.workspace_labels_to_proto(spec),
-            visibility=wire.visibility_to_proto(spec.agent.sandbox_tier),
+            visibility=wire.visibility_to_proto(spec.agent.tier),
             files=[workspace_pb.File(path=path, content=content) for path, content in given],
         )
         answer = await self._call(self._workspace.CreateWorkspace, request, _LONG_SECONDS)
@@ -138,7 +139,7 @@ class JobNodes:
     ) -> ResultCommit:
         """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
         request = git_pb.TakeResultRequest(
-            tree=wire.working_tree_to_proto(layout, base, spec.agent.sandbox_tier),
+            tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.repository_id,
             result_id=result_id,
             base_commit_id=base.commit_id,
@@ -151,7 +152,7 @@ class JobNodes:
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
         request = git_pb.SnapshotTreeRequest(
-            tree=wire.working_tree_to_proto(layout, base, spec.agent.sandbox_tier),
+            tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.repository_id,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
@@ -216,7 +217,12 @@ class JobNodes:
         request = execution_pb.StartExecutionRequest(
             execution_id=execution_id, spec=wire.spec_to_proto(launch, self._job_id)
         )
-        answer = await self._call(self._execution.StartExecution, request)
+        try:
+            answer = await self._call(self._execution.StartExecution, request)
+        except AlreadyExists:  # our id: started with the message that another version makes of the same launch
+            if (run := await self.find(execution_id)) is None:
+                raise
+            return run
         return wire.run_from_proto(answer.execution)
 
     async def find(self, execution_id: str) -> Run | None:
@@ -228,15 +234,15 @@ class JobNodes:
             return None
         return wire.run_from_proto(answer.execution)
 
-    async def wait(self, execution_id: str) -> Run:
-        """Wait for the end of an execution, also across restarts of its service."""
+    async def wait(self, execution_id: str, *, until_started: bool = False) -> Run:
+        """Wait for the end of an execution, or for its beginning, also across restarts of its service."""
         request = execution_pb.WaitExecutionRequest(
-            execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS))
+            execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS)), until_started=until_started
         )
         while True:
             answer = await self._call(self._execution.WaitExecution, request, _WAIT_SECONDS + _SHORT_SECONDS)
             run = wire.run_from_proto(answer.execution)
-            if run.state.is_final:
+            if run.state.is_final or (until_started and run.state is not ExecutionState.PENDING):
                 return run
 
     async def stop(self, execution_id: str) -> None:

@@ -4,17 +4,17 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Final
 
+from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb
 from boatyard.execution.v1 import event_pb2 as event_pb
 from boatyard.execution.v1 import execution_pb2 as execution_pb
-from boatyard.execution.v1 import sandbox_pb2 as sandbox_pb
 from boatyard.git.v1 import git_pb2 as git_pb
 from boatyard.workspace.v1 import layout_pb2 as layout_pb
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.agent.wire import AGENT
 from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
-from services.common.rpc.times import duration_to_proto
 from services.common.text import lossy
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
@@ -22,7 +22,6 @@ from services.lifecycle.model.node_work import (
     Base,
     Launch,
     Layout,
-    ModelAgent,
     ResourceUsage,
     ResultCommit,
     Run,
@@ -32,7 +31,6 @@ from services.lifecycle.model.output import FileChange
 from services.sandbox.spec import Tier
 
 EMAIL: Final = "noreply@boatyard.dev"
-_ROWS, _COLUMNS = 24, 80  # of a terminal that nobody has attached to yet
 
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
@@ -61,54 +59,14 @@ _CHANGES = {
 
 def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     """Write the specification of an execution."""
-    limits = execution_pb.ExecutionLimits(
-        wall_timeout=duration_to_proto(value.timeout),
-        memory_bytes=value.limits.memory_bytes,
-        processes=value.limits.processes,
-        cpu_seconds=value.limits.cpu_seconds,
-        workspace_bytes=value.limits.disk_bytes,
-        output_bytes=value.limits.output_bytes,
-    )
-    if value.idle_timeout is not None:
-        limits.idle_timeout.CopyFrom(duration_to_proto(value.idle_timeout))
-    message = execution_pb.ExecutionSpec(
+    return execution_pb.ExecutionSpec(
         purpose=execution_pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{value.purpose}"),
         job_id=job_id,
         layout=layout_to_proto(value.layout),
         read_only_paths=texts_to_proto("spec.read_only_paths", value.read_only_paths),
+        agent=AGENT.to_proto(value.agent),
+        prompt=text_to_proto("spec.prompt", value.prompt),
         environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
-        limits=limits,
-        sandbox_tier=tier_to_proto(value.tier),
-        network=sandbox_pb.Network.Value(f"NETWORK_{value.network.upper()}"),
-        allowed_hosts=value.allowed_hosts,
-        image=value.image,
-    )
-    if value.model is None:
-        message.command.MergeFrom(_command_to_proto(value))
-    else:
-        message.anthropic.MergeFrom(_model_to_proto(value.model, value.prompt))
-    return message
-
-
-def _command_to_proto(value: Launch) -> execution_pb.CommandEngine:
-    terminal = execution_pb.TerminalSize(rows=_ROWS, columns=_COLUMNS) if value.terminal else None
-    return execution_pb.CommandEngine(
-        terminal=terminal,
-        argv=texts_to_proto("spec.command.argv", value.argv),
-        prompt=text_to_proto("spec.command.prompt", value.prompt),
-        prompt_delivery=execution_pb.CommandEngine.PromptDelivery.Value(f"PROMPT_DELIVERY_{value.delivery}"),
-    )
-
-
-def _model_to_proto(value: ModelAgent, prompt: bytes) -> execution_pb.AnthropicEngine:
-    return execution_pb.AnthropicEngine(
-        model=value.model,
-        prompt=text_to_proto("spec.anthropic.prompt", prompt),
-        system_prompt=value.system_prompt,
-        max_turns=value.max_turns,
-        max_tokens=value.max_tokens,
-        token_budget=value.token_budget,
-        ask_before=value.ask_before,
     )
 
 

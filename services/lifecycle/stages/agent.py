@@ -3,17 +3,17 @@
 import re
 from dataclasses import replace
 
-from services.common.engines import traits
+from services.agent.settings import AgentSettings
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.hook_answers import MAX_ADDITIONS_BYTES
 from services.lifecycle.model.job_context import HookResult
 from services.lifecycle.model.job_spec import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES
-from services.lifecycle.model.node_work import Base, EndedRun, Launch, Layout, ModelAgent, Run
+from services.lifecycle.model.node_work import Base, EndedRun, Launch, Layout, Run
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.states import ExecutionState, PromptDelivery, Purpose
+from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import JobRun, agent_of, step_in
-from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, shell, stopped
+from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, stopped
 from services.sandbox.spec import Network, Tier
 
 _TAIL_BYTES = 16 << 10
@@ -87,8 +87,7 @@ def judge_agent(job: JobRun, run: Run) -> None:
 
 def fits(job: JobRun, task: str, *more: str) -> bool:
     """True when a task, the additions of hooks and `more` fit into the agent's prompt."""
-    agent = job.spec.agent
-    as_argument = traits(agent.engine).runs_command and agent.prompt_delivery is PromptDelivery.ARGUMENT
+    as_argument = job.spec.agent.driver.prompt_is_argument
     return len(_told(job, task, *more).encode()) <= (MAX_ARGUMENT_BYTES if as_argument else MAX_PROMPT_BYTES)
 
 
@@ -107,11 +106,29 @@ def _told(job: JobRun, task: str, *more: str) -> str:
 
 
 def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch:
-    spec, agent = job.spec, job.spec.agent
-    runs_command = traits(agent.engine).runs_command
-    as_argument = agent.prompt_delivery is PromptDelivery.ARGUMENT
-    line = agent.command.rstrip()
-    ours = {
+    return Launch(
+        purpose=Purpose.AGENT,
+        layout=layout,
+        agent=_applicable(job.spec.agent),
+        prompt=_told(job, task).encode(),
+        read_only_paths=() if base is None else base.read_only_paths,
+        environment={name: value.encode() for name, value in _environment(job).items() if value},
+    )
+
+
+def _applicable(agent: AgentSettings) -> AgentSettings:
+    """Leave out what a node refuses: hosts and an image that another layer's network and tier do not use."""
+    return replace(
+        agent,
+        allowed_hosts=agent.allowed_hosts if agent.network is Network.ALLOW_LIST else (),
+        image=agent.image if agent.tier is Tier.CONTAINER else None,
+    )
+
+
+def _environment(job: JobRun) -> dict[str, str]:
+    """Return what we tell an agent, by variable; what is empty it is not told."""
+    spec = job.spec
+    return {
         "BOATYARD_JOB_ID": spec.job_id,
         "BOATYARD_EXECUTION_ID": job.agent_id,
         "BOATYARD_PROJECT_ID": spec.project_id,
@@ -119,33 +136,5 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
         "BOATYARD_WORK_ITEM_ID": spec.work_item_id,
         "BOATYARD_INPUT": INPUT_DATA if spec.data else "",
         "BOATYARD_ROUND": str(job.round),
+        "BOATYARD_ASK_FILE": ASK_FILE if spec.policy.agent_may_ask else "",
     }
-    if spec.policy.agent_may_ask:
-        ours["BOATYARD_ASK_FILE"] = ASK_FILE
-    if runs_command:  # other engines get both in their own fields
-        ours |= {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
-    environment = {**agent.environment, **{name: value for name, value in ours.items() if value}}
-    model = None
-    if not runs_command:
-        model = ModelAgent(
-            agent.model, agent.system_prompt, agent.max_turns, agent.max_tokens, agent.token_budget, agent.ask_before
-        )
-    return Launch(
-        purpose=Purpose.AGENT,
-        layout=layout,
-        # The prompt arrives as one more argument, so it is `$1` of the line, whose `$0` stands before it.
-        argv=() if model else shell(f'{line} "$@"', b"sh") if as_argument else shell(line),
-        model=model,
-        prompt=_told(job, task).encode(),
-        delivery=agent.prompt_delivery,
-        timeout=agent.timeout,
-        idle_timeout=agent.idle_timeout,
-        tier=agent.sandbox_tier,
-        network=agent.network,
-        allowed_hosts=agent.allowed_hosts if agent.network is Network.ALLOW_LIST else (),
-        read_only_paths=() if base is None else base.read_only_paths,
-        environment={name: value.encode() for name, value in environment.items()},
-        limits=agent.limits,
-        terminal=agent.terminal,
-        image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
-    )

@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import timedelta
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.model.node_work import Base, Launch, Layout, Run
@@ -11,25 +12,31 @@ from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.nodes import NodeLost
 from services.lifecycle.run import JobRun, workspace_of
-from services.sandbox.spec import Tier
+from services.sandbox.spec import Network, Tier
 
 _TRIES = 3
 _LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
 
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
-    """Start an execution once: an existing one is returned as it is.
+    """Start an execution once, and return it when its program has begun; an existing one is returned as it is.
 
     When the job is cancelled nothing is started, and a started one is stopped. Raises JobCancelled when there is none.
     """
     try:
         job.check_cancelled()
-        return await job.nodes.start(execution_id, launch)
+        return await _begun(job, await job.nodes.start(execution_id, launch))
     except JobCancelled:
         run = await stopped(job, execution_id)  # it may have been started before a restart, or the response was lost
         if run is None:
             raise
         return run
+
+
+async def _begun(job: JobRun, run: Run) -> Run:
+    if run.state is not ExecutionState.PENDING:
+        return run
+    return await job.unless_cancelled(job.nodes.wait(run.execution_id, until_started=True))
 
 
 async def end_of(job: JobRun, execution_id: str) -> Run:
@@ -52,14 +59,13 @@ async def stopped(job: JobRun, execution_id: str) -> Run | None:
 
 
 def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
-    """Return the note with the run's state in it. An execution that a node has accepted counts as running."""
-    accepted = run.state is ExecutionState.PENDING
+    """Return the note with the run's state in it."""
     return replace(
         note,
-        state=ExecutionState.RUNNING if accepted else run.state,
+        state=run.state,
         reason=run.reason,
         message=run.message,
-        start_time=datetime.now(UTC) if accepted else run.start_time,
+        start_time=run.start_time,
         end_time=run.end_time,
         output=replace(
             note.output,
@@ -128,15 +134,11 @@ async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote
         layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.spec))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.spec.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
-    agent = job.spec.agent
     launch = Launch(
         purpose=auxiliary.purpose,
         layout=layout,
-        argv=shell(auxiliary.line),
+        agent=settings_of_line(auxiliary.line, auxiliary.seconds, job.spec.agent),
         prompt=auxiliary.prompt,
-        timeout=auxiliary.seconds,
-        tier=agent.sandbox_tier,
-        image=agent.image if agent.sandbox_tier is Tier.CONTAINER else "",
         read_only_paths=() if base is None else base.read_only_paths,
         environment={**auxiliary.environment, **ours},
     )
@@ -149,14 +151,20 @@ async def _remove(job: JobRun, auxiliary: AuxiliaryExecution) -> None:
             await job.nodes.delete_workspace(workspace_of(auxiliary.execution_id))
 
 
+def settings_of_line(line: str, seconds: float, agent: AgentSettings) -> AgentSettings:
+    """Return the settings of a line for /bin/sh: isolated as `agent` is, and without network."""
+    return AgentSettings(
+        engine=CommandEngine(line=line),
+        timeout=timedelta(seconds=seconds),
+        sandbox_tier=agent.tier,
+        network=Network.NONE,
+        image=agent.image if agent.tier is Tier.CONTAINER else None,
+    )
+
+
 def exited(run: Run) -> bool:
     """True when a program exited by itself: one that was stopped has an exit code too."""
     return run.exit_code is not None and run.reason in {"", "AGENT_FAILED"}
-
-
-def shell(line: str, *arguments: bytes) -> tuple[bytes, ...]:
-    """Return the argv that runs a line for /bin/sh."""
-    return (b"/bin/sh", b"-c", line.encode(), *arguments)
 
 
 def last_lines(tail: bytes, max_bytes: int) -> str:

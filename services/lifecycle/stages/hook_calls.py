@@ -9,7 +9,7 @@ from services.lifecycle.model.job_context import Hook
 from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.stages.executions import exited, last_lines
-from services.lifecycle.webhooks import TRIES, Callback, CallFailed, WebhookRequest, Webhooks
+from services.lifecycle.webhooks import TRIES, Callback, CallFailed, WebhookRequest, Webhooks, answer_complaint
 
 MAX_OUTPUT_BYTES = 64 << 10
 """How much is read of the end of a command's output: as much as of a server's answer."""
@@ -111,9 +111,7 @@ async def _ask(webhooks: Webhooks, call: ServerCall) -> Reply:
     line = text.strip().partition("\n")[0]
     if not hook.event.may_veto:
         return Reply("answered", line, answer.tries, text=text)
-    if complaint := answer.said.complaint():
-        raise HookFailed(f"its answer has {complaint}", answer.tries)
-    return Reply("answered", line, answer.tries, answer.said, text)
+    return Reply("answered", line, answer.tries, _checked(answer.said, answer.tries), text)
 
 
 def _beginning(said: bytes) -> str:
@@ -125,6 +123,13 @@ def _understood(hook: Hook, said: bytes, tries: int) -> HookAnswer:
     if not hook.event.may_veto:
         return HookAnswer()
     try:
-        return read_answer(said)
+        return _checked(read_answer(said), tries)
     except ValueError as error:
         raise HookFailed(f"its answer has {error}", tries) from error
+
+
+def _checked(said: HookAnswer, tries: int) -> HookAnswer:
+    """Return an answer that keeps the contract's rules."""
+    if complaint := answer_complaint(said):
+        raise HookFailed(f"its answer is wrong: {complaint}", tries)
+    return said

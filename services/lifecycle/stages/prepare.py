@@ -54,7 +54,7 @@ async def make_branch(job: JobRun, layout: Layout, base: Base) -> None:
     """Put the workspace on the result's branch. Raises JobFailed (BRANCH_EXISTS, INVALID_BRANCH)."""
 
     async def make() -> Nothing:
-        await job.nodes.create_branch(layout, base, job.spec.agent.sandbox_tier, job.spec.branch)
+        await job.nodes.create_branch(layout, base, job.spec.agent.tier, job.spec.branch)
         return Nothing()
 
     await job.step("branch", Nothing, make)

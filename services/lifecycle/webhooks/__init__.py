@@ -5,7 +5,7 @@ redirects; that every call ends, however slow or talkative the server is; and th
 """
 
 from services.lifecycle.webhooks.addresses import AllowList, callback_complaint, url_complaint
-from services.lifecycle.webhooks.callback import Callback, CallbackAnswer
+from services.lifecycle.webhooks.callback import Callback, CallbackAnswer, answer_complaint
 from services.lifecycle.webhooks.http import WebhookRequest, WebhookResponse, Webhooks
 from services.lifecycle.webhooks.retries import TRIES, CallFailed
 from services.lifecycle.webhooks.signing import new_secret, secret_complaint, signing_key
@@ -19,6 +19,7 @@ __all__ = [
     "WebhookRequest",
     "WebhookResponse",
     "Webhooks",
+    "answer_complaint",
     "callback_complaint",
     "new_secret",
     "secret_complaint",

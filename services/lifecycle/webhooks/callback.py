@@ -14,10 +14,12 @@ from boatyard.hook.v1 import callback_pb2 as pb
 from boatyard.hook.v1.callback_pb2_grpc import HookCallbackServiceStub
 from google.protobuf.json_format import Parse
 
+from services.common.rpc.rules import Rules
 from services.lifecycle.model.hook_answers import HookAnswer, veto
 from services.lifecycle.webhooks.addresses import Address, AllowList, NotAllowed, resolve
 from services.lifecycle.webhooks.retries import CallFailed, TryFailed
 
+_RULES: Final = Rules()
 _MAX_ANSWER_BYTES: Final = 64 << 10
 _MAX_WORDS: Final = 512
 _TRIED_AGAIN: Final = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -90,6 +92,12 @@ async def _ask(call: Callback, allowed: AllowList, number: int) -> CallbackAnswe
     return CallbackAnswer(
         HookAnswer(vetoed, answer.prompt_addition, dict(answer.labels), answer.ask), answer.note, number
     )
+
+
+def answer_complaint(said: HookAnswer) -> str | None:
+    """Return what is wrong with an answer by the contract, whoever gave it; None when nothing is."""
+    answer = pb.CallHookResponse(prompt_addition=said.prompt_addition, labels=said.labels, ask=said.ask)
+    return "; ".join(f"{path} {text}" for path, text in _RULES.violations(answer)) or None
 
 
 def _channel(url: httpx2.URL, address: Address, credentials: grpc.ChannelCredentials | None) -> grpc.aio.Channel:

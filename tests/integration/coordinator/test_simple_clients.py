@@ -20,10 +20,10 @@ from services.common.rpc.status import service_error
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
 from services.gateway.ledger.events import EventStore
 from services.gateway.runtime.event_sources import ReceivedEvents
-from services.gateway.values.agent import Checkpoints, JobPolicySettings
 from services.gateway.values.catalog import Document, Repository, WorkItem, WorkItemState
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.gateway.values.jobs import JobView
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.states import ExecutionState, JobState
 from tests.kit.contract import ROOT

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from boatyard.agent.v1.agent_pb2 import AnthropicEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from tests.integration.execution.service import Client, Seen, running
@@ -23,12 +24,10 @@ class ModelClient:
     replay: Replay
 
     async def start(self, execution_id: str, **fields: object) -> pb.NodeExecution:
-        """Start an agent with a model; `fields` are those of AnthropicEngine and of ExecutionSpec."""
-        engine = {
-            name: fields.pop(name) for name in list(fields) if name in pb.AnthropicEngine.DESCRIPTOR.fields_by_name
-        }
-        spec = self.client.service.spec("", **fields)
-        spec.anthropic.MergeFrom(pb.AnthropicEngine(**{"model": "claude-sonnet-5-5", "prompt": "Do it.", **engine}))
+        """Start an agent with a model; `fields` are those of AnthropicEngine, AgentSettings and ExecutionSpec."""
+        own = {name: fields.pop(name) for name in {*AnthropicEngine.DESCRIPTOR.fields_by_name} & fields.keys()}
+        spec = self.client.service.spec("", **{"model": "claude-sonnet-5-5", "prompt": "Do it.", **fields})
+        spec.agent.anthropic.MergeFrom(AnthropicEngine(**own))
         request = pb.StartExecutionRequest(execution_id=execution_id, spec=spec)
         return (await self.client.stub.StartExecution(request, wait_for_ready=True)).execution
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from boatyard.agent.v1.agent_pb2 import AgentSettings
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.workspace.v1 import layout_pb2
@@ -17,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from tests.kit.cell import free_port_base
+from tests.kit.databases import add_databases
 
 State = pb.NodeExecution.State
 
@@ -45,6 +48,7 @@ class Service:
         self.home = directory / "home"
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
+        add_databases(self.home, "execution")
         self.address = f"127.0.0.1:{free_port_base()}"
         self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()} | (variables or {})
         self._log = directory / "log"
@@ -71,12 +75,17 @@ class Service:
         return self.home / "execution" / "runs" / execution_id
 
     def spec(self, line: str | list[str], prompt: str = "", **fields: object) -> pb.ExecutionSpec:
-        argv = ["/bin/sh", "-c", line] if isinstance(line, str) else line
+        """Make a specification; `fields` are those of ExecutionSpec and of AgentSettings, a list is a program."""
+        own = {*AgentSettings.DESCRIPTOR.fields_by_name} - {*pb.ExecutionSpec.DESCRIPTOR.fields_by_name}
+        settings = {name: fields.pop(name) for name in own & fields.keys()}
         spec = pb.ExecutionSpec(
             purpose=pb.ExecutionSpec.PURPOSE_AGENT,
             layout=layout_pb2.Layout(path=str(self.workspace)),
-            command=pb.CommandEngine(argv=argv, prompt=prompt) if line else None,
+            agent=AgentSettings(**settings),
+            prompt=prompt,
         )
+        if line:
+            spec.agent.command.line = line if isinstance(line, str) else f"exec {shlex.join(line)}"
         spec.MergeFrom(pb.ExecutionSpec(**fields))
         return spec
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Self
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1.agent_pb2 import CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 
 from services.common.errors import FailedPrecondition, Invalid
 from services.common.ids import new_id
@@ -15,13 +16,12 @@ from tests.integration.execution.service import Client, State, running
 from tests.integration.execution.test_contract import refused
 
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
-SIZE = pb.TerminalSize(rows=30, columns=100)
 ECHO = 'stty -echo; echo ready; while read line; do echo "<$line>"; done'
 
 
 async def start(client: Client, name: str, line: str, **fields: object) -> None:
     spec = client.service.spec(line, **fields)
-    spec.command.terminal.CopyFrom(SIZE)
+    spec.agent.command.terminal = True
     await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), wait_for_ready=True)
 
 
@@ -65,7 +65,7 @@ async def test_a_program_has_a_terminal_of_its_own(shared: Client, tier: int) ->
         end = await shared.end(name)
     assert (end.state, end.exit_code, end.processes_left) == (State.STATE_SUCCEEDED, 0, 0)
     seen = await shared.watch(name)
-    assert seen.output == b"30 100\r\nready\r\n<hello>\r\n"
+    assert seen.output == b"24 80\r\nready\r\n<hello>\r\n"
 
 
 async def test_keys_and_sizes_reach_the_program_as_a_person_expects(shared: Client) -> None:
@@ -153,11 +153,7 @@ async def test_what_cannot_be_attached_to_is_said(shared: Client) -> None:
     assert error.reason == "NO_TERMINAL"
     await shared.stop(name, 0)
     spec = shared.service.spec("true", prompt=b"by standard input")
-    spec.command.terminal.CopyFrom(pb.TerminalSize(rows=0, columns=5000))
+    spec.agent.command.MergeFrom(CommandEngine(terminal=True, prompt_delivery=CommandEngine.PROMPT_DELIVERY_STDIN))
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="tty", spec=spec)))
     assert isinstance(error, Invalid)
-    assert [field for field, _ in error.violations] == [
-        "spec.command.terminal.columns",
-        "spec.command.terminal.rows",
-        "spec.command.prompt_delivery",
-    ]
+    assert [field for field, _ in error.violations] == ["spec.agent.command.terminal"]

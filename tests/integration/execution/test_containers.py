@@ -13,7 +13,8 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
-from boatyard.execution.v1 import event_pb2, sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
@@ -132,7 +133,7 @@ async def test_a_container_that_is_not_there_yet_is_cancelled_too(contained: Cli
 
 async def test_a_timeout_ends_it(contained: Client, engine: Engine) -> None:
     name = new_id("timeout")
-    end = await contained.run(name, "sleep 999", limits=pb.ExecutionLimits(wall_timeout=Duration(seconds=3)))
+    end = await contained.run(name, "sleep 999", timeout=Duration(seconds=3))
     assert (end.state, end.reason) == (State.STATE_FAILED, "TIMED_OUT")
     check_nothing_left(contained, engine, name, end)
 
@@ -222,23 +223,23 @@ async def test_neither_arguments_nor_environment_are_told_to_the_engine(containe
 
 
 async def test_a_limit_of_memory_is_told_as_the_reason(contained: Client) -> None:
-    limits = pb.ExecutionLimits(memory_bytes=48 << 20)
-    end = await contained.run(new_id("memory"), "head -c 200m /dev/zero | tail >/dev/null; exit 1", limits=limits)
+    limits = {"memory_bytes": 48 << 20}
+    end = await contained.run(new_id("memory"), "head -c 200m /dev/zero | tail >/dev/null; exit 1", **limits)
     assert (end.state, end.reason) == (State.STATE_FAILED, "MEMORY_LIMIT")
 
 
 async def test_a_limit_of_processes_is_told_as_the_reason(contained: Client) -> None:
     line = "i=0; while [ $i -lt 200 ]; do sleep 999 & i=$((i+1)); done; wait"
-    end = await contained.run(new_id("forks"), line, limits=pb.ExecutionLimits(processes=20))
+    end = await contained.run(new_id("forks"), line, processes=20)
     assert (end.state, end.reason) == (State.STATE_FAILED, "PROCESS_LIMIT")
 
 
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"network": sandbox_pb2.NETWORK_ALLOW_LIST}, ["spec.network"]),
+        ({"network": sandbox_pb2.NETWORK_ALLOW_LIST}, ["spec.agent.network"]),
         ({"environment": {"no-name": ""}}, ["spec.environment", "no-name"]),
-        ({"image": "x", "sandbox_tier": sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP}, ["spec.image", "CONTAINER"]),
+        ({"image": "x", "sandbox_tier": sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP}, ["spec.agent.image", "CONTAINER"]),
     ],
 )
 async def test_what_a_container_cannot_do_is_refused_by_its_field(
@@ -257,7 +258,7 @@ async def test_an_image_that_is_not_allowed_is_refused(contained: Client, other:
         await contained.start(new_id("refused"), "true", image=other)
     error = service_error(caught.value)
     assert error.reason == "IMAGE_NOT_ALLOWED"
-    assert "spec.image" in error.message
+    assert "spec.agent.image" in error.message
     assert "BOATYARD_EXECUTION_CONTAINER_IMAGES" in error.message
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import grpc
 import pytest
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 from google.protobuf.duration_pb2 import Duration
@@ -49,10 +50,9 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         job_id="No Id",
         layout=layout_pb2.Layout(path="relative"),
         read_only_paths=[str(home), str(home / "execution" / "runs"), "/usr"],
-        command=pb.CommandEngine(argv=["-x"], prompt="a\0b", prompt_delivery=2),
+        agent=AgentSettings(command=CommandEngine(prompt_delivery=2)),
+        prompt="a\0b",
         environment={"A=B": ""},
-        limits=pb.ExecutionLimits(wall_timeout=Duration(seconds=-1), idle_timeout=Duration(), processes=0),
-        sandbox_tier=77,
     )
     error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id="UPPER", spec=spec)))
     assert isinstance(error, Invalid)
@@ -63,14 +63,25 @@ async def test_all_that_is_wrong_is_said_at_once(shared: Client) -> None:
         "spec.layout.path",
         "spec.read_only_paths[0]",
         "spec.read_only_paths[1]",
-        "spec.command.argv",
-        "spec.command.prompt",
+        "spec.agent.command.line",
+        "spec.prompt",
         'spec.environment["A=B"]',
-        "spec.limits.wall_timeout",
-        "spec.limits.idle_timeout",
-        "spec.limits.processes",
-        "spec.sandbox_tier",
     }
+
+
+async def test_all_that_is_wrong_with_an_agents_settings_is_said_at_once(shared: Client) -> None:
+    settings = AgentSettings(
+        command=CommandEngine(line="-x\0"),
+        environment={"A=B": ""},
+        timeout=Duration(seconds=-1),
+        idle_timeout=Duration(),
+        processes=0,
+        sandbox_tier=77,
+    )
+    error = await refused(shared.start(new_id("bad"), "", agent=settings))
+    assert isinstance(error, Invalid)
+    names = ("command.line", 'environment["A=B"]', "timeout", "idle_timeout", "processes", "sandbox_tier")
+    assert {field for field, _ in error.violations} == {f"spec.agent.{name}" for name in names}
 
 
 async def test_an_empty_request_names_what_is_required(shared: Client) -> None:
@@ -79,7 +90,7 @@ async def test_an_empty_request_names_what_is_required(shared: Client) -> None:
     assert {field for field, _ in error.violations} == {"execution_id", "spec"}
     empty = pb.StartExecutionRequest(execution_id="a", spec=pb.ExecutionSpec())
     error = await refused(shared.stub.StartExecution(empty))
-    assert {field for field, _ in error.violations} == {"spec.purpose", "spec.layout", "spec.command"}
+    assert {field for field, _ in error.violations} == {"spec.purpose", "spec.layout", "spec.agent.command.line"}
 
 
 async def test_the_same_start_twice_is_one_execution(shared: Client) -> None:
@@ -130,6 +141,19 @@ async def test_without_following_a_stream_ends_with_what_there_is(shared: Client
     waited = await shared.stub.WaitExecution(pb.WaitExecutionRequest(execution_id=name), timeout=0.5)
     assert waited.execution.state == State.STATE_RUNNING, "it answers before the call's deadline"
     await shared.stop(name, 0)
+
+
+async def test_a_wait_for_the_beginning_ends_when_the_program_has_begun(shared: Client) -> None:
+    name = new_id("begun")
+    await shared.start(name, "sleep 60")
+    request = pb.WaitExecutionRequest(execution_id=name, until_started=True)
+    begun = (await shared.stub.WaitExecution(request, timeout=20)).execution
+    assert begun.state == State.STATE_RUNNING
+    assert begun.HasField("start_time")
+    await shared.stop(name, 0)
+    ended = (await shared.stub.WaitExecution(pb.WaitExecutionRequest(execution_id=name), timeout=20)).execution
+    assert ended.start_time == begun.start_time
+    assert (await shared.stub.WaitExecution(request, timeout=20)).execution == ended
 
 
 async def test_no_more_than_allowed_run_at_once(directory: Path) -> None:

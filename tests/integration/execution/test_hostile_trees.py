@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
@@ -102,10 +102,10 @@ async def test_nothing_is_left_after_a_normal_exit(shared: Client, kind: str, ti
 @pytest.mark.slow
 async def test_nothing_is_left_after_a_timeout(shared: Client) -> None:
     """All kinds run at once, because each takes the whole grace."""
-    limits = pb.ExecutionLimits(wall_timeout=Duration(seconds=6))
+    limits = {"timeout": Duration(seconds=6)}
     names = {new_id("hostile"): kind for kind in KINDS}
     for name, kind in names.items():
-        await shared.start(name, program(KINDS[kind]), limits=limits)
+        await shared.start(name, program(KINDS[kind]), **limits)
     outsides = []
     for name in names:
         await shared.watch(name, until=b"ready")

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
 from tests.integration.execution.service import Client, State, running
@@ -43,8 +44,8 @@ async def test_memory_is_that_of_all_processes_together(limited: Client, tier: i
         "    held.append(b'x' * (1 << 20)); time.sleep(0.01)\n"
         "time.sleep(60)"
     )
-    limits = pb.ExecutionLimits(memory_bytes=150 * MB)
-    end = await limited.run(name, ["python3", "-c", code], limits=limits, sandbox_tier=tier)
+    limits = {"memory_bytes": 150 * MB}
+    end = await limited.run(name, ["python3", "-c", code], **limits, sandbox_tier=tier)
     assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, "MEMORY_LIMIT", 0), end.message
     assert f"{150 * MB} bytes (memory_bytes)" in end.message
     assert end.vitals.memory_peak_bytes > 100 * MB
@@ -57,7 +58,7 @@ async def test_memory_is_that_of_all_processes_together(limited: Client, tier: i
 )
 async def test_processes_are_limited(limited: Client, tier: int, line: str) -> None:
     name = new_id("many")
-    end = await limited.run(name, line, limits=pb.ExecutionLimits(processes=40), sandbox_tier=tier)
+    end = await limited.run(name, line, processes=40, sandbox_tier=tier)
     assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, "PROCESS_LIMIT", 0), end.message
     assert "than 40 (processes)" in end.message
     assert processes.with_environment({"BOATYARD_EXECUTION_ID": name}) == {}
@@ -65,7 +66,7 @@ async def test_processes_are_limited(limited: Client, tier: int, line: str) -> N
 
 async def test_time_on_processors_is_that_of_all_processes_together(limited: Client) -> None:
     line = "for i in 1 2 3 4; do (while :; do :; done) & done; wait"
-    end = await limited.run(new_id("busy"), line, limits=pb.ExecutionLimits(cpu_seconds=1))
+    end = await limited.run(new_id("busy"), line, cpu_seconds=1)
     assert (end.reason, end.processes_left) == ("CPU_LIMIT", 0), end.message
     assert "1 s on processors (cpu_seconds)" in end.message
     assert end.vitals.cpu_seconds >= 1
@@ -75,27 +76,27 @@ async def test_time_on_processors_is_that_of_all_processes_together(limited: Cli
 async def test_a_workspace_that_grows_too_much_is_noticed(limited: Client, tier: int) -> None:
     name = new_id("large")
     line = f"while :; do head -c 4000000 /dev/zero >> {name}; sleep 0.01; done"
-    end = await limited.run(name, line, limits=pb.ExecutionLimits(workspace_bytes=40_000_000), sandbox_tier=tier)
+    end = await limited.run(name, line, disk_bytes=40_000_000, sandbox_tier=tier)
     (limited.service.workspace / name).unlink()
     assert (end.reason, end.processes_left) == ("DISK_LIMIT", 0), end.message
-    assert "40000000 bytes (workspace_bytes)" in end.message
+    assert "40000000 bytes (disk_bytes)" in end.message
 
 
 async def test_an_agent_is_told_its_limits(limited: Client) -> None:
     name = new_id("told")
-    limits = pb.ExecutionLimits(memory_bytes=512 * MB, processes=77, cpu_seconds=30, output_bytes=5000)
-    limits.idle_timeout.seconds = 20
-    await limited.start(name, "env | grep ^BOATYARD_LIMIT_ | sort", limits=limits)
+    limits = {"memory_bytes": 512 * MB, "processes": 77, "cpu_seconds": 30, "output_bytes": 5000}
+    limits["idle_timeout"] = Duration(seconds=20)
+    await limited.start(name, "env | grep ^BOATYARD_LIMIT_ | sort", **limits)
     seen = await limited.watch(name)
     limit_variables = dict(line.split("=", 1) for line in seen.output.decode().splitlines())
-    assert limit_variables.pop("BOATYARD_LIMIT_WORKSPACE_BYTES")
+    assert limit_variables.pop("BOATYARD_LIMIT_DISK_BYTES")
     assert limit_variables == {
         "BOATYARD_LIMIT_CPU_SECONDS": "30",
-        "BOATYARD_LIMIT_IDLE_SECONDS": "20",
+        "BOATYARD_LIMIT_IDLE_TIMEOUT_SECONDS": "20",
         "BOATYARD_LIMIT_MEMORY_BYTES": str(512 * MB),
         "BOATYARD_LIMIT_OUTPUT_BYTES": "5000",
         "BOATYARD_LIMIT_PROCESSES": "77",
-        "BOATYARD_LIMIT_WALL_SECONDS": "3600",
+        "BOATYARD_LIMIT_TIMEOUT_SECONDS": "3600",
     }
     assert seen.end.state == State.STATE_SUCCEEDED
 
@@ -103,11 +104,11 @@ async def test_an_agent_is_told_its_limits(limited: Client) -> None:
 async def test_a_limit_that_is_not_reached_changes_nothing(limited: Client) -> None:
     """Tried with children that come and go, and a sibling execution that is ended for its memory."""
     line = "for i in $(seq 100); do /bin/true; done; echo done; exit 3"
-    limits = pb.ExecutionLimits(memory_bytes=200 * MB, processes=20, cpu_seconds=60, workspace_bytes=MB)
+    limits = {"memory_bytes": 200 * MB, "processes": 20, "cpu_seconds": 60, "disk_bytes": MB}
     name = new_id("modest")
-    await limited.start(name, line, limits=limits)
+    await limited.start(name, line, **limits)
     hungry = "python3 -c 'x = bytearray(300 << 20)'"
-    assert (await limited.run(new_id("hungry"), hungry, limits=limits)).reason == "MEMORY_LIMIT"
+    assert (await limited.run(new_id("hungry"), hungry, **limits)).reason == "MEMORY_LIMIT"
     seen = await limited.watch(name)
     assert (seen.output, seen.end.reason, seen.end.exit_code) == (b"done\n", "AGENT_FAILED", 3)
 
@@ -134,8 +135,8 @@ async def test_vitals_are_told_while_they_change(limited: Client) -> None:
 
 async def test_what_forked_processes_share_counts_once(limited: Client) -> None:
     code = "import os, time\nheld = b'x' * (60 << 20)\nfor _ in range(9):\n    if os.fork() == 0: break\ntime.sleep(1)"
-    limits = pb.ExecutionLimits(memory_bytes=250 * MB)
-    end = await limited.run(new_id("sharing"), ["python3", "-c", code], limits=limits)
+    limits = {"memory_bytes": 250 * MB}
+    end = await limited.run(new_id("sharing"), ["python3", "-c", code], **limits)
     assert end.state == State.STATE_SUCCEEDED, end.message
 
 

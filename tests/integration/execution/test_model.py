@@ -5,8 +5,9 @@ from pathlib import Path
 
 import grpc
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings, AnthropicEngine
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import FailedPrecondition, Invalid
@@ -67,7 +68,7 @@ async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
         {**DONE, "faults": ["silence:0.5"]},
     ]
     async with playing(directory, replies) as model:
-        seen = await model.run(RUN, limits=pb.ExecutionLimits(idle_timeout=Duration(seconds=30)))
+        seen = await model.run(RUN, idle_timeout=Duration(seconds=30))
         asked = model.replay.requests()
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end
     assert (model.client.service.workspace / "file").read_text() == "1\n2\n3\n"
@@ -85,7 +86,7 @@ async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
 async def test_silence_has_an_end(directory: Path) -> None:
     async with playing(directory, [{**DONE, "faults": ["silence:20"]}]) as model:
         async with asyncio.timeout(10):
-            seen = await model.run(RUN, limits=pb.ExecutionLimits(idle_timeout=Duration(seconds=1)))
+            seen = await model.run(RUN, idle_timeout=Duration(seconds=1))
     assert (seen.end.state, seen.end.reason, seen.end.processes_left) == (State.STATE_FAILED, "IDLE", 0)
     assert "1 s" in seen.end.message
 
@@ -93,14 +94,14 @@ async def test_silence_has_an_end(directory: Path) -> None:
 @pytest.mark.slow
 async def test_a_tool_that_takes_long_is_no_silence(directory: Path) -> None:
     async with playing(directory, [{"tools": [bash("sleep 1.5")]}, DONE]) as model:
-        seen = await model.run(RUN, limits=pb.ExecutionLimits(idle_timeout=Duration(nanos=700_000_000)))
+        seen = await model.run(RUN, idle_timeout=Duration(nanos=700_000_000))
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end
 
 
 @pytest.mark.slow
 async def test_time_has_an_end(directory: Path) -> None:
     async with playing(directory, [{"tools": [bash("sleep 60")]}, DONE]) as model:
-        seen = await model.run(RUN, limits=pb.ExecutionLimits(wall_timeout=Duration(seconds=3)))
+        seen = await model.run(RUN, timeout=Duration(seconds=3))
     assert (seen.end.reason, seen.end.processes_left) == ("TIMED_OUT", 0), seen
 
 
@@ -174,13 +175,13 @@ async def test_without_a_key_it_is_refused_at_once(directory: Path) -> None:
 async def test_what_is_wrong_with_a_request_is_said_at_once(directory: Path) -> None:
     async with running(directory) as client:
         spec = client.service.spec("")
-        spec.anthropic.MergeFrom(pb.AnthropicEngine(max_turns=0, max_tokens=-1, token_budget=0))
+        spec.agent.MergeFrom(AgentSettings(anthropic=AnthropicEngine(max_tokens=-1), max_turns=0, token_budget=0))
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=RUN, spec=spec))
     error = service_error(caught.value)
     assert isinstance(error, Invalid)
-    names = ("model", "prompt", "max_turns", "max_tokens", "token_budget")
-    assert [field for field, _ in error.violations] == [f"spec.anthropic.{name}" for name in names]
+    names = ("anthropic.max_tokens", "max_turns", "token_budget")
+    assert {field for field, _ in error.violations} == {f"spec.agent.{name}" for name in names}
 
 
 @pytest.mark.slow

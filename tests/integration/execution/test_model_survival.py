@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 
 from services.common.ids import new_id
 from tests.integration.execution.model import ModelClient, of, playing, results

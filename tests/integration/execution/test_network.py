@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import pytest
 import pytest_asyncio
-from boatyard.execution.v1 import sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
 
 from services.common.errors import Invalid
 from services.common.ids import new_id
@@ -180,11 +180,11 @@ async def test_a_flood_of_decisions_is_counted_and_not_told(client: Client) -> N
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"network": sandbox_pb2.NETWORK_ALLOW_LIST, "allowed_hosts": ["a b"]}, "spec.allowed_hosts[0]"),
-        ({"network": sandbox_pb2.NETWORK_NONE, "allowed_hosts": ["example.com"]}, "spec.allowed_hosts"),
+        ({"network": sandbox_pb2.NETWORK_ALLOW_LIST, "allowed_hosts": ["a b"]}, "spec.agent.allowed_hosts[0]"),
+        ({"network": sandbox_pb2.NETWORK_NONE, "allowed_hosts": ["example.com"]}, "spec.agent.allowed_hosts"),
         (
             {"network": sandbox_pb2.NETWORK_ALLOW_LIST, "sandbox_tier": sandbox_pb2.SANDBOX_TIER_NONE},
-            "spec.network",
+            "spec.agent.network",
         ),
     ],
 )

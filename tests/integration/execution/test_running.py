@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1.agent_pb2 import CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
@@ -14,13 +15,10 @@ from tests.kit import processes
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
 
 
-def limits(**values: float) -> pb.ExecutionLimits:
-    return pb.ExecutionLimits(
-        **{
-            name: Duration(nanos=int(value * 1e9)) if "timeout" in name else int(value)
-            for name, value in values.items()
-        }
-    )
+def limits(**values: float) -> dict[str, Duration | int]:
+    return {
+        name: Duration(nanos=int(value * 1e9)) if "timeout" in name else int(value) for name, value in values.items()
+    }
 
 
 async def test_a_program_runs_in_its_workspace_and_all_is_recorded(shared: Client) -> None:
@@ -43,7 +41,7 @@ async def test_a_program_runs_in_its_workspace_and_all_is_recorded(shared: Clien
 
 async def test_a_prompt_is_an_argument_where_asked_for(shared: Client) -> None:
     spec = shared.service.spec(["/bin/echo", "-n", "do:"], prompt="it ü")
-    spec.command.prompt_delivery = pb.CommandEngine.PROMPT_DELIVERY_ARGUMENT
+    spec.agent.command.prompt_delivery = CommandEngine.PROMPT_DELIVERY_ARGUMENT
     name = new_id("run")
     await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
     assert (await shared.watch(name)).output == "do: it ü".encode()
@@ -75,12 +73,12 @@ async def test_a_sandbox_that_cannot_be_made_is_not_the_agents_fault(shared: Cli
 @pytest.mark.parametrize(
     ("bounds", "line", "reason"),
     [
-        ({"wall_timeout": 0.3}, "while :; do echo x; sleep 0.02; done", "TIMED_OUT"),
+        ({"timeout": 0.3}, "while :; do echo x; sleep 0.02; done", "TIMED_OUT"),
         ({"idle_timeout": 0.3}, "echo x; sleep 100", "IDLE"),
     ],
 )
 async def test_bounds_end_what_exceeds_them(shared: Client, tier: int, bounds: dict, line: str, reason: str) -> None:
-    end = await shared.run(new_id("run"), line, limits=limits(**bounds), sandbox_tier=tier)
+    end = await shared.run(new_id("run"), line, **limits(**bounds), sandbox_tier=tier)
     assert (end.state, end.reason, end.processes_left) == (State.STATE_FAILED, reason, 0)
     assert "0.3 s" in end.message
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from boatyard.execution.v1 import sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
 
 from services.common.errors import FailedPrecondition
 from services.common.ids import new_id

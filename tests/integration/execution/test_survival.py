@@ -9,8 +9,8 @@ from pathlib import Path
 
 import grpc
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
 
 from services.common.errors import Unavailable
 from services.common.ids import new_id

@@ -159,7 +159,7 @@ async def test_a_tool_that_is_not_there_cannot_be_asked_about(directory: Path) -
     async with playing(directory, [CALL]) as model:
         error = await refused(model.start(RUN, ask_before=["bash", "hammer"]))
     assert isinstance(error, Invalid)
-    assert [field for field, _ in error.violations] == ["spec.anthropic.ask_before"]
+    assert [field for field, _ in error.violations] == ["spec.agent.anthropic.ask_before"]
 
 
 async def test_only_the_kinds_that_are_wanted_are_sent(shared: Client) -> None:

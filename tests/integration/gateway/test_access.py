@@ -38,7 +38,7 @@ METHODS = gateway.METHODS | {
     for method in service.methods
 }
 SECRET = "s3cret-value"
-AGENT = {"command": "true", "environment": {"API_KEY": SECRET}}
+AGENT = {"command": {"line": "true"}, "environment": {"API_KEY": SECRET}}
 THINGS = {
     "repository": {"url": "/srv/git/x"},
     "template": {"agent": AGENT},
@@ -268,7 +268,7 @@ async def test_a_token_of_one_project_works_in_it(house: House) -> None:
 async def test_what_a_token_of_one_project_makes_is_of_that_project(house: House) -> None:
     (made,) = await house.ask(house.tokens["a"], "CatalogService.CreateWorkItem", {"work_item": {"title": "mine"}})
     assert made.work_item.project_id == "a"
-    spec = {"prompt": "mine", "agent": {"command": "true"}}
+    spec = {"prompt": "mine", "agent": {"command": {"line": "true"}}}
     (made,) = await house.ask(house.tokens["a"], "JobService.CreateJob", {"spec": spec})
     assert made.job.spec.project_id == "a"
     hook = {"event": "EVENT_PRE", "command": "true", "all_projects": True}
@@ -359,7 +359,7 @@ async def test_a_coordinators_token_is_replaced_while_it_holds_a_job(house: Hous
 
 
 async def test_who_did_what_is_recorded_and_no_secret(house: House) -> None:
-    spec = {"project_id": "a", "prompt": "a-secret-of-the-request", "agent": {"command": "true"}}
+    spec = {"project_id": "a", "prompt": "a-secret-of-the-request", "agent": {"command": {"line": "true"}}}
     (made,) = await house.ask(house.tokens["OPERATOR"], "JobService.CreateJob", {"spec": spec})
     job_id = made.job.job_id
     await house.ask(house.tokens["a"], "JobService.GetJob", {"job_id": job_id})

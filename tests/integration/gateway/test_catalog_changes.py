@@ -5,15 +5,18 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
 from boatyard.gateway.v1 import catalog_pb2 as pb
+from boatyard.gateway.v1 import job_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.common.errors import FailedPrecondition, Invalid, NotFound
 from tests.kit.catalog import Stubs, refusal, serving_catalog
 
-AGENT = agent_pb2.AgentSettings(model="m", command="c", timeout=Duration(seconds=5), environment={"A": "1", "B": "2"})
+AGENT = AgentSettings(
+    model="m", command=CommandEngine(line="c"), timeout=Duration(seconds=5), environment={"A": "1", "B": "2"}
+)
 
 
 @pytest_asyncio.fixture
@@ -36,7 +39,9 @@ async def update(stubs: Stubs, paths: list[str], **fields) -> pb.Template:
 
 async def test_a_mask_names_what_changes(stubs: Stubs) -> None:
     expected = await template(stubs)
-    changed = await update(stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": "ignored"})
+    changed = await update(
+        stubs, ["agent.model", "agent.environment"], agent={"model": "n", "command": {"line": "ignored"}}
+    )
     expected.agent.model = "n"
     expected.agent.environment.clear()
     assert changed == expected
@@ -50,6 +55,19 @@ async def test_a_mask_names_what_changes(stubs: Stubs) -> None:
     expected.policy.verify_command = "make"
     assert changed == expected
     assert (await stubs.catalog.GetTemplate(pb.GetTemplateRequest(template_id="kind"))).template == expected
+
+
+async def test_a_mask_reaches_into_the_settings_of_an_engine(stubs: Stubs) -> None:
+    expected = await template(stubs)
+    changed = await update(stubs, ["agent.command.terminal"], agent={"command": {"terminal": True}})
+    expected.agent.command.terminal = True
+    assert changed == expected
+    changed = await update(stubs, ["agent.anthropic.max_tokens"], agent={"anthropic": {"max_tokens": 5}})
+    expected.agent.anthropic.max_tokens = 5
+    assert changed == expected, "another engine replaces the settings of the one before"
+    changed = await update(stubs, ["agent.command", "agent.anthropic"])
+    expected.agent.ClearField("engine")
+    assert changed == expected
 
 
 async def test_a_repository_keeps_its_token_when_something_else_changes(stubs: Stubs) -> None:
@@ -79,16 +97,16 @@ async def test_a_repository_keeps_its_token_when_something_else_changes(stubs: S
         (["agent.timeout.seconds"], {}, ["update_mask"]),
         (["create_time.seconds"], {}, ["update_mask"]),
         (["template_id", "project_id", "create_time"], {}, ["update_mask"] * 3),
-        (["display_name", "agent.model"], {"display_name": "\n", "agent": {"model": "\n"}}, None),
+        (["display_name", "agent"], {"display_name": "\n"}, ["template.display_name"]),
+        (["agent.model"], {"agent": {"model": "\n"}}, ["template.agent.model"]),
     ],
 )
 async def test_masks_and_values_that_are_refused(
-    stubs: Stubs, paths: list[str], fields: dict, violated: list[str] | None
+    stubs: Stubs, paths: list[str], fields: dict, violated: list[str]
 ) -> None:
     before = await template(stubs)
     error = await refusal(update(stubs, paths, **fields), Invalid)
-    expected = violated or ["template.display_name", "template.agent.model"]
-    assert [field for field, _ in error.violations] == expected
+    assert [field for field, _ in error.violations] == violated
     assert (await stubs.catalog.GetTemplate(pb.GetTemplateRequest(template_id="kind"))).template == before
 
 
@@ -161,7 +179,7 @@ async def test_a_work_item_in_progress_has_a_job(stubs: Stubs) -> None:
     assert refused.reason == "WORK_ITEM_INCOMPLETE"
     assert "default worker" in refused.message
 
-    worker = pb.Worker(worker_id="ada", agent=agent_pb2.AgentSettings(command="true"))
+    worker = pb.Worker(worker_id="ada", agent=AgentSettings(command=CommandEngine(line="true")))
     await stubs.catalog.CreateWorker(pb.CreateWorkerRequest(worker=worker))
     project = pb.Project(project_id="default", default_worker_id="ada")
     mask = FieldMask(paths=["default_worker_id"])

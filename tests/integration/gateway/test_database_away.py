@@ -53,7 +53,7 @@ async def test_every_service_says_that_the_database_is_away(
 ) -> None:
     jobs = job_pb2_grpc.JobServiceStub(channel)
     runtime = runtime_pb2_grpc.AgentRuntimeServiceStub(channel)
-    spec = job_pb2.JobSpec(prompt="Wait.", agent={"command": "true"})
+    spec = job_pb2.JobSpec(prompt="Wait.", agent={"command": {"line": "true"}})
     job = (await jobs.CreateJob(job_pb2.CreateJobRequest(request_id="before", spec=spec))).job
     (execution_id,) = job.execution_ids
     changes: asyncio.Queue[job_pb2.Job] = asyncio.Queue()

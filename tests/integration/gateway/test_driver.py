@@ -10,15 +10,16 @@ import pytest_asyncio
 from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.rpc.channel import open_channel
 from services.gateway.ledger.sql_ledger import SqlLedger
-from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings, Retention
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.gateway.values.jobs import JobView
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.checkpoint import CheckpointState
-from services.lifecycle.model.states import JobState, StageState
+from services.lifecycle.model.states import JobState, Retention, StageState
 from services.lifecycle.nodes import Nodes, RetryLimits
 from tests.kit.ledger import Books
 from tests.kit.services import Services
@@ -92,7 +93,7 @@ async def ended(book: Books, job_id: str) -> JobView:
 
 
 async def admit(book: Books, command: str, **policy: Any) -> str:
-    view = await book.admit(agent=AgentSettings(command=command), policy=JobPolicySettings(**policy))
+    view = await book.admit(agent=AgentSettings(engine=CommandEngine(line=command)), policy=JobPolicySettings(**policy))
     return view.spec.job_id
 
 

@@ -42,6 +42,16 @@ async def workspaces(services: Services, job_id: str) -> list[str]:
     return [workspace.workspace_id for workspace in answer.workspaces]
 
 
+async def listed(services: Services, **filters: object) -> list[str]:
+    answer = await services.runtime.ListExecutions(runtime_pb2.ListExecutionsRequest(**filters))
+    return [execution.execution_id for execution in answer.executions]
+
+
+async def execution_of(services: Services, job: job_pb2.Job) -> runtime_pb2.Execution:
+    request = runtime_pb2.GetExecutionRequest(execution_id=job.execution_ids[0])
+    return (await services.runtime.GetExecution(request)).execution
+
+
 async def test_a_change_is_taken_checked_and_pushed(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     job = await services.run(
@@ -80,12 +90,15 @@ async def test_a_change_is_taken_checked_and_pushed(services: Services, remote: 
     check = runtime_pb2.GetExecutionRequest(execution_id=output.verification.execution_id)
     verified = (await services.runtime.GetExecution(check)).execution
     assert verified.state == runtime_pb2.Execution.STATE_SUCCEEDED
+    assert (verified.job_state, verified.branch) == (SUCCEEDED, output.branch)
+    assert await listed(services, job_id=job.job_id) == list(job.execution_ids), "those of agents"
+    assert await listed(services, job_id=job.job_id, purposes=["PURPOSE_VERIFY"]) == [verified.execution_id]
 
 
 async def test_a_worker_works_on_a_work_item(services: Services, remote: Repo) -> None:
     catalog, repository = services.catalog, await services.repository(remote)
     template = catalog_pb2.Template(
-        agent={"command": "false", "system_prompt": "Be brief.", "environment": {"A": "1", "B": "1"}},
+        agent={"command": {"line": "false"}, "system_prompt": "Be brief.", "environment": {"A": "1", "B": "1"}},
         policy={"publish": "PUBLISH_NONE"},
     )
     made = (await catalog.CreateTemplate(catalog_pb2.CreateTemplateRequest(template=template))).template
@@ -94,8 +107,7 @@ async def test_a_worker_works_on_a_work_item(services: Services, remote: Repo) -
         display_name="Ada",
         template_id=made.template_id,
         agent={
-            "command": command,
-            "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT",
+            "command": {"line": command, "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"},
             "model": "best",
             "environment": {"B": "2"},
         },
@@ -276,7 +288,25 @@ async def test_cancel_in_mid_run(services: Services, remote: Repo) -> None:
     error = await refusal(services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id)), FailedPrecondition)
     assert (error.reason, error.metadata["state"]) == ("JOB_STATE", "CANCELLED")
     wanted = runtime_pb2.CancelExecutionRequest(execution_id=job.execution_ids[0])
-    assert (await refusal(services.runtime.CancelExecution(wanted), FailedPrecondition)).reason == "EXECUTION_STATE"
+    assert (await refusal(services.runtime.CancelExecution(wanted), FailedPrecondition)).reason == "JOB_STATE"
+
+
+async def test_a_running_execution_tells_when_it_began_and_of_its_job(services: Services, remote: Repo) -> None:
+    job = await services.submit("sleep 600", repository_id=await services.repository(remote), branch="work")
+    await services.until(job.job_id, lambda now: "agent" in stages(now))
+    running = await execution_of(services, job)
+    assert (running.state, running.job_state, running.job_reason) == (
+        runtime_pb2.Execution.STATE_RUNNING,
+        job_pb2.Job.STATE_RUNNING,
+        "",
+    )
+    assert running.branch == "work"
+    assert [running.workspace_id] == await workspaces(services, job.job_id)
+    assert running.start_time.ToNanoseconds() > running.create_time.ToNanoseconds()
+    await services.runtime.CancelExecution(runtime_pb2.CancelExecutionRequest(execution_id=running.execution_id))
+    assert (await services.ended(job.job_id)).state == CANCELLED
+    ended = await execution_of(services, job)
+    assert (ended.start_time, ended.job_state) == (running.start_time, CANCELLED)
 
 
 async def test_cancel_while_a_hook_runs(services: Services, project: str) -> None:
@@ -295,6 +325,8 @@ async def test_cancel_while_the_check_runs(services: Services, remote: Repo) -> 
         policy={"verify_command": "sleep 300", "verify_timeout": Duration(seconds=300)},
     )
     await services.until(job.job_id, lambda now: "verify" in stages(now))
+    # By its agent's execution, which has ended.
+    await services.runtime.CancelExecution(runtime_pb2.CancelExecutionRequest(execution_id=job.execution_ids[0]))
     ended = await cancelled(services, job.job_id)
     assert ended.output.commit_id
     assert branches(remote) == ["main"]
@@ -310,7 +342,7 @@ async def test_cancel_at_once(services: Services, remote: Repo) -> None:
 
 async def test_the_same_request_is_the_same_job(services: Services) -> None:
     request = job_pb2.CreateJobRequest(
-        request_id=new_id("request"), spec=job_pb2.JobSpec(prompt="x", agent={"command": "true"})
+        request_id=new_id("request"), spec=job_pb2.JobSpec(prompt="x", agent={"command": {"line": "true"}})
     )
     first = (await services.jobs.CreateJob(request)).job
     await services.ended(first.job_id)
@@ -323,9 +355,9 @@ async def test_what_only_shows_when_all_is_laid_together(services: Services) -> 
     spec = job_pb2.JobSpec(prompt="x", labels={"a" * 64: "b"}, branch="a..b", priority=101)
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
     assert {field for field, _ in error.violations} == {"spec.labels", "spec.branch", "spec.priority"}
-    spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"})
+    spec = job_pb2.JobSpec(prompt="x" * 200_000, agent={"command": {"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}})
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
-    assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command"}
+    assert {field for field, _ in error.violations} == {"spec.prompt", "spec.agent.command.line"}
 
 
 async def test_a_diff_that_is_cut_is_kept_whole(services: Services, remote: Repo) -> None:

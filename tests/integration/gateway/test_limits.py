@@ -2,7 +2,8 @@
 
 import grpc
 import pytest
-from boatyard.execution.v1 import event_pb2, sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import job_pb2, runtime_pb2
 
 from services.common.rpc.status import service_error

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from boatyard.access.v1 import access_pb2
-from boatyard.execution.v1 import sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.gateway.v1 import auth_pb2, auth_pb2_grpc, job_pb2
 
 from services.common.rpc.channel import open_channel

@@ -9,13 +9,15 @@ from boatyard.workspace.v1 import workspace_pb2
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 from sqlalchemy import update
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.db.engine import sqlite_url
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
-from services.gateway.values.agent import AgentSettings, JobPolicySettings, Retention
+from services.gateway.values.policy import JobPolicySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.model.outcome import RetentionPeriods
+from services.lifecycle.model.states import Retention
 from services.lifecycle.nodes import NodeInventory, Nodes
 from services.lifecycle.orphans import OrphanReaper
 from tests.kit.ledger import Books, books, claimed
@@ -29,7 +31,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 async def left_behind(book: Books, nodes: Nodes, retention: Retention) -> str:
     """Have a cell begin a job whose agent runs long, and let go of it; return the job."""
-    agent, policy = AgentSettings(command="sleep 600"), JobPolicySettings(retention=retention)
+    agent, policy = AgentSettings(engine=CommandEngine(line="sleep 600")), JobPolicySettings(retention=retention)
     job_id = (await book.admit(agent=agent, policy=policy)).spec.job_id
 
     async def runs() -> bool:

@@ -3,7 +3,7 @@
 import shlex
 
 import pytest
-from boatyard.execution.v1 import sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.gateway.v1 import job_pb2, runtime_pb2
 
 from services.common.reasons import REASONS

@@ -8,15 +8,16 @@ from typing import Any
 
 from sqlalchemy import update
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.gateway.catalog.store import REPOSITORIES, CatalogStore
 from services.gateway.hooks.store import HookStore
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
-from services.gateway.values.agent import AgentSettings, JobPolicySettings
 from services.gateway.values.catalog import Repository
 from services.gateway.values.hooks import Hook, HookEvent
 from services.gateway.values.jobs import JobView
+from services.gateway.values.policy import JobPolicySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import Lease, Stage
 from services.lifecycle.model.states import JobState, StageState
@@ -69,7 +70,7 @@ async def lost_and_taken_over(book: Books, nodes: Nodes, remote: Repo, stage: st
         repository_id="repo-1", project_id="default", url=str(remote.path), create_time=datetime.now(UTC)
     )
     await CatalogStore(book.engine).create(REPOSITORIES, added)
-    admitted = await book.admit(agent=AgentSettings(command=FICKLE), repository_id="repo-1")
+    admitted = await book.admit(agent=AgentSettings(engine=CommandEngine(line=FICKLE)), repository_id="repo-1")
     job = await ended_elsewhere(book, nodes, admitted.spec.job_id, stage)
     log = (remote.path / "logs" / "refs" / "heads" / "boatyard" / job.spec.job_id).read_text()
     return job, [line.split(" ")[1] for line in log.splitlines()]
@@ -116,7 +117,9 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
         create_time=datetime.now(UTC),
     )
     await HookStore(book.engine).create(hook, None)
-    admitted = await book.admit(agent=AgentSettings(command="true"), policy=JobPolicySettings(max_attempts=1))
+    admitted = await book.admit(
+        agent=AgentSettings(engine=CommandEngine(line="true")), policy=JobPolicySettings(max_attempts=1)
+    )
     job = await ended_elsewhere(book, nodes, admitted.spec.job_id, "agent")
 
     assert (job.state, job.reason, job.cell_id) == (JobState.FAILED, "NODE_LOST", "two")

@@ -14,7 +14,6 @@ import pytest
 
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
-from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, StartError
 from services.sandbox import aio, environment
@@ -26,6 +25,7 @@ from services.workspace.model import Layout, NewWorkspace, State, Visibility, Wo
 from services.workspace.store import WorkspaceStore
 from services.workspace.trees import WorkspaceTrees
 from services.workspace.usage import UsageMeter
+from tests.kit.databases import add_database
 from tests.kit.drivers import WORKING
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
@@ -49,8 +49,8 @@ async def managing(directory: Path, driver: str | None = None, **bounds: int) ->
     trees = directory / "trees"
     trees.mkdir(exist_ok=True)
     choice = await choose(trees, DiskAdmission(trees, 0), wanted=driver, concurrent_copies=2)
+    add_database(directory / "workspace.db", "workspace")
     engine = open_database(sqlite_url(directory / "workspace.db"))
-    await migrate(engine, "services.workspace.migrations")
     meter = UsageMeter(trees, reserve_bytes=0, **bounds)
     manager = WorkspaceManager(
         WorkspaceStore(engine), Fences(engine, store.fences), WorkspaceTrees(trees), choice, meter

@@ -20,6 +20,7 @@ from services.common.home import Home
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from tests.kit.cell import eventually, free_port_base
+from tests.kit.databases import add_databases
 from tests.kit.layout import workspace_trees
 from tests.kit.mounts import unmount_below
 
@@ -32,6 +33,7 @@ class Service:
     def __init__(self, home: Path) -> None:
         self.home = Home(home)
         self.address = f"127.0.0.1:{free_port_base()}"
+        add_databases(home, "workspace")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:

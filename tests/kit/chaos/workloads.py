@@ -5,7 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
+from boatyard.gateway.v1 import job_pb2, policy_pb2
 from google.protobuf.duration_pb2 import Duration
 
 MARK = "BOATYARD_CHAOS"
@@ -141,14 +142,14 @@ def draw_workloads(rng: random.Random, count: int) -> list[Workload]:
 
 def job_spec(workload: Workload, number: int, mark: str, repository_id: str, priority: int) -> job_pb2.JobSpec:
     """Return the spec of a job with this workload."""
-    agent = agent_pb2.AgentSettings(command=workload.command, environment={MARK: mark})
+    agent = AgentSettings(command=CommandEngine(line=workload.command), environment={MARK: mark})
     if workload.timeout:
         agent.timeout.CopyFrom(Duration(seconds=workload.timeout))
     if workload.output_bytes:
         agent.output_bytes = workload.output_bytes
-    policy = agent_pb2.Policy()
+    policy = policy_pb2.Policy()
     if not workload.keeps:
-        policy.retention = agent_pb2.Policy.RETENTION_REMOVE
+        policy.retention = policy_pb2.Policy.RETENTION_REMOVE
     if workload.expires:
         policy.checkpoint_timeout.CopyFrom(Duration(seconds=workload.expires))
     if workload.verify:

@@ -4,7 +4,8 @@ import importlib
 
 import click
 import pytest
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.agent.v1 import agent_pb2
+from boatyard.gateway.v1 import job_pb2, policy_pb2
 from click.testing import CliRunner
 from google.protobuf.message import Message
 
@@ -17,11 +18,20 @@ WITHOUT_FLAG = {
     "repository_id": "--repo, which is looked up by its URL",
     "agent": "a flag for each of its fields",
     "policy": "a flag for each of its fields",
+    "agent.command": "--engine, or a flag for each of its fields",
+    "agent.anthropic": "--engine, or a flag for each of its fields",
 }
 
 
 @pytest.mark.parametrize(
-    ("message", "prefix"), [(agent_pb2.AgentSettings, "agent."), (agent_pb2.Policy, "policy."), (job_pb2.JobSpec, "")]
+    ("message", "prefix"),
+    [
+        (agent_pb2.AgentSettings, "agent."),
+        (agent_pb2.CommandEngine, "agent.command."),
+        (agent_pb2.AnthropicEngine, "agent.anthropic."),
+        (policy_pb2.Policy, "policy."),
+        (job_pb2.JobSpec, ""),
+    ],
 )
 def test_every_field_of_a_job_has_a_flag_or_a_reason(message: type[Message], prefix: str) -> None:
     paths = {flag.path for flag in RUN}
@@ -45,13 +55,26 @@ def test_every_command_takes_every_setting(name: str) -> None:
         assert declared[flag.option].help == flag.help, f"{name} {flag.option}"
 
 
-def test_what_a_terminal_and_hosts_need_comes_with_them_unless_something_else_was_given() -> None:
+def test_what_hosts_need_comes_with_them_unless_something_else_was_given() -> None:
     spec = job_pb2.JobSpec()
-    assert set(fill(spec, RUN, {"terminal": True, "allow_host": ("example.com",), "network": "open"})) == {
-        *("agent.terminal", "agent.prompt_delivery", "agent.allowed_hosts", "agent.network")
+    assert set(fill(spec, RUN, {"allow_host": ("example.com",), "network": "open"})) == {
+        *("agent.allowed_hosts", "agent.network")
     }
-    assert (spec.agent.prompt_delivery, spec.agent.network) == (2, 2), "an argument, and open as it was given"
-    assert fill(job_pb2.JobSpec(), RUN, {"terminal": False}) == ["agent.terminal"]
+    assert spec.agent.network == 2, "open as it was given"
+    assert set(fill(spec, RUN, {"allow_host": ("example.com",)})) == {"agent.allowed_hosts", "agent.network"}
+    assert spec.agent.network == 3, "an allow list"
+
+
+def test_an_engine_is_chosen_by_its_name_or_by_its_settings() -> None:
+    spec = job_pb2.JobSpec()
+    assert fill(spec, RUN, {"engine": "anthropic"}) == ["agent.anthropic"]
+    assert spec.agent.WhichOneof("engine") == "anthropic"
+    fill(spec, RUN, {"engine": "anthropic", "max_tokens": 5})
+    assert spec.agent.anthropic.max_tokens == 5
+    fill(spec, RUN, {"terminal": True})
+    assert spec.agent.command.terminal
+    with pytest.raises(click.UsageError, match="--engine and --terminal exclude each other"):
+        fill(spec, RUN, {"engine": "anthropic", "terminal": True})
 
 
 def test_what_is_not_given_is_left_to_the_gateway() -> None:

@@ -70,7 +70,7 @@ def test_limits_are_typed_as_people_write_them() -> None:
     ).agent
 
     assert (agent.memory_bytes, agent.disk_bytes, agent.output_bytes) == (3 << 29, 300 << 20, 1000)
-    assert list(agent.ask_before) == ["a", "b"]
+    assert list(agent.anthropic.ask_before) == ["a", "b"]
 
 
 @pytest.mark.parametrize(("typed", "stages"), [("push", ["push"]), ("start, push", ["start", "push"]), ("none", [])])

@@ -8,18 +8,19 @@ from typing import Any
 
 import pytest
 
+from services.agent.settings import AgentSettings, CommandEngine, PromptDelivery
 from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
-from services.gateway.values.agent import AgentSettings, Checkpoints, JobPolicySettings
 from services.gateway.values.checkpoints import CheckpointDecision, CheckpointFilter, Decider
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
 from services.lifecycle.model.job_context import HookResult
 from services.lifecycle.model.node_work import Layout, Run
 from services.lifecycle.model.outcome import RetentionPeriods
-from services.lifecycle.model.states import ExecutionState, JobState, PromptDelivery, StageState
+from services.lifecycle.model.states import ExecutionState, JobState, StageState
 from services.lifecycle.model.value import dump
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
@@ -150,7 +151,7 @@ async def test_an_agent_is_answered_as_often_as_the_policy_says(book: Books, bou
 
 @pytest.mark.parametrize(("size", "told"), [(10, True), (127 << 10, True), ((128 << 10) - 100, False)])
 async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, size: int, told: bool) -> None:
-    agent = AgentSettings(command="true", prompt_delivery=PromptDelivery.ARGUMENT)
+    agent = AgentSettings(engine=CommandEngine(line="true", prompt_delivery=PromptDelivery.ARGUMENT))
     async with carried(book, prompt="x" * size, agent=agent, policy=JobPolicySettings(agent_may_ask=True)) as job:
         assert (".boatyard/ask" in first_task(job)) is told
         assert first_task(job).startswith(job.spec.task)

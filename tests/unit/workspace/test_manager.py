@@ -15,7 +15,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
-from services.common.db.migrate import migrate
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
 from services.common.fence import Fence, set_current_fence
@@ -27,12 +26,14 @@ from services.workspace.model import Filter, Labels, NewWorkspace, State, Worksp
 from services.workspace.store import WorkspaceStore
 from services.workspace.trees import WorkspaceTrees
 from services.workspace.usage import UsageMeter
+from tests.kit.databases import add_database
 
 IDS = st.sampled_from(["w1", "w2", "w3"])
 JOBS = st.sampled_from(["job-a", "job-b"])
 
 
 def new_engine(directory: Path) -> AsyncEngine:
+    add_database(directory / "workspace.db", "workspace")
     return open_database(sqlite_url(directory / "workspace.db"))
 
 
@@ -52,7 +53,6 @@ def new_manager(directory: Path, engine: AsyncEngine) -> WorkspaceManager:
 @asynccontextmanager
 async def managing(directory: Path):
     engine = new_engine(directory)
-    await migrate(engine, "services.workspace.migrations")
     manager = new_manager(directory, engine)
     try:
         yield manager
@@ -77,7 +77,6 @@ class WorkspaceLife(RuleBasedStateMachine):
         (self.base / "file").write_text("from the base")
         self.runner = asyncio.Runner()
         self.engine = new_engine(self.directory)
-        self.runner.run(migrate(self.engine, "services.workspace.migrations"))
         self.manager = new_manager(self.directory, self.engine)
         self.model: dict[str, tuple[str, State]] = {}
 

@@ -22,8 +22,9 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__pb2
+from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
-from boatyard.execution.v1 import sandbox_pb2 as boatyard_dot_execution_dot_v1_dot_sandbox__pb2
 from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
 from boatyard.workspace.v1 import layout_pb2 as boatyard_dot_workspace_dot_v1_dot_layout__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
@@ -31,7 +32,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a!boatyard/execution/v1/event.proto\x1a#boatyard/execution/v1/sandbox.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x15StartExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12:\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01\"Q\n\x16StartExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"9\n\x13GetExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"O\n\x14GetExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xaf\x01\n\x15ListExecutionsRequest\x12K\n\x06states\x18\x01 \x03(\x0e\x32*.boatyard.execution.v1.NodeExecution.StateB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x16ListExecutionsResponse\x12\x38\n\nexecutions\x18\x01 \x03(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"p\n\x14WaitExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x34\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\"P\n\x15WaitExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"s\n\x14StopExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x37\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xac\x02\x32\x00\"P\n\x15StopExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xaa\x01\n\x12WatchEventsRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1e\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12@\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKindB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\"\x8d\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"w\n\x12SendMessageRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12 \n\nmessage_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1b\n\x04text\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\x98\xb5\x18\x01\"\x15\n\x13SendMessageResponse\"\xaa\x01\n\x18ResolvePermissionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12#\n\rpermission_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x1c\n\ndecided_by\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"\x9d\x01\n\x16\x41ttachExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x88\xb5\x18\x01H\x00\x12\x1a\n\x05input\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"a\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\x15\n\x13\x44\x65scribeNodeRequest\"O\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"E\n\x0cTerminalSize\x12\x18\n\x04rows\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12\x1b\n\x07\x63olumns\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\"\xd7\x07\n\rExecutionSpec\x12K\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.PurposeB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x35\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayoutB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x0fread_only_paths\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x1f\xb0\xb5\x18\x01\x12\x37\n\x07\x63ommand\x18\x05 \x01(\x0b\x32$.boatyard.execution.v1.CommandEngineH\x00\x12;\n\tanthropic\x18\n \x01(\x0b\x32&.boatyard.execution.v1.AnthropicEngineH\x00\x12g\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntryB\x1b\xbaH\x18\x9a\x01\x15\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x06r\x04\xa0\xb5\x18\x01\x12\x36\n\x06limits\x18\x07 \x01(\x0b\x32&.boatyard.execution.v1.ExecutionLimits\x12\x42\n\x0csandbox_tier\x18\x08 \x01(\x0e\x32\".boatyard.execution.v1.SandboxTierB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x39\n\x07network\x18\t \x01(\x0e\x32\x1e.boatyard.execution.v1.NetworkB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12 \n\rallowed_hosts\x18\x0c \x03(\tB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\r\n\x05image\x18\r \x01(\t\x12\x65\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntryB!\xbaH\x1e\x9a\x01\x1b\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x0cr\n \x06(\x80\x80\x01\xa0\xb5\x18\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03\x42\x08\n\x06\x65ngine\"\x9e\x02\n\rCommandEngine\x12\x0c\n\x04\x61rgv\x18\x01 \x03(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12L\n\x0fprompt_delivery\x18\x03 \x01(\x0e\x32\x33.boatyard.execution.v1.CommandEngine.PromptDelivery\x12\x35\n\x08terminal\x18\x04 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSize\"j\n\x0ePromptDelivery\x12\x1f\n\x1bPROMPT_DELIVERY_UNSPECIFIED\x10\x00\x12\x19\n\x15PROMPT_DELIVERY_STDIN\x10\x01\x12\x1c\n\x18PROMPT_DELIVERY_ARGUMENT\x10\x02\"\xd5\x01\n\x0f\x41nthropicEngine\x12\r\n\x05model\x18\x01 \x01(\t\x12\x0e\n\x06prompt\x18\x02 \x01(\t\x12\x15\n\rsystem_prompt\x18\x03 \x01(\t\x12\x16\n\tmax_turns\x18\x04 \x01(\x05H\x00\x88\x01\x01\x12\x17\n\nmax_tokens\x18\x05 \x01(\x05H\x01\x88\x01\x01\x12\x19\n\x0ctoken_budget\x18\x06 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\nask_before\x18\x07 \x03(\tB\x0c\n\n_max_turnsB\r\n\x0b_max_tokensB\x0f\n\r_token_budget\"\x86\x04\n\x0f\x45xecutionLimits\x12?\n\x0cwall_timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$*\x00\x12?\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0e\xbaH\x0b\xaa\x01\x08\"\x04\x08\x80\xf5$*\x00\x12\"\n\x0cmemory_bytes\x18\x03 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00H\x00\x88\x01\x01\x12\x1f\n\tprocesses\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x01\x88\x01\x01\x12!\n\x0b\x63pu_seconds\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00H\x02\x88\x01\x01\x12 \n\nopen_files\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02 \x00H\x03\x88\x01\x01\x12%\n\x0f\x66ile_size_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00H\x04\x88\x01\x01\x12%\n\x0fworkspace_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00H\x05\x88\x01\x01\x12\"\n\x0coutput_bytes\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02 \x00H\x06\x88\x01\x01\x42\x0f\n\r_memory_bytesB\x0c\n\n_processesB\x0e\n\x0c_cpu_secondsB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytesB\x12\n\x10_workspace_bytesB\x0f\n\r_output_bytes\"\x95\t\n\rNodeExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x39\n\x05state\x18\x04 \x01(\x0e\x32*.boatyard.execution.v1.NodeExecution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x38\n\x0csandbox_tier\x18\n \x01(\x0e\x32\".boatyard.execution.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12M\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x34.boatyard.execution.v1.NodeExecution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_left\"u\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\tB\x0b\n\t_cost_usd2\x88\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/execution/v1/event.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x15StartExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12:\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01\"Q\n\x16StartExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"9\n\x13GetExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"O\n\x14GetExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xaf\x01\n\x15ListExecutionsRequest\x12K\n\x06states\x18\x01 \x03(\x0e\x32*.boatyard.execution.v1.NodeExecution.StateB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x16ListExecutionsResponse\x12\x38\n\nexecutions\x18\x01 \x03(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x14WaitExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x34\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x15\n\runtil_started\x18\x03 \x01(\x08\"P\n\x15WaitExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"s\n\x14StopExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x37\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xac\x02\x32\x00\"P\n\x15StopExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xaa\x01\n\x12WatchEventsRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1e\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12@\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKindB\x0f\xbaH\x0c\x92\x01\t\"\x07\x82\x01\x04\x10\x01 \x00\"\x8d\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"w\n\x12SendMessageRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12 \n\nmessage_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1b\n\x04text\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\x98\xb5\x18\x01\"\x15\n\x13SendMessageResponse\"\xaa\x01\n\x18ResolvePermissionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12#\n\rpermission_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x1c\n\ndecided_by\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"\x9d\x01\n\x16\x41ttachExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x88\xb5\x18\x01H\x00\x12\x1a\n\x05input\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"a\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\x15\n\x13\x44\x65scribeNodeRequest\"O\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"E\n\x0cTerminalSize\x12\x18\n\x04rows\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12\x1b\n\x07\x63olumns\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\"\xd3\x05\n\rExecutionSpec\x12K\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.PurposeB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x35\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayoutB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x0fread_only_paths\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x1f\xb0\xb5\x18\x01\x12/\n\x05\x61gent\x18\x0e \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12\x19\n\x06prompt\x18\x0f \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12g\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntryB\x1b\xbaH\x18\x9a\x01\x15\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x06r\x04\xa0\xb5\x18\x01\x12\x65\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntryB!\xbaH\x1e\x9a\x01\x1b\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x0cr\n \x06(\x80\x80\x01\xa0\xb5\x18\x01\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"\x91\t\n\rNodeExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x39\n\x05state\x18\x04 \x01(\x0e\x32*.boatyard.execution.v1.NodeExecution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0csandbox_tier\x18\n \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12M\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x34.boatyard.execution.v1.NodeExecution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_left\"u\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\tB\x0b\n\t_cost_usd2\x88\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -100,34 +101,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSPEC'].fields_by_name['layout']._serialized_options = b'\272H\003\310\001\001'
   _globals['_EXECUTIONSPEC'].fields_by_name['read_only_paths']._loaded_options = None
   _globals['_EXECUTIONSPEC'].fields_by_name['read_only_paths']._serialized_options = b'\272H\022\222\001\017\020@\"\013r\t\020\001(\377\037\260\265\030\001'
+  _globals['_EXECUTIONSPEC'].fields_by_name['prompt']._loaded_options = None
+  _globals['_EXECUTIONSPEC'].fields_by_name['prompt']._serialized_options = b'\272H\006r\004(\200\200@'
   _globals['_EXECUTIONSPEC'].fields_by_name['environment']._loaded_options = None
   _globals['_EXECUTIONSPEC'].fields_by_name['environment']._serialized_options = b'\272H\030\232\001\025\020\200\002\"\010r\006\020\001\350\265\030\001*\006r\004\240\265\030\001'
-  _globals['_EXECUTIONSPEC'].fields_by_name['sandbox_tier']._loaded_options = None
-  _globals['_EXECUTIONSPEC'].fields_by_name['sandbox_tier']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_EXECUTIONSPEC'].fields_by_name['network']._loaded_options = None
-  _globals['_EXECUTIONSPEC'].fields_by_name['network']._serialized_options = b'\272H\005\202\001\002\020\001'
-  _globals['_EXECUTIONSPEC'].fields_by_name['allowed_hosts']._loaded_options = None
-  _globals['_EXECUTIONSPEC'].fields_by_name['allowed_hosts']._serialized_options = b'\272H\006\222\001\003\020\200\002'
   _globals['_EXECUTIONSPEC'].fields_by_name['secrets']._loaded_options = None
   _globals['_EXECUTIONSPEC'].fields_by_name['secrets']._serialized_options = b'\272H\036\232\001\033\020\200\002\"\010r\006\020\001\350\265\030\001*\014r\n \006(\200\200\001\240\265\030\001'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['wall_timeout']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['wall_timeout']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\365$*\000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['idle_timeout']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['idle_timeout']._serialized_options = b'\272H\013\252\001\010\"\004\010\200\365$*\000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['memory_bytes']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['memory_bytes']._serialized_options = b'\272H\004\"\002 \000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['processes']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['processes']._serialized_options = b'\272H\004\032\002 \000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['cpu_seconds']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['cpu_seconds']._serialized_options = b'\272H\004\"\002 \000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['open_files']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['open_files']._serialized_options = b'\272H\004\032\002 \000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['file_size_bytes']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['file_size_bytes']._serialized_options = b'\272H\004\"\002 \000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['workspace_bytes']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['workspace_bytes']._serialized_options = b'\272H\004\"\002 \000'
-  _globals['_EXECUTIONLIMITS'].fields_by_name['output_bytes']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['output_bytes']._serialized_options = b'\272H\004\"\002 \000'
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._loaded_options = None
@@ -148,74 +127,66 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['AttachExecution']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._serialized_options = b'\220\002\001'
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=297
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=416
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=418
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=499
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=501
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=558
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=560
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=639
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=642
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=817
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=819
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=926
-  _globals['_WAITEXECUTIONREQUEST']._serialized_start=928
-  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1040
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1042
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1122
-  _globals['_STOPEXECUTIONREQUEST']._serialized_start=1124
-  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1239
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1241
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1321
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1324
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1494
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1497
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1638
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=1640
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=1759
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=1761
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=1782
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1785
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1955
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1957
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=2041
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=2044
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=2201
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=2203
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=2300
-  _globals['_DESCRIBENODEREQUEST']._serialized_start=2302
-  _globals['_DESCRIBENODEREQUEST']._serialized_end=2323
-  _globals['_DESCRIBENODERESPONSE']._serialized_start=2325
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=2404
-  _globals['_CAPABILITY']._serialized_start=2406
-  _globals['_CAPABILITY']._serialized_end=2472
-  _globals['_TERMINALSIZE']._serialized_start=2474
-  _globals['_TERMINALSIZE']._serialized_end=2543
-  _globals['_EXECUTIONSPEC']._serialized_start=2546
-  _globals['_EXECUTIONSPEC']._serialized_end=3529
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=3328
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=3378
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=3380
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=3426
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=3428
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=3519
-  _globals['_COMMANDENGINE']._serialized_start=3532
-  _globals['_COMMANDENGINE']._serialized_end=3818
-  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_start=3712
-  _globals['_COMMANDENGINE_PROMPTDELIVERY']._serialized_end=3818
-  _globals['_ANTHROPICENGINE']._serialized_start=3821
-  _globals['_ANTHROPICENGINE']._serialized_end=4034
-  _globals['_EXECUTIONLIMITS']._serialized_start=4037
-  _globals['_EXECUTIONLIMITS']._serialized_end=4555
-  _globals['_NODEEXECUTION']._serialized_start=4558
-  _globals['_NODEEXECUTION']._serialized_end=5731
-  _globals['_NODEEXECUTION_STATE']._serialized_start=5356
-  _globals['_NODEEXECUTION_STATE']._serialized_end=5484
-  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_start=5487
-  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_end=5701
-  _globals['_MODELUSE']._serialized_start=5733
-  _globals['_MODELUSE']._serialized_end=5850
-  _globals['_EXECUTIONSERVICE']._serialized_start=5853
-  _globals['_EXECUTIONSERVICE']._serialized_end=7013
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=324
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=443
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=445
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=526
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=528
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=585
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=587
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=666
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=669
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=844
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=846
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=953
+  _globals['_WAITEXECUTIONREQUEST']._serialized_start=956
+  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1091
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1093
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1173
+  _globals['_STOPEXECUTIONREQUEST']._serialized_start=1175
+  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1290
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1292
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1372
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1375
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1545
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1548
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1689
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=1691
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=1810
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=1812
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=1833
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1836
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=2006
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=2008
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=2092
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=2095
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=2252
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=2254
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=2351
+  _globals['_DESCRIBENODEREQUEST']._serialized_start=2353
+  _globals['_DESCRIBENODEREQUEST']._serialized_end=2374
+  _globals['_DESCRIBENODERESPONSE']._serialized_start=2376
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=2455
+  _globals['_CAPABILITY']._serialized_start=2457
+  _globals['_CAPABILITY']._serialized_end=2523
+  _globals['_TERMINALSIZE']._serialized_start=2525
+  _globals['_TERMINALSIZE']._serialized_end=2594
+  _globals['_EXECUTIONSPEC']._serialized_start=2597
+  _globals['_EXECUTIONSPEC']._serialized_end=3320
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=3105
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=3155
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=3157
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=3203
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=3205
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=3296
+  _globals['_NODEEXECUTION']._serialized_start=3323
+  _globals['_NODEEXECUTION']._serialized_end=4492
+  _globals['_NODEEXECUTION_STATE']._serialized_start=4117
+  _globals['_NODEEXECUTION_STATE']._serialized_end=4245
+  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_start=4248
+  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_end=4462
+  _globals['_MODELUSE']._serialized_start=4494
+  _globals['_MODELUSE']._serialized_end=4611
+  _globals['_EXECUTIONSERVICE']._serialized_start=4614
+  _globals['_EXECUTIONSERVICE']._serialized_end=5774
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,9 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
-from boatyard.execution.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -182,8 +183,11 @@ class WaitExecutionRequest(message.Message):
 
     EXECUTION_ID_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
+    UNTIL_STARTED_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The execution."""
+    until_started: builtins.bool
+    """True to return already when its program has begun."""
     @builtins.property
     def timeout(self) -> duration_pb2.Duration:
         """Maximum time to wait; absent means 80 % of the time left until the call's deadline."""
@@ -193,10 +197,11 @@ class WaitExecutionRequest(message.Message):
         *,
         execution_id: builtins.str = ...,
         timeout: duration_pb2.Duration | None = ...,
+        until_started: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["timeout", b"timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "timeout", b"timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "timeout", b"timeout", "until_started", b"until_started"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -592,7 +597,7 @@ class TerminalSize(message.Message):
 
 @typing.final
 class ExecutionSpec(message.Message):
-    """What to run, where, and within what limits. Fixed at the start."""
+    """What to run, and where. Fixed at the start."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -667,29 +672,16 @@ class ExecutionSpec(message.Message):
     JOB_ID_FIELD_NUMBER: builtins.int
     LAYOUT_FIELD_NUMBER: builtins.int
     READ_ONLY_PATHS_FIELD_NUMBER: builtins.int
-    COMMAND_FIELD_NUMBER: builtins.int
-    ANTHROPIC_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    PROMPT_FIELD_NUMBER: builtins.int
     ENVIRONMENT_FIELD_NUMBER: builtins.int
-    LIMITS_FIELD_NUMBER: builtins.int
-    SANDBOX_TIER_FIELD_NUMBER: builtins.int
-    NETWORK_FIELD_NUMBER: builtins.int
-    ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
-    IMAGE_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
     """The job that it belongs to, if any."""
-    sandbox_tier: sandbox_pb2.SandboxTier.ValueType
-    """How strongly it is isolated."""
-    network: sandbox_pb2.Network.ValueType
-    """What it may reach on the network."""
-    image: builtins.str
-    """With sandbox tier CONTAINER, the image; it must have /bin/sh, and python3 for engine `anthropic`. One of those
-    allowed by BOATYARD_EXECUTION_CONTAINER_IMAGES; empty means BOATYARD_EXECUTION_CONTAINER_IMAGE. Must be empty with
-    any other tier. A container has its workspace at one path on the host, no network ALLOW_LIST and no terminal; names
-    in `environment` and `secrets` consist of letters, digits and underscores.
-    """
+    prompt: builtins.str
+    """The prompt. A model needs one; one that is an argument must fit into what the kernel allows for it."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Its files; they appear at /workspace, where the program starts."""
@@ -699,28 +691,22 @@ class ExecutionSpec(message.Message):
         """Absolute paths that the program may read, at the same paths."""
 
     @builtins.property
-    def command(self) -> CommandEngine:
-        """Any program."""
+    def agent(self) -> agent_pb2.AgentSettings:
+        """Required. What drives the agent, and within what limits; where a limit is absent, the service's setting applies.
+        The execution's `reason` says which limit ended it, and the program finds the limits in its environment as
+        BOATYARD_LIMIT_<NAME>.
 
-    @builtins.property
-    def anthropic(self) -> AnthropicEngine:
-        """An Anthropic model with Boatyard's tools."""
+        `allowed_hosts` must be empty unless the network is ALLOW_LIST, and empty there means the hosts in
+        BOATYARD_EXECUTION_NETWORK_ALLOWED_HOSTS. `image` must be absent unless the sandbox tier is CONTAINER; it is one of
+        those allowed by BOATYARD_EXECUTION_CONTAINER_IMAGES, and absent there means BOATYARD_EXECUTION_CONTAINER_IMAGE. A
+        container has its workspace at one path on the host, no network ALLOW_LIST and no terminal; names in `environment`
+        and `secrets` consist of letters, digits and underscores.
+        """
 
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR; at most 64 KiB with `secrets`."""
-
-    @builtins.property
-    def limits(self) -> ExecutionLimits:
-        """The execution's limits."""
-
-    @builtins.property
-    def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """With network ALLOW_LIST, the hosts it may reach. `example.com` is that host on ports 80 and 443,
-        `*.example.com` is every host below it, `*` is every host; append `:22` for another port. Addresses that are not
-        public are never reached, whatever name resolves to them, except those in
-        BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES. Empty means the hosts in BOATYARD_EXECUTION_NETWORK_ALLOWED_HOSTS.
-        Must be empty with any other network.
+        """The program's environment, in addition to HOME, PATH, LANG and TMPDIR and to that of `agent`, which it overrides;
+        together with that and with `secrets` at most 64 KiB.
         """
 
     @builtins.property
@@ -737,251 +723,16 @@ class ExecutionSpec(message.Message):
         job_id: builtins.str = ...,
         layout: layout_pb2.Layout | None = ...,
         read_only_paths: abc.Iterable[builtins.str] | None = ...,
-        command: CommandEngine | None = ...,
-        anthropic: AnthropicEngine | None = ...,
+        agent: agent_pb2.AgentSettings | None = ...,
+        prompt: builtins.str = ...,
         environment: abc.Mapping[builtins.str, builtins.str] | None = ...,
-        limits: ExecutionLimits | None = ...,
-        sandbox_tier: sandbox_pb2.SandboxTier.ValueType = ...,
-        network: sandbox_pb2.Network.ValueType = ...,
-        allowed_hosts: abc.Iterable[builtins.str] | None = ...,
-        image: builtins.str = ...,
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["anthropic", b"anthropic", "command", b"command", "engine", b"engine", "layout", b"layout", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "engine", b"engine", "environment", b"environment", "image", b"image", "job_id", b"job_id", "layout", b"layout", "limits", b"limits", "network", b"network", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_engine: _TypeAlias = typing.Literal["command", "anthropic"]  # noqa: Y015
-    _WhichOneofArgType_engine: _TypeAlias = typing.Literal["engine", b"engine"]  # noqa: Y015
-    def WhichOneof(self, oneof_group: _WhichOneofArgType_engine) -> _WhichOneofReturnType_engine | None: ...
-
-@typing.final
-class CommandEngine(message.Message):
-    """Any program as the agent."""
-
-    DESCRIPTOR: descriptor.Descriptor
-
-    class _PromptDelivery:
-        ValueType = typing.NewType("ValueType", builtins.int)
-        V: _TypeAlias = ValueType  # noqa: Y015
-
-    class _PromptDeliveryEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[CommandEngine._PromptDelivery.ValueType], builtins.type):
-        DESCRIPTOR: descriptor.EnumDescriptor
-        PROMPT_DELIVERY_UNSPECIFIED: CommandEngine._PromptDelivery.ValueType  # 0
-        """STDIN."""
-        PROMPT_DELIVERY_STDIN: CommandEngine._PromptDelivery.ValueType  # 1
-        """On standard input, which is then closed."""
-        PROMPT_DELIVERY_ARGUMENT: CommandEngine._PromptDelivery.ValueType  # 2
-        """As an additional, last argument. Standard input is empty."""
-
-    class PromptDelivery(_PromptDelivery, metaclass=_PromptDeliveryEnumTypeWrapper):
-        """How the program gets the prompt."""
-
-    PROMPT_DELIVERY_UNSPECIFIED: CommandEngine.PromptDelivery.ValueType  # 0
-    """STDIN."""
-    PROMPT_DELIVERY_STDIN: CommandEngine.PromptDelivery.ValueType  # 1
-    """On standard input, which is then closed."""
-    PROMPT_DELIVERY_ARGUMENT: CommandEngine.PromptDelivery.ValueType  # 2
-    """As an additional, last argument. Standard input is empty."""
-
-    ARGV_FIELD_NUMBER: builtins.int
-    PROMPT_FIELD_NUMBER: builtins.int
-    PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
-    TERMINAL_FIELD_NUMBER: builtins.int
-    prompt: builtins.str
-    """The prompt; at most 1 MiB."""
-    prompt_delivery: CommandEngine.PromptDelivery.ValueType
-    """How the program gets the prompt."""
-    @builtins.property
-    def argv(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Required. The program and its arguments; a name without a slash is looked up in the sandbox's PATH. At most 128
-        KiB.
-        """
-
-    @builtins.property
-    def terminal(self) -> TerminalSize:
-        """Gives the program a terminal of this size as its standard input, output and error; type on it with AttachExecution.
-        All output is then STDOUT, and a prompt must be passed as an argument. Absent means no terminal.
-        """
-
-    def __init__(
-        self,
-        *,
-        argv: abc.Iterable[builtins.str] | None = ...,
-        prompt: builtins.str = ...,
-        prompt_delivery: CommandEngine.PromptDelivery.ValueType = ...,
-        terminal: TerminalSize | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["terminal", b"terminal"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["argv", b"argv", "prompt", b"prompt", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
-
-@typing.final
-class AnthropicEngine(message.Message):
-    """A model as the agent, through the Messages API: the model is asked, its tool calls are run in the sandbox, and it is
-    asked again.
-
-    Its tools are `bash` (one shell for the whole execution), `view`, `create`, `replace`, `insert` and `search`. The
-    model is called from outside the sandbox, which never sees the key. What it says and does is in the events.
-    """
-
-    DESCRIPTOR: descriptor.Descriptor
-
-    MODEL_FIELD_NUMBER: builtins.int
-    PROMPT_FIELD_NUMBER: builtins.int
-    SYSTEM_PROMPT_FIELD_NUMBER: builtins.int
-    MAX_TURNS_FIELD_NUMBER: builtins.int
-    MAX_TOKENS_FIELD_NUMBER: builtins.int
-    TOKEN_BUDGET_FIELD_NUMBER: builtins.int
-    ASK_BEFORE_FIELD_NUMBER: builtins.int
-    model: builtins.str
-    """Required. The model, by its name in the API; at most 255 characters."""
-    prompt: builtins.str
-    """Required. The prompt; at most 1 MiB."""
-    system_prompt: builtins.str
-    """The system prompt, in addition to Boatyard's description of the sandbox; at most 64 KiB."""
-    max_turns: builtins.int
-    """Maximum number of answers before it is ended with BUDGET_EXCEEDED: 1 to 10000. Absent means 50."""
-    max_tokens: builtins.int
-    """Maximum tokens of one answer: 1 to 128000. Absent means 16384. A longer answer is cut, and the model is asked to
-    continue.
-    """
-    token_budget: builtins.int
-    """Tokens of all requests together, read and written, after which it is ended with BUDGET_EXCEEDED: more than 0.
-    Absent means no limit. The request that exceeds it is still made and counted.
-    """
-    @builtins.property
-    def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Tools, such as `bash`, for which it must ask permission before each call: a PermissionRequest event is written, and
-        the model waits for ResolvePermission as long as the execution may run. This wait does not count as idle time. A
-        call that is not allowed has no ToolCall event, but has a ToolResult that is an error.
-        """
-
-    def __init__(
-        self,
-        *,
-        model: builtins.str = ...,
-        prompt: builtins.str = ...,
-        system_prompt: builtins.str = ...,
-        max_turns: builtins.int | None = ...,
-        max_tokens: builtins.int | None = ...,
-        token_budget: builtins.int | None = ...,
-        ask_before: abc.Iterable[builtins.str] | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "token_budget", b"token_budget"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens", "_max_turns", b"_max_turns", "_token_budget", b"_token_budget", "ask_before", b"ask_before", "max_tokens", b"max_tokens", "max_turns", b"max_turns", "model", b"model", "prompt", b"prompt", "system_prompt", b"system_prompt", "token_budget", b"token_budget"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__max_tokens: _TypeAlias = typing.Literal["max_tokens"]  # noqa: Y015
-    _WhichOneofArgType__max_tokens: _TypeAlias = typing.Literal["_max_tokens", b"_max_tokens"]  # noqa: Y015
-    _WhichOneofReturnType__max_turns: _TypeAlias = typing.Literal["max_turns"]  # noqa: Y015
-    _WhichOneofArgType__max_turns: _TypeAlias = typing.Literal["_max_turns", b"_max_turns"]  # noqa: Y015
-    _WhichOneofReturnType__token_budget: _TypeAlias = typing.Literal["token_budget"]  # noqa: Y015
-    _WhichOneofArgType__token_budget: _TypeAlias = typing.Literal["_token_budget", b"_token_budget"]  # noqa: Y015
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_tokens) -> _WhichOneofReturnType__max_tokens | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_turns) -> _WhichOneofReturnType__max_turns | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__token_budget) -> _WhichOneofReturnType__token_budget | None: ...
-
-@typing.final
-class ExecutionLimits(message.Message):
-    """Limits on one execution: on all its processes together unless stated otherwise. Where a limit is absent, the
-    service's setting applies. The execution's `reason` says which limit ended it. The program finds the limits in its
-    environment as BOATYARD_LIMIT_<NAME>.
-    """
-
-    DESCRIPTOR: descriptor.Descriptor
-
-    WALL_TIMEOUT_FIELD_NUMBER: builtins.int
-    IDLE_TIMEOUT_FIELD_NUMBER: builtins.int
-    MEMORY_BYTES_FIELD_NUMBER: builtins.int
-    PROCESSES_FIELD_NUMBER: builtins.int
-    CPU_SECONDS_FIELD_NUMBER: builtins.int
-    OPEN_FILES_FIELD_NUMBER: builtins.int
-    FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
-    WORKSPACE_BYTES_FIELD_NUMBER: builtins.int
-    OUTPUT_BYTES_FIELD_NUMBER: builtins.int
-    memory_bytes: builtins.int
-    """Memory in bytes, including the content of /tmp, HOME and /dev/shm; beyond it the execution is ended with reason
-    MEMORY_LIMIT.
-    """
-    processes: builtins.int
-    """Concurrent processes and threads. Further ones are refused; a program that fails because of this, or keeps on
-    trying, ends with reason PROCESS_LIMIT.
-    """
-    cpu_seconds: builtins.int
-    """CPU time in seconds, user and system, of all processes together; beyond it the execution is ended with reason
-    CPU_LIMIT.
-    """
-    open_files: builtins.int
-    """Open files per process."""
-    file_size_bytes: builtins.int
-    """Size in bytes of the largest file it may write."""
-    workspace_bytes: builtins.int
-    """Bytes on disk by which its workspace may grow; beyond it the execution is ended with reason DISK_LIMIT."""
-    output_bytes: builtins.int
-    """Bytes it may write to standard output and standard error together; beyond it the execution is ended with reason
-    OUTPUT_LIMIT, and the excess is not in the events. Never more than the service's settings allow.
-    """
-    @builtins.property
-    def wall_timeout(self) -> duration_pb2.Duration:
-        """Maximum run time, after which it is ended with reason TIMED_OUT. Absent means 1 h."""
-
-    @builtins.property
-    def idle_timeout(self) -> duration_pb2.Duration:
-        """Maximum time without output, after which it is ended with reason IDLE; for a model, the maximum silence during a
-        request. Absent means no limit.
-        """
-
-    def __init__(
-        self,
-        *,
-        wall_timeout: duration_pb2.Duration | None = ...,
-        idle_timeout: duration_pb2.Duration | None = ...,
-        memory_bytes: builtins.int | None = ...,
-        processes: builtins.int | None = ...,
-        cpu_seconds: builtins.int | None = ...,
-        open_files: builtins.int | None = ...,
-        file_size_bytes: builtins.int | None = ...,
-        workspace_bytes: builtins.int | None = ...,
-        output_bytes: builtins.int | None = ...,
-    ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_file_size_bytes", b"_file_size_bytes", "_memory_bytes", b"_memory_bytes", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_workspace_bytes", b"_workspace_bytes", "cpu_seconds", b"cpu_seconds", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "memory_bytes", b"memory_bytes", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "wall_timeout", b"wall_timeout", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
-    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_file_size_bytes", b"_file_size_bytes", "_memory_bytes", b"_memory_bytes", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_workspace_bytes", b"_workspace_bytes", "cpu_seconds", b"cpu_seconds", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "memory_bytes", b"memory_bytes", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "wall_timeout", b"wall_timeout", "workspace_bytes", b"workspace_bytes"]  # noqa: Y015
-    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
-    _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
-    _WhichOneofReturnType__file_size_bytes: _TypeAlias = typing.Literal["file_size_bytes"]  # noqa: Y015
-    _WhichOneofArgType__file_size_bytes: _TypeAlias = typing.Literal["_file_size_bytes", b"_file_size_bytes"]  # noqa: Y015
-    _WhichOneofReturnType__memory_bytes: _TypeAlias = typing.Literal["memory_bytes"]  # noqa: Y015
-    _WhichOneofArgType__memory_bytes: _TypeAlias = typing.Literal["_memory_bytes", b"_memory_bytes"]  # noqa: Y015
-    _WhichOneofReturnType__open_files: _TypeAlias = typing.Literal["open_files"]  # noqa: Y015
-    _WhichOneofArgType__open_files: _TypeAlias = typing.Literal["_open_files", b"_open_files"]  # noqa: Y015
-    _WhichOneofReturnType__output_bytes: _TypeAlias = typing.Literal["output_bytes"]  # noqa: Y015
-    _WhichOneofArgType__output_bytes: _TypeAlias = typing.Literal["_output_bytes", b"_output_bytes"]  # noqa: Y015
-    _WhichOneofReturnType__processes: _TypeAlias = typing.Literal["processes"]  # noqa: Y015
-    _WhichOneofArgType__processes: _TypeAlias = typing.Literal["_processes", b"_processes"]  # noqa: Y015
-    _WhichOneofReturnType__workspace_bytes: _TypeAlias = typing.Literal["workspace_bytes"]  # noqa: Y015
-    _WhichOneofArgType__workspace_bytes: _TypeAlias = typing.Literal["_workspace_bytes", b"_workspace_bytes"]  # noqa: Y015
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__file_size_bytes) -> _WhichOneofReturnType__file_size_bytes | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_bytes) -> _WhichOneofReturnType__memory_bytes | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__open_files) -> _WhichOneofReturnType__open_files | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__output_bytes) -> _WhichOneofReturnType__output_bytes | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
-    @typing.overload
-    def WhichOneof(self, oneof_group: _WhichOneofArgType__workspace_bytes) -> _WhichOneofReturnType__workspace_bytes | None: ...
 
 @typing.final
 class NodeExecution(message.Message):

@@ -35,8 +35,8 @@ class ExecutionServiceStub:
       missing; the message says how to fix it.
     - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
       mounts them.
-    - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is not one of the images allowed by the settings, or is
-      empty and there is no default.
+    - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.agent.image` is not one of the images allowed by the settings, or
+      is empty and there is no default.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
       ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -161,8 +161,8 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
           missing; the message says how to fix it.
         - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
           mounts them.
-        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.image` is not one of the images allowed by the settings, or is
-          empty and there is no default.
+        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.agent.image` is not one of the images allowed by the settings, or
+          is empty and there is no default.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
           ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to

@@ -169,7 +169,7 @@ class PauseCellRequest(message.Message):
     CELL_ID_FIELD_NUMBER: builtins.int
     UNTIL_START_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
-    """Required. The cell."""
+    """The cell."""
     until_start: builtins.bool
     """True to end the pause when the cell next starts, so that the cell can finish its jobs before a restart."""
     def __init__(
@@ -214,7 +214,7 @@ class ResumeCellRequest(message.Message):
 
     CELL_ID_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
-    """Required. The cell."""
+    """The cell."""
     def __init__(
         self,
         *,
@@ -256,7 +256,7 @@ class ForgetCellRequest(message.Message):
 
     CELL_ID_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
-    """Required. The cell."""
+    """The cell."""
     def __init__(
         self,
         *,

@@ -23,24 +23,34 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
+from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/audit.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xec\x01\n\x17ListAuditRecordsRequest\x12\x0e\n\x06\x63\x61ller\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x13\n\x0bresource_id\x18\x03 \x01(\t\x12\x14\n\x0conly_refused\x18\x04 \x01(\x08\x12.\n\nafter_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x62\x65\x66ore_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x07 \x01(\x05\x12\x12\n\npage_token\x18\x08 \x01(\t\"f\n\x18ListAuditRecordsResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32 .boatyard.gateway.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x02\n\x0b\x41uditRecord\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.boatyard.access.v1.Role\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x06 \x01(\t\x12\x1c\n\x14\x66orwarded_by_cell_id\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x11\n\tresources\x18\t \x03(\t\x12\x0e\n\x06status\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t2\x88\x01\n\x0c\x41uditService\x12x\n\x10ListAuditRecords\x12,.boatyard.gateway.v1.ListAuditRecordsRequest\x1a-.boatyard.gateway.v1.ListAuditRecordsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/audit.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x96\x02\n\x17ListAuditRecordsRequest\x12\x19\n\x06\x63\x61ller\x18\x01 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01\x12\x19\n\x06method\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01\x12\x1e\n\x0bresource_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x14\n\x0conly_refused\x18\x04 \x01(\x08\x12.\n\nafter_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x62\x65\x66ore_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1a\n\tpage_size\x18\x07 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x08 \x01(\t\"f\n\x18ListAuditRecordsResponse\x12\x31\n\x07records\x18\x01 \x03(\x0b\x32 .boatyard.gateway.v1.AuditRecord\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x97\x02\n\x0b\x41uditRecord\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06\x63\x61ller\x18\x02 \x01(\t\x12\x10\n\x08token_id\x18\x03 \x01(\t\x12&\n\x04role\x18\x04 \x01(\x0e\x32\x18.boatyard.access.v1.Role\x12\x0e\n\x06origin\x18\x05 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x06 \x01(\t\x12\x1c\n\x14\x66orwarded_by_cell_id\x18\x07 \x01(\t\x12\x0e\n\x06method\x18\x08 \x01(\t\x12\x11\n\tresources\x18\t \x03(\t\x12\x0e\n\x06status\x18\n \x01(\t\x12\x0e\n\x06reason\x18\x0b \x01(\t\x12\x12\n\nrequest_id\x18\x0c \x01(\t2\x88\x01\n\x0c\x41uditService\x12x\n\x10ListAuditRecords\x12,.boatyard.gateway.v1.ListAuditRecordsRequest\x1a-.boatyard.gateway.v1.ListAuditRecordsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.gateway.v1.audit_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['caller']._loaded_options = None
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['caller']._serialized_options = b'\272H\006r\004\250\265\030\001'
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['method']._loaded_options = None
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['method']._serialized_options = b'\272H\006r\004\250\265\030\001'
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['resource_id']._loaded_options = None
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['resource_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTAUDITRECORDSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditRecords']._loaded_options = None
   _globals['_AUDITSERVICE'].methods_by_name['ListAuditRecords']._serialized_options = b'\220\002\001\340\321\030\003'
-  _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=123
-  _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=359
-  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=361
-  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=463
-  _globals['_AUDITRECORD']._serialized_start=466
-  _globals['_AUDITRECORD']._serialized_end=745
-  _globals['_AUDITSERVICE']._serialized_start=748
-  _globals['_AUDITSERVICE']._serialized_end=884
+  _globals['_LISTAUDITRECORDSREQUEST']._serialized_start=183
+  _globals['_LISTAUDITRECORDSREQUEST']._serialized_end=461
+  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_start=463
+  _globals['_LISTAUDITRECORDSRESPONSE']._serialized_end=565
+  _globals['_AUDITRECORD']._serialized_start=568
+  _globals['_AUDITRECORD']._serialized_end=847
+  _globals['_AUDITSERVICE']._serialized_start=850
+  _globals['_AUDITSERVICE']._serialized_end=986
 # @@protoc_insertion_point(module_scope)

@@ -23,37 +23,57 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
+from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/auth.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8c\x01\n\x12\x43reateTokenRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12)\n\x05token\x18\x07 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12+\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationJ\x04\x08\x02\x10\x05J\x04\x08\x06\x10\x07\"P\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\"Q\n\x11ListTokensRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"&\n\x12RevokeTokenRequest\x12\x10\n\x08token_id\x18\x01 \x01(\t\"@\n\x13RevokeTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\"\xd3\x02\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12&\n\x04role\x18\x03 \x01(\x0e\x32\x18.boatyard.access.v1.Role\x12\x13\n\x0bproject_ids\x18\x04 \x03(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x16\n\x0e\x63oordinator_id\x18\n \x01(\t2\xcc\x02\n\x0cTokenService\x12i\n\x0b\x43reateToken\x12\'.boatyard.gateway.v1.CreateTokenRequest\x1a(.boatyard.gateway.v1.CreateTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nListTokens\x12&.boatyard.gateway.v1.ListTokensRequest\x1a\'.boatyard.gateway.v1.ListTokensResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x12i\n\x0bRevokeToken\x12\'.boatyard.gateway.v1.RevokeTokenRequest\x1a(.boatyard.gateway.v1.RevokeTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/gateway/v1/auth.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb1\x01\n\x12\x43reateTokenRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x31\n\x05token\x18\x07 \x01(\x0b\x32\x1a.boatyard.gateway.v1.TokenB\x06\xbaH\x03\xc8\x01\x01\x12=\n\x08lifetime\x18\x05 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xef\xbf\x96\x01*\x00J\x04\x08\x02\x10\x05J\x04\x08\x06\x10\x07\"P\n\x13\x43reateTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x0e\n\x06secret\x18\x02 \x01(\t\"Z\n\x11ListTokensRequest\x12\x15\n\rinclude_ended\x18\x01 \x01(\x08\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"Y\n\x12ListTokensResponse\x12*\n\x06tokens\x18\x01 \x03(\x0b\x32\x1a.boatyard.gateway.v1.Token\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x12RevokeTokenRequest\x12\x1e\n\x08token_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"@\n\x13RevokeTokenResponse\x12)\n\x05token\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Token\"\x89\x03\n\x05Token\x12\x10\n\x08token_id\x18\x01 \x01(\t\x12\x17\n\x04name\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01\x12\x32\n\x04role\x18\x03 \x01(\x0e\x32\x18.boatyard.access.v1.RoleB\n\xbaH\x07\x82\x01\x04\x10\x01 \x00\x12\'\n\x0bproject_ids\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x64\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07\x63reator\x18\x06 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0brevoke_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x31\n\rlast_use_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12!\n\x0e\x63oordinator_id\x18\n \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x32\xcc\x02\n\x0cTokenService\x12i\n\x0b\x43reateToken\x12\'.boatyard.gateway.v1.CreateTokenRequest\x1a(.boatyard.gateway.v1.CreateTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nListTokens\x12&.boatyard.gateway.v1.ListTokensRequest\x1a\'.boatyard.gateway.v1.ListTokensResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x12i\n\x0bRevokeToken\x12\'.boatyard.gateway.v1.RevokeTokenRequest\x1a(.boatyard.gateway.v1.RevokeTokenResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.gateway.v1.auth_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['request_id']._loaded_options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\220\265\030\001'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['token']._loaded_options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['token']._serialized_options = b'\272H\003\310\001\001'
+  _globals['_CREATETOKENREQUEST'].fields_by_name['lifetime']._loaded_options = None
+  _globals['_CREATETOKENREQUEST'].fields_by_name['lifetime']._serialized_options = b'\272H\r\252\001\n\"\006\010\200\357\277\226\001*\000'
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['page_size']._loaded_options = None
+  _globals['_LISTTOKENSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['token_id']._loaded_options = None
+  _globals['_REVOKETOKENREQUEST'].fields_by_name['token_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_TOKEN'].fields_by_name['name']._loaded_options = None
+  _globals['_TOKEN'].fields_by_name['name']._serialized_options = b'\272H\006r\004\250\265\030\001'
+  _globals['_TOKEN'].fields_by_name['role']._loaded_options = None
+  _globals['_TOKEN'].fields_by_name['role']._serialized_options = b'\272H\007\202\001\004\020\001 \000'
+  _globals['_TOKEN'].fields_by_name['project_ids']._loaded_options = None
+  _globals['_TOKEN'].fields_by_name['project_ids']._serialized_options = b'\272H\017\222\001\014\020d\"\010r\006\020\001\210\265\030\001'
+  _globals['_TOKEN'].fields_by_name['coordinator_id']._loaded_options = None
+  _globals['_TOKEN'].fields_by_name['coordinator_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
   _globals['_TOKENSERVICE'].methods_by_name['CreateToken']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['CreateToken']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_TOKENSERVICE'].methods_by_name['ListTokens']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['ListTokens']._serialized_options = b'\220\002\001\340\321\030\003'
   _globals['_TOKENSERVICE'].methods_by_name['RevokeToken']._loaded_options = None
   _globals['_TOKENSERVICE'].methods_by_name['RevokeToken']._serialized_options = b'\220\002\002\340\321\030\003'
-  _globals['_CREATETOKENREQUEST']._serialized_start=154
-  _globals['_CREATETOKENREQUEST']._serialized_end=294
-  _globals['_CREATETOKENRESPONSE']._serialized_start=296
-  _globals['_CREATETOKENRESPONSE']._serialized_end=376
-  _globals['_LISTTOKENSREQUEST']._serialized_start=378
-  _globals['_LISTTOKENSREQUEST']._serialized_end=459
-  _globals['_LISTTOKENSRESPONSE']._serialized_start=461
-  _globals['_LISTTOKENSRESPONSE']._serialized_end=550
-  _globals['_REVOKETOKENREQUEST']._serialized_start=552
-  _globals['_REVOKETOKENREQUEST']._serialized_end=590
-  _globals['_REVOKETOKENRESPONSE']._serialized_start=592
-  _globals['_REVOKETOKENRESPONSE']._serialized_end=656
-  _globals['_TOKEN']._serialized_start=659
-  _globals['_TOKEN']._serialized_end=998
-  _globals['_TOKENSERVICE']._serialized_start=1001
-  _globals['_TOKENSERVICE']._serialized_end=1333
+  _globals['_CREATETOKENREQUEST']._serialized_start=214
+  _globals['_CREATETOKENREQUEST']._serialized_end=391
+  _globals['_CREATETOKENRESPONSE']._serialized_start=393
+  _globals['_CREATETOKENRESPONSE']._serialized_end=473
+  _globals['_LISTTOKENSREQUEST']._serialized_start=475
+  _globals['_LISTTOKENSREQUEST']._serialized_end=565
+  _globals['_LISTTOKENSRESPONSE']._serialized_start=567
+  _globals['_LISTTOKENSRESPONSE']._serialized_end=656
+  _globals['_REVOKETOKENREQUEST']._serialized_start=658
+  _globals['_REVOKETOKENREQUEST']._serialized_end=710
+  _globals['_REVOKETOKENRESPONSE']._serialized_start=712
+  _globals['_REVOKETOKENRESPONSE']._serialized_end=776
+  _globals['_TOKEN']._serialized_start=779
+  _globals['_TOKEN']._serialized_end=1172
+  _globals['_TOKENSERVICE']._serialized_start=1175
+  _globals['_TOKENSERVICE']._serialized_end=1507
 # @@protoc_insertion_point(module_scope)

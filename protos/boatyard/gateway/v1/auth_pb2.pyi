@@ -32,16 +32,16 @@ class CreateTokenRequest(message.Message):
     LIFETIME_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat: the same id with the same request returns the same token with a new secret, which
-    replaces the previous one, whose response was lost. At most 63 characters of [A-Za-z0-9_-]; empty means that every
+    replaces the previous one, whose response was lost. Empty means that every
     call creates a token.
     """
     @builtins.property
     def token(self) -> Token:
-        """Required. The token to create; its output-only fields are ignored."""
+        """The token to create; its output-only fields are ignored."""
 
     @builtins.property
     def lifetime(self) -> duration_pb2.Duration:
-        """How long the token is valid, at most 10 years; absent means until it is revoked."""
+        """How long the token is valid; absent means until it is revoked."""
 
     def __init__(
         self,
@@ -144,7 +144,7 @@ class RevokeTokenRequest(message.Message):
 
     TOKEN_ID_FIELD_NUMBER: builtins.int
     token_id: builtins.str
-    """Required. The token."""
+    """The token."""
     def __init__(
         self,
         *,
@@ -197,9 +197,9 @@ class Token(message.Message):
     token_id: builtins.str
     """Output only. The token's id; it is not secret."""
     name: builtins.str
-    """The caller's name in records; at most 255 characters on one line, and not `admin`. Empty means the token's id."""
+    """The caller's name in records; not `admin`. Empty means the token's id."""
     role: access_pb2.Role.ValueType
-    """Required. The token's role."""
+    """The token's role."""
     creator: builtins.str
     """Output only. Who created it."""
     coordinator_id: builtins.str
@@ -209,7 +209,7 @@ class Token(message.Message):
     """
     @builtins.property
     def project_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The projects that the token is limited to, at most 100; empty means all projects, including future ones."""
+        """The projects that the token is limited to; empty means all projects, including future ones."""
 
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:

@@ -3,7 +3,8 @@
 isort:skip_file
 """
 
-from boatyard.gateway.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import field_mask_pb2 as field_mask_pb2
@@ -1348,7 +1349,7 @@ class Template(message.Message):
         """How its agents run."""
 
     @builtins.property
-    def policy(self) -> agent_pb2.Policy:
+    def policy(self) -> policy_pb2.Policy:
         """What happens around their work."""
 
     @builtins.property
@@ -1362,7 +1363,7 @@ class Template(message.Message):
         project_id: builtins.str = ...,
         display_name: builtins.str = ...,
         agent: agent_pb2.AgentSettings | None = ...,
-        policy: agent_pb2.Policy | None = ...,
+        policy: policy_pb2.Policy | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "policy", b"policy"]  # noqa: Y015
@@ -1404,7 +1405,7 @@ class Worker(message.Message):
         """Settings that override the template's."""
 
     @builtins.property
-    def policy(self) -> agent_pb2.Policy:
+    def policy(self) -> policy_pb2.Policy:
         """Settings that override the template's."""
 
     @builtins.property
@@ -1419,7 +1420,7 @@ class Worker(message.Message):
         display_name: builtins.str = ...,
         template_id: builtins.str = ...,
         agent: agent_pb2.AgentSettings | None = ...,
-        policy: agent_pb2.Policy | None = ...,
+        policy: policy_pb2.Policy | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         max_running_jobs: builtins.int = ...,
     ) -> None: ...

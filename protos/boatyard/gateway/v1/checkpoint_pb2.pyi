@@ -93,7 +93,7 @@ class GetCheckpointRequest(message.Message):
 
     CHECKPOINT_ID_FIELD_NUMBER: builtins.int
     checkpoint_id: builtins.str
-    """Required. The checkpoint."""
+    """The checkpoint."""
     def __init__(
         self,
         *,
@@ -136,9 +136,9 @@ class ApproveCheckpointRequest(message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     checkpoint_id: builtins.str
-    """Required. The checkpoint."""
+    """The checkpoint."""
     comment: builtins.str
-    """A comment for the record; an agent that asked the question is given it. At most 16 KiB."""
+    """A comment for the record; an agent that asked the question is given it."""
     def __init__(
         self,
         *,
@@ -186,9 +186,9 @@ class RejectCheckpointRequest(message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: builtins.int
     REASON_FIELD_NUMBER: builtins.int
     checkpoint_id: builtins.str
-    """Required. The checkpoint."""
+    """The checkpoint."""
     reason: builtins.str
-    """Required. Why, for people; it becomes the job's message. At most 16 KiB."""
+    """Why, for people; it becomes the job's message."""
     def __init__(
         self,
         *,
@@ -236,9 +236,9 @@ class RequestChangesRequest(message.Message):
     CHECKPOINT_ID_FIELD_NUMBER: builtins.int
     COMMENT_FIELD_NUMBER: builtins.int
     checkpoint_id: builtins.str
-    """Required. The checkpoint."""
+    """The checkpoint."""
     comment: builtins.str
-    """Required. What the agent should do now. At most 16 KiB."""
+    """What the agent should do now."""
     def __init__(
         self,
         *,

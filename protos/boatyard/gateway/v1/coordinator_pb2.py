@@ -23,15 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
+from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
-from boatyard.gateway.v1 import agent_pb2 as boatyard_dot_gateway_dot_v1_dot_agent__pb2
 from boatyard.gateway.v1 import catalog_pb2 as boatyard_dot_gateway_dot_v1_dot_catalog__pb2
 from boatyard.gateway.v1 import hook_pb2 as boatyard_dot_gateway_dot_v1_dot_hook__pb2
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/gateway/v1/coordinator.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a!boatyard/execution/v1/event.proto\x1a\x1f\x62oatyard/gateway/v1/agent.proto\x1a!boatyard/gateway/v1/catalog.proto\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a\x1egoogle/protobuf/duration.proto\"&\n\x05Lease\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\"e\n\x1aRegisterCoordinatorRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\"c\n\x1bRegisterCoordinatorResponse\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tjobs_held\x18\x02 \x01(\x05\"\x84\x01\n\x0f\x43laimJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\x12\x13\n\x0bproject_ids\x18\x04 \x03(\t\x12\r\n\x05kinds\x18\x05 \x03(\t\x12\x0f\n\x07\x65ngines\x18\x06 \x03(\t\"@\n\x10\x43laimJobResponse\x12,\n\x03job\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.ClaimedJob\"\xf7\x01\n\nClaimedJob\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\r\n\x05order\x18\x06 \x01(\x0c\x12\x10\n\x08is_moved\x18\x07 \x01(\x08\x12\x14\n\x0clast_attempt\x18\x08 \x01(\x05\x12\x13\n\x0bsnapshot_id\x18\t \x01(\t\"W\n\x11RenewLeaseRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12*\n\x06leases\x18\x02 \x03(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"\x7f\n\x12RenewLeaseResponse\x12\x14\n\x0cheld_job_ids\x18\x01 \x03(\t\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x02 \x03(\t\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x17WatchCoordinatorRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\"<\n\x18WatchCoordinatorResponse\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x01 \x03(\t\"Z\n\x15GetWorkContextRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"\x8b\x03\n\x16GetWorkContextResponse\x12-\n\x07project\x18\x01 \x01(\x0b\x32\x1c.boatyard.gateway.v1.Project\x12%\n\x03job\x18\x02 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x30\n\twork_item\x18\x05 \x01(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x39\n\x12related_work_items\x18\x06 \x03(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x33\n\nrepository\x18\x07 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Repository\x12\x31\n\x05\x61gent\x18\x08 \x01(\x0b\x32\".boatyard.gateway.v1.AgentSettings\x12(\n\x05hooks\x18\t \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\"\xad\x01\n\x13\x41ppendEventsRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12,\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"-\n\x14\x41ppendEventsResponse\x12\x15\n\rnext_sequence\x18\x01 \x01(\x03\"\x85\x02\n\x12\x43ompleteJobRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x18\n\x10pull_request_url\x18\x04 \x01(\t\x12\x1b\n\x13pull_request_number\x18\x05 \x01(\x03\x12\x16\n\x0ereview_comment\x18\x06 \x01(\t\x12\x11\n\tcommit_id\x18\x07 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x08 \x01(\t\x12)\n\x05usage\x18\t \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"\x9b\x01\n\x05Usage\x12\x18\n\x0btokens_used\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ntool_calls\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05turns\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\x0e\n\x0c_tokens_usedB\x0b\n\t_cost_usdB\r\n\x0b_tool_callsB\x08\n\x06_turns\"<\n\x13\x43ompleteJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xb0\x01\n\x0e\x46\x61ilJobRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0f\n\x07summary\x18\x05 \x01(\t\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"8\n\x0f\x46\x61ilJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job2\x8c\x07\n\x12\x43oordinatorService\x12\x81\x01\n\x13RegisterCoordinator\x12/.boatyard.gateway.v1.RegisterCoordinatorRequest\x1a\x30.boatyard.gateway.v1.RegisterCoordinatorResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12`\n\x08\x43laimJob\x12$.boatyard.gateway.v1.ClaimJobRequest\x1a%.boatyard.gateway.v1.ClaimJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x66\n\nRenewLease\x12&.boatyard.gateway.v1.RenewLeaseRequest\x1a\'.boatyard.gateway.v1.RenewLeaseResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12z\n\x10WatchCoordinator\x12,.boatyard.gateway.v1.WatchCoordinatorRequest\x1a-.boatyard.gateway.v1.WatchCoordinatorResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x30\x01\x12r\n\x0eGetWorkContext\x12*.boatyard.gateway.v1.GetWorkContextRequest\x1a+.boatyard.gateway.v1.GetWorkContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12n\n\x0c\x41ppendEvents\x12(.boatyard.gateway.v1.AppendEventsRequest\x1a).boatyard.gateway.v1.AppendEventsResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04(\x01\x12i\n\x0b\x43ompleteJob\x12\'.boatyard.gateway.v1.CompleteJobRequest\x1a(.boatyard.gateway.v1.CompleteJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12]\n\x07\x46\x61ilJob\x12#.boatyard.gateway.v1.FailJobRequest\x1a$.boatyard.gateway.v1.FailJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/gateway/v1/coordinator.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a!boatyard/execution/v1/event.proto\x1a!boatyard/gateway/v1/catalog.proto\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a\x1egoogle/protobuf/duration.proto\"&\n\x05Lease\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\r\n\x05\x66\x65nce\x18\x02 \x01(\x03\"e\n\x1aRegisterCoordinatorRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x0c\n\x04host\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x04 \x01(\x05\"c\n\x1bRegisterCoordinatorResponse\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tjobs_held\x18\x02 \x01(\x05\"\x84\x01\n\x0f\x43laimJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x16\n\x0e\x63oordinator_id\x18\x02 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x03 \x01(\x05\x12\x13\n\x0bproject_ids\x18\x04 \x03(\t\x12\r\n\x05kinds\x18\x05 \x03(\t\x12\x0f\n\x07\x65ngines\x18\x06 \x03(\t\"@\n\x10\x43laimJobResponse\x12,\n\x03job\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.ClaimedJob\"\xf7\x01\n\nClaimedJob\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\r\n\x05order\x18\x06 \x01(\x0c\x12\x10\n\x08is_moved\x18\x07 \x01(\x08\x12\x14\n\x0clast_attempt\x18\x08 \x01(\x05\x12\x13\n\x0bsnapshot_id\x18\t \x01(\t\"W\n\x11RenewLeaseRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12*\n\x06leases\x18\x02 \x03(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"\x7f\n\x12RenewLeaseResponse\x12\x14\n\x0cheld_job_ids\x18\x01 \x03(\t\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x02 \x03(\t\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"1\n\x17WatchCoordinatorRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\"<\n\x18WatchCoordinatorResponse\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x01 \x03(\t\"Z\n\x15GetWorkContextRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"\x89\x03\n\x16GetWorkContextResponse\x12-\n\x07project\x18\x01 \x01(\x0b\x32\x1c.boatyard.gateway.v1.Project\x12%\n\x03job\x18\x02 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x30\n\twork_item\x18\x05 \x01(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x39\n\x12related_work_items\x18\x06 \x03(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x33\n\nrepository\x18\x07 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Repository\x12/\n\x05\x61gent\x18\x08 \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12(\n\x05hooks\x18\t \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\"\xad\x01\n\x13\x41ppendEventsRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12,\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"-\n\x14\x41ppendEventsResponse\x12\x15\n\rnext_sequence\x18\x01 \x01(\x03\"\x85\x02\n\x12\x43ompleteJobRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0f\n\x07summary\x18\x03 \x01(\t\x12\x18\n\x10pull_request_url\x18\x04 \x01(\t\x12\x1b\n\x13pull_request_number\x18\x05 \x01(\x03\x12\x16\n\x0ereview_comment\x18\x06 \x01(\t\x12\x11\n\tcommit_id\x18\x07 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x08 \x01(\t\x12)\n\x05usage\x18\t \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"\x9b\x01\n\x05Usage\x12\x18\n\x0btokens_used\x18\x01 \x01(\x03H\x00\x88\x01\x01\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x01\x88\x01\x01\x12\x17\n\ntool_calls\x18\x03 \x01(\x05H\x02\x88\x01\x01\x12\x12\n\x05turns\x18\x04 \x01(\x05H\x03\x88\x01\x01\x42\x0e\n\x0c_tokens_usedB\x0b\n\t_cost_usdB\r\n\x0b_tool_callsB\x08\n\x06_turns\"<\n\x13\x43ompleteJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xb0\x01\n\x0e\x46\x61ilJobRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0f\n\x07summary\x18\x05 \x01(\t\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"8\n\x0f\x46\x61ilJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job2\x8c\x07\n\x12\x43oordinatorService\x12\x81\x01\n\x13RegisterCoordinator\x12/.boatyard.gateway.v1.RegisterCoordinatorRequest\x1a\x30.boatyard.gateway.v1.RegisterCoordinatorResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12`\n\x08\x43laimJob\x12$.boatyard.gateway.v1.ClaimJobRequest\x1a%.boatyard.gateway.v1.ClaimJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x66\n\nRenewLease\x12&.boatyard.gateway.v1.RenewLeaseRequest\x1a\'.boatyard.gateway.v1.RenewLeaseResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12z\n\x10WatchCoordinator\x12,.boatyard.gateway.v1.WatchCoordinatorRequest\x1a-.boatyard.gateway.v1.WatchCoordinatorResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x30\x01\x12r\n\x0eGetWorkContext\x12*.boatyard.gateway.v1.GetWorkContextRequest\x1a+.boatyard.gateway.v1.GetWorkContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12n\n\x0c\x41ppendEvents\x12(.boatyard.gateway.v1.AppendEventsRequest\x1a).boatyard.gateway.v1.AppendEventsResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04(\x01\x12i\n\x0b\x43ompleteJob\x12\'.boatyard.gateway.v1.CompleteJobRequest\x1a(.boatyard.gateway.v1.CompleteJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12]\n\x07\x46\x61ilJob\x12#.boatyard.gateway.v1.FailJobRequest\x1a$.boatyard.gateway.v1.FailJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -54,44 +54,44 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COORDINATORSERVICE'].methods_by_name['CompleteJob']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_COORDINATORSERVICE'].methods_by_name['FailJob']._loaded_options = None
   _globals['_COORDINATORSERVICE'].methods_by_name['FailJob']._serialized_options = b'\220\002\002\340\321\030\004'
-  _globals['_LEASE']._serialized_start=293
-  _globals['_LEASE']._serialized_end=331
-  _globals['_REGISTERCOORDINATORREQUEST']._serialized_start=333
-  _globals['_REGISTERCOORDINATORREQUEST']._serialized_end=434
-  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_start=436
-  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_end=535
-  _globals['_CLAIMJOBREQUEST']._serialized_start=538
-  _globals['_CLAIMJOBREQUEST']._serialized_end=670
-  _globals['_CLAIMJOBRESPONSE']._serialized_start=672
-  _globals['_CLAIMJOBRESPONSE']._serialized_end=736
-  _globals['_CLAIMEDJOB']._serialized_start=739
-  _globals['_CLAIMEDJOB']._serialized_end=986
-  _globals['_RENEWLEASEREQUEST']._serialized_start=988
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1075
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1077
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1204
-  _globals['_WATCHCOORDINATORREQUEST']._serialized_start=1206
-  _globals['_WATCHCOORDINATORREQUEST']._serialized_end=1255
-  _globals['_WATCHCOORDINATORRESPONSE']._serialized_start=1257
-  _globals['_WATCHCOORDINATORRESPONSE']._serialized_end=1317
-  _globals['_GETWORKCONTEXTREQUEST']._serialized_start=1319
-  _globals['_GETWORKCONTEXTREQUEST']._serialized_end=1409
-  _globals['_GETWORKCONTEXTRESPONSE']._serialized_start=1412
-  _globals['_GETWORKCONTEXTRESPONSE']._serialized_end=1807
-  _globals['_APPENDEVENTSREQUEST']._serialized_start=1810
-  _globals['_APPENDEVENTSREQUEST']._serialized_end=1983
-  _globals['_APPENDEVENTSRESPONSE']._serialized_start=1985
-  _globals['_APPENDEVENTSRESPONSE']._serialized_end=2030
-  _globals['_COMPLETEJOBREQUEST']._serialized_start=2033
-  _globals['_COMPLETEJOBREQUEST']._serialized_end=2294
-  _globals['_USAGE']._serialized_start=2297
-  _globals['_USAGE']._serialized_end=2452
-  _globals['_COMPLETEJOBRESPONSE']._serialized_start=2454
-  _globals['_COMPLETEJOBRESPONSE']._serialized_end=2514
-  _globals['_FAILJOBREQUEST']._serialized_start=2517
-  _globals['_FAILJOBREQUEST']._serialized_end=2693
-  _globals['_FAILJOBRESPONSE']._serialized_start=2695
-  _globals['_FAILJOBRESPONSE']._serialized_end=2751
-  _globals['_COORDINATORSERVICE']._serialized_start=2754
-  _globals['_COORDINATORSERVICE']._serialized_end=3662
+  _globals['_LEASE']._serialized_start=291
+  _globals['_LEASE']._serialized_end=329
+  _globals['_REGISTERCOORDINATORREQUEST']._serialized_start=331
+  _globals['_REGISTERCOORDINATORREQUEST']._serialized_end=432
+  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_start=434
+  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_end=533
+  _globals['_CLAIMJOBREQUEST']._serialized_start=536
+  _globals['_CLAIMJOBREQUEST']._serialized_end=668
+  _globals['_CLAIMJOBRESPONSE']._serialized_start=670
+  _globals['_CLAIMJOBRESPONSE']._serialized_end=734
+  _globals['_CLAIMEDJOB']._serialized_start=737
+  _globals['_CLAIMEDJOB']._serialized_end=984
+  _globals['_RENEWLEASEREQUEST']._serialized_start=986
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1073
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1075
+  _globals['_RENEWLEASERESPONSE']._serialized_end=1202
+  _globals['_WATCHCOORDINATORREQUEST']._serialized_start=1204
+  _globals['_WATCHCOORDINATORREQUEST']._serialized_end=1253
+  _globals['_WATCHCOORDINATORRESPONSE']._serialized_start=1255
+  _globals['_WATCHCOORDINATORRESPONSE']._serialized_end=1315
+  _globals['_GETWORKCONTEXTREQUEST']._serialized_start=1317
+  _globals['_GETWORKCONTEXTREQUEST']._serialized_end=1407
+  _globals['_GETWORKCONTEXTRESPONSE']._serialized_start=1410
+  _globals['_GETWORKCONTEXTRESPONSE']._serialized_end=1803
+  _globals['_APPENDEVENTSREQUEST']._serialized_start=1806
+  _globals['_APPENDEVENTSREQUEST']._serialized_end=1979
+  _globals['_APPENDEVENTSRESPONSE']._serialized_start=1981
+  _globals['_APPENDEVENTSRESPONSE']._serialized_end=2026
+  _globals['_COMPLETEJOBREQUEST']._serialized_start=2029
+  _globals['_COMPLETEJOBREQUEST']._serialized_end=2290
+  _globals['_USAGE']._serialized_start=2293
+  _globals['_USAGE']._serialized_end=2448
+  _globals['_COMPLETEJOBRESPONSE']._serialized_start=2450
+  _globals['_COMPLETEJOBRESPONSE']._serialized_end=2510
+  _globals['_FAILJOBREQUEST']._serialized_start=2513
+  _globals['_FAILJOBREQUEST']._serialized_end=2689
+  _globals['_FAILJOBRESPONSE']._serialized_start=2691
+  _globals['_FAILJOBRESPONSE']._serialized_end=2747
+  _globals['_COORDINATORSERVICE']._serialized_start=2750
+  _globals['_COORDINATORSERVICE']._serialized_end=3658
 # @@protoc_insertion_point(module_scope)

@@ -3,8 +3,8 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import agent_pb2 as agent_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
-from boatyard.gateway.v1 import agent_pb2 as agent_pb2
 from boatyard.gateway.v1 import catalog_pb2 as catalog_pb2
 from boatyard.gateway.v1 import hook_pb2 as hook_pb2
 from boatyard.gateway.v1 import job_pb2 as job_pb2

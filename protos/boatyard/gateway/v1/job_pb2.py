@@ -23,14 +23,15 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
-from boatyard.gateway.v1 import agent_pb2 as boatyard_dot_gateway_dot_v1_dot_agent__pb2
+from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2
 from boatyard.gateway.v1 import output_pb2 as boatyard_dot_gateway_dot_v1_dot_output__pb2
+from boatyard.gateway.v1 import policy_pb2 as boatyard_dot_gateway_dot_v1_dot_policy__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62oatyard/gateway/v1/job.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1f\x62oatyard/gateway/v1/agent.proto\x1a$boatyard/gateway/v1/checkpoint.proto\x1a boatyard/gateway/v1/output.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpec\":\n\x11\x43reateJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"7\n\x0eGetJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xac\x02\n\tJobFilter\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12.\n\x06states\x18\x02 \x03(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".boatyard.gateway.v1.LabelSelector\x12\x36\n\x12\x63reated_after_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63reated_before_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x01\n\rLabelSelector\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x37\n\x05match\x18\x03 \x01(\x0e\x32(.boatyard.gateway.v1.LabelSelector.Match\">\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\r\n\tMATCH_HAS\x10\x01\x12\x0f\n\x0bMATCH_LACKS\x10\x02\"h\n\x0fListJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\":\n\x11\x43\x61ncelJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"L\n\x0fRetryJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x15\n\rfrom_snapshot\x18\x03 \x01(\x08\"9\n\x10RetryJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"Y\n\x10WatchJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x15\n\rfrom_position\x18\x02 \x01(\x03\"Q\n\x11WatchJobsResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x15\n\rnext_position\x18\x02 \x01(\x03\"<\n\x13ListJobKindsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListJobKindsResponse\x12+\n\x05kinds\x18\x01 \x03(\x0b\x32\x1c.boatyard.gateway.v1.JobKind\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x07JobKind\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x06policy\x18\x03 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12\x17\n\x0frequired_fields\x18\x04 \x03(\t\x12\x15\n\rrequired_data\x18\x05 \x03(\t\">\n\tInputFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xcb\x04\n\x07JobSpec\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x15\n\rrepository_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\x11\n\tworker_id\x18\x08 \x01(\t\x12\x14\n\x0cwork_item_id\x18\t \x01(\t\x12\x13\n\x0btemplate_id\x18\n \x01(\t\x12\x31\n\x05\x61gent\x18\x0b \x01(\x0b\x32\".boatyard.gateway.v1.AgentSettings\x12+\n\x06policy\x18\x0c \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12\x38\n\x06labels\x18\r \x03(\x0b\x32(.boatyard.gateway.v1.JobSpec.LabelsEntry\x12\x13\n\x0bsnapshot_id\x18\x0e \x01(\t\x12*\n\x05\x64\x65lay\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x35\n\x0fnot_before_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\x05\x66iles\x18\x11 \x03(\x0b\x32\x1e.boatyard.gateway.v1.InputFile\x12\x0c\n\x04\x64\x61ta\x18\x12 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05start\"\xc8\x05\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x15\n\rexecution_ids\x18\x06 \x03(\t\x12\x14\n\x0cworkspace_id\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x08 \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x32\n\x08timeline\x18\x0b \x03(\x0b\x32 .boatyard.gateway.v1.StageRecord\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frevision_number\x18\x0f \x01(\x03\x12\x34\n\x0b\x63heckpoints\x18\x10 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\"\x9d\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x1b\n\x17STATE_AWAITING_APPROVAL\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\xad\x03\n\x0bStageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprompt_addition\x18\x06 \x01(\t\x12<\n\x06labels\x18\x07 \x03(\x0b\x32,.boatyard.gateway.v1.StageRecord.LabelsEntry\x12\x0f\n\x07hook_id\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x32\xaf\x06\n\nJobService\x12\x63\n\tCreateJob\x12%.boatyard.gateway.v1.CreateJobRequest\x1a&.boatyard.gateway.v1.CreateJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12Z\n\x06GetJob\x12\".boatyard.gateway.v1.GetJobRequest\x1a#.boatyard.gateway.v1.GetJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12`\n\x08ListJobs\x12$.boatyard.gateway.v1.ListJobsRequest\x1a%.boatyard.gateway.v1.ListJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tCancelJob\x12%.boatyard.gateway.v1.CancelJobRequest\x1a&.boatyard.gateway.v1.CancelJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12`\n\x08RetryJob\x12$.boatyard.gateway.v1.RetryJobRequest\x1a%.boatyard.gateway.v1.RetryJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12\x62\n\x08WatchJob\x12$.boatyard.gateway.v1.WatchJobRequest\x1a%.boatyard.gateway.v1.WatchJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12\x65\n\tWatchJobs\x12%.boatyard.gateway.v1.WatchJobsRequest\x1a&.boatyard.gateway.v1.WatchJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12l\n\x0cListJobKinds\x12(.boatyard.gateway.v1.ListJobKindsRequest\x1a).boatyard.gateway.v1.ListJobKindsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62oatyard/gateway/v1/job.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a$boatyard/gateway/v1/checkpoint.proto\x1a boatyard/gateway/v1/output.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"R\n\x10\x43reateJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpec\":\n\x11\x43reateJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\x1f\n\rGetJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"7\n\x0eGetJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xac\x02\n\tJobFilter\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12.\n\x06states\x18\x02 \x03(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\r\n\x05kinds\x18\x03 \x03(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12\x32\n\x06labels\x18\x06 \x03(\x0b\x32\".boatyard.gateway.v1.LabelSelector\x12\x36\n\x12\x63reated_after_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63reated_before_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xa5\x01\n\rLabelSelector\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0e\n\x06values\x18\x02 \x03(\t\x12\x37\n\x05match\x18\x03 \x01(\x0e\x32(.boatyard.gateway.v1.LabelSelector.Match\">\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\r\n\tMATCH_HAS\x10\x01\x12\x0f\n\x0bMATCH_LACKS\x10\x02\"h\n\x0fListJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"S\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\"\n\x10\x43\x61ncelJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\":\n\x11\x43\x61ncelJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"L\n\x0fRetryJobRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x15\n\rfrom_snapshot\x18\x03 \x01(\x08\"9\n\x10RetryJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"!\n\x0fWatchJobRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"Y\n\x10WatchJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x15\n\rfrom_position\x18\x02 \x01(\x03\"Q\n\x11WatchJobsResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x15\n\rnext_position\x18\x02 \x01(\x03\"<\n\x13ListJobKindsRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListJobKindsResponse\x12+\n\x05kinds\x18\x01 \x03(\x0b\x32\x1c.boatyard.gateway.v1.JobKind\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x07JobKind\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x06policy\x18\x03 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12\x17\n\x0frequired_fields\x18\x04 \x03(\t\x12\x15\n\rrequired_data\x18\x05 \x03(\t\">\n\tInputFile\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xc9\x04\n\x07JobSpec\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12\x10\n\x08priority\x18\x03 \x01(\x05\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12\x15\n\rrepository_id\x18\x05 \x01(\t\x12\x10\n\x08revision\x18\x06 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x07 \x01(\t\x12\x11\n\tworker_id\x18\x08 \x01(\t\x12\x14\n\x0cwork_item_id\x18\t \x01(\t\x12\x13\n\x0btemplate_id\x18\n \x01(\t\x12/\n\x05\x61gent\x18\x0b \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12+\n\x06policy\x18\x0c \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12\x38\n\x06labels\x18\r \x03(\x0b\x32(.boatyard.gateway.v1.JobSpec.LabelsEntry\x12\x13\n\x0bsnapshot_id\x18\x0e \x01(\t\x12*\n\x05\x64\x65lay\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationH\x00\x12\x35\n\x0fnot_before_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12-\n\x05\x66iles\x18\x11 \x03(\x0b\x32\x1e.boatyard.gateway.v1.InputFile\x12\x0c\n\x04\x64\x61ta\x18\x12 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05start\"\xc8\x05\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x15\n\rexecution_ids\x18\x06 \x03(\t\x12\x14\n\x0cworkspace_id\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x08 \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x32\n\x08timeline\x18\x0b \x03(\x0b\x32 .boatyard.gateway.v1.StageRecord\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frevision_number\x18\x0f \x01(\x03\x12\x34\n\x0b\x63heckpoints\x18\x10 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\"\x9d\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x1b\n\x17STATE_AWAITING_APPROVAL\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\xad\x03\n\x0bStageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprompt_addition\x18\x06 \x01(\t\x12<\n\x06labels\x18\x07 \x03(\x0b\x32,.boatyard.gateway.v1.StageRecord.LabelsEntry\x12\x0f\n\x07hook_id\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x32\xaf\x06\n\nJobService\x12\x63\n\tCreateJob\x12%.boatyard.gateway.v1.CreateJobRequest\x1a&.boatyard.gateway.v1.CreateJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12Z\n\x06GetJob\x12\".boatyard.gateway.v1.GetJobRequest\x1a#.boatyard.gateway.v1.GetJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12`\n\x08ListJobs\x12$.boatyard.gateway.v1.ListJobsRequest\x1a%.boatyard.gateway.v1.ListJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tCancelJob\x12%.boatyard.gateway.v1.CancelJobRequest\x1a&.boatyard.gateway.v1.CancelJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12`\n\x08RetryJob\x12$.boatyard.gateway.v1.RetryJobRequest\x1a%.boatyard.gateway.v1.RetryJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12\x62\n\x08WatchJob\x12$.boatyard.gateway.v1.WatchJobRequest\x1a%.boatyard.gateway.v1.WatchJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12\x65\n\tWatchJobs\x12%.boatyard.gateway.v1.WatchJobsRequest\x1a&.boatyard.gateway.v1.WatchJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12l\n\x0cListJobKinds\x12(.boatyard.gateway.v1.ListJobKindsRequest\x1a).boatyard.gateway.v1.ListJobKindsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,62 +58,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSERVICE'].methods_by_name['WatchJobs']._serialized_options = b'\220\002\001\340\321\030\001'
   _globals['_JOBSERVICE'].methods_by_name['ListJobKinds']._loaded_options = None
   _globals['_JOBSERVICE'].methods_by_name['ListJobKinds']._serialized_options = b'\220\002\001\340\321\030\001'
-  _globals['_CREATEJOBREQUEST']._serialized_start=257
-  _globals['_CREATEJOBREQUEST']._serialized_end=339
-  _globals['_CREATEJOBRESPONSE']._serialized_start=341
-  _globals['_CREATEJOBRESPONSE']._serialized_end=399
-  _globals['_GETJOBREQUEST']._serialized_start=401
-  _globals['_GETJOBREQUEST']._serialized_end=432
-  _globals['_GETJOBRESPONSE']._serialized_start=434
-  _globals['_GETJOBRESPONSE']._serialized_end=489
-  _globals['_JOBFILTER']._serialized_start=492
-  _globals['_JOBFILTER']._serialized_end=792
-  _globals['_LABELSELECTOR']._serialized_start=795
-  _globals['_LABELSELECTOR']._serialized_end=960
-  _globals['_LABELSELECTOR_MATCH']._serialized_start=898
-  _globals['_LABELSELECTOR_MATCH']._serialized_end=960
-  _globals['_LISTJOBSREQUEST']._serialized_start=962
-  _globals['_LISTJOBSREQUEST']._serialized_end=1066
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1068
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1151
-  _globals['_CANCELJOBREQUEST']._serialized_start=1153
-  _globals['_CANCELJOBREQUEST']._serialized_end=1187
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1189
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1247
-  _globals['_RETRYJOBREQUEST']._serialized_start=1249
-  _globals['_RETRYJOBREQUEST']._serialized_end=1325
-  _globals['_RETRYJOBRESPONSE']._serialized_start=1327
-  _globals['_RETRYJOBRESPONSE']._serialized_end=1384
-  _globals['_WATCHJOBREQUEST']._serialized_start=1386
-  _globals['_WATCHJOBREQUEST']._serialized_end=1419
-  _globals['_WATCHJOBRESPONSE']._serialized_start=1421
-  _globals['_WATCHJOBRESPONSE']._serialized_end=1478
-  _globals['_WATCHJOBSREQUEST']._serialized_start=1480
-  _globals['_WATCHJOBSREQUEST']._serialized_end=1569
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=1571
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=1652
-  _globals['_LISTJOBKINDSREQUEST']._serialized_start=1654
-  _globals['_LISTJOBKINDSREQUEST']._serialized_end=1714
-  _globals['_LISTJOBKINDSRESPONSE']._serialized_start=1716
-  _globals['_LISTJOBKINDSRESPONSE']._serialized_end=1808
-  _globals['_JOBKIND']._serialized_start=1811
-  _globals['_JOBKIND']._serialized_end=1948
-  _globals['_INPUTFILE']._serialized_start=1950
-  _globals['_INPUTFILE']._serialized_end=2012
-  _globals['_JOBSPEC']._serialized_start=2015
-  _globals['_JOBSPEC']._serialized_end=2602
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=2548
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=2593
-  _globals['_JOB']._serialized_start=2605
-  _globals['_JOB']._serialized_end=3317
-  _globals['_JOB_STATE']._serialized_start=3160
-  _globals['_JOB_STATE']._serialized_end=3317
-  _globals['_STAGERECORD']._serialized_start=3320
-  _globals['_STAGERECORD']._serialized_end=3749
-  _globals['_STAGERECORD_LABELSENTRY']._serialized_start=2548
-  _globals['_STAGERECORD_LABELSENTRY']._serialized_end=2593
-  _globals['_STAGERECORD_STATE']._serialized_start=3666
-  _globals['_STAGERECORD_STATE']._serialized_end=3749
-  _globals['_JOBSERVICE']._serialized_start=3752
-  _globals['_JOBSERVICE']._serialized_end=4567
+  _globals['_CREATEJOBREQUEST']._serialized_start=289
+  _globals['_CREATEJOBREQUEST']._serialized_end=371
+  _globals['_CREATEJOBRESPONSE']._serialized_start=373
+  _globals['_CREATEJOBRESPONSE']._serialized_end=431
+  _globals['_GETJOBREQUEST']._serialized_start=433
+  _globals['_GETJOBREQUEST']._serialized_end=464
+  _globals['_GETJOBRESPONSE']._serialized_start=466
+  _globals['_GETJOBRESPONSE']._serialized_end=521
+  _globals['_JOBFILTER']._serialized_start=524
+  _globals['_JOBFILTER']._serialized_end=824
+  _globals['_LABELSELECTOR']._serialized_start=827
+  _globals['_LABELSELECTOR']._serialized_end=992
+  _globals['_LABELSELECTOR_MATCH']._serialized_start=930
+  _globals['_LABELSELECTOR_MATCH']._serialized_end=992
+  _globals['_LISTJOBSREQUEST']._serialized_start=994
+  _globals['_LISTJOBSREQUEST']._serialized_end=1098
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1100
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1183
+  _globals['_CANCELJOBREQUEST']._serialized_start=1185
+  _globals['_CANCELJOBREQUEST']._serialized_end=1219
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1221
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1279
+  _globals['_RETRYJOBREQUEST']._serialized_start=1281
+  _globals['_RETRYJOBREQUEST']._serialized_end=1357
+  _globals['_RETRYJOBRESPONSE']._serialized_start=1359
+  _globals['_RETRYJOBRESPONSE']._serialized_end=1416
+  _globals['_WATCHJOBREQUEST']._serialized_start=1418
+  _globals['_WATCHJOBREQUEST']._serialized_end=1451
+  _globals['_WATCHJOBRESPONSE']._serialized_start=1453
+  _globals['_WATCHJOBRESPONSE']._serialized_end=1510
+  _globals['_WATCHJOBSREQUEST']._serialized_start=1512
+  _globals['_WATCHJOBSREQUEST']._serialized_end=1601
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=1603
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=1684
+  _globals['_LISTJOBKINDSREQUEST']._serialized_start=1686
+  _globals['_LISTJOBKINDSREQUEST']._serialized_end=1746
+  _globals['_LISTJOBKINDSRESPONSE']._serialized_start=1748
+  _globals['_LISTJOBKINDSRESPONSE']._serialized_end=1840
+  _globals['_JOBKIND']._serialized_start=1843
+  _globals['_JOBKIND']._serialized_end=1980
+  _globals['_INPUTFILE']._serialized_start=1982
+  _globals['_INPUTFILE']._serialized_end=2044
+  _globals['_JOBSPEC']._serialized_start=2047
+  _globals['_JOBSPEC']._serialized_end=2632
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=2578
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=2623
+  _globals['_JOB']._serialized_start=2635
+  _globals['_JOB']._serialized_end=3347
+  _globals['_JOB_STATE']._serialized_start=3190
+  _globals['_JOB_STATE']._serialized_end=3347
+  _globals['_STAGERECORD']._serialized_start=3350
+  _globals['_STAGERECORD']._serialized_end=3779
+  _globals['_STAGERECORD_LABELSENTRY']._serialized_start=2578
+  _globals['_STAGERECORD_LABELSENTRY']._serialized_end=2623
+  _globals['_STAGERECORD_STATE']._serialized_start=3696
+  _globals['_STAGERECORD_STATE']._serialized_end=3779
+  _globals['_JOBSERVICE']._serialized_start=3782
+  _globals['_JOBSERVICE']._serialized_end=4597
 # @@protoc_insertion_point(module_scope)

@@ -3,9 +3,10 @@
 isort:skip_file
 """
 
-from boatyard.gateway.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import agent_pb2 as agent_pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as checkpoint_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
+from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
@@ -543,7 +544,7 @@ class JobKind(message.Message):
     description: builtins.str
     """What it is for, in one line."""
     @builtins.property
-    def policy(self) -> agent_pb2.Policy:
+    def policy(self) -> policy_pb2.Policy:
         """The policy that applies where neither template, worker nor job sets one."""
 
     @builtins.property
@@ -559,7 +560,7 @@ class JobKind(message.Message):
         *,
         kind: builtins.str = ...,
         description: builtins.str = ...,
-        policy: agent_pb2.Policy | None = ...,
+        policy: policy_pb2.Policy | None = ...,
         required_fields: abc.Iterable[builtins.str] | None = ...,
         required_data: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
@@ -676,7 +677,7 @@ class JobSpec(message.Message):
         """Settings that override those of template and worker."""
 
     @builtins.property
-    def policy(self) -> agent_pb2.Policy:
+    def policy(self) -> policy_pb2.Policy:
         """Settings that override those of template and worker."""
 
     @builtins.property
@@ -714,7 +715,7 @@ class JobSpec(message.Message):
         work_item_id: builtins.str = ...,
         template_id: builtins.str = ...,
         agent: agent_pb2.AgentSettings | None = ...,
-        policy: agent_pb2.Policy | None = ...,
+        policy: policy_pb2.Policy | None = ...,
         labels: abc.Mapping[builtins.str, builtins.str] | None = ...,
         snapshot_id: builtins.str = ...,
         delay: duration_pb2.Duration | None = ...,

@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
 from boatyard.execution.v1 import execution_pb2 as boatyard_dot_execution_dot_v1_dot_execution__pb2
+from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
 from boatyard.gateway.v1 import output_pb2 as boatyard_dot_gateway_dot_v1_dot_output__pb2
 from boatyard.gateway.v1 import routing_pb2 as boatyard_dot_gateway_dot_v1_dot_routing__pb2
 from boatyard.git.v1 import git_pb2 as boatyard_dot_git_dot_v1_dot_git__pb2
@@ -33,7 +34,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/gateway/v1/runtime.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a!boatyard/execution/v1/event.proto\x1a%boatyard/execution/v1/execution.proto\x1a boatyard/gateway/v1/output.proto\x1a!boatyard/gateway/v1/routing.proto\x1a\x19\x62oatyard/git/v1/git.proto\x1a%boatyard/workspace/v1/workspace.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x0f\x45xecuteResponse\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\xc1\x01\n\x15ListExecutionsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x34\n\x06states\x18\x02 \x03(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\"e\n\x16ListExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"L\n\x17\x43\x61ncelExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\x85\x01\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x8a\x01\n\x16WatchExecutionResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12+\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"f\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"=\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"<\n\x0fReadDiffRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\" \n\x10ReadDiffResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x9a\x01\n\x15ListWorkspacesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x36\n\x06states\x18\x03 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x81\x02\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12J\n\x08\x63\x65ll_ids\x18\x03 \x03(\x0b\x32\x38.boatyard.gateway.v1.ListWorkspacesResponse.CellIdsEntry\x12\x1c\n\x14unreachable_cell_ids\x18\x04 \x03(\t\x1a.\n\x0c\x43\x65llIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"B\n\x19ListWorkspaceUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x82\x01\n\x1aListWorkspaceUsageResponse\x12-\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x1e.boatyard.gateway.v1.CellUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1c\n\x14unreachable_cell_ids\x18\x03 \x03(\t\"\x86\x02\n\tCellUsage\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x39\n\nworkspaces\x18\x02 \x03(\x0b\x32%.boatyard.workspace.v1.WorkspaceUsage\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x14\n\x0ctotal_inodes\x18\x04 \x01(\x03\x12\x12\n\nfree_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06\x64river\x18\x06 \x01(\t\x12\x34\n\x07\x64rivers\x18\x07 \x03(\x0b\x32#.boatyard.workspace.v1.DriverStatus\x12\x18\n\x0b\x66ree_inodes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_free_inodes\".\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteWorkspaceResponse\"T\n\x14ListSnapshotsRequest\x12\x15\n\rrepository_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xf7\x01\n\x15ListSnapshotsResponse\x12,\n\tsnapshots\x18\x01 \x03(\x0b\x32\x19.boatyard.git.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12I\n\x08\x63\x65ll_ids\x18\x03 \x03(\x0b\x32\x37.boatyard.gateway.v1.ListSnapshotsResponse.CellIdsEntry\x12\x1c\n\x14unreachable_cell_ids\x18\x04 \x03(\t\x1a.\n\x0c\x43\x65llIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x12GetSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\"B\n\x13GetSnapshotResponse\x12+\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.boatyard.git.v1.Snapshot\",\n\x15\x44\x65leteSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteSnapshotResponse\"\x80\x05\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12=\n\x07purpose\x18\x06 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x33\n\x05state\x18\x08 \x01(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07message\x18\n \x01(\t\x12+\n\x06output\x18\x0b \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x32\xbc\x0f\n\x13\x41gentRuntimeService\x12]\n\x07\x45xecute\x12#.boatyard.gateway.v1.ExecuteRequest\x1a$.boatyard.gateway.v1.ExecuteResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12l\n\x0cGetExecution\x12(.boatyard.gateway.v1.GetExecutionRequest\x1a).boatyard.gateway.v1.GetExecutionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12r\n\x0eListExecutions\x12*.boatyard.gateway.v1.ListExecutionsRequest\x1a+.boatyard.gateway.v1.ListExecutionsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12u\n\x0f\x43\x61ncelExecution\x12+.boatyard.gateway.v1.CancelExecutionRequest\x1a,.boatyard.gateway.v1.CancelExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12\xa6\x01\n\x0eWatchExecution\x12*.boatyard.gateway.v1.WatchExecutionRequest\x1a+.boatyard.gateway.v1.WatchExecutionResponse\"9\x90\x02\x01\xe0\xd1\x18\x01\xea\xd1\x18\x0c\x65xecution_id\xfa\xd1\x18\x1e\n\rfrom_sequence\x12\rnext_sequence0\x01\x12y\n\x0bSendMessage\x12\'.boatyard.gateway.v1.SendMessageRequest\x1a(.boatyard.gateway.v1.SendMessageResponse\"\x17\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0c\x65xecution_id\x12\x8b\x01\n\x11ResolvePermission\x12-.boatyard.gateway.v1.ResolvePermissionRequest\x1a..boatyard.gateway.v1.ResolvePermissionResponse\"\x17\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0c\x65xecution_id\x12\x9a\x01\n\x0f\x41ttachExecution\x12+.boatyard.gateway.v1.AttachExecutionRequest\x1a,.boatyard.gateway.v1.AttachExecutionResponse\"(\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0c\x65xecution_id\xfa\xd1\x18\r\x12\x0btaken_bytes(\x01\x30\x01\x12\x81\x01\n\x08ReadDiff\x12$.boatyard.gateway.v1.ReadDiffRequest\x1a%.boatyard.gateway.v1.ReadDiffResponse\"&\x90\x02\x01\xe0\xd1\x18\x01\xea\xd1\x18\x0c\x65xecution_id\xea\xd1\x18\x0bsnapshot_id0\x01\x12\x80\x01\n\x0eListWorkspaces\x12*.boatyard.gateway.v1.ListWorkspacesRequest\x1a+.boatyard.gateway.v1.ListWorkspacesResponse\"\x15\x90\x02\x01\xe0\xd1\x18\x01\xf2\xd1\x18\nworkspaces\x12\x92\x01\n\x12ListWorkspaceUsage\x12..boatyard.gateway.v1.ListWorkspaceUsageRequest\x1a/.boatyard.gateway.v1.ListWorkspaceUsageResponse\"\x1b\x90\x02\x01\xe0\xd1\x18\x01\xf2\xd1\x18\x10\x63\x65lls.workspaces\x12\x85\x01\n\x0f\x44\x65leteWorkspace\x12+.boatyard.gateway.v1.DeleteWorkspaceRequest\x1a,.boatyard.gateway.v1.DeleteWorkspaceResponse\"\x17\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0cworkspace_id\x12|\n\rListSnapshots\x12).boatyard.gateway.v1.ListSnapshotsRequest\x1a*.boatyard.gateway.v1.ListSnapshotsResponse\"\x14\x90\x02\x01\xe0\xd1\x18\x01\xf2\xd1\x18\tsnapshots\x12x\n\x0bGetSnapshot\x12\'.boatyard.gateway.v1.GetSnapshotRequest\x1a(.boatyard.gateway.v1.GetSnapshotResponse\"\x16\x90\x02\x01\xe0\xd1\x18\x01\xea\xd1\x18\x0bsnapshot_id\x12\x81\x01\n\x0e\x44\x65leteSnapshot\x12*.boatyard.gateway.v1.DeleteSnapshotRequest\x1a+.boatyard.gateway.v1.DeleteSnapshotResponse\"\x16\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0bsnapshot_idb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/gateway/v1/runtime.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a!boatyard/execution/v1/event.proto\x1a%boatyard/execution/v1/execution.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a boatyard/gateway/v1/output.proto\x1a!boatyard/gateway/v1/routing.proto\x1a\x19\x62oatyard/git/v1/git.proto\x1a%boatyard/workspace/v1/workspace.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x89\x01\n\x0e\x45xecuteRequest\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\x11\n\tworker_id\x18\x02 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x03 \x01(\t\x12\x0e\n\x06prompt\x18\x04 \x01(\t\x12*\n\x07timeout\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"7\n\x0f\x45xecuteResponse\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\"+\n\x13GetExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"I\n\x14GetExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\x81\x02\n\x15ListExecutionsRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x34\n\x06states\x18\x02 \x03(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12\x11\n\tpage_size\x18\x06 \x01(\x05\x12\x12\n\npage_token\x18\x07 \x01(\t\x12>\n\x08purposes\x18\x08 \x03(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\"e\n\x16ListExecutionsResponse\x12\x32\n\nexecutions\x18\x01 \x03(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\".\n\x16\x43\x61ncelExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\"L\n\x17\x43\x61ncelExecutionResponse\x12\x31\n\texecution\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\"\x85\x01\n\x15WatchExecutionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rfrom_sequence\x18\x02 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12/\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKind\"\x8a\x01\n\x16WatchExecutionResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12+\n\x03\x65nd\x18\x02 \x01(\x0b\x32\x1e.boatyard.gateway.v1.Execution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"L\n\x12SendMessageRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x12\n\nmessage_id\x18\x02 \x01(\t\x12\x0c\n\x04text\x18\x03 \x01(\t\"\x15\n\x13SendMessageResponse\"f\n\x18ResolvePermissionRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x15\n\rpermission_id\x18\x02 \x01(\t\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"~\n\x16\x41ttachExecutionRequest\x12\x16\n\x0c\x65xecution_id\x18\x01 \x01(\tH\x00\x12\x0f\n\x05input\x18\x02 \x01(\x0cH\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\x06\n\x04kind\"=\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"<\n\x0fReadDiffRequest\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x13\n\x0bsnapshot_id\x18\x02 \x01(\t\" \n\x10ReadDiffResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\"\x9a\x01\n\x15ListWorkspacesRequest\x12\x12\n\nproject_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x36\n\x06states\x18\x03 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x81\x02\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12J\n\x08\x63\x65ll_ids\x18\x03 \x03(\x0b\x32\x38.boatyard.gateway.v1.ListWorkspacesResponse.CellIdsEntry\x12\x1c\n\x14unreachable_cell_ids\x18\x04 \x03(\t\x1a.\n\x0c\x43\x65llIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"B\n\x19ListWorkspaceUsageRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"\x82\x01\n\x1aListWorkspaceUsageResponse\x12-\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x1e.boatyard.gateway.v1.CellUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1c\n\x14unreachable_cell_ids\x18\x03 \x03(\t\"\x86\x02\n\tCellUsage\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12\x39\n\nworkspaces\x18\x02 \x03(\x0b\x32%.boatyard.workspace.v1.WorkspaceUsage\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x14\n\x0ctotal_inodes\x18\x04 \x01(\x03\x12\x12\n\nfree_bytes\x18\x05 \x01(\x03\x12\x0e\n\x06\x64river\x18\x06 \x01(\t\x12\x34\n\x07\x64rivers\x18\x07 \x03(\x0b\x32#.boatyard.workspace.v1.DriverStatus\x12\x18\n\x0b\x66ree_inodes\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x0e\n\x0c_free_inodes\".\n\x16\x44\x65leteWorkspaceRequest\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\"\x19\n\x17\x44\x65leteWorkspaceResponse\"T\n\x14ListSnapshotsRequest\x12\x15\n\rrepository_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\xf7\x01\n\x15ListSnapshotsResponse\x12,\n\tsnapshots\x18\x01 \x03(\x0b\x32\x19.boatyard.git.v1.Snapshot\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12I\n\x08\x63\x65ll_ids\x18\x03 \x03(\x0b\x32\x37.boatyard.gateway.v1.ListSnapshotsResponse.CellIdsEntry\x12\x1c\n\x14unreachable_cell_ids\x18\x04 \x03(\t\x1a.\n\x0c\x43\x65llIdsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\")\n\x12GetSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\"B\n\x13GetSnapshotResponse\x12+\n\x08snapshot\x18\x01 \x01(\x0b\x32\x19.boatyard.git.v1.Snapshot\",\n\x15\x44\x65leteSnapshotRequest\x12\x13\n\x0bsnapshot_id\x18\x01 \x01(\t\"\x18\n\x16\x44\x65leteSnapshotResponse\"\x82\x06\n\tExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x11\n\tworker_id\x18\x04 \x01(\t\x12\x14\n\x0cwork_item_id\x18\x05 \x01(\t\x12=\n\x07purpose\x18\x06 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0f\n\x07\x61ttempt\x18\x07 \x01(\x05\x12\x33\n\x05state\x18\x08 \x01(\x0e\x32$.boatyard.gateway.v1.Execution.State\x12\x0e\n\x06reason\x18\t \x01(\t\x12\x0f\n\x07message\x18\n \x01(\t\x12+\n\x06output\x18\x0b \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x08\x64uration\x18\x0f \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x31\n\tjob_state\x18\x10 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\x12\n\njob_reason\x18\x11 \x01(\t\x12\x13\n\x0btemplate_id\x18\x12 \x01(\t\x12\x14\n\x0cworkspace_id\x18\x13 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x14 \x01(\t\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\x32\xbc\x0f\n\x13\x41gentRuntimeService\x12]\n\x07\x45xecute\x12#.boatyard.gateway.v1.ExecuteRequest\x1a$.boatyard.gateway.v1.ExecuteResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12l\n\x0cGetExecution\x12(.boatyard.gateway.v1.GetExecutionRequest\x1a).boatyard.gateway.v1.GetExecutionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12r\n\x0eListExecutions\x12*.boatyard.gateway.v1.ListExecutionsRequest\x1a+.boatyard.gateway.v1.ListExecutionsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12u\n\x0f\x43\x61ncelExecution\x12+.boatyard.gateway.v1.CancelExecutionRequest\x1a,.boatyard.gateway.v1.CancelExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12\xa6\x01\n\x0eWatchExecution\x12*.boatyard.gateway.v1.WatchExecutionRequest\x1a+.boatyard.gateway.v1.WatchExecutionResponse\"9\x90\x02\x01\xe0\xd1\x18\x01\xea\xd1\x18\x0c\x65xecution_id\xfa\xd1\x18\x1e\n\rfrom_sequence\x12\rnext_sequence0\x01\x12y\n\x0bSendMessage\x12\'.boatyard.gateway.v1.SendMessageRequest\x1a(.boatyard.gateway.v1.SendMessageResponse\"\x17\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0c\x65xecution_id\x12\x8b\x01\n\x11ResolvePermission\x12-.boatyard.gateway.v1.ResolvePermissionRequest\x1a..boatyard.gateway.v1.ResolvePermissionResponse\"\x17\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0c\x65xecution_id\x12\x9a\x01\n\x0f\x41ttachExecution\x12+.boatyard.gateway.v1.AttachExecutionRequest\x1a,.boatyard.gateway.v1.AttachExecutionResponse\"(\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0c\x65xecution_id\xfa\xd1\x18\r\x12\x0btaken_bytes(\x01\x30\x01\x12\x81\x01\n\x08ReadDiff\x12$.boatyard.gateway.v1.ReadDiffRequest\x1a%.boatyard.gateway.v1.ReadDiffResponse\"&\x90\x02\x01\xe0\xd1\x18\x01\xea\xd1\x18\x0c\x65xecution_id\xea\xd1\x18\x0bsnapshot_id0\x01\x12\x80\x01\n\x0eListWorkspaces\x12*.boatyard.gateway.v1.ListWorkspacesRequest\x1a+.boatyard.gateway.v1.ListWorkspacesResponse\"\x15\x90\x02\x01\xe0\xd1\x18\x01\xf2\xd1\x18\nworkspaces\x12\x92\x01\n\x12ListWorkspaceUsage\x12..boatyard.gateway.v1.ListWorkspaceUsageRequest\x1a/.boatyard.gateway.v1.ListWorkspaceUsageResponse\"\x1b\x90\x02\x01\xe0\xd1\x18\x01\xf2\xd1\x18\x10\x63\x65lls.workspaces\x12\x85\x01\n\x0f\x44\x65leteWorkspace\x12+.boatyard.gateway.v1.DeleteWorkspaceRequest\x1a,.boatyard.gateway.v1.DeleteWorkspaceResponse\"\x17\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0cworkspace_id\x12|\n\rListSnapshots\x12).boatyard.gateway.v1.ListSnapshotsRequest\x1a*.boatyard.gateway.v1.ListSnapshotsResponse\"\x14\x90\x02\x01\xe0\xd1\x18\x01\xf2\xd1\x18\tsnapshots\x12x\n\x0bGetSnapshot\x12\'.boatyard.gateway.v1.GetSnapshotRequest\x1a(.boatyard.gateway.v1.GetSnapshotResponse\"\x16\x90\x02\x01\xe0\xd1\x18\x01\xea\xd1\x18\x0bsnapshot_id\x12\x81\x01\n\x0e\x44\x65leteSnapshot\x12*.boatyard.gateway.v1.DeleteSnapshotRequest\x1a+.boatyard.gateway.v1.DeleteSnapshotResponse\"\x16\x90\x02\x02\xe0\xd1\x18\x02\xea\xd1\x18\x0bsnapshot_idb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -74,76 +75,76 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['GetSnapshot']._serialized_options = b'\220\002\001\340\321\030\001\352\321\030\013snapshot_id'
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['DeleteSnapshot']._loaded_options = None
   _globals['_AGENTRUNTIMESERVICE'].methods_by_name['DeleteSnapshot']._serialized_options = b'\220\002\002\340\321\030\002\352\321\030\013snapshot_id'
-  _globals['_EXECUTEREQUEST']._serialized_start=366
-  _globals['_EXECUTEREQUEST']._serialized_end=503
-  _globals['_EXECUTERESPONSE']._serialized_start=505
-  _globals['_EXECUTERESPONSE']._serialized_end=560
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=562
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=605
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=607
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=680
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=683
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=876
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=878
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=979
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=981
-  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1027
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=1029
-  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=1105
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1108
-  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1241
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1244
-  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1382
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=1384
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=1460
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=1462
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=1483
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1485
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1587
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1589
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1673
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1675
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1801
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1803
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1864
-  _globals['_READDIFFREQUEST']._serialized_start=1866
-  _globals['_READDIFFREQUEST']._serialized_end=1926
-  _globals['_READDIFFRESPONSE']._serialized_start=1928
-  _globals['_READDIFFRESPONSE']._serialized_end=1960
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=1963
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=2117
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=2120
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=2377
-  _globals['_LISTWORKSPACESRESPONSE_CELLIDSENTRY']._serialized_start=2331
-  _globals['_LISTWORKSPACESRESPONSE_CELLIDSENTRY']._serialized_end=2377
-  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_start=2379
-  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_end=2445
-  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_start=2448
-  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_end=2578
-  _globals['_CELLUSAGE']._serialized_start=2581
-  _globals['_CELLUSAGE']._serialized_end=2843
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2845
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2891
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2893
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=2918
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=2920
-  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=3004
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=3007
-  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=3254
-  _globals['_LISTSNAPSHOTSRESPONSE_CELLIDSENTRY']._serialized_start=2331
-  _globals['_LISTSNAPSHOTSRESPONSE_CELLIDSENTRY']._serialized_end=2377
-  _globals['_GETSNAPSHOTREQUEST']._serialized_start=3256
-  _globals['_GETSNAPSHOTREQUEST']._serialized_end=3297
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=3299
-  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=3365
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=3367
-  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=3411
-  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=3413
-  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=3437
-  _globals['_EXECUTION']._serialized_start=3440
-  _globals['_EXECUTION']._serialized_end=4080
-  _globals['_EXECUTION_STATE']._serialized_start=3952
-  _globals['_EXECUTION_STATE']._serialized_end=4080
-  _globals['_AGENTRUNTIMESERVICE']._serialized_start=4083
-  _globals['_AGENTRUNTIMESERVICE']._serialized_end=6063
+  _globals['_EXECUTEREQUEST']._serialized_start=397
+  _globals['_EXECUTEREQUEST']._serialized_end=534
+  _globals['_EXECUTERESPONSE']._serialized_start=536
+  _globals['_EXECUTERESPONSE']._serialized_end=591
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=593
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=636
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=638
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=711
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=714
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=971
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=973
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1074
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_start=1076
+  _globals['_CANCELEXECUTIONREQUEST']._serialized_end=1122
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_start=1124
+  _globals['_CANCELEXECUTIONRESPONSE']._serialized_end=1200
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_start=1203
+  _globals['_WATCHEXECUTIONREQUEST']._serialized_end=1336
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_start=1339
+  _globals['_WATCHEXECUTIONRESPONSE']._serialized_end=1477
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=1479
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=1555
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=1557
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=1578
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1580
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=1682
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=1684
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=1768
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=1770
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=1896
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=1898
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=1959
+  _globals['_READDIFFREQUEST']._serialized_start=1961
+  _globals['_READDIFFREQUEST']._serialized_end=2021
+  _globals['_READDIFFRESPONSE']._serialized_start=2023
+  _globals['_READDIFFRESPONSE']._serialized_end=2055
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=2058
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=2212
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=2215
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=2472
+  _globals['_LISTWORKSPACESRESPONSE_CELLIDSENTRY']._serialized_start=2426
+  _globals['_LISTWORKSPACESRESPONSE_CELLIDSENTRY']._serialized_end=2472
+  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_start=2474
+  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_end=2540
+  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_start=2543
+  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_end=2673
+  _globals['_CELLUSAGE']._serialized_start=2676
+  _globals['_CELLUSAGE']._serialized_end=2938
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=2940
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=2986
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=2988
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=3013
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_start=3015
+  _globals['_LISTSNAPSHOTSREQUEST']._serialized_end=3099
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_start=3102
+  _globals['_LISTSNAPSHOTSRESPONSE']._serialized_end=3349
+  _globals['_LISTSNAPSHOTSRESPONSE_CELLIDSENTRY']._serialized_start=2426
+  _globals['_LISTSNAPSHOTSRESPONSE_CELLIDSENTRY']._serialized_end=2472
+  _globals['_GETSNAPSHOTREQUEST']._serialized_start=3351
+  _globals['_GETSNAPSHOTREQUEST']._serialized_end=3392
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_start=3394
+  _globals['_GETSNAPSHOTRESPONSE']._serialized_end=3460
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_start=3462
+  _globals['_DELETESNAPSHOTREQUEST']._serialized_end=3506
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_start=3508
+  _globals['_DELETESNAPSHOTRESPONSE']._serialized_end=3532
+  _globals['_EXECUTION']._serialized_start=3535
+  _globals['_EXECUTION']._serialized_end=4305
+  _globals['_EXECUTION_STATE']._serialized_start=4177
+  _globals['_EXECUTION_STATE']._serialized_end=4305
+  _globals['_AGENTRUNTIMESERVICE']._serialized_start=4308
+  _globals['_AGENTRUNTIMESERVICE']._serialized_end=6288
 # @@protoc_insertion_point(module_scope)

@@ -5,6 +5,7 @@ isort:skip_file
 
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.execution.v1 import execution_pb2 as execution_pb2
+from boatyard.gateway.v1 import job_pb2 as job_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
 from boatyard.git.v1 import git_pb2 as git_pb2
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb2
@@ -147,6 +148,7 @@ class ListExecutionsRequest(message.Message):
     WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    PURPOSES_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Only those of this project; empty means all."""
     job_id: builtins.str
@@ -163,6 +165,10 @@ class ListExecutionsRequest(message.Message):
     def states(self) -> containers.RepeatedScalarFieldContainer[Execution.State.ValueType]:
         """Only executions in any of these states; empty means all."""
 
+    @builtins.property
+    def purposes(self) -> containers.RepeatedScalarFieldContainer[execution_pb2.ExecutionSpec.Purpose.ValueType]:
+        """Only executions with any of these purposes; empty means AGENT."""
+
     def __init__(
         self,
         *,
@@ -173,10 +179,11 @@ class ListExecutionsRequest(message.Message):
         work_item_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        purposes: abc.Iterable[execution_pb2.ExecutionSpec.Purpose.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "purposes", b"purposes", "states", b"states", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,7 +242,9 @@ class CancelExecutionResponse(message.Message):
     EXECUTION_FIELD_NUMBER: builtins.int
     @builtins.property
     def execution(self) -> Execution:
-        """The execution as it is now; it may still be RUNNING while its agent ends."""
+        """The execution as it is now; it may still be RUNNING while its agent ends. Its `job_state` becomes CANCELLED, unless
+        the job has already pushed or failed.
+        """
 
     def __init__(
         self,
@@ -973,6 +982,11 @@ class Execution(message.Message):
     START_TIME_FIELD_NUMBER: builtins.int
     END_TIME_FIELD_NUMBER: builtins.int
     DURATION_FIELD_NUMBER: builtins.int
+    JOB_STATE_FIELD_NUMBER: builtins.int
+    JOB_REASON_FIELD_NUMBER: builtins.int
+    TEMPLATE_ID_FIELD_NUMBER: builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The execution."""
     job_id: builtins.str
@@ -984,7 +998,7 @@ class Execution(message.Message):
     work_item_id: builtins.str
     """The job's work item, if any."""
     purpose: execution_pb2.ExecutionSpec.Purpose.ValueType
-    """The token's role."""
+    """What it is for: the agent's work, a check of the result, or a hook."""
     attempt: builtins.int
     """The job's attempt, from 1."""
     state: Execution.State.ValueType
@@ -993,6 +1007,16 @@ class Execution(message.Message):
     """Why it FAILED; see boatyard.execution.v1.NodeExecution.reason, and Job.reason when it never began. Empty otherwise."""
     message: builtins.str
     """The same, for people, with what they can do about it."""
+    job_state: job_pb2.Job.State.ValueType
+    """The job's state: the job may be live after its execution has ended."""
+    job_reason: builtins.str
+    """Why the job FAILED; see Job.reason. Empty otherwise."""
+    template_id: builtins.str
+    """The job's template, if any."""
+    workspace_id: builtins.str
+    """The workspace that it runs in; empty until there is one, and when a check's or hook's own is gone."""
+    branch: builtins.str
+    """The branch of the job's result; empty without a repository."""
     @builtins.property
     def output(self) -> output_pb2.Output:
         """What it produced; filled in as the job progresses."""
@@ -1003,7 +1027,7 @@ class Execution(message.Message):
 
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
-        """When its program began."""
+        """When its program began. Does not change, whoever takes over the job."""
 
     @builtins.property
     def end_time(self) -> timestamp_pb2.Timestamp:
@@ -1031,9 +1055,14 @@ class Execution(message.Message):
         start_time: timestamp_pb2.Timestamp | None = ...,
         end_time: timestamp_pb2.Timestamp | None = ...,
         duration: duration_pb2.Duration | None = ...,
+        job_state: job_pb2.Job.State.ValueType = ...,
+        job_reason: builtins.str = ...,
+        template_id: builtins.str = ...,
+        workspace_id: builtins.str = ...,
+        branch: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "output", b"output", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "execution_id", b"execution_id", "job_id", b"job_id", "message", b"message", "output", b"output", "project_id", b"project_id", "purpose", b"purpose", "reason", b"reason", "start_time", b"start_time", "state", b"state", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "branch", b"branch", "create_time", b"create_time", "duration", b"duration", "end_time", b"end_time", "execution_id", b"execution_id", "job_id", b"job_id", "job_reason", b"job_reason", "job_state", b"job_state", "message", b"message", "output", b"output", "project_id", b"project_id", "purpose", b"purpose", "reason", b"reason", "start_time", b"start_time", "state", b"state", "template_id", b"template_id", "work_item_id", b"work_item_id", "worker_id", b"worker_id", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -165,7 +165,8 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListExecutions(self, request, context):
-        """Lists executions, newest first, without changed files, diff and log.
+        """Lists executions, newest first, without changed files, diff and log: those of agents unless `purposes` names
+        others.
 
         A page has fewer executions than requested if they would not fit into one message.
 
@@ -176,11 +177,12 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelExecution(self, request, context):
-        """Asks an execution, and the job that it belongs to, to end. See JobService.CancelJob.
+        """Asks the job of an execution to end, whatever the job is doing: also while it checks the result or waits for a
+        person, or when another execution is running. See JobService.CancelJob.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
-        - FAILED_PRECONDITION (EXECUTION_STATE): the execution or its job has already ended; the state is in the details.
+        - FAILED_PRECONDITION (JOB_STATE): the job has already ended; its state is in the details.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -238,7 +240,7 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AttachExecution(self, request_iterator, context):
-        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+        """Types on the terminal of an agent that has one (CommandEngine.terminal). What the terminal shows appears as output
         in the events.
 
         The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,

@@ -46,18 +46,20 @@ class AgentRuntimeServiceStub:
     - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
     """
     ListExecutions: aio.UnaryUnaryMultiCallable[runtime_pb2.ListExecutionsRequest, runtime_pb2.ListExecutionsResponse]
-    """Lists executions, newest first, without changed files, diff and log.
+    """Lists executions, newest first, without changed files, diff and log: those of agents unless `purposes` names
+    others.
 
     A page has fewer executions than requested if they would not fit into one message.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
     CancelExecution: aio.UnaryUnaryMultiCallable[runtime_pb2.CancelExecutionRequest, runtime_pb2.CancelExecutionResponse]
-    """Asks an execution, and the job that it belongs to, to end. See JobService.CancelJob.
+    """Asks the job of an execution to end, whatever the job is doing: also while it checks the result or waits for a
+    person, or when another execution is running. See JobService.CancelJob.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
-    - FAILED_PRECONDITION (EXECUTION_STATE): the execution or its job has already ended; the state is in the details.
+    - FAILED_PRECONDITION (JOB_STATE): the job has already ended; its state is in the details.
     """
     WatchExecution: aio.UnaryStreamMultiCallable[runtime_pb2.WatchExecutionRequest, runtime_pb2.WatchExecutionResponse]
     """Replays an execution's events from any sequence, then follows new events to the end. Any number of viewers may
@@ -99,7 +101,7 @@ class AgentRuntimeServiceStub:
       state is in the details.
     """
     AttachExecution: aio.StreamStreamMultiCallable[runtime_pb2.AttachExecutionRequest, runtime_pb2.AttachExecutionResponse]
-    """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+    """Types on the terminal of an agent that has one (CommandEngine.terminal). What the terminal shows appears as output
     in the events.
 
     The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,
@@ -209,7 +211,8 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.ListExecutionsRequest,
         context: aio.ServicerContext[runtime_pb2.ListExecutionsRequest, abc.Awaitable[runtime_pb2.ListExecutionsResponse]],
     ) -> abc.Awaitable[runtime_pb2.ListExecutionsResponse]:
-        """Lists executions, newest first, without changed files, diff and log.
+        """Lists executions, newest first, without changed files, diff and log: those of agents unless `purposes` names
+        others.
 
         A page has fewer executions than requested if they would not fit into one message.
 
@@ -222,11 +225,12 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request: runtime_pb2.CancelExecutionRequest,
         context: aio.ServicerContext[runtime_pb2.CancelExecutionRequest, abc.Awaitable[runtime_pb2.CancelExecutionResponse]],
     ) -> abc.Awaitable[runtime_pb2.CancelExecutionResponse]:
-        """Asks an execution, and the job that it belongs to, to end. See JobService.CancelJob.
+        """Asks the job of an execution to end, whatever the job is doing: also while it checks the result or waits for a
+        person, or when another execution is running. See JobService.CancelJob.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
-        - FAILED_PRECONDITION (EXECUTION_STATE): the execution or its job has already ended; the state is in the details.
+        - FAILED_PRECONDITION (JOB_STATE): the job has already ended; its state is in the details.
         """
 
     @abc_1.abstractmethod
@@ -292,7 +296,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         request_iterator: abc.AsyncIterator[runtime_pb2.AttachExecutionRequest],
         context: aio.ServicerContext[abc.AsyncIterator[runtime_pb2.AttachExecutionRequest], abc.AsyncIterator[runtime_pb2.AttachExecutionResponse]],
     ) -> abc.AsyncIterator[runtime_pb2.AttachExecutionResponse]:
-        """Types on the terminal of an agent that has one (AgentSettings.terminal). What the terminal shows appears as output
+        """Types on the terminal of an agent that has one (CommandEngine.terminal). What the terminal shows appears as output
         in the events.
 
         The first message names the execution; after it, input and sizes are processed in the order they arrive. To detach,

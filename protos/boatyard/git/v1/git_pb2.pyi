@@ -3,7 +3,7 @@
 isort:skip_file
 """
 
-from boatyard.execution.v1 import sandbox_pb2 as sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor

@@ -24,9 +24,11 @@ _sym_db = _symbol_database.Default()
 
 from boatyard.gateway.v1 import hook_pb2 as boatyard_dot_gateway_dot_v1_dot_hook__pb2
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
+from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
+from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/hook/v1/callback.proto\x12\x10\x62oatyard.hook.v1\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\"\x99\x01\n\x0f\x43\x61llHookRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\r\n\x05stage\x18\x04 \x01(\t\x12%\n\x03job\x18\x05 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\x84\x02\n\x10\x43\x61llHookResponse\x12\x35\n\x04veto\x18\x01 \x01(\x0b\x32\'.boatyard.hook.v1.CallHookResponse.Veto\x12\x0c\n\x04note\x18\x02 \x01(\t\x12\x17\n\x0fprompt_addition\x18\x03 \x01(\t\x12>\n\x06labels\x18\x04 \x03(\x0b\x32..boatyard.hook.v1.CallHookResponse.LabelsEntry\x12\x0b\n\x03\x61sk\x18\x05 \x01(\t\x1a\x16\n\x04Veto\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32m\n\x13HookCallbackService\x12V\n\x08\x43\x61llHook\x12!.boatyard.hook.v1.CallHookRequest\x1a\".boatyard.hook.v1.CallHookResponse\"\x03\x90\x02\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/hook/v1/callback.proto\x12\x10\x62oatyard.hook.v1\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\"\x99\x01\n\x0f\x43\x61llHookRequest\x12\x0f\n\x07\x63\x61ll_id\x18\x01 \x01(\t\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\x12.\n\x05\x65vent\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Hook.Event\x12\r\n\x05stage\x18\x04 \x01(\t\x12%\n\x03job\x18\x05 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xc2\x02\n\x10\x43\x61llHookResponse\x12\x35\n\x04veto\x18\x01 \x01(\x0b\x32\'.boatyard.hook.v1.CallHookResponse.Veto\x12\x0c\n\x04note\x18\x02 \x01(\t\x12&\n\x0fprompt_addition\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x01\xa0\xb5\x18\x01\x12^\n\x06labels\x18\x04 \x03(\x0b\x32..boatyard.hook.v1.CallHookResponse.LabelsEntryB\x1e\xbaH\x1b\x9a\x01\x18\x10@\"\nr\x08\x10\x01\x18?\xf0\xb5\x18\x01*\x08r\x06\x18?\xf0\xb5\x18\x01\x12\x1a\n\x03\x61sk\x18\x05 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x01\xa0\xb5\x18\x01\x1a\x16\n\x04Veto\x12\x0e\n\x06reason\x18\x01 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x32m\n\x13HookCallbackService\x12V\n\x08\x43\x61llHook\x12!.boatyard.hook.v1.CallHookRequest\x1a\".boatyard.hook.v1.CallHookResponse\"\x03\x90\x02\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,16 +37,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_CALLHOOKRESPONSE_LABELSENTRY']._loaded_options = None
   _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_options = b'8\001'
+  _globals['_CALLHOOKRESPONSE'].fields_by_name['prompt_addition']._loaded_options = None
+  _globals['_CALLHOOKRESPONSE'].fields_by_name['prompt_addition']._serialized_options = b'\272H\nr\010(\200\200\001\240\265\030\001'
+  _globals['_CALLHOOKRESPONSE'].fields_by_name['labels']._loaded_options = None
+  _globals['_CALLHOOKRESPONSE'].fields_by_name['labels']._serialized_options = b'\272H\033\232\001\030\020@\"\nr\010\020\001\030?\360\265\030\001*\010r\006\030?\360\265\030\001'
+  _globals['_CALLHOOKRESPONSE'].fields_by_name['ask']._loaded_options = None
+  _globals['_CALLHOOKRESPONSE'].fields_by_name['ask']._serialized_options = b'\272H\nr\010(\200\200\001\240\265\030\001'
   _globals['_HOOKCALLBACKSERVICE'].methods_by_name['CallHook']._loaded_options = None
   _globals['_HOOKCALLBACKSERVICE'].methods_by_name['CallHook']._serialized_options = b'\220\002\002'
-  _globals['_CALLHOOKREQUEST']._serialized_start=117
-  _globals['_CALLHOOKREQUEST']._serialized_end=270
-  _globals['_CALLHOOKRESPONSE']._serialized_start=273
-  _globals['_CALLHOOKRESPONSE']._serialized_end=533
-  _globals['_CALLHOOKRESPONSE_VETO']._serialized_start=464
-  _globals['_CALLHOOKRESPONSE_VETO']._serialized_end=486
-  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_start=488
-  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_end=533
-  _globals['_HOOKCALLBACKSERVICE']._serialized_start=535
-  _globals['_HOOKCALLBACKSERVICE']._serialized_end=644
+  _globals['_CALLHOOKREQUEST']._serialized_start=177
+  _globals['_CALLHOOKREQUEST']._serialized_end=330
+  _globals['_CALLHOOKRESPONSE']._serialized_start=333
+  _globals['_CALLHOOKRESPONSE']._serialized_end=655
+  _globals['_CALLHOOKRESPONSE_VETO']._serialized_start=586
+  _globals['_CALLHOOKRESPONSE_VETO']._serialized_end=608
+  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_start=610
+  _globals['_CALLHOOKRESPONSE_LABELSENTRY']._serialized_end=655
+  _globals['_HOOKCALLBACKSERVICE']._serialized_start=657
+  _globals['_HOOKCALLBACKSERVICE']._serialized_end=766
 # @@protoc_insertion_point(module_scope)

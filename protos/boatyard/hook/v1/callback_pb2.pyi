@@ -117,12 +117,12 @@ class CallHookResponse(message.Message):
     """For people, shown in the job's timeline: the first line, truncated to 512 bytes."""
     prompt_addition: builtins.str
     """For PRE and BEFORE: text added to the agent's prompt, after the additions of earlier hooks. It reaches the agent if
-    the agent is started after this call. At most 16 KiB, and 64 KiB for all hooks together.
+    the agent is started after this call. All hooks together may add 64 KiB.
     """
     ask: builtins.str
     """For PRE and BEFORE, except the stages `take` and `diff`: a question to a person, who is asked through a checkpoint
-    before the job goes on. A rejection, or no answer in time, ends the job FAILED (REJECTED, EXPIRED). At most 16 KiB;
-    empty asks nobody.
+    before the job goes on. A rejection, or no answer in time, ends the job FAILED (REJECTED, EXPIRED). Empty asks
+    nobody.
     """
     @builtins.property
     def veto(self) -> CallHookResponse.Veto:
@@ -130,9 +130,7 @@ class CallHookResponse(message.Message):
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """For PRE and BEFORE: labels to add to the job, or whose values to change; at most 64 including existing labels, with
-        keys and values of at most 63 visible characters.
-        """
+        """For PRE and BEFORE: labels to add to the job, or whose values to change. The job may not have more than 64 then."""
 
     def __init__(
         self,

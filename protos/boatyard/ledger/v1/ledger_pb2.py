@@ -23,13 +23,13 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
-from boatyard.gateway.v1 import agent_pb2 as boatyard_dot_gateway_dot_v1_dot_agent__pb2
 from boatyard.gateway.v1 import coordinator_pb2 as boatyard_dot_gateway_dot_v1_dot_coordinator__pb2
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
+from boatyard.gateway.v1 import policy_pb2 as boatyard_dot_gateway_dot_v1_dot_policy__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/ledger/v1/ledger.proto\x12\x12\x62oatyard.ledger.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1f\x62oatyard/gateway/v1/agent.proto\x1a%boatyard/gateway/v1/coordinator.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x06Holder\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"@\n\x12ReadAttemptRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\"V\n\x13ReadAttemptResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.boatyard.ledger.v1.RecordedStage\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"u\n\rRecordedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0e\n\x06result\x18\x03 \x01(\x0c\x12\x0f\n\x07message\x18\x04 \x01(\t\"C\n\x15ReadJobContextRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\"-\n\x16ReadJobContextResponse\x12\x13\n\x0bjob_context\x18\x01 \x01(\x0c\"a\n\x13ReadDocumentRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x12\r\n\x05stage\x18\x03 \x01(\t\"R\n\x14ReadDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x15ReadSigningKeyRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\"%\n\x16ReadSigningKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"Q\n\x15RecordHookCallRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\x0c\"\x18\n\x16RecordHookCallResponse\"M\n\x11\x42\x65ginStageRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x14\n\x12\x42\x65ginStageResponse\"~\n\x0f\x45ndStageRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x30\n\x05stage\x18\x02 \x01(\x0b\x32!.boatyard.ledger.v1.RecordedStage\x12\r\n\x05notes\x18\x03 \x03(\x0c\"\x12\n\x10\x45ndStageResponse\"P\n\x14NoteExecutionRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\x17\n\x15NoteExecutionResponse\"N\n\x0eParkJobRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x10\n\x08question\x18\x02 \x01(\x0c\"\x11\n\x0fParkJobResponse\"O\n\x13ReadDecisionRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"(\n\x14ReadDecisionResponse\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0c\"N\n\x11RetryLaterRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\r\n\x05retry\x18\x02 \x01(\x0c\"\x14\n\x12RetryLaterResponse\"O\n\x10\x46inishJobRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\x13\n\x11\x46inishJobResponse\">\n\x16ReadJobStatusesRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"N\n\x17ReadJobStatusesResponse\x12\x33\n\x0cjob_statuses\x18\x01 \x03(\x0b\x32\x1d.boatyard.ledger.v1.JobStatus\"k\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x38\n\tretention\x18\x03 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.Retention2\xf6\n\n\rLedgerService\x12g\n\x0bReadAttempt\x12&.boatyard.ledger.v1.ReadAttemptRequest\x1a\'.boatyard.ledger.v1.ReadAttemptResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadJobContext\x12).boatyard.ledger.v1.ReadJobContextRequest\x1a*.boatyard.ledger.v1.ReadJobContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12j\n\x0cReadDocument\x12\'.boatyard.ledger.v1.ReadDocumentRequest\x1a(.boatyard.ledger.v1.ReadDocumentResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadSigningKey\x12).boatyard.ledger.v1.ReadSigningKeyRequest\x1a*.boatyard.ledger.v1.ReadSigningKeyResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eRecordHookCall\x12).boatyard.ledger.v1.RecordHookCallRequest\x1a*.boatyard.ledger.v1.RecordHookCallResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x64\n\nBeginStage\x12%.boatyard.ledger.v1.BeginStageRequest\x1a&.boatyard.ledger.v1.BeginStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12^\n\x08\x45ndStage\x12#.boatyard.ledger.v1.EndStageRequest\x1a$.boatyard.ledger.v1.EndStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12m\n\rNoteExecution\x12(.boatyard.ledger.v1.NoteExecutionRequest\x1a).boatyard.ledger.v1.NoteExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12[\n\x07ParkJob\x12\".boatyard.ledger.v1.ParkJobRequest\x1a#.boatyard.ledger.v1.ParkJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12j\n\x0cReadDecision\x12\'.boatyard.ledger.v1.ReadDecisionRequest\x1a(.boatyard.ledger.v1.ReadDecisionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12\x64\n\nRetryLater\x12%.boatyard.ledger.v1.RetryLaterRequest\x1a&.boatyard.ledger.v1.RetryLaterResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x61\n\tFinishJob\x12$.boatyard.ledger.v1.FinishJobRequest\x1a%.boatyard.ledger.v1.FinishJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12s\n\x0fReadJobStatuses\x12*.boatyard.ledger.v1.ReadJobStatusesRequest\x1a+.boatyard.ledger.v1.ReadJobStatusesResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/ledger/v1/ledger.proto\x12\x12\x62oatyard.ledger.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a%boatyard/gateway/v1/coordinator.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n\x06Holder\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\"@\n\x12ReadAttemptRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\"V\n\x13ReadAttemptResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.boatyard.ledger.v1.RecordedStage\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"u\n\rRecordedStage\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0e\n\x06result\x18\x03 \x01(\x0c\x12\x0f\n\x07message\x18\x04 \x01(\t\"C\n\x15ReadJobContextRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\"-\n\x16ReadJobContextResponse\x12\x13\n\x0bjob_context\x18\x01 \x01(\x0c\"a\n\x13ReadDocumentRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x12\r\n\x05stage\x18\x03 \x01(\t\"R\n\x14ReadDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x15ReadSigningKeyRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0f\n\x07hook_id\x18\x02 \x01(\t\"%\n\x16ReadSigningKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"Q\n\x15RecordHookCallRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\x0c\"\x18\n\x16RecordHookCallResponse\"M\n\x11\x42\x65ginStageRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"\x14\n\x12\x42\x65ginStageResponse\"~\n\x0f\x45ndStageRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x30\n\x05stage\x18\x02 \x01(\x0b\x32!.boatyard.ledger.v1.RecordedStage\x12\r\n\x05notes\x18\x03 \x03(\x0c\"\x12\n\x10\x45ndStageResponse\"P\n\x14NoteExecutionRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\x17\n\x15NoteExecutionResponse\"N\n\x0eParkJobRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x10\n\x08question\x18\x02 \x01(\x0c\"\x11\n\x0fParkJobResponse\"O\n\x13ReadDecisionRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0c\n\x04name\x18\x02 \x01(\t\"(\n\x14ReadDecisionResponse\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0c\"N\n\x11RetryLaterRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\r\n\x05retry\x18\x02 \x01(\x0c\"\x14\n\x12RetryLaterResponse\"O\n\x10\x46inishJobRequest\x12*\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.Holder\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\x13\n\x11\x46inishJobResponse\">\n\x16ReadJobStatusesRequest\x12\x16\n\x0e\x63oordinator_id\x18\x01 \x01(\t\x12\x0c\n\x04jobs\x18\x02 \x03(\t\"N\n\x17ReadJobStatusesResponse\x12\x33\n\x0cjob_statuses\x18\x01 \x03(\x0b\x32\x1d.boatyard.ledger.v1.JobStatus\"k\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x38\n\tretention\x18\x03 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.Retention2\xf6\n\n\rLedgerService\x12g\n\x0bReadAttempt\x12&.boatyard.ledger.v1.ReadAttemptRequest\x1a\'.boatyard.ledger.v1.ReadAttemptResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadJobContext\x12).boatyard.ledger.v1.ReadJobContextRequest\x1a*.boatyard.ledger.v1.ReadJobContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12j\n\x0cReadDocument\x12\'.boatyard.ledger.v1.ReadDocumentRequest\x1a(.boatyard.ledger.v1.ReadDocumentResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadSigningKey\x12).boatyard.ledger.v1.ReadSigningKeyRequest\x1a*.boatyard.ledger.v1.ReadSigningKeyResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eRecordHookCall\x12).boatyard.ledger.v1.RecordHookCallRequest\x1a*.boatyard.ledger.v1.RecordHookCallResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x64\n\nBeginStage\x12%.boatyard.ledger.v1.BeginStageRequest\x1a&.boatyard.ledger.v1.BeginStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12^\n\x08\x45ndStage\x12#.boatyard.ledger.v1.EndStageRequest\x1a$.boatyard.ledger.v1.EndStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12m\n\rNoteExecution\x12(.boatyard.ledger.v1.NoteExecutionRequest\x1a).boatyard.ledger.v1.NoteExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12[\n\x07ParkJob\x12\".boatyard.ledger.v1.ParkJobRequest\x1a#.boatyard.ledger.v1.ParkJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12j\n\x0cReadDecision\x12\'.boatyard.ledger.v1.ReadDecisionRequest\x1a(.boatyard.ledger.v1.ReadDecisionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12\x64\n\nRetryLater\x12%.boatyard.ledger.v1.RetryLaterRequest\x1a&.boatyard.ledger.v1.RetryLaterResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x61\n\tFinishJob\x12$.boatyard.ledger.v1.FinishJobRequest\x1a%.boatyard.ledger.v1.FinishJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12s\n\x0fReadJobStatuses\x12*.boatyard.ledger.v1.ReadJobStatusesRequest\x1a+.boatyard.ledger.v1.ReadJobStatusesResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,64 +62,64 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['FinishJob']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_LEDGERSERVICE'].methods_by_name['ReadJobStatuses']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ReadJobStatuses']._serialized_options = b'\220\002\001\340\321\030\004'
-  _globals['_HOLDER']._serialized_start=224
-  _globals['_HOLDER']._serialized_end=299
-  _globals['_READATTEMPTREQUEST']._serialized_start=301
-  _globals['_READATTEMPTREQUEST']._serialized_end=365
-  _globals['_READATTEMPTRESPONSE']._serialized_start=367
-  _globals['_READATTEMPTRESPONSE']._serialized_end=453
-  _globals['_RECORDEDSTAGE']._serialized_start=455
-  _globals['_RECORDEDSTAGE']._serialized_end=572
-  _globals['_READJOBCONTEXTREQUEST']._serialized_start=574
-  _globals['_READJOBCONTEXTREQUEST']._serialized_end=641
-  _globals['_READJOBCONTEXTRESPONSE']._serialized_start=643
-  _globals['_READJOBCONTEXTRESPONSE']._serialized_end=688
-  _globals['_READDOCUMENTREQUEST']._serialized_start=690
-  _globals['_READDOCUMENTREQUEST']._serialized_end=787
-  _globals['_READDOCUMENTRESPONSE']._serialized_start=789
-  _globals['_READDOCUMENTRESPONSE']._serialized_end=871
-  _globals['_READSIGNINGKEYREQUEST']._serialized_start=873
-  _globals['_READSIGNINGKEYREQUEST']._serialized_end=957
-  _globals['_READSIGNINGKEYRESPONSE']._serialized_start=959
-  _globals['_READSIGNINGKEYRESPONSE']._serialized_end=996
-  _globals['_RECORDHOOKCALLREQUEST']._serialized_start=998
-  _globals['_RECORDHOOKCALLREQUEST']._serialized_end=1079
-  _globals['_RECORDHOOKCALLRESPONSE']._serialized_start=1081
-  _globals['_RECORDHOOKCALLRESPONSE']._serialized_end=1105
-  _globals['_BEGINSTAGEREQUEST']._serialized_start=1107
-  _globals['_BEGINSTAGEREQUEST']._serialized_end=1184
-  _globals['_BEGINSTAGERESPONSE']._serialized_start=1186
-  _globals['_BEGINSTAGERESPONSE']._serialized_end=1206
-  _globals['_ENDSTAGEREQUEST']._serialized_start=1208
-  _globals['_ENDSTAGEREQUEST']._serialized_end=1334
-  _globals['_ENDSTAGERESPONSE']._serialized_start=1336
-  _globals['_ENDSTAGERESPONSE']._serialized_end=1354
-  _globals['_NOTEEXECUTIONREQUEST']._serialized_start=1356
-  _globals['_NOTEEXECUTIONREQUEST']._serialized_end=1436
-  _globals['_NOTEEXECUTIONRESPONSE']._serialized_start=1438
-  _globals['_NOTEEXECUTIONRESPONSE']._serialized_end=1461
-  _globals['_PARKJOBREQUEST']._serialized_start=1463
-  _globals['_PARKJOBREQUEST']._serialized_end=1541
-  _globals['_PARKJOBRESPONSE']._serialized_start=1543
-  _globals['_PARKJOBRESPONSE']._serialized_end=1560
-  _globals['_READDECISIONREQUEST']._serialized_start=1562
-  _globals['_READDECISIONREQUEST']._serialized_end=1641
-  _globals['_READDECISIONRESPONSE']._serialized_start=1643
-  _globals['_READDECISIONRESPONSE']._serialized_end=1683
-  _globals['_RETRYLATERREQUEST']._serialized_start=1685
-  _globals['_RETRYLATERREQUEST']._serialized_end=1763
-  _globals['_RETRYLATERRESPONSE']._serialized_start=1765
-  _globals['_RETRYLATERRESPONSE']._serialized_end=1785
-  _globals['_FINISHJOBREQUEST']._serialized_start=1787
-  _globals['_FINISHJOBREQUEST']._serialized_end=1866
-  _globals['_FINISHJOBRESPONSE']._serialized_start=1868
-  _globals['_FINISHJOBRESPONSE']._serialized_end=1887
-  _globals['_READJOBSTATUSESREQUEST']._serialized_start=1889
-  _globals['_READJOBSTATUSESREQUEST']._serialized_end=1951
-  _globals['_READJOBSTATUSESRESPONSE']._serialized_start=1953
-  _globals['_READJOBSTATUSESRESPONSE']._serialized_end=2031
-  _globals['_JOBSTATUS']._serialized_start=2033
-  _globals['_JOBSTATUS']._serialized_end=2140
-  _globals['_LEDGERSERVICE']._serialized_start=2143
-  _globals['_LEDGERSERVICE']._serialized_end=3541
+  _globals['_HOLDER']._serialized_start=225
+  _globals['_HOLDER']._serialized_end=300
+  _globals['_READATTEMPTREQUEST']._serialized_start=302
+  _globals['_READATTEMPTREQUEST']._serialized_end=366
+  _globals['_READATTEMPTRESPONSE']._serialized_start=368
+  _globals['_READATTEMPTRESPONSE']._serialized_end=454
+  _globals['_RECORDEDSTAGE']._serialized_start=456
+  _globals['_RECORDEDSTAGE']._serialized_end=573
+  _globals['_READJOBCONTEXTREQUEST']._serialized_start=575
+  _globals['_READJOBCONTEXTREQUEST']._serialized_end=642
+  _globals['_READJOBCONTEXTRESPONSE']._serialized_start=644
+  _globals['_READJOBCONTEXTRESPONSE']._serialized_end=689
+  _globals['_READDOCUMENTREQUEST']._serialized_start=691
+  _globals['_READDOCUMENTREQUEST']._serialized_end=788
+  _globals['_READDOCUMENTRESPONSE']._serialized_start=790
+  _globals['_READDOCUMENTRESPONSE']._serialized_end=872
+  _globals['_READSIGNINGKEYREQUEST']._serialized_start=874
+  _globals['_READSIGNINGKEYREQUEST']._serialized_end=958
+  _globals['_READSIGNINGKEYRESPONSE']._serialized_start=960
+  _globals['_READSIGNINGKEYRESPONSE']._serialized_end=997
+  _globals['_RECORDHOOKCALLREQUEST']._serialized_start=999
+  _globals['_RECORDHOOKCALLREQUEST']._serialized_end=1080
+  _globals['_RECORDHOOKCALLRESPONSE']._serialized_start=1082
+  _globals['_RECORDHOOKCALLRESPONSE']._serialized_end=1106
+  _globals['_BEGINSTAGEREQUEST']._serialized_start=1108
+  _globals['_BEGINSTAGEREQUEST']._serialized_end=1185
+  _globals['_BEGINSTAGERESPONSE']._serialized_start=1187
+  _globals['_BEGINSTAGERESPONSE']._serialized_end=1207
+  _globals['_ENDSTAGEREQUEST']._serialized_start=1209
+  _globals['_ENDSTAGEREQUEST']._serialized_end=1335
+  _globals['_ENDSTAGERESPONSE']._serialized_start=1337
+  _globals['_ENDSTAGERESPONSE']._serialized_end=1355
+  _globals['_NOTEEXECUTIONREQUEST']._serialized_start=1357
+  _globals['_NOTEEXECUTIONREQUEST']._serialized_end=1437
+  _globals['_NOTEEXECUTIONRESPONSE']._serialized_start=1439
+  _globals['_NOTEEXECUTIONRESPONSE']._serialized_end=1462
+  _globals['_PARKJOBREQUEST']._serialized_start=1464
+  _globals['_PARKJOBREQUEST']._serialized_end=1542
+  _globals['_PARKJOBRESPONSE']._serialized_start=1544
+  _globals['_PARKJOBRESPONSE']._serialized_end=1561
+  _globals['_READDECISIONREQUEST']._serialized_start=1563
+  _globals['_READDECISIONREQUEST']._serialized_end=1642
+  _globals['_READDECISIONRESPONSE']._serialized_start=1644
+  _globals['_READDECISIONRESPONSE']._serialized_end=1684
+  _globals['_RETRYLATERREQUEST']._serialized_start=1686
+  _globals['_RETRYLATERREQUEST']._serialized_end=1764
+  _globals['_RETRYLATERRESPONSE']._serialized_start=1766
+  _globals['_RETRYLATERRESPONSE']._serialized_end=1786
+  _globals['_FINISHJOBREQUEST']._serialized_start=1788
+  _globals['_FINISHJOBREQUEST']._serialized_end=1867
+  _globals['_FINISHJOBRESPONSE']._serialized_start=1869
+  _globals['_FINISHJOBRESPONSE']._serialized_end=1888
+  _globals['_READJOBSTATUSESREQUEST']._serialized_start=1890
+  _globals['_READJOBSTATUSESREQUEST']._serialized_end=1952
+  _globals['_READJOBSTATUSESRESPONSE']._serialized_start=1954
+  _globals['_READJOBSTATUSESRESPONSE']._serialized_end=2032
+  _globals['_JOBSTATUS']._serialized_start=2034
+  _globals['_JOBSTATUS']._serialized_end=2141
+  _globals['_LEDGERSERVICE']._serialized_start=2144
+  _globals['_LEDGERSERVICE']._serialized_end=3542
 # @@protoc_insertion_point(module_scope)

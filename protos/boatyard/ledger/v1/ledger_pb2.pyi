@@ -3,9 +3,9 @@
 isort:skip_file
 """
 
-from boatyard.gateway.v1 import agent_pb2 as agent_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as coordinator_pb2
 from boatyard.gateway.v1 import job_pb2 as job_pb2
+from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
@@ -678,14 +678,14 @@ class JobStatus(message.Message):
     """The attempt's execution that the coordinator runs or is to run; empty when the coordinator no longer has anything
     to do with the job. Whatever is found of any other attempt must be ended.
     """
-    retention: agent_pb2.Policy.Retention.ValueType
+    retention: policy_pb2.Policy.Retention.ValueType
     """What happens to workspaces."""
     def __init__(
         self,
         *,
         job_id: builtins.str = ...,
         execution_id: builtins.str = ...,
-        retention: agent_pb2.Policy.Retention.ValueType = ...,
+        retention: policy_pb2.Policy.Retention.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...

@@ -24,6 +24,10 @@ REVISION_FIELD_NUMBER: builtins.int
 PRINTABLE_ASCII_FIELD_NUMBER: builtins.int
 SIGNATURE_FIELD_NUMBER: builtins.int
 ENVIRONMENT_NAME_FIELD_NUMBER: builtins.int
+LABEL_FIELD_NUMBER: builtins.int
+VARIABLE_FIELD_NUMBER: builtins.int
+TOOL_FIELD_NUMBER: builtins.int
+REASON_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
 request_id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
@@ -52,3 +56,11 @@ signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, bu
 """A name or an address in a commit."""
 environment_name: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of an environment variable."""
+label: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The key or the value of a label."""
+variable: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of an environment variable."""
+tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The name of a model's tool."""
+reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""The reason of a failure, of a job or an RPC."""

@@ -7,13 +7,13 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from services.execution.engine import RunContext
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
 from services.execution.engines.anthropic.tool_process import NoToolProcessError, ToolProcess
-from services.execution.engines.context import RunContext
 from services.execution.eventlog.activity import ModelActivity, read_activity
 from services.execution.inbox.messages import Inbox
 from services.execution.model import Reason, Result, State

@@ -1,16 +1,10 @@
 """What this engine takes from the service's settings."""
 
 import os
-from typing import Final
 
 from services.execution.engines.anthropic.credentials import NETWORK_VARIABLES, ModelCredentials
 from services.execution.engines.anthropic.models import Models
 from services.execution.settings import ExecutionSettings
-
-MISSING: Final = (
-    "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
-    " environment, and start it again"
-)
 
 
 def credentials(settings: ExecutionSettings) -> bytes:

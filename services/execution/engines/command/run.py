@@ -9,9 +9,9 @@ from dataclasses import replace
 from functools import partial
 
 from services.execution.egress.child import Egress, record
+from services.execution.engine import RunContext
 from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
-from services.execution.engines.context import RunContext
 from services.execution.eventlog import Stream
 from services.execution.model import Reason, Result, State
 from services.execution.processes import agent, signals, verdict

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final, TypeVar
 
-from boatyard.gateway.v1 import agent_pb2, job_pb2
+from boatyard.gateway.v1 import job_pb2, policy_pb2
 from boatyard.ledger.v1 import ledger_pb2 as pb
 
 from services.common.errors import Invalid
@@ -133,7 +133,7 @@ def job_statuses_request_from_proto(request: pb.ReadJobStatusesRequest) -> tuple
 
 def job_status_to_proto(job_id: str, value: JobStatus) -> pb.JobStatus:
     """Write the status of a job on a coordinator."""
-    retention = agent_pb2.Policy.Retention.Value(f"RETENTION_{value.retention}")
+    retention = policy_pb2.Policy.Retention.Value(f"RETENTION_{value.retention}")
     return pb.JobStatus(job_id=job_id, execution_id=value.execution_id, retention=retention)
 
 

@@ -30,11 +30,14 @@ class AuditRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditFilter:
-    """Which records to list; a field that is empty or None matches all. `after` is inclusive, `before` exclusive."""
+    """Which records to list; a field that is empty or None matches all.
+
+    `after_time` is inclusive, `before_time` exclusive.
+    """
 
     caller: str = ""
     method: str = ""
     resource_id: str = ""
     only_refused: bool = False
-    after: datetime | None = None
-    before: datetime | None = None
+    after_time: datetime | None = None
+    before_time: datetime | None = None

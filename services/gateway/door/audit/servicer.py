@@ -9,7 +9,7 @@ from grpc import aio
 from services.gateway import scope
 from services.gateway.door.audit import wire
 from services.gateway.door.audit.store import AuditStore
-from services.gateway.wire.validation import Validator
+from services.gateway.wire.requests import page_from_proto
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -24,8 +24,5 @@ class AuditServicer(AuditServiceServicer):
         self, request: pb.ListAuditRecordsRequest, context: Context
     ) -> pb.ListAuditRecordsResponse:
         scope.check_all()
-        with Validator() as check:
-            audit_filter = wire.audit_filter_from_proto(check, request)
-            page = check.page(request, request.page_size, request.page_token)
-        records, following = await self._records.page(audit_filter, page)
+        records, following = await self._records.page(wire.audit_filter_from_proto(request), page_from_proto(request))
         return pb.ListAuditRecordsResponse(records=map(wire.record_to_proto, records), next_page_token=following)

@@ -60,10 +60,10 @@ def _conditions(audit_filter: AuditFilter) -> list[ColumnElement[bool]]:
         conditions.append(columns.resources.contains(f"/{audit_filter.resource_id} ", autoescape=True))
     if audit_filter.only_refused:
         conditions.append(columns.status.in_(REFUSED) | (columns.reason == TOO_MANY_FAILURES))
-    if audit_filter.after is not None:
-        conditions.append(columns.time >= audit_filter.after)
-    if audit_filter.before is not None:
-        conditions.append(columns.time < audit_filter.before)
+    if audit_filter.after_time is not None:
+        conditions.append(columns.time >= audit_filter.after_time)
+    if audit_filter.before_time is not None:
+        conditions.append(columns.time < audit_filter.before_time)
     return conditions
 
 

@@ -11,16 +11,19 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
 
 from services.common.ids import is_id
-from services.common.rpc.times import timestamp_to_proto
+from services.common.rpc.mapper import Mapper
 from services.gateway.door.audit.model import AuditFilter, AuditRecord
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLE_NUMBERS
-from services.gateway.wire.validation import Validator
 
 MAX_RESOURCES: Final = 20
 
 _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 _NO_RESOURCES: Final = {"request", "message", "permission"}
+_RECORD: Final = Mapper(
+    AuditRecord, pb.AuditRecord, by_hand={"record_id", "role", "forwarded_by", "forwarded_by_cell_id"}
+)
+_FILTER: Final = Mapper(AuditFilter, pb.ListAuditRecordsRequest, by_hand={"page_size", "page_token"})
 
 
 def recorded_methods(services: Iterable[str]) -> frozenset[str]:
@@ -41,34 +44,15 @@ def resources_of(request: Message | None, answer: Message | None) -> tuple[str, 
     return tuple(dict.fromkeys(named + made))[:MAX_RESOURCES]
 
 
-def audit_filter_from_proto(check: Validator, request: pb.ListAuditRecordsRequest) -> AuditFilter:
+def audit_filter_from_proto(request: pb.ListAuditRecordsRequest) -> AuditFilter:
     """Read which records to list."""
-    return AuditFilter(
-        caller=check.line("caller", request.caller),
-        method=check.line("method", request.method),
-        resource_id=check.optional_id("resource_id", request.resource_id),
-        only_refused=request.only_refused,
-        after=check.moment("after_time", request.after_time) if request.HasField("after_time") else None,
-        before=check.moment("before_time", request.before_time) if request.HasField("before_time") else None,
-    )
+    return _FILTER.from_proto(request)
 
 
 def record_to_proto(record: AuditRecord) -> pb.AuditRecord:
     """Convert a record into its message."""
-    return pb.AuditRecord(
-        time=timestamp_to_proto(record.time),
-        caller=record.caller,
-        token_id=record.token_id,
-        role=ROLE_NUMBERS[Role(record.role)] if record.role else access_pb2.ROLE_UNSPECIFIED,
-        origin=record.origin,
-        cell_id=record.cell_id,
-        forwarded_by_cell_id=record.forwarded_by,
-        method=record.method,
-        resources=record.resources,
-        status=record.status,
-        reason=record.reason,
-        request_id=record.request_id,
-    )
+    role = ROLE_NUMBERS[Role(record.role)] if record.role else access_pb2.ROLE_UNSPECIFIED
+    return _RECORD.to_proto(record, role=role, forwarded_by_cell_id=record.forwarded_by)
 
 
 def _ids(message: Message) -> Iterator[str]:

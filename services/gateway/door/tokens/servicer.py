@@ -11,7 +11,7 @@ from services.gateway.door.tokens import wire
 from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.store import TokenStore, new_secret
 from services.gateway.values.principal import current_principal
-from services.gateway.wire.validation import Validator
+from services.gateway.wire.requests import idempotency_key, page_from_proto
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -25,25 +25,19 @@ class TokenServicer(TokenServiceServicer):
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
         scope.check_all()
-        with Validator() as check:
-            token = wire.token_from_proto(check, request, current_principal().name)
-            key = check.idempotency_key(request, request.request_id)
         secret = new_secret()
-        token = await self._tokens.create(token, secret, key)
+        token = wire.token_from_proto(request, current_principal().name)
+        token = await self._tokens.create(token, secret, idempotency_key(request))
         self._cache.clear()
         return pb.CreateTokenResponse(token=wire.token_to_proto(token), secret=secret)
 
     async def ListTokens(self, request: pb.ListTokensRequest, context: Context) -> pb.ListTokensResponse:
         scope.check_all()
-        with Validator() as check:
-            page = check.page(request, request.page_size, request.page_token)
-        tokens, following = await self._tokens.page(page, ended=request.include_ended)
+        tokens, following = await self._tokens.page(page_from_proto(request), ended=request.include_ended)
         return pb.ListTokensResponse(tokens=map(wire.token_to_proto, tokens), next_page_token=following)
 
     async def RevokeToken(self, request: pb.RevokeTokenRequest, context: Context) -> pb.RevokeTokenResponse:
         scope.check_all()
-        with Validator() as check:
-            token_id = check.required_id("token_id", request.token_id)
-        token = await self._tokens.revoke(token_id)
+        token = await self._tokens.revoke(request.token_id)
         self._cache.clear()
         return pb.RevokeTokenResponse(token=wire.token_to_proto(token))

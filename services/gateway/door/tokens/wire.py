@@ -1,63 +1,52 @@
 """Converts tokens between messages and values."""
 
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from typing import Final
 
-from boatyard.gateway.v1 import auth_pb2
+from boatyard.access.v1 import access_pb2
+from boatyard.gateway.v1 import auth_pb2 as pb
 
 from services.common.ids import new_id
-from services.common.rpc.times import timestamp_to_proto
-from services.gateway.values.principal import FIRST_ADMINISTRATOR, Role, Token
-from services.gateway.wire.access import ROLE_NUMBERS, ROLES
-from services.gateway.wire.validation import Validator
+from services.common.rpc.mapper import Mapper
+from services.common.rpc.rules import Check, Violation
+from services.gateway.values.principal import FIRST_ADMINISTRATOR, Token
+from services.gateway.wire.requests import page_checks
 
-_MAX_PROJECTS: Final = 100
-_MAX_LIFETIME: Final = timedelta(days=3653)
+_TOKEN: Final = Mapper(Token, pb.Token, by_hand={"projects", "project_ids"})
 
 
-def token_from_proto(check: Validator, request: auth_pb2.CreateTokenRequest, creator: str) -> Token:
+def token_from_proto(request: pb.CreateTokenRequest, creator: str) -> Token:
     """Read the token that a request asks for, with a new id."""
     token_id, now = new_id("token"), datetime.now(UTC)
-    check.part(request, "token")
-    token = request.token
-    name = check.line("token.name", token.name)
-    if name.strip() == FIRST_ADMINISTRATOR:
-        check.add(
-            "token.name", f"must not be `{FIRST_ADMINISTRATOR}`: audit records use it for the first administrator"
-        )
-    if len(token.project_ids) > _MAX_PROJECTS:
-        check.add("token.project_ids", f"must be at most {_MAX_PROJECTS}")
-    for index, project_id in enumerate(token.project_ids[:_MAX_PROJECTS]):
-        check.required_id(f"token.project_ids[{index}]", project_id)
-    role = check.choice("token.role", token.role, ROLES)
-    if token.coordinator_id and role is not Role.COORDINATOR:
-        check.add("token.coordinator_id", "is for a token of role COORDINATOR")
-    expire_time = None
-    if request.HasField("lifetime"):
-        expire_time = now + check.duration("lifetime", request.lifetime, _MAX_LIFETIME)
-    return Token(
+    return _TOKEN.from_proto(
+        request.token,
         token_id=token_id,
-        name=name.strip() or token_id,
-        role=role,
-        projects=tuple(sorted(set(token.project_ids))),
+        name=request.token.name.strip() or token_id,
+        projects=tuple(sorted(set(request.token.project_ids))),
         creator=creator,
         create_time=now,
-        expire_time=expire_time,
-        coordinator_id=check.optional_id("token.coordinator_id", token.coordinator_id),
+        expire_time=now + request.lifetime.ToTimedelta() if request.HasField("lifetime") else None,
+        revoke_time=None,
+        last_use_time=None,
     )
 
 
-def token_to_proto(token: Token) -> auth_pb2.Token:
+def token_to_proto(token: Token) -> pb.Token:
     """Convert a token into its message."""
-    return auth_pb2.Token(
-        token_id=token.token_id,
-        name=token.name,
-        role=ROLE_NUMBERS[token.role],
-        project_ids=token.projects,
-        coordinator_id=token.coordinator_id,
-        creator=token.creator,
-        create_time=timestamp_to_proto(token.create_time),
-        expire_time=timestamp_to_proto(token.expire_time) if token.expire_time else None,
-        revoke_time=timestamp_to_proto(token.revoke_time) if token.revoke_time else None,
-        last_use_time=timestamp_to_proto(token.last_use_time) if token.last_use_time else None,
-    )
+    return _TOKEN.to_proto(token, project_ids=token.projects)
+
+
+def check_token(message: pb.Token) -> Iterator[Violation]:
+    """Yield what is wrong with a token that is to be created."""
+    if message.name.strip() == FIRST_ADMINISTRATOR:
+        yield "name", f"must not be `{FIRST_ADMINISTRATOR}`: audit records use it for the first administrator"
+    if message.coordinator_id and message.role != access_pb2.ROLE_COORDINATOR:
+        yield "coordinator_id", "is for a token of role COORDINATOR"
+
+
+CHECKS: Final[Mapping[str, Check]] = {
+    pb.Token.DESCRIPTOR.full_name: check_token,
+    **page_checks(pb.DESCRIPTOR.services_by_name["TokenService"]),
+}
+"""Rules for messages about tokens as a whole, by their full names."""

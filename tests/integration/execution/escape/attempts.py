@@ -250,7 +250,7 @@ for number in range(20000):
 }
 
 BOMBS = {
-    # Each with the limits that contain it, as fields of ExecutionLimits.
+    # Each with the limits that contain it, as fields of AgentSettings.
     "processes": ("while True: os.fork()", {"processes": 64}),
     "threads": (
         """
@@ -271,7 +271,7 @@ except RuntimeError:
 while True:
     open(f'/workspace/{os.urandom(8).hex()}', 'wb').write(bytes(1 << 20))
     time.sleep(0.02)""",
-        {"workspace_bytes": 8 << 20},
+        {"disk_bytes": 8 << 20},
     ),
     "descriptors": ("held = [os.open('/dev/null', os.O_RDONLY) for _ in range(10000)]", {"open_files": 64}),
     "output": ("while True: os.write(1, bytes(65536))", {"output_bytes": 4 << 20}),

@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
-from boatyard.execution.v1 import sandbox_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
 from services.supervisor.clients import is_serving
@@ -127,9 +128,8 @@ async def test_what_it_leaves_and_what_it_does_to_itself_harms_nobody(world: Wor
 @pytest.mark.parametrize("name", BOMBS)
 async def test_a_bomb_is_contained(world: World, name: str) -> None:
     code, limits = BOMBS[name]
-    bounds = pb.ExecutionLimits(**limits)
-    bounds.wall_timeout.seconds = 4
-    output, end = await world.run("bomb", f"{code}\ngained('everything')", limits=bounds)
+    seconds = Duration(seconds=4)
+    output, end = await world.run("bomb", f"{code}\ngained('everything')", **limits, timeout=seconds)
     assert b"GAINED" not in output
     assert end.processes_left == 0
     await world.check_unharmed()

@@ -180,6 +180,8 @@ def test_of_an_update_only_what_the_mask_names_is_checked() -> None:
         "State a = 1 [(buf.validate.field).enum.not_in = 0]; enum State { STATE_UNSPECIFIED = 0; }",
         "repeated string a = 1 [(buf.validate.field).string.max_len = 1]",
         "repeated string a = 1 [(buf.validate.field).repeated.items.required = true]",
+        "repeated string a = 1 [(buf.validate.field).repeated.items.ignore = IGNORE_IF_ZERO_VALUE]",
+        "google.protobuf.Duration a = 1 [(buf.validate.field).ignore = IGNORE_IF_ZERO_VALUE]",
         'option (buf.validate.message).cel = {id: "x" message: "y" expression: "true"}; string a = 1',
     ],
 )

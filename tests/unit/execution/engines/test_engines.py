@@ -1,32 +1,31 @@
-"""Each engine has its row of traits, its reader, its runner, and what it reaches its model with."""
+"""Each engine of the contract has its traits, its settings, its module, and what it reaches its model with."""
+
+from typing import get_args
 
 import pytest
-from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.agent.v1 import agent_pb2 as pb
 
-from services.common.engines import DEFAULT_ENGINE, ENGINES, traits
+from services.agent.engines import ENGINES
+from services.agent.settings import DEFAULT_ENGINE, AgentSettings, Engine
 from services.common.errors import FailedPrecondition
-from services.execution.engines import registry, wire
-from services.execution.engines.credentials import EngineCredentials
+from services.execution.engine import load
+from services.execution.service.credentials import EngineCredentials
 from services.execution.settings import ExecutionSettings
 
 
 def test_every_engine_of_the_contract_is_known_everywhere() -> None:
-    contract = [field.name for field in pb.ExecutionSpec.DESCRIPTOR.oneofs_by_name["engine"].fields]
-    assert contract == list(ENGINES)
-    for name in ENGINES:
-        assert callable(registry.load(name))
-        spec = pb.ExecutionSpec()
-        getattr(spec, name).SetInParent()
-        assert {field.split(".")[1] for field, _ in wire.violations(spec)} == {name}
+    assert {engine().name for engine in get_args(Engine)} == set(ENGINES)
+    assert DEFAULT_ENGINE in ENGINES
+    for own in (engine() for engine in get_args(Engine)):
+        case = pb.AgentSettings.DESCRIPTOR.fields_by_name[own.name]
+        assert case.GetOptions().HasExtension(pb.traits), f"{own.name} says nothing of itself"
+        refused = list(load(own.name).violations(AgentSettings(engine=own), own, ""))
+        assert refused, "each needs something"
 
 
 def test_an_engine_that_is_not_known_is_refused() -> None:
-    assert wire.violations(pb.ExecutionSpec()) == [
-        ("spec.command", "is required, or spec.anthropic: no other engine is known here")
-    ]
     with pytest.raises(LookupError, match="'abacus'"):
-        registry.load("abacus")
-    assert traits("abacus") is ENGINES[DEFAULT_ENGINE]
+        load("abacus")
 
 
 def test_what_needs_a_model_is_refused_without_what_reaches_it() -> None:

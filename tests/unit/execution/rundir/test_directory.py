@@ -8,7 +8,7 @@ from pathlib import Path
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from services.common.engines import ENGINES
+from services.agent.engines import ENGINES
 from services.execution.model import MARK, Bounds, Plan, Reason, Result, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.sandbox.spec import Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier

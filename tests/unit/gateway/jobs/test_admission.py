@@ -1,29 +1,25 @@
 """What a submission becomes: merged settings, the text of a work item, and what shows only when all is merged."""
 
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from services.agent.settings import DEFAULTS, AgentSettings, AnthropicEngine, CommandEngine, PromptDelivery
+from services.agent.wire import AGENT
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.jobs.layers import agent_as_layer, policy_as_layer, resolve_agent, resolve_policy
-from services.gateway.values.agent import (
-    AgentSettings,
-    Checkpoints,
-    JobPolicySettings,
-    Network,
-    PromptDelivery,
-    Publish,
-    SandboxTier,
-)
+from services.gateway.jobs.layers import policy_as_layer, resolve_policy
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
-from services.lifecycle.model.job_spec import AgentSpec, JobPolicy, JobSpec
-from services.sandbox.spec import Tier
+from services.lifecycle.model.job_spec import JobPolicy, JobSpec
+from services.lifecycle.model.states import Publish
+from services.sandbox.spec import Network, Tier
 from tests.kit.ledger import Books, books
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -34,7 +30,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
     async with books(sqlite_url(tmp_path / "gateway.db")) as opened:
         catalog = CatalogStore(opened.engine)
         await catalog.create(PROJECTS, Project(project_id="other", create_time=NOW))
-        settings = AgentSettings(command="lower", model="small", environment={"A": "1", "B": "1"})
+        settings = AgentSettings(engine=CommandEngine(line="lower"), model="small", environment={"A": "1", "B": "1"})
         policy = JobPolicySettings(verify_command="make test", publish=Publish.NONE)
         everyday = {"project_id": "default", "create_time": NOW}
         await catalog.create(TEMPLATES, Template(template_id="template", agent=settings, policy=policy, **everyday))
@@ -55,9 +51,10 @@ async def admitted(book: Books, **fields: Any) -> JobSpec:
 
 
 async def test_layers_lie_over_one_another(book: Books) -> None:
-    mine = AgentSettings(environment={"C": "3"}, sandbox_tier=SandboxTier.NONE)
+    mine = AgentSettings(environment={"C": "3"}, sandbox_tier=Tier.NONE)
     spec = await admitted(book, worker_id="ada", agent=mine, policy=JobPolicySettings(verify_command=""))
-    assert (spec.agent.command, spec.agent.model, spec.agent.timeout) == ("lower", "large", 5.0)
+    assert (spec.agent.engine, spec.agent.model) == (CommandEngine(line="lower"), "large")
+    assert spec.agent.timeout == timedelta(seconds=5)
     assert spec.agent.environment == {"A": "1", "B": "2", "C": "3"}
     assert spec.agent.sandbox_tier is Tier.NONE
     assert (spec.policy.verify_command, spec.policy.publish) == ("", Publish.NONE)
@@ -66,14 +63,32 @@ async def test_layers_lie_over_one_another(book: Books) -> None:
 
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
     spec = await admitted(book)
-    assert spec.agent == AgentSpec(command="true")
+    assert spec.agent == replace(DEFAULTS, engine=CommandEngine(line="true"))
     assert spec.policy == JobPolicy()
     assert (spec.repository_id, spec.branch, spec.revision) == ("", b"", b"")
 
 
+async def test_defaults_are_those_of_the_engine_that_is_chosen(book: Books) -> None:
+    """Also when an engine is left and chosen again: the gateway's command and model are never lost."""
+    await CatalogStore(book.engine).create(
+        TEMPLATES,
+        Template(
+            template_id="model",
+            project_id="default",
+            agent=AgentSettings(engine=AnthropicEngine(max_tokens=5), model="m"),
+            create_time=NOW,
+        ),
+    )
+    assert (await admitted(book, template_id="model")).agent.engine == AnthropicEngine(max_tokens=5)
+    back = await admitted(book, template_id="model", agent=AgentSettings(engine=CommandEngine()))
+    assert back.agent.engine == CommandEngine(line="true")
+
+
 async def test_a_jobs_settings_are_written_as_a_layer_and_back(book: Books) -> None:
-    spec = await admitted(book, worker_id="ada", agent=AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT))
-    assert resolve_agent(agent_as_layer(spec.agent)) == spec.agent
+    spec = await admitted(
+        book, worker_id="ada", agent=AgentSettings(engine=CommandEngine(prompt_delivery=PromptDelivery.ARGUMENT))
+    )
+    assert AGENT.from_proto(AGENT.to_proto(spec.agent)) == spec.agent
     assert resolve_policy(policy_as_layer(spec.policy)) == spec.policy
 
 
@@ -105,16 +120,22 @@ async def test_what_belongs_to_another_project_is_not_found(book: Books, fields:
 @pytest.mark.parametrize(
     ("fields", "field"),
     [
-        ({"agent": AgentSettings(command="")}, "agent.command"),
+        ({"agent": AgentSettings(engine=CommandEngine(line=""))}, "agent.command.line"),
         ({"work_item_id": "item", "prompt": "x" * (1 << 20)}, "prompt"),
-        ({"agent": AgentSettings(prompt_delivery=PromptDelivery.ARGUMENT), "prompt": "x" * (128 << 10)}, "prompt"),
+        (
+            {
+                "agent": AgentSettings(engine=CommandEngine(prompt_delivery=PromptDelivery.ARGUMENT)),
+                "prompt": "x" * (128 << 10),
+            },
+            "prompt",
+        ),
         ({"agent": AgentSettings(system_prompt="x" * (60 << 10), environment={"A": "x" * 4096})}, "agent"),
         (
             {"worker_id": "ada", "agent": AgentSettings(environment={str(n): "" for n in range(127)})},
             "agent.environment",
         ),
         ({"agent": AgentSettings(image="app:1")}, "agent.image"),
-        ({"agent": AgentSettings(sandbox_tier=SandboxTier.CONTAINER, network=Network.ALLOW_LIST)}, "agent.network"),
+        ({"agent": AgentSettings(sandbox_tier=Tier.CONTAINER, network=Network.ALLOW_LIST)}, "agent.network"),
     ],
     ids=[
         *("no command", "too long with the work item", "too long for an argument", "too large", "too many"),
@@ -160,6 +181,6 @@ async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
     assert field == "policy.checkpoints.before"
     assert "must have push" in description
     assert (await admitted(book, **references)).policy.checkpoints == ("push",)
-    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("push", "start")
+    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("start", "push")
     as_role(Role.ADMIN)
     assert (await admitted(book, **references, policy=asking(*own))).policy.checkpoints == own

@@ -10,7 +10,7 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.ledger.notifier import JobNotifier
-from services.gateway.values.agent import Checkpoints, JobPolicySettings
+from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.states import Publish
 from tests.kit.ledger import books

@@ -10,6 +10,7 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from services.agent.settings import AgentSettings, CommandEngine
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.gateway.jobs import submission_wire, wire
@@ -17,7 +18,7 @@ from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.store import job_key
 from services.gateway.values.jobs import ExecutionView, JobView
 from services.gateway.wire.lists import fitted
-from services.lifecycle.model.job_spec import AgentSpec, JobSpec
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose
 
@@ -25,17 +26,20 @@ KINDS = load_kinds()
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 
 
-def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSpec | None = None) -> JobView:
-    agent = agent or AgentSpec(command="true")
+def view(prompt: str = "Do it.", job_id: str = "job-1", agent: AgentSettings | None = None) -> JobView:
+    agent = agent or AgentSettings(engine=CommandEngine(line="true"))
     spec = JobSpec(job_id, "default", "task", prompt, prompt, NOW, agent=agent)
     execution = ExecutionView(
         execution_id="exec-1",
         job_id=job_id,
         job_state=JobState.PENDING,
+        job_reason="",
         project_id="default",
+        template_id="",
         worker_id="",
         work_item_id="",
         repository_id="",
+        branch=b"",
         purpose=Purpose.AGENT,
         attempt=1,
         workspace_id="",
@@ -119,7 +123,9 @@ def test_an_unknown_kind_is_refused(kind: str) -> None:
 
 def test_hooks_are_told_the_names_of_an_environment_and_not_its_values() -> None:
     """The server that is called may be anybody's."""
-    document = wire.job_document(view(agent=AgentSpec(command="true", environment={"API_KEY": "s3cret"})))
+    document = wire.job_document(
+        view(agent=AgentSettings(engine=CommandEngine(line="true"), environment={"API_KEY": "s3cret"}))
+    )
     assert json.loads(document)["spec"]["agent"]["environment"] == {"API_KEY": ""}
 
 

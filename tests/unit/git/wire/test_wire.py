@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from boatyard.execution.v1 import sandbox_pb2
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.git.v1 import git_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 from google.protobuf.message import Message

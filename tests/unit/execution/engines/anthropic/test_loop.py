@@ -115,6 +115,8 @@ def test_the_runner_of_a_command_imports_nothing_of_a_model() -> None:
         "pydantic",
         "asyncio",
         "grpc",
+        "google.protobuf",
+        "boatyard",
         "sqlalchemy",
         "services.execution.engines.anthropic.run",
     }

@@ -23,7 +23,7 @@ class _SandboxTier:
 class _SandboxTierEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SandboxTier.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     SANDBOX_TIER_UNSPECIFIED: _SandboxTier.ValueType  # 0
-    """The service's default, which is BUBBLEWRAP."""
+    """Not set."""
     SANDBOX_TIER_BUBBLEWRAP: _SandboxTier.ValueType  # 1
     """Its own namespaces for processes, mounts, network and users; a read-only system."""
     SANDBOX_TIER_NONE: _SandboxTier.ValueType  # 2
@@ -37,7 +37,7 @@ class SandboxTier(_SandboxTier, metaclass=_SandboxTierEnumTypeWrapper):
     """How strongly a process is isolated from the host."""
 
 SANDBOX_TIER_UNSPECIFIED: SandboxTier.ValueType  # 0
-"""The service's default, which is BUBBLEWRAP."""
+"""Not set."""
 SANDBOX_TIER_BUBBLEWRAP: SandboxTier.ValueType  # 1
 """Its own namespaces for processes, mounts, network and users; a read-only system."""
 SANDBOX_TIER_NONE: SandboxTier.ValueType  # 2
@@ -54,7 +54,7 @@ class _Network:
 class _NetworkEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Network.ValueType], builtins.type):
     DESCRIPTOR: descriptor.EnumDescriptor
     NETWORK_UNSPECIFIED: _Network.ValueType  # 0
-    """The service's default, which is NONE."""
+    """Not set."""
     NETWORK_NONE: _Network.ValueType  # 1
     """Nothing, not even the host's loopback."""
     NETWORK_OPEN: _Network.ValueType  # 2
@@ -68,7 +68,7 @@ class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
     """What a process may reach on the network."""
 
 NETWORK_UNSPECIFIED: Network.ValueType  # 0
-"""The service's default, which is NONE."""
+"""Not set."""
 NETWORK_NONE: Network.ValueType  # 1
 """Nothing, not even the host's loopback."""
 NETWORK_OPEN: Network.ValueType  # 2

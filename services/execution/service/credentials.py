@@ -1,17 +1,11 @@
 """What engines need to reach their models, from the service's settings. Runners get it through a pipe only."""
 
-from collections.abc import Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
 
-from services.common.engines import traits
+from services.agent.engines import ENGINES
 from services.common.errors import FailedPrecondition
-from services.execution.engines.anthropic import setup as anthropic
+from services.execution.engine import load
 from services.execution.settings import ExecutionSettings
-
-_SOURCES: Final[Mapping[str, tuple[Callable[[ExecutionSettings], bytes], str]]] = {
-    "anthropic": (anthropic.credentials, anthropic.MISSING),
-}
-"""For each engine that needs a model: what reads its credentials, and what to do when they are missing."""
 
 
 class EngineCredentials:
@@ -24,13 +18,13 @@ class EngineCredentials:
     @classmethod
     def from_settings(cls, settings: ExecutionSettings) -> "EngineCredentials":
         """Read the credentials of all engines. Raises StartError."""
-        by_engine = {name: read(settings) for name, (read, _) in _SOURCES.items()}
+        by_engine = {name: load(name).credentials(settings) for name in ENGINES}
         return cls({name: credentials for name, credentials in by_engine.items() if credentials})
 
     def check(self, engine: str, execution_id: str) -> None:
         """Raise FailedPrecondition (MODEL_KEY_MISSING) when the credentials that an engine needs are missing."""
-        if traits(engine).needs_model and engine not in self._by_engine:
-            raise FailedPrecondition("MODEL_KEY_MISSING", _SOURCES[engine][1], execution_id)
+        if ENGINES[engine].needs_model and engine not in self._by_engine:
+            raise FailedPrecondition("MODEL_KEY_MISSING", load(engine).missing, execution_id)
 
     def of(self, engine: str) -> bytes:
         """Return an engine's credentials, for its runner; empty when it needs none, or there are none."""

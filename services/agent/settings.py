@@ -1,0 +1,156 @@
+"""The settings of an agent, with the names, units and enums of the contract, which explains each of them.
+
+The same values are a layer (a template's, a worker's, a job's), a job's merged settings, and what a node is asked to
+run. Standard library only: runners import it.
+"""
+
+import enum
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from typing import Any, Literal, TypeVar
+
+from services.sandbox.spec import Network, Tier
+
+DEFAULT_TIMEOUT = timedelta(hours=1)
+MAX_ENVIRONMENT_ENTRIES = 128
+MAX_ENVIRONMENT_BYTES = 64 << 10
+
+
+class PromptDelivery(enum.StrEnum):
+    """How a command gets the prompt."""
+
+    STDIN = "STDIN"
+    ARGUMENT = "ARGUMENT"
+
+
+class EngineSettings:
+    """The settings of one engine; `name` is that of its field in the contract, and tells engines apart in JSON."""
+
+    __slots__ = ()
+    name: str
+
+    @property
+    def prompt_is_argument(self) -> bool:
+        """True when the prompt is passed as an argument, which the kernel limits."""
+        return False
+
+    @property
+    def wants_terminal(self) -> bool:
+        """True when the agent is started on a terminal."""
+        return False
+
+    def violations(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, rule) for what shows only when all layers are merged."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandEngine(EngineSettings):
+    """Any program as the agent. An empty `line` hides that of the layers below, and means none."""
+
+    name: Literal["command"] = "command"
+    line: str | None = None
+    prompt_delivery: PromptDelivery | None = None
+    terminal: bool | None = None
+
+    @property
+    def prompt_is_argument(self) -> bool:
+        """True also with a terminal, from which the program reads what people type."""
+        return self.wants_terminal if self.prompt_delivery is None else self.prompt_delivery is PromptDelivery.ARGUMENT
+
+    @property
+    def wants_terminal(self) -> bool:
+        """True when the program is started on a terminal."""
+        return bool(self.terminal)
+
+    def violations(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, rule) for a command without a line, and for a prompt on a terminal."""
+        if not (self.line or "").strip():
+            yield "line", "is required: no layer of settings has one, nor has the gateway's AGENT_COMMAND"
+        if self.terminal and not self.prompt_is_argument:
+            yield "terminal", "needs a command that gets its prompt as an argument"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnthropicEngine(EngineSettings):
+    """A model with Boatyard's tools as the agent."""
+
+    name: Literal["anthropic"] = "anthropic"
+    max_tokens: int | None = None
+    ask_before: tuple[str, ...] = ()
+
+
+Engine = CommandEngine | AnthropicEngine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentSettings:
+    """How an agent runs. None, an empty list, and a key missing in a map leave it to the layer below or to the node.
+
+    An empty `system_prompt`, `model` or `image` hides the value of the layers below, and means none.
+    """
+
+    engine: Engine | None = None
+    system_prompt: str | None = None
+    model: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    timeout: timedelta | None = None
+    idle_timeout: timedelta | None = None
+    sandbox_tier: Tier | None = None
+    network: Network | None = None
+    max_turns: int | None = None
+    token_budget: int | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+    output_bytes: int | None = None
+    cpu_seconds: int | None = None
+    allowed_hosts: tuple[str, ...] = ()
+    image: str | None = None
+    open_files: int | None = None
+    file_size_bytes: int | None = None
+
+    @property
+    def driver(self) -> Engine:
+        """The engine, with the contract's default."""
+        return self.engine or CommandEngine()
+
+    @property
+    def tier(self) -> Tier:
+        """The sandbox tier, with the contract's default."""
+        return self.sandbox_tier or Tier.BUBBLEWRAP
+
+
+DEFAULTS = AgentSettings(
+    engine=CommandEngine(), timeout=DEFAULT_TIMEOUT, sandbox_tier=Tier.BUBBLEWRAP, network=Network.NONE
+)
+"""What holds where no layer says anything. It has no command and no model, which are settings of the gateway."""
+
+DEFAULT_ENGINE = DEFAULTS.driver.name
+
+Layer = TypeVar("Layer")
+
+
+def overlay(base: Layer, over: Layer) -> Layer:
+    """Lay one layer over another. What `over` sets wins; maps are merged by key, settings of one engine by field."""
+    changes: dict[str, Any] = {}
+    for each in fields(over):  # type: ignore[arg-type]
+        below, value = getattr(base, each.name), getattr(over, each.name)
+        if isinstance(value, Mapping):
+            changes[each.name] = {**below, **value}
+        elif isinstance(value, EngineSettings) and type(value) is type(below):
+            changes[each.name] = overlay(below, value)
+        elif value not in (None, ()):
+            changes[each.name] = value
+    return replace(base, **changes)  # type: ignore[type-var]
+
+
+def environment_complaint(environment: Mapping[str, str]) -> str | None:
+    """Return what is wrong with an environment as a whole, or None. For single layers, and for all of them merged."""
+    if len(environment) > MAX_ENVIRONMENT_ENTRIES:
+        return f"must have at most {MAX_ENVIRONMENT_ENTRIES} entries"
+    size = sum(len(name.encode()) + len(value.encode()) for name, value in environment.items())
+    if size > MAX_ENVIRONMENT_BYTES:
+        return f"must have at most {MAX_ENVIRONMENT_BYTES >> 10} KiB together"
+    return None

@@ -1,0 +1,98 @@
+"""What an engine is: each module of `engines` has one, as ENGINE.
+
+The service asks it what to start, and a runner has it drive the agent. A runner is started before it has a run, and
+keeps what it has imported: what is slow to import, an engine imports in `run`.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from services.agent.settings import AgentSettings, EngineSettings
+from services.execution.cgroups.group import ControlGroup
+from services.execution.eventlog import EventWriter
+from services.execution.model import Plan, Result, TerminalSize
+from services.execution.rundir.directory import RunDirectory
+
+if TYPE_CHECKING:
+    from services.execution.settings import ExecutionSettings
+
+_ENGINES = "services.execution.engines"
+
+Own = TypeVar("Own", bound=EngineSettings)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineSpec:
+    """What an engine makes of an agent's settings: the program in the sandbox, and what only the engine understands."""
+
+    argv: tuple[bytes, ...]
+    """The program to run in the sandbox."""
+    container_argv: tuple[bytes, ...] = ()
+    """The program to run in a container, whose system comes from its image; empty when it is the same."""
+    environment: Mapping[str, bytes] = field(default_factory=dict)
+    """What the engine tells the program, by variable; it overrides the agent's environment."""
+    stdin: bytes = b""
+    """What the program reads from its standard input."""
+    terminal: TerminalSize | None = None
+    """The size of the terminal that the program is started on; None for no terminal."""
+    task: Mapping[str, Any] | None = None
+    """The task for the engine itself, as JSON; it is passed on in the run directory."""
+    read_only_paths: tuple[Path, ...] = ()
+    """Paths that the sandbox must make visible to the program."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunContext:
+    """One run, whose lock is held. This process is in `group`, if there is one, and must leave it soon."""
+
+    run: RunDirectory
+    plan: Plan
+    writer: EventWriter
+    signal_fd: int
+    """Becomes readable when a signal has arrived: see `processes.signals`."""
+    credentials: bytes
+    """What the service gives the engine to reach its model; empty for an engine that needs no model."""
+    group: ControlGroup | None
+
+
+class Engine(Generic[Own]):
+    """One engine. `agent` has all defaults, `own` is its part for this engine, and the prompt is at most 1 MiB."""
+
+    missing = ""
+    """What to do when the credentials are missing, for people."""
+
+    def violations(self, agent: AgentSettings, own: Own, prompt: str) -> Iterator[tuple[str, str]]:
+        """Yield (field, rule) for what this engine refuses; a field's path begins at the specification."""
+        del agent, own, prompt
+        yield from ()
+
+    def spec(self, agent: AgentSettings, own: Own, prompt: str) -> EngineSpec:
+        """Return what to start, for settings that have no violations."""
+        raise NotImplementedError
+
+    def credentials(self, settings: "ExecutionSettings") -> bytes:
+        """Return what the engine needs to reach its model, empty when the settings do not have it. Raises StartError.
+
+        Runners get it through a pipe only.
+        """
+        del settings
+        return b""
+
+    def run(self, context: RunContext) -> Result:
+        """Drive an agent from its start, or from where a lost runner stopped, until no process of it is left."""
+        raise NotImplementedError
+
+
+def load(name: str) -> Engine[Any]:
+    """Return the engine of that name, which is its field in the contract. Raises LookupError."""
+    try:
+        engine: Engine[Any] = import_module(f"{_ENGINES}.{name}").ENGINE
+    except ModuleNotFoundError as error:
+        if error.name != f"{_ENGINES}.{name}":
+            raise
+        text = f"the plan is for engine {name!r}, which this version does not have: start the service again"
+        raise LookupError(text) from None
+    return engine

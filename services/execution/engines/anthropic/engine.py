@@ -1,0 +1,69 @@
+"""How the engine reads its settings; its runs are in `run`."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from services.agent.settings import AgentSettings, AnthropicEngine
+from services.execution import toolbox
+from services.execution.engine import Engine, EngineSpec, RunContext
+from services.execution.engines.anthropic.task import ModelTask
+from services.execution.model import Result
+
+if TYPE_CHECKING:
+    from services.execution.settings import ExecutionSettings
+
+_DEFAULT_TURNS: Final = 50
+_DEFAULT_TOKENS: Final = 16_384
+
+
+class ModelEngine(Engine[AnthropicEngine]):
+    """A model drives the agent; the program in the sandbox is the one with the model's tools."""
+
+    missing = (
+        "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
+        " environment, and start it again"
+    )
+
+    def violations(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the model's task."""
+        if not agent.model:
+            yield "spec.agent.model", "is required"
+        if not prompt.strip():
+            yield "spec.prompt", "is required"
+        if unknown := sorted(set(own.ask_before) - set(toolbox.TOOLS)):
+            text = f"there is no tool {unknown[0]!r}; there are {', '.join(toolbox.TOOLS)}"
+            yield "spec.agent.anthropic.ask_before", text
+
+    def spec(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> EngineSpec:
+        """Return the program with the model's tools, and the model's task."""
+        task = ModelTask(
+            model=agent.model or "",
+            prompt=prompt,
+            system_prompt=agent.system_prompt or "",
+            max_turns=agent.max_turns or _DEFAULT_TURNS,
+            max_tokens=own.max_tokens or _DEFAULT_TOKENS,
+            token_budget=agent.token_budget,
+            ask_before=own.ask_before,
+        )
+        return EngineSpec(
+            argv=toolbox.ARGV,
+            container_argv=(b"python3", *toolbox.ARGV[1:]),
+            task=asdict(task),
+            read_only_paths=(toolbox.PROGRAM,),
+        )
+
+    def credentials(self, settings: "ExecutionSettings") -> bytes:
+        """Return key, URL and network variables; empty without a key. Raises StartError for a bad table of models."""
+        from services.execution.engines.anthropic.setup import credentials  # noqa: PLC0415 - not for runners
+
+        return credentials(settings)
+
+    def run(self, context: RunContext) -> Result:
+        """Start or resume the model of a run, and stay with it until no process of the run is left."""
+        from services.execution.engines.anthropic.run import run_agent_loop  # noqa: PLC0415 - slow to import
+
+        return run_agent_loop(context)
+
+
+ENGINE: Final = ModelEngine()

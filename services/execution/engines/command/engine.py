@@ -1,0 +1,47 @@
+"""How the engine reads its settings; its runs are in `run`."""
+
+from collections.abc import Iterator
+from typing import Final
+
+from services.agent.settings import AgentSettings, CommandEngine
+from services.execution.engine import Engine, EngineSpec, RunContext
+from services.execution.engines.command.run import run_command
+from services.execution.model import Result, TerminalSize
+from services.sandbox.spec import Tier
+
+_ARGUMENT_BYTES: Final = 128 * 1024 - 1  # the kernel allows 128 KiB for one argument, including its closing NUL
+_WINDOW: Final = TerminalSize(24, 80)  # of a terminal that nobody has attached to yet
+
+
+class ProgramEngine(Engine[CommandEngine]):
+    """The program is the agent: a line for /bin/sh."""
+
+    def violations(self, agent: AgentSettings, own: CommandEngine, prompt: str) -> Iterator[tuple[str, str]]:
+        """Yield what is wrong with the command, and with the prompt as its argument."""
+        yield from ((f"spec.agent.command.{field}", rule) for field, rule in own.violations())
+        if own.wants_terminal and agent.tier is Tier.CONTAINER:
+            yield "spec.agent.command.terminal", "cannot be had in a container"
+        if own.prompt_is_argument and ("\0" in prompt or len(prompt.encode()) > _ARGUMENT_BYTES):
+            yield "spec.prompt", f"must be at most {_ARGUMENT_BYTES} bytes, and none of them NUL, to be an argument"
+
+    def spec(self, agent: AgentSettings, own: CommandEngine, prompt: str) -> EngineSpec:
+        """Return the program. A prompt that is an argument is `$1` of the line, and is appended to it."""
+        line = (own.line or "").rstrip()
+        as_argument = own.prompt_is_argument and bool(prompt)
+        argv = ["/bin/sh", "-c", line]
+        if as_argument:
+            argv = ["/bin/sh", "-c", f'{line} "$@"', "sh", prompt]
+        told = {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
+        return EngineSpec(
+            argv=tuple(part.encode() for part in argv),
+            environment={name: value.encode() for name, value in told.items() if value},
+            stdin=b"" if as_argument else prompt.encode(),
+            terminal=_WINDOW if own.wants_terminal else None,
+        )
+
+    def run(self, context: RunContext) -> Result:
+        """Start the program of a run, and stay with it until none of its processes is left."""
+        return run_command(context)
+
+
+ENGINE: Final = ProgramEngine()

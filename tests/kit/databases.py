@@ -1,0 +1,50 @@
+"""Databases as a first start leaves them, made once: a start that makes its own takes a third longer.
+
+`tests/integration/supervisor` starts cells that have none yet.
+"""
+
+import asyncio
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from pathlib import Path
+
+from services.common.db.engine import open_database, sqlite_url
+from services.common.db.migrate import migrate
+
+NODE_SERVICES = ("workspace", "git", "execution")
+
+
+def add_databases(home: Path, *services: str) -> None:
+    """Put the databases of these services, all if none is named, into a data directory that lacks them."""
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for service in services or (*NODE_SERVICES, "gateway"):
+        directory = home / service
+        directory.mkdir(mode=0o700, exist_ok=True)
+        add_database(directory / f"{service}.db", service)
+
+
+def add_database(path: Path, service: str) -> None:
+    """Make the database of a service, unless there is one."""
+    path.touch(mode=0o600)
+    if path.stat().st_size == 0:
+        path.write_bytes(_made(service))
+
+
+@cache
+def _made(service: str) -> bytes:
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        ThreadPoolExecutor(1) as thread,
+    ):  # it needs an event loop of its own
+        path = Path(directory) / "database"
+        thread.submit(asyncio.run, _migrated(path, service)).result()
+        return path.read_bytes()
+
+
+async def _migrated(path: Path, service: str) -> None:
+    engine = open_database(sqlite_url(path))
+    try:
+        await migrate(engine, f"services.{service}.migrations")
+    finally:
+        await engine.dispose()

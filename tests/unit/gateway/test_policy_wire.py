@@ -1,0 +1,67 @@
+"""Policies between messages, values and jobs, and what is wrong with one."""
+
+from datetime import timedelta
+
+import pytest
+from boatyard.gateway.v1 import policy_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
+from hypothesis import given
+from hypothesis import strategies as st
+
+from services.agent.settings import overlay
+from services.common.rpc.rules import Rules
+from services.gateway.values.policy import DEFAULT_POLICY, Checkpoints, JobPolicySettings
+from services.gateway.wire.policy import CHECKS, POLICY
+from services.lifecycle.model.checkpoint import APPROVAL_STAGES
+from services.lifecycle.model.states import Publish, Retention, RetryFrom
+
+texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
+spans = st.none() | st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=1))
+policies = st.builds(
+    JobPolicySettings,
+    verify_command=texts,
+    verify_timeout=spans,
+    publish=st.none() | st.sampled_from(Publish),
+    retention=st.none() | st.sampled_from(Retention),
+    max_attempts=st.none() | st.integers(1, 20),
+    retry_on=st.lists(st.from_regex(r"X[A-Z_]{0,5}", fullmatch=True), max_size=3).map(tuple),
+    retry_from=st.none() | st.sampled_from(RetryFrom),
+    checkpoints=st.none() | st.sets(st.sampled_from(APPROVAL_STAGES)).map(tuple).map(Checkpoints),
+    checkpoint_timeout=spans,
+    max_extra_rounds=st.none() | st.integers(0, 50),
+    agent_may_ask=st.none() | st.booleans(),
+)
+
+
+def test_a_command_or_a_list_that_is_set_but_empty_hides_what_is_below() -> None:
+    below = overlay(DEFAULT_POLICY, JobPolicySettings(verify_command="make", checkpoints=Checkpoints(("push",))))
+    over = overlay(below, JobPolicySettings(verify_command="", checkpoints=Checkpoints()))
+    assert (over.verify_command, over.checkpoints, over.publish) == ("", Checkpoints(), Publish.PUSH)
+
+
+@given(policies)
+def test_nothing_is_lost_on_the_wire(policy: JobPolicySettings) -> None:
+    message = pb.Policy.FromString(POLICY.to_proto(policy).SerializeToString())
+    assert POLICY.from_proto(message) == policy
+    assert Rules(CHECKS).violations(message) == []
+
+
+@pytest.mark.parametrize(
+    ("message", "field"),
+    [
+        (pb.Policy(verify_command="\0"), "verify_command"),
+        (pb.Policy(verify_timeout=Duration(seconds=86401)), "verify_timeout"),
+        (pb.Policy(publish=9), "publish"),
+        (pb.Policy(retention=9), "retention"),
+        (pb.Policy(checkpoints=pb.Checkpoints(before=["push", "lunch"])), "checkpoints.before[1]"),
+        (pb.Policy(checkpoint_timeout=Duration(nanos=999_999_000)), "checkpoint_timeout"),
+        (pb.Policy(checkpoint_timeout=Duration(seconds=30 * 86400 + 1)), "checkpoint_timeout"),
+        (pb.Policy(max_extra_rounds=-1), "max_extra_rounds"),
+        (pb.Policy(max_extra_rounds=51), "max_extra_rounds"),
+        (pb.Policy(max_attempts=21), "max_attempts"),
+        (pb.Policy(retry_on=["AGENT_FAILED", "agent failed"]), "retry_on[1]"),
+        (pb.Policy(retry_on=["AGENT_FAILED", "CANCELLED"]), "retry_on[1]"),
+    ],
+)
+def test_what_is_wrong_is_named(message: pb.Policy, field: str) -> None:
+    assert [name for name, _ in Rules(CHECKS).violations(message)] == [field]
