@@ -171,12 +171,18 @@ async def test_a_claim_waits_for_what_it_wants(book: Books, api: Api) -> None:
         assert (await picky.beat([lease])).held == frozenset()
 
 
-async def test_a_wish_to_end_comes_with_the_beat_and_at_once(book: Books, api: Api, remote: RemoteLedger) -> None:
+@pytest.mark.parametrize("named", ["job", "execution"])
+async def test_a_wish_to_end_comes_with_the_beat_and_at_once(
+    book: Books, api: Api, remote: RemoteLedger, named: str
+) -> None:
     await book.admit()
     lease = await claimed(remote)
     call = api.coordinator.WatchCoordinator(pb.WatchCoordinatorRequest(coordinator_id="remote"))
     assert (await remote.beat([lease])).cancel_requested == frozenset()
-    await book.store.cancel_job(lease.job_id)
+    if named == "job":
+        await book.store.cancel_job(lease.job_id)
+    else:
+        await book.store.cancel_execution(lease.execution_id)
     told = await call.read()
     assert isinstance(told, pb.WatchCoordinatorResponse)
     assert list(told.cancel_requested_job_ids) == [lease.job_id]

@@ -2,7 +2,7 @@ import json
 
 import pytest
 from boatyard.execution.v1 import event_pb2
-from boatyard.gateway.v1 import job_pb2, output_pb2
+from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -51,6 +51,22 @@ def test_a_result_has_the_words_that_scripts_rely_on() -> None:
         "cost_usd": None,
         "duration_ms": 3000,
     }
+
+
+def test_an_execution_is_shown_with_its_job() -> None:
+    shape = shapes.execution(
+        runtime_pb2.Execution(
+            execution_id="exec-1",
+            job_id="job-1",
+            state=runtime_pb2.Execution.STATE_SUCCEEDED,
+            job_state=job_pb2.Job.STATE_FAILED,
+            job_reason="PUSH_REJECTED",
+            workspace_id="ws-1",
+            branch="work",
+        )
+    )
+    assert (shape["state"], shape["job_state"], shape["job_reason"]) == ("SUCCEEDED", "FAILED", "PUSH_REJECTED")
+    assert (shape["workspace_id"], shape["branch"], shape["template_id"]) == ("ws-1", "work", None)
 
 
 def test_what_is_not_known_is_null() -> None:

@@ -1014,7 +1014,7 @@ class Execution(message.Message):
     template_id: builtins.str
     """The job's template, if any."""
     workspace_id: builtins.str
-    """The workspace that it runs in; empty until there is one, and when a check's or hook's own is gone."""
+    """The workspace that it runs in; empty until there is one, and once it is gone."""
     branch: builtins.str
     """The branch of the job's result; empty without a repository."""
     @builtins.property
