@@ -10,7 +10,7 @@ A rule that compares fields of one message, or needs a setting, is a function in
 Fields without a rule of their own are still looked into. A Duration or Timestamp must be one that its type allows.
 Of an update with an `update_mask`, only the id and what the mask names is checked.
 
-Why not protovalidate: it brings 20 MiB of an evaluator for CEL, which we do not use. The tests compare with it.
+Why not protovalidate: it takes 16 MiB of memory for an evaluator of CEL, which is not used. The tests compare with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -41,7 +41,7 @@ class StartReader:
         """Read what to start, when nothing is wrong with it. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
         agent = self._agent(spec)
-        engine_spec = load(agent.driver.name).spec(agent, agent.driver, spec.prompt)
+        engine_spec = load(agent.chosen_engine.name).spec(agent, agent.chosen_engine, spec.prompt)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -49,7 +49,7 @@ class StartReader:
             job_id=spec.job_id,
             plan=Plan(
                 request.execution_id,
-                agent.driver.name,
+                agent.chosen_engine.name,
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
                 limits.bounds(agent, spec.layout),
                 engine_spec.task,
@@ -74,7 +74,7 @@ class StartReader:
             problems += containers.violations(spec, agent.network)
         elif agent.image:
             problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
-        problems += load(agent.driver.name).violations(agent, agent.driver, spec.prompt)
+        problems += load(agent.chosen_engine.name).violations(agent, agent.chosen_engine, spec.prompt)
         return problems
 
     def _agent(self, spec: pb.ExecutionSpec) -> AgentSettings:

@@ -74,7 +74,7 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
     yield from _missing(spec, kind)
     if task_bytes > MAX_PROMPT_BYTES:
         yield "prompt", "must be at most 1 MiB together with the text of the work item"
-    engine, traits = agent.driver, ENGINES[agent.driver.name]
+    engine, traits = agent.chosen_engine, ENGINES[agent.chosen_engine.name]
     yield from ((f"agent.{engine.name}.{field}", rule) for field, rule in engine.violations())
     if traits.needs_model and not agent.model:
         yield "agent.model", "is required: neither the worker, the template nor the gateway's ANTHROPIC_MODEL has one"
@@ -98,8 +98,8 @@ def _container_violations(agent: AgentSettings, submission: JobSubmission) -> It
         return
     if agent.network is Network.ALLOW_LIST:
         yield "agent.network", "cannot be ALLOW_LIST in a container: use NONE or OPEN, or the sandbox tier BUBBLEWRAP"
-    if agent.driver.wants_terminal:
-        yield f"agent.{agent.driver.name}.terminal", "is not available in a container"
+    if agent.chosen_engine.wants_terminal:
+        yield f"agent.{agent.chosen_engine.name}.terminal", "is not available in a container"
 
 
 def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:

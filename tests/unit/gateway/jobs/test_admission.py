@@ -13,10 +13,10 @@ from services.agent.wire import AGENT
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.jobs.layers import policy_as_layer, resolve_policy
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
+from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
+from services.gateway.wire.policy import POLICY, job_policy_to_proto
 from services.lifecycle.model.job_spec import JobPolicy, JobSpec
 from services.lifecycle.model.states import Publish
 from services.sandbox.spec import Network, Tier
@@ -70,7 +70,7 @@ async def test_a_work_items_settings_lie_between_its_workers_and_its_jobs(book: 
     spec = await admitted(
         book, worker_id="ada", work_item_id="special", agent=AgentSettings(model="own", environment={"C": "4"})
     )
-    assert (spec.agent.driver, spec.agent.model) == (CommandEngine(line="lower"), "own")
+    assert (spec.agent.chosen_engine, spec.agent.model) == (CommandEngine(line="lower"), "own")
     assert spec.agent.timeout == timedelta(seconds=9)
     assert spec.agent.environment == {"A": "1", "B": "3", "C": "4"}
     assert (spec.policy.verify_command, spec.policy.publish) == ("make its-test", Publish.NONE)
@@ -105,7 +105,7 @@ async def test_a_jobs_settings_are_written_as_a_layer_and_back(book: Books) -> N
         book, worker_id="ada", agent=AgentSettings(engine=CommandEngine(prompt_delivery=PromptDelivery.ARGUMENT))
     )
     assert AGENT.from_proto(AGENT.to_proto(spec.agent)) == spec.agent
-    assert resolve_policy(policy_as_layer(spec.policy)) == spec.policy
+    assert resolve_policy(POLICY.from_proto(job_policy_to_proto(spec.policy))) == spec.policy
 
 
 async def test_a_work_item_brings_its_words_and_its_repository(book: Books) -> None:
