@@ -90,12 +90,16 @@ def test_no_two_flags_have_one_name() -> None:
     assert len({flag.option for flag in RUN}) == len({flag.name for flag in RUN}) == len(RUN)
 
 
-def test_help_has_the_flags_under_their_headings_within_80_columns() -> None:
-    text = CliRunner().invoke(cli, ["run", "--help"], terminal_width=80).output
-    headings = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("run", "Job"), ("template create", "Template"), ("worker update", "Worker"), ("item create", "Item")],
+)
+def test_help_has_the_flags_under_their_headings_within_80_columns(name: str, first: str) -> None:
+    lines = CliRunner().invoke(cli, [*name.split(), "--help"], terminal_width=80).output.splitlines()
+    headings = [line.rstrip(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
 
-    assert headings == [*dict.fromkeys(flag.group for flag in RUN), "Options"]
-    assert max(map(len, text.splitlines())) <= 80
+    assert headings == [first, *dict.fromkeys(flag.group for flag in SETTINGS), "Options"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_project_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
