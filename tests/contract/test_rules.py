@@ -54,14 +54,20 @@ def paths_by_protovalidate(message: Any) -> Iterator[str]:
         yield path
 
 
+def is_in_a_wrong_list(path: str, wrong: set[str]) -> bool:
+    """True for an entry of a list or map that is wrong as a whole, which ours does not look into."""
+    return any(path[:end] in wrong for end, character in enumerate(path) if character == "[")
+
+
 def compare(name: str, count: int) -> None:
     descriptor = Default().FindMessageTypeByName(name)
     valid = 0
     for seed in range(count):
         message = request(descriptor, seed)
         ours = {path for path, _ in RULES.violations(message)}
-        theirs = [(path, "") for path in paths_by_protovalidate(message)]
-        assert ours == {path for path, _ in named_by_mask(message, theirs)}, f"seed {seed}: {message}"
+        theirs = set(paths_by_protovalidate(message))
+        said = [(path, "") for path in theirs if not is_in_a_wrong_list(path, theirs)]
+        assert ours == {path for path, _ in named_by_mask(message, said)}, f"seed {seed}: {message}"
         valid += not ours
     assert valid, "no message is valid"
 

@@ -187,8 +187,10 @@ def _list_step(rule: Rule | None, each: _Step | None) -> _Step | None:
     if each is None:
         return rule
 
-    def step(values: Any) -> Sequence[Violation]:
-        found = [("", complaint)] if rule is not None and (complaint := rule(values)) else []
+    def step(values: Any) -> str | Sequence[Violation]:
+        if rule is not None and (complaint := rule(values)):
+            return complaint  # it may be far too long to be looked into
+        found: list[Violation] = []
         for index, value in enumerate(values):
             if wrong := each(value):
                 found += _inside(f"[{index}]", wrong)
@@ -201,8 +203,10 @@ def _map_step(rule: Rule | None, key_step: _Step | None, value_step: _Step | Non
     if key_step is None and value_step is None:
         return rule
 
-    def step(values: Any) -> Sequence[Violation]:
-        found = [("", complaint)] if rule is not None and (complaint := rule(values)) else []
+    def step(values: Any) -> str | Sequence[Violation]:
+        if rule is not None and (complaint := rule(values)):
+            return complaint
+        found: list[Violation] = []
         for key, value in values.items():
             wrong = (key_step is not None and key_step(key)) or (value_step is not None and value_step(value))
             if wrong:

@@ -142,6 +142,10 @@ def test_what_is_wrong_is_said_with_its_path(values: dict[str, Any], expected: t
     assert list(complaints(valid(**values)).items()) == [expected]
 
 
+def test_a_list_that_is_too_long_is_not_looked_into() -> None:
+    assert list(complaints(valid(files=[{}] * 4))) == ["files"]
+
+
 def test_everything_wrong_is_said_at_once_with_what_the_service_checks() -> None:
     def has_content(file: Any) -> list[tuple[str, str]]:
         return [] if file.content else [("content", "is empty"), ("path", "is of an empty file")]
