@@ -112,7 +112,7 @@ class AgentSettings:
     file_size_bytes: int | None = None
 
     @property
-    def driver(self) -> Engine:
+    def chosen_engine(self) -> Engine:
         """The engine, with the contract's default."""
         return self.engine or CommandEngine()
 
@@ -127,7 +127,7 @@ DEFAULTS = AgentSettings(
 )
 """What holds where no layer says anything. It has no command and no model, which are settings of the gateway."""
 
-DEFAULT_ENGINE = DEFAULTS.driver.name
+DEFAULT_ENGINE = DEFAULTS.chosen_engine.name
 
 Layer = TypeVar("Layer")
 

@@ -2,7 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import click
@@ -37,6 +37,11 @@ class ResourceType:
     def plural_noun(self) -> str:
         """The noun in the plural."""
         return f"{self.noun.removesuffix('y')}ies" if self.noun.endswith("y") else f"{self.noun}s"
+
+    @property
+    def grouped_flags(self) -> list[Flag]:
+        """The flags, those without a heading under the noun."""
+        return [replace(flag, group=flag.group or self.noun.capitalize()) for flag in self.flags]
 
     @property
     def message(self) -> type[Message]:
@@ -102,7 +107,7 @@ def _create(kind: ResourceType) -> click.Command:
     text = f"Create {kind.a_noun} and print its id. Without ID, one is made."
     parameters = [
         click.Argument(["id_"], metavar="[ID]", type=options.TEXT, required=False),
-        *options_of(kind.message, kind.flags),
+        *options_of(kind.message, kind.grouped_flags),
     ]
     return _command("create", create, text, parameters)
 
@@ -151,7 +156,7 @@ def _show(kind: ResourceType) -> click.Command:
 
 
 def _update(kind: ResourceType) -> click.Command:
-    flags = [flag for flag in kind.flags if not flag.is_fixed]
+    flags = [flag for flag in kind.grouped_flags if not flag.is_fixed]
     cleared = {
         flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags if flag.stands_for is None
     }
@@ -167,7 +172,11 @@ def _update(kind: ResourceType) -> click.Command:
 
     text = f"Change the given settings of {kind.a_noun}. Jobs that were admitted before keep what they have."
     clear = click.Option(
-        ["--clear"], type=click.Choice(list(cleared)), multiple=True, help="Unset this setting; may be repeated."
+        ["--clear"],
+        type=click.Choice(list(cleared)),
+        metavar="NAME",
+        multiple=True,
+        help="Unset the setting of the option --NAME; may be repeated.",
     )
     return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
 

@@ -25,7 +25,7 @@ SETTINGS: Final = (
         Flag(
             "--engine",
             "agent.engine",
-            "What drives the agent (default: command).",
+            "What drives the agent (default: command); in an update, its own settings begin anew.",
         ),
         Flag(
             "--command",

@@ -290,7 +290,9 @@ async def test_an_execution_tells_of_its_job(book: Books) -> None:
     catalog, fields = CatalogStore(book.engine), {"project_id": "default", "create_time": datetime.now(UTC)}
     await catalog.create(REPOSITORIES, Repository(repository_id="r", url="/srv/r", **fields))
     await catalog.create(TEMPLATES, Template(template_id="mender", **fields))
-    view = await book.admit(repository_id="r", branch="café".encode(), template_id="mender")
+    view = await book.admit(
+        "NUL \0 and \\u0000", labels={"branch": "x"}, repository_id="r", branch="café".encode(), template_id="mender"
+    )
     (found,) = await book.store.executions(ExecutionFilter(job_id=view.spec.job_id), Page(size=10))
     assert found == replace(await book.store.execution(found.execution_id), output=found.output)
     assert (found.branch, found.template_id) == ("café".encode(), "mender")

@@ -173,10 +173,9 @@ def _texts(given: dict[str, Any], *, is_bytes: bool) -> tuple[Sequence[Any], Seq
     texts = [*TEXTS, *given.get("in", []), given.get("prefix", ""), given.get("prefix", "") + "a"]
     sizes = [given[name] + offset for name in ("min_len", "max_len", "min_bytes", "max_bytes") if name in given
              for offset in (-1, 0, 1)]  # fmt: skip
+    characters = ("a", "\u00e9", "\U0001f6a2")
     long = [
-        character * (size // width) + "a" * (size % width)
-        for size in sizes
-        for character, width in (("a", 1), ("\u00e9", 2))
+        each * (size // len(each.encode())) + "a" * (size % len(each.encode())) for size in sizes for each in characters
     ]
     long += ["\u00e9" * size for size in sizes if size < 1 << 12]
     likely = list(given.get("in", [])) or [text for name, text in VALID.items() if name in given] or ["a", "main"]

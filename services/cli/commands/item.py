@@ -8,7 +8,7 @@ from boatyard.gateway.v1 import catalog_pb2
 from services.cli import options
 from services.cli.catalogue import ResourceType, resource_commands, resource_shape
 from services.cli.clients import with_gateway
-from services.cli.flag_table import PROJECT
+from services.cli.flag_table import PROJECT, SETTINGS, TEMPLATE
 from services.cli.flags import Flag
 from services.cli.parsing import DOCUMENT, TEXT_OR_FILE
 from services.cli.screen import Screen
@@ -25,9 +25,10 @@ KIND = ResourceType(
         Flag("--document", "documents", "A text file that the agent gets too; may be repeated.", "FILE", DOCUMENT),
         Flag("--related", "related_work_item_ids", "A related item; may be repeated.", "ID"),
         Flag("--worker", "worker_id", "The worker that gets the job when the item is moved to in-progress.", "ID"),
-        Flag("--template", "template_id", "The template to use instead of the worker's.", "ID"),
+        TEMPLATE,
         Flag("--repository", "repository_id", "The repository to work on.", "ID"),
         PROJECT,
+        *SETTINGS,
     ],
     ["work_item_id", "state", "title"],
 )
@@ -41,7 +42,7 @@ _STATES = {
 command = resource_commands(
     KIND,
     "Manage work items (tickets): what is to be done. `boatyard run --worker W --item I PROMPT` has one done; its"
-    " title, description, notes and documents go with the prompt.",
+    " title, description, notes and documents go with the prompt, and its settings override the worker's.",
 )
 
 

@@ -35,6 +35,7 @@ _CASES: Final = {
 
 _RANGE: Final = {"gt", "gte", "lt", "lte"}
 _BYTES: Final = "bytes"
+_SIZES: Final = {"PiB": 50, "TiB": 40, "GiB": 30, "MiB": 20, "KiB": 10}
 _INNER: Final = {"items", "keys", "values"}
 _EXPRESSION: Final = re.compile(r"(!?)this\.matches\(r'([^']+)'\)")
 _AMBIGUOUS: Final = re.compile(r"\\[^\Wx]|\(\?|\{,|\[\[:|\[[^\]]*\$")
@@ -96,7 +97,7 @@ def _case_rules(each: FieldDescriptor, rules: Message) -> Iterator[Rule]:
         yield _enum_rule(each, given)
         return
     if bounds := {name: given.pop(name) for name in _RANGE & given.keys()}:
-        yield _range_rule(bounds)
+        yield _range_rule(bounds, unit=_BYTES if each.name.endswith(f"_{_BYTES}") else "")
     for name, bound in given.items():
         if name in _INNER:
             continue
@@ -175,15 +176,15 @@ def _enum_rule(each: FieldDescriptor, given: dict[str, Any]) -> Rule:
     return lambda value: None if value in allowed else text
 
 
-def _range_rule(bounds: dict[str, Any]) -> Rule:
-    """Return the rule for a number, a Duration or a Timestamp; NaN is in no range."""
+def _range_rule(bounds: dict[str, Any], unit: str) -> Rule:
+    """Return the rule for a number (of bytes, if that is its unit), a Duration or a Timestamp; NaN is in no range."""
     low, high = bounds.get("gte", bounds.get("gt")), bounds.get("lte", bounds.get("lt"))
     order = _place if isinstance(high if low is None else low, Duration | Timestamp) else _itself
     least, most = -math.inf if low is None else order(low), math.inf if high is None else order(high)
     if least > most:
         raise UnknownRuleError(f"a range must not end before it begins: {bounds}")
     above, below = operator.gt if "gt" in bounds else operator.ge, operator.lt if "lt" in bounds else operator.le
-    text = _range_text(bounds)
+    text = _range_text(bounds, unit)
 
     def rule(value: Any) -> str | None:
         place = order(value)
@@ -192,8 +193,8 @@ def _range_rule(bounds: dict[str, Any]) -> Rule:
     return rule
 
 
-def _range_text(bounds: dict[str, Any]) -> str:
-    written = {name: _written(bound) for name, bound in bounds.items()}
+def _range_text(bounds: dict[str, Any], unit: str) -> str:
+    written = {name: _written_size(bound, unit) if unit else _written(bound) for name, bound in bounds.items()}
     if bounds.keys() == {"gte", "lte"}:
         return f"must be from {written['gte']} to {written['lte']}"
     if bounds.keys() == {"gte"} and bounds["gte"] == 0:
@@ -215,17 +216,17 @@ def _written(bound: Any) -> str:
     if isinstance(bound, Timestamp):
         return bound.ToJsonString()
     if not isinstance(bound, Duration):
-        return f"{bound:.15g}"
+        return str(bound) if isinstance(bound, int) else f"{bound:.15g}"
     for seconds, unit in ((86400, "days"), (3600, "h"), (60, "min")):
-        if bound.seconds and not bound.nanos and bound.seconds % seconds == 0:
+        if bound.seconds > seconds and not bound.nanos and bound.seconds % seconds == 0:
             return f"{bound.seconds // seconds} {unit}"
     return f"{_place(bound) / _NANOS:.15g} s"
 
 
 def _written_size(size: int, unit: str) -> str:
-    for factor, name in ((1 << 20, "MiB"), (1 << 10, "KiB")):
-        if unit == _BYTES and size and size % factor == 0:
-            return f"{size // factor} {name}"
+    for name, bits in _SIZES.items():
+        if unit == _BYTES and size and size % (1 << bits) == 0:
+            return f"{size >> bits} {name}"
     return f"{size} {unit}"
 
 

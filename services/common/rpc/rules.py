@@ -10,7 +10,7 @@ A rule that compares fields of one message, or needs a setting, is a function in
 Fields without a rule of their own are still looked into. A Duration or Timestamp must be one that its type allows.
 Of an update with an `update_mask`, only the id and what the mask names is checked.
 
-Why not protovalidate: it brings 20 MiB of an evaluator for CEL, which we do not use. The tests compare with it.
+Why not protovalidate: it takes 16 MiB of memory for an evaluator of CEL, which is not used. The tests compare with it.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -187,8 +187,10 @@ def _list_step(rule: Rule | None, each: _Step | None) -> _Step | None:
     if each is None:
         return rule
 
-    def step(values: Any) -> Sequence[Violation]:
-        found = [("", complaint)] if rule is not None and (complaint := rule(values)) else []
+    def step(values: Any) -> str | Sequence[Violation]:
+        if rule is not None and (complaint := rule(values)):
+            return complaint  # it may be far too long to be looked into
+        found: list[Violation] = []
         for index, value in enumerate(values):
             if wrong := each(value):
                 found += _inside(f"[{index}]", wrong)
@@ -201,8 +203,10 @@ def _map_step(rule: Rule | None, key_step: _Step | None, value_step: _Step | Non
     if key_step is None and value_step is None:
         return rule
 
-    def step(values: Any) -> Sequence[Violation]:
-        found = [("", complaint)] if rule is not None and (complaint := rule(values)) else []
+    def step(values: Any) -> str | Sequence[Violation]:
+        if rule is not None and (complaint := rule(values)):
+            return complaint
+        found: list[Violation] = []
         for key, value in values.items():
             wrong = (key_step is not None and key_step(key)) or (value_step is not None and value_step(value))
             if wrong:

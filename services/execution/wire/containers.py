@@ -7,8 +7,8 @@ from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition
+from services.common.rpc.rules import Violation
 from services.execution.settings import ExecutionSettings
-from services.execution.validation import Violations
 from services.sandbox.spec import Container, Network
 
 # registry.example:5000/team/name:tag@sha256:…; with another first character it could be an option of the client.
@@ -17,9 +17,9 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def violations(spec: pb.ExecutionSpec, network: Network | None) -> Violations:
+def violations(spec: pb.ExecutionSpec, network: Network | None) -> list[Violation]:
     """Return what is wrong with a container of this specification. `network` is the one that it would get."""
-    problems: Violations = []
+    problems: list[Violation] = []
     if network is Network.ALLOW_LIST:
         text = "cannot be ALLOW_LIST in a container, because our proxy is not in it: use NONE, OPEN, or tier BUBBLEWRAP"
         problems.append(("spec.agent.network", text))

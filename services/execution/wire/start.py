@@ -11,13 +11,13 @@ from boatyard.workspace.v1 import layout_pb2
 
 from services.agent.settings import AgentSettings
 from services.agent.wire import AGENT
+from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.redaction.needles import SHORTEST
 from services.execution.settings import ExecutionSettings
-from services.execution.validation import Violations
 from services.execution.wire import containers, limits, requests
 from services.sandbox import environment
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
@@ -41,7 +41,7 @@ class StartReader:
         """Read what to start, when nothing is wrong with it. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
         spec = request.spec
         agent = self._agent(spec)
-        engine_spec = load(agent.driver.name).spec(agent, agent.driver, spec.prompt)
+        engine_spec = load(agent.chosen_engine.name).spec(agent, agent.chosen_engine, spec.prompt)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -49,7 +49,7 @@ class StartReader:
             job_id=spec.job_id,
             plan=Plan(
                 request.execution_id,
-                agent.driver.name,
+                agent.chosen_engine.name,
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
                 limits.bounds(agent, spec.layout),
                 engine_spec.task,
@@ -59,7 +59,7 @@ class StartReader:
             stdin=engine_spec.stdin,
         )
 
-    def check(self, request: pb.StartExecutionRequest) -> Violations:
+    def check(self, request: pb.StartExecutionRequest) -> list[Violation]:
         """Return what is wrong with a request as a whole, given the settings."""
         if not request.HasField("spec"):
             return []
@@ -74,7 +74,7 @@ class StartReader:
             problems += containers.violations(spec, agent.network)
         elif agent.image:
             problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
-        problems += load(agent.driver.name).violations(agent, agent.driver, spec.prompt)
+        problems += load(agent.chosen_engine.name).violations(agent, agent.chosen_engine, spec.prompt)
         return problems
 
     def _agent(self, spec: pb.ExecutionSpec) -> AgentSettings:
@@ -84,7 +84,7 @@ class StartReader:
         hosts = agent.allowed_hosts or self._settings.network_allowed_hosts
         return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
 
-    def _path_violations(self, spec: pb.ExecutionSpec) -> Violations:
+    def _path_violations(self, spec: pb.ExecutionSpec) -> list[Violation]:
         paths = [*_layout_paths(spec.layout)]
         paths += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
         return [
@@ -125,7 +125,7 @@ def _encoded(variables: Mapping[str, str]) -> dict[str, bytes]:
     return {name: value.encode() for name, value in variables.items()}
 
 
-def _network_violations(agent: AgentSettings) -> Violations:
+def _network_violations(agent: AgentSettings) -> list[Violation]:
     if agent.network is not Network.ALLOW_LIST:
         rule = "must be empty unless the network is ALLOW_LIST"
         return [("spec.agent.allowed_hosts", rule)] if agent.allowed_hosts else []
@@ -158,9 +158,9 @@ def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
     )
 
 
-def _environment_violations(spec: pb.ExecutionSpec) -> Violations:
+def _environment_violations(spec: pb.ExecutionSpec) -> list[Violation]:
     entries = [*spec.agent.environment.items(), *spec.environment.items(), *spec.secrets.items()]
-    problems: Violations = []
+    problems: list[Violation] = []
     if sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries) > _ENVIRONMENT_BYTES:
         problems.append(
             ("spec.environment", f"must be at most {_ENVIRONMENT_BYTES >> 10} KiB with all other variables")

@@ -24,7 +24,7 @@ def end_question(lease: Lease, output: Output) -> Question:
         origin=Origin.POLICY,
         text=f"Is the job done? Its client has asked nobody before {', '.join(lease.spec.policy.checkpoints)}.",
         execution_id=lease.execution_id,
-        seconds=lease.spec.policy.checkpoint_timeout,
+        seconds=lease.spec.policy.checkpoint_timeout.total_seconds(),
         output=output,
     )
 

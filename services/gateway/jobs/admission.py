@@ -27,7 +27,6 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
-from services.gateway.jobs.layers import resolve_policy
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import new_execution
@@ -43,7 +42,7 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
-from services.gateway.values.policy import DEFAULT_POLICY, Checkpoints, JobPolicySettings
+from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
@@ -122,8 +121,8 @@ class Admission:
         below: JobPolicySettings,
         create_time: datetime,
     ) -> JobSpec:
-        policy = overlay(below, submission.policy)
         work_item, repository = references.work_item, references.repository
+        policy = overlay(overlay(below, work_item.policy) if work_item else below, submission.policy)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         return JobSpec(
             job_id=job_id,
@@ -158,19 +157,19 @@ class Admission:
     def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
         """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
         merged = AgentSettings()
-        for layer in (references.template, references.worker):
+        for layer in (references.template, references.worker, references.work_item):
             if layer is not None:
                 merged = overlay(merged, layer.agent)
         merged = overlay(merged, own)
         # A command chooses its model by itself unless somebody named one, so it does not get the default.
-        needs_model = ENGINES[merged.driver.name].needs_model
+        needs_model = ENGINES[merged.chosen_engine.name].needs_model
         ours = replace(DEFAULTS, engine=CommandEngine(line=self._command), model=self._model if needs_model else None)
         return overlay(ours, merged)
 
 
 def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
-    """Return the merged policy of all layers below the submission, which it may override."""
-    policy = overlay(DEFAULT_POLICY, kind.policy)
+    """Return the merged policy of the layers that only an administrator changes; work item and job override it."""
+    policy = kind.policy
     for layer in (references.template, references.worker):
         if layer is not None:
             policy = overlay(policy, layer.policy)
@@ -216,7 +215,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: flo
             work_item_id=spec.work_item_id,
             repository_id=spec.repository_id,
             template_id=spec.template_id,
-            engine=spec.agent.driver.name,
+            engine=spec.agent.chosen_engine.name,
             priority=spec.priority,
             definition=dump(spec),
             state=JobState.PENDING,

@@ -52,18 +52,17 @@ class JobSubmission:
 def check_submission(spec: JobSpec, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
     """Raise Invalid for what shows only when everything is merged.
 
-    `asked_below` are the checkpoints if the submission set none: only an administrator's submission may have fewer.
+    `asked_below` are the checkpoints of kind, template and worker: only an administrator's job may have fewer.
     """
-    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(submission, asked_below)]
+    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(spec, asked_below)]
     if violations:
         raise Invalid([(submission.path + field, description) for field, description in violations])
 
 
-def _checkpoint_violations(submission: JobSubmission, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
-    own = submission.policy.checkpoints
-    if own is None or current_principal().role is Role.ADMIN:
+def _checkpoint_violations(spec: JobSpec, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
+    if current_principal().role is Role.ADMIN:
         return
-    if omitted := [stage for stage in asked_below.before if stage not in own.before]:
+    if omitted := [stage for stage in asked_below.before if stage not in spec.policy.checkpoints]:
         rule = (
             f"must have {', '.join(omitted)}, before which its worker, template or kind requires that a person is asked"
         )
@@ -75,7 +74,7 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
     yield from _missing(spec, kind)
     if task_bytes > MAX_PROMPT_BYTES:
         yield "prompt", "must be at most 1 MiB together with the text of the work item"
-    engine, traits = agent.driver, ENGINES[agent.driver.name]
+    engine, traits = agent.chosen_engine, ENGINES[agent.chosen_engine.name]
     yield from ((f"agent.{engine.name}.{field}", rule) for field, rule in engine.violations())
     if traits.needs_model and not agent.model:
         yield "agent.model", "is required: neither the worker, the template nor the gateway's ANTHROPIC_MODEL has one"
@@ -99,8 +98,8 @@ def _container_violations(agent: AgentSettings, submission: JobSubmission) -> It
         return
     if agent.network is Network.ALLOW_LIST:
         yield "agent.network", "cannot be ALLOW_LIST in a container: use NONE or OPEN, or the sandbox tier BUBBLEWRAP"
-    if agent.driver.wants_terminal:
-        yield f"agent.{agent.driver.name}.terminal", "is not available in a container"
+    if agent.chosen_engine.wants_terminal:
+        yield f"agent.{agent.chosen_engine.name}.terminal", "is not available in a container"
 
 
 def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:

@@ -13,12 +13,11 @@ from services.common.rpc.times import timestamp_to_proto
 from services.common.text import lossy
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
-from services.gateway.jobs.layers import policy_as_layer
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.policy import POLICY
+from services.gateway.wire.policy import job_policy_to_proto
 from services.lifecycle.model.job_spec import JobSpec
 
 Settings = TypeVar("Settings")
@@ -81,7 +80,7 @@ def job_document(view: JobView) -> bytes:
 
 
 def _brief_spec(spec: JobSpec) -> JobSpec:
-    agent = replace(_brief(spec.agent), engine=_brief(spec.agent.driver), environment={})
+    agent = replace(_brief(spec.agent), engine=_brief(spec.agent.chosen_engine), environment={})
     return replace(_brief(spec), agent=agent, policy=_brief(spec.policy), files=(), data=b"")
 
 
@@ -110,7 +109,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
         agent=AGENT.to_proto(spec.agent),
-        policy=POLICY.to_proto(policy_as_layer(spec.policy)),
+        policy=job_policy_to_proto(spec.policy),
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],

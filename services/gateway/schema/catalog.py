@@ -93,6 +93,8 @@ work_items = Table(
     Column("worker_id", OptionalId, ForeignKey("workers.worker_id"), nullable=True),
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("state", Enum(WorkItemState, native_enum=False, length=16), nullable=False),
+    Column("agent", JsonValue(StoredAgentSettings), nullable=False, server_default="{}"),
+    Column("policy", JsonValue(JobPolicySettings), nullable=False, server_default="{}"),
     *_times(),
 )
 

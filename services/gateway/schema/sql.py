@@ -75,7 +75,8 @@ def _in_sqlite(element: JsonText, compiler: Any, **options: Any) -> str:  # noqa
 @compiles(JsonText, "postgresql")
 def _in_postgresql(element: JsonText, compiler: Any, **options: Any) -> str:  # noqa: ANN401 - SQLAlchemy's
     column, key = (compiler.process(each, **options) for each in element.clauses)
-    return f"CAST({column} AS json) ->> {key}"
+    # PostgreSQL refuses an escaped NUL, whichever string of the object it is in.
+    return f"CAST(replace({column}, '\\u0000', '\\ufffd') AS json) ->> {key}"
 
 
 def storable_text(text: str) -> str:

@@ -79,7 +79,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkItem:
-    """What is to be done."""
+    """What is to be done. For its jobs, `agent` and `policy` are laid over those of the worker and the template."""
 
     work_item_id: str
     project_id: str
@@ -91,6 +91,8 @@ class WorkItem:
     documents: tuple[Document, ...] = ()
     worker_id: str = ""
     template_id: str = ""
+    agent: AgentSettings = field(default_factory=AgentSettings)
+    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
     state: WorkItemState = WorkItemState.TODO
     create_time: datetime
 

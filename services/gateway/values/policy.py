@@ -3,10 +3,12 @@
 In each layer, a field that is None or an empty list is left to the layer below: see `services.agent.settings.overlay`.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import timedelta
 
 from services.common.reasons import REASONS, Retried
+from services.lifecycle.model.checkpoint import APPROVAL_STAGES
+from services.lifecycle.model.job_spec import JobPolicy
 from services.lifecycle.model.states import Publish, Retention, RetryFrom
 
 NEVER_RETRIED = frozenset(row.reason for row in REASONS.values() if row.retried is Retried.NEVER) | {"CANCELLED"}
@@ -37,6 +39,10 @@ class JobPolicySettings:
     retry_from: RetryFrom | None = None
 
 
-DEFAULT_POLICY = JobPolicySettings(
-    verify_timeout=timedelta(minutes=10), publish=Publish.PUSH, retention=Retention.KEEP_FAILED
-)
+def resolve_policy(layers: JobPolicySettings) -> JobPolicy:
+    """Return the merged policy of all layers as a job has it; what they leave open has the lifecycle's default."""
+    values = {each.name: getattr(layers, each.name) for each in fields(layers)}
+    chosen = {name: value for name, value in values.items() if value not in (None, ())}
+    if layers.checkpoints is not None:
+        chosen["checkpoints"] = tuple(stage for stage in APPROVAL_STAGES if stage in layers.checkpoints.before)
+    return JobPolicy(**chosen)

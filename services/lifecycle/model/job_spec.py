@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 from services.agent.settings import AgentSettings
@@ -28,14 +28,14 @@ MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
 
 @dataclass(frozen=True, slots=True)
 class JobPolicy(Recorded):
-    """What happens around the agent's work, with all layers overlaid on these defaults. Times are in seconds."""
+    """What happens around the agent's work, with all layers overlaid on these defaults."""
 
     verify_command: str = ""
-    verify_timeout: float = 600.0
+    verify_timeout: timedelta = timedelta(minutes=10)
     publish: Publish = Publish.PUSH
     retention: Retention = Retention.KEEP_FAILED
     checkpoints: tuple[str, ...] = ()
-    checkpoint_timeout: float = 86400.0
+    checkpoint_timeout: timedelta = timedelta(days=1)
     max_extra_rounds: int = 5
     agent_may_ask: bool = False
     max_attempts: int = 3

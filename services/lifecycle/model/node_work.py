@@ -31,7 +31,7 @@ class Base(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
-class Launch(Recorded):
+class Launch:
     """What a node is asked to start in a workspace; `environment` is ours, and overrides the agent's."""
 
     purpose: Purpose

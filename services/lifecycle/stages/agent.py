@@ -87,7 +87,7 @@ def judge_agent(job: JobRun, run: Run) -> None:
 
 def fits(job: JobRun, task: str, *more: str) -> bool:
     """True when a task, the additions of hooks and `more` fit into the agent's prompt."""
-    as_argument = job.spec.agent.driver.prompt_is_argument
+    as_argument = job.spec.agent.chosen_engine.prompt_is_argument
     return len(_told(job, task, *more).encode()) <= (MAX_ARGUMENT_BYTES if as_argument else MAX_PROMPT_BYTES)
 
 

@@ -116,7 +116,7 @@ def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: 
         origin=origin,
         text=text.encode()[:MAX_WORDS_BYTES].decode(errors="ignore"),
         execution_id=job.agent_id,
-        seconds=job.spec.policy.checkpoint_timeout,
+        seconds=job.spec.policy.checkpoint_timeout.total_seconds(),
         round=job.round,
         takes_changes=takes_changes,
         output=_seen(job.execution.output),

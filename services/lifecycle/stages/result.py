@@ -69,8 +69,9 @@ async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -
 
 async def _check(job: JobRun, tree: Base) -> Verification:
     execution_id, policy = f"{job.agent_id}-verify", job.spec.policy
+    seconds = policy.verify_timeout.total_seconds()
     run = await run_auxiliary(
-        job, AuxiliaryExecution(execution_id, Purpose.VERIFY, policy.verify_command, policy.verify_timeout, base=tree)
+        job, AuxiliaryExecution(execution_id, Purpose.VERIFY, policy.verify_command, seconds, base=tree)
     )
     passed = run.state is ExecutionState.SUCCEEDED
     message = ""

@@ -39,7 +39,7 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     cell.boatyard("worker", "create", "ann", "--template", "fixer", "--name", "Ann", *project)
     cell.boatyard(
         *("item", "create", "ticket-7", "--title", "Mend it", "--note", "first", "--note", "second"),
-        *("--document", document, "--repository", "crane", *project),
+        *("--document", document, "--repository", "crane", "--env", "A=3", *project),
     )
     cell.boatyard("template", "update", "fixer", "--model", "m-2", "--clear", "env", "--timeout", 60)
     shown = one(cell, "template", "show", "fixer")
@@ -51,7 +51,7 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     assert (result["state"], result["branch"], result["tests_passed"]) == ("SUCCEEDED", "ticket-ticket-7", True)
     prompt = remote.files("ticket-ticket-7")["prompt.txt"]
     assert all(words in prompt for words in ("# Mend it", "second", "### api.md", "# The API ⚓", "Be quick."))
-    assert cell.output(result["execution_id"]).split() == [b"m-2"]
+    assert cell.output(result["execution_id"]).split() == [b"m-2", b"3"], "the item's settings hold over its worker's"
     cell.boatyard("item", "move", "ticket-7", "done")
     overridden = cell.lines(
         *("run", "--worker", "ann", "--item", "ticket-7", "--env", "A=2", "--model", "m-3", "--no-push"),
@@ -176,28 +176,33 @@ def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -
         assert result.returncode == code, (arguments, result)
         return result.stdout if code == 0 else result.stderr
 
-    run = ("run", "--repo", remote.path, "--command", "date > now.txt", "--detach", "--json", "Do it.")
+    expected: dict[str, str] = {}
 
-    def project_of(line: str) -> str:
-        return one(cell, "show", json.loads(line)["job_id"])["project_id"]
+    def runs_in(project: str, token: str, *arguments: object, **environment: str) -> None:
+        line = as_holder(token, "run", *arguments, "--detach", "--json", "Do it.", **environment)
+        expected[json.loads(line)["job_id"]] = project
 
+    on_remote = ("--repo", remote.path, "--command", "date > now.txt")
     alpha, both = secret("alpha"), secret("alpha", "beta")
-    assert project_of(as_holder(alpha, *run)) == "alpha"
-    assert project_of(as_holder(alpha, *run)) == "alpha", "the repository is found again"
-    assert "--project or BOATYARD_PROJECT names" in as_holder(both, *run, code=4), "it has no default project"
-    assert project_of(as_holder(both, *run, BOATYARD_PROJECT="beta")) == "beta"
-    assert project_of(as_holder(both, *run, "--project", "alpha", BOATYARD_PROJECT="beta")) == "alpha"
-    assert project_of(cell.boatyard(*run).decode()) == "default", "the first administrator's token is for all"
-    assert as_holder(alpha, *run, "--project", "beta", code=4)
+    runs_in("alpha", alpha, *on_remote)
+    runs_in("alpha", alpha, *on_remote)  # the repository is found again
+    runs_in("beta", both, *on_remote, BOATYARD_PROJECT="beta")
+    runs_in("alpha", both, *on_remote, "--project", "alpha", BOATYARD_PROJECT="beta")
+    assert "--project or BOATYARD_PROJECT names" in as_holder(both, "run", *on_remote, "x", code=4), "it has no default"
+    as_holder(alpha, "run", *on_remote, "--project", "beta", "x", code=4)
+    job = one(cell, "run", *on_remote, "--detach", "x")
+    assert one(cell, "show", job["job_id"])["project_id"] == "default", "the first administrator's token is for all"
 
     item = as_holder(alpha, "item", "create", "--title", "Mend it").strip()
-    assert one(cell, "item", "show", item)["project_id"] == "alpha"
-    assert project_of(as_holder(both, "run", "--item", item, "--command", "true", "--detach", "--json", "x")) == "alpha"
+    runs_in("alpha", both, "--item", item, "--command", "true")
     worker = as_holder(secret("beta", role="admin"), "worker", "create", "--command", "true").strip()
-    assert project_of(as_holder(both, "run", "--worker", worker, "--detach", "--json", "x")) == "beta"
-    assert [json.loads(as_holder(both, "item", "list", "--json"))["work_item_id"]] == [item]
+    runs_in("beta", both, "--worker", worker)
+    (listed,) = map(json.loads, as_holder(both, "item", "list", "--json").splitlines())
+    assert (listed["work_item_id"], listed["project_id"]) == (item, "alpha")
     assert as_holder(both, "item", "list", "--json", BOATYARD_PROJECT="beta") == ""
-    assert len(as_holder(alpha, "ps", "--json").splitlines()) == 4
+
+    jobs = map(json.loads, as_holder(both, "ps", "--json").splitlines())
+    assert {job["job_id"]: job["project_id"] for job in jobs} == expected
     assert len(as_holder(both, "ps", "--json", BOATYARD_PROJECT="beta").splitlines()) == 2
 
 

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from services.agent.settings import AgentSettings, AnthropicEngine, CommandEngine, PromptDelivery
 from services.agent.stored import StoredAgentSettings
-from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.job_spec import JobPolicy, JobSpec
 from services.lifecycle.model.value import dump, load
 from services.sandbox.spec import Network, Tier
 
@@ -56,6 +56,7 @@ JOB = {
     "task": "Do it.",
     "create_time": "2026-11-29T00:00:00Z",
     "revision": "bWFpbg==",
+    "policy": {"verify_timeout": 5.5, "checkpoint_timeout": 86400.0, "checkpoints": ["push"]},
     "agent": {
         "engine": "anthropic",
         "command": "python3 agent.py",
@@ -104,5 +105,6 @@ def test_a_job_of_before_is_read_and_written_as_today() -> None:
         memory_bytes=4,
         image="i",
     )
+    assert spec.policy == JobPolicy(verify_timeout=timedelta(seconds=5.5), checkpoints=("push",))
     assert load(JobSpec, dump(spec)) == spec
     assert json.loads(dump(spec))["agent"]["engine"]["name"] == "anthropic"

@@ -9,6 +9,7 @@ from boatyard.gateway.v1 import job_pb2, policy_pb2
 from click.testing import CliRunner
 from google.protobuf.message import Message
 
+from services.cli.fields import cases_of, fields_along
 from services.cli.flag_table import RUN, SETTINGS
 from services.cli.flags import fill
 from services.cli.main import cli
@@ -18,8 +19,6 @@ WITHOUT_FLAG = {
     "repository_id": "--repo, which is looked up by its URL",
     "agent": "a flag for each of its fields",
     "policy": "a flag for each of its fields",
-    "agent.command": "--engine, or a flag for each of its fields",
-    "agent.anthropic": "--engine, or a flag for each of its fields",
 }
 
 
@@ -35,6 +34,7 @@ WITHOUT_FLAG = {
 )
 def test_every_field_of_a_job_has_a_flag_or_a_reason(message: type[Message], prefix: str) -> None:
     paths = {flag.path for flag in RUN}
+    paths |= {f"agent.{engine}" for engine in cases_of(fields_along(job_pb2.JobSpec, "agent.engine")[-1])}  # --engine
     fields = {f"{prefix}{name}" for name in message.DESCRIPTOR.fields_by_name}
 
     assert {field for field in fields if field not in paths} == {name for name in WITHOUT_FLAG if name in fields}
@@ -47,7 +47,9 @@ def parameters(name: str) -> dict[str, click.Parameter]:
     return {option: parameter for parameter in command.params for option in parameter.opts}
 
 
-@pytest.mark.parametrize("name", ["run", "template create", "template update", "worker create", "worker update"])
+@pytest.mark.parametrize(
+    "name", ["run", *(f"{group} {verb}" for group in ("template", "worker", "item") for verb in ("create", "update"))]
+)
 def test_every_command_takes_every_setting(name: str) -> None:
     declared = parameters(name)
 
@@ -88,12 +90,16 @@ def test_no_two_flags_have_one_name() -> None:
     assert len({flag.option for flag in RUN}) == len({flag.name for flag in RUN}) == len(RUN)
 
 
-def test_help_has_the_flags_under_their_headings_within_80_columns() -> None:
-    text = CliRunner().invoke(cli, ["run", "--help"], terminal_width=80).output
-    headings = [line.rstrip(":") for line in text.splitlines() if line.endswith(":") and not line.startswith(" ")]
+@pytest.mark.parametrize(
+    ("name", "first"),
+    [("run", "Job"), ("template create", "Template"), ("worker update", "Worker"), ("item create", "Item")],
+)
+def test_help_has_the_flags_under_their_headings_within_80_columns(name: str, first: str) -> None:
+    lines = CliRunner().invoke(cli, [*name.split(), "--help"], terminal_width=80).output.splitlines()
+    headings = [line.rstrip(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
 
-    assert headings == [*dict.fromkeys(flag.group for flag in RUN), "Options"]
-    assert max(map(len, text.splitlines())) <= 80
+    assert headings == [first, *dict.fromkeys(flag.group for flag in SETTINGS), "Options"]
+    assert max(map(len, lines)) <= 80
 
 
 def test_a_project_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

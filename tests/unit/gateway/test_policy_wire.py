@@ -1,5 +1,6 @@
 """Policies between messages, values and jobs, and what is wrong with one."""
 
+from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
@@ -10,9 +11,10 @@ from hypothesis import strategies as st
 
 from services.agent.settings import overlay
 from services.common.rpc.rules import Rules
-from services.gateway.values.policy import DEFAULT_POLICY, Checkpoints, JobPolicySettings
-from services.gateway.wire.policy import CHECKS, POLICY
+from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
+from services.gateway.wire.policy import CHECKS, POLICY, job_policy_to_proto
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
+from services.lifecycle.model.job_spec import JobPolicy
 from services.lifecycle.model.states import Publish, Retention, RetryFrom
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -33,10 +35,53 @@ policies = st.builds(
 )
 
 
+POLICY_OF_ALL = JobPolicySettings(
+    verify_command="make test",
+    verify_timeout=timedelta(seconds=5),
+    publish=Publish.NONE,
+    retention=Retention.KEEP,
+    checkpoints=Checkpoints(("push", "base", "push")),
+    checkpoint_timeout=timedelta(hours=1),
+    max_extra_rounds=2,
+    agent_may_ask=True,
+    max_attempts=4,
+    retry_on=("NODE_LOST",),
+    retry_from=RetryFrom.SNAPSHOT,
+)
+
+
 def test_a_command_or_a_list_that_is_set_but_empty_hides_what_is_below() -> None:
-    below = overlay(DEFAULT_POLICY, JobPolicySettings(verify_command="make", checkpoints=Checkpoints(("push",))))
+    below = JobPolicySettings(verify_command="make", checkpoints=Checkpoints(("push",)), publish=Publish.NONE)
     over = overlay(below, JobPolicySettings(verify_command="", checkpoints=Checkpoints()))
-    assert (over.verify_command, over.checkpoints, over.publish) == ("", Checkpoints(), Publish.PUSH)
+    assert (over.verify_command, over.checkpoints, over.publish) == ("", Checkpoints(), Publish.NONE)
+
+
+def test_what_layers_set_a_job_has_and_shows() -> None:
+    policy = resolve_policy(POLICY_OF_ALL)
+    assert policy == JobPolicy(
+        verify_command="make test",
+        verify_timeout=timedelta(seconds=5),
+        publish=Publish.NONE,
+        retention=Retention.KEEP,
+        checkpoints=("base", "push"),
+        checkpoint_timeout=timedelta(hours=1),
+        max_extra_rounds=2,
+        agent_may_ask=True,
+        max_attempts=4,
+        retry_on=("NODE_LOST",),
+        retry_from=RetryFrom.SNAPSHOT,
+    )
+    shown = POLICY.from_proto(job_policy_to_proto(policy))
+    assert shown == replace(POLICY_OF_ALL, checkpoints=Checkpoints(("base", "push")))
+    assert [each.name for each in fields(shown) if getattr(shown, each.name) in (None, ())] == [], "all are tried"
+
+
+def test_what_layers_leave_open_has_the_lifecycles_defaults() -> None:
+    assert resolve_policy(JobPolicySettings()) == JobPolicy()
+    assert resolve_policy(JobPolicySettings(verify_command="", agent_may_ask=False)) == JobPolicy()
+    none = resolve_policy(JobPolicySettings(max_extra_rounds=0, checkpoints=Checkpoints()))
+    assert none == JobPolicy(max_extra_rounds=0, checkpoints=())
+    assert not job_policy_to_proto(JobPolicy()).HasField("verify_command")
 
 
 @given(policies)

@@ -25,9 +25,9 @@ DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
 class AgentSettings(message.Message):
-    """How an agent runs. A job's settings are its template's, overridden by its worker's, overridden by its own: a field
-    that is set overrides, an absent field inherits, and maps are merged by key. Settings of the same engine are merged
-    field by field; another engine replaces all of them.
+    """How an agent runs. A job's settings are its template's, overridden by its worker's, its work item's and its own: a
+    field that is set overrides, an absent field inherits, and maps are merged by key. Settings of the same engine are
+    merged field by field; another engine replaces all of them.
     """
 
     DESCRIPTOR: descriptor.Descriptor

@@ -75,7 +75,9 @@ class GetStatusResponse(message.Message):
     cell_id: builtins.str
     """The cell of the responding gateway."""
     active_cells: builtins.int
-    """Number of cells that take jobs (active), that do not take jobs (paused), and that do not answer (away)."""
+    """Number of cells that take jobs (active), that do not take jobs (paused), and that do not answer (away, or away and
+    paused).
+    """
     paused_cells: builtins.int
     """See `active_cells`."""
     away_cells: builtins.int

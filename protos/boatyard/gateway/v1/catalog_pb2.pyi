@@ -1479,6 +1479,8 @@ class WorkItem(message.Message):
     DOCUMENTS_FIELD_NUMBER: builtins.int
     WORKER_ID_FIELD_NUMBER: builtins.int
     TEMPLATE_ID_FIELD_NUMBER: builtins.int
+    AGENT_FIELD_NUMBER: builtins.int
+    POLICY_FIELD_NUMBER: builtins.int
     work_item_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
@@ -1511,6 +1513,16 @@ class WorkItem(message.Message):
     def documents(self) -> containers.RepeatedCompositeFieldContainer[Document]:
         """Documents for the agent to read, given to it with the prompt: with different names, 384 KiB together."""
 
+    @builtins.property
+    def agent(self) -> agent_pb2.AgentSettings:
+        """Settings for its jobs that override those of worker and template; a job's own override them."""
+
+    @builtins.property
+    def policy(self) -> policy_pb2.Policy:
+        """Likewise. Checkpoints may add to the lists of worker, template and kind; a job for which they omit anything from
+        them is accepted only from an ADMIN.
+        """
+
     def __init__(
         self,
         *,
@@ -1526,10 +1538,12 @@ class WorkItem(message.Message):
         documents: abc.Iterable[Document] | None = ...,
         worker_id: builtins.str = ...,
         template_id: builtins.str = ...,
+        agent: agent_pb2.AgentSettings | None = ...,
+        policy: policy_pb2.Policy | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "description", b"description", "documents", b"documents", "notes", b"notes", "project_id", b"project_id", "related_work_item_ids", b"related_work_item_ids", "repository_id", b"repository_id", "state", b"state", "template_id", b"template_id", "title", b"title", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "description", b"description", "documents", b"documents", "notes", b"notes", "policy", b"policy", "project_id", b"project_id", "related_work_item_ids", b"related_work_item_ids", "repository_id", b"repository_id", "state", b"state", "template_id", b"template_id", "title", b"title", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -670,11 +670,11 @@ class JobSpec(message.Message):
     """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
-        """Settings that override those of template and worker."""
+        """Settings that override those of template, worker and work item."""
 
     @builtins.property
     def policy(self) -> policy_pb2.Policy:
-        """Settings that override those of template and worker."""
+        """Settings that override those of template, worker and work item."""
 
     @builtins.property
     def labels(self) -> containers.ScalarMap[builtins.str, builtins.str]:

@@ -33,8 +33,8 @@ class LedgerServiceStub:
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
     A coordinator of an earlier version calls this service by another name. Each such call is refused with
-    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
-    when it has been upgraded.
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues
+    them when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
@@ -123,8 +123,8 @@ class LedgerServiceServicer:
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
     A coordinator of an earlier version calls this service by another name. Each such call is refused with
-    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
-    when it has been upgraded.
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues
+    them when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
@@ -360,8 +360,8 @@ class LedgerService:
     clients need. Every write is conditional on the lease, may be repeated, and succeeds if it has already been done.
 
     A coordinator of an earlier version calls this service by another name. Each such call is refused with
-    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues them
-    when it has been upgraded.
+    PERMISSION_DENIED (COORDINATOR_VERSION), which names both versions: the coordinator keeps its jobs, and continues
+    them when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)

@@ -58,11 +58,11 @@ printable_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRul
 signature: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A name or an address in a commit."""
 environment_name: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""The name of an environment variable."""
+"""The name of an environment variable that a program can have."""
 label: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The key or the value of a label."""
 variable: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
-"""The name of an environment variable."""
+"""The name of an environment variable that a shell can set."""
 tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The name of a model's tool."""
 reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

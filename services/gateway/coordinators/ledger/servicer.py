@@ -122,9 +122,8 @@ class LedgerServicer(LedgerServiceServicer):
 class EarlierLedgerServicer:
     """Refuses the calls of coordinators of earlier versions, so that they wait and keep their jobs; see decision 33."""
 
-    def __init__(self, cells: CellStore, wait_seconds: float = _EARLIER_WAIT_SECONDS) -> None:
+    def __init__(self, cells: CellStore) -> None:
         self._cells = cells
-        self._wait_seconds = wait_seconds
 
     def add_to_server(self, server: aio.Server) -> None:
         """Serve all paths of EARLIER_METHODS."""
@@ -143,7 +142,7 @@ class EarlierLedgerServicer:
         coordinator_id = str(getattr(getattr(request, "holder", request), "coordinator_id", ""))
         cell = await self._cells.find(coordinator_id)
         earlier, ours = "unknown" if cell is None else cell.version, version("boatyard")
-        await asyncio.sleep(self._wait_seconds)
+        await asyncio.sleep(_EARLIER_WAIT_SECONDS)
         raise PermissionDenied(
             f"coordinator {coordinator_id!r} (version {earlier}) calls {_EARLIER_SERVICE}, which this gateway (version "
             f"{ours}) serves as {_SERVICE.full_name}: upgrade the coordinator; until then it waits, and keeps its jobs",

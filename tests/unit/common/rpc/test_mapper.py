@@ -4,14 +4,17 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any
+from typing import Any, Literal
 
 import pytest
+from boatyard.agent.v1 import agent_pb2
 from boatyard.gateway.v1 import catalog_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.metrics.v1 import metrics_pb2
 from google.protobuf.message import Message
 
+from services.agent.settings import AgentSettings, AnthropicEngine
+from services.agent.wire import AGENT
 from services.common.rpc.mapper import Mapper
 
 NOON = datetime(2026, 11, 29, 12, tzinfo=UTC)
@@ -135,6 +138,28 @@ class Missing(Project):
 
 class Half(enum.StrEnum):
     ADDED = "A"
+
+
+@dataclass(frozen=True)
+class CommandEngine:
+    line: str | None = None
+
+
+@dataclass(frozen=True)
+class OneEngine:
+    engine: CommandEngine | None = None
+    kind: Literal["mine"] = "mine"
+
+
+def test_a_oneof_has_a_case_for_each_dataclass() -> None:
+    others = {*agent_pb2.AgentSettings.DESCRIPTOR.fields_by_name} - {"command", "anthropic"}
+    with pytest.raises(TypeError, match="the cases of engine are not"):
+        Mapper(OneEngine, agent_pb2.AgentSettings, by_hand=others)
+    two = AgentSettings(engine=AnthropicEngine(max_tokens=3))
+    message = AGENT.to_proto(two)
+    assert message == agent_pb2.AgentSettings(anthropic={"max_tokens": 3})
+    assert AGENT.from_proto(message) == two
+    assert AGENT.from_proto(agent_pb2.AgentSettings()).engine is None
 
 
 @dataclass(frozen=True)

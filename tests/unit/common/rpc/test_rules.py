@@ -20,6 +20,7 @@ enum State { STATE_UNSPECIFIED = 0; STATE_ACTIVE = 1; STATE_DONE = 2; STATE_GONE
 message Agent {
   optional int32 max_turns = 1 [(buf.validate.field).int32 = {gte: 1 lte: 50}];
   string model = 2 [(buf.validate.field).string.max_bytes = 16];
+  optional int64 memory_bytes = 3 [(buf.validate.field).int64 = {gte: 1536 lt: 1125899906842624}];
 }
 message File {
   string path = 1 [
@@ -108,6 +109,10 @@ def test_a_valid_message_has_no_violations() -> None:
         ({"worker": {"title": "é" * 256}}, ("worker.title", "must be one line of at most 255 characters")),
         ({"worker": {"title": "t", "agent": {"max_turns": 0}}}, ("worker.agent.max_turns", "must be from 1 to 50")),
         ({"worker": {"title": "t", "agent": {"model": "é" * 9}}}, ("worker.agent.model", "must be at most 16 bytes")),
+        (
+            {"worker": {"title": "t", "agent": {"memory_bytes": 1}}},
+            ("worker.agent.memory_bytes", "must be at least 1536 bytes, and less than 1 PiB"),
+        ),
         ({"files": [{"path": "a"}] * 4}, ("files", "must be at most 3 entries")),
         ({"files": [{"path": "a"}, {}]}, ("files[1].path", "is required")),
         ({"files": [{"path": "a", "content": b"x" * 65537}]}, ("files[0].content", "must be at most 64 KiB")),
@@ -137,18 +142,25 @@ def test_what_is_wrong_is_said_with_its_path(values: dict[str, Any], expected: t
     assert list(complaints(valid(**values)).items()) == [expected]
 
 
+def test_a_list_that_is_too_long_is_not_looked_into() -> None:
+    assert list(complaints(valid(files=[{}] * 4))) == ["files"]
+
+
 def test_everything_wrong_is_said_at_once_with_what_the_service_checks() -> None:
     def has_content(file: Any) -> list[tuple[str, str]]:
-        return [] if file.content else [("content", "is empty")]
+        return [] if file.content else [("content", "is empty"), ("path", "is of an empty file")]
 
-    message = Everything(files=[{"path": "a"}, {"path": "/"}], state=1)
+    message = Everything(files=[{"path": "a", "content": b"x"}, {"path": "/"}, {"path": "b"}], state=1)
     found = Rules({"boatyard.test.rules.File": has_content}).violations(message)
+    (of_path,) = (text for path, text in found if path == "files[1].path")
+    assert of_path.startswith("must be a relative path"), "of a field, the first complaint is said"
     assert {path for path, _ in found} == {
         "id",
         "worker",
-        "files[0].content",
         "files[1].content",
         "files[1].path",
+        "files[2].content",
+        "files[2].path",
         "source",
     }
 

@@ -13,10 +13,10 @@ from services.agent.wire import AGENT
 from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
-from services.gateway.jobs.layers import policy_as_layer, resolve_policy
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
+from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
+from services.gateway.wire.policy import POLICY, job_policy_to_proto
 from services.lifecycle.model.job_spec import JobPolicy, JobSpec
 from services.lifecycle.model.states import Publish
 from services.sandbox.spec import Network, Tier
@@ -61,6 +61,22 @@ async def test_layers_lie_over_one_another(book: Books) -> None:
     assert (spec.worker_name, spec.template_id) == ("Ada", "template")
 
 
+async def test_a_work_items_settings_lie_between_its_workers_and_its_jobs(book: Books) -> None:
+    settings = AgentSettings(model="huge", environment={"B": "3", "C": "3"}, timeout=timedelta(seconds=9))
+    policy = JobPolicySettings(verify_command="make its-test", max_attempts=1)
+    everyday = {"project_id": "default", "create_time": NOW}
+    item = WorkItem(work_item_id="special", title="It is slow", agent=settings, policy=policy, **everyday)
+    await CatalogStore(book.engine).create(WORK_ITEMS, item)
+    spec = await admitted(
+        book, worker_id="ada", work_item_id="special", agent=AgentSettings(model="own", environment={"C": "4"})
+    )
+    assert (spec.agent.chosen_engine, spec.agent.model) == (CommandEngine(line="lower"), "own")
+    assert spec.agent.timeout == timedelta(seconds=9)
+    assert spec.agent.environment == {"A": "1", "B": "3", "C": "4"}
+    assert (spec.policy.verify_command, spec.policy.publish) == ("make its-test", Publish.NONE)
+    assert (await admitted(book, worker_id="ada", work_item_id="item")).policy.verify_command == "make test"
+
+
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
     spec = await admitted(book)
     assert spec.agent == replace(DEFAULTS, engine=CommandEngine(line="true"))
@@ -89,7 +105,7 @@ async def test_a_jobs_settings_are_written_as_a_layer_and_back(book: Books) -> N
         book, worker_id="ada", agent=AgentSettings(engine=CommandEngine(prompt_delivery=PromptDelivery.ARGUMENT))
     )
     assert AGENT.from_proto(AGENT.to_proto(spec.agent)) == spec.agent
-    assert resolve_policy(policy_as_layer(spec.policy)) == spec.policy
+    assert resolve_policy(POLICY.from_proto(job_policy_to_proto(spec.policy))) == spec.policy
 
 
 async def test_a_work_item_brings_its_words_and_its_repository(book: Books) -> None:
@@ -184,3 +200,21 @@ async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
     assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("start", "push")
     as_role(Role.ADMIN)
     assert (await admitted(book, **references, policy=asking(*own))).policy.checkpoints == own
+
+
+async def test_a_work_item_adds_to_what_people_are_asked_and_leaves_nothing_out(
+    book: Books, as_role: Callable[[Role], None]
+) -> None:
+    catalog = CatalogStore(book.engine)
+    everyday = {"project_id": "default", "create_time": NOW}
+    grace = Worker(worker_id="grace", display_name="Grace", policy=asking("push"), **everyday)
+    await catalog.create(WORKERS, grace)
+    for name, policy in (("less", asking()), ("more", asking("start", "push"))):
+        await catalog.create(WORK_ITEMS, WorkItem(work_item_id=name, title=name, policy=policy, **everyday))
+
+    as_role(Role.OPERATOR)
+    with pytest.raises(Invalid, match="must have push"):
+        await book.admit(worker_id="grace", work_item_id="less")
+    assert (await admitted(book, worker_id="grace", work_item_id="more")).policy.checkpoints == ("start", "push")
+    as_role(Role.ADMIN)
+    assert (await admitted(book, worker_id="grace", work_item_id="less")).policy.checkpoints == ()

@@ -1,5 +1,6 @@
 """Kinds of jobs are data: a table in a file makes a new one, and its policy applies to its jobs."""
 
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -44,7 +45,11 @@ async def test_a_table_in_a_file_is_a_kind(tmp_path: Path) -> None:
     assert kinds["task"].description == "A task of ours."
     assert set(load_kinds()) | {"report"} == set(kinds)
     spec = await admitted(tmp_path, own, kind="report", data=b'{"month": 5}')
-    assert (spec.kind, spec.policy.publish, spec.policy.verify_timeout) == ("report", Publish.NONE, 5.0)
+    assert (spec.kind, spec.policy.publish, spec.policy.verify_timeout) == (
+        "report",
+        Publish.NONE,
+        timedelta(seconds=5),
+    )
     assert spec.policy.checkpoints == ("start",)
     mine = JobPolicySettings(verify_command="", publish=Publish.PUSH, checkpoints=Checkpoints())
     overridden = await admitted(tmp_path, own, kind="report", data=b'{"month": 5}', policy=mine)
