@@ -90,7 +90,10 @@ class Rules:
         self._types: dict[Descriptor, _MessageType | None] = {}
 
     def compile(self, services: Iterable[str]) -> None:
-        """Compile the rules for all requests of some services, by their full names. Raises UnknownRuleError."""
+        """Compile the rules for all requests of some services, by their full names.
+
+        Raises UnknownRuleError, also when a check is for a message that none of them has.
+        """
         for name in services:
             try:
                 service = Default().FindServiceByName(name)
@@ -98,6 +101,10 @@ class Rules:
                 continue
             for method in service.methods:
                 self._type(method.input_type)
+        if unused := self._checks.keys() - {each.full_name for each in self._types}:
+            raise UnknownRuleError(
+                f"no request has the messages that these checks are for: {', '.join(sorted(unused))}"
+            )
 
     def violations(self, message: Message) -> Sequence[Violation]:
         """Return everything that is wrong with a message. Raises UnknownRuleError."""

@@ -692,7 +692,7 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
-        """Required. What drives the agent, and within what limits; where a limit is absent, the service's setting applies.
+        """What drives the agent, and within what limits; where a limit is absent, the service's setting applies.
         The execution's `reason` says which limit ended it, and the program finds the limits in its environment as
         BOATYARD_LIMIT_<NAME>.
 

@@ -252,3 +252,10 @@ async def test_a_service_with_a_rule_that_is_not_evaluated_does_not_start() -> N
     with pytest.raises(UnknownRuleError):
         async with serving(Registration("boatyard.test.unstarted.S", lambda *_: None, None)):
             pass
+
+
+async def test_a_service_with_a_check_that_is_never_called_does_not_start() -> None:
+    never = Registration("boatyard.test.rules.TestService", _add, None, {"boatyard.test.rules.Fiel": lambda _: ()})
+    with pytest.raises(UnknownRuleError, match="Fiel"):
+        async with serving(never):
+            pass
