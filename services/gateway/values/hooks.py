@@ -9,9 +9,6 @@ from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent
 
 DEFAULT_TIMEOUT = timedelta(seconds=30)
-MAX_TIMEOUT = timedelta(minutes=10)
-MAX_COMMAND_BYTES = 64 * 1024
-MAX_SCOPE = 64
 
 
 class FailurePolicy(enum.StrEnum):
