@@ -8,6 +8,7 @@ from typing import Any, Final
 import grpc
 from boatyard.ledger.v1 import ledger_pb2 as pb
 from boatyard.ledger.v1.ledger_pb2_grpc import LedgerServiceServicer
+from google.protobuf.descriptor import MethodDescriptor
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
@@ -130,7 +131,7 @@ class EarlierLedgerServicer:
         handlers = {
             path.rpartition("/")[2]: grpc.unary_unary_rpc_method_handler(
                 self.refuse,
-                request_deserializer=GetMessageClass(method.input_type).FromString,
+                request_deserializer=_caller_of(method).FromString,
                 response_serializer=GetMessageClass(method.output_type).SerializeToString,
             )
             for path, method in EARLIER_METHODS.items()
@@ -154,3 +155,9 @@ class EarlierLedgerServicer:
                 "service": _SERVICE.full_name,
             },
         )
+
+
+def _caller_of(method: MethodDescriptor) -> type[Message]:
+    """Return the type as which a request is read for who calls: the rest need not keep this version's rules."""
+    kind = GetMessageClass(method.input_type)
+    return pb.ReadAttemptRequest if "holder" in kind.DESCRIPTOR.fields_by_name else kind
