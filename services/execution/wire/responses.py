@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from typing import Final
 
-from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
@@ -12,9 +11,6 @@ from services.execution.inbox.messages import PermissionAnswer, PermissionReques
 from services.execution.model import Execution
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import InputProgress
-from services.sandbox.spec import Tier
-
-TIERS = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 
 EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "pending_permissions"})
 CAPABILITY: Final = Mapper(Capability, pb.Capability)

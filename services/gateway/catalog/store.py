@@ -35,14 +35,6 @@ from services.gateway.values.catalog import (
 Resource = TypeVar("Resource", Project, Repository, Template, Worker, WorkItem)
 Hold = Literal["share", "change"]
 
-OWNERS: Final[Mapping[str, Ownership]] = {
-    "repository": owned(repositories, is_deletable=True),
-    "template": owned(templates, is_deletable=True),
-    "worker": owned(workers, is_deletable=True),
-    "work_item": owned(work_items, is_deletable=True),
-}
-"""How to look up which project owns a resource."""
-
 _IMMUTABLE = ("project_id", "create_time", "state")
 """The fields, besides the id, that an update does not change."""
 
@@ -139,6 +131,12 @@ REPOSITORIES = ResourceTable("repository", Repository, repositories)
 TEMPLATES = ResourceTable("template", Template, templates)
 WORKERS = ResourceTable("worker", Worker, workers)
 WORK_ITEMS = ResourceTable("work item", WorkItem, work_items)
+
+OWNERS: Final[Mapping[str, Ownership]] = {
+    each.name.replace(" ", "_"): owned(each.table, is_deletable=True)
+    for each in (REPOSITORIES, TEMPLATES, WORKERS, WORK_ITEMS)
+}
+"""How to look up which project owns a resource."""
 
 
 class CatalogStore:
