@@ -283,3 +283,15 @@ async def test_pages_stay_right_while_rows_come_and_go(
     keys = [(each.create_time, each.template_id) for each in listed]
     assert keys == sorted(set(keys), reverse=True)
     assert set(stays) <= {each.template_id for each in listed}
+
+
+async def test_a_work_item_of_the_version_before_has_no_settings(catalog: CatalogStore, engine: AsyncEngine) -> None:
+    values = {"work_item_id": "old", "project_id": "default", "title": "It leaks", "description": "", "state": "TODO"}
+    lists = dict.fromkeys(("notes", "related_work_item_ids", "documents"), "[]")
+    row = {**values, **lists, "create_time": 0}
+    columns = ", ".join(row)
+    async with engine.begin() as connection:
+        placeholders = ", ".join(f":{name}" for name in row)
+        await connection.execute(text(f"INSERT INTO work_items ({columns}) VALUES ({placeholders})"), row)
+    item = await catalog.get(WORK_ITEMS, "old")
+    assert (item.agent, item.policy) == (AgentSettings(), JobPolicySettings())

@@ -34,7 +34,9 @@ class CreateJobRequest(message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     SPEC_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same request returns the same job. Empty means that every call creates a job."""
+    """Makes the call safe to repeat: the same id with the same request returns the same job. Empty means that every call
+    creates a job.
+    """
     @builtins.property
     def spec(self) -> JobSpec:
         """What to do."""
@@ -578,7 +580,9 @@ class InputFile(message.Message):
     CONTENT_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     name: builtins.str
-    """Its path below `.boatyard/input` in the workspace, of visible characters. No path may be a parent directory of another."""
+    """Its path below `.boatyard/input` in the workspace, of visible characters. No path may be a parent directory of
+    another.
+    """
     content: builtins.bytes
     """Its content. Absent in responses."""
     size_bytes: builtins.int

@@ -39,7 +39,9 @@ class ExecuteRequest(message.Message):
     PROMPT_FIELD_NUMBER: builtins.int
     TIMEOUT_FIELD_NUMBER: builtins.int
     request_id: builtins.str
-    """Makes the call safe to repeat: the same id with the same request returns the same execution. Empty means that every call creates a job."""
+    """Makes the call safe to repeat: the same id with the same request returns the same execution. Empty means that every
+    call creates a job.
+    """
     worker_id: builtins.str
     """The worker that does the work."""
     work_item_id: builtins.str
