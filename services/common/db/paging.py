@@ -33,26 +33,20 @@ class Page:
 
     @classmethod
     def parse(cls, size: int, token: str, filters: Mapping[str, object] | None = None) -> Self:
-        """Read `page_size` and `page_token` of a request whose other fields are `filters` (anything with a repr).
+        """Read `page_size`, which is not negative, and `page_token` of a request whose other fields are `filters`.
 
-        Size 0 means 50, and more than 1000 means 1000. Raises Invalid naming both fields where both are wrong.
+        Size 0 means 50, and more than 1000 means 1000; filters are anything with a repr. Raises Invalid.
         """
-        violations = []
-        if size < 0:
-            violations.append(("page_size", "must not be negative"))
         filter_hash = _hash(filters or {})
         after = None
         if token:
             try:
                 made_for, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
                 after = tuple(_key_part(part) for part in key)
-            except (ValueError, TypeError, binascii.Error):
-                violations.append(("page_token", "is not a token of this service"))
-            else:
-                if made_for != filter_hash:
-                    violations.append(("page_token", "belongs to a list with another filter"))
-        if violations:
-            raise Invalid(violations)
+            except (ValueError, TypeError, binascii.Error) as error:
+                raise Invalid([("page_token", "is not a token of this service")]) from error
+            if made_for != filter_hash:
+                raise Invalid([("page_token", "belongs to a list with another filter")])
         return cls(min(size, MAX_SIZE) or DEFAULT_SIZE, after, filter_hash)
 
     def select(
