@@ -334,7 +334,9 @@ async def test_a_coordinators_machine_is_answered_for_from_what_it_sent(fleet: F
     a, _ = fleet.running.values()
     await fleet.register("machine", kind=CellKind.COORDINATOR)
     execution_id = await fleet.execution_on("machine")
-    refusal = await refused(a.stub.SendMessage(pb.SendMessageRequest(execution_id=execution_id, message_id="m")))
+    refusal = await refused(
+        a.stub.SendMessage(pb.SendMessageRequest(execution_id=execution_id, message_id="m", text="Go on."))
+    )
     assert (refusal.reason, refusal.metadata["subject"]) == ("ON_COORDINATOR", "machine")
     async with streaming(a.stub.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id))) as messages:
         assert [message async for message in messages] == [], "it has sent nothing yet"
