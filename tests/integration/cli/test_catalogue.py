@@ -88,21 +88,12 @@ def test_hooks(cell: Cell) -> None:
         ("ERROR", "IGNORE", 1.5),
     ]
     assert secret not in json.dumps(listed).encode() + cell.boatyard("hook", "list")
+    cell.environment["BOATYARD_PROJECT"] = "default"  # which --all-projects goes before
     guard = cell.boatyard(
-        *(
-            "hook",
-            "create",
-            "--event",
-            "before",
-            "--stage",
-            "push",
-            "--command",
-            "true",
-            "--kind",
-            "task",
-            "--all-projects",
-        )
+        *("hook", "create", "--event", "before", "--stage", "push", "--command", "true"),
+        *("--kind", "task", "--all-projects"),
     )
+    del cell.environment["BOATYARD_PROJECT"]
     (made,) = cell.lines("hook", "show", guard.decode().strip())
     assert (made["event"], made["stage"], made["all_projects"], made["kinds"]) == ("BEFORE", "push", True, ["task"])
     cell.boatyard("hook", "disable", made["hook_id"])
