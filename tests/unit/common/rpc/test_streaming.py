@@ -64,7 +64,7 @@ async def test_nothing_waits_for_requests_once_the_call_is_over() -> None:
     assert len(asyncio.all_tasks()) == before
 
 
-async def test_requests_that_fail_end_the_call() -> None:
+async def test_requests_that_fail_end_the_call_and_the_reader_is_told_why() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield b"a"
         raise OSError("the terminal is gone")
@@ -74,5 +74,5 @@ async def test_requests_that_fail_end_the_call() -> None:
         open_channel(server.address, TOKEN) as channel,
         conversing(EchoStub(channel).both(), broken()) as answers,
     ):
-        with pytest.raises(asyncio.CancelledError):
+        with pytest.raises(OSError, match="the terminal is gone"):
             _ = [answer async for answer in answers]
