@@ -150,7 +150,7 @@ def _show(kind: ResourceType) -> click.Command:
             screen.json(described)
             return
         for label, value in _flat(described):
-            click.echo(printable(f"{label + ':':<24}{value}"))
+            click.echo(printable(f"{label + ':':<23} {value}"))
 
     return _command("show", show, f"Show {kind.a_noun} in full.", [_id()])
 

@@ -3,7 +3,6 @@
 A row names a field by its path in JobSpec, Template, Worker and WorkItem. The contract has the bounds of its value.
 """
 
-import re
 from typing import Final
 
 from services.cli.flags import Flag, group
@@ -223,12 +222,3 @@ RUN: Final = (
     *SETTINGS,
 )
 """A whole JobSpec, but for the prompt and the repository, for `boatyard run`."""
-
-_OF_A_JOB = re.compile(r"(?:spec|template|worker|work_item)\.(?P<path>[a-z_.]+)")
-
-
-def option_for(field: str) -> str | None:
-    """Return the option that sets a field of a request, such as `spec.agent.model`; None if no row does."""
-    match = _OF_A_JOB.match(field)
-    rows = [] if match is None else [row for row in RUN if f"{match['path']}.".startswith(f"{row.path}.")]
-    return rows[0].option if rows else None

@@ -33,6 +33,8 @@ async def conversing(
 ) -> AsyncIterator[AsyncIterator[Answer]]:
     """Write requests to a call, each once the one before was answered; cancel the call at the end of the block.
 
+    An error of `requests`, such as one that breaks a rule, cancels the call and is raised by the block.
+
         async with conversing(stub.AttachExecution(), requests) as answers:
             async for answer in answers: ...
 
@@ -45,6 +47,10 @@ async def conversing(
         writer = asyncio.create_task(_write_all(call, requests, answered))
         try:
             yield answers
+        except asyncio.CancelledError:
+            if writer.done() and not writer.cancelled() and (error := writer.exception()) is not None:
+                raise error from None  # it is why the call was cancelled
+            raise
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)

@@ -64,15 +64,12 @@ async def test_nothing_waits_for_requests_once_the_call_is_over() -> None:
     assert len(asyncio.all_tasks()) == before
 
 
-async def test_requests_that_fail_end_the_call() -> None:
+async def test_requests_that_fail_end_the_call_with_their_error() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield b"a"
-        raise OSError("the terminal is gone")
+        raise errors.Invalid([("size.rows", "must be from 1 to 1000")])
 
-    async with (
-        serving(Echo().registration()) as server,
-        open_channel(server.address, TOKEN) as channel,
-        conversing(EchoStub(channel).both(), broken()) as answers,
-    ):
-        with pytest.raises(asyncio.CancelledError):
-            _ = [answer async for answer in answers]
+    async with serving(Echo().registration()) as server, open_channel(server.address, TOKEN) as channel:
+        with pytest.raises(errors.Invalid):
+            async with conversing(EchoStub(channel).both(), broken()) as answers:
+                _ = [answer async for answer in answers]
