@@ -1,7 +1,7 @@
 """The settings of an agent, with the names, units and enums of the contract, which explains each of them.
 
-The same values are a layer (a template's, a worker's, a job's), a job's merged settings, and what a node is asked to
-run. Standard library only: runners import it.
+The same values are a layer (a template's, a worker's, a work item's, a job's), a job's merged settings, and what a node
+is asked to run. Standard library only: runners import it.
 """
 
 import enum

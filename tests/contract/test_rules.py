@@ -147,6 +147,27 @@ def test_every_field_of_a_request_has_a_rule() -> None:
     assert free == WITHOUT_RULE
 
 
+WITHOUT_LENGTH = {
+    "boatyard.gateway.v1.AppendEventsRequest.events",
+    "boatyard.git.v1.WorkingTree.read_only_paths",
+    "boatyard.ledger.v1.EndStageRequest.notes",
+    "boatyard.workspace.v1.Layers.lowers",
+}
+"""Lists that only services of ours send, or that the checks in code bound."""
+
+
+def test_every_list_of_a_request_has_a_length() -> None:
+    """So a few megabytes of wrong entries, each with its own complaint, do not cost a service a gigabyte."""
+    ours = {name for name in REQUESTS if not name.startswith(("boatyard.test.", "boatyard.hook."))}
+    rules = {
+        field.full_name: field.GetOptions().Extensions[validate_pb2.field]
+        for name in ours
+        for field in fields_in(Default().FindMessageTypeByName(name), set(WHOLE))
+        if field.is_repeated
+    }
+    assert {name for name, each in rules.items() if not each.repeated.max_items + each.map.max_pairs} == WITHOUT_LENGTH
+
+
 def all_checks(home: Home) -> Mapping[str, Check]:
     execution = StartReader(ExecutionSettings(data_directory=home.root), PathGuard(home))
     return {

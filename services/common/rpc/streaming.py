@@ -33,33 +33,35 @@ async def conversing(
 ) -> AsyncIterator[AsyncIterator[Answer]]:
     """Write requests to a call, each once the one before was answered; cancel the call at the end of the block.
 
-    An error of `requests`, such as one that breaks a rule, cancels the call and is raised by the block.
-
         async with conversing(stub.AttachExecution(), requests) as answers:
             async for answer in answers: ...
 
     A write to a stream that the server is just refusing makes gRPC end the call with an INTERNAL of its own in place of
     the refusal, and whoever waits for an answer does not write. The call is started without the requests, because gRPC
-    leaves a generator of them waiting when the call ends.
+    leaves a generator of them waiting when the call ends. Raises what the requests raise.
     """
     answered = asyncio.Event()
-    async with streaming(call), aclosing(_noting(call, answered)) as answers:
+    async with streaming(call):
         writer = asyncio.create_task(_write_all(call, requests, answered))
         try:
-            yield answers
-        except asyncio.CancelledError:
-            if writer.done() and not writer.cancelled() and (error := writer.exception()) is not None:
-                raise error from None  # it is why the call was cancelled
-            raise
+            async with aclosing(_answers(call, answered, writer)) as answers:
+                yield answers
         finally:
             writer.cancel()
             await asyncio.gather(writer, return_exceptions=True)
 
 
-async def _noting(call: AsyncIterable[Answer], answered: asyncio.Event) -> AsyncGenerator[Answer, None]:
-    async for answer in call:
-        answered.set()
-        yield answer
+async def _answers(
+    call: AsyncIterable[Answer], answered: asyncio.Event, writer: asyncio.Task[None]
+) -> AsyncGenerator[Answer, None]:
+    try:
+        async for answer in call:
+            answered.set()
+            yield answer
+    except asyncio.CancelledError:
+        if writer.done() and not writer.cancelled():
+            writer.result()  # it has cancelled the call: raises why
+        raise
 
 
 async def _write_all(

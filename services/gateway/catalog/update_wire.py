@@ -73,19 +73,20 @@ class Form(Generic[Resource]):
 
     def _complaint(self, message: Message, path: str) -> str | None:
         outer, *inner = path.split(".")
-        is_known = _leads_to_field(message.DESCRIPTOR, path) and (not inner or outer in self.nested)
+        is_known = _leads_to_field(message.DESCRIPTOR, outer, *inner) and (not inner or outer in self.nested)
         if not is_known:
             return f"{path[:255]!r} is not a field of it"
         return f"{path!r} cannot be changed" if outer in {*self.immutable, f"{self.field}_id"} else None
 
 
-def _leads_to_field(descriptor: Any, path: str) -> bool:  # noqa: ANN401 - of whichever implementation
-    outer, _, inner = path.partition(".")
+def _leads_to_field(descriptor: Any, outer: str, *inner: str) -> bool:  # noqa: ANN401 - of whichever implementation
+    """True for a field of a message, or of a message in it: not of a list's or a map's entries."""
     field = descriptor.fields_by_name.get(outer)
     if field is None or not inner:
         return field is not None
-    of_ours = field.message_type is not None and not field.message_type.full_name.startswith("google.")
-    return of_ours and _leads_to_field(field.message_type, inner)
+    message = field.message_type
+    is_ours = message is not None and not field.is_repeated and not message.full_name.startswith("google.")
+    return is_ours and _leads_to_field(message, *inner)
 
 
 def _copy_field(path: str, source: Message, target: Message) -> None:

@@ -1,4 +1,4 @@
-"""What happens around an agent's work, in layers: a kind's, a template's, a worker's, a job's.
+"""What happens around an agent's work, in layers: a kind's, a template's, a worker's, a work item's, a job's.
 
 In each layer, a field that is None or an empty list is left to the layer below: see `services.agent.settings.overlay`.
 """

@@ -180,8 +180,8 @@ async def test_what_is_wrong_with_a_request_is_said_at_once(directory: Path) -> 
             await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=RUN, spec=spec))
     error = service_error(caught.value)
     assert isinstance(error, Invalid)
-    names = ("anthropic.max_tokens", "max_turns", "token_budget")
-    assert {field for field, _ in error.violations} == {f"spec.agent.{name}" for name in names}
+    names = ("agent.anthropic.max_tokens", "agent.max_turns", "agent.model", "agent.token_budget", "prompt")
+    assert {field for field, _ in error.violations} == {f"spec.{name}" for name in names}
 
 
 @pytest.mark.slow

@@ -125,6 +125,7 @@ async def test_refusals(stubs: Stubs) -> None:
 @pytest.mark.parametrize(
     ("fields", "violated"),
     [
+        ({"timeout": Duration(nanos=1)}, "hook.timeout"),
         ({"event": "EVENT_BEFORE"}, "hook.stage"),
         ({"event": "EVENT_BEFORE", "stage": "agent"}, "hook.stage"),
         ({"event": "EVENT_AFTER", "stage": "start"}, "hook.stage"),

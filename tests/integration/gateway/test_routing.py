@@ -20,7 +20,7 @@ from boatyard.gateway.v1.runtime_pb2_grpc import (
 from boatyard.git.v1 import git_pb2
 from sqlalchemy import update
 
-from services.common.errors import NotFound, ServiceError, Unavailable
+from services.common.errors import Invalid, NotFound, ServiceError, Unavailable
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
@@ -273,6 +273,21 @@ async def test_both_ways_of_a_stream_are_forwarded(fleet: Fleet) -> None:
         assert [message async for message in messages] == [], "whoever says nothing is answered here"
 
 
+async def test_a_later_message_that_breaks_a_rule_is_refused_with_what_is_wrong(fleet: Fleet) -> None:
+    a, _ = fleet.running.values()
+    execution_id = await fleet.execution_on("cell-b")
+    typed = [pb.AttachExecutionRequest(execution_id=execution_id), pb.AttachExecutionRequest(input=bytes(70_000))]
+
+    async def attach() -> None:
+        async with streaming(a.stub.AttachExecution(iter(typed))) as messages:
+            async for _ in messages:
+                pass
+
+    refusal = await refused(attach())
+    assert isinstance(refusal, Invalid)
+    assert [field for field, _ in refusal.violations] == ["input"]
+
+
 async def test_who_waits_for_an_execution_is_sent_on_when_it_begins_on_another_cell(fleet: Fleet) -> None:
     a, b = fleet.running.values()
     execution_id = await fleet.execution_on("", state=ExecutionState.PENDING)
@@ -334,7 +349,8 @@ async def test_a_coordinators_machine_is_answered_for_from_what_it_sent(fleet: F
     a, _ = fleet.running.values()
     await fleet.register("machine", kind=CellKind.COORDINATOR)
     execution_id = await fleet.execution_on("machine")
-    refusal = await refused(a.stub.SendMessage(pb.SendMessageRequest(execution_id=execution_id, message_id="m")))
+    message = pb.SendMessageRequest(execution_id=execution_id, message_id="m", text="go on")
+    refusal = await refused(a.stub.SendMessage(message))
     assert (refusal.reason, refusal.metadata["subject"]) == ("ON_COORDINATOR", "machine")
     async with streaming(a.stub.WatchExecution(pb.WatchExecutionRequest(execution_id=execution_id))) as messages:
         assert [message async for message in messages] == [], "it has sent nothing yet"

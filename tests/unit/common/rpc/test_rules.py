@@ -105,6 +105,7 @@ def test_a_valid_message_has_no_violations() -> None:
         ({"worker": None}, ("worker", "is required")),
         ({"worker": {}}, ("worker.title", "is required")),
         ({"worker": {"title": " \t"}}, ("worker.title", "is required")),
+        ({"worker": {"title": "\u3000\u00a0"}}, ("worker.title", "is required")),
         ({"worker": {"title": "a\nb"}}, ("worker.title", "must be one line of at most 255 characters")),
         ({"worker": {"title": "é" * 256}}, ("worker.title", "must be one line of at most 255 characters")),
         ({"worker": {"title": "t", "agent": {"max_turns": 0}}}, ("worker.agent.max_turns", "must be from 1 to 50")),

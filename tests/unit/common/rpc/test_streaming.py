@@ -64,12 +64,15 @@ async def test_nothing_waits_for_requests_once_the_call_is_over() -> None:
     assert len(asyncio.all_tasks()) == before
 
 
-async def test_requests_that_fail_end_the_call_with_their_error() -> None:
+async def test_requests_that_fail_end_the_call_and_the_reader_is_told_why() -> None:
     async def broken() -> AsyncGenerator[bytes, None]:
         yield b"a"
-        raise errors.Invalid([("size.rows", "must be from 1 to 1000")])
+        raise OSError("the terminal is gone")
 
-    async with serving(Echo().registration()) as server, open_channel(server.address, TOKEN) as channel:
-        with pytest.raises(errors.Invalid):
-            async with conversing(EchoStub(channel).both(), broken()) as answers:
-                _ = [answer async for answer in answers]
+    async with (
+        serving(Echo().registration()) as server,
+        open_channel(server.address, TOKEN) as channel,
+        conversing(EchoStub(channel).both(), broken()) as answers,
+    ):
+        with pytest.raises(OSError, match="the terminal is gone"):
+            _ = [answer async for answer in answers]
