@@ -3,6 +3,7 @@
 A row names a field by its path in JobSpec, Template, Worker and WorkItem. The contract has the bounds of its value.
 """
 
+from dataclasses import replace
 from typing import Final
 
 from services.cli.flags import Flag, group
@@ -24,7 +25,7 @@ SETTINGS: Final = (
         Flag(
             "--engine",
             "agent.engine",
-            "What drives the agent (default: command); in an update, its own settings begin anew.",
+            "What drives the agent (default: command). In an update it also unsets the options of an engine's own.",
         ),
         Flag(
             "--command",
@@ -172,7 +173,11 @@ SETTINGS: Final = (
 RUN: Final = (
     *group(
         "Job",
-        PROJECT,
+        replace(
+            PROJECT,
+            help="The project (default: $BOATYARD_PROJECT, or else the worker's or the item's, or else the token's if"
+            " it is for one only, or else default).",
+        ),
         Flag(
             "--worker",
             "worker_id",
