@@ -1,5 +1,6 @@
 """Fixtures for all tests, and the check at the end that nothing of ours is left."""
 
+import pytest
 from hypothesis import settings
 
 pytest_plugins = ["tests.kit.leaks", "tests.kit.postgres"]
@@ -7,3 +8,9 @@ pytest_plugins = ["tests.kit.leaks", "tests.kit.postgres"]
 # An example may take as long as it wants: how long that is depends on what else the machine does.
 settings.register_profile("boatyard", deadline=None)
 settings.load_profile("boatyard")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keep the files of a folder together, which share services: by default xdist sorts all files by size."""
+    if hasattr(config.option, "loadscopereorder"):
+        config.option.loadscopereorder = False

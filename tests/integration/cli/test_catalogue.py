@@ -52,7 +52,6 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     prompt = remote.files("ticket-ticket-7")["prompt.txt"]
     assert all(words in prompt for words in ("# Mend it", "second", "### api.md", "# The API ⚓", "Be quick."))
     assert cell.output(result["execution_id"]).split() == [b"m-2", b"3"], "the item's settings hold over its worker's"
-    cell.boatyard("item", "move", "ticket-7", "done")
     overridden = cell.lines(
         *("run", "--worker", "ann", "--item", "ticket-7", "--env", "A=2", "--model", "m-3", "--no-push"),
         *("--priority", 3, "--label", "a=b", "--max-attempts", 1, "Again."),
@@ -70,8 +69,8 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     cell.boatyard("template", "delete", "fixer", code=2)
     for kind, name in (("item", "ticket-7"), ("worker", "ann"), ("template", "fixer"), ("repository", "crane")):
         cell.boatyard(kind, "delete", name)
-        cell.boatyard(kind, "show", name, code=2)
-    cell.boatyard("project", "delete", "harbour")
+    cell.boatyard("item", "show", "ticket-7", code=2)
+    cell.boatyard("project", "delete", "harbour")  # only an empty one can be deleted
     assert [project["project_id"] for project in cell.lines("project", "list")] == ["default"]
 
 
@@ -148,6 +147,14 @@ def test_calls_of_hooks(cell: Cell) -> None:
 )
 def test_wrong_input(cell: Cell, arguments: tuple[str, ...]) -> None:
     assert cell.boatyard(*arguments, code=2) == b""
+
+
+def test_a_repository_that_was_deleted_is_made_anew(cell: Cell, tmp_path: Path) -> None:
+    remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
+    cell.run(remote.path, "true")
+    (repository,) = [each for each in cell.lines("repository", "list") if each["url"] == str(remote.path)]
+    cell.boatyard("repository", "delete", repository["repository_id"])
+    assert cell.run(remote.path, "true")["state"] == "SUCCEEDED"
 
 
 def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -> None:
