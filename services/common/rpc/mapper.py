@@ -29,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -40,7 +40,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.rpc.times import duration_to_proto, seconds_from_proto
 from services.common.text import bytes_of, bytes_of_list, is_utf8, lossy, path_from_text, path_to_text, raw, raw_list
 
-Value = TypeVar("Value")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Value = TypeVar("Value", bound="DataclassInstance")
 Wire = TypeVar("Wire", bound=Message)
 Convert = Callable[[Any], Any]
 
@@ -82,7 +85,7 @@ class Mapper(Generic[Value, Wire]):
         annotations = get_type_hints(value)
         known = dict(message.DESCRIPTOR.fields_by_name)
         own = {name for name, annotation in annotations.items() if get_origin(annotation) is Literal}
-        names = {field.name for field in fields(value)} - self.by_hand - own  # type: ignore[arg-type]
+        names = {field.name for field in fields(value)} - self.by_hand - own
         for name in names:
             if name in known:
                 self._add(known[name], annotations[name], known)

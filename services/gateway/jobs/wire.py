@@ -1,7 +1,7 @@
 """Converts jobs between messages and values."""
 
 from dataclasses import fields, replace
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
@@ -20,7 +20,10 @@ from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.policy import job_policy_to_proto
 from services.lifecycle.model.job_spec import JobSpec
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
@@ -86,9 +89,9 @@ def _brief_spec(spec: JobSpec) -> JobSpec:
 
 def _brief(value: Settings) -> Settings:
     """Cut the long texts among the fields of a dataclass."""
-    texts = {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
+    texts = {each.name: getattr(value, each.name) for each in fields(value)}
     cut = {name: text[: _BRIEF_CHARACTERS - 1] + "…" for name, text in texts.items() if _is_long(text)}
-    return replace(value, **cut)  # type: ignore[type-var]
+    return replace(value, **cut)
 
 
 def _is_long(value: object) -> bool:
