@@ -153,7 +153,17 @@ def _check_alternatives(message: Message, given: Sequence[Flag]) -> None:
         for place, choice in _alternatives(message, flag):
             earlier_choice, earlier = made.setdefault(place, (choice, flag))
             if earlier_choice != choice:
-                raise click.UsageError(f"{earlier.option} and {flag.option} exclude each other: give one of them")
+                raise click.UsageError(
+                    f"{earlier.option} and {flag.option} exclude each other: "
+                    + _why(place.rpartition(".")[2], (earlier, earlier_choice), (flag, choice))
+                )
+
+
+def _why(oneof: str, *made: tuple[Flag, str]) -> str:
+    """Return why two options exclude each other: one may set something inside of what the other does not choose."""
+    if any(f".{choice}." in flag.path for flag, choice in made):
+        return ", ".join(f"{flag.option} is for {oneof} {choice}" for flag, choice in made)
+    return "give one of them"
 
 
 def _alternatives(message: Message, flag: Flag) -> Iterator[tuple[str, str]]:

@@ -75,7 +75,7 @@ def test_an_engine_is_chosen_by_its_name_or_by_its_settings() -> None:
     assert spec.agent.anthropic.max_tokens == 5
     fill(spec, RUN, {"terminal": True})
     assert spec.agent.command.terminal
-    with pytest.raises(click.UsageError, match="--engine and --terminal exclude each other"):
+    with pytest.raises(click.UsageError, match="--engine is for engine anthropic, --terminal is for engine command"):
         fill(spec, RUN, {"engine": "anthropic", "terminal": True})
 
 
