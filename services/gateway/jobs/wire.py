@@ -17,7 +17,7 @@ from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, Stag
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.policy import job_policy_to_proto
+from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.job_spec import JobSpec
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
         agent=AGENT.to_proto(spec.agent),
-        policy=job_policy_to_proto(spec.policy),
+        policy=POLICY.to_proto(spec.policy),
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
