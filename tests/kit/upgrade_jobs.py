@@ -42,6 +42,8 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
     def working(command: str, *arguments: object) -> Sequence[object]:
         return (*on_remote, "--command", command, *arguments)
 
+    # The first of all, so that it is found before its time however long the others take.
+    yield Case(name="is delayed", arguments=working(CHANGES, "--delay", "180"), found=is_pending)
     yield Case(name="runs", arguments=working(counting), found=has_printed, copies=4, counts=True)
     if in_container:
         arguments = working(counting, "--sandbox", "container")
@@ -81,7 +83,6 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
         found=lambda cell, job_id: len(shown(cell, job_id)["execution_ids"]) > 1,
         attempts=None,
     )
-    yield Case(name="is delayed", arguments=working(CHANGES, "--delay", "120"), found=is_pending)
     yield Case(
         name="holds its repository",
         arguments=("--repo", slow.path, "--command", counting),

@@ -86,7 +86,7 @@ async def test_more_than_a_job_takes_is_a_failure_of_the_hook(services: Services
             await register.web("PRE", server.url, failure_policy=IGNORE, order=order)
         job = await services.run("wc -c", prompt="Mend it.", project_id=register.project)
         whole = "x" * ((128 << 10) - 20)
-        as_argument = {"prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}
+        as_argument = {"command": {"line": "true", "prompt_delivery": "PROMPT_DELIVERY_ARGUMENT"}}
         large = await services.run("true", prompt=whole, project_id=register.project, agent=as_argument)
     went = hook_calls(job)
     assert [state for state, _ in went.values()] == [*[DONE] * 3, BROKEN, BROKEN], "64 KiB, with the breaks between"
