@@ -15,18 +15,16 @@ COMMIT_FILE = ROOT / "tests" / "e2e" / "upgrade_from.txt"
 def earlier_code(directory: Path) -> Path:
     """Put the earlier version's services and contract into `directory`; return it.
 
-    Skips the test where there is no history at all, as in an archive of the sources. A clone without that commit fails.
+    Skips the test where the history does not reach back to that version: in a shallow clone, or an archive of the
+    sources.
     """
-    if not (ROOT / ".git").exists():
-        pytest.skip("there is no git history here to take the earlier version from")
     commit = COMMIT_FILE.read_text().strip()
-    archive = subprocess.run(
-        ["git", "-C", ROOT, "archive", commit, "services", "protos"], capture_output=True, check=False
-    )
+    git = ("git", "-c", f"safe.directory={ROOT}", "-C", ROOT)
+    archive = subprocess.run([*git, "archive", commit, "services", "protos"], capture_output=True, check=False)
     if archive.returncode:
-        pytest.fail(
-            f"the clone has no commit {commit}, from which {COMMIT_FILE.name} promises upgrades: "
-            f"`git fetch origin {commit}`, or `git fetch --unshallow`\n{archive.stderr.decode()}"
+        pytest.skip(
+            f"upgrades are promised from {commit} ({COMMIT_FILE.name}), which is not in the history here: "
+            f"`git fetch --unshallow`, or `git fetch origin {commit}`\n{archive.stderr.decode()}"
         )
     directory.mkdir()
     subprocess.run(["tar", "--extract", "--directory", directory], input=archive.stdout, check=True)
