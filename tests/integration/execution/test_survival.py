@@ -18,6 +18,8 @@ from services.common.rpc.status import service_error
 from tests.integration.execution.service import Client, Service, State, running
 from tests.kit import processes
 
+RUN = new_id("run")
+
 BYTES = int(os.environ.get("BOATYARD_TEST_OUTPUT_BYTES", "20_000_000"))
 
 
@@ -51,14 +53,14 @@ async def test_a_flood_arrives_byte_for_byte_at_every_viewer(directory: Path) ->
 async def test_the_agent_does_not_notice_that_the_service_was_killed(directory: Path) -> None:
     async with running(directory) as client:
         wait = "until [ -e go-{0} ]; do seq 1 100; sleep 0.01; done; echo gone {0}; "
-        await client.start("run", "seq 1 20000; " + "".join(wait.format(number) for number in (1, 2)) + "exit 5")
-        before = await client.watch("run", until=b"20000\n")
+        await client.start(RUN, "seq 1 20000; " + "".join(wait.format(number) for number in (1, 2)) + "exit 5")
+        before = await client.watch(RUN, until=b"20000\n")
         for number in (1, 2):
             client.service.kill()
             (client.service.workspace / f"go-{number}").touch()
             client.service.start()
             await client.stub.ListExecutions(pb.ListExecutionsRequest(), wait_for_ready=True, timeout=60)
-        seen = await client.watch("run")
+        seen = await client.watch(RUN)
         seen.check_whole()
         assert seen.events[: len(before.events)] == before.events
         hundred = numbers(100)
@@ -70,14 +72,14 @@ async def test_the_agent_does_not_notice_that_the_service_was_killed(directory: 
 @pytest.mark.slow
 async def test_what_ends_while_the_service_is_away_is_known_afterwards(directory: Path) -> None:
     async with running(directory) as client:
-        await client.start("run", "echo ready; sleep 0.3; exit 9")
-        await client.watch("run", until=b"ready")
+        await client.start(RUN, "echo ready; sleep 0.3; exit 9")
+        await client.watch(RUN, until=b"ready")
         client.service.kill()
         async with asyncio.timeout(10):
-            while processes.with_environment({"BOATYARD_EXECUTION_ID": "run"}):
+            while processes.with_environment({"BOATYARD_EXECUTION_ID": RUN}):
                 await asyncio.sleep(0.02)
         client.service.start()
-        end = await client.end("run")
+        end = await client.end(RUN)
         assert (end.exit_code, end.processes_left) == (9, 0)
 
 
@@ -101,13 +103,13 @@ async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(direc
         # The runner is stopped before it can begin, as if the service were killed between the record and the start.
         (spare,) = await _spare(client.service)
         os.kill(spare, signal.SIGSTOP)
-        await client.start("run", "echo begun")
+        await client.start(RUN, "echo begun")
         client.service.kill()
         os.kill(spare, signal.SIGKILL)
-        assert (client.service.run_directory("run") / "plan").exists()
+        assert (client.service.run_directory(RUN) / "plan").exists()
         client.service.start()
-        assert (await client.watch("run")).output == b"begun\n"
-        assert (await client.end("run")).state == State.STATE_SUCCEEDED
+        assert (await client.watch(RUN)).output == b"begun\n"
+        assert (await client.end(RUN)).state == State.STATE_SUCCEEDED
 
 
 @pytest.mark.slow
@@ -115,7 +117,7 @@ async def test_a_warm_runner_that_died_is_missed_by_nobody(directory: Path) -> N
     async with running(directory) as client:
         (spare,) = await _spare(client.service)
         os.kill(spare, signal.SIGKILL)
-        assert (await client.run("run", "echo fine")).state == State.STATE_SUCCEEDED
+        assert (await client.run(RUN, "echo fine")).state == State.STATE_SUCCEEDED
 
 
 async def _spare(service: Service) -> list[int]:
@@ -128,14 +130,14 @@ async def _spare(service: Service) -> list[int]:
 @pytest.mark.parametrize("tier", [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE])
 async def test_a_killed_runner_takes_its_agent_along_and_is_told(directory: Path, tier: int) -> None:
     async with running(directory) as client:
-        await client.start("run", "setsid -f sleep 999; echo ready; sleep 999", sandbox_tier=tier)
-        await client.watch("run", until=b"ready")
-        os.kill(runner_of(client.service, "run"), signal.SIGKILL)
-        seen = await client.watch("run")
+        await client.start(RUN, "setsid -f sleep 999; echo ready; sleep 999", sandbox_tier=tier)
+        await client.watch(RUN, until=b"ready")
+        os.kill(runner_of(client.service, RUN), signal.SIGKILL)
+        seen = await client.watch(RUN)
         seen.check_whole()
         assert seen.output == b"ready\n"
         assert (seen.end.state, seen.end.reason, seen.end.processes_left) == (State.STATE_FAILED, "RUNNER_LOST", 0)
-        assert processes.with_environment({"BOATYARD_EXECUTION_ID": "run"}) == {}
+        assert processes.with_environment({"BOATYARD_EXECUTION_ID": RUN}) == {}
 
 
 @pytest.mark.slow
@@ -145,27 +147,27 @@ async def test_a_lost_runner_costs_nobody_else_anything(
     """Another data directory on the same machine may have an execution of the same id."""
     async with running(directory) as client, running(tmp_path_factory.mktemp("other")) as other:
         for each in (client, other):
-            await each.start("run", "echo ready; sleep 999")
-            await each.watch("run", until=b"ready")
-        os.kill(runner_of(client.service, "run"), signal.SIGKILL)
-        assert (await client.end("run")).reason == "RUNNER_LOST"
-        assert not (await other.get("run")).HasField("end_time")
-        await other.stop("run", 0)
-        assert (await other.end("run")).state == State.STATE_CANCELLED
+            await each.start(RUN, "echo ready; sleep 999")
+            await each.watch(RUN, until=b"ready")
+        os.kill(runner_of(client.service, RUN), signal.SIGKILL)
+        assert (await client.end(RUN)).reason == "RUNNER_LOST"
+        assert not (await other.get(RUN)).HasField("end_time")
+        await other.stop(RUN, 0)
+        assert (await other.end(RUN)).state == State.STATE_CANCELLED
 
 
 @pytest.mark.slow
 async def test_runner_and_service_killed_at_once(directory: Path) -> None:
     async with running(directory) as client:
-        await client.start("run", "echo ready; sleep 999")
-        await client.watch("run", until=b"ready")
-        runner = runner_of(client.service, "run")
+        await client.start(RUN, "echo ready; sleep 999")
+        await client.watch(RUN, until=b"ready")
+        runner = runner_of(client.service, RUN)
         client.service.kill()
         os.kill(runner, signal.SIGKILL)
-        with (client.service.run_directory("run") / "events").open("ab") as events:
+        with (client.service.run_directory(RUN) / "events").open("ab") as events:
             events.write(b"torn")
         client.service.start()
-        seen = await client.watch("run")
+        seen = await client.watch(RUN)
         seen.check_whole()
         assert seen.end.reason == "RUNNER_LOST"
 
@@ -185,16 +187,16 @@ async def test_a_stalled_viewer_slows_nobody(directory: Path) -> None:
 
 async def test_a_service_that_stops_tells_viewers_where_to_go_on(directory: Path) -> None:
     async with running(directory) as client:
-        await client.start("run", "echo one; sleep 1; echo two")
-        call = client.stub.WatchEvents(pb.WatchEventsRequest(execution_id="run", follow=True))
+        await client.start(RUN, "echo one; sleep 1; echo two")
+        call = client.stub.WatchEvents(pb.WatchEventsRequest(execution_id=RUN, follow=True))
         waiting = asyncio.create_task(_collect(call))
-        await client.watch("run", until=b"one\n")
+        await client.watch(RUN, until=b"one\n")
         await asyncio.to_thread(client.service.stop)
         before, error = await waiting
         client.service.start()
         assert isinstance(error, Unavailable)
         assert error.resume_from == len(before) + 1
-        seen = await client.watch("run", first=error.resume_from)
+        seen = await client.watch(RUN, first=error.resume_from)
         seen.check_whole(first=error.resume_from)
         assert b"".join(event.output.data for event in before) + seen.output == b"one\ntwo\n"
 

@@ -14,7 +14,7 @@ from tests.integration.execution.model import ModelClient, of, playing, results
 from tests.integration.execution.service import Client, State
 from tests.integration.execution.test_contract import refused
 
-RUN = "run"
+RUN = new_id("run")
 CALL = {"tools": [{"name": "bash", "input": {"command": "echo done >> file; cat file"}}]}
 GATE = {"tools": [{"name": "bash", "input": {"command": "until test -e gate; do sleep 0.01; done"}}]}
 
