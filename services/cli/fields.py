@@ -9,6 +9,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import shapes
+from services.common.rpc.enums import short_names
 
 
 def fields_along(message: type[Message] | Message, path: str) -> list[Any]:
@@ -27,12 +28,7 @@ def cases_of(field: Any) -> list[str]:  # noqa: ANN401 - a descriptor
 
 def choices(enum: EnumDescriptor) -> dict[str, int]:
     """Return an enum's values by their names on the command line: without prefix, in lower case."""
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    return {
-        value.name.removeprefix(prefix).lower().replace("_", "-"): value.number
-        for value in enum.values
-        if value.number != 0
-    }
+    return {name.lower().replace("_", "-"): number for number, name in short_names(enum).items()}
 
 
 def plain(message: Message) -> shapes.Shape:
@@ -52,8 +48,7 @@ def value_of(message: Message, field: Any) -> Any:  # noqa: ANN401 - JSON, of a 
     if isinstance(value, Message):
         return _part(value)
     if field.enum_type is not None:
-        names = {number: name.upper().replace("-", "_") for name, number in choices(field.enum_type).items()}
-        value = names.get(value)
+        value = short_names(field.enum_type).get(value)
     return None if value == "" else value
 
 

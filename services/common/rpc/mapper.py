@@ -37,6 +37,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.common.rpc.enums import short_names
 from services.common.rpc.times import duration_to_proto, seconds_from_proto
 from services.common.text import bytes_of, bytes_of_list, is_utf8, lossy, path_from_text, path_to_text, raw, raw_list
 
@@ -237,8 +238,7 @@ def _item_codec(kind: Any, field: FieldDescriptor) -> _Codec | None:  # noqa: AN
 
 
 def _enum_codec(kind: Any, enum: EnumDescriptor) -> _Codec | None:  # noqa: ANN401 - a type
-    prefix = enum.values_by_number[0].name.removesuffix("UNSPECIFIED")
-    numbers = {value.name.removeprefix(prefix): value.number for value in enum.values if value.number}
+    numbers = {name: number for number, name in short_names(enum).items()}
     if not (isinstance(kind, type) and issubclass(kind, Enum)) or numbers.keys() != kind.__members__.keys():
         return None
     members = {number: kind[name] for name, number in numbers.items()}

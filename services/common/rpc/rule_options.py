@@ -17,6 +17,7 @@ from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.common.errors import StartError
+from services.common.rpc.enums import short_names
 
 Rule: TypeAlias = Callable[[Any], str | None]
 """Returns what is wrong with a value, None when nothing is."""
@@ -171,8 +172,8 @@ def _enum_rule(each: FieldDescriptor, given: dict[str, Any]) -> Rule:
             f"{each.full_name}: an enum's rules are `in`, or `defined_only` with `not_in` or without"
         )
     allowed = frozenset(given.get("in", enum.values_by_number)) - set(given.get("not_in", ()))
-    prefix = enum.values[0].name.removesuffix("UNSPECIFIED")
-    text = f"must be {listed(enum.values_by_number[n].name.removeprefix(prefix) for n in sorted(allowed) if n)}"
+    names = short_names(enum)
+    text = f"must be {listed(names[number] for number in sorted(allowed) if number)}"
     return lambda value: None if value in allowed else text
 
 

@@ -23,8 +23,8 @@ CELL_UNAVAILABLE: Final = "CELL_UNAVAILABLE"
 NO_ANSWER: Final = (Unavailable, grpc.aio.AioRpcError)
 """The errors of a cell that does not answer, and of this cell when one of its node services does not."""
 
-_LONGEST_SECONDS: Final = 300.0
-"""How long a forwarded call with one response may take: time to remove a large tree, or to measure all of them."""
+LONGEST_SECONDS: Final = 300.0
+"""How long a call with one response may take, forwarded or not: time to remove a large tree, or to measure them all."""
 # Any other status is the peer's own refusal, which the caller gets. With one of these it does not answer, or does not
 # answer as a peer of this cell: it may have been restarted with another secret, or have another version.
 _UNREACHABLE: Final = {
@@ -40,7 +40,7 @@ def cell_unavailable(cell_id: str, host: str = "") -> Unavailable:
     """Return the error for callers while the only cell that has what they ask for does not answer."""
     where = f" on {host}" if host else ""
     message = f"cell {cell_id}{where}, which has what was asked for, does not answer now"
-    return peer_unavailable("CELL_UNAVAILABLE", message, {"cell_id": cell_id, "host": host})
+    return peer_unavailable(CELL_UNAVAILABLE, message, {"cell_id": cell_id, "host": host})
 
 
 class Peers:
@@ -63,7 +63,7 @@ class Peers:
     async def response(self, cell: Cell, rpc: Rpc, request: Any, context: Context) -> Any:
         """Return a cell's response. Raises what the cell refuses the call with, or Unavailable (CELL_UNAVAILABLE)."""
         method = self._method(cell, rpc, rpc.response.FromString)
-        allowed = min(context.time_remaining() or _LONGEST_SECONDS, _LONGEST_SECONDS)
+        allowed = min(context.time_remaining() or LONGEST_SECONDS, LONGEST_SECONDS)
         try:
             return await method(request, timeout=allowed, metadata=self._metadata(cell))
         except grpc.aio.AioRpcError as error:

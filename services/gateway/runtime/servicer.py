@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final, TypeVar
+from typing import Any, TypeVar
 
 import grpc
 from boatyard.execution.v1 import execution_pb2
@@ -23,6 +23,7 @@ from services.common.rpc.streaming import conversing, streaming
 from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
+from services.gateway.routing.peers import LONGEST_SECONDS
 from services.gateway.runtime import wire
 from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
@@ -31,9 +32,6 @@ from services.lifecycle.nodes import Nodes
 
 Context = aio.ServicerContext[Any, Any]
 T = TypeVar("T")
-
-_LONG_SECONDS: Final = 300.0
-"""How long it may take to remove a large tree, or to measure all of them."""
 
 
 class RuntimeServicer(AgentRuntimeServiceServicer):
@@ -136,13 +134,13 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         scope.check_all()
         asked = wire.same_fields(request, workspace_pb2.ListWorkspaceUsageRequest)
         return wire.usage_to_proto(
-            self._cell_id, await _answer(self._workspace.ListWorkspaceUsage(asked, timeout=_LONG_SECONDS))
+            self._cell_id, await _answer(self._workspace.ListWorkspaceUsage(asked, timeout=LONGEST_SECONDS))
         )
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         await self._store.check_unused(request.workspace_id)
         asked = wire.same_fields(request, workspace_pb2.DeleteWorkspaceRequest)
-        await _answer(self._workspace.DeleteWorkspace(asked, timeout=_LONG_SECONDS))
+        await _answer(self._workspace.DeleteWorkspace(asked, timeout=LONGEST_SECONDS))
         return pb.DeleteWorkspaceResponse()
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
@@ -155,7 +153,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
-        await _answer(self._git.DeleteSnapshot(asked, timeout=_LONG_SECONDS))
+        await _answer(self._git.DeleteSnapshot(asked, timeout=LONGEST_SECONDS))
         return pb.DeleteSnapshotResponse()
 
     async def _check_begun(self, execution_id: str) -> None:
