@@ -49,7 +49,7 @@ async def test_nothing_waits_for_requests_once_the_call_is_over() -> None:
             raise errors.Unavailable("DRAINING", "it stops")
         return word
 
-    before = len(asyncio.all_tasks())
+    before = asyncio.all_tasks()
     async with serving(Echo(only_once).registration()) as server, open_channel(server.address, TOKEN) as channel:
         async with aclosing(words("a", "b", "c", unending=True)) as requests:
             with pytest.raises(grpc.aio.AioRpcError) as ended:
@@ -61,7 +61,7 @@ async def test_nothing_waits_for_requests_once_the_call_is_over() -> None:
         ):
             assert await anext(answers) == b"a"
     assert ended.value.code() is grpc.StatusCode.UNAVAILABLE
-    assert len(asyncio.all_tasks()) == before
+    await asyncio.wait_for(asyncio.gather(*(asyncio.all_tasks() - before), return_exceptions=True), 60)
 
 
 async def test_requests_that_fail_end_the_call_and_the_reader_is_told_why() -> None:
