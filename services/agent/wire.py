@@ -26,8 +26,10 @@ class AllowanceFields(TypedDict):
     allowed_networks: "list[sandbox_pb2.Network.ValueType]"
 
 
-def allowance_to_proto(allowance: Allowance) -> AllowanceFields:
-    """Return the fields for an allowance, in the order of the contract's enums."""
+def allowance_to_proto(allowance: Allowance | None) -> AllowanceFields:
+    """Return the fields for an allowance, in the order of the contract's enums; empty for one that is not known."""
+    if allowance is None:
+        return {"allowed_tiers": [], "allowed_networks": []}
     return {
         "allowed_tiers": sorted(_TIERS[tier] for tier in allowance.tiers),
         "allowed_networks": sorted(_NETWORKS[network] for network in allowance.networks),

@@ -25,6 +25,8 @@ def cell(value: admin_pb2.Cell) -> Shape:
         "paused": value.state in {admin_pb2.Cell.STATE_PAUSED, admin_pb2.Cell.STATE_AWAY_PAUSED},
         "start_time": time_of(value, "start_time"),
         "beat_time": time_of(value, "beat_time"),
+        "allowed_sandboxes": tiers(value.allowed_tiers),
+        "allowed_networks": networks(value.allowed_networks),
     }
 
 
@@ -50,6 +52,8 @@ def status(value: admin_pb2.GetStatusResponse) -> Shape:
         "capacity": value.capacity,
         "jobs": dict(sorted(value.jobs.items())),
         "oldest_wait_time": time_of(value, "oldest_wait_time"),
+        "allowed_sandboxes": tiers(value.allowed_tiers),
+        "allowed_networks": networks(value.allowed_networks),
     }
 
 

@@ -119,8 +119,11 @@ class ExecutionStore:
         statement = select(executions.c.sandbox_tier, executions.c.network).where(executions.c.job_id == job_id)
         async with self._engine.begin() as connection:
             rows = (await connection.execute(statement.distinct())).all() if job_id else ()
-        networks = [Network] if any(row.network is None for row in rows) else [[Network(row.network)] for row in rows]
-        return Allowance.of({Tier(row.sandbox_tier) for row in rows}, {each for every in networks for each in every})
+        networks = {row.network for row in rows}
+        return Allowance.of(
+            {Tier(row.sandbox_tier) for row in rows},
+            tuple(Network) if None in networks else set(map(Network, networks)),
+        )
 
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
