@@ -1,16 +1,48 @@
 """Converts the settings of an agent between messages and values. The options of the contract say what is valid."""
 
-from collections.abc import Iterator, Mapping
-from typing import Final
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, TypedDict
 
 from boatyard.agent.v1 import agent_pb2 as pb
+from boatyard.agent.v1 import sandbox_pb2
 
 from services.agent.settings import AgentSettings, environment_complaint
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
+from services.sandbox.allowance import Allowance
 from services.sandbox.host_patterns import HostPattern
+from services.sandbox.spec import Network, Tier
 
 AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
+
+_TIERS: Final = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
+_NETWORKS: Final = {network: sandbox_pb2.Network.Value(f"NETWORK_{network.name}") for network in Network}
+
+
+class AllowanceFields(TypedDict):
+    """The fields in which messages have an allowance."""
+
+    allowed_tiers: "list[sandbox_pb2.SandboxTier.ValueType]"
+    allowed_networks: "list[sandbox_pb2.Network.ValueType]"
+
+
+def allowance_to_proto(allowance: Allowance | None) -> AllowanceFields:
+    """Return the fields for an allowance, in the order of the contract's enums; empty for one that is not known."""
+    if allowance is None:
+        return {"allowed_tiers": [], "allowed_networks": []}
+    return {
+        "allowed_tiers": sorted(_TIERS[tier] for tier in allowance.tiers),
+        "allowed_networks": sorted(_NETWORKS[network] for network in allowance.networks),
+    }
+
+
+def allowance_from_proto(tiers: Iterable[int], networks: Iterable[int]) -> Allowance:
+    """Read an allowance. Choices of a later version are left out: nothing here could ask for them."""
+    known_tiers, known_networks = set(tiers), set(networks)
+    return Allowance.of(
+        {tier for tier, number in _TIERS.items() if number in known_tiers},
+        {network for network, number in _NETWORKS.items() if number in known_networks},
+    )
 
 
 def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:

@@ -13,7 +13,7 @@ from boatyard.git.v1.git_pb2_grpc import GitServiceStub
 from boatyard.workspace.v1 import workspace_pb2
 from boatyard.workspace.v1.workspace_pb2_grpc import WorkspaceServiceStub
 
-from services.cli import humanize
+from services.cli import humanize, shapes
 from services.cli.clients import with_gateway
 from services.cli.exit_codes import NotAllowedError
 from services.cli.findings import FAIL, OK, WARN, Finding
@@ -26,6 +26,10 @@ _DATABASE_FIX = (
 )
 _OPTIONAL = ("container",)
 """Capabilities that most machines do not need."""
+_DANGERS = {
+    ("--sandbox", "none"): "gives agents all rights of the account that runs Boatyard",
+    ("--network", "open"): "lets agents reach all that this machine does, its own services among it",
+}
 
 Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
 
@@ -51,7 +55,7 @@ async def _ask(address: str, token: str, ask: Ask) -> list[Finding]:
 async def _execution(channel: grpc.aio.Channel) -> list[Finding]:
     request = execution_pb2.DescribeNodeRequest()
     answer = await ExecutionServiceStub(channel).DescribeNode(request, timeout=_TIMEOUT_S)
-    return [_capability(each) for each in answer.capabilities]
+    return [*map(_capability, answer.capabilities), _choices(answer)]
 
 
 def _capability(each: execution_pb2.Capability) -> Finding:
@@ -62,6 +66,14 @@ def _capability(each: execution_pb2.Capability) -> Finding:
     if each.name in _OPTIONAL:
         return Finding(f"agents: {each.name}", OK, f"only needed for --sandbox {each.name}: {each.complaint}")
     return Finding(f"agents: {each.name}", WARN, each.complaint)
+
+
+def _choices(answer: execution_pb2.DescribeNodeResponse) -> Finding:
+    tiers, networks = shapes.tiers(answer.allowed_tiers), shapes.networks(answer.allowed_networks)
+    text = f"--sandbox {' or '.join(tiers)}; --network {' or '.join(networks)}"
+    chosen = {*(("--sandbox", tier) for tier in tiers), *(("--network", network) for network in networks)}
+    dangers = [f"{option} {choice} {what}" for (option, choice), what in _DANGERS.items() if (option, choice) in chosen]
+    return Finding("agents: may choose", WARN if dangers else OK, "; ".join([text, *dangers]))
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:

@@ -84,10 +84,14 @@ SETTINGS: Final = (
         Flag(
             "--sandbox",
             "agent.sandbox_tier",
-            "How strongly the agent is isolated; none gives it all your rights (default: bubblewrap).",
+            "How strongly the agent is isolated; none, where allowed, gives it all your rights (default: bubblewrap).",
         ),
         Flag("--image", "agent.image", "The image of the agent's container, with --sandbox container.", "NAME"),
-        Flag("--network", "agent.network", "What the agent may reach on the network (default: none)."),
+        Flag(
+            "--network",
+            "agent.network",
+            "What the agent may reach; open, where allowed, is the host's own network (default: none).",
+        ),
         Flag(
             "--allow-host",
             "agent.allowed_hosts",

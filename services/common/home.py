@@ -10,6 +10,8 @@ from pathlib import Path
 from services.common.errors import StartError
 from services.common.text import is_utf8
 
+TOKEN_PREFIX = "boatyard_"  # noqa: S105 - not secret: people and scanners recognize a token by it
+
 
 @dataclass(frozen=True, slots=True)
 class Home:
@@ -56,6 +58,11 @@ class Home:
         return read_or_create_token(self.directory() / self.admin_token_file.name)
 
 
+def new_token() -> str:
+    """Make a token: 256 random bits, behind a prefix by which people and scanners recognize it."""
+    return TOKEN_PREFIX + secrets.token_urlsafe(32)
+
+
 def read_or_create_token(path: Path) -> str:
     """Read the token in `path`, and make it first (256 random bits, mode 0600) if there is none.
 
@@ -66,7 +73,7 @@ def read_or_create_token(path: Path) -> str:
         descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
         try:
             with os.fdopen(descriptor, "w") as file:
-                file.write(secrets.token_urlsafe(32) + "\n")
+                file.write(new_token() + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             with contextlib.suppress(FileExistsError):  # another process was faster: use its token

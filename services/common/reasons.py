@@ -198,6 +198,20 @@ _ROWS: Final = (
         advised_by=_EVERY_MESSAGE,
     ),
     ReasonRow(
+        reason="TIER_NOT_ALLOWED",
+        meaning="the machine does not let agents choose that sandbox tier",
+        sources=(Source.EXECUTION,),
+        advice="leave out --sandbox, or allow the tier in BOATYARD_EXECUTION_ALLOWED_TIERS",
+        advised_by=("BOATYARD_EXECUTION_ALLOWED_TIERS",),
+    ),
+    ReasonRow(
+        reason="NETWORK_NOT_ALLOWED",
+        meaning="the machine does not let agents choose that network",
+        sources=(Source.EXECUTION,),
+        advice="use --network allow-list, or allow the network in BOATYARD_EXECUTION_ALLOWED_NETWORKS",
+        advised_by=("BOATYARD_EXECUTION_ALLOWED_NETWORKS",),
+    ),
+    ReasonRow(
         reason="IMAGE_NOT_ALLOWED",
         meaning="the container's image may not be used on this machine, or none is named and there is no default",
         sources=(Source.EXECUTION,),

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from services.common import program
-from services.common.errors import PermissionDenied, StartError, Unauthenticated
+from services.common.errors import PermissionDenied, ServiceError, StartError, Unauthenticated
 from services.common.ids import persistent_id
 from services.common.lock import single_instance
 from services.common.rpc.auth import cell_authenticator
@@ -57,7 +57,8 @@ async def _main() -> None:
             comma_separated(settings.engines),
         )
         ledger = RemoteLedger(upstream, coordinator_id, claim_filter, forwarder)
-        is_registered = await _try_to_register(ledger)
+        machine = NodeInventory(nodes)
+        is_registered = await _try_to_register(ledger, machine)
         driver = Driver(
             ledger,
             nodes,
@@ -65,13 +66,11 @@ async def _main() -> None:
             webhooks=Webhooks(settings.webhooks_allowed),
             retention_periods=settings.retention_periods,
         )
-        orphans = OrphanReaper(
-            NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.retention_periods
-        )
+        orphans = OrphanReaper(machine, partial(upstream.job_statuses, coordinator_id), settings.retention_periods)
 
         async def drive() -> None:
             if not is_registered:
-                await _register(ledger)
+                await _register(ledger, machine)
             async with asyncio.TaskGroup() as group:
                 group.create_task(driver.run(), name="driver")
                 group.create_task(orphans.run(_ORPHANS_SECONDS), name="orphans")
@@ -87,27 +86,27 @@ async def _main() -> None:
         )
 
 
-async def _try_to_register(ledger: RemoteLedger) -> bool:
-    """Register at a gateway; return True when one answered. Raises StartError when it refuses our token."""
+async def _try_to_register(ledger: RemoteLedger, machine: NodeInventory) -> bool:
+    """Register at a gateway; return True when it and our node answered. Raises StartError when it refuses our token."""
     try:
-        held = await ledger.register(socket.gethostname())
-    except LedgerUnavailable as error:
+        held = await ledger.register(socket.gethostname(), await machine.allowance())
+    except (LedgerUnavailable, ServiceError) as error:
         if isinstance(error, UpstreamUnavailable) and isinstance(error.error, Unauthenticated | PermissionDenied):
             raise StartError(f"the gateway refuses this coordinator: {error.error.message}") from error
-        log.warning("waiting for a gateway", error=str(error))
+        log.warning("waiting for a gateway, or our own node", error=str(error))
         return False
     log.info("registered", jobs_held=held)
     return True
 
 
-async def _register(ledger: RemoteLedger) -> None:
-    """Register, and try again until a gateway answers."""
+async def _register(ledger: RemoteLedger, machine: NodeInventory) -> None:
+    """Register, and try again until a gateway and our node answer."""
     while True:
         await asyncio.sleep(_RETRY_SECONDS)
         try:
-            held = await ledger.register(socket.gethostname())
-        except LedgerUnavailable as error:
-            log.warning("waiting for a gateway", error=str(error))
+            held = await ledger.register(socket.gethostname(), await machine.allowance())
+        except (LedgerUnavailable, ServiceError) as error:
+            log.warning("waiting for a gateway, or our own node", error=str(error))
         else:
             log.info("registered", jobs_held=held)
             return

@@ -9,6 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
+from services.agent.wire import allowance_to_proto
 from services.common.ids import new_id
 from services.common.rpc.times import seconds_from_proto
 from services.coordinator import wire
@@ -22,6 +23,7 @@ from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.value import pack, unpack
+from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 _CLAIM_SECONDS: Final = 20.0
 """The deadline of a claim: a gateway answers within 16 s, so a broken link is noticed."""
@@ -60,8 +62,10 @@ class RemoteLedger:
         """The lease's length as the gateway last said; 0 before `register`."""
         return self._lease_seconds
 
-    async def register(self, host: str) -> int:
+    async def register(self, host: str, allowance: Allowance = DEFAULT_ALLOWANCE) -> int:
         """Register this coordinator; return how many jobs it still holds from before. Must precede the first claim.
+
+        `allowance` is what its node lets jobs choose.
 
         Only at a gateway that serves our ledger: registering releases the jobs, and another would not let us continue.
         """
@@ -72,6 +76,7 @@ class RemoteLedger:
             host=host,
             version=version("boatyard"),
             capacity=self._filter.capacity,
+            **allowance_to_proto(allowance),
         )
         answer = await self._upstream.ask(
             lambda stubs: stubs.coordinator.RegisterCoordinator(request, timeout=_CALL_SECONDS)

@@ -32,6 +32,7 @@ from services.execution.service import store
 from services.execution.service.admission import Admission
 from services.execution.service.capabilities import CONTAINER, Capability, capabilities
 from services.execution.service.credentials import EngineCredentials
+from services.execution.service.isolation import Isolation
 from services.execution.service.manager import ExecutionManager
 from services.execution.service.messaging import Messaging
 from services.execution.service.metrics import ExecutionCounts, RunningMetrics
@@ -73,6 +74,7 @@ async def _main() -> None:
                     fences,
                     _admission(settings, runs, control_groups),
                     EngineCredentials.from_settings(settings),
+                    Isolation(settings.allowance, executions),
                     control_groups=control_groups,
                 )
             )
@@ -104,6 +106,7 @@ async def _main() -> None:
                         starts,
                         draining=draining,
                         capabilities=provided,
+                        allowance=settings.allowance,
                     ),
                     {**CHECKS, pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},
                 ),

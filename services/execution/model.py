@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from services.sandbox.spec import SandboxSpec, Tier
+from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
 """The variable that tells a program the id of its execution."""
@@ -186,6 +186,8 @@ class Execution:
     job_id: str
     sandbox_tier: Tier
     create_time: datetime
+    network: Network | None = None
+    """None: it was recorded by a version that did not say."""
     state: State = State.PENDING
     reason: str = ""
     message: str = ""

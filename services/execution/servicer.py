@@ -16,6 +16,7 @@ from services.execution.service.messaging import Messaging
 from services.execution.service.terminals import Terminals
 from services.execution.wire import events, requests, responses
 from services.execution.wire.start import StartReader
+from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -32,6 +33,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         *,
         draining: Draining,
         capabilities: Sequence[Capability] = (),
+        allowance: Allowance = DEFAULT_ALLOWANCE,
     ) -> None:
         self._executions = executions
         self._messaging = messaging
@@ -39,13 +41,14 @@ class ExecutionServicer(ExecutionServiceServicer):
         self._starts = starts
         self._draining = draining
         self._capabilities = capabilities
+        self._allowance = allowance
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
         execution = await self._executions.start(self._starts.read(request))
         return pb.StartExecutionResponse(execution=responses.EXECUTION.to_proto(execution))
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
-        return pb.DescribeNodeResponse(capabilities=map(responses.CAPABILITY.to_proto, self._capabilities))
+        return responses.node_to_proto(self._capabilities, self._allowance)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         execution = await self._executions.get(request.execution_id)

@@ -5,10 +5,11 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
 from services.common.settings import ListenAddress, ServiceSettings
+from services.sandbox.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
 
@@ -19,6 +20,11 @@ def _paths(value: object) -> object:
 
 def _entries(value: object) -> object:
     return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _choices(value: object) -> object:
+    entries = _entries(value)
+    return [entry.lower().replace("-", "_") for entry in entries] if isinstance(entries, list) else entries
 
 
 def _patterns(hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -34,7 +40,9 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many executions may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
     sandbox_tier: Tier = Tier.BUBBLEWRAP
-    """The tier of executions that name none."""
+    """The tier of executions that name none; it must be allowed."""
+    allowed_tiers: Annotated[tuple[Tier, ...], NoDecode, BeforeValidator(_choices)] = DEFAULT_TIERS
+    """The tiers that executions may have; separated by commas. With `none` they have all rights of this service."""
     container_engine: Literal["podman", "docker"] | None = None
     """What makes containers; None: the first of the two that answers."""
     container_image: str = ""
@@ -44,7 +52,9 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     container_pull: Literal["never", "missing"] = "never"
     """Whether a missing image is fetched."""
     network: Network = Network.NONE
-    """What executions can reach of the network when they do not say."""
+    """What executions can reach of the network when they do not say; it must be allowed."""
+    allowed_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_choices)] = DEFAULT_NETWORKS
+    """The networks that executions may have; separated by commas. With `open` they reach all that this machine does."""
     network_allowed_hosts: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_entries), AfterValidator(_patterns)
     ] = ()
@@ -91,3 +101,16 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """Where engine anthropic reaches its model."""
     models_file: Path | None = None
     """A table of what models cost, in place of our own (engines/anthropic/models.json), and in the same form."""
+
+    @property
+    def allowance(self) -> Allowance:
+        """The tiers and networks that executions may have."""
+        return Allowance.of(self.allowed_tiers, self.allowed_networks)
+
+    @model_validator(mode="after")
+    def _check_defaults(self) -> "ExecutionSettings":
+        if self.sandbox_tier not in self.allowance.tiers:
+            raise ValueError(f"{TIERS_SETTING} must have {self.sandbox_tier}, which is the default tier")
+        if self.network not in self.allowance.networks:
+            raise ValueError(f"{NETWORKS_SETTING} must have {self.network}, which is the default network")
+        return self

@@ -23,6 +23,7 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.identity import this_cell
+from services.gateway.cells.node import keep_allowance
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
@@ -95,6 +96,7 @@ async def _main() -> None:
         store, events = JobStore(engine, notifier), EventStore(engine)
         tasks = {
             "notices": ChangeBroadcast(engine, notifier).run(),
+            "what the node allows": keep_allowance(cells, cell.cell_id, NodeInventory(nodes)),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
             **_retention_tasks(engine, cell, cells, settings),
         }

@@ -10,8 +10,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.paging import Page
 from services.common.errors import NotFound
+from services.common.home import new_token
 from services.gateway.cells.store import CellStore
-from services.gateway.door.tokens.store import TokenStore, hash_of, new_secret, remove_expired
+from services.gateway.door.tokens.store import TokenStore, hash_of, remove_expired
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.tokens import tokens
 from services.gateway.values.cells import Cell
@@ -29,7 +30,7 @@ def store(engine: AsyncEngine) -> TokenStore:
 
 
 async def test_a_token_is_known_by_its_secret_which_is_nowhere(store: TokenStore, engine: AsyncEngine) -> None:
-    secret = new_secret()
+    secret = new_token()
     assert await store.create(TOKEN, secret) == TOKEN
     assert await store.find_valid(secret) == TOKEN
     assert TOKEN.principal == Principal("ci", Role.OPERATOR, frozenset({"default"}), token_id="token-1")

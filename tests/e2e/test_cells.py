@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.conftest import Remote
 from tests.e2e.test_survival import COUNTING, LINES, has_begun
-from tests.kit.cell import eventually
+from tests.kit.cell import NOT_KEPT_APART, eventually
 from tests.kit.cells import SharingCell, running_cells
 from tests.kit.postgres import database
 
@@ -22,7 +22,7 @@ def cells(postgres_server: object) -> Iterator[Cells]:
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     # A lease as in life: on a busy machine a cell may stand still for longer than the short one.
     settings = {"lease_seconds": 30.0, "BOATYARD_GATEWAY_MAX_JOBS": "1"}
-    with database(postgres_server) as url, running_cells(directory, 2, url, **settings) as running:
+    with database(postgres_server) as url, running_cells(directory, 2, url, **NOT_KEPT_APART, **settings) as running:
         first, second = running
         yield first, second
     shutil.rmtree(directory)

@@ -11,7 +11,7 @@ import pytest
 from tests.e2e.conftest import Remote
 from tests.e2e.test_survival import COUNTING, LINES, has_begun
 from tests.kit import processes
-from tests.kit.cell import eventually
+from tests.kit.cell import NOT_KEPT_APART, eventually
 from tests.kit.cells import LEASE_SECONDS, SharingCell, running_cells
 from tests.kit.contract import ROOT
 from tests.kit.link import linked
@@ -27,7 +27,7 @@ ONCE = "test -e {flag} && exit 0; touch {flag}; echo begun; : {flag}; sleep 600;
 
 @pytest.fixture
 def cells(scratch: Path, postgres_url: str) -> Iterator[Cells]:
-    with running_cells(scratch, 2, postgres_url) as running:
+    with running_cells(scratch, 2, postgres_url, **NOT_KEPT_APART) as running:
         yield running
 
 

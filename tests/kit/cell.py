@@ -18,6 +18,8 @@ from tests.kit.mounts import unmount_below
 
 BOATYARD = Path(sys.executable).parent / "boatyard"
 OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "coordinator": 4, "http": 20}
+NOT_KEPT_APART = {"BOATYARD_EXECUTION_ALLOWED_TIERS": "bubblewrap,container,none"}
+"""The setting that lets jobs choose tier NONE, with which they reach the test itself."""
 
 
 _RESERVED: list[socket.socket] = []

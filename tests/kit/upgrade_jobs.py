@@ -48,6 +48,9 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
     if in_container:
         arguments = working(counting, "--sandbox", "container")
         yield Case(name="runs in a container", arguments=arguments, found=has_printed, counts=True)
+    # What only the version before let anybody choose: a job ends as it began, with its check.
+    bare = working(counting, "--sandbox", "none", "--verify", "test -e new.txt")
+    yield Case(name="runs without a border", arguments=bare, found=has_printed, counts=True)
     yield Case(name="verifies", arguments=working(CHANGES, "--verify", until_gate), found=is_in("verify"), copies=2)
     yield Case(
         name="is approved",

@@ -24,6 +24,9 @@ def command(as_json: bool) -> None:
         ("cells", f"{cells}; {status.jobs['RUNNING']} of {status.capacity} places taken"),
         ("jobs", jobs or "none"),
     ]
+    if status.allowed_tiers:
+        sandboxes, networks = shapes.tiers(status.allowed_tiers), shapes.networks(status.allowed_networks)
+        lines.append(("jobs may choose", f"--sandbox {' or '.join(sandboxes)}; --network {' or '.join(networks)}"))
     if status.HasField("oldest_wait_time"):
         lines.append(("waiting", f"the oldest for {humanize.age(status.oldest_wait_time)}"))
     screen.table(("WHAT", "HOW MUCH"), lines)

@@ -4,7 +4,7 @@ What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths in a 
 that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
 """
 
-from services.cli.shapes.cells import cell, snapshot, status, workspace, workspace_path
+from services.cli.shapes.cells import cell, networks, snapshot, status, tiers, workspace, workspace_path
 from services.cli.shapes.events import event, permission_answer, stream
 from services.cli.shapes.jobs import (
     checkpoint,
@@ -35,6 +35,7 @@ __all__ = [
     "last_execution",
     "line",
     "name",
+    "networks",
     "path",
     "permission_answer",
     "result",
@@ -43,6 +44,7 @@ __all__ = [
     "status",
     "stream",
     "submitted",
+    "tiers",
     "time",
     "workspace",
     "workspace_path",

@@ -1,5 +1,8 @@
 """Cells, and the workspaces and snapshots on them."""
 
+from collections.abc import Iterable
+
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.gateway.v1 import admin_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
@@ -22,7 +25,19 @@ def cell(value: admin_pb2.Cell) -> Shape:
         "paused": value.state in {admin_pb2.Cell.STATE_PAUSED, admin_pb2.Cell.STATE_AWAY_PAUSED},
         "start_time": time_of(value, "start_time"),
         "beat_time": time_of(value, "beat_time"),
+        "allowed_sandboxes": tiers(value.allowed_tiers),
+        "allowed_networks": networks(value.allowed_networks),
     }
+
+
+def tiers(numbers: Iterable[int]) -> list[str]:
+    """Write sandbox tiers as options do."""
+    return [name(sandbox_pb2.SandboxTier.Name, each, "SANDBOX_TIER_").lower() for each in numbers]
+
+
+def networks(numbers: Iterable[int]) -> list[str]:
+    """Write networks as options do."""
+    return [name(sandbox_pb2.Network.Name, each, "NETWORK_").lower().replace("_", "-") for each in numbers]
 
 
 def status(value: admin_pb2.GetStatusResponse) -> Shape:
@@ -37,6 +52,8 @@ def status(value: admin_pb2.GetStatusResponse) -> Shape:
         "capacity": value.capacity,
         "jobs": dict(sorted(value.jobs.items())),
         "oldest_wait_time": time_of(value, "oldest_wait_time"),
+        "allowed_sandboxes": tiers(value.allowed_tiers),
+        "allowed_networks": networks(value.allowed_networks),
     }
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 _WORD = "A-Za-z0-9_-"
 _ALNUM = "A-Za-z0-9"
+_BASE64 = "A-Za-z0-9+/="
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ FORMATS = (
     _format("stripe", "docs.stripe.com, API keys: live secret and restricted keys", _ALNUM, 24, "sk_live_", "rk_live_"),
     _format("huggingface", "huggingface.co/docs, User access tokens", _ALNUM, 34, "hf_", begins_word=True),
     _format("docker", "docs.docker.com, Personal access tokens", _WORD, 24, "dckr_pat_"),
+    _format("boatyard", "ours: tokens of `boatyard token create`, and new cells' own", _WORD, 43, "boatyard_"),
+    _format("webhook", "standardwebhooks.com: signing secrets, which hooks of ours have too", _BASE64, 32, "whsec_"),
     _JWT,
     _PEM,
 )

@@ -102,9 +102,14 @@ class Redactor:
 
     def __init__(self, secrets: Mapping[str, bytes] | None = None) -> None:
         """`secrets` are values by name, of at least `needles.SHORTEST` bytes."""
+        self._secrets = dict(secrets or {})
         self._needles = [
-            (needle, bytes([needle[_rarest(needle)]]), name) for needle, name in needles(secrets or {}).items()
+            (needle, bytes([needle[_rarest(needle)]]), name) for needle, name in needles(self._secrets).items()
         ]
+
+    def having(self, secrets: Mapping[str, bytes]) -> "Redactor":
+        """Return one that redacts these secrets too."""
+        return Redactor({**self._secrets, **secrets})
 
     def strand(self) -> "Strand":
         """Start a new stream of bytes."""

@@ -5,10 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from services.agent.settings import DEFAULT_ENGINE
+from services.common.home import Home
 from services.execution.cgroups.group import ControlGroup
 from services.execution.engine import RunContext, load
 from services.execution.eventlog import EventWriter
 from services.execution.processes import signals
+from services.execution.redaction.own_tokens import own_tokens
+from services.execution.redaction.strand import Redactor
 from services.execution.rundir.directory import RunDirectory
 from services.sandbox.spec import Tier
 
@@ -36,6 +39,7 @@ def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) ->
     if group is not None:
         run.record_group({str(controller): path for controller, path in group.directories.items()})
     with EventWriter(run.events) as writer:
+        writer.redactor = Redactor(own_tokens(Home.from_environment()))
         result = load(plan.engine).run(RunContext(run, plan, writer, signal_fd, credentials, group))
         result = replace(result, message=writer.redactor.text(result.message))
         writer.state_change(result.state, result.reason, result.message)

@@ -22,6 +22,7 @@ from services.execution.model import ACTIVE, Execution, Filter, StartRequest, St
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
 from services.execution.service.credentials import EngineCredentials
+from services.execution.service.isolation import Isolation
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore
 from services.execution.service.supervision import Supervision
@@ -54,6 +55,7 @@ class ExecutionManager:
         fences: Fences,
         admission: Admission,
         credentials: EngineCredentials,
+        isolation: Isolation,
         *,
         control_groups: ControlGroupHierarchies,
     ) -> None:
@@ -64,6 +66,7 @@ class ExecutionManager:
         self._admission = admission
         self._starting = asyncio.Lock()
         self._credentials = credentials
+        self._isolation = isolation
         self._runners = Runners(credentials, control_groups)
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -92,7 +95,8 @@ class ExecutionManager:
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
-            FailedPrecondition: STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_NOT_MOUNTED, or MODEL_KEY_MISSING.
+            FailedPrecondition: STALE_FENCE, TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED, SANDBOX_UNAVAILABLE,
+                WORKSPACE_NOT_MOUNTED, or MODEL_KEY_MISSING.
             Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY.
         """
         await self._fences.check(current_fence())
@@ -112,6 +116,7 @@ class ExecutionManager:
             known = await self._store.find(request.execution_id)
             if known is not None:
                 return _repeated(known, request.digest)
+            await self._isolation.check(request)
             self._admission.check(len(self._active))
             self._credentials.check(request.plan.engine, request.execution_id)
             await self._check_sandbox(request)
@@ -123,6 +128,7 @@ class ExecutionManager:
                 purpose=request.purpose,
                 job_id=request.job_id,
                 sandbox_tier=request.plan.sandbox.tier,
+                network=request.plan.sandbox.network,
                 create_time=datetime.now(UTC),
             )
             # The directory comes first: after a crash, a recorded execution without one could not be started.

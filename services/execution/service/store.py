@@ -40,7 +40,8 @@ from services.execution.model import (
     State,
     Vitals,
 )
-from services.sandbox.spec import Tier
+from services.sandbox.allowance import Allowance
+from services.sandbox.spec import Network, Tier
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -52,6 +53,7 @@ executions = Table(
     Column("purpose", String(16), nullable=False),
     Column("job_id", String(63), nullable=False),
     Column("sandbox_tier", String(16), nullable=False),
+    Column("network", String(16)),  # NULL: recorded by a version that did not say
     Column("state", String(16), nullable=False),
     Column("reason", String(64), nullable=False),
     Column("message", Text, nullable=False),
@@ -108,6 +110,20 @@ class ExecutionStore:
         """Return the executions that have not ended, the oldest first."""
         statement = select(executions).where(executions.c.state.in_(ACTIVE))
         return await self._read(statement.order_by(executions.c.create_time))
+
+    async def begun(self, job_id: str) -> Allowance:
+        """Return the tiers and networks that a job's executions have had; without a job, none.
+
+        Executions of the version before count as all networks, because theirs is not recorded.
+        """
+        statement = select(executions.c.sandbox_tier, executions.c.network).where(executions.c.job_id == job_id)
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(statement.distinct())).all() if job_id else ()
+        networks = {row.network for row in rows}
+        return Allowance.of(
+            {Tier(row.sandbox_tier) for row in rows},
+            tuple(Network) if None in networks else set(map(Network, networks)),
+        )
 
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
@@ -176,6 +192,7 @@ class ExecutionStore:
 def _to_row(execution: Execution) -> dict[str, object]:
     row: dict[str, object] = {name: getattr(execution, name) for name in _SAME_NAMES}
     row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
+    row["network"] = execution.network
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
     row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
     row["end_verified_by"] = execution.end_verified_by
@@ -188,6 +205,8 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
     if row.cpu_seconds is not None:
         fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
+    if row.network is not None:
+        fields["network"] = Network(row.network)
     if row.end_verified_by is not None:
         fields["end_verified_by"] = EndVerification(row.end_verified_by)
     return Execution(

@@ -1,18 +1,20 @@
 """Writes the service's own types as the contract's messages, except events: see `events`."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
 from services.execution.model import Execution
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import InputProgress
+from services.sandbox.allowance import Allowance
 
-EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "pending_permissions"})
+EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "network", "pending_permissions"})
 CAPABILITY: Final = Mapper(Capability, pb.Capability)
 PERMISSION_ANSWER: Final = Mapper(PermissionAnswer, event_pb2.PermissionAnswer, by_hand={"permission_id"})
 _PERMISSION_REQUEST: Final = Mapper(PermissionRequest, event_pb2.PermissionRequest)
@@ -21,6 +23,14 @@ _PERMISSION_REQUEST: Final = Mapper(PermissionRequest, event_pb2.PermissionReque
 def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.NodeExecution:
     """Convert an execution, and the agent's questions that nobody has answered."""
     return EXECUTION.to_proto(value, pending_permissions=map(_PERMISSION_REQUEST.to_proto, pending))
+
+
+def node_to_proto(provided: Iterable[Capability], allowance: Allowance) -> pb.DescribeNodeResponse:
+    """Convert what this machine can do for executions, and lets them choose."""
+    return pb.DescribeNodeResponse(
+        capabilities=map(CAPABILITY.to_proto, provided),
+        **allowance_to_proto(allowance),
+    )
 
 
 def progress_to_proto(value: InputProgress) -> pb.AttachExecutionResponse:

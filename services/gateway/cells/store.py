@@ -12,6 +12,7 @@ from services.common.db.paging import Page
 from services.common.db.retention import every_hour
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.fleet import allowance_of_columns, allowance_to_columns
 from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW, now
@@ -20,6 +21,7 @@ from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.cells import Cell, CellKind, CellState, CellView
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
+from services.sandbox.allowance import Allowance
 
 _SECOND = 1_000_000
 _CELL_GONE = Failure(
@@ -36,9 +38,12 @@ class CellStore:
         self._engine = engine
         self._away_after = round(AWAY_LEASES * lease_seconds * _SECOND)
 
-    async def register(self, cell: Cell) -> None:
-        """Record a cell that starts. A pause is kept, unless it was to last until this start."""
-        row = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
+    async def register(self, cell: Cell, allowance: Allowance | None = None) -> None:
+        """Record a cell that starts, and what it lets jobs choose, if that is known already.
+
+        A pause is kept, unless it was to last until this start.
+        """
+        row = asdict(cell) | allowance_to_columns(allowance) | {"start_time": NOW, "beat_time": NOW}
         pause = {"paused": and_(cells.c.paused, ~cells.c.until_start), "until_start": False}
         async with self._engine.begin() as connection:
             if not await insert_if_absent(connection, cells, row):
@@ -48,6 +53,12 @@ class CellStore:
         """Record a cell if it is missing, as when it was forgotten while it was suspended."""
         async with self._engine.begin() as connection:
             await insert_if_absent(connection, cells, asdict(cell) | {"start_time": NOW, "beat_time": NOW})
+
+    async def set_allowance(self, cell_id: str, allowance: Allowance) -> None:
+        """Record what a cell lets jobs choose. Does nothing for an unknown cell."""
+        this_cell = update(cells).where(cells.c.cell_id == cell_id)
+        async with self._engine.begin() as connection:
+            await connection.execute(this_cell.values(**allowance_to_columns(allowance)))
 
     async def find(self, cell_id: str) -> CellView | None:
         """Return a cell; None when it does not exist, or has been forgotten."""
@@ -130,4 +141,6 @@ class CellStore:
 
 
 def _view(row: Row[Any]) -> CellView:
-    return CellView(**{**row._mapping, "kind": CellKind(row.kind), "is_away": bool(row.is_away)})
+    fields = {**row._mapping, "kind": CellKind(row.kind), "is_away": bool(row.is_away)}
+    allowance = allowance_of_columns(row.kind, fields.pop("allowed_tiers"), fields.pop("allowed_networks"))
+    return CellView(**fields, allowance=allowance)

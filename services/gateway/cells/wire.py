@@ -1,12 +1,15 @@
 """Convert cells, the status and the database's state to messages."""
 
+from collections.abc import Iterable
 from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
+from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
+from services.sandbox.allowance import Allowance
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
@@ -26,6 +29,7 @@ def cell_to_proto(view: CellView) -> pb.Cell:
         running_jobs=view.running_jobs,
         start_time=timestamp_to_proto(view.start_time),
         beat_time=timestamp_to_proto(view.beat_time),
+        **allowance_to_proto(view.allowance),
     )
 
 
@@ -40,7 +44,15 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
         away_cells=states.count(CellState.AWAY) + states.count(CellState.AWAY_PAUSED),
         capacity=sum(view.capacity for view in cells if view.state is CellState.ACTIVE),
         jobs=queue.jobs,
+        **allowance_to_proto(_union([view.allowance for view in cells if view.allowance])),
         oldest_wait_time=None if queue.oldest_wait_time is None else timestamp_to_proto(queue.oldest_wait_time),
+    )
+
+
+def _union(allowances: Iterable[Allowance]) -> Allowance:
+    choices = [(allowance.tiers, allowance.networks) for allowance in allowances]
+    return Allowance.of(
+        {tier for tiers, _ in choices for tier in tiers}, {network for _, networks in choices for network in networks}
     )
 
 

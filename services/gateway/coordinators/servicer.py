@@ -57,9 +57,9 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def RegisterCoordinator(
         self, request: pb.RegisterCoordinatorRequest, context: Context
     ) -> pb.RegisterCoordinatorResponse:
-        coordinator = wire.coordinator_from_proto(request)
+        coordinator, allowance = wire.coordinator_from_proto(request), wire.allowance_of_coordinator(request)
         async with self._ledgers.ledger(coordinator) as ledger:
-            await self._cells.register(coordinator)
+            await self._cells.register(coordinator, allowance)
             jobs_held = await ledger.take_over_own(coordinator.host)
         return pb.RegisterCoordinatorResponse(
             lease_duration=duration_to_proto(self._ledgers.lease_seconds), jobs_held=jobs_held

@@ -1,6 +1,5 @@
 """Convert hooks and their calls between messages and values, and check everything that a request can get wrong."""
 
-import secrets
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from functools import partial
@@ -11,6 +10,7 @@ from boatyard.gateway.v1 import job_pb2
 from google.protobuf.json_format import MessageToJson
 
 from services.common.db.paging import Page
+from services.common.home import new_token
 from services.common.ids import new_id
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rule_options import listed
@@ -62,7 +62,7 @@ def hook_from_proto(message: pb.Hook) -> Hook:
         scope.check_all()
     webhook, callback = message.webhook, message.callback
     is_callback = message.HasField("callback")
-    secret = callback.token or secrets.token_urlsafe(32) if is_callback else ""
+    secret = callback.token or new_token() if is_callback else ""
     if message.HasField("webhook"):
         secret = webhook.secret or new_secret()
     event = _EVENTS[message.event]

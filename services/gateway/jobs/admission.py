@@ -26,6 +26,7 @@ from services.gateway.catalog.store import (
     Resource,
     ResourceTable,
 )
+from services.gateway.jobs.isolation import check_isolation
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.submission import JobSubmission, check_submission
@@ -47,6 +48,7 @@ from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
+from services.sandbox.spec import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +93,7 @@ class Admission:
 
         The submission's kind must be one of `kinds`.
         Raises NotFound for what the submission names, Invalid for what can be checked only after all settings are
-        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
+        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), and what check_isolation does.
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
@@ -106,6 +108,7 @@ class Admission:
             below = _policy_below(references, kind)
             spec = self._spec(job_id, submission, references, below, create_time)
             check_submission(spec, submission, kind, asked_below=below.checkpoints or Checkpoints())
+            await check_isolation(connection, spec.agent)
             await _write(connection, spec, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
@@ -216,6 +219,8 @@ async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: flo
             repository_id=spec.repository_id,
             template_id=spec.template_id,
             engine=spec.agent.chosen_engine.name,
+            sandbox_tier=spec.agent.tier,
+            network=spec.agent.network or Network.NONE,
             priority=spec.priority,
             definition=dump(spec),
             state=JobState.PENDING,

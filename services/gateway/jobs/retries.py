@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
+from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
@@ -36,7 +37,8 @@ class Retries:
     async def retry(self, job_id: str, *, from_snapshot: bool, key: IdempotencyKey | None) -> JobView:
         """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
 
-        Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED).
+        Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED),
+        and what check_isolation does.
         """
         async with self._engine.begin() as connection:
             if await idempotency.claim(connection, key, job_id) is None:
@@ -60,6 +62,7 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
     spec = load(JobSpec, job.definition)
+    await check_isolation(connection, spec.agent)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job_id)

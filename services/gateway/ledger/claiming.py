@@ -16,8 +16,8 @@ from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
 from services.gateway.ledger.attempts import give_up, next_attempt
 from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.fleet import left_to_others, members
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, may_be_taken, next_of_projects
-from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_QUEUED, IS_RUNNING, executions, jobs, stages
 from services.gateway.values.facts import JobTaken
@@ -87,7 +87,8 @@ class Claimer:
     ) -> Lease | None:
         """Take the next job that may be taken and matches the filter; see Ledger.claim.
 
-        Without `takes_over`, no job of another cell is taken. A paused cell takes only jobs that it has begun.
+        Without `takes_over`, no job of another cell is taken. What another cell allows and this one does not is left to
+        the other. A paused cell takes only jobs that it has begun.
         Raises Unavailable (DATABASE_UNAVAILABLE) when the database stood still; nothing may be committed after that.
         """
         start = time.monotonic()
@@ -103,8 +104,9 @@ class Claimer:
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS_LOCK})
         if claim_filter.capacity is not None and await self._count_held(connection) >= claim_filter.capacity:
             return None
-        conditions = claim_filter.conditions
-        if await self._is_paused(connection):
+        fleet = await members(connection)
+        conditions = [*claim_filter.conditions, *left_to_others(self.cell_id, fleet)]
+        if any(cell.is_paused for cell in fleet if cell.cell_id == self.cell_id):
             conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
         while (row := await self._lock_expired(connection, conditions, takes_over)) is not None:
             lease = await self._take(connection, row)
@@ -131,10 +133,6 @@ class Claimer:
         of_cell = (jobs.c.cell_id == self.cell_id, jobs.c.held, jobs.c.lease_until >= now())
         held = select(func.count()).where(IS_RUNNING, *of_cell)
         return int((await connection.execute(held)).scalar_one())
-
-    async def _is_paused(self, connection: AsyncConnection) -> bool:
-        paused = select(cells.c.paused).where(cells.c.cell_id == self.cell_id)
-        return bool((await connection.execute(paused)).scalar_one_or_none())
 
     async def _lock_expired(
         self, connection: AsyncConnection, conditions: Sequence[ColumnElement[bool]], takes_over: bool

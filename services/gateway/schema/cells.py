@@ -18,6 +18,9 @@ cells = Table(
     # Where other gateways reach this one, and the token that they show: new at every start. Empty: not reachable.
     Column("address", Text, nullable=False, default=""),
     Column("peer_token", Text, nullable=False, default=""),
+    # What it lets jobs choose, separated by commas. NULL: its node has not said it yet.
+    Column("allowed_tiers", Text, nullable=True),
+    Column("allowed_networks", Text, nullable=True),
     Column("start_time", Moment, nullable=False),
     Column("beat_time", Moment, nullable=False),
 )

@@ -41,6 +41,9 @@ jobs = Table(
     Column("repository_id", OptionalId, ForeignKey("repositories.repository_id"), nullable=True),
     Column("template_id", String(63), nullable=False),  # no foreign key: SQLite cannot add one to an existing table
     Column("engine", String(31), nullable=False),
+    # What claims compare with what cells allow. Empty: written by a version that did not say, and left to the node.
+    Column("sandbox_tier", String(31), nullable=False, server_default=""),
+    Column("network", String(31), nullable=False, server_default=""),
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's JobSpec
     Column("state", String(31), nullable=False),

@@ -4,6 +4,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.sandbox.allowance import Allowance
+
 
 class CellKind(enum.StrEnum):
     """What a cell is. The names are those of the contract, without prefix."""
@@ -47,6 +49,8 @@ class CellView(Cell):
     running_jobs: int
     start_time: datetime
     beat_time: datetime
+    allowance: Allowance | None
+    """What it lets jobs choose; None while its node has not said it."""
     is_away: bool
     """True when it has not been heard of for so long that its jobs are taken over."""
 

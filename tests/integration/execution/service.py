@@ -23,6 +23,9 @@ from tests.kit.databases import add_databases
 
 State = pb.NodeExecution.State
 
+EVERYTHING = {"ALLOWED_TIERS": "bubblewrap,container,none", "ALLOWED_NETWORKS": "none,allow_list,open"}
+"""Settings that let executions choose everything: most tests are about what a tier does, not about who may have it."""
+
 
 @dataclass
 class Seen:
@@ -50,11 +53,16 @@ class Service:
         self.workspace.mkdir()
         add_databases(self.home, "execution")
         self.address = f"127.0.0.1:{free_port_base()}"
-        self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()} | (variables or {})
+        self._settings = {
+            **{f"BOATYARD_EXECUTION_{name}": value for name, value in (EVERYTHING | settings).items()},
+            **(variables or {}),
+        }
         self._log = directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> None:
+    def start(self, **settings: str) -> None:
+        """Start it; `settings` are changed for good."""
+        self._settings |= {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()}
         variables = {"BOATYARD_HOME": str(self.home), "BOATYARD_EXECUTION_LISTEN": self.address, **self._settings}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -1,15 +1,18 @@
 """Secrets of an execution: its program gets them, and nobody who watches it sees them."""
 
+import base64
 import secrets
 from pathlib import Path
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.errors import Invalid
+from services.common.home import Home
 from services.common.ids import new_id
 from tests.integration.execution.model import of, playing, results
-from tests.integration.execution.service import Client, State
+from tests.integration.execution.service import Client, State, running
 from tests.integration.execution.test_contract import refused
 
 DRIP = """
@@ -33,6 +36,23 @@ async def test_a_program_prints_what_nobody_reads(shared: Client) -> None:
     assert seen.end.exit_code == 3
     run = shared.service.run_directory(name)
     assert not [file for file in run.iterdir() if file.is_file() and value.encode() in file.read_bytes()]
+
+
+async def test_an_agent_that_reads_the_cells_own_tokens_writes_them_nowhere(directory: Path) -> None:
+    """Also tokens that a version made which gave them no prefix."""
+    home = Home(directory / "home")
+    (home.directory() / "token").touch(mode=0o600)
+    home.admin_token_file.write_text(old := secrets.token_urlsafe(32))
+    async with running(directory) as client:
+        line = f"cat {home.admin_token_file} {home.cell_token_file}; base64 {home.cell_token_file}"
+        await client.start("thief", line, sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE)
+        seen = await client.watch("thief")
+        cells, made = home.cell_token(), client.service.run_directory("thief")
+    assert seen.end.state == State.STATE_SUCCEEDED
+    assert seen.output.startswith(b"[redacted:BOATYARD_TOKEN][redacted:boatyard]")
+    kept = b"".join(file.read_bytes() for file in made.iterdir() if file.is_file())
+    assert not [token for token in (old, cells, cells[len("boatyard_") :]) if token.encode() in kept]
+    assert base64.b64encode(cells.encode())[4:-4] not in kept.replace(b"\n", b"")
 
 
 @pytest.mark.slow

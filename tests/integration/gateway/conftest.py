@@ -10,6 +10,7 @@ import pytest_asyncio
 from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
 from services.lifecycle.nodes import Nodes, RetryLimits
+from tests.kit.cell import NOT_KEPT_APART
 from tests.kit.ledger import Books, books
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
@@ -17,7 +18,7 @@ from tests.kit.services import Services, running_services
 
 @pytest_asyncio.fixture(scope="package")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    async with running_services(tmp_path_factory.mktemp("services")) as running:
+    async with running_services(tmp_path_factory.mktemp("services"), **NOT_KEPT_APART) as running:
         yield running
 
 

@@ -12,6 +12,7 @@ from boatyard.agent.v1 import sandbox_pb2
 from boatyard.gateway.v1 import auth_pb2, auth_pb2_grpc, job_pb2
 
 from services.common.rpc.channel import open_channel
+from tests.kit.cell import NOT_KEPT_APART
 from tests.kit.contract import ROOT
 from tests.kit.metrics import Scraped, get
 from tests.kit.repos import Repo
@@ -22,7 +23,7 @@ SERVICES = {"gateway", "workspace", "git", "execution"}
 
 @pytest.fixture(scope="module")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    async with running_services(tmp_path_factory.mktemp("cell")) as running:
+    async with running_services(tmp_path_factory.mktemp("cell"), **NOT_KEPT_APART) as running:
         yield running
 
 

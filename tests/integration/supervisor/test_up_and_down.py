@@ -89,7 +89,8 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4
     assert found["database"] == "ok"
     assert {name for name in found if name.startswith("agents: ")} == {
-        f"agents: {what}" for what in ("sandbox", "container", "system calls", "memory", "processes", "cpu", "disk")
+        f"agents: {what}"
+        for what in ("sandbox", "container", "system calls", "memory", "processes", "cpu", "disk", "may choose")
     }, "what the execution service found out about this machine"
 
     second = attempt(cell, "up")

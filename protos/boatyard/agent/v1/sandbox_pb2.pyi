@@ -27,7 +27,10 @@ class _SandboxTierEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_SandboxTie
     SANDBOX_TIER_BUBBLEWRAP: _SandboxTier.ValueType  # 1
     """Its own namespaces for processes, mounts, network and users; a read-only system."""
     SANDBOX_TIER_NONE: _SandboxTier.ValueType  # 2
-    """None: the process has the service's privileges. Only for trusted agents; recorded in the events."""
+    """None: the process has the service's privileges, which reach the cell's and the administrator's token. Only for
+    trusted agents, and off by default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_TIERS. Recorded in the
+    events.
+    """
     SANDBOX_TIER_CONTAINER: _SandboxTier.ValueType  # 3
     """A Podman or Docker container from an image: the installed software is the image's, and everything but the
     workspace, /tmp and HOME is read-only. No capabilities, and the container engine's own system call filter.
@@ -41,7 +44,10 @@ SANDBOX_TIER_UNSPECIFIED: SandboxTier.ValueType  # 0
 SANDBOX_TIER_BUBBLEWRAP: SandboxTier.ValueType  # 1
 """Its own namespaces for processes, mounts, network and users; a read-only system."""
 SANDBOX_TIER_NONE: SandboxTier.ValueType  # 2
-"""None: the process has the service's privileges. Only for trusted agents; recorded in the events."""
+"""None: the process has the service's privileges, which reach the cell's and the administrator's token. Only for
+trusted agents, and off by default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_TIERS. Recorded in the
+events.
+"""
 SANDBOX_TIER_CONTAINER: SandboxTier.ValueType  # 3
 """A Podman or Docker container from an image: the installed software is the image's, and everything but the
 workspace, /tmp and HOME is read-only. No capabilities, and the container engine's own system call filter.
@@ -58,7 +64,9 @@ class _NetworkEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Network.ValueT
     NETWORK_NONE: _Network.ValueType  # 1
     """Nothing, not even the host's loopback."""
     NETWORK_OPEN: _Network.ValueType  # 2
-    """Everything that the host can reach."""
+    """The host's own network, without any border: everything that the host can reach, its loopback, its abstract sockets
+    and its cloud's metadata among it. Off by default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_NETWORKS.
+    """
     NETWORK_ALLOW_LIST: _Network.ValueType  # 3
     """Some hosts, through a proxy set in HTTP_PROXY and HTTPS_PROXY. Each decision is recorded as a NetworkDecision
     event.
@@ -72,7 +80,9 @@ NETWORK_UNSPECIFIED: Network.ValueType  # 0
 NETWORK_NONE: Network.ValueType  # 1
 """Nothing, not even the host's loopback."""
 NETWORK_OPEN: Network.ValueType  # 2
-"""Everything that the host can reach."""
+"""The host's own network, without any border: everything that the host can reach, its loopback, its abstract sockets
+and its cloud's metadata among it. Off by default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_NETWORKS.
+"""
 NETWORK_ALLOW_LIST: Network.ValueType  # 3
 """Some hosts, through a proxy set in HTTP_PROXY and HTTPS_PROXY. Each decision is recorded as a NetworkDecision
 event.

@@ -524,20 +524,32 @@ class DescribeNodeResponse(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     CAPABILITIES_FIELD_NUMBER: builtins.int
+    ALLOWED_TIERS_FIELD_NUMBER: builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
         """`sandbox`, `container`, `system calls`, and the resources that can be limited: `memory`, `processes`, `cpu`,
         `disk`. Names may be added.
         """
 
+    @builtins.property
+    def allowed_tiers(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.SandboxTier.ValueType]:
+        """The sandbox tiers that executions may have: BOATYARD_EXECUTION_ALLOWED_TIERS."""
+
+    @builtins.property
+    def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
+        """The networks that executions may have: BOATYARD_EXECUTION_ALLOWED_NETWORKS."""
+
     def __init__(
         self,
         *,
         capabilities: abc.Iterable[Capability] | None = ...,
+        allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
+        allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["capabilities", b"capabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

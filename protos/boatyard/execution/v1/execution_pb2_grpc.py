@@ -117,6 +117,9 @@ class ExecutionServiceServicer:
         mounts them.
         - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.agent.image` is not one of the images allowed by the settings, or
         is empty and there is no default.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): the machine's settings do not let executions choose
+        that sandbox tier or that network, and the job has not begun with it before they changed; the message names the
+        setting.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
         ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -248,7 +251,7 @@ class ExecutionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def DescribeNode(self, request, context):
-        """Reports what the service can do on this machine, as tested when the service started.
+        """Reports what the service can do on this machine, as tested when the service started, and what its settings allow.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

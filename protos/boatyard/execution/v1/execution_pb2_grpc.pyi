@@ -37,6 +37,9 @@ class ExecutionServiceStub:
       mounts them.
     - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.agent.image` is not one of the images allowed by the settings, or
       is empty and there is no default.
+    - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): the machine's settings do not let executions choose
+      that sandbox tier or that network, and the job has not begun with it before they changed; the message names the
+      setting.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
       ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -132,7 +135,7 @@ class ExecutionServiceStub:
     - UNAVAILABLE (DRAINING): the service is stopping; attach again.
     """
     DescribeNode: aio.UnaryUnaryMultiCallable[execution_pb2.DescribeNodeRequest, execution_pb2.DescribeNodeResponse]
-    """Reports what the service can do on this machine, as tested when the service started."""
+    """Reports what the service can do on this machine, as tested when the service started, and what its settings allow."""
 
 class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
     """Owns the agents' processes: starts them in a sandbox, records everything they do, and ends them down to the last
@@ -163,6 +166,9 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
           mounts them.
         - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): `spec.agent.image` is not one of the images allowed by the settings, or
           is empty and there is no default.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): the machine's settings do not let executions choose
+          that sandbox tier or that network, and the job has not begun with it before they changed; the message names the
+          setting.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
           ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -312,6 +318,6 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         request: execution_pb2.DescribeNodeRequest,
         context: aio.ServicerContext[execution_pb2.DescribeNodeRequest, abc.Awaitable[execution_pb2.DescribeNodeResponse]],
     ) -> abc.Awaitable[execution_pb2.DescribeNodeResponse]:
-        """Reports what the service can do on this machine, as tested when the service started."""
+        """Reports what the service can do on this machine, as tested when the service started, and what its settings allow."""
 
 def add_ExecutionServiceServicer_to_server(servicer: ExecutionServiceServicer, server: aio.Server) -> None: ...

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
@@ -70,6 +71,8 @@ class GetStatusResponse(message.Message):
     CAPACITY_FIELD_NUMBER: builtins.int
     JOBS_FIELD_NUMBER: builtins.int
     OLDEST_WAIT_TIME_FIELD_NUMBER: builtins.int
+    ALLOWED_TIERS_FIELD_NUMBER: builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version of the responding gateway."""
     cell_id: builtins.str
@@ -94,6 +97,14 @@ class GetStatusResponse(message.Message):
     def oldest_wait_time(self) -> timestamp_pb2.Timestamp:
         """When the job that has waited longest for a free slot became ready to start; absent when no job waits."""
 
+    @builtins.property
+    def allowed_tiers(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.SandboxTier.ValueType]:
+        """The sandbox tiers that at least one cell lets jobs choose."""
+
+    @builtins.property
+    def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
+        """The networks that at least one cell lets jobs choose."""
+
     def __init__(
         self,
         *,
@@ -105,10 +116,12 @@ class GetStatusResponse(message.Message):
         capacity: builtins.int = ...,
         jobs: abc.Mapping[builtins.str, builtins.int] | None = ...,
         oldest_wait_time: timestamp_pb2.Timestamp | None = ...,
+        allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
+        allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["oldest_wait_time", b"oldest_wait_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["active_cells", b"active_cells", "away_cells", b"away_cells", "capacity", b"capacity", "cell_id", b"cell_id", "jobs", b"jobs", "oldest_wait_time", b"oldest_wait_time", "paused_cells", b"paused_cells", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["active_cells", b"active_cells", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "away_cells", b"away_cells", "capacity", b"capacity", "cell_id", b"cell_id", "jobs", b"jobs", "oldest_wait_time", b"oldest_wait_time", "paused_cells", b"paused_cells", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -447,6 +460,8 @@ class Cell(message.Message):
     RUNNING_JOBS_FIELD_NUMBER: builtins.int
     START_TIME_FIELD_NUMBER: builtins.int
     BEAT_TIME_FIELD_NUMBER: builtins.int
+    ALLOWED_TIERS_FIELD_NUMBER: builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
     """The cell."""
     kind: Cell.Kind.ValueType
@@ -471,6 +486,14 @@ class Cell(message.Message):
     def beat_time(self) -> timestamp_pb2.Timestamp:
         """When it was last heard from."""
 
+    @builtins.property
+    def allowed_tiers(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.SandboxTier.ValueType]:
+        """The sandbox tiers that it lets jobs choose; empty while it is not known."""
+
+    @builtins.property
+    def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
+        """The networks that it lets jobs choose; empty while it is not known."""
+
     def __init__(
         self,
         *,
@@ -484,9 +507,11 @@ class Cell(message.Message):
         running_jobs: builtins.int = ...,
         start_time: timestamp_pb2.Timestamp | None = ...,
         beat_time: timestamp_pb2.Timestamp | None = ...,
+        allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
+        allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["beat_time", b"beat_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "beat_time", b"beat_time", "capacity", b"capacity", "cell_id", b"cell_id", "host", b"host", "kind", b"kind", "running_jobs", b"running_jobs", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "beat_time", b"beat_time", "capacity", b"capacity", "cell_id", b"cell_id", "host", b"host", "kind", b"kind", "running_jobs", b"running_jobs", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -211,6 +211,9 @@ class CatalogServiceStub:
       TODO once that job has ended.
     - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
       gateway says who is to do the work.
+    - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+      network; the message names the setting.
+    - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     """
 
 class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
@@ -566,6 +569,9 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
           TODO once that job has ended.
         - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
           gateway says who is to do the work.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+          network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: aio.Server) -> None: ...

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.gateway.v1 import catalog_pb2 as catalog_pb2
 from boatyard.gateway.v1 import hook_pb2 as hook_pb2
@@ -58,6 +59,8 @@ class RegisterCoordinatorRequest(message.Message):
     HOST_FIELD_NUMBER: builtins.int
     VERSION_FIELD_NUMBER: builtins.int
     CAPACITY_FIELD_NUMBER: builtins.int
+    ALLOWED_TIERS_FIELD_NUMBER: builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
     """The coordinator."""
     host: builtins.str
@@ -66,6 +69,16 @@ class RegisterCoordinatorRequest(message.Message):
     """The version it runs, for people."""
     capacity: builtins.int
     """Maximum number of jobs it holds, for people; the binding value is the one in each ClaimJob."""
+    @builtins.property
+    def allowed_tiers(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.SandboxTier.ValueType]:
+        """The sandbox tiers that it lets jobs choose: it is given no others while another cell takes them. Empty means
+        BUBBLEWRAP and CONTAINER.
+        """
+
+    @builtins.property
+    def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
+        """The networks that it lets jobs choose, beside NONE. Empty means ALLOW_LIST."""
+
     def __init__(
         self,
         *,
@@ -73,10 +86,12 @@ class RegisterCoordinatorRequest(message.Message):
         host: builtins.str = ...,
         version: builtins.str = ...,
         capacity: builtins.int = ...,
+        allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
+        allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["capacity", b"capacity", "coordinator_id", b"coordinator_id", "host", b"host", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capacity", b"capacity", "coordinator_id", b"coordinator_id", "host", b"host", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -102,6 +102,9 @@ class JobServiceServicer:
         does not exist, or belongs to another project.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+        network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -155,6 +158,9 @@ class JobServiceServicer:
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+        network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

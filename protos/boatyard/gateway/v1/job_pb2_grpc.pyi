@@ -32,6 +32,9 @@ class JobServiceStub:
       does not exist, or belongs to another project.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+    - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+      network; the message names the setting.
+    - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     """
     GetJob: aio.UnaryUnaryMultiCallable[job_pb2.GetJobRequest, job_pb2.GetJobResponse]
     """Returns one job, with its timeline and the output of its last execution.
@@ -69,6 +72,9 @@ class JobServiceStub:
     - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
     - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+    - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+      network; the message names the setting.
+    - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     WatchJob: aio.UnaryStreamMultiCallable[job_pb2.WatchJobRequest, job_pb2.WatchJobResponse]
@@ -127,6 +133,9 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
           does not exist, or belongs to another project.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+          network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
 
     @abc_1.abstractmethod
@@ -188,6 +197,9 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+          network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 

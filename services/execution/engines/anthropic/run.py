@@ -21,7 +21,6 @@ from services.execution.processes import agent, signals, verdict
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
-from services.execution.redaction.strand import Redactor
 from services.sandbox.errors import SandboxError
 
 if TYPE_CHECKING:
@@ -36,7 +35,7 @@ def run_agent_loop(context: RunContext) -> Result:
     run, plan, writer = context.run, context.plan, context.writer
     credentials = ModelCredentials.from_bytes(context.credentials)
     key = {} if credentials is None else {"ANTHROPIC_API_KEY": credentials.api_key.encode()}
-    writer.redactor = Redactor(plan.secrets | key)
+    writer.redactor = writer.redactor.having(plan.secrets | key)
     before = read_activity(run.events)
     attempt = run.begin_life(time.time_ns())
     if attempt == 1:

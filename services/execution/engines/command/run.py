@@ -18,7 +18,6 @@ from services.execution.processes import agent, signals, verdict
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
-from services.execution.redaction.strand import Redactor
 from services.sandbox.errors import SandboxError
 
 _LEAVE_S = 0.1
@@ -42,7 +41,7 @@ class CommandRun:
         self._group = context.group
         self._selector = selectors.DefaultSelector()
         self._plan = context.plan
-        self._writer.redactor = Redactor(self._plan.secrets)
+        self._writer.redactor = self._writer.redactor.having(self._plan.secrets)
         self._pump = Pump(self._writer, self._plan.bounds.max_output_bytes)
         size = self._plan.terminal
         self._terminal = None if size is None else Terminal(self._run.terminal_input, size)

@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 
 from boatyard.access.v1 import access_pb2
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1.agent_pb2 import AgentSettings
 from boatyard.gateway.v1 import audit_pb2 as pb
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import Default
@@ -17,6 +19,7 @@ from services.gateway.values.principal import Role
 from services.gateway.wire.access import ROLE_NUMBERS
 
 MAX_RESOURCES: Final = 20
+_BARE: Final = "sandbox_tier/none"
 
 _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 _NO_RESOURCES: Final = {"request", "message", "permission"}
@@ -38,10 +41,15 @@ def recorded_methods(services: Iterable[str]) -> frozenset[str]:
 
 
 def resources_of(request: Message | None, answer: Message | None) -> tuple[str, ...]:
-    """Return the resources that a call named, and those that it made, written like job/job-01kb2v."""
+    """Return the resources that a call named, and those that it made, written like job/job-01kb2v.
+
+    First comes sandbox_tier/none for a call that chose it, or whose answer has it, as that is no border.
+    """
+    both = [message for message in (request, answer) if message is not None]
+    bare = [_BARE] if any(map(_is_bare, both)) else []
     named = [] if request is None else list(_ids(request))
     made = [] if answer is None else list(_made(answer))
-    return tuple(dict.fromkeys(named + made))[:MAX_RESOURCES]
+    return tuple(dict.fromkeys(bare + named + made))[:MAX_RESOURCES]
 
 
 def audit_filter_from_proto(request: pb.ListAuditRecordsRequest) -> AuditFilter:
@@ -65,6 +73,18 @@ def _ids(message: Message) -> Iterator[str]:
             for resource_id in value if field.is_repeated else (value,):
                 if isinstance(resource_id, str) and is_id(resource_id):
                     yield f"{id_field[1]}/{resource_id}"
+
+
+def _is_bare(message: Message) -> bool:
+    """Return True when settings of an agent anywhere in a message have sandbox tier NONE."""
+    if isinstance(message, AgentSettings):
+        return message.sandbox_tier == sandbox_pb2.SANDBOX_TIER_NONE
+    return any(
+        _is_bare(part)
+        for field, value in message.ListFields()
+        if field.message_type is not None and not field.message_type.GetOptions().map_entry
+        for part in (value if field.is_repeated else (value,))
+    )
 
 
 def _made(answer: Message) -> Iterator[str]:

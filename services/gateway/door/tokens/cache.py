@@ -6,8 +6,9 @@ from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from services.common.home import TOKEN_PREFIX
 from services.common.rpc.auth import Credentials
-from services.gateway.door.tokens.store import SECRET_PREFIX, TokenStore, hash_of
+from services.gateway.door.tokens.store import TokenStore, hash_of
 from services.gateway.values.principal import Principal
 
 FRESH_SECONDS = 2.0
@@ -33,11 +34,11 @@ class CachedTokens:
 
     def is_at_hand(self, token: str) -> bool:
         """True when the token is not of this kind, or has been valid here and has not failed since."""
-        return not token.startswith(SECRET_PREFIX) or hash_of(token) in self._valid
+        return not token.startswith(TOKEN_PREFIX) or hash_of(token) in self._valid
 
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the token is enough
         """Return whom a token stands for, if it is valid. Raises Unavailable while the database is away."""
-        if not token.startswith(SECRET_PREFIX):
+        if not token.startswith(TOKEN_PREFIX):
             return None
         key, now = hash_of(token), self._clock()
         lookup = self._lookups.get(key)

@@ -6,10 +6,11 @@ from boatyard.gateway.v1 import auth_pb2 as pb
 from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceServicer
 from grpc import aio
 
+from services.common.home import new_token
 from services.gateway import scope
 from services.gateway.door.tokens import wire
 from services.gateway.door.tokens.cache import CachedTokens
-from services.gateway.door.tokens.store import TokenStore, new_secret
+from services.gateway.door.tokens.store import TokenStore
 from services.gateway.values.principal import current_principal
 from services.gateway.wire.requests import idempotency_key, page_from_proto
 
@@ -25,7 +26,7 @@ class TokenServicer(TokenServiceServicer):
 
     async def CreateToken(self, request: pb.CreateTokenRequest, context: Context) -> pb.CreateTokenResponse:
         scope.check_all()
-        secret = new_secret()
+        secret = new_token()
         token = wire.token_from_proto(request, current_principal().name)
         token = await self._tokens.create(token, secret, idempotency_key(request))
         self._cache.clear()

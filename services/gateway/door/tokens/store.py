@@ -1,7 +1,6 @@
 """Tokens in SQL: their hashes, never their secrets. The database's clock decides which are valid now."""
 
 import hashlib
-import secrets
 from dataclasses import fields
 from datetime import datetime, timedelta
 
@@ -21,17 +20,11 @@ from services.gateway.schema.tokens import tokens
 from services.gateway.values.cells import CellKind
 from services.gateway.values.principal import Role, Token
 
-SECRET_PREFIX = "boatyard_"  # noqa: S105 - not secret: people and scanners recognize a token by it
 ENDED_RETENTION = timedelta(days=90)
 _USE_STEP = timedelta(minutes=5)
 
 _COLUMNS = [tokens.c[field.name] for field in fields(Token)]
 _KEY = (as_number(tokens.c.create_time), tokens.c.token_id)
-
-
-def new_secret() -> str:
-    """Make the secret that a caller will present: 256 random bits."""
-    return SECRET_PREFIX + secrets.token_urlsafe(32)
 
 
 def hash_of(secret: str) -> bytes:

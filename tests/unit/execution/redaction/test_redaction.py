@@ -25,6 +25,8 @@ TOKENS = {
     "pypi": b"pypi-AgEIcHlwaS5vcmc" + b"CJ1a2" * 12,
     "stripe": b"sk" + b"_live_" + b"a1B2c3" * 4,
     "huggingface": b"hf" + b"_" + b"aB" * 17,
+    "boatyard": b"boatyard" + b"_" + b"aB3-_xY" * 6 + b"z",
+    "webhook": b"whsec" + b"_" + b"aB3+/xY" * 6 + b"z=",
     "docker": b"dckr" + b"_pat_" + b"aB3-x_" * 5,
     "jwt": b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0." + b"sIg-" * 10,
     "private-key": PEM,

@@ -1,5 +1,6 @@
 """What is recorded of a call."""
 
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.gateway.v1 import audit_pb2, auth_pb2, catalog_pb2, coordinator_pb2, job_pb2, runtime_pb2
 
 from services.gateway.door.audit import wire
@@ -35,6 +36,14 @@ def test_what_a_call_named_and_made() -> None:
         "token/token-1",
     )
     assert wire.resources_of(None, None) == ()
+
+
+def test_that_a_call_chose_no_border() -> None:
+    bare = {"agent": {"sandbox_tier": sandbox_pb2.SANDBOX_TIER_NONE}}
+    request = catalog_pb2.CreateWorkerRequest(worker={"worker_id": "ann", **bare})
+    assert wire.resources_of(request, None)[0] == "sandbox_tier/none"
+    by_its_template = job_pb2.CreateJobResponse(job=job_pb2.Job(job_id="job-1", spec=bare))
+    assert wire.resources_of(job_pb2.CreateJobRequest(), by_its_template) == ("sandbox_tier/none", "job/job-1")
 
 
 def test_no_words_of_a_request_and_not_too_many_names() -> None:

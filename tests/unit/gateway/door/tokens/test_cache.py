@@ -11,10 +11,11 @@ import pytest_asyncio
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.errors import Unavailable
+from services.common.home import new_token
 from services.common.rpc.auth import Credentials
 from services.gateway.door.tokens import cache
 from services.gateway.door.tokens.cache import CachedTokens
-from services.gateway.door.tokens.store import TokenStore, new_secret
+from services.gateway.door.tokens.store import TokenStore
 from services.gateway.values.principal import Role, Token
 
 CREDENTIALS = Credentials(None, "/a/B", "ipv4:127.0.0.1:1", {})
@@ -47,7 +48,7 @@ async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
 
 
 async def made(store: TokenStore, token_id: str) -> str:
-    secret = new_secret()
+    secret = new_token()
     token = Token(
         token_id=token_id,
         name=token_id,
