@@ -132,6 +132,13 @@ _ROWS: Final = (
         advised_by=_WANTS_A_TOKEN,
     ),
     ReasonRow(
+        reason="REMOTE_TOO_LARGE",
+        meaning="the remote sends more than one fetch may bring, or makes git need more memory than it may have",
+        sources=(Source.GIT,),
+        advice="if the repository is that large, raise BOATYARD_GIT_FETCH_MAX_BYTES or BOATYARD_GIT_FETCH_MEMORY_BYTES",
+        advised_by=("BOATYARD_GIT_FETCH_",),
+    ),
+    ReasonRow(
         reason="ADDRESS_NOT_ALLOWED",
         meaning="the remote's host name leads to an address that is neither public nor allowed; also on push",
         sources=(Source.GIT,),

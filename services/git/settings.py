@@ -36,6 +36,12 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """Where git servers may be, besides public addresses: `10.1.0.0/16,fd00::/8`; `0.0.0.0/0,::/0` is anywhere."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
     """How long one fetch, clone or push may take."""
+    fetch_max_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
+    """How much one fetch or clone may bring. A remote that sends more is refused, and what it sent is removed."""
+    fetch_memory_bytes: Annotated[int, Field(ge=64 << 20)] = 4 << 30
+    """How much memory each process of a fetch, clone or push may take; a remote's words decide what it needs."""
+    max_refs: Annotated[int, Field(ge=1)] = 10_000
+    """Of a remote with more branches and tags than this, only those are fetched that somebody asks for."""
     lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
     """How long to wait for another process that is working on the same store."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024

@@ -155,6 +155,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
+        - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
+        memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -177,6 +179,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
+        - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
+        memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
