@@ -321,6 +321,13 @@ _ROWS: Final = (
         advice="`boatyard show` names the workspace, or the snapshot, with what the agent left",
     ),
     ReasonRow(
+        reason="RESULT_TOO_LARGE",
+        meaning="the agent left more files, or more bytes in files, than can be taken",
+        sources=(Source.GIT,),
+        advice="`boatyard show` names the workspace with what the agent left; BOATYARD_GIT_TAKE_MAX_BYTES,"
+        " BOATYARD_GIT_TAKE_MAX_FILES and BOATYARD_GIT_MAX_RESULT_BYTES are the limits",
+    ),
+    ReasonRow(
         reason="VERIFY_FAILED",
         meaning="the check did not pass on the commit that was taken",
         sources=(Source.DRIVER,),

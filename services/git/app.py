@@ -50,6 +50,7 @@ from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
 from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import SandboxedGit
+from services.git.worktree.size import TreeLimits
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
 
@@ -127,7 +128,7 @@ def build_manager(
     limits = StoreLimits(settings.lock_seconds, settings.min_free_bytes, settings.max_refs, network)
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, paths.empty, max_pack_bytes=settings.max_result_bytes)
-    results = ResultStores(git, paths, taker, limits)
+    results = ResultStores(git, paths, taker, limits, TreeLimits(settings.take_max_bytes, settings.take_max_files))
     mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
     records = RepositoryRecords(engine)

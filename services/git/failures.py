@@ -45,6 +45,13 @@ def take_failed(result_id: str, error: Exception) -> ServiceError:
     )
 
 
+def result_too_large(result_id: str, error: Exception) -> ServiceError:
+    """A working tree has more to read, or makes a larger pack, than a result may."""
+    return FailedPrecondition(
+        "RESULT_TOO_LARGE", f"what is in the working tree is too large to be kept: {error}", result_id
+    )
+
+
 def push_rejected(branch: bytes, error: Exception) -> ServiceError:
     """The remote refused the push or could not be reached."""
     message = f"the push was refused: {error}{_hint(error)}"

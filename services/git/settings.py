@@ -56,5 +56,9 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How long a snapshot is kept when its maker did not say."""
     result_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
     """How long a result is kept after it was taken. It is always kept while the workspace that it came from exists."""
+    take_max_bytes: Annotated[int, Field(ge=1 << 20)] = 32 << 30
+    """How much may be in the files that an agent has changed, ignored ones too, as programs see their sizes."""
+    take_max_files: Annotated[int, Field(ge=1)] = 2_000_000
+    """How many files and directories an agent may leave, ignored ones too."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
     """The largest allowed size of one result's packed objects."""

@@ -284,6 +284,8 @@ class GitServiceServicer:
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base commit.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the tree has more files, or more bytes in files, than the settings allow,
+        or the pack of what has changed is larger. Sparse files count as what programs read of them.
         - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
         - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
@@ -310,6 +312,8 @@ class GitServiceServicer:
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the tree has more files, or more bytes in files, than the settings allow,
+        or the pack of what has changed is larger. Sparse files count as what programs read of them.
         - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
         - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
