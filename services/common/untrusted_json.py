@@ -7,15 +7,15 @@ MAX_DEPTH: Final = 100
 """How deeply arrays and objects may be nested: as deeply as messages of protobuf may be."""
 
 
-def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON
-    """Return the value of a JSON text.
+def parse_json(text: str | bytes, *, strict: bool = False) -> Any:  # noqa: ANN401 - any JSON
+    """Return the value of a JSON text; `strict` refuses NaN and Infinity, which JSON lacks and Python reads.
 
     Raises:
         ValueError: it is not JSON, or is nested deeper than MAX_DEPTH, which `json` alone answers with a RecursionError
             here, or later where the value is written again.
     """
     try:
-        value = json.loads(text)
+        value = json.loads(text, parse_constant=_refuse if strict else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level, depth = [value], 0
@@ -24,6 +24,10 @@ def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - any JSON
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deeply")
     return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
 
 
 def _parts(container: dict[str, Any] | list[Any]) -> list[Any]:

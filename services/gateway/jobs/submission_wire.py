@@ -69,6 +69,6 @@ def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:
 
 def _is_object(text: str) -> bool:
     try:
-        return isinstance(parse_json(text), dict)
+        return isinstance(parse_json(text, strict=True), dict)
     except ValueError:
         return False

@@ -35,3 +35,10 @@ def test_what_is_nested_as_deeply_as_allowed_is_read(text: str) -> None:
 
 def test_wide_is_not_deep() -> None:
     assert len(parse_json("[" + "[],{}," * 100_000 + "[]]")) == 200_001
+
+
+@pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
+def test_what_only_python_reads_is_refused_by_the_strict(constant: str) -> None:
+    assert isinstance(parse_json(f"[{constant}]")[0], float)
+    with pytest.raises(ValueError):
+        parse_json(f"[{constant}]", strict=True)
