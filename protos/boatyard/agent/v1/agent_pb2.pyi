@@ -99,8 +99,8 @@ class AgentSettings(message.Message):
     trying, ends with PROCESS_LIMIT. The default is the node's.
     """
     disk_bytes: builtins.int
-    """Bytes on disk by which the workspace may grow, with 1 KiB at least for each file; beyond it the agent ends with
-    DISK_LIMIT. The default is the node's.
+    """Bytes on disk by which the workspace may grow; beyond it the agent ends with DISK_LIMIT. Empty files count too. The
+    default is the node's.
     """
     output_bytes: builtins.int
     """Bytes that the agent may write to standard output and standard error together; beyond it the agent ends with
