@@ -1,11 +1,10 @@
 """Shows the events of an execution to people."""
 
-import json
-
 from boatyard.execution.v1 import event_pb2
 
 from services.cli import shapes
 from services.cli.screen import Screen, one_line
+from services.common.untrusted_json import parse_json
 
 _RESULT_LINES = 8
 _LINE_CHARACTERS = 160
@@ -62,7 +61,7 @@ def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
 def _tool_input(text: str) -> str:
     """Return the most informative part of a tool's input, as one line."""
     try:
-        arguments = json.loads(text)
+        arguments = parse_json(text)
     except ValueError:
         return one_line(text)
     if not isinstance(arguments, dict):

@@ -132,6 +132,13 @@ _ROWS: Final = (
         advised_by=_WANTS_A_TOKEN,
     ),
     ReasonRow(
+        reason="REMOTE_TOO_LARGE",
+        meaning="the remote sends more than one fetch may bring, or makes git need more memory than it may have",
+        sources=(Source.GIT,),
+        advice="if the repository is that large, raise BOATYARD_GIT_FETCH_MAX_BYTES or BOATYARD_GIT_FETCH_MEMORY_BYTES",
+        advised_by=("BOATYARD_GIT_FETCH_",),
+    ),
+    ReasonRow(
         reason="ADDRESS_NOT_ALLOWED",
         meaning="the remote's host name leads to an address that is neither public nor allowed; also on push",
         sources=(Source.GIT,),
@@ -326,6 +333,13 @@ _ROWS: Final = (
         meaning="the workspace could not be recorded as a commit; git's error is in the message",
         sources=(Source.GIT,),
         advice="`boatyard show` names the workspace, or the snapshot, with what the agent left",
+    ),
+    ReasonRow(
+        reason="RESULT_TOO_LARGE",
+        meaning="the agent left more files, or more bytes in files, than can be taken",
+        sources=(Source.GIT,),
+        advice="`boatyard show` names the workspace with what the agent left; BOATYARD_GIT_TAKE_MAX_BYTES,"
+        " BOATYARD_GIT_TAKE_MAX_FILES and BOATYARD_GIT_MAX_RESULT_BYTES are the limits",
     ),
     ReasonRow(
         reason="VERIFY_FAILED",

@@ -35,6 +35,7 @@ from services.git.manager import GitManager
 from services.git.metrics import DiskMetrics, fetch_seconds
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
+from services.git.remote.bounds import NetworkLimits
 from services.git.remote.publisher import Publisher
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
@@ -49,6 +50,7 @@ from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
 from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import SandboxedGit
+from services.git.worktree.size import TreeLimits
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
 
@@ -120,10 +122,13 @@ def build_manager(
     disk_limits = DiskLimits(settings.disk_budget_bytes, settings.min_free_bytes, settings.base_grace_seconds)
     budget = DiskBudget(paths, cache, disk_limits)
     meters.add(DiskMetrics(budget))
-    limits = StoreLimits(settings.network_seconds, settings.lock_seconds, settings.min_free_bytes)
+    network = NetworkLimits(
+        settings.network_seconds, settings.fetch_memory_bytes, settings.fetch_max_bytes, settings.min_free_bytes
+    )
+    limits = StoreLimits(settings.lock_seconds, settings.min_free_bytes, settings.max_refs, network)
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, paths.empty, max_pack_bytes=settings.max_result_bytes)
-    results = ResultStores(git, paths, taker, limits)
+    results = ResultStores(git, paths, taker, limits, TreeLimits(settings.take_max_bytes, settings.take_max_files))
     mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
     records = RepositoryRecords(engine)
@@ -139,7 +144,7 @@ def build_manager(
         snapshots=snapshots,
         trees=WorkingTrees(sandboxed),
         diffs=Diffs(git),
-        publisher=Publisher(git, addresses, timeout_seconds=settings.network_seconds),
+        publisher=Publisher(git, addresses, network),
         clones=Clones(git, paths, addresses, limits),
         budget=budget,
         repacker=MirrorRepacker(git, paths, mirrors),

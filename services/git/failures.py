@@ -1,7 +1,7 @@
 """What a failed git command means to the caller: errors with reasons."""
 
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
-from services.git.gitcmd import GitError
+from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
 from services.sandbox.errors import HeldError, NotMountedError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
@@ -17,20 +17,38 @@ _NOT_ADMITTED = (
 )
 
 
-def clone_failed(repository_id: str, error: GitError) -> ServiceError:
-    """The repository could not be fetched, or does not exist."""
+def clone_failed(repository_id: str, error: GitError, most_bytes: int = 0) -> ServiceError:
+    """The repository could not be fetched, or does not exist. A fetch may bring `most_bytes` if the disk has room."""
     if any(words in str(error) for words in _NOT_THERE):
         message = f"there is no repository that could be fetched: {error}{_hint(error)}"
         return FailedPrecondition("REMOTE_NOT_FOUND", message, repository_id)
+    if isinstance(error, FileTooLarge) and error.limit < most_bytes:
+        return disk_full(f"the remote sends more than the {error.limit >> 20} MiB for which there is room: {error}")
+    if isinstance(error, FileTooLarge | GitOutOfMemory | OutputTooLarge):
+        return remote_too_large(repository_id, error)
     return _disk_full(error) or FailedPrecondition(
         "CLONE_FAILED", f"the repository cannot be fetched: {error}{_hint(error)}", repository_id
     )
+
+
+def remote_too_large(repository_id: str, error: GitError) -> ServiceError:
+    """The remote sends more, or makes git need more, than a fetch may take."""
+    setting = "BOATYARD_GIT_FETCH_MEMORY_BYTES" if isinstance(error, GitOutOfMemory) else "BOATYARD_GIT_FETCH_MAX_BYTES"
+    message = f"the remote is too large for one fetch, or means harm; if it is not, raise {setting}: {error}"
+    return FailedPrecondition("REMOTE_TOO_LARGE", message, repository_id)
 
 
 def take_failed(result_id: str, error: Exception) -> ServiceError:
     """A working tree could not be taken as a commit."""
     return _disk_full(error) or FailedPrecondition(
         "TAKE_FAILED", f"the working tree cannot be taken: {error}", result_id
+    )
+
+
+def result_too_large(result_id: str, error: Exception) -> ServiceError:
+    """A working tree has more to read, or makes a larger pack, than a result may."""
+    return FailedPrecondition(
+        "RESULT_TOO_LARGE", f"what is in the working tree is too large to be kept: {error}", result_id
     )
 
 

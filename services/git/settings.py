@@ -36,6 +36,12 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """Where git servers may be, besides public addresses: `10.1.0.0/16,fd00::/8`; `0.0.0.0/0,::/0` is anywhere."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
     """How long one fetch, clone or push may take."""
+    fetch_max_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
+    """How much one fetch or clone may bring. A remote that sends more is refused, and what it sent is removed."""
+    fetch_memory_bytes: Annotated[int, Field(ge=64 << 20)] = 4 << 30
+    """How much memory each process of a fetch, clone or push may take; a remote's words decide what it needs."""
+    max_refs: Annotated[int, Field(ge=1)] = 10_000
+    """Of a remote with more branches and tags than this, only those are fetched that somebody asks for."""
     lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120
     """How long to wait for another process that is working on the same store."""
     min_free_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
@@ -50,5 +56,9 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How long a snapshot is kept when its maker did not say."""
     result_keep_hours: Annotated[float, Field(gt=0, le=24 * 3650)] = 720
     """How long a result is kept after it was taken. It is always kept while the workspace that it came from exists."""
+    take_max_bytes: Annotated[int, Field(ge=1 << 20)] = 32 << 30
+    """How much may be in the files that an agent has changed, ignored ones too, as programs see their sizes."""
+    take_max_files: Annotated[int, Field(ge=1)] = 2_000_000
+    """How many files and directories an agent may leave, ignored ones too."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
     """The largest allowed size of one result's packed objects."""

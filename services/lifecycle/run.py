@@ -27,6 +27,8 @@ After = Callable[["JobRun", str, Recorded], Awaitable[None]]
 
 _MAX_MESSAGE = 1024
 _LEDGER_RETRY_SECONDS = 0.2
+KEEPING_SECONDS = 30.0
+"""How long a cancelled job's work may take to be kept, as a result and as a snapshot, each."""
 
 log = structlog.get_logger()
 
@@ -207,12 +209,17 @@ class JobRun:
         """Record an execution as it is now."""
         await self.retry_until_lease_lost(lambda: self.ledger.note(self.lease, note))
 
-    async def unless_cancelled(self, work: Awaitable[T]) -> T:
-        """Wait for `work`, and cancel it when the job is cancelled. Raises JobCancelled."""
+    async def unless_cancelled(self, work: Awaitable[T], *, grace_seconds: float = 0) -> T:
+        """Wait for `work`, and cancel it when the job is cancelled and the grace is over. Raises JobCancelled.
+
+        Inside of `uninterrupted` too: a grace is for what should not be left out, but may last as an agent likes.
+        """
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self._cancelled.wait())
         try:
             await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done() and grace_seconds:
+                await asyncio.wait({task}, timeout=grace_seconds)
             if not task.done():
                 raise JobCancelled
             return await task

@@ -25,6 +25,7 @@ def launcher(argv: tuple[bytes, ...], limits: Limits) -> list[bytes]:
 def _steps(limits: Limits) -> list[str]:
     bounds = (
         ("ulimit -v {0}", resource.RLIMIT_AS, limits.address_space_bytes, 1024),
+        ("ulimit -d {0}", resource.RLIMIT_DATA, limits.data_bytes, 1024),
         (_PROCESSES, resource.RLIMIT_NPROC, limits.processes, 1),
         ("ulimit -n {0}", resource.RLIMIT_NOFILE, limits.open_files, 1),
         ("ulimit -t {0}", resource.RLIMIT_CPU, limits.cpu_seconds, 1),

@@ -61,12 +61,13 @@ class Overlay:
 class Limits:
     """Limits of one sandboxed process tree; None leaves the host's.
 
-    `address_space_bytes`, `open_files`, `cpu_seconds` and `file_size_bytes` hold for each process, `processes` for
-    all processes and threads of the tree (the kernel exempts a sandbox that root started), `scratch_bytes` for /tmp
-    and for HOME, each.
+    `address_space_bytes`, `data_bytes` (memory of its own, without mapped files), `open_files`, `cpu_seconds` and
+    `file_size_bytes` hold for each process, `processes` for all processes and threads of the tree (the kernel exempts a
+    sandbox that root started), `scratch_bytes` for /tmp and for HOME, each.
     """
 
     address_space_bytes: int | None = None
+    data_bytes: int | None = None
     processes: int | None = None
     open_files: int | None = None
     cpu_seconds: int | None = None

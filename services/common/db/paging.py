@@ -14,6 +14,7 @@ from typing import Any, Self, TypeVar
 from sqlalchemy import ColumnElement, Select, literal, tuple_
 
 from services.common.errors import Invalid
+from services.common.untrusted_json import parse_json
 
 DEFAULT_SIZE = 50
 MAX_SIZE = 1000
@@ -41,7 +42,7 @@ class Page:
         after = None
         if token:
             try:
-                made_for, *key = json.loads(base64.urlsafe_b64decode(token.encode()))
+                made_for, *key = parse_json(base64.urlsafe_b64decode(token.encode()))
                 after = tuple(_key_part(part) for part in key)
             except (ValueError, TypeError, binascii.Error) as error:
                 raise Invalid([("page_token", "is not a token of this service")]) from error

@@ -1,7 +1,8 @@
 """How much a directory has grown, without scanning all of it all the time.
 
 Whatever is written takes space on its file system, and asking a file system for its free space costs microseconds. So
-the files are counted again only when so much space was used since the last count that the limit might be exceeded. The
+the files are counted again only when so much space was used since the last count that the limit might be exceeded. An
+empty file takes an inode, so free inodes are space too. The
 count is done in slices, because the same thread moves the program's output.
 """
 
@@ -12,6 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _BLOCK = 512  # st_blocks, whatever the file system's own blocks are
+_LEAST = 1024
+"""What a file, link or directory counts as at least: many empty ones burden the disk, and whoever reads them."""
 _LOOK_S = 0.2
 _SLICE_S = 0.005
 _REST = 10
@@ -23,11 +26,11 @@ class Growth:
 
     def __init__(self, directory: Path, limit: int, *, empty: bool) -> None:
         self.used = 0
-        """The bytes on disk by which the directory has grown, as of the last count."""
+        """The bytes by which the directory has grown, as of the last count: on disk, and _LEAST for smaller files."""
         self._directory = directory
         self._limit = limit
         self._base: int | None = 0 if empty else None
-        self._free = self._free_bytes()
+        self._free = self._free_space()
         self._count: Iterator[int] | None = None if empty else self._file_sizes()
         self._counted = 0
         self._spent = 0.0
@@ -49,9 +52,9 @@ class Growth:
             return
         if self._count is None:
             self._next = now + _LOOK_S
-            if self._free - self._free_bytes() <= (self._limit - self.used) // 2:
+            if self._free - self._free_space() <= (self._limit - self.used) // 2:
                 return
-            self._free = self._free_bytes()
+            self._free = self._free_space()
             self._count, self._counted, self._spent = self._file_sizes(), 0, 0.0
         self._continue_count(now)
 
@@ -68,20 +71,21 @@ class Growth:
             self._base = self._counted
         self.used = max(0, self._counted - self._base)
 
-    def _free_bytes(self) -> int:
+    def _free_space(self) -> int:
+        """Return the free bytes, and _LEAST for each free inode, where the file system has a number of them."""
         try:
             status = os.statvfs(self._directory)
         except OSError:
             return 0
-        return status.f_bfree * status.f_frsize
+        return status.f_bfree * status.f_frsize + status.f_ffree * _LEAST
 
     def _file_sizes(self) -> Iterator[int]:
-        """Yield the bytes on disk of each file, without following links. Files that vanish meanwhile are skipped."""
+        """Yield what each file, link and directory counts as. Links are not followed; what vanishes is skipped."""
         pending = [os.fspath(self._directory)]
         while pending:
             with contextlib.suppress(OSError), os.scandir(pending.pop()) as entries:
                 for entry in entries:
                     with contextlib.suppress(OSError):
-                        yield entry.stat(follow_symlinks=False).st_blocks * _BLOCK
+                        yield max(entry.stat(follow_symlinks=False).st_blocks * _BLOCK, _LEAST)
                         if entry.is_dir(follow_symlinks=False):
                             pending.append(entry.path)

@@ -1,6 +1,5 @@
 """A submission of a job, and its checks once all that it names has been looked up and merged."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -9,6 +8,7 @@ from typing import Final
 from services.agent.engines import ENGINES
 from services.agent.settings import AgentSettings, environment_complaint
 from services.common.errors import Invalid
+from services.common.untrusted_json import parse_json
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
 from services.gateway.values.principal import Role, current_principal
 from services.lifecycle.model.job_context import FileContent
@@ -106,7 +106,7 @@ def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
     for name in kind.required_fields:
         if not getattr(spec, name):
             yield name, f"is required for the kind {kind.name}"
-    data = json.loads(spec.data) if spec.data else {}
+    data = parse_json(spec.data) if spec.data else {}
     absent = [name for name in kind.required_data if name not in data]
     if absent and (spec.data or "data" not in kind.required_fields):
         yield "data", f"must have {', '.join(absent)} for the kind {kind.name}"

@@ -1,6 +1,5 @@
 """Reads the submission of a job from its message, and checks what its rules in the proto cannot say."""
 
-import json
 from collections.abc import Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -10,6 +9,7 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rule_options import listed
 from services.common.rpc.rules import Check, Violation
+from services.common.untrusted_json import parse_json
 from services.gateway import scope
 from services.gateway.jobs.kinds import DEFAULT_KIND
 from services.gateway.jobs.submission import JobSubmission
@@ -68,10 +68,7 @@ def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:
 
 
 def _is_object(text: str) -> bool:
-    def refuse(constant: str) -> None:
-        raise ValueError(f"{constant} is not JSON, though Python reads it")
-
     try:
-        return isinstance(json.loads(text, parse_constant=refuse), dict)
-    except (ValueError, RecursionError):
+        return isinstance(parse_json(text, strict=True), dict)
+    except ValueError:
         return False

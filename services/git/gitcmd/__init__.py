@@ -7,14 +7,16 @@ errors.
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.errors import GitError, GitFailed, GitTimedOut, OutputTooLarge
+from services.git.gitcmd.errors import FileTooLarge, GitError, GitFailed, GitOutOfMemory, GitTimedOut, OutputTooLarge
 from services.git.gitcmd.process import Git, GitOutput, Invocation
 
 __all__ = [
     "Command",
+    "FileTooLarge",
     "Git",
     "GitError",
     "GitFailed",
+    "GitOutOfMemory",
     "GitOutput",
     "GitTimedOut",
     "Invocation",

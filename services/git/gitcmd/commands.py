@@ -33,6 +33,8 @@ _CHECKED: Final = {"fetch.fsckObjects": "true"} | {f"fetch.fsck.{mistake}": "ign
 STRICT_FLAG: Final = f"--strict={_TOLERATED}"
 
 _REMOTE: Final = _CHECKED | {
+    # What arrives becomes one file, a pack, whose size is limited. Unpacked, it would be up to a hundred of any size.
+    "fetch.unpackLimit": "1",
     # A redirect could lead to an address that only this host can reach, and would carry the token there.
     "http.followRedirects": "false",
     # A remote that sends less than 1 kB/s for a minute counts as gone.
@@ -68,8 +70,8 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         paths=True,
     ),
     "fetch": _spec(
-        *("--quiet", "--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
-        "--upload-pack=",
+        *("--quiet", "--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance"),
+        *("--stdin", "--upload-pack="),
         # The commit graph speeds up finding the nearest base.
         config=_REMOTE | {"fetch.writeCommitGraph": "true"},
     ),
@@ -99,7 +101,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         *("-q", "--refresh", "--ignore-missing"),
         *("--add", "--remove", "--force-remove", "--index-info", "-z", "--stdin"),
     ),
-    "update-ref": _spec("-d", "--no-deref"),
+    "update-ref": _spec("-d", "--no-deref", "--stdin"),
     "version": _spec(),
     "write-tree": _spec(),
 }

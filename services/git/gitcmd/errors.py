@@ -2,6 +2,8 @@
 
 GitError
 ├── GitFailed        it exited with an unexpected code
+│   ├── GitOutOfMemory   a process of it wanted more memory than its limit
+│   └── FileTooLarge     it wanted to write a file larger than its limit
 ├── GitTimedOut      it was ended because it took too long
 └── OutputTooLarge   it was ended because it wrote more than the caller accepts
 """
@@ -10,8 +12,12 @@ import re
 from collections.abc import Iterable
 from typing import Final
 
+from services.sandbox.spec import Limits
+
 # Git itself hides passwords in the URLs that it prints, but programs that it starts may not.
 _USERINFO: Final = re.compile(r"(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@")
+_OUT_OF_MEMORY: Final = ("Out of memory", "Cannot allocate memory")
+_FILE_TOO_LARGE: Final = "File too large"
 _HEADER: Final = re.compile(r"(?i)(authorization:\s*)\S+(\s+\S+)?")
 
 
@@ -39,6 +45,27 @@ class GitFailed(GitError):
         super().__init__(name, f"git {name} failed with code {code}: {message}")
         self.code = code
         self.stderr = stderr
+
+
+class GitOutOfMemory(GitFailed):
+    """Git, or a program that it started, wanted more memory than its limit."""
+
+
+class FileTooLarge(GitFailed):
+    """Git, or a program that it started, wanted to write a file larger than `limit` bytes."""
+
+    def __init__(self, name: str, code: int, stderr: str, limit: int) -> None:
+        super().__init__(name, code, stderr)
+        self.limit = limit
+
+
+def failure_within(limits: Limits, name: str, code: int, stderr: str) -> GitFailed:
+    """Return the error of a git that ran under limits and failed: by one of them, if its words say so."""
+    if any(words in stderr for words in _OUT_OF_MEMORY):
+        return GitOutOfMemory(name, code, stderr)
+    if _FILE_TOO_LARGE in stderr:
+        return FileTooLarge(name, code, stderr, limits.file_size_bytes or 0)
+    return GitFailed(name, code, stderr)
 
 
 class GitTimedOut(GitError):

@@ -12,11 +12,15 @@ from typing import BinaryIO, Final
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.errors import GitFailed, GitTimedOut, OutputTooLarge, scrub
+from services.git.gitcmd.errors import GitFailed, GitTimedOut, OutputTooLarge, failure_within, scrub
+from services.sandbox import rlimits
+from services.sandbox.spec import Limits
 
 _CHUNK: Final = 64 * 1024
 _STDERR_KEPT: Final = 10 * 1024
 _GRACE_SECONDS: Final = 5.0
+# At the limit of a file's size, a write fails then, and git says so; the signal would end it without a word.
+_WITHOUT_SIGXFSZ: Final = (b"/bin/sh", b"-c", b"trap '' 25; exec \"$@\"", b"sh")
 _PROGRESS: Final = re.compile(r": +\d+% \(\d+/\d+\)")
 
 
@@ -27,7 +31,7 @@ class Invocation:
     `git_dir` is the repository, `cwd` the tree. `config` applies to this process only and may contain secrets; those
     are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport.
     `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
-    without us.
+    without us. `limits` hold for each process that git starts, such as the one that speaks to the remote.
     """
 
     git_dir: Path | None = None
@@ -40,6 +44,7 @@ class Invocation:
     output_limit: int = 16 * 1024 * 1024
     expected_codes: tuple[int, ...] = (0,)
     inherited_fds: tuple[int, ...] = ()
+    limits: Limits | None = None
     on_message: Callable[[str], None] | None = None
 
 
@@ -112,7 +117,7 @@ class Git:
         """Run one command to its end.
 
         Raises:
-            GitFailed: it exited with an unexpected code.
+            GitFailed: it exited with an unexpected code. GitOutOfMemory, FileTooLarge: because of its `limits`.
             GitTimedOut: it took too long.
             OutputTooLarge: it wrote more than `output_limit` bytes.
             ValueError: the command is not allowed.
@@ -127,7 +132,7 @@ class Git:
                     raise OutputTooLarge(command.name, invocation.output_limit)
             code = await _exit_code(process, stderr)
         if code not in invocation.expected_codes:
-            raise GitFailed(command.name, code, stderr.text)
+            raise failure_within(invocation.limits or Limits(), command.name, code, stderr.text)
         return GitOutput(code, bytes(stdout), stderr.text)
 
     async def stream(self, command: Command, invocation: Invocation) -> AsyncGenerator[bytes, None]:
@@ -173,6 +178,8 @@ class Git:
         if invocation.git_dir is not None:
             argv.append(b"--git-dir=" + os.fsencode(invocation.git_dir))
         argv += git_argv(command)
+        if invocation.limits is not None:
+            argv = rlimits.launcher((*_WITHOUT_SIGXFSZ, *argv), invocation.limits)
         with _stdin(invocation) as stdin:
             spawning = asyncio.ensure_future(
                 asyncio.create_subprocess_exec(

@@ -53,7 +53,7 @@ class Address:
         """Flags for a push to the remote: in another user's repository no hooks run, because they would run as us."""
         return (f"--receive-pack={_RECEIVE_PACK}",) if self.owner_is_foreign else ()
 
-    def invocation(self, token: str, timeout_seconds: float) -> Invocation:
+    def invocation(self, token: str) -> Invocation:
         """Return how to run the one command that needs the token: it is in the environment, for this host only."""
         config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
         secrets: tuple[str, ...] = ()
@@ -65,7 +65,7 @@ class Address:
                 (f"http.{host.scheme}://{host.netloc}/.extraHeader", f"Authorization: Basic {encoded}"),
             )
             secrets = (token, encoded)
-        return Invocation(config=config, secrets=secrets, protocol=self.protocol, timeout_seconds=timeout_seconds)
+        return Invocation(config=config, secrets=secrets, protocol=self.protocol)
 
 
 class AddressBook:

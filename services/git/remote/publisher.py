@@ -9,15 +9,16 @@ from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
+from services.git.remote.bounds import NetworkLimits
 
 
 class Publisher:
     """Pushes from result stores to remotes."""
 
-    def __init__(self, git: Git, addresses: AddressBook, *, timeout_seconds: float) -> None:
+    def __init__(self, git: Git, addresses: AddressBook, limits: NetworkLimits) -> None:
         self._git = git
         self._addresses = addresses
-        self._timeout_seconds = timeout_seconds
+        self._limits = limits
 
     async def push(
         self, store: Path, remote: Remote, commit_id: str, branch: bytes, expected: str, *, report: ProgressListener
@@ -38,10 +39,10 @@ class Publisher:
         """
         try:
             address = await self._addresses.resolve(remote.url)
-            invocation = replace(address.invocation(remote.token, self._timeout_seconds), git_dir=store)
+            invocation = replace(address.invocation(remote.token), git_dir=store)
             if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
                 return True
-            pushing = replace(invocation, on_message=ProgressParser(report))
+            pushing = replace(self._limits.pushing(invocation), on_message=ProgressParser(report))
             refused = await self._push(address, pushing, commit_id, branch, expected)
             if refused.code == 0:
                 return False
@@ -64,7 +65,7 @@ class Publisher:
     async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
         ref = b"refs/heads/" + branch
         listing = Command("ls-remote", address.reading_flags, (address.url, ref))
-        for line in (await self._git.run(listing, invocation)).stdout.splitlines():
+        for line in (await self._git.run(listing, self._limits.listing(invocation))).stdout.splitlines():
             # The pattern also matches the ends of longer names.
             commit_id, _, name = line.partition(b"\t")
             if name == ref:

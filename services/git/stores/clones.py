@@ -46,7 +46,9 @@ class Clones:
             except GitError as error:
                 if isinstance(error, GitFailed) and "Remote branch" in error.stderr:
                     raise failures.revision_not_found(spec.branch) from error
-                raise failures.clone_failed(spec.remote.repository_id, error) from error
+                raise failures.clone_failed(
+                    spec.remote.repository_id, error, self._limits.network.fetch_bytes
+                ) from error
             finally:
                 await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         commit_id = await commit_of(self._git, target / ".git", b"HEAD")
@@ -64,7 +66,7 @@ class Clones:
         # Given a path, git would link the files and ignore the depth; given a file:// URL, it does not.
         url = f"file://{address.url}" if address.protocol == "file" else address.url
         invocation = replace(
-            address.invocation(spec.remote.token, self._limits.fetch_seconds),
+            self._limits.network.fetching(address.invocation(spec.remote.token), path.parent),
             cwd=path.parent,
             on_message=ProgressParser(report),
         )

@@ -4,9 +4,10 @@ import asyncio
 import contextlib
 import re
 import shutil
+import tempfile
 import time
-from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator, Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -22,6 +23,7 @@ from services.git.names import is_commit_id
 from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
+from services.git.remote.listing import RemoteListing, list_remote
 from services.git.single_flight import SingleFlight
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 
@@ -29,7 +31,7 @@ from services.git.stores.repository import StoreLimits, commit_of, locked, remov
 _HEAD_REF: Final = b"refs/upstream/HEAD"
 _DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
 _REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
-_REFSPECS: Final = (b"+refs/heads/*:refs/heads/*", b"+refs/tags/*:refs/tags/*")
+_TRIES: Final = 3
 _ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
     # Base trees borrow these objects, so none may ever be deleted; with this, git refuses to.
@@ -69,6 +71,7 @@ class Mirrors:
         self._single_flight = SingleFlight[None]()
         self._turns = WeakValueDictionary[str, asyncio.Lock]()
         self._rounds = Counter[str]()
+        self._asked = defaultdict[Hashable, set[bytes]](set)
 
     def objects(self, repository_id: str) -> Path:
         """The object directory that trees made from the mirror borrow from."""
@@ -78,18 +81,20 @@ class Mirrors:
         """True when the repository has been fetched at least once."""
         return self._paths.mirror(repository_id).is_dir()
 
-    async def refresh(self, remote: Remote, listener: ProgressListener = lambda _: None) -> None:
+    async def refresh(self, remote: Remote, revision: bytes = b"", listener: ProgressListener = lambda _: None) -> None:
         """Bring the mirror up to date with the remote as it is now or later.
 
-        Callers share a fetch that still waits for its turn. A fetch that has begun may have read the remote's refs too
-        early: callers who come then share the next one.
+        It gets all branches and tags, or if those are too many, HEAD's branch and what `revision` names. Callers share
+        a fetch that still waits for its turn. A fetch that has begun may have read the remote's refs too early: callers
+        who come then share the next one.
 
         Raises:
-            FailedPrecondition: CLONE_FAILED.
+            FailedPrecondition: CLONE_FAILED, REMOTE_TOO_LARGE.
             Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
         """
         key = (remote.repository_id, remote.url, remote.token, self._rounds[remote.repository_id])
-        await self._single_flight.join(key, lambda report: self._refresh(remote, report), listener)
+        self._asked[key] |= set(_names(revision))
+        await self._single_flight.join(key, lambda report: self._refresh(remote, key, report), listener)
 
     async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
         """Find a revision of the remote; None when there is none. A commit id already in the mirror needs no fetch.
@@ -99,7 +104,7 @@ class Mirrors:
         text = revision.decode("ascii", "replace")
         if is_commit_id(text) and await self._has_after_all(remote.repository_id, text):
             return await self.resolve(remote.repository_id, revision)
-        await self.refresh(remote, listener)
+        await self.refresh(remote, revision, listener)
         resolved = await self.resolve(remote.repository_id, revision)
         if resolved is None and is_commit_id(text) and await self._fetch_commit(remote, text):
             return await self.resolve(remote.repository_id, revision)
@@ -109,11 +114,10 @@ class Mirrors:
         """Find a branch, tag or commit id, in this order, in the mirror. Empty or HEAD means the default branch."""
         if revision in {b"", b"HEAD"}:
             return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
-        short = revision.removeprefix(b"refs/heads/")
-        branch, tag = b"refs/heads/" + short, b"refs/tags/" + revision.removeprefix(b"refs/tags/")
+        branch, tag = _names(revision)
         refs = await self._refs(repository_id, branch, tag, *_DEFAULTS)
         if branch in refs:
-            return ResolvedRevision(refs[branch], short)
+            return ResolvedRevision(refs[branch], branch.removeprefix(b"refs/heads/"))
         commit_id = refs.get(tag)
         if commit_id is None and _ABBREVIATED.fullmatch(revision):
             commit_id = await self._commit(repository_id, revision)
@@ -151,20 +155,27 @@ class Mirrors:
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
-    async def _refresh(self, remote: Remote, report: ProgressListener) -> None:
+    async def _refresh(self, remote: Remote, key: Hashable, report: ProgressListener) -> None:
         try:
             async with self._budget.reserve(0), self.writing(remote.repository_id) as lock_fd:
                 began = time.monotonic()
-                await self._fetch_locked(remote, lock_fd, report)
+                # Nobody shares this fetch any more, so nobody asks it for anything else.
+                await self._fetch_locked(remote, self._asked.pop(key), lock_fd, report)
                 self._on_fetched(time.monotonic() - began)
         except GitError as error:
-            raise failures.clone_failed(remote.repository_id, error) from error
+            raise failures.clone_failed(remote.repository_id, error, self._limits.network.fetch_bytes) from error
+        finally:
+            self._asked.pop(key, None)
 
-    async def _fetch_locked(self, remote: Remote, lock_fd: int, report: ProgressListener) -> None:
+    async def _fetch_locked(self, remote: Remote, asked: set[bytes], lock_fd: int, report: ProgressListener) -> None:
         mirror = self._paths.mirror(remote.repository_id)
         if mirror.is_dir():
             remove_stale_locks(mirror)
-            await self._fetch(mirror, remote, lock_fd, report)
+            try:
+                await self._fetch(mirror, remote, asked, lock_fd, report)
+            except GitError:
+                remove_stale_locks(mirror)  # what was refused, or cut off at a limit, does not stay
+                raise
             return
         scratch = self._paths.scratch()
         try:
@@ -172,36 +183,66 @@ class Mirrors:
             await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
             for key, value in _CONFIG.items():
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
-            await self._fetch(building, remote, lock_fd, report)
+            await self._fetch(building, remote, asked, lock_fd, report)
             async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
                 building.rename(mirror)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    async def _fetch(self, mirror: Path, remote: Remote, lock_fd: int, report: ProgressListener) -> None:
+    async def _fetch(
+        self, mirror: Path, remote: Remote, asked: set[bytes], lock_fd: int, report: ProgressListener
+    ) -> None:
         address = await self._addresses.resolve(remote.url)
-        invocation = replace(
-            address.invocation(remote.token, self._limits.fetch_seconds), git_dir=mirror, inherited_fds=(lock_fd,)
-        )
-        branch, has_head = await self._look_at_head(address, invocation)
-        refspecs = (*_REFSPECS, b"+HEAD:" + _HEAD_REF) if has_head else _REFSPECS
-        flags = ("--progress", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
-        fetched = await self._git.run(
-            Command("fetch", (*flags, *address.reading_flags), (address.url, *refspecs)),
-            replace(invocation, on_message=ProgressParser(report)),
-        )
+        invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
+        for left in reversed(range(_TRIES)):
+            listing = await list_remote(self._git, address, self._limits.network.listing(invocation))
+            refs = listing.wanted(asked, self._limits.max_refs)
+            await self._prune(mirror, listing, refs)
+            refspecs = [b"+%b:%b\n" % (ref, ref) for ref in refs] + [b"+HEAD:%b\n" % _HEAD_REF] * listing.has_head
+            try:
+                await self._fetch_refs(address, invocation, refspecs, report)
+                break
+            except GitFailed as error:
+                if not left or "couldn't find remote ref" not in error.stderr:  # it was removed since it was listed
+                    raise
+        if listing.head:
+            await self._git.run(Command("symbolic-ref", (), ("HEAD", listing.head)), Invocation(git_dir=mirror))
+
+    async def _fetch_refs(
+        self, address: Address, invocation: Invocation, refspecs: list[bytes], report: ProgressListener
+    ) -> None:
+        """Fetch refs by their names: the second time that it is asked, a remote may offer more."""
+        if not refspecs:
+            return
+        flags = ("--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--stdin")
+        limited = self._limits.network.fetching(invocation, self._paths.root)
+        with self._file_of(refspecs) as file:
+            fetched = await self._git.run(
+                Command("fetch", (*flags, *address.reading_flags), (address.url,)),
+                replace(limited, stdin_file=file, on_message=ProgressParser(report)),
+            )
         # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
             raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
-        if branch:
-            await self._git.run(Command("symbolic-ref", (), ("HEAD", branch)), Invocation(git_dir=mirror))
 
-    async def _look_at_head(self, address: Address, invocation: Invocation) -> tuple[bytes, bool]:
-        """Return the ref that the remote's HEAD points to (empty: it is detached), and whether HEAD has a commit."""
-        listing = Command("ls-remote", ("--symref", *address.reading_flags), (address.url, b"HEAD"))
-        lines = (await self._git.run(listing, invocation)).stdout.splitlines()
-        symbolic = [line[5:].partition(b"\t")[0] for line in lines if line.startswith(b"ref: ")]
-        return symbolic[0] if symbolic else b"", bool(lines)
+    async def _prune(self, mirror: Path, listing: RemoteListing, wanted: list[bytes]) -> None:
+        """Remove refs that the remote no longer has, because a new one may need their place, and all if too many."""
+        command = Command("for-each-ref", ("--format=%(refname)",), ("refs/heads/", "refs/tags/"))
+        known = set((await self._git.run(command, Invocation(git_dir=mirror))).stdout.splitlines())
+        left = known & listing.refs
+        gone = known - (left if len(left) <= self._limits.max_refs else set(wanted))
+        if gone:
+            with self._file_of([b"delete %b\n" % ref for ref in sorted(gone)]) as file:
+                delete = Command("update-ref", ("--no-deref", "--stdin"))
+                await self._git.run(delete, Invocation(git_dir=mirror, stdin_file=file))
+
+    @contextlib.contextmanager
+    def _file_of(self, lines: list[bytes]) -> Iterator[Path]:
+        """Write lines for git to read: they may be more than fit among its arguments."""
+        with tempfile.NamedTemporaryFile(dir=self._paths.scratch_root) as file:
+            file.write(b"".join(lines))
+            file.flush()
+            yield Path(file.name)
 
     async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
         """Fetch a commit that no branch or tag leads to; return whether the mirror has it now. Many servers refuse."""
@@ -211,11 +252,8 @@ class Mirrors:
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
         with contextlib.suppress(GitFailed):
             async with self.writing(remote.repository_id) as lock_fd:
-                invocation = replace(
-                    address.invocation(remote.token, self._limits.fetch_seconds),
-                    git_dir=mirror,
-                    inherited_fds=(lock_fd,),
-                )
+                invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
+                invocation = self._limits.network.fetching(invocation, self._paths.root)
                 await self._git.run(Command("fetch", flags, (address.url, refspec)), invocation)
         return await self.has(remote.repository_id, commit_id)
 
@@ -242,3 +280,8 @@ class Mirrors:
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
         return await commit_of(self._git, self._paths.mirror(repository_id), name)
+
+
+def _names(revision: bytes) -> tuple[bytes, bytes]:
+    """Return the branch and the tag that a revision may name."""
+    return b"refs/heads/" + revision.removeprefix(b"refs/heads/"), b"refs/tags/" + revision.removeprefix(b"refs/tags/")

@@ -4,24 +4,29 @@ import asyncio
 import contextlib
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from services.common.lock import FileLock, LockHeldError
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.names import is_commit_id
+from services.git.remote.bounds import NetworkLimits
 
 _POLL_SECONDS: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
 class StoreLimits:
-    """How long to wait for the network and for other processes, and how much must be free before anything begins."""
+    """How long to wait for other processes, how much must be free before anything begins, and what a remote may take.
 
-    fetch_seconds: float = 1800
+    Of a remote with more than `max_refs` branches and tags, a mirror gets only those that were asked for.
+    """
+
     lock_seconds: float = 120
     min_free_bytes: int = 256 * 1024 * 1024
+    max_refs: int = 10_000
+    network: NetworkLimits = field(default_factory=NetworkLimits)
 
 
 @contextlib.asynccontextmanager

@@ -1,22 +1,26 @@
 """Result stores: the results of agents, one bare repository beside each mirror. No sandbox ever sees one."""
 
+import asyncio
 import shutil
 from datetime import datetime
 from pathlib import Path
 
 from services.common.lock import LockHeldError
 from services.git import failures
-from services.git.gitcmd import Command, Git, GitError, Invocation
+from services.git.gitcmd import Command, Git, GitError, Invocation, OutputTooLarge
 from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.model import ResultCommit, TakeSpec
 from services.git.paths import GitPaths
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
+from services.git.worktree.size import TreeLimits, TreeTooLarge, check_size
 from services.git.worktree.taker import TakenResult, Taker
 
 # Base trees of results are made by fetching a commit by its id.
 _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
 # No tree borrows from a store, but a caller who has just been given a commit may still be working with it.
 _UNNAMED_KEPT = "12.hours.ago"
+# All of taking one tree: below what its caller waits, so that the caller is told what took so long.
+_TAKE_SECONDS = 540.0
 # A file in the store whose time says when a ref was last removed.
 _LOOSENED = "loosened"
 
@@ -24,11 +28,14 @@ _LOOSENED = "loosened"
 class ResultStores:
     """Stores results. Everything that comes in is checked first; upstream's objects are borrowed from the mirror."""
 
-    def __init__(self, git: Git, paths: GitPaths, taker: Taker, limits: StoreLimits) -> None:
+    def __init__(
+        self, git: Git, paths: GitPaths, taker: Taker, limits: StoreLimits, tree_limits: TreeLimits | None = None
+    ) -> None:
         self._git = git
         self._paths = paths
         self._taker = taker
         self._limits = limits
+        self._tree_limits = tree_limits or TreeLimits()
 
     async def store(self, repository_id: str) -> Path:
         """Return the store of a repository that has a mirror; make it when it is missing."""
@@ -62,16 +69,23 @@ class ResultStores:
         the files are taken all the same, as one commit on the base.
 
         Raises:
-            FailedPrecondition: TAKE_FAILED.
+            FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE.
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
+        name = ref.rpartition("/")[2]
         try:
-            try:
-                return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=True)
-            except GitError:
-                return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=False)
+            async with asyncio.timeout(_TAKE_SECONDS):
+                await asyncio.to_thread(check_size, spec.tree, self._tree_limits)
+                try:
+                    return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=True)
+                except GitError:
+                    return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=False)
+        except (TreeTooLarge, OutputTooLarge) as error:
+            raise failures.result_too_large(name, error) from error
+        except TimeoutError as error:
+            raise failures.take_failed(name, TimeoutError(f"it took longer than {_TAKE_SECONDS:g} s")) from error
         except GitError as error:
-            raise failures.take_failed(ref.rpartition("/")[2], error) from error
+            raise failures.take_failed(name, error) from error
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 

@@ -16,6 +16,7 @@ from services.git.model import TakeSpec, WorkingTree
 from services.git.names import is_commit_id
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository
+from services.git.worktree.size import shown
 from services.git.worktree.upper import (
     IndexEntry,
     UpperChanges,
@@ -98,7 +99,8 @@ class Taker:
         try:
             upper = await asyncio.to_thread(read_upper, layers.upper, mounted_by_root=mounted_by_root)
         except OSError as error:
-            raise GitFailed("add", 0, f"{os.fsdecode(error.filename or '')}: {error.strerror}") from error
+            inside = os.fsencode(error.filename or b"").removeprefix(os.fsencode(layers.upper) + b"/")
+            raise GitFailed("add", 0, f"{shown(inside)}: {error.strerror}") from error
         if len(upper.moved) > _MAX_MOVED:
             return None
         if not upper.moved:

@@ -7,11 +7,11 @@
 Anything that is not a JSON object is text for people, and means: go on.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from services.common.untrusted_json import parse_json
 from services.lifecycle.model.value import Recorded
 
 MAX_REASON_BYTES: Final = 512
@@ -41,8 +41,8 @@ class HookAnswer(Recorded):
 def read_answer(text: bytes | str) -> HookAnswer:
     """Read a hook's answer. Raises ValueError, which says what in it has another type."""
     try:
-        said = json.loads(text)
-    except (ValueError, RecursionError):  # text for people
+        said = parse_json(text)
+    except ValueError:  # text for people
         return HookAnswer()
     if not isinstance(said, dict):
         return HookAnswer()

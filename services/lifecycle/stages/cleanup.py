@@ -6,13 +6,16 @@ from services.lifecycle.model.node_work import Base, Layout, Snapshot
 from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
-from services.lifecycle.run import JobRun, snapshot_of
+from services.lifecycle.run import KEEPING_SECONDS, JobRun, snapshot_of
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 
 
 async def keep_state(job: JobRun) -> None:
-    """Keep a snapshot of the workspace of a job that has not succeeded, before it is released. Raises JobFailed."""
+    """Keep a snapshot of the workspace of a job that has not succeeded, before it is released.
+
+    Raises JobFailed, and JobCancelled when the job is cancelled and this takes too long.
+    """
     layout, base = job.recorded("workspace", Layout), job.recorded("base", Base)
     if layout is None or base is None or not job.has_begun("start"):
         return  # there was no agent, or nothing that git could compare
@@ -20,13 +23,17 @@ async def keep_state(job: JobRun) -> None:
     snapshot_id = snapshot_of(job.execution_id)
     message = f"What job {job.spec.job_id} left in its workspace\n"
 
+    async def keep() -> Snapshot:
+        keeping = job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
+        return await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
+
     def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
         return replace(note, output=replace(note.output, snapshot_id=kept.snapshot_id if kept.changed else ""))
 
     await job.step(
         "snapshot",
         Snapshot,
-        lambda: job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message),
+        keep,
         learn,
         lambda kept: kept.snapshot_id if kept.changed else "nothing had changed",
     )

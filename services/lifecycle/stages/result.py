@@ -10,7 +10,7 @@ from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
 from services.lifecycle.model.states import ExecutionState, Publish, Purpose
-from services.lifecycle.run import JobRun
+from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
 
 _SUBJECT_CHARACTERS = 72
@@ -20,18 +20,26 @@ _OUR_NAME = "Boatyard"
 
 
 async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
-    """Take the workspace as a commit, whatever the agent has done to it. Raises JobFailed (TAKE_FAILED)."""
-    return await job.step(
-        job.in_round("take"),
-        ResultCommit,
-        lambda: job.nodes.take_result(
+    """Take the workspace as a commit, whatever the agent has done to it.
+
+    Raises JobFailed (TAKE_FAILED, RESULT_TOO_LARGE), and JobCancelled when the job is and this takes too long.
+    """
+
+    async def work() -> ResultCommit:
+        taking = job.nodes.take_result(
             layout,
             base,
             job.spec,
             result_id=job.agent_id,
             message=commit_message(job.spec.prompt, job.spec.job_id),
             author=_fitting(job.spec.worker_name) or _OUR_NAME,
-        ),
+        )
+        return await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
+
+    return await job.step(
+        job.in_round("take"),
+        ResultCommit,
+        work,
         lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
     )
 
@@ -42,7 +50,8 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     async def changes() -> DiffSummary:
         if not taken.changed:
             return DiffSummary()
-        return await job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
+        comparing = job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
+        return await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS)
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))

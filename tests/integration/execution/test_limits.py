@@ -82,6 +82,15 @@ async def test_a_workspace_that_grows_too_much_is_noticed(limited: Client, tier:
     assert "40000000 bytes (disk_bytes)" in end.message
 
 
+async def test_files_without_content_make_a_workspace_grow_too(limited: Client) -> None:
+    name = new_id("many")
+    line = f"mkdir {name} && cd {name} && seq 50000 | xargs touch; sleep 60"
+    end = await limited.run(name, line, disk_bytes=16 << 20)
+    shutil.rmtree(limited.service.workspace / name)
+    assert (end.reason, end.processes_left) == ("DISK_LIMIT", 0), end.message
+    assert f"{16 << 20} bytes (disk_bytes); each file counts as 1 KiB" in end.message
+
+
 async def test_an_agent_is_told_its_limits(limited: Client) -> None:
     name = new_id("told")
     limits = {"memory_bytes": 512 * MB, "processes": 77, "cpu_seconds": 30, "output_bytes": 5000}

@@ -180,19 +180,23 @@ async def test_tools_that_always_die_end_the_run(directory: Path) -> None:
     assert "6 times" in seen.end.message
 
 
-async def test_forged_answers_are_no_answers(directory: Path) -> None:
+@pytest.mark.parametrize("forged", [r"b'[1]\n{\n'", r"b'[' * 50_000 + b'\n'"])
+async def test_forged_answers_are_no_answers(directory: Path, forged: str) -> None:
     """A program in the sandbox may write to the pipe of the tools' answers; the runner copes with that."""
     forge = (
         "import os, glob\n"
         "for path in glob.glob('/proc/*/fd/*'):\n"
         "    try:\n"
-        "        if 'pipe' in os.readlink(path): open(path, 'wb', buffering=0).write(b'[1]\\n{\\n')\n"
+        "        if 'pipe' in os.readlink(path): open(path, 'wb', buffering=0).write(FORGED)\n"
         "    except OSError: pass\n"
     )
-    replies = [{"text": "One.", "tools": [bash(f'timeout 2 python3 -c "{forge}"')], "usage": USED}, DONE]
+    program = f"FORGED = {forged}\n{forge}"
+    replies = [{"text": "One.", "tools": [bash(f'timeout 2 python3 -c "{program}"')], "usage": USED}, DONE]
     async with playing(directory, replies) as model:
         seen = await model.run(RUN)
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end
+    (answer,) = results(seen)
+    assert "it said what is no answer" in answer
 
 
 async def test_a_sandbox_that_cannot_be_made_costs_no_token(directory: Path) -> None:

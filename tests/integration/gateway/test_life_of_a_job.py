@@ -333,6 +333,22 @@ async def test_cancel_while_the_check_runs(services: Services, remote: Repo) -> 
     assert await workspaces(services, job.job_id) == [ended.workspace_id]
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_cancel_while_an_endless_result_is_taken(services: Services, remote: Repo) -> None:
+    """30 GiB of zeros take no disk, are less than is refused, and git reads them for minutes."""
+    job = await services.submit("truncate -s 30G zeros", repository_id=await services.repository(remote))
+    await services.until(job.job_id, lambda now: "take" in stages(now))
+    started = time.monotonic()
+    await services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id))
+    async with asyncio.timeout(100):  # the grace of the result, and that of the snapshot
+        while (ended := await services.job(job.job_id)).state != CANCELLED:
+            await asyncio.sleep(0.5)
+    assert time.monotonic() - started > 25, "it was given time"
+    assert await workspaces(services, job.job_id) == [ended.workspace_id], "which has the only copy"
+    assert list((git_directory(services.home) / "building").iterdir()) == [], "nobody goes on reading"
+
+
 async def test_cancel_at_once(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     for _ in range(5):

@@ -1,6 +1,8 @@
 """A repository that is fetched may hold anything: it is refused, or a tree of it is made, and nothing of it runs."""
 
+import asyncio
 import contextlib
+import os
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import FailedPrecondition, ServiceError
-from services.git.model import Remote
+from services.git.model import CloneSpec, Remote, StartPoint
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 from tests.unit.git.test_hostile import HOOKS, script, soon_or_later
@@ -181,3 +183,125 @@ async def test_no_redirect_is_followed(tmp_path: Path) -> None:
                     await parts.prepare(Remote("repo-1", f"http://127.0.0.1:{port}/x.git", "canary-token"))
         assert failure.value.reason == "CLONE_FAILED"
         assert visitors == []
+
+
+@contextlib.contextmanager
+def endless(beginning: bytes, piece: bytes, most: int) -> Iterator[tuple[int, list[int]]]:
+    """A server that answers everything with a beginning and then the same piece for ever; gives how much it sent."""
+    sent: list[int] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-git-upload-pack-advertisement")
+            self.end_headers()
+            with contextlib.suppress(OSError):
+                self.wfile.write(beginning)
+                while sum(sent) < most:
+                    self.wfile.write(piece)
+                    sent.append(len(piece))
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
+            """Say nothing."""
+
+    httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
+    thread.start()
+    try:
+        yield httpd.server_address[1], sent
+    finally:
+        httpd.shutdown()
+        httpd.server_close()
+        thread.join()
+
+
+def advertised(oid: str, name: str) -> bytes:
+    line = f"{oid} {name}\n".encode()
+    return f"{len(line) + 4:04x}".encode() + line
+
+
+async def test_a_listing_without_an_end_is_cut_off(tmp_path: Path) -> None:
+    refs = b"".join(advertised("ab" * 20, f"refs/heads/{number:06}") for number in range(20_000))
+    with endless(b"001e# service=git-upload-pack\n0000", refs, most=1 << 30) as (port, sent):
+        async with git_parts(tmp_path / "home", allow_loopback_http=True, fetch_memory_bytes=64 << 20) as parts:
+            with pytest.raises(FailedPrecondition) as failure:
+                await parts.prepare(Remote("repo-1", f"http://127.0.0.1:{port}/x.git"))
+            assert not parts.paths.mirror("repo-1").exists()
+            assert list(parts.paths.scratch_root.iterdir()) == []
+    assert failure.value.reason == "REMOTE_TOO_LARGE"
+    assert "BOATYARD_GIT_FETCH_MEMORY_BYTES" in str(failure.value)
+    assert sum(sent) < 128 << 20
+
+
+def with_many_refs(repo: Repo, number: int) -> None:
+    head = repo.head()
+    lines = sorted(f"{head} refs/{'tags' if count % 2 else 'heads'}/many/{count:06}\n" for count in range(number))
+    (repo.path / "packed-refs").write_text("# pack-refs with: peeled fully-peeled sorted \n" + "".join(lines))
+
+
+async def test_of_too_many_refs_only_the_asked_ones_are_fetched(tmp_path: Path) -> None:
+    work = Repo.sample(tmp_path / "work")
+    upstream = work.bare_clone(tmp_path / "remote.git")
+    with_many_refs(upstream, 20_000)
+    upstream.git("update-ref", "refs/heads/main", work.head())
+    remote = Remote("repo-1", str(upstream.path))
+    async with git_parts(tmp_path / "home", tmp_path) as parts:
+        default = await parts.prepare(remote)
+        assert default.branch == b"main"
+        mirror = Repo(parts.paths.mirror("repo-1"))
+        assert mirror.git("for-each-ref", "--format=%(refname)").splitlines() == [
+            "refs/heads/main",
+            "refs/upstream/HEAD",
+        ]
+        new = work.commit("new", {"new": "1"})
+        work.git("push", "--quiet", str(upstream.path), "main:refs/heads/many/000002")
+        asked = [b"many/000002", b"many/000001", b"many/000004"]
+        bases = await asyncio.gather(*(parts.prepare(remote, StartPoint(revision)) for revision in asked))
+        assert [base.commit_id for base in bases] == [new, default.commit_id, default.commit_id]
+        assert len(mirror.git("for-each-ref", "--format=%(refname)").splitlines()) == 5
+        upstream.git("update-ref", "-d", "refs/heads/many/000002")
+        upstream.git("update-ref", "refs/heads/many/000002/below", new)
+        assert (await parts.prepare(remote, StartPoint(b"many/000002/below"))).commit_id == new
+        with pytest.raises(ServiceError) as failure:
+            await parts.prepare(remote, StartPoint(b"many/000002"))
+        assert failure.value.reason == "REVISION_NOT_FOUND"
+
+
+async def test_a_mirror_that_has_too_many_refs_already_loses_them(tmp_path: Path) -> None:
+    upstream = Repo.sample(tmp_path / "work").bare_clone(tmp_path / "remote.git")
+    with_many_refs(upstream, 100)
+    remote = Remote("repo-1", str(upstream.path))
+    upstream.git("update-ref", "refs/heads/main", "refs/tags/many/000001")
+    async with git_parts(tmp_path / "home", tmp_path) as parts:
+        await parts.prepare(remote)
+        mirror = Repo(parts.paths.mirror("repo-1"))
+        assert len(mirror.git("for-each-ref").splitlines()) == 102
+    async with git_parts(tmp_path / "home", tmp_path, max_refs=50) as parts:
+        await parts.prepare(remote, StartPoint(b"many/000002"))
+        kept = mirror.git("for-each-ref", "--format=%(refname)").splitlines()
+        assert kept == ["refs/heads/main", "refs/heads/many/000002", "refs/upstream/HEAD"]
+
+
+@pytest.mark.parametrize("fetched_before", [False, True])
+async def test_what_is_more_than_one_fetch_may_bring_is_removed(tmp_path: Path, *, fetched_before: bool) -> None:
+    work = Repo.sample(tmp_path / "work")
+    upstream = work.bare_clone(tmp_path / "remote.git")
+    remote = Remote("repo-1", str(upstream.path))
+    async with git_parts(tmp_path / "home", tmp_path, fetch_max_bytes=1 << 20) as parts:
+        if fetched_before:
+            await parts.prepare(remote)
+        (work.path / "large").write_bytes(os.urandom(3 << 20))
+        work.commit("large")
+        work.git("push", "--quiet", str(upstream.path), "main")
+        with pytest.raises(FailedPrecondition) as failure:
+            await parts.prepare(remote)
+        assert failure.value.reason == "REMOTE_TOO_LARGE"
+        assert "BOATYARD_GIT_FETCH_MAX_BYTES" in str(failure.value)
+        assert list(parts.paths.scratch_root.iterdir()) == []
+        mirror = parts.paths.mirror("repo-1")
+        assert mirror.exists() is fetched_before
+        assert [path.name for path in mirror.rglob("tmp_*")] == []
+        with pytest.raises(FailedPrecondition) as failure:
+            await parts.manager.clone(CloneSpec("clone-1", remote))
+        assert failure.value.reason == "REMOTE_TOO_LARGE"
+        assert list(parts.paths.clones.iterdir()) == []

@@ -85,6 +85,20 @@ async def test_an_uninterrupted_block_goes_through(job: JobRun) -> None:
         await job.pause(60)
 
 
+async def test_what_keeps_the_work_has_a_grace_and_no_more_even_where_nothing_else_is_cut_short(job: JobRun) -> None:
+    async def answer() -> int:
+        await asyncio.sleep(0.05)
+        return 42
+
+    cancel(job)
+    work = Work()
+    with job.uninterrupted():
+        assert await job.unless_cancelled(answer(), grace_seconds=30) == 42
+        with pytest.raises(JobCancelled):
+            await job.unless_cancelled(work.go_on(), grace_seconds=0.05)
+    assert work.put_away
+
+
 async def test_a_driver_that_lets_go_is_no_cancel(job: JobRun) -> None:
     work = Work()
     waiting = asyncio.create_task(job.interruptible(work.go_on()))

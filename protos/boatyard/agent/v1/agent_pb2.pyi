@@ -99,7 +99,9 @@ class AgentSettings(message.Message):
     trying, ends with PROCESS_LIMIT. The default is the node's.
     """
     disk_bytes: builtins.int
-    """Bytes on disk by which the workspace may grow; beyond it the agent ends with DISK_LIMIT. The default is the node's."""
+    """Bytes on disk by which the workspace may grow; beyond it the agent ends with DISK_LIMIT. Empty files count too. The
+    default is the node's.
+    """
     output_bytes: builtins.int
     """Bytes that the agent may write to standard output and standard error together; beyond it the agent ends with
     OUTPUT_LIMIT, and the excess is not in the events. Never more than the node's settings allow, which is the default.

@@ -39,6 +39,8 @@ class GitServiceStub:
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
     - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
       error is in the message.
+    - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
+      memory than the settings allow. What was fetched is removed.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -57,6 +59,8 @@ class GitServiceStub:
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
     - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
       error is in the message.
+    - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
+      memory than the settings allow. What was fetched is removed.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -136,6 +140,8 @@ class GitServiceStub:
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
     - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base commit.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+    - FAILED_PRECONDITION (RESULT_TOO_LARGE): the tree has more files, or more bytes in files, than the settings allow,
+      or the pack of what has changed is larger. Sparse files count as what programs read of them.
     - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
     - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
@@ -158,6 +164,8 @@ class GitServiceStub:
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
     - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+    - FAILED_PRECONDITION (RESULT_TOO_LARGE): the tree has more files, or more bytes in files, than the settings allow,
+      or the pack of what has changed is larger. Sparse files count as what programs read of them.
     - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
     - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
@@ -258,6 +266,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
           error is in the message.
+        - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
+          memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -282,6 +292,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
           error is in the message.
+        - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
+          memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -397,6 +409,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): the mirror has no such base commit.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the tree has more files, or more bytes in files, than the settings allow,
+          or the pack of what has changed is larger. Sparse files count as what programs read of them.
         - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
         - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
@@ -425,6 +439,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the tree has more files, or more bytes in files, than the settings allow,
+          or the pack of what has changed is larger. Sparse files count as what programs read of them.
         - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
         - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service

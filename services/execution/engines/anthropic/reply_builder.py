@@ -1,11 +1,11 @@
 """Builds a complete answer from the events of a stream."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from anthropic.types import RawMessageStreamEvent
 
+from services.common.untrusted_json import parse_json
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.models import Tokens
 from services.execution.eventlog import EventKind
@@ -101,7 +101,7 @@ def _parse_object(text: str) -> dict[str, Any] | None:
     if not text.strip():
         return {}
     try:
-        value = json.loads(text)
+        value = parse_json(text)
     except ValueError:
         return None
     return value if isinstance(value, dict) else None

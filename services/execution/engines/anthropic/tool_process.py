@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from services.common.untrusted_json import parse_json
 from services.execution.cgroups.group import ControlGroup
 from services.execution.egress.child import Egress, record
 from services.execution.eventlog import EventWriter, Stream
@@ -182,7 +183,7 @@ class ToolProcess:
         line, _, rest = bytes(self._buffer).partition(b"\n")
         self._buffer[:] = rest
         try:
-            answer = json.loads(line)
+            answer = parse_json(line)
         except ValueError:
             answer = None
         if not isinstance(answer, dict):

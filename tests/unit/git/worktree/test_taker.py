@@ -280,7 +280,7 @@ async def test_a_result_that_is_too_large_is_refused(tmp_path: Path, remote: Rem
         workspace.agent.write({"noise": os.urandom(3_000_000)})
         with pytest.raises(FailedPrecondition, match="more than 200000 bytes") as failure:
             await take(parts, workspace)
-        assert failure.value.reason == "TAKE_FAILED"
+        assert failure.value.reason == "RESULT_TOO_LARGE"
         assert list(parts.paths.scratch_root.iterdir()) == []
 
 
