@@ -5,6 +5,7 @@ reader does not see: a line break that begins a line of ours, an escape sequence
 those after it. Here each becomes its escape: `\n`, `\x1b`, `\u202e`. All else stays as it is, a backslash too.
 """
 
+import json
 import re
 from typing import Final
 
@@ -20,6 +21,7 @@ _SURROGATES: Final = r"\ud800-\udfff"
 
 _NOT_IN_LINES: Final = re.compile(f"[{_CONTROLS}\u2028\u2029{_BIDIRECTIONAL}{_INVISIBLE}{_SURROGATES}]")
 _NOT_IN_A_LINE: Final = re.compile(f"[{_CONTROLS}\\t{_LINE_BREAKS}{_BIDIRECTIONAL}{_INVISIBLE}{_SURROGATES}]")
+_COLOUR: Final = re.compile(r"(\x1b\[[0-9:;]*m)")
 
 
 def one_line(text: str) -> str:
@@ -30,6 +32,16 @@ def one_line(text: str) -> str:
 def lines(text: str) -> str:
     """Return the text as several lines: as `one_line`, but line feeds and tabs stay."""
     return _NOT_IN_LINES.sub(_escape, text)
+
+
+def coloured(text: str) -> str:
+    """Return text that we have coloured as `lines`, with its colours."""
+    return "".join(part if number % 2 else lines(part) for number, part in enumerate(_COLOUR.split(text)))
+
+
+def in_json(document: str) -> str:
+    """Return a JSON document on one line, whose strings have JSON's own escapes for what `one_line` escapes."""
+    return _NOT_IN_A_LINE.sub(lambda match: json.dumps(match[0])[1:-1], document)
 
 
 def quoted(text: str) -> list[str]:
