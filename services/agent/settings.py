@@ -1,16 +1,19 @@
 """The settings of an agent, with the names, units and enums of the contract, which explains each of them.
 
-The same values are a layer (a template's, a worker's, a job's), a job's merged settings, and what a node is asked to
-run. Standard library only: runners import it.
+The same values are a layer (a template's, a worker's, a work item's, a job's), a job's merged settings, and what a node
+is asked to run. Standard library only: runners import it.
 """
 
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from services.sandbox.spec import Network, Tier
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 DEFAULT_TIMEOUT = timedelta(hours=1)
 MAX_ENVIRONMENT_ENTRIES = 128
@@ -129,21 +132,21 @@ DEFAULTS = AgentSettings(
 
 DEFAULT_ENGINE = DEFAULTS.chosen_engine.name
 
-Layer = TypeVar("Layer")
+Layer = TypeVar("Layer", bound="DataclassInstance")
 
 
 def overlay(base: Layer, over: Layer) -> Layer:
     """Lay one layer over another. What `over` sets wins; maps are merged by key, settings of one engine by field."""
     changes: dict[str, Any] = {}
-    for each in fields(over):  # type: ignore[arg-type]
+    for each in fields(over):
         below, value = getattr(base, each.name), getattr(over, each.name)
         if isinstance(value, Mapping):
             changes[each.name] = {**below, **value}
-        elif isinstance(value, EngineSettings) and type(value) is type(below):
+        elif isinstance(value, Engine) and type(value) is type(below):
             changes[each.name] = overlay(below, value)
         elif value not in (None, ()):
             changes[each.name] = value
-    return replace(base, **changes)  # type: ignore[type-var]
+    return replace(base, **changes)
 
 
 def environment_complaint(environment: Mapping[str, str]) -> str | None:

@@ -109,7 +109,7 @@ def _create(kind: ResourceType) -> click.Command:
         click.Argument(["id_"], metavar="[ID]", type=options.TEXT, required=False),
         *options_of(kind.message, kind.grouped_flags),
     ]
-    return _command("create", create, text, parameters)
+    return _command("create", create, text + _layers(kind), parameters)
 
 
 def _list(kind: ResourceType) -> click.Command:
@@ -178,7 +178,17 @@ def _update(kind: ResourceType) -> click.Command:
         multiple=True,
         help="Unset the setting of the option --NAME; may be repeated.",
     )
-    return _command("update", update, text, [_id(), *options_of(kind.message, flags), clear])
+    return _command("update", update, text + _layers(kind), [_id(), *options_of(kind.message, flags), clear])
+
+
+def _layers(kind: ResourceType) -> str:
+    """Return what holds where an option is not given, for resources that jobs are made from."""
+    if not any(flag.path.startswith("agent.") for flag in kind.flags):
+        return ""
+    return (
+        "\n\nOf kind, template, worker, item and job, the last that sets something holds; the defaults below hold where"
+        " none does."
+    )
 
 
 def _paths(message: type[Message], path: str) -> list[str]:
@@ -197,7 +207,7 @@ def _delete(kind: ResourceType) -> click.Command:
 
 
 def _command(name: str, run: Callable[..., None], text: str, parameters: Sequence[click.Parameter]) -> click.Command:
-    command = GroupedCommand(name, callback=run, help=text, short_help=text, params=list(parameters))
+    command = GroupedCommand(name, callback=run, help=text, short_help=text.partition("\n")[0], params=list(parameters))
     return options.as_json(command)
 
 

@@ -57,9 +57,11 @@ async def _execution(channel: grpc.aio.Channel) -> list[Finding]:
 def _capability(each: execution_pb2.Capability) -> Finding:
     if not each.complaint:
         return Finding(f"agents: {each.name}", OK, f"by {each.provided_by}")
-    provider = f"by {each.provided_by}: " if each.provided_by else ""
-    is_fine = each.provided_by or each.name in _OPTIONAL
-    return Finding(f"agents: {each.name}", OK if is_fine else WARN, f"{provider}{each.complaint}")
+    if each.provided_by:
+        return Finding(f"agents: {each.name}", OK, f"by {each.provided_by}: {each.complaint}")
+    if each.name in _OPTIONAL:
+        return Finding(f"agents: {each.name}", OK, f"only needed for --sandbox {each.name}: {each.complaint}")
+    return Finding(f"agents: {each.name}", WARN, each.complaint)
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:

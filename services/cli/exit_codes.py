@@ -1,13 +1,18 @@
 """Exit codes, and the error that is printed: one clear sentence on standard error."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, cast
 
 import click
 
 from services.common import display
 from services.common.errors import Invalid, ServiceError, StartError, Status
 from services.common.reasons import REASONS
+
+if TYPE_CHECKING:
+    from services.cli.flags import Flag
 
 SUCCEEDED = 0
 FAILED = 1
@@ -67,7 +72,16 @@ _WHERE_TYPED = {
     "execution_id": "ID",
     "from_sequence": "--from",
 }
-"""The names that request fields have on the command line, where flag_table has none."""
+"""The names that request fields have on the command line, where no row of flags has one."""
+
+_COMMANDS = {
+    "project": "project",
+    "repository": "repository",
+    "template": "template",
+    "worker": "worker",
+    "work_item": "item",
+}
+"""Which command makes the resource that a request has in the field of that name."""
 
 
 class NotAllowedError(Exception):
@@ -114,9 +128,24 @@ def message_for(error: ServiceError) -> str:
 
 
 def _where_typed(field: str) -> str:
-    from services.cli.flag_table import option_for  # noqa: PLC0415 - imports the contract, and few commands fail so
+    """Return what a field of a request is on the command line, with the key where it is that of a map."""
+    from services.cli.flags import option_for  # noqa: PLC0415 - imports the contract, and few commands fail so
 
-    return _WHERE_TYPED.get(field) or option_for(field) or field
+    request_part, _, path = field.partition(".")
+    if field in _WHERE_TYPED:
+        return _WHERE_TYPED[field]
+    if request_part in _COMMANDS and path == f"{request_part}_id":
+        return "ID"
+    return option_for(_flags_of(request_part), path) or field
+
+
+def _flags_of(request_part: str) -> "Sequence[Flag]":
+    if request_part == "spec":
+        return cast("Sequence[Flag]", import_module("services.cli.flag_table").RUN)
+    if request_part in _COMMANDS:
+        kind = import_module(f"services.cli.commands.{_COMMANDS[request_part]}").KIND
+        return cast("Sequence[Flag]", kind.flags)
+    return ()
 
 
 def _print_error(text: str, reason: str, *, as_json: bool, metadata: Mapping[str, str]) -> None:

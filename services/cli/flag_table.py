@@ -3,7 +3,7 @@
 A row names a field by its path in JobSpec, Template, Worker and WorkItem. The contract has the bounds of its value.
 """
 
-import re
+from dataclasses import replace
 from typing import Final
 
 from services.cli.flags import Flag, group
@@ -25,7 +25,7 @@ SETTINGS: Final = (
         Flag(
             "--engine",
             "agent.engine",
-            "What drives the agent (default: command); in an update, its own settings begin anew.",
+            "What drives the agent (default: command). In an update it also unsets the options of an engine's own.",
         ),
         Flag(
             "--command",
@@ -173,7 +173,11 @@ SETTINGS: Final = (
 RUN: Final = (
     *group(
         "Job",
-        PROJECT,
+        replace(
+            PROJECT,
+            help="The project (default: $BOATYARD_PROJECT, or else the worker's or the item's, or else the token's if"
+            " it is for one only, or else default).",
+        ),
         Flag(
             "--worker",
             "worker_id",
@@ -223,12 +227,3 @@ RUN: Final = (
     *SETTINGS,
 )
 """A whole JobSpec, but for the prompt and the repository, for `boatyard run`."""
-
-_OF_A_JOB = re.compile(r"(?:spec|template|worker|work_item)\.(?P<path>[a-z_.]+)")
-
-
-def option_for(field: str) -> str | None:
-    """Return the option that sets a field of a request, such as `spec.agent.model`; None if no row does."""
-    match = _OF_A_JOB.match(field)
-    rows = [] if match is None else [row for row in RUN if f"{match['path']}.".startswith(f"{row.path}.")]
-    return rows[0].option if rows else None

@@ -1,5 +1,6 @@
 """Options as data: each names a field of a message, whose type says how the option's text is read."""
 
+import re
 from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -18,6 +19,9 @@ _OF_MESSAGES: Mapping[str, click.ParamType[Any]] = {
     Duration.DESCRIPTOR.full_name: parsing.SECONDS,
     Timestamp.DESCRIPTOR.full_name: parsing.MOMENT,
 }
+
+_FIELD = re.compile(r'(?P<path>[a-z_.]+)(?:\["(?P<key>.*)"\])?', re.DOTALL)
+"""A field's path, and the key where it is the entry of a map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +77,15 @@ class GroupedCommand(click.Command):
 def group(title: str, *flags: Flag) -> tuple[Flag, ...]:
     """Put flags under a heading of the help."""
     return tuple(replace(flag, group=title) for flag in flags)
+
+
+def option_for(flags: Sequence[Flag], field: str) -> str | None:
+    """Return the option that sets a field, such as `agent.model` or `agent.environment["A"]`; None if none does."""
+    match = _FIELD.match(field)
+    for flag in flags:
+        if match is not None and f"{match['path']}.".startswith(f"{flag.path}."):
+            return f"{flag.option} {match['key']}" if match["key"] else flag.option
+    return None
 
 
 def options_of(message: type[Message], flags: Sequence[Flag]) -> list[click.Parameter]:
@@ -140,7 +153,17 @@ def _check_alternatives(message: Message, given: Sequence[Flag]) -> None:
         for place, choice in _alternatives(message, flag):
             earlier_choice, earlier = made.setdefault(place, (choice, flag))
             if earlier_choice != choice:
-                raise click.UsageError(f"{earlier.option} and {flag.option} exclude each other: give one of them")
+                raise click.UsageError(
+                    f"{earlier.option} and {flag.option} exclude each other: "
+                    + _why(place.rpartition(".")[2], (earlier, earlier_choice), (flag, choice))
+                )
+
+
+def _why(oneof: str, *made: tuple[Flag, str]) -> str:
+    """Return why two options exclude each other: one may set something inside of what the other does not choose."""
+    if any(f".{choice}." in flag.path for flag, choice in made):
+        return ", ".join(f"{flag.option} is for {oneof} {choice}" for flag, choice in made)
+    return "give one of them"
 
 
 def _alternatives(message: Message, flag: Flag) -> Iterator[tuple[str, str]]:

@@ -51,11 +51,11 @@ async def _project_of(gateway: Gateway, spec: job_pb2.JobSpec) -> str:
 async def _find_or_create_repository(gateway: Gateway, project_id: str, url: str) -> str:
     """Return the id of the project's repository with this URL; concurrent callers get the same one."""
     query = catalog_pb2.ListRepositoriesRequest(project_id=project_id, url=url, page_size=1)
-    listed = await gateway.ask(gateway.catalog.ListRepositories(query))
-    if listed.repositories:
-        return listed.repositories[0].repository_id
-    request = catalog_pb2.CreateRepositoryRequest(
-        request_id="cli-" + hashlib.sha256(f"{project_id} {url}".encode()).hexdigest()[:40],
-        repository=catalog_pb2.Repository(project_id=project_id, url=url),
-    )
-    return (await gateway.ask(gateway.catalog.CreateRepository(request))).repository.repository_id
+    repository = catalog_pb2.Repository(project_id=project_id, url=url)
+    same_for_all = "cli-" + hashlib.sha256(f"{project_id} {url}".encode()).hexdigest()[:40]
+    for request_id in (same_for_all, uuid.uuid4().hex):  # what the first one made may have been deleted
+        if listed := (await gateway.ask(gateway.catalog.ListRepositories(query))).repositories:
+            return listed[0].repository_id
+        request = catalog_pb2.CreateRepositoryRequest(request_id=request_id, repository=repository)
+        created = (await gateway.ask(gateway.catalog.CreateRepository(request))).repository
+    return created.repository_id

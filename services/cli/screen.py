@@ -114,7 +114,7 @@ class Screen:
     def field(self, label: str, text: str) -> None:
         """Write a field on standard output: of a text of several lines, those after the first are quoted."""
         first, *others = message_lines(text)
-        for each in (Line(f"{label + ':':<24}").append(first), *others):
+        for each in (Line(f"{label + ':':<23} ").append(first), *others):
             self.show(each)
 
     def value(self, text: str) -> None:

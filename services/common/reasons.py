@@ -236,7 +236,7 @@ _ROWS: Final = (
         reason="IDLE",
         meaning="the agent wrote nothing, or its model was silent, for longer than its idle timeout",
         sources=(Source.EXECUTION,),
-        advice="`boatyard template update --idle-timeout S` raises the limit",
+        advice="`boatyard run --idle-timeout S` raises the limit",
     ),
     ReasonRow(
         reason="MEMORY_LIMIT",

@@ -123,12 +123,7 @@ async def _main() -> None:
                 *_registrations(engine, store, notifier, admission, draining),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
-                Registration(
-                    admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name,
-                    add_AdminServiceServicer_to_server,
-                    AdminServicer(cell, cells, StateStore(engine)),
-                    page_checks(admin_pb2.DESCRIPTOR.services_by_name["AdminService"]),
-                ),
+                _administration(engine, cell, cells),
                 *coordinators.registrations(
                     engine,
                     cells=cells,
@@ -242,6 +237,12 @@ def _registrations(
             },
         ),
     ]
+
+
+def _administration(engine: AsyncEngine, cell: Cell, cells: CellStore) -> Registration:
+    service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
+    servicer = AdminServicer(cell, cells, StateStore(engine))
+    return Registration(service.full_name, add_AdminServiceServicer_to_server, servicer, page_checks(service))
 
 
 def _admin_token(settings: GatewaySettings) -> str:

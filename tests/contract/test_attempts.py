@@ -10,10 +10,10 @@ from services.gateway.jobs.retries import Retries
 from services.gateway.schema.clock import now
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.catalog import WorkItem, WorkItemState
-from services.gateway.values.policy import JobPolicySettings
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.value import dump
 from tests.kit.ledger import Books, age_heartbeat, claimed, expire_leases, finish_given_up, set_job
@@ -73,7 +73,7 @@ async def test_what_waits_to_be_tried_again_ends_at_once_when_it_is_to(book: Boo
 
 
 async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None:
-    view = await book.admit(policy=JobPolicySettings(max_attempts=3))
+    view = await book.admit(policy=Policy(max_attempts=3))
     cell, other = await book.cell("cell"), await book.cell("other")
     first = await claimed(cell)
     assert (first.attempt, first.last_attempt) == (1, 3)
@@ -90,7 +90,7 @@ async def test_failures_and_lost_cells_are_counted_together(book: Books) -> None
 
 
 async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
-    view = await book.admit(policy=JobPolicySettings(retry_on=("AGENT_FAILED",)))
+    view = await book.admit(policy=Policy(retry_on=("AGENT_FAILED",)))
     await claimed(await book.cell("cell"))
     await expire_leases(book)
     await finish_given_up(await book.cell("other"))
@@ -127,7 +127,7 @@ async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books)
 @pytest.mark.parametrize("outcome", [FAILED, Outcome(JobState.CANCELLED)], ids=["failed", "cancelled"])
 async def test_a_person_has_a_job_tried_again(book: Books, outcome: Outcome) -> None:
     retries = Retries(book.engine, book.notifier)
-    await book.admit(policy=JobPolicySettings(max_attempts=2))
+    await book.admit(policy=Policy(max_attempts=2))
     cell = await book.cell("cell")
     lease = await claimed(cell)
     await cell.retry(lease, SOON)

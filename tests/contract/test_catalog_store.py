@@ -32,7 +32,7 @@ from services.gateway.values.catalog import (
     WorkItemState,
 )
 from services.gateway.values.hooks import Hook, HookEvent
-from services.gateway.values.policy import JobPolicySettings
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import Publish
 from services.sandbox.spec import Network
 
@@ -43,7 +43,7 @@ AGENT = AgentSettings(
     environment={"A": "ü"},
     network=Network.OPEN,
 )
-POLICY = JobPolicySettings(verify_command="", publish=Publish.NONE)
+POLICY = Policy(verify_command="", publish=Publish.NONE)
 
 OTHER = Project(project_id="other", display_name="Ein Projekt ⚓", create_time=NOW)
 REPOSITORY = Repository(
@@ -294,4 +294,4 @@ async def test_a_work_item_of_the_version_before_has_no_settings(catalog: Catalo
         placeholders = ", ".join(f":{name}" for name in row)
         await connection.execute(text(f"INSERT INTO work_items ({columns}) VALUES ({placeholders})"), row)
     item = await catalog.get(WORK_ITEMS, "old")
-    assert (item.agent, item.policy) == (AgentSettings(), JobPolicySettings())
+    assert (item.agent, item.policy) == (AgentSettings(), Policy())

@@ -16,7 +16,7 @@ from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, 
 from services.lifecycle.ledger import Lease, LeaseLost, Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
-from services.lifecycle.model.output import DiffSummary, FileChange, Output
+from services.lifecycle.model.output import ChangeKind, DiffSummary, FileChange, Output
 from services.lifecycle.model.states import JobState, StageState
 from tests.kit.ledger import Books, age_heartbeat, claimed, clear, expire_checkpoints, expire_leases, question, set_job
 
@@ -38,7 +38,7 @@ async def asking(book: Books, cell: SqlLedger, **fields: object) -> tuple[Lease,
 
 
 async def test_a_question_is_kept_as_it_was_asked(book: Books) -> None:
-    files = (FileChange(b"\xff", "A", additions=1),)
+    files = (FileChange(b"\xff", ChangeKind.ADDED, additions=1),)
     output = Output(summary="done", changes=DiffSummary(files=files, total_files=1), commit_id="c0ffee")
     lease, asked = await asking(book, await book.cell("cell"), output=output, round=2, seconds=90.0)
     assert await book.checkpoints.get(asked.checkpoint_id) == asked

@@ -24,14 +24,14 @@ from services.gateway.wire.events import events_from_bytes
 from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome
-from services.lifecycle.model.output import DiffSummary, ExecutionNote, FileChange, Output
+from services.lifecycle.model.output import ChangeKind, DiffSummary, ExecutionNote, FileChange, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.coordinators import LEASE_SECONDS, Api, coordinator_api, remote_ledger
 from tests.kit.ledger import Books, expire_leases
 from tests.kit.servers import TOKEN
 
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke"))
-BYTES = DiffSummary(files=(FileChange(b"\xff", "A"),), diff=b"\x00\xff" * 999)
+BYTES = DiffSummary(files=(FileChange(b"\xff", ChangeKind.ADDED),), diff=b"\x00\xff" * 999)
 WEBHOOK = Hook(
     hook_id="hook-1",
     project_id="default",

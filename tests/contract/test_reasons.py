@@ -12,9 +12,8 @@ from services.cli.main import cli
 from services.common.errors import Exhausted, ServiceError
 from services.common.reasons import REASONS, Source, with_advice
 from services.execution.model import Reason
-from services.gateway.values.policy import NEVER_RETRIED
 from services.lifecycle.failures import _INVALID, INTERNAL, explained
-from services.lifecycle.model.job_spec import RETRY_ON, JobPolicy
+from services.lifecycle.model.policy import DEFAULT_POLICY, NEVER_RETRIED, RETRY_ON
 from services.lifecycle.nodes.retries import _PASSING
 from tests.contract.test_house_rules import SOURCES, calls, raised_reasons, tree
 from tests.kit.contract import ROOT, documented_reasons, files, methods, reasons_in
@@ -153,7 +152,7 @@ def test_what_is_retried_by_default_is_what_it_was() -> None:
         "DISK_FULL",
         "MODEL_UNAVAILABLE",
     )
-    assert JobPolicy().retry_on == RETRY_ON
+    assert DEFAULT_POLICY.retry_on == RETRY_ON
     assert {"BUDGET_EXCEEDED", "CANCELLED", "EXPIRED", "REJECTED", "VETOED"} == NEVER_RETRIED
 
 

@@ -22,7 +22,14 @@ WITHHELD = {
     "gateway.v1.Webhook.url": "many servers authenticate their callers by the path alone",
     **{
         f"workspace.v1.{field}": "paths of the machine are for those who may work on it"
-        for field in ("Layout.path", "Layers.lowers", "Layers.upper", "Layers.work", "Layers.mounted_path")
+        for field in (
+            "DriverStatus.complaint",
+            "Layers.lowers",
+            "Layers.mounted_path",
+            "Layers.upper",
+            "Layers.work",
+            "Layout.path",
+        )
     },
 }
 
@@ -87,7 +94,7 @@ READABLE = {
         gateway.v1.CellUsage driver
         gateway.v1.ListSnapshotsResponse cell_ids
         gateway.v1.ListWorkspacesResponse cell_ids
-        workspace.v1.DriverStatus name complaint
+        workspace.v1.DriverStatus name
         workspace.v1.WorkspaceLabels branch
         workspace.v1.Workspace driver held_by""",
 }

@@ -58,6 +58,8 @@ VALID = {
     "commit_id": "0" * 40,
     "reason": "A",
     "web_url": "https://a",
+    "called_url": "https://a",
+    "server_url": "https://a",
     "prefix": "https://a",
 }
 """Texts that rules of these names allow, where `a` is not one."""

@@ -87,7 +87,8 @@ class Keyboard:
                 if self._is_resized:
                     self._is_resized = False
                     columns, rows = os.get_terminal_size(self._descriptor)
-                    yield runtime_pb2.AttachExecutionRequest(size=TerminalSize(rows=rows, columns=columns))
+                    if rows and columns:  # a terminal that nobody sees, or a serial line, has no size
+                        yield runtime_pb2.AttachExecutionRequest(size=TerminalSize(rows=rows, columns=columns))
                 if not self._is_readable:
                     continue
                 self._is_readable = False

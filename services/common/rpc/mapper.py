@@ -17,7 +17,7 @@
 | tuple or frozenset | repeated; a set is written sorted |
 | Mapping | map |
 | one of several dataclasses, or None | a oneof of the same name, with a case of a message type of each one's name |
-| … or None | a field that can be unset (UNSPECIFIED, and a Path's empty string, are unset) |
+| … or None, or a type variable for it | a field that can be unset (UNSPECIFIED, and a Path's empty string, are unset) |
 | Literal | nothing: it is the dataclass's own |
 
 A field that is unset in a message gets the dataclass's default, or is an error where there is none.
@@ -29,7 +29,7 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
@@ -40,7 +40,10 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.common.rpc.times import duration_to_proto, seconds_from_proto
 from services.common.text import bytes_of, bytes_of_list, is_utf8, lossy, path_from_text, path_to_text, raw, raw_list
 
-Value = TypeVar("Value")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Value = TypeVar("Value", bound="DataclassInstance")
 Wire = TypeVar("Wire", bound=Message)
 Convert = Callable[[Any], Any]
 
@@ -82,7 +85,7 @@ class Mapper(Generic[Value, Wire]):
         annotations = get_type_hints(value)
         known = dict(message.DESCRIPTOR.fields_by_name)
         own = {name for name, annotation in annotations.items() if get_origin(annotation) is Literal}
-        names = {field.name for field in fields(value)} - self.by_hand - own  # type: ignore[arg-type]
+        names = {field.name for field in fields(value)} - self.by_hand - own
         for name in names:
             if name in known:
                 self._add(known[name], annotations[name], known)
@@ -163,7 +166,7 @@ def _without_none(annotation: Any) -> tuple[Any, bool]:  # noqa: ANN401 - a type
     """Return the type of what is there, and True when there may be nothing."""
     if get_origin(annotation) not in {Union, UnionType}:
         return annotation, False
-    kinds = [kind for kind in get_args(annotation) if kind is not NoneType]
+    kinds = [kind for kind in get_args(annotation) if kind is not NoneType and not isinstance(kind, TypeVar)]
     return (kinds[0] if len(kinds) == 1 else annotation), True
 
 
@@ -250,9 +253,10 @@ def _message_codec(kind: Any, field: FieldDescriptor) -> _Codec | None:  # noqa:
         return _Codec(_same, Duration.ToTimedelta)
     if message is Duration.DESCRIPTOR and kind is float:
         return _Codec(duration_to_proto, seconds_from_proto)
-    if message is None or not (isinstance(kind, type) and is_dataclass(kind)):
+    value = get_origin(kind) or kind  # of a generic dataclass
+    if message is None or not (isinstance(value, type) and is_dataclass(value)):
         return None
-    mapper = Mapper(kind, GetMessageClass(message))
+    mapper = Mapper(value, GetMessageClass(message))
     return _Codec(mapper.to_proto, mapper.from_proto)
 
 

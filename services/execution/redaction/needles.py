@@ -8,8 +8,6 @@ from urllib.parse import quote, quote_plus
 
 SHORTEST = 6
 """The minimum length of a secret, in bytes: a shorter one occurs in too much innocent text, and is easily guessed."""
-LONGEST = 16 * 1024
-"""The maximum length of a secret, in bytes: as much may have to be held back."""
 
 _MAX_VALUE_BYTES = 4096
 _MIN_FORM_BYTES = 8

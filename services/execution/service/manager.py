@@ -38,11 +38,10 @@ log = structlog.get_logger()
 
 @dataclass(slots=True)
 class _Active:
-    """What this process knows of an execution that has not ended."""
+    """What this process knows of an execution that has not ended; `started` is also set when it ends before that."""
 
     supervision: Supervision
     started: asyncio.Event = field(default_factory=asyncio.Event)
-    """Its program has begun, or it has ended before that."""
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
 

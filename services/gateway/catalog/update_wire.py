@@ -93,7 +93,8 @@ def _copy_field(path: str, source: Message, target: Message) -> None:
     """Copy one field from `source` to `target`, also when it is not set or empty."""
     outer, _, inner = path.partition(".")
     if inner:
-        _copy_field(inner, getattr(source, outer), getattr(target, outer))
+        if source.HasField(outer) or target.HasField(outer):  # else nothing changes, nor does the case of a oneof
+            _copy_field(inner, getattr(source, outer), getattr(target, outer))
         return
     # Merging a message with this field alone works for every type of field, and keeps whether it is set.
     single = type(source)()

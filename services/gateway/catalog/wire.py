@@ -92,9 +92,9 @@ def check_worker(message: pb.Worker) -> Iterator[Violation]:
 def check_work_item(message: pb.WorkItem) -> Iterator[Violation]:
     """Yield what is wrong with the notes, and with the documents, of a work item together."""
     if sum(len(note.encode()) for note in message.notes) > _MAX_NOTES_BYTES:
-        yield "notes", f"must be of {_MAX_NOTES_BYTES >> 10} KiB in total"
+        yield "notes", f"must be at most {_MAX_NOTES_BYTES >> 10} KiB together"
     if sum(len(document.content.encode()) for document in message.documents) > _MAX_DOCUMENTS_BYTES:
-        yield "documents", f"must be of {_MAX_DOCUMENTS_BYTES >> 10} KiB in total"
+        yield "documents", f"must be at most {_MAX_DOCUMENTS_BYTES >> 10} KiB together"
     if len({document.name for document in message.documents}) < len(message.documents):
         yield "documents", "must have different names"
 

@@ -22,7 +22,7 @@ def end_question(lease: Lease, output: Output) -> Question:
     return Question(
         name="end",
         origin=Origin.POLICY,
-        text=f"Is the job done? Its client has asked nobody before {', '.join(lease.spec.policy.checkpoints)}.",
+        text=f"Is the job done? Its client has asked nobody before {', '.join(lease.spec.policy.checkpoints.before)}.",
         execution_id=lease.execution_id,
         seconds=lease.spec.policy.checkpoint_timeout.total_seconds(),
         output=output,

@@ -26,7 +26,7 @@ from services.gateway.values.hooks import CallFilter, CallView, FailurePolicy, H
 from services.gateway.wire.requests import page_checks, page_from_proto
 from services.lifecycle.hook_dry_run import DryRunResult
 from services.lifecycle.model.states import HOOK_STAGES, HookEvent
-from services.lifecycle.webhooks import AllowList, callback_complaint, new_secret, secret_complaint, url_complaint
+from services.lifecycle.webhooks import AllowList, new_secret, secret_complaint, url_complaint
 
 _HOOK: Final = Mapper(
     Hook,
@@ -95,7 +95,7 @@ def check_hook(message: pb.Hook, allowed: AllowList) -> Iterator[Violation]:
             if message.webhook.secret and (complaint := secret_complaint(message.webhook.secret)):
                 yield "webhook.secret", complaint
         case "callback":
-            if complaint := callback_complaint(message.callback.url, allowed):
+            if complaint := url_complaint(message.callback.url, allowed):
                 yield "callback.url", complaint
         case None:
             yield "command", "is required, or `webhook`, or `callback`"

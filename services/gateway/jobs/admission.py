@@ -42,8 +42,8 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
-from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
 from services.lifecycle.model.job_spec import InputFile, JobSpec
+from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
 from services.lifecycle.run import execution_of_snapshot
@@ -118,7 +118,7 @@ class Admission:
         job_id: str,
         submission: JobSubmission,
         references: _References,
-        below: JobPolicySettings,
+        below: Policy[None],
         create_time: datetime,
     ) -> JobSpec:
         work_item, repository = references.work_item, references.repository
@@ -147,7 +147,7 @@ class Admission:
             work_item_id=submission.work_item_id,
             template_id=references.template.template_id if references.template else "",
             agent=self._agent(references, submission.agent),
-            policy=resolve_policy(policy),
+            policy=complete_policy(policy),
             labels=submission.labels,
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
             files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
@@ -167,7 +167,7 @@ class Admission:
         return overlay(ours, merged)
 
 
-def _policy_below(references: _References, kind: JobKind) -> JobPolicySettings:
+def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
     """Return the merged policy of the layers that only an administrator changes; work item and job override it."""
     policy = kind.policy
     for layer in (references.template, references.worker):

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from services.common.errors import StartError
 from services.common.ids import ID_RULE, is_id
-from services.gateway.values.policy import JobPolicySettings
+from services.lifecycle.model.policy import Policy
 
 DEFAULT_KIND: Final = "task"
 WORK_ITEM_KIND: Final = "ticket"
@@ -29,7 +29,7 @@ class JobKind:
     description: str
     required_fields: tuple[str, ...] = ()
     required_data: tuple[str, ...] = ()
-    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
+    policy: Policy[None] = field(default_factory=Policy)
 
 
 Kinds = Mapping[str, JobKind]
@@ -61,7 +61,7 @@ def _kind(file: Path, name: str, table: Any) -> JobKind:  # noqa: ANN401 - any T
     _refuse_unknown(table, _KEYS, invalid)
     policy = table.get("policy", {})
     if isinstance(policy, dict):
-        _refuse_unknown(policy, [each.name for each in fields(JobPolicySettings)], invalid)
+        _refuse_unknown(policy, [each.name for each in fields(Policy)], invalid)
     try:
         kind = _ADAPTER.validate_python({"name": name, **table})
     except ValidationError as error:

@@ -10,10 +10,10 @@ from services.agent.engines import ENGINES
 from services.agent.settings import AgentSettings, environment_complaint
 from services.common.errors import Invalid
 from services.gateway.jobs.kinds import DEFAULT_KIND, JobKind
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.gateway.values.principal import Role, current_principal
 from services.lifecycle.model.job_context import FileContent
 from services.lifecycle.model.job_spec import MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES, JobSpec
+from services.lifecycle.model.policy import Checkpoints, Policy
 from services.sandbox.spec import Network, Tier
 
 # What the execution service accepts for a whole environment, minus what we add beside the system prompt.
@@ -39,7 +39,7 @@ class JobSubmission:
     work_item_id: str = ""
     template_id: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
+    policy: Policy[None] = field(default_factory=Policy)
     labels: Mapping[str, str] = field(default_factory=dict)
     delay: timedelta | None = None
     not_before: datetime | None = None
@@ -62,7 +62,7 @@ def check_submission(spec: JobSpec, submission: JobSubmission, kind: JobKind, *,
 def _checkpoint_violations(spec: JobSpec, asked_below: Checkpoints) -> Iterator[tuple[str, str]]:
     if current_principal().role is Role.ADMIN:
         return
-    if omitted := [stage for stage in asked_below.before if stage not in spec.policy.checkpoints]:
+    if omitted := [stage for stage in asked_below.before if stage not in spec.policy.checkpoints.before]:
         rule = (
             f"must have {', '.join(omitted)}, before which its worker, template or kind requires that a person is asked"
         )

@@ -68,7 +68,10 @@ def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:
 
 
 def _is_object(text: str) -> bool:
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not JSON, though Python reads it")
+
     try:
-        return isinstance(json.loads(text), dict)
+        return isinstance(json.loads(text, parse_constant=refuse), dict)
     except (ValueError, RecursionError):
         return False

@@ -1,7 +1,7 @@
 """Converts jobs between messages and values."""
 
 from dataclasses import fields, replace
-from typing import Final, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
@@ -18,10 +18,13 @@ from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, Stag
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
-from services.gateway.wire.policy import job_policy_to_proto
+from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.job_spec import JobSpec
 
-Settings = TypeVar("Settings")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Settings = TypeVar("Settings", bound="DataclassInstance")
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
@@ -88,9 +91,9 @@ def _brief_spec(spec: JobSpec) -> JobSpec:
 
 def _brief(value: Settings) -> Settings:
     """Cut the long texts among the fields of a dataclass."""
-    texts = {each.name: getattr(value, each.name) for each in fields(value)}  # type: ignore[arg-type]
+    texts = {each.name: getattr(value, each.name) for each in fields(value)}
     cut = {name: text[: _BRIEF_CHARACTERS - 1] + "…" for name, text in texts.items() if _is_long(text)}
-    return replace(value, **cut)  # type: ignore[type-var]
+    return replace(value, **cut)
 
 
 def _is_long(value: object) -> bool:
@@ -111,7 +114,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         work_item_id=spec.work_item_id,
         template_id=spec.template_id,
         agent=AGENT.to_proto(spec.agent),
-        policy=job_policy_to_proto(spec.policy),
+        policy=POLICY.to_proto(spec.policy),
         labels=spec.labels,
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],

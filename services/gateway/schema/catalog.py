@@ -10,7 +10,7 @@ from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.catalog import Document, WorkItemState
-from services.gateway.values.policy import JobPolicySettings
+from services.lifecycle.model.policy import Policy
 
 
 def _key(name: str) -> Column[str]:
@@ -62,7 +62,7 @@ templates = Table(
     _project(),
     Column("display_name", Text, nullable=False),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False),
-    Column("policy", JsonValue(JobPolicySettings), nullable=False),
+    Column("policy", JsonValue(Policy[None]), nullable=False),
     *_times(),
 )
 
@@ -74,7 +74,7 @@ workers = Table(
     Column("display_name", Text, nullable=False),
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False),
-    Column("policy", JsonValue(JobPolicySettings), nullable=False),
+    Column("policy", JsonValue(Policy[None]), nullable=False),
     _limit(),
     *_times(),
 )
@@ -94,7 +94,7 @@ work_items = Table(
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("state", Enum(WorkItemState, native_enum=False, length=16), nullable=False),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False, server_default="{}"),
-    Column("policy", JsonValue(JobPolicySettings), nullable=False, server_default="{}"),
+    Column("policy", JsonValue(Policy[None]), nullable=False, server_default="{}"),
     *_times(),
 )
 

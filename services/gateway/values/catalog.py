@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.settings import AgentSettings
-from services.gateway.values.policy import JobPolicySettings
+from services.lifecycle.model.policy import Policy
 
 DEFAULT_PROJECT_ID = "default"
 
@@ -51,7 +51,7 @@ class Template:
     project_id: str
     display_name: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
+    policy: Policy[None] = field(default_factory=Policy)
     create_time: datetime
 
 
@@ -64,7 +64,7 @@ class Worker:
     display_name: str
     template_id: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
+    policy: Policy[None] = field(default_factory=Policy)
     max_running_jobs: int = 0
     create_time: datetime
 
@@ -92,7 +92,7 @@ class WorkItem:
     worker_id: str = ""
     template_id: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
-    policy: JobPolicySettings = field(default_factory=JobPolicySettings)
+    policy: Policy[None] = field(default_factory=Policy)
     state: WorkItemState = WorkItemState.TODO
     create_time: datetime
 

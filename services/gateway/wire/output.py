@@ -4,20 +4,10 @@ from dataclasses import replace
 from typing import Final
 
 from boatyard.gateway.v1 import output_pb2 as pb
-from boatyard.git.v1.git_pb2 import ChangedFile
 
 from services.common.rpc.mapper import Mapper
 from services.common.text import is_utf8, lossy, without_cut_character
 from services.lifecycle.model.output import FileChange, Output, Verification
-
-_CHANGES: Final = {
-    "A": ChangedFile.CHANGE_ADDED,
-    "M": ChangedFile.CHANGE_MODIFIED,
-    "D": ChangedFile.CHANGE_DELETED,
-    "R": ChangedFile.CHANGE_RENAMED,
-    "T": ChangedFile.CHANGE_TYPE,
-}
-
 
 _OUTPUT: Final = Mapper(
     Output,
@@ -27,7 +17,7 @@ _OUTPUT: Final = Mapper(
         "verification",
     },
 )
-_FILE_CHANGE: Final = Mapper(FileChange, pb.FileChange, by_hand={"change"})
+_FILE_CHANGE: Final = Mapper(FileChange, pb.FileChange)
 _VERIFICATION: Final = Mapper(Verification, pb.Verification, by_hand={"message"})
 
 
@@ -38,14 +28,10 @@ def output_to_proto(value: Output) -> pb.Output:
         value = replace(value, log_tail=without_cut_character(value.log_tail))
     return _OUTPUT.to_proto(
         value,
-        files_changed=map(_file_to_proto, changes.files),
+        files_changed=map(_FILE_CHANGE.to_proto, changes.files),
         total_files_changed=changes.total_files,
         diff=lossy(changes.diff),
         diff_is_lossy=not is_utf8(changes.diff),
         diff_truncated=changes.diff_truncated,
         verification=None if value.verification is None else _VERIFICATION.to_proto(value.verification),
     )
-
-
-def _file_to_proto(change: FileChange) -> pb.FileChange:
-    return _FILE_CHANGE.to_proto(change, change=_CHANGES.get(change.change, ChangedFile.CHANGE_UNSPECIFIED))

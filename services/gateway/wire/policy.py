@@ -8,18 +8,9 @@ from boatyard.gateway.v1 import policy_pb2 as pb
 from services.agent.wire import CHECKS as AGENT_CHECKS
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
-from services.gateway.values.policy import NEVER_RETRIED, JobPolicySettings
-from services.lifecycle.model.job_spec import JobPolicy
+from services.lifecycle.model.policy import NEVER_RETRIED, Policy
 
-POLICY: Final = Mapper(JobPolicySettings, pb.Policy)
-_JOB_POLICY: Final = Mapper(JobPolicy, pb.Policy, by_hand={"checkpoints"})
-
-
-def job_policy_to_proto(value: JobPolicy) -> pb.Policy:
-    """Write the policy of a job, in which nothing is left open."""
-    return _JOB_POLICY.to_proto(
-        value, verify_command=value.verify_command or None, checkpoints=pb.Checkpoints(before=value.checkpoints)
-    )
+POLICY: Final[Mapper[Policy[None], pb.Policy]] = Mapper(Policy, pb.Policy)
 
 
 def _policy_violations(message: pb.Policy) -> Iterator[tuple[str, str]]:

@@ -10,8 +10,6 @@ from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
 
-_ABSENT = "absent"
-
 
 class Publisher:
     """Pushes from result stores to remotes."""
@@ -83,7 +81,9 @@ class Publisher:
             return True
         if actual != expected:
             name = branch.decode("utf-8", "replace")
-            message = f"the branch {name} is at {actual or _ABSENT}, and was expected at {expected or _ABSENT}"
+            found = f"is at {actual}" if actual else "does not exist"
+            sought = f"to be at {expected}" if expected else "not to exist"
+            message = f"the branch {name} {found}, and was expected {sought}"
             raise Aborted("REF_MOVED", message, expected=expected, actual=actual)
         return False
 

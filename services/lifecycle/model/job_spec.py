@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Final
 
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
-from services.common.reasons import REASONS
-from services.lifecycle.model.states import Publish, Retention, RetryFrom
+from services.lifecycle.model.policy import DEFAULT_POLICY, StoredPolicy
 from services.lifecycle.model.value import Recorded
-
-RETRY_ON: Final = tuple(row.reason for row in REASONS.values() if row.retried_by_default)
-"""Failures after which a job is tried again unless its policy says otherwise: of machines and networks, not of work."""
 
 INPUT_DIRECTORY = ".boatyard/input"
 """Where a job's files lie in its workspace, which git does not see."""
@@ -24,23 +20,6 @@ MAX_PROMPT_BYTES: Final = 1 << 20
 """The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
 """The bound of a prompt that is passed as an argument: the kernel's, less the closing NUL."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobPolicy(Recorded):
-    """What happens around the agent's work, with all layers overlaid on these defaults."""
-
-    verify_command: str = ""
-    verify_timeout: timedelta = timedelta(minutes=10)
-    publish: Publish = Publish.PUSH
-    retention: Retention = Retention.KEEP_FAILED
-    checkpoints: tuple[str, ...] = ()
-    checkpoint_timeout: timedelta = timedelta(days=1)
-    max_extra_rounds: int = 5
-    agent_may_ask: bool = False
-    max_attempts: int = 3
-    retry_on: tuple[str, ...] = RETRY_ON
-    retry_from: RetryFrom = RetryFrom.BASE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +54,7 @@ class JobSpec(Recorded):
     work_item_id: str = ""
     template_id: str = ""
     agent: StoredAgentSettings = field(default_factory=AgentSettings)
-    policy: JobPolicy = field(default_factory=JobPolicy)
+    policy: StoredPolicy = DEFAULT_POLICY
     labels: Mapping[str, str] = field(default_factory=dict)
     not_before: datetime | None = None
     files: tuple[InputFile, ...] = ()

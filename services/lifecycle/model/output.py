@@ -1,5 +1,6 @@
 """What came out of an execution, and an execution as the ledger keeps it."""
 
+import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -7,12 +8,22 @@ from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
 
 
+class ChangeKind(enum.StrEnum):
+    """What happened to a file; the values are git's letters."""
+
+    ADDED = "A"
+    MODIFIED = "M"
+    DELETED = "D"
+    RENAMED = "R"
+    TYPE = "T"
+
+
 @dataclass(frozen=True, slots=True)
 class FileChange(Recorded):
-    """One file of a result; `change` is git's letter."""
+    """One file of a result."""
 
     path: bytes
-    change: str
+    change: ChangeKind
     old_path: bytes = b""
     additions: int | None = None
     deletions: int | None = None

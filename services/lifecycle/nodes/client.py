@@ -146,8 +146,7 @@ class JobNodes:
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
         )
-        answer = await self._call(self._git.TakeResult, request, _LONG_SECONDS)
-        return wire.RESULT.from_proto(answer)
+        return wire.RESULT.from_proto(await self._call(self._git.TakeResult, request, _LONG_SECONDS))
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -178,18 +177,16 @@ class JobNodes:
 
         async def read() -> tuple[bytes, bool]:
             data, truncated = bytearray(), False
-            async with streaming(
-                self._git.GetDiff(diff_request, timeout=_LONG_SECONDS, metadata=self._metadata)
-            ) as messages:
+            call = self._git.GetDiff(diff_request, timeout=_LONG_SECONDS, metadata=self._metadata)
+            async with streaming(call) as messages:
                 async for message in messages:
                     data += message.data
                     truncated = truncated or message.truncated
             return bytes(data), truncated
 
         diff, truncated = await self._persist(read)
-        return DiffSummary(
-            _bounded(map(wire.file_change_from_proto, listed.files)), listed.total_files, diff, truncated
-        )
+        files = _bounded(map(wire.FILE_CHANGE.from_proto, listed.files))
+        return DiffSummary(files, listed.total_files, diff, truncated)
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""

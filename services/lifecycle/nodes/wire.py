@@ -35,6 +35,7 @@ EMAIL: Final = "noreply@boatyard.dev"
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
 RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits"})
+FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile)
 SNAPSHOT: Final = Mapper(Snapshot, git_pb.Snapshot, by_hand={"message", "create_time", "expire_time"})
 _RUN: Final = Mapper(
     Run,
@@ -47,14 +48,6 @@ _RUN: Final = Mapper(
 _RESOURCE_USAGE: Final = Mapper(
     ResourceUsage, event_pb.Vitals, by_hand={"memory_bytes", "processes", "read_bytes", "written_bytes"}
 )
-_FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile, by_hand={"change"})
-_CHANGES = {
-    git_pb.ChangedFile.CHANGE_ADDED: "A",
-    git_pb.ChangedFile.CHANGE_MODIFIED: "M",
-    git_pb.ChangedFile.CHANGE_DELETED: "D",
-    git_pb.ChangedFile.CHANGE_RENAMED: "R",
-    git_pb.ChangedFile.CHANGE_TYPE: "T",
-}
 
 
 def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
@@ -126,11 +119,6 @@ def working_tree_to_proto(value: Layout, base: Base, tier: Tier) -> git_pb.Worki
         read_only_paths=texts_to_proto("tree.read_only_paths", base.read_only_paths),
         sandbox_tier=tier_to_proto(own),
     )
-
-
-def file_change_from_proto(message: git_pb.ChangedFile) -> FileChange:
-    """Read a changed file."""
-    return _FILE_CHANGE.from_proto(message, change=_CHANGES.get(message.change, "M"))
 
 
 def signature_to_proto(name: str, time: datetime) -> git_pb.Signature:

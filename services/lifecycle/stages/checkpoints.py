@@ -54,7 +54,7 @@ async def approval(job: JobRun, stage: str) -> str:
 
     Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
-    if stage not in job.spec.policy.checkpoints:
+    if stage not in job.spec.policy.checkpoints.before:
         return ""
     has_result = stage in {"verify", "push"}
     takes_changes = has_result and job.round <= job.spec.policy.max_extra_rounds

@@ -9,7 +9,7 @@ from typing import Final
 
 import httpx2
 
-from services.lifecycle.webhooks.addresses import AllowList, NotAllowed, callback_complaint, resolve, url_complaint
+from services.lifecycle.webhooks.addresses import AllowList, NotAllowed, resolve, url_complaint
 from services.lifecycle.webhooks.callback import Callback, CallbackAnswer, try_callback
 from services.lifecycle.webhooks.retries import TRIES, CallFailed, TryFailed, with_retries
 from services.lifecycle.webhooks.signing import signed_headers
@@ -59,7 +59,7 @@ class Webhooks:
 
     async def ask(self, call: Callback, *, tries: int = TRIES) -> CallbackAnswer:
         """Make a call by gRPC, with up to `tries` tries. Raises CallFailed."""
-        if complaint := callback_complaint(call.url, self._allowed):
+        if complaint := url_complaint(call.url, self._allowed):
             raise CallFailed(f"its URL {complaint}")
 
         async def attempt(number: int) -> CallbackAnswer:

@@ -149,6 +149,14 @@ def test_wrong_input(cell: Cell, arguments: tuple[str, ...]) -> None:
     assert cell.boatyard(*arguments, code=2) == b""
 
 
+def test_a_repository_that_was_deleted_is_made_anew(cell: Cell, tmp_path: Path) -> None:
+    remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
+    cell.run(remote.path, "true")
+    (repository,) = [each for each in cell.lines("repository", "list") if each["url"] == str(remote.path)]
+    cell.boatyard("repository", "delete", repository["repository_id"])
+    assert cell.run(remote.path, "true")["state"] == "SUCCEEDED"
+
+
 def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -> None:
     remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
     for project in ("alpha", "beta"):

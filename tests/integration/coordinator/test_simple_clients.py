@@ -23,8 +23,8 @@ from services.gateway.runtime.event_sources import ReceivedEvents
 from services.gateway.values.catalog import Document, Repository, WorkItem, WorkItemState
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.gateway.values.jobs import JobView
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.model.checkpoint import CheckpointState
+from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import ExecutionState, JobState
 from tests.kit.contract import ROOT
 from tests.kit.coordinators import Api, coordinator_api
@@ -156,7 +156,7 @@ async def test_a_failure_of_the_machine_is_tried_again(book: Books, api: Api) ->
 
 async def held_job(book: Books, api: Api) -> dict[str, object]:
     """Admit a job that a person must approve before it is pushed, and have a client claim it."""
-    await book.admit(policy=JobPolicySettings(checkpoints=Checkpoints(("push",))))
+    await book.admit(policy=Policy(checkpoints=Checkpoints(("push",))))
     job = (await api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id="simple"))).job
     return {"coordinator_id": "simple", "lease": job.lease}
 

@@ -65,6 +65,8 @@ async def test_a_mask_reaches_into_the_settings_of_an_engine(stubs: Stubs) -> No
     changed = await update(stubs, ["agent.anthropic.max_tokens"], agent={"anthropic": {"max_tokens": 5}})
     expected.agent.anthropic.max_tokens = 5
     assert changed == expected, "another engine replaces the settings of the one before"
+    changed = await update(stubs, ["agent.command.line"])
+    assert changed.agent == expected.agent, "there is no command to clear, and the engine stays"
     changed = await update(stubs, ["agent.command", "agent.anthropic"])
     expected.agent.ClearField("engine")
     assert changed == expected

@@ -15,10 +15,10 @@ from services.common.rpc.channel import open_channel
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.gateway.values.jobs import JobView
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.checkpoint import CheckpointState
+from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import JobState, Retention, StageState
 from services.lifecycle.nodes import Nodes, RetryLimits
 from tests.kit.ledger import Books
@@ -93,7 +93,7 @@ async def ended(book: Books, job_id: str) -> JobView:
 
 
 async def admit(book: Books, command: str, **policy: Any) -> str:
-    view = await book.admit(agent=AgentSettings(engine=CommandEngine(line=command)), policy=JobPolicySettings(**policy))
+    view = await book.admit(agent=AgentSettings(engine=CommandEngine(line=command)), policy=Policy(**policy))
     return view.spec.job_id
 
 

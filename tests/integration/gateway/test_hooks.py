@@ -154,10 +154,11 @@ async def test_refused_changes(stubs: Stubs) -> None:
         (["nothing", "webhook.nothing"], ["update_mask"] * 2),
         ([], ["update_mask"]),
         (["command"], ["hook.command"]),
-        (["webhook.url"], ["hook.webhook.url"]),
     ]:
         error = await refused(Invalid, *paths)
         assert [field for field, _ in error.violations] == violated, paths
+    error = await refused(Invalid, "webhook.url", webhook=pb.Webhook())
+    assert [field for field, _ in error.violations] == ["hook.webhook.url"]
     assert (await refused(NotFound, "order", hook_id="nobody")).reason == "HOOK_NOT_FOUND"
     assert (await refused(NotFound, "template_ids", template_ids=["none"])).reason == "TEMPLATE_NOT_FOUND"
     error = await refusal(register(stubs, template_ids=["none"]), NotFound)

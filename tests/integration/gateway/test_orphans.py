@@ -14,9 +14,9 @@ from services.common.db.engine import sqlite_url
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
-from services.gateway.values.policy import JobPolicySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.model.outcome import RetentionPeriods
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import Retention
 from services.lifecycle.nodes import NodeInventory, Nodes
 from services.lifecycle.orphans import OrphanReaper
@@ -31,7 +31,7 @@ async def eventually(holds: Callable[[], Awaitable[bool]]) -> None:
 
 async def left_behind(book: Books, nodes: Nodes, retention: Retention) -> str:
     """Have a cell begin a job whose agent runs long, and let go of it; return the job."""
-    agent, policy = AgentSettings(engine=CommandEngine(line="sleep 600")), JobPolicySettings(retention=retention)
+    agent, policy = AgentSettings(engine=CommandEngine(line="sleep 600")), Policy(retention=retention)
     job_id = (await book.admit(agent=agent, policy=policy)).spec.job_id
 
     async def runs() -> bool:

@@ -17,9 +17,9 @@ from services.gateway.schema.jobs import jobs
 from services.gateway.values.catalog import Repository
 from services.gateway.values.hooks import Hook, HookEvent
 from services.gateway.values.jobs import JobView
-from services.gateway.values.policy import JobPolicySettings
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import Lease, Stage
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.nodes import Nodes
 from tests.kit.ledger import Books
@@ -117,9 +117,7 @@ async def test_hooks_are_told_of_a_job_whose_last_attempt_was_lost(book: Books, 
         create_time=datetime.now(UTC),
     )
     await HookStore(book.engine).create(hook, None)
-    admitted = await book.admit(
-        agent=AgentSettings(engine=CommandEngine(line="true")), policy=JobPolicySettings(max_attempts=1)
-    )
+    admitted = await book.admit(agent=AgentSettings(engine=CommandEngine(line="true")), policy=Policy(max_attempts=1))
     job = await ended_elsewhere(book, nodes, admitted.spec.job_id, "agent")
 
     assert (job.state, job.reason, job.cell_id) == (JobState.FAILED, "NODE_LOST", "two")

@@ -8,7 +8,8 @@ from pydantic import TypeAdapter
 
 from services.agent.settings import AgentSettings, AnthropicEngine, CommandEngine, PromptDelivery
 from services.agent.stored import StoredAgentSettings
-from services.lifecycle.model.job_spec import JobPolicy, JobSpec
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.value import dump, load
 from services.sandbox.spec import Network, Tier
 
@@ -105,6 +106,8 @@ def test_a_job_of_before_is_read_and_written_as_today() -> None:
         memory_bytes=4,
         image="i",
     )
-    assert spec.policy == JobPolicy(verify_timeout=timedelta(seconds=5.5), checkpoints=("push",))
+    assert spec.policy == complete_policy(
+        Policy(verify_timeout=timedelta(seconds=5.5), checkpoints=Checkpoints(("push",)))
+    )
     assert load(JobSpec, dump(spec)) == spec
     assert json.loads(dump(spec))["agent"]["engine"]["name"] == "anthropic"

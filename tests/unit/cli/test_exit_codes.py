@@ -52,9 +52,18 @@ def test_wrong_fields_are_named_as_they_were_typed(capsys: pytest.CaptureFixture
         ("spec.files[0].name", "--file"),
         ("spec.prompt", "PROMPT"),
         ("spec.nothing", "spec.nothing"),
+        ('template.agent.environment["9X"]', "--env 9X"),
+        ("template.template_id", "ID"),
+        ("worker.worker_id", "ID"),
+        ("worker.display_name", "--name"),
+        ("work_item.work_item_id", "ID"),
+        ("work_item.title", "--title"),
+        ("work_item.notes[2]", "--note"),
+        ("project.default_worker_id", "--default-worker"),
+        ("repository.default_revision", "--ref"),
     ],
 )
-def test_every_row_of_the_table_of_flags_names_its_field(field: str, typed: str) -> None:
+def test_every_row_of_flags_names_its_field(field: str, typed: str) -> None:
     assert exit_codes.message_for(errors.Invalid([(field, "is wrong")])) == f"{typed} is wrong"
 
 

@@ -14,6 +14,7 @@ from services.cli.flag_table import RUN, SETTINGS
 from services.cli.flags import fill
 from services.cli.main import cli
 
+ENGINE = fields_along(job_pb2.JobSpec, "agent.engine")[-1]
 WITHOUT_FLAG = {
     "prompt": "the argument PROMPT",
     "repository_id": "--repo, which is looked up by its URL",
@@ -26,15 +27,14 @@ WITHOUT_FLAG = {
     ("message", "prefix"),
     [
         (agent_pb2.AgentSettings, "agent."),
-        (agent_pb2.CommandEngine, "agent.command."),
-        (agent_pb2.AnthropicEngine, "agent.anthropic."),
+        *((type(getattr(agent_pb2.AgentSettings(), name)), f"agent.{name}.") for name in cases_of(ENGINE)),
         (policy_pb2.Policy, "policy."),
         (job_pb2.JobSpec, ""),
     ],
 )
 def test_every_field_of_a_job_has_a_flag_or_a_reason(message: type[Message], prefix: str) -> None:
     paths = {flag.path for flag in RUN}
-    paths |= {f"agent.{engine}" for engine in cases_of(fields_along(job_pb2.JobSpec, "agent.engine")[-1])}  # --engine
+    paths |= {f"agent.{engine}" for engine in cases_of(ENGINE)}  # --engine
     fields = {f"{prefix}{name}" for name in message.DESCRIPTOR.fields_by_name}
 
     assert {field for field in fields if field not in paths} == {name for name in WITHOUT_FLAG if name in fields}
@@ -75,7 +75,7 @@ def test_an_engine_is_chosen_by_its_name_or_by_its_settings() -> None:
     assert spec.agent.anthropic.max_tokens == 5
     fill(spec, RUN, {"terminal": True})
     assert spec.agent.command.terminal
-    with pytest.raises(click.UsageError, match="--engine and --terminal exclude each other"):
+    with pytest.raises(click.UsageError, match="--engine is for engine anthropic, --terminal is for engine command"):
         fill(spec, RUN, {"engine": "anthropic", "terminal": True})
 
 

@@ -5,7 +5,7 @@ from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.json_format import MessageToJson
 
 from services.gateway.wire.output import output_to_proto
-from services.lifecycle.model.output import DiffSummary, FileChange, Output, Verification
+from services.lifecycle.model.output import ChangeKind, DiffSummary, FileChange, Output, Verification
 
 
 @pytest.mark.parametrize(
@@ -34,7 +34,10 @@ def test_a_log_that_was_kept_cut_inside_a_character_begins_with_the_next() -> No
 
 
 def test_paths_that_are_not_utf_8_have_their_bytes_beside_them() -> None:
-    files = (FileChange(b"a\xff", "R", b"\xfe"), FileChange("ü".encode(), "M"))
+    files = (
+        FileChange(b"a\xff", ChangeKind.RENAMED, b"\xfe"),
+        FileChange("ü".encode(), ChangeKind.MODIFIED),
+    )
     odd, plain = output_to_proto(Output(changes=DiffSummary(files), branch=b"b\xff")).files_changed
     assert (odd.change, plain.change) == (ChangedFile.CHANGE_RENAMED, ChangedFile.CHANGE_MODIFIED)
     assert (odd.path, odd.raw_path, odd.old_path, odd.raw_old_path) == ("a\ufffd", b"a\xff", "\ufffd", b"\xfe")

@@ -11,16 +11,15 @@ from hypothesis import strategies as st
 
 from services.agent.settings import overlay
 from services.common.rpc.rules import Rules
-from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
-from services.gateway.wire.policy import CHECKS, POLICY, job_policy_to_proto
+from services.gateway.wire.policy import CHECKS, POLICY
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
-from services.lifecycle.model.job_spec import JobPolicy
+from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import Publish, Retention, RetryFrom
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 spans = st.none() | st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=1))
 policies = st.builds(
-    JobPolicySettings,
+    Policy,
     verify_command=texts,
     verify_timeout=spans,
     publish=st.none() | st.sampled_from(Publish),
@@ -35,7 +34,7 @@ policies = st.builds(
 )
 
 
-POLICY_OF_ALL = JobPolicySettings(
+POLICY_OF_ALL: Policy[None] = Policy(
     verify_command="make test",
     verify_timeout=timedelta(seconds=5),
     publish=Publish.NONE,
@@ -51,41 +50,29 @@ POLICY_OF_ALL = JobPolicySettings(
 
 
 def test_a_command_or_a_list_that_is_set_but_empty_hides_what_is_below() -> None:
-    below = JobPolicySettings(verify_command="make", checkpoints=Checkpoints(("push",)), publish=Publish.NONE)
-    over = overlay(below, JobPolicySettings(verify_command="", checkpoints=Checkpoints()))
+    below = Policy(verify_command="make", checkpoints=Checkpoints(("push",)), publish=Publish.NONE)
+    over = overlay(below, Policy(verify_command="", checkpoints=Checkpoints()))
     assert (over.verify_command, over.checkpoints, over.publish) == ("", Checkpoints(), Publish.NONE)
 
 
 def test_what_layers_set_a_job_has_and_shows() -> None:
-    policy = resolve_policy(POLICY_OF_ALL)
-    assert policy == JobPolicy(
-        verify_command="make test",
-        verify_timeout=timedelta(seconds=5),
-        publish=Publish.NONE,
-        retention=Retention.KEEP,
-        checkpoints=("base", "push"),
-        checkpoint_timeout=timedelta(hours=1),
-        max_extra_rounds=2,
-        agent_may_ask=True,
-        max_attempts=4,
-        retry_on=("NODE_LOST",),
-        retry_from=RetryFrom.SNAPSHOT,
-    )
-    shown = POLICY.from_proto(job_policy_to_proto(policy))
-    assert shown == replace(POLICY_OF_ALL, checkpoints=Checkpoints(("base", "push")))
+    policy = complete_policy(POLICY_OF_ALL)
+    assert policy == replace(POLICY_OF_ALL, checkpoints=Checkpoints(("base", "push")))
+    shown = POLICY.from_proto(POLICY.to_proto(policy))
+    assert shown == policy
     assert [each.name for each in fields(shown) if getattr(shown, each.name) in (None, ())] == [], "all are tried"
 
 
-def test_what_layers_leave_open_has_the_lifecycles_defaults() -> None:
-    assert resolve_policy(JobPolicySettings()) == JobPolicy()
-    assert resolve_policy(JobPolicySettings(verify_command="", agent_may_ask=False)) == JobPolicy()
-    none = resolve_policy(JobPolicySettings(max_extra_rounds=0, checkpoints=Checkpoints()))
-    assert none == JobPolicy(max_extra_rounds=0, checkpoints=())
-    assert not job_policy_to_proto(JobPolicy()).HasField("verify_command")
+def test_what_layers_leave_open_has_its_default() -> None:
+    assert complete_policy(Policy()) == DEFAULT_POLICY
+    assert [each.name for each in fields(Policy) if getattr(DEFAULT_POLICY, each.name) in (None, ())] == []
+    assert complete_policy(Policy(verify_command="", agent_may_ask=False)) == DEFAULT_POLICY
+    none = complete_policy(Policy(max_extra_rounds=0, checkpoints=Checkpoints()))
+    assert none == replace(DEFAULT_POLICY, max_extra_rounds=0)
 
 
 @given(policies)
-def test_nothing_is_lost_on_the_wire(policy: JobPolicySettings) -> None:
+def test_nothing_is_lost_on_the_wire(policy: Policy[None]) -> None:
     message = pb.Policy.FromString(POLICY.to_proto(policy).SerializeToString())
     assert POLICY.from_proto(message) == policy
     assert Rules(CHECKS).violations(message) == []

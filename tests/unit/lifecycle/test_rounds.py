@@ -13,13 +13,13 @@ from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
 from services.gateway.values.checkpoints import CheckpointDecision, CheckpointFilter, Decider
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
 from services.lifecycle.model.job_context import HookResult
 from services.lifecycle.model.node_work import Layout, Run
 from services.lifecycle.model.outcome import RetentionPeriods
+from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import ExecutionState, JobState, StageState
 from services.lifecycle.model.value import dump
 from services.lifecycle.nodes import Nodes
@@ -117,7 +117,7 @@ async def test_nobody_is_asked_where_the_policy_does_not_say_so(book: Books) -> 
 
 @pytest.mark.parametrize("bound", [0, 1, 2])
 async def test_changes_can_be_asked_for_as_often_as_the_policy_says(book: Books, bound: int) -> None:
-    policy = JobPolicySettings(checkpoints=Checkpoints(("verify",)), max_extra_rounds=bound)
+    policy = Policy(checkpoints=Checkpoints(("verify",)), max_extra_rounds=bound)
     await book.admit(prompt="Do it.", policy=policy)
     for round_ in range(1, bound + 2):
         async with carried(book) as job:
@@ -134,7 +134,7 @@ async def test_changes_can_be_asked_for_as_often_as_the_policy_says(book: Books,
 
 @pytest.mark.parametrize("bound", [0, 1, 2])
 async def test_an_agent_is_answered_as_often_as_the_policy_says(book: Books, bound: int) -> None:
-    policy = JobPolicySettings(agent_may_ask=True, max_extra_rounds=bound)
+    policy = Policy(agent_may_ask=True, max_extra_rounds=bound)
     async with carried(book, prompt="Do it.", policy=policy) as job:
         for round_ in range(1, bound + 2):
             suffix = "" if round_ == 1 else f"-{round_}"
@@ -152,7 +152,7 @@ async def test_an_agent_is_answered_as_often_as_the_policy_says(book: Books, bou
 @pytest.mark.parametrize(("size", "told"), [(10, True), (127 << 10, True), ((128 << 10) - 100, False)])
 async def test_an_agent_is_told_that_it_may_ask_where_that_fits(book: Books, size: int, told: bool) -> None:
     agent = AgentSettings(engine=CommandEngine(line="true", prompt_delivery=PromptDelivery.ARGUMENT))
-    async with carried(book, prompt="x" * size, agent=agent, policy=JobPolicySettings(agent_may_ask=True)) as job:
+    async with carried(book, prompt="x" * size, agent=agent, policy=Policy(agent_may_ask=True)) as job:
         assert (".boatyard/ask" in first_task(job)) is told
         assert first_task(job).startswith(job.spec.task)
         assert len(first_task(job).encode()) < 128 << 10

@@ -349,7 +349,6 @@ class EngineTraits(message.Message):
 
     RUNS_COMMAND_FIELD_NUMBER: builtins.int
     NEEDS_MODEL_FIELD_NUMBER: builtins.int
-    HAS_TERMINAL_FIELD_NUMBER: builtins.int
     TAKES_MESSAGES_FIELD_NUMBER: builtins.int
     ASKS_PERMISSION_FIELD_NUMBER: builtins.int
     runs_command: builtins.bool
@@ -358,8 +357,6 @@ class EngineTraits(message.Message):
     """
     needs_model: builtins.bool
     """The engine asks a model: one must be named, and the execution service must have credentials for it."""
-    has_terminal: builtins.bool
-    """The agent can be started on a terminal that people type on."""
     takes_messages: builtins.bool
     """The agent can receive messages while it works."""
     asks_permission: builtins.bool
@@ -369,13 +366,12 @@ class EngineTraits(message.Message):
         *,
         runs_command: builtins.bool = ...,
         needs_model: builtins.bool = ...,
-        has_terminal: builtins.bool = ...,
         takes_messages: builtins.bool = ...,
         asks_permission: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["asks_permission", b"asks_permission", "has_terminal", b"has_terminal", "needs_model", b"needs_model", "runs_command", b"runs_command", "takes_messages", b"takes_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["asks_permission", b"asks_permission", "needs_model", b"needs_model", "runs_command", b"runs_command", "takes_messages", b"takes_messages"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -751,9 +751,9 @@ class Webhook(message.Message):
     URL_FIELD_NUMBER: builtins.int
     SECRET_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """Required. An https URL, or http if the gateway's setting WEBHOOK_ALLOW names the host. Addresses that are not
-    public are refused unless that setting contains them. Without user name, password and fragment; at most 2048 bytes.
-    Path and query may contain a secret, so roles other than ADMIN see only scheme and host.
+    """An https URL, or http if the gateway's setting WEBHOOK_ALLOW names the host. Addresses that are not public are
+    refused unless that setting contains them. Path and query may contain a secret, so roles other than ADMIN see only
+    scheme and host.
     """
     secret: builtins.str
     """Returned once, in the response of CreateHook. The key of the signature: `whsec_` and the base64 of 24 to 64
@@ -780,9 +780,9 @@ class Callback(message.Message):
     URL_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
     url: builtins.str
-    """Required. https://host:port (port 443 unless given), or http://host:port, without TLS, if the gateway's setting
-    WEBHOOK_ALLOW names the host. Addresses that are not public are refused unless that setting contains them. The
-    certificate is checked against the system's certificate authorities. No path; at most 2048 bytes.
+    """https://host:port (port 443 unless given), or http://host:port, without TLS, if the gateway's setting WEBHOOK_ALLOW
+    names the host. Addresses that are not public are refused unless that setting contains them. The certificate is
+    checked against the system's certificate authorities.
     """
     token: builtins.str
     """Returned once, in the response of CreateHook. The token that each call carries as

@@ -17,6 +17,8 @@ WITHOUT_NUL_FIELD_NUMBER: builtins.int
 LINE_FIELD_NUMBER: builtins.int
 VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 WEB_URL_FIELD_NUMBER: builtins.int
+CALLED_URL_FIELD_NUMBER: builtins.int
+SERVER_URL_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
 RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
@@ -43,6 +45,10 @@ visible_ascii: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules
 """A secret without spaces."""
 web_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A page that people may open."""
+called_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""What Boatyard calls over HTTP."""
+server_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A server that Boatyard calls."""
 absolute_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A path on the machine."""
 relative_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

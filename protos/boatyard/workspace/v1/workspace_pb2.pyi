@@ -506,7 +506,7 @@ class DriverStatus(message.Message):
     name: builtins.str
     """`overlay`, `overlay-userns`, `reflink` or `copy`."""
     complaint: builtins.str
-    """What does not work, for people; empty when the driver works."""
+    """What does not work, for people, with paths of the machine; empty when the driver works."""
     def __init__(
         self,
         *,

@@ -4,7 +4,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 import pytest
 from boatyard.agent.v1 import agent_pb2
@@ -53,6 +53,14 @@ class Sample:
     value: float = 0.0
 
 
+Open = TypeVar("Open")
+
+
+@dataclass(frozen=True)
+class Counts(Generic[Open]):
+    additions: int | Open
+
+
 @dataclass(frozen=True)
 class Head:
     branch: bytes
@@ -84,6 +92,15 @@ def test_none_is_a_field_that_is_not_set() -> None:
     assert message.HasField("additions")
     assert not message.HasField("deletions")
     assert FILE.from_proto(message) == File(b"a", additions=0)
+
+
+def test_a_type_variable_stands_for_what_is_not_set() -> None:
+    others = {each.name for each in git_pb2.ChangedFile.DESCRIPTOR.fields} - {"additions"}
+    counts: Mapper[Counts[None], git_pb2.ChangedFile] = Mapper(Counts, git_pb2.ChangedFile, by_hand=others)
+
+    assert not counts.to_proto(Counts(None)).HasField("additions")
+    assert counts.from_proto(git_pb2.ChangedFile()) == Counts(None)
+    assert counts.from_proto(counts.to_proto(Counts(0))) == Counts(0)
 
 
 def test_times_of_any_zone_are_read_in_utc() -> None:

@@ -14,10 +14,10 @@ from services.common.db.engine import sqlite_url
 from services.common.errors import Invalid, NotFound
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, WORK_ITEMS, WORKERS, CatalogStore
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
-from services.gateway.values.policy import Checkpoints, JobPolicySettings, resolve_policy
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
-from services.gateway.wire.policy import POLICY, job_policy_to_proto
-from services.lifecycle.model.job_spec import JobPolicy, JobSpec
+from services.gateway.wire.policy import POLICY
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import Publish
 from services.sandbox.spec import Network, Tier
 from tests.kit.ledger import Books, books
@@ -31,7 +31,7 @@ async def book(tmp_path: Path) -> AsyncIterator[Books]:
         catalog = CatalogStore(opened.engine)
         await catalog.create(PROJECTS, Project(project_id="other", create_time=NOW))
         settings = AgentSettings(engine=CommandEngine(line="lower"), model="small", environment={"A": "1", "B": "1"})
-        policy = JobPolicySettings(verify_command="make test", publish=Publish.NONE)
+        policy = Policy(verify_command="make test", publish=Publish.NONE)
         everyday = {"project_id": "default", "create_time": NOW}
         await catalog.create(TEMPLATES, Template(template_id="template", agent=settings, policy=policy, **everyday))
         over = AgentSettings(model="large", environment={"B": "2"}, timeout=timedelta(seconds=5))
@@ -52,7 +52,7 @@ async def admitted(book: Books, **fields: Any) -> JobSpec:
 
 async def test_layers_lie_over_one_another(book: Books) -> None:
     mine = AgentSettings(environment={"C": "3"}, sandbox_tier=Tier.NONE)
-    spec = await admitted(book, worker_id="ada", agent=mine, policy=JobPolicySettings(verify_command=""))
+    spec = await admitted(book, worker_id="ada", agent=mine, policy=Policy(verify_command=""))
     assert (spec.agent.engine, spec.agent.model) == (CommandEngine(line="lower"), "large")
     assert spec.agent.timeout == timedelta(seconds=5)
     assert spec.agent.environment == {"A": "1", "B": "2", "C": "3"}
@@ -63,7 +63,7 @@ async def test_layers_lie_over_one_another(book: Books) -> None:
 
 async def test_a_work_items_settings_lie_between_its_workers_and_its_jobs(book: Books) -> None:
     settings = AgentSettings(model="huge", environment={"B": "3", "C": "3"}, timeout=timedelta(seconds=9))
-    policy = JobPolicySettings(verify_command="make its-test", max_attempts=1)
+    policy = Policy(verify_command="make its-test", max_attempts=1)
     everyday = {"project_id": "default", "create_time": NOW}
     item = WorkItem(work_item_id="special", title="It is slow", agent=settings, policy=policy, **everyday)
     await CatalogStore(book.engine).create(WORK_ITEMS, item)
@@ -80,7 +80,7 @@ async def test_a_work_items_settings_lie_between_its_workers_and_its_jobs(book: 
 async def test_without_layers_the_defaults_are_in_force(book: Books) -> None:
     spec = await admitted(book)
     assert spec.agent == replace(DEFAULTS, engine=CommandEngine(line="true"))
-    assert spec.policy == JobPolicy()
+    assert spec.policy == DEFAULT_POLICY
     assert (spec.repository_id, spec.branch, spec.revision) == ("", b"", b"")
 
 
@@ -105,7 +105,7 @@ async def test_a_jobs_settings_are_written_as_a_layer_and_back(book: Books) -> N
         book, worker_id="ada", agent=AgentSettings(engine=CommandEngine(prompt_delivery=PromptDelivery.ARGUMENT))
     )
     assert AGENT.from_proto(AGENT.to_proto(spec.agent)) == spec.agent
-    assert resolve_policy(POLICY.from_proto(job_policy_to_proto(spec.policy))) == spec.policy
+    assert complete_policy(POLICY.from_proto(POLICY.to_proto(spec.policy))) == spec.policy
 
 
 async def test_a_work_item_brings_its_words_and_its_repository(book: Books) -> None:
@@ -170,8 +170,8 @@ def as_role() -> Iterator[Callable[[Role], None]]:
     set_current_principal(OURSELVES)
 
 
-def asking(*stages: str) -> JobPolicySettings:
-    return JobPolicySettings(checkpoints=Checkpoints(stages))
+def asking(*stages: str) -> Policy[None]:
+    return Policy(checkpoints=Checkpoints(stages))
 
 
 @pytest.mark.parametrize("own", [(), ("start",)])
@@ -196,10 +196,13 @@ async def test_only_an_administrators_job_asks_less_than_its_policy_demands(
     ((field, description),) = refused.value.violations
     assert field == "policy.checkpoints.before"
     assert "must have push" in description
-    assert (await admitted(book, **references)).policy.checkpoints == ("push",)
-    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints == ("start", "push")
+    assert (await admitted(book, **references)).policy.checkpoints.before == ("push",)
+    assert (await admitted(book, **references, policy=asking("push", "start"))).policy.checkpoints.before == (
+        "start",
+        "push",
+    )
     as_role(Role.ADMIN)
-    assert (await admitted(book, **references, policy=asking(*own))).policy.checkpoints == own
+    assert (await admitted(book, **references, policy=asking(*own))).policy.checkpoints.before == own
 
 
 async def test_a_work_item_adds_to_what_people_are_asked_and_leaves_nothing_out(
@@ -215,6 +218,6 @@ async def test_a_work_item_adds_to_what_people_are_asked_and_leaves_nothing_out(
     as_role(Role.OPERATOR)
     with pytest.raises(Invalid, match="must have push"):
         await book.admit(worker_id="grace", work_item_id="less")
-    assert (await admitted(book, worker_id="grace", work_item_id="more")).policy.checkpoints == ("start", "push")
+    assert (await admitted(book, worker_id="grace", work_item_id="more")).policy.checkpoints.before == ("start", "push")
     as_role(Role.ADMIN)
-    assert (await admitted(book, worker_id="grace", work_item_id="less")).policy.checkpoints == ()
+    assert (await admitted(book, worker_id="grace", work_item_id="less")).policy.checkpoints.before == ()

@@ -11,8 +11,8 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.submission import JobSubmission
 from services.gateway.ledger.notifier import JobNotifier
-from services.gateway.values.policy import Checkpoints, JobPolicySettings
 from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import Publish
 from tests.kit.ledger import books
 
@@ -50,10 +50,10 @@ async def test_a_table_in_a_file_is_a_kind(tmp_path: Path) -> None:
         Publish.NONE,
         timedelta(seconds=5),
     )
-    assert spec.policy.checkpoints == ("start",)
-    mine = JobPolicySettings(verify_command="", publish=Publish.PUSH, checkpoints=Checkpoints())
+    assert spec.policy.checkpoints.before == ("start",)
+    mine = Policy(verify_command="", publish=Publish.PUSH, checkpoints=Checkpoints())
     overridden = await admitted(tmp_path, own, kind="report", data=b'{"month": 5}', policy=mine)
-    assert (overridden.policy.verify_command, overridden.policy.publish, overridden.policy.checkpoints) == (
+    assert (overridden.policy.verify_command, overridden.policy.publish, overridden.policy.checkpoints.before) == (
         "",
         Publish.PUSH,
         (),
@@ -82,7 +82,7 @@ async def test_the_shipped_kinds_ask_where_they_say(tmp_path: Path) -> None:
     kinds = load_kinds()
     assert kinds["code-generation"].policy.checkpoints == Checkpoints(("push",))
     assert kinds["data-processing"].policy.checkpoints == Checkpoints(("start", "push"))
-    assert (await admitted(tmp_path, None)).policy.checkpoints == ()
+    assert (await admitted(tmp_path, None)).policy.checkpoints.before == ()
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,7 @@ def test_a_file_lies_in_a_place_of_its_own(names: list[str]) -> None:
         ("spec.files", {"files": files("a", "b", content=b"x" * ((1 << 20) + 1))}),
         ("spec.data", {"data": "[1]"}),
         ("spec.data", {"data": "{"}),
+        ("spec.data", {"data": '{"a": NaN}'}),
         ("spec.data", {"data": '{"a":' * 100_000}),
         ("spec.data", {"data": '{"a": "' + "\u00fc" * (128 << 10) + '"}'}),
         ("spec.delay", {"delay": Duration()}),

@@ -12,6 +12,7 @@ from services.common.errors import Invalid
 from services.common.fence import Fence
 from services.common.text import is_utf8
 from services.lifecycle.model.node_work import Base, Layout, Run
+from services.lifecycle.model.output import ChangeKind
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import Nodes, wire
 
@@ -38,10 +39,10 @@ def test_layouts_come_back(layout: Layout) -> None:
 def test_paths_in_a_repository_are_read_as_bytes() -> None:
     base = git_pb.Base(commit_id="c", layers=["/a"], read_only_paths=["/o"], pins_path="/p")
     assert wire.BASE.from_proto(base) == Base("c", (b"/a",), (b"/o",), b"/p")
-    changed = wire.file_change_from_proto(
+    changed = wire.FILE_CHANGE.from_proto(
         git_pb.ChangedFile(path="\ufffd", raw_path=b"\xff", old_path="old", change=git_pb.ChangedFile.CHANGE_RENAMED)
     )
-    assert (changed.path, changed.change, changed.old_path) == (b"\xff", "R", b"old")
+    assert (changed.path, changed.change, changed.old_path) == (b"\xff", ChangeKind.RENAMED, b"old")
     taken = git_pb.TakeResultResponse(
         commit_id="c", lost_repositories=["a", "\ufffd"], raw_lost_repositories=[b"", b"\xff"]
     )
