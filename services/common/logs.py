@@ -8,6 +8,7 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
@@ -69,7 +70,7 @@ def _event_on_one_line(_logger: object, _method: str, event: EventDict) -> Event
     return {**event, "event": display.one_line(str(event.get("event", "")))}
 
 
-def _visible(_logger: object, _method: str, rendered: str) -> str:
+def _visible(_logger: object, _method: str, rendered: Any) -> str:  # noqa: ANN401 - the text of the renderer
     """Leave nothing for a terminal but text and colours: of what is logged, others have chosen much."""
     return display.coloured(rendered)
 
