@@ -14,7 +14,7 @@ from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import cases_of, fields_along, plain, value_of
 from services.cli.flags import Flag, GroupedCommand, fill, options_of
-from services.cli.screen import Screen, one_line, printable
+from services.cli.screen import Screen, first_line
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ def print_changed(screen: Screen, kind: ResourceType, resource: Any, *, as_json:
     if as_json:
         screen.json(resource_shape(kind, resource))
     else:
-        click.echo(getattr(resource, f"{kind.field}_id"))
+        screen.value(getattr(resource, f"{kind.field}_id"))
 
 
 def resource_shape(kind: ResourceType, resource: Message) -> shapes.Shape:
@@ -150,7 +150,7 @@ def _show(kind: ResourceType) -> click.Command:
             screen.json(described)
             return
         for label, value in _flat(described):
-            click.echo(printable(f"{label + ':':<23} {value}"))
+            screen.field(label, value)
 
     return _command("show", show, f"Show {kind.a_noun} in full.", [_id()])
 
@@ -233,4 +233,4 @@ def _cell(resource: Message, column: str) -> str:
     for field in outer:
         message = getattr(message, field.name)
     value = message.WhichOneof(last.name) if cases_of(last) else value_of(message, last)
-    return "" if value is None else one_line(str(value), 80)
+    return "" if value is None else first_line(str(value), 80)

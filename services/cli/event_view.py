@@ -3,7 +3,7 @@
 from boatyard.execution.v1 import event_pb2
 
 from services.cli import shapes
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen, first_line, quoted
 from services.common.untrusted_json import parse_json
 
 _RESULT_LINES = 8
@@ -30,7 +30,7 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
         case "network_decision":
             screen.say(f"→ {event.network_decision.host}:{event.network_decision.port}")
         case "message_delivered":
-            screen.say(f"> {event.message_delivered.text}", style="magenta")
+            screen.say_all(f"> {event.message_delivered.text}", style="magenta")
         case "vitals":
             pass  # for programs; `boatyard show` has the totals
         case "state_change" if event.state_change.message:
@@ -63,18 +63,19 @@ def _tool_input(text: str) -> str:
     try:
         arguments = parse_json(text)
     except ValueError:
-        return one_line(text)
+        return first_line(text)
     if not isinstance(arguments, dict):
-        return one_line(text)
+        return first_line(text)
     main = next((arguments[name] for name in ("command", "pattern", "path") if name in arguments), text)
-    return one_line(str(main))
+    return first_line(str(main))
 
 
 def _print_tool_result(screen: Screen, result: event_pb2.ToolResult) -> None:
     """Show the beginning of a tool's result."""
     lines = result.output.rstrip().splitlines()
-    for line in lines[:_RESULT_LINES]:
-        screen.say(f"  {line[:_LINE_CHARACTERS]}", style="red" if result.is_error else "dim")
+    shown = "\n".join(line[:_LINE_CHARACTERS] for line in lines[:_RESULT_LINES])
+    for line in quoted(shown, "red" if result.is_error else "dim") if shown else ():
+        screen.line(line)
     if len(lines) > _RESULT_LINES:
         screen.say(f"  … {len(lines) - _RESULT_LINES} more lines")
 

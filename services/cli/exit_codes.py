@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import click
 
+from services.common import display
 from services.common.errors import Invalid, ServiceError, StartError, Status
 from services.common.reasons import REASONS
 
@@ -121,11 +122,7 @@ def message_for(error: ServiceError) -> str:
     """Return the message for a service's error, with advice if there is some."""
     if isinstance(error, Invalid) and error.violations:
         violations = [f"{_where_typed(field)} {text}" for field, text in error.violations]
-        return (
-            violations[0]
-            if len(violations) == 1
-            else "the request is invalid:" + "".join(f"\n  {line}" for line in violations)
-        )
+        return violations[0] if len(violations) == 1 else "\n".join(["the request is invalid:", *violations])
     advice = _ADVICE.get(error.reason)
     return f"{error.message}; {advice}" if advice else error.message
 
@@ -157,4 +154,5 @@ def _print_error(text: str, reason: str, *, as_json: bool, metadata: Mapping[str
         click.echo(json.dumps(body), err=True)
     else:
         click.secho("Error: ", fg="red", bold=True, nl=False, err=True)
-        click.echo(text, err=True)
+        for line in display.message(text):
+            click.echo(line, err=True)

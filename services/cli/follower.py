@@ -76,7 +76,7 @@ class Follower:
             return
         job_id, remaining = checkpoint.job_id, humanize.until(checkpoint.expire_time)
         changes = f", `boatyard request-changes {job_id} TEXT`" if checkpoint.takes_changes else ""
-        self._screen.say(f"? {checkpoint.question}", style="magenta")
+        self._screen.say_all(f"? {checkpoint.question}", style="magenta")
         self._screen.say(
             f"  waits for {remaining}: `boatyard approve {job_id}`, `boatyard reject {job_id} --reason TEXT`{changes}",
             style="magenta",

@@ -9,7 +9,7 @@ from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway
 from services.cli.exit_codes import FAILED
 from services.cli.fields import choices
-from services.cli.screen import Screen, one_line, printable
+from services.cli.screen import Screen, first_line
 
 _STATES = choices(hook_pb2.HookCall.State.DESCRIPTOR)
 _TEST_SECONDS = 590.0  # as long as a server takes at most
@@ -59,7 +59,7 @@ def test(*, id_: str, job: str, as_json: bool) -> None:
         for label, value in shape.items():
             if value not in (None, {}) and label != "kind":
                 text = ", ".join(f"{name}={each}" for name, each in value.items()) if isinstance(value, dict) else value
-                click.echo(printable(f"{label + ':':<24}{text}"))
+                Screen().field(label, str(text))
     if answer.outcome != hook_pb2.HookCall.STATE_DONE:
         sys.exit(FAILED)
 
@@ -110,7 +110,7 @@ def _row(call: hook_pb2.HookCall) -> tuple[str, ...]:
         humanize.age(call.start_time),
         humanize.duration(shape["duration_ms"]) if call.HasField("end_time") else "",
         str(call.tries or ""),
-        one_line(f"{call.status}: {call.answer}" if call.answer else call.status, 80),
+        first_line(f"{call.status}: {call.answer}" if call.answer else call.status, 80),
     )
 
 

@@ -7,11 +7,10 @@ from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 from boatyard.git.v1.git_pb2 import ChangedFile
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.text import Text
 
 from services.agent.settings import DEFAULT_ENGINE
 from services.cli import humanize, shapes
-from services.cli.screen import STATE_STYLES, Screen, one_line, printable
+from services.cli.screen import STATE_STYLES, Line, Screen, first_line, message_lines, quoted
 
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
@@ -25,45 +24,45 @@ _CHANGES = {
 }
 
 
-def stage_line(record: job_pb2.StageRecord) -> Text:
+def stage_line(record: job_pb2.StageRecord) -> Line:
     """Describe a stage in one line."""
     state = shapes.name(job_pb2.StageRecord.State.Name, record.state)
     mark, style = _MARKS.get(state, ("?", "dim"))
-    line = Text.assemble((f"{mark} ", style), (f"{record.name:<{_LABEL_WIDTH}}", "bold"))
+    line = Line.of((f"{mark} ", style), (f"{record.name:<{_LABEL_WIDTH}}", "bold"))
     if record.HasField("end_time"):
         line.append(f"{humanize.between(record.start_time, record.end_time):>8}", "dim")
     if record.message:
-        line.append(f"  {one_line(printable(record.message))}")
+        line.append(f"  {first_line(record.message)}")
     return line
 
 
-def verdict(job: job_pb2.Job) -> Text:
-    """Return a job's state, its reason and its message, which has the advice, in a line."""
-    state = shapes.job_state(job)
-    line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"))
-    if job.reason:
-        line.append(f" {job.reason}", "bold")
-    if job.message:
-        line.append(f": {printable(job.message)}")
-    return line
+def verdict(state: str, reason: str, message: str) -> list[Line]:
+    """Return a state, the reason for it and its message: a line, and what other lines the message has."""
+    line = Line.of((state, f"bold {STATE_STYLES.get(state, '')}"))
+    if reason:
+        line.append(f" {reason}", "bold")
+    if not message:
+        return [line]
+    first, *others = message_lines(message)
+    return [line.append(": ").append(first), *others]
 
 
 def print_end(screen: Screen, job: job_pb2.Job) -> None:
     """Sum up a job that has ended, on standard error."""
-    screen.line(Text())
-    screen.line(verdict(job))
-    for line in _facts(job):
+    screen.line(Line())
+    for line in (*verdict(shapes.job_state(job), job.reason, job.message), *_facts(job)):
         screen.line(line)
 
 
 def print_job(screen: Screen, job: job_pb2.Job) -> None:
     """Describe a job in full, on standard output."""
     spec = job.spec
-    screen.out.print(verdict(job))
+    for line in verdict(shapes.job_state(job), job.reason, job.message):
+        screen.show(line)
     rows = [
         ("job", job.job_id),
         ("execution", ", ".join(job.execution_ids)),
-        ("prompt", one_line(spec.prompt)),
+        ("prompt", first_line(spec.prompt)),
         ("kind", spec.kind if spec.kind != "task" else ""),
         ("labels", ", ".join(f"{key}={value}" for key, value in sorted(spec.labels.items()))),
         ("input", ", ".join(_input(spec))),
@@ -73,30 +72,29 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("revision", spec.revision),
         ("engine", engine if (engine := spec.agent.WhichOneof("engine")) != DEFAULT_ENGINE else ""),
         ("model", spec.agent.model),
-        ("command", one_line(spec.agent.command.line)),
+        ("command", first_line(spec.agent.command.line)),
         ("workspace", job.workspace_id),
         ("asked for", _moment(job.create_time) if job.HasField("create_time") else ""),
     ]
     for label, value in rows:
         if value:
-            screen.out.print(_fact(label, value))
+            screen.show(_fact(label, value))
     for line in _facts(job):
-        screen.out.print(line)
+        screen.show(line)
     for checkpoint in job.checkpoints:
-        screen.out.print(_question(checkpoint))
+        screen.show(_question(checkpoint))
     if job.timeline:
-        screen.out.print()
+        screen.show(Line())
     for record in job.timeline:
-        screen.out.print(stage_line(record))
+        screen.show(stage_line(record))
     _print_summary(screen, job.output)
 
 
 def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     """Describe an execution in full, on standard output."""
     shape = shapes.execution(execution)
-    state = str(shape["state"])
-    line = Text.assemble((state, f"bold {STATE_STYLES.get(state, '')}"), f" {execution.reason}")
-    screen.out.print(line.append(f": {printable(execution.message)}") if execution.message else line)
+    for line in verdict(str(shape["state"]), execution.reason, execution.message):
+        screen.show(line)
     rows = [
         ("execution", execution.execution_id),
         ("job", f"{execution.job_id} ({' '.join(filter(None, (shape['job_state'], shape['job_reason'])))})"),
@@ -111,9 +109,9 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     ]
     for label, value in rows:
         if value:
-            screen.out.print(_fact(label, value))
+            screen.show(_fact(label, value))
     for line in (*_program(execution.output), *_files(execution.output)):
-        screen.out.print(line)
+        screen.show(line)
     _print_summary(screen, execution.output)
 
 
@@ -123,7 +121,7 @@ def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
         yield f"data ({humanize.size(len(spec.data.encode()))})"
 
 
-def _facts(job: job_pb2.Job) -> Iterable[Text]:
+def _facts(job: job_pb2.Job) -> Iterable[Line]:
     output = job.output
     if output.total_files_changed:
         yield _fact("branch", output.branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
@@ -140,19 +138,19 @@ def _facts(job: job_pb2.Job) -> Iterable[Text]:
         yield _fact("duration", humanize.duration(elapsed))
 
 
-def _question(checkpoint: Checkpoint) -> Text:
+def _question(checkpoint: Checkpoint) -> Line:
     state = shapes.checkpoint_state(checkpoint)
     line = _fact("asked", "").append(state, STATE_STYLES.get(state, ""))
     if checkpoint.state == Checkpoint.STATE_PENDING:
         remaining = humanize.until(checkpoint.expire_time)
         line.append(f" for {remaining}, `boatyard approve {checkpoint.job_id}` or `reject`")
     if checkpoint.decider.name:
-        line.append(f" by {printable(checkpoint.decider.name)} {humanize.age(checkpoint.decide_time)} ago")
-    comment = f" — {one_line(printable(checkpoint.comment), 80)}" if checkpoint.comment else ""
-    return line.append(f": {one_line(printable(checkpoint.question), 80)}{comment}")
+        line.append(f" by {checkpoint.decider.name} {humanize.age(checkpoint.decide_time)} ago")
+    comment = f" — {first_line(checkpoint.comment, 80)}" if checkpoint.comment else ""
+    return line.append(f": {first_line(checkpoint.question, 80)}{comment}")
 
 
-def _files(output: output_pb2.Output) -> Iterable[Text]:
+def _files(output: output_pb2.Output) -> Iterable[Line]:
     if not output.commit_id:
         return
     if not output.total_files_changed:
@@ -169,12 +167,12 @@ def _files(output: output_pb2.Output) -> Iterable[Text]:
         yield _fact("", f"… and {hidden} more: see `boatyard diff`")
 
 
-def _file(change: output_pb2.FileChange) -> Text:
+def _file(change: output_pb2.FileChange) -> Line:
     path = shapes.path(change.path, change.raw_path) or ""
     if old := shapes.path(change.old_path, change.raw_old_path):
         path = f"{old} → {path}"
     letter, style = _CHANGES.get(change.change, ("?", ""))
-    line = _fact("", "").append(f"{letter} ", style).append(printable(path))
+    line = _fact("", "").append(f"{letter} ", style).append(path)
     if not change.HasField("additions") and not change.HasField("deletions"):
         return line.append("  binary", "dim")
     if change.additions:
@@ -184,7 +182,7 @@ def _file(change: output_pb2.FileChange) -> Text:
     return line
 
 
-def _verification(job: job_pb2.Job) -> Iterable[Text]:
+def _verification(job: job_pb2.Job) -> Iterable[Line]:
     if not job.output.HasField("verification"):
         return
     check = job.output.verification
@@ -197,7 +195,7 @@ def _verification(job: job_pb2.Job) -> Iterable[Text]:
     yield line.append(f"; see `boatyard logs {check.execution_id}`" if check.execution_id else "")
 
 
-def _program(output: output_pb2.Output) -> Iterable[Text]:
+def _program(output: output_pb2.Output) -> Iterable[Line]:
     if output.HasField("exit_code"):
         yield _fact("agent", f"exit code {output.exit_code}, wrote {humanize.size(output.output_bytes)}")
     elif output.HasField("signal"):
@@ -216,11 +214,12 @@ def _program(output: output_pb2.Output) -> Iterable[Text]:
 
 def _print_summary(screen: Screen, output: output_pb2.Output) -> None:
     if output.summary:
-        screen.out.print(Text("\n" + printable(output.summary.rstrip())))
+        for line in (Line(), *quoted(output.summary.rstrip())):
+            screen.show(line)
 
 
-def _fact(label: str, value: str) -> Text:
-    return Text.assemble((f"  {label:<{_LABEL_WIDTH}}", "dim"), printable(value))
+def _fact(label: str, value: str) -> Line:
+    return Line.of((f"  {label:<{_LABEL_WIDTH}}", "dim"), value)
 
 
 def _moment(time: Timestamp) -> str:

@@ -2,10 +2,12 @@
 
 import importlib
 import sys
+from types import TracebackType
 
 import click
 
 from services.cli import exit_codes
+from services.common import display
 
 COMMANDS = {
     "up": "Start a cell on this machine and keep it running.",
@@ -112,8 +114,17 @@ def cli() -> None:
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
 
 
+def _show_fault(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print the traceback of a fault of ours. The error's text may be anybody's."""
+    import traceback  # noqa: PLC0415 - for faults alone
+
+    for line in display.message("".join(traceback.format_exception(kind, error, trace))):
+        click.echo(line, err=True)
+
+
 def main() -> None:
     """Run the command line and exit with its code."""
+    sys.excepthook = _show_fault
     try:
         code = cli.main(prog_name="boatyard", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - `report` says what each error means to a person

@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 
 import click
 
+from services.common import display
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -26,6 +28,11 @@ class Utf8(click.ParamType[str]):
 TEXT = Utf8()
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one object per line.")
+raw = click.option(
+    "--raw",
+    is_flag=True,
+    help="Let everything that the agent writes act on your terminal: titles, the clipboard, the cursor.",
+)
 job_or_execution = click.argument("id_", metavar="ID", type=TEXT)
 
 
@@ -38,4 +45,5 @@ def of_project(what: str) -> Callable[[Command], Command]:
 def say(text: str) -> None:
     """Print a message on standard error. A closed standard error is ignored, so that the command ends in order."""
     with suppress(OSError):
-        click.echo(f"boatyard: {text}", err=True)
+        for line in display.message(f"boatyard: {text}"):
+            click.echo(line, err=True)

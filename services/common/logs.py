@@ -8,9 +8,12 @@ import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import structlog
-from structlog.typing import Processor
+from structlog.typing import EventDict, Processor
+
+from services.common import display
 
 REQUEST_ID = "request_id"
 CALLER = "caller"
@@ -27,7 +30,11 @@ def configure(service: str, level: str = "INFO") -> None:
     terminal = sys.stderr.isatty()
     rendering: list[Processor] = (
         # A traceback's local variables would show tokens.
-        [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False))]
+        [
+            _event_on_one_line,
+            structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False)),
+            _visible,
+        ]
         if terminal
         else [structlog.processors.format_exc_info, structlog.processors.JSONRenderer()]
     )
@@ -56,6 +63,16 @@ def request(request_id: str) -> Iterator[None]:
     """Use `request_id` inside: for work that no incoming RPC started, such as a driver's."""
     with structlog.contextvars.bound_contextvars(**{REQUEST_ID: request_id}):
         yield
+
+
+def _event_on_one_line(_logger: object, _method: str, event: EventDict) -> EventDict:
+    """Escape what a library logs; ConsoleRenderer does so with the other values."""
+    return {**event, "event": display.one_line(str(event.get("event", "")))}
+
+
+def _visible(_logger: object, _method: str, rendered: Any) -> str:  # noqa: ANN401 - the text of the renderer
+    """Leave nothing for a terminal but text and colours: of what is logged, others have chosen much."""
+    return display.coloured(rendered)
 
 
 class _DropClientsThatLeave(logging.Filter):

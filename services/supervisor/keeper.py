@@ -70,9 +70,7 @@ class ServiceKeeper:
     def _failure(self, code: int) -> str:
         log = self._cell.log_file(self._service)
         last_lines = log_tail(log).splitlines()[-10:]
-        return "\n  ".join(
-            [f"{self._service} does not start ({_cause(code)}); the end of its log, {log}:", *last_lines]
-        )
+        return "\n".join([f"{self._service} does not start ({_cause(code)}); the end of its log, {log}:", *last_lines])
 
 
 def _cause(code: int) -> str:

@@ -19,6 +19,7 @@ MAX_LINES = 500
 SOURCES = sorted((ROOT / "services").rglob("*.py"))
 REASON_FIRST = {"FailedPrecondition", "Aborted", "Exhausted", "Unavailable", "peer_unavailable"}
 SUFFIXES = {"NotFound": "_NOT_FOUND", "AlreadyExists": "_EXISTS"}
+_WRITES = {"print", "click.echo", "click.secho", "sys.stdout", "sys.stderr"}
 # The gRPC client raises it by itself, so no service documents it.
 WITHOUT_PROTO = {"DEADLINE_EXCEEDED"}
 
@@ -105,6 +106,22 @@ def test_nothing_runs_between_fork_and_exec_of_a_child() -> None:
 def test_fork_support_is_off_before_grpc_is_imported() -> None:
     assert os.environ["GRPC_ENABLE_FORK_SUPPORT"] == "0"
     assert "import grpc" not in (ROOT / "services" / "__init__.py").read_text()
+
+
+def test_what_the_command_line_writes_passes_the_screen() -> None:
+    """`screen` keeps what others chose from being more than a part of a line; see decision 42."""
+    cli = ROOT / "services" / "cli"
+    # They must not import rich, whose import takes longer than all else they do. They use `display` themselves.
+    without_rich = {cli / "exit_codes.py", cli / "options.py", cli / "main.py"}
+    violations = [
+        location(path, node)
+        for path in SOURCES
+        if path.is_relative_to(cli) and path not in {cli / "screen.py", *without_rich}
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.Name | ast.Attribute) and ast.unparse(node) in _WRITES)
+        or (isinstance(node, ast.ImportFrom | ast.Import) and ast.unparse(node).split()[1].startswith("rich"))
+    ]
+    assert violations == []
 
 
 @pytest.mark.parametrize("top", ["tests", "services"])

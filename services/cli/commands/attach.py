@@ -30,17 +30,19 @@ _READ_BYTES = 16 << 10
 
 @click.command("attach", short_help="Attach to an agent's terminal.")
 @options.job_or_execution
+@options.raw
 @options.as_json
-def command(id_: str, as_json: bool) -> int:
+def command(id_: str, raw: bool, as_json: bool) -> int:
     """Attach to the terminal of an agent that was started with `boatyard run --terminal`.
 
     Shows the terminal's output from its beginning, and sends what you type. Ctrl-] detaches and leaves the agent
     running. When standard input is not a terminal, all of it is sent, and its end does not detach: the output is
-    followed until the agent ends.
+    followed until the agent ends. The agent draws on your terminal as it likes, but without --raw it does not reach
+    what is outside: the title, the clipboard.
     """
     if as_json:
         raise click.UsageError("attach cannot print JSON: `boatyard logs --json` has the terminal's output")
-    screen = Screen()
+    screen = Screen(raw=raw, fills_screen=True)
 
     async def attach(gateway: Gateway) -> bool:
         execution_id = await execution_id_of(gateway, id_)

@@ -5,7 +5,7 @@ from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint, ListCheckpointsReques
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen, first_line
 
 _COLUMNS = ("CHECKPOINT", "JOB", "STATE", "AGE", "EXPIRES IN", "BY", "QUESTION")
 
@@ -38,5 +38,5 @@ def _row(checkpoint: Checkpoint) -> tuple[str, ...]:
         humanize.age(checkpoint.create_time),
         humanize.until(checkpoint.expire_time) if is_pending else "",
         checkpoint.decider.name,
-        one_line(checkpoint.question, 80),
+        first_line(checkpoint.question, 80),
     )

@@ -1,7 +1,6 @@
 """`boatyard coordinator`."""
 
 import asyncio
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import click
 
 from services.cli import options
+from services.cli.screen import Screen
 from services.common.home import Home
 from services.supervisor.plan import COORDINATOR, DEFAULT_PORT_BASE, plan
 from services.supervisor.up import up
@@ -104,10 +104,10 @@ def command(
     def announce() -> None:
         if as_json:
             addresses = {service: cell.addresses[service] for service in cell.services}
-            line = {"kind": "ready", "upstream": upstream, "addresses": addresses, "home": str(cell.home.root)}
-            click.echo(json.dumps(line))
+            home = str(cell.home.root)
+            Screen().json({"kind": "ready", "upstream": upstream, "addresses": addresses, "home": home})
         else:
-            click.echo(f"ready: carrying jobs of {upstream}")
+            Screen().value(f"ready: carrying jobs of {upstream}")
 
     asyncio.run(up(cell, announce, options.say))
 

@@ -6,12 +6,11 @@ from contextlib import aclosing, suppress
 import click
 import grpc
 from boatyard.gateway.v1 import runtime_pb2
-from rich.text import Text
 
 from services.cli import options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.lookup import execution_id_of, get_snapshot
-from services.cli.screen import Screen, printable
+from services.cli.screen import Line, Screen
 from services.common.errors import NotFound
 from services.common.rpc.streaming import streaming
 
@@ -77,11 +76,11 @@ async def _show_coloured(screen: Screen, chunks: AsyncGenerator[bytes, None]) ->
     async for chunk in chunks:
         *lines, rest = (rest + chunk).split(b"\n")
         for line in lines:
-            screen.out.print(_coloured(line))
+            screen.show(_coloured(line))
     if rest:
-        screen.out.print(_coloured(rest))
+        screen.show(_coloured(rest))
 
 
-def _coloured(line: bytes) -> Text:
+def _coloured(line: bytes) -> Line:
     style = next((style for prefix, style in _STYLES if line.startswith(prefix)), "")
-    return Text(printable(line.decode("utf-8", "replace")), style=style)
+    return Line(line.decode("utf-8", "replace").expandtabs(), style)

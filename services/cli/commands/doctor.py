@@ -1,13 +1,12 @@
 """`boatyard doctor`."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
 import click
-from rich.text import Text
 
 from services.cli import checks, exit_codes, findings, options
-from services.cli.screen import STATE_STYLES, Screen, printable
+from services.cli.screen import STATE_STYLES, Line, Screen
 from services.common.home import Home
 
 _MARKS = {findings.OK: "✓", findings.WARN: "!", findings.FAIL: "✗"}
@@ -31,15 +30,13 @@ def command(only_sandbox: bool, as_json: bool) -> int:
         if as_json:
             screen.json(asdict(finding))
         else:
-            screen.out.print(_line(finding))
+            for line in _lines(finding):
+                screen.show(line)
     return exit_codes.FAILED if broken else exit_codes.SUCCEEDED
 
 
-def _line(finding: findings.Finding) -> Text:
+def _lines(finding: findings.Finding) -> Iterator[Line]:
     style = STATE_STYLES[finding.status]
-    line = Text.assemble(
-        (f"{_MARKS[finding.status]} ", style), (f"{finding.check:<22}", "bold"), printable(finding.message)
-    )
+    yield Line.of((f"{_MARKS[finding.status]} ", style), (f"{finding.check:<22}", "bold"), finding.message)
     if finding.mend:
-        line.append("\n  fix: ", style).append(printable(finding.mend))
-    return line
+        yield Line.of(("  fix: ", style), finding.mend)

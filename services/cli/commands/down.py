@@ -1,11 +1,11 @@
 """`boatyard down`."""
 
 import asyncio
-import json
 
 import click
 
 from services.cli import options
+from services.cli.screen import Screen
 from services.common.home import Home
 from services.supervisor.down import down
 
@@ -21,4 +21,4 @@ def command(as_json: bool) -> None:
     home = Home.from_environment()
     asyncio.run(down(home, options.say))
     if as_json:
-        click.echo(json.dumps({"kind": "down", "home": str(home.root)}))
+        Screen().json({"kind": "down", "home": str(home.root)})

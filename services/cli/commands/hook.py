@@ -14,7 +14,7 @@ from services.cli.flag_table import PROJECT
 from services.cli.flags import Flag, fill, options_of
 from services.cli.hook_calls import calls, test, when
 from services.cli.parsing import TEXT_OR_FILE
-from services.cli.screen import Screen, one_line, printable
+from services.cli.screen import Screen, first_line
 
 _FLAGS = (
     Flag("--event", "event", "When the hook is called.", is_fixed=True),
@@ -111,7 +111,7 @@ def show(id_: str, as_json: bool) -> None:
     for label, value in shape.items():
         if value not in (None, []) and label != "kind":
             text = ", ".join(value) if isinstance(value, list) else str(value)
-            click.echo(printable(f"{label + ':':<24}{text}"))
+            Screen().field(label, str(text))
 
 
 def _update(*, id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - see above
@@ -192,9 +192,9 @@ def _print_changed(hook: hook_pb2.Hook, *, as_json: bool) -> None:
     if as_json:
         Screen().json(_shape(hook) | {"secret": secret or None})
         return
-    click.echo(hook.hook_id)
+    Screen().value(hook.hook_id)
     if secret:
-        click.echo(secret)
+        Screen().value(secret)
 
 
 def _shape(hook: hook_pb2.Hook) -> shapes.Shape:
@@ -224,9 +224,9 @@ def _row(hook: hook_pb2.Hook) -> tuple[str, ...]:
     return (
         hook.hook_id,
         f"{when(hook)} (disabled)" if hook.disabled else when(hook),
-        one_line(", ".join(scope), 40),
+        first_line(", ".join(scope), 40),
         str(hook.order),
         str(shape["failure_policy"]).lower(),
         humanize.age(hook.create_time),
-        hook.webhook.url or hook.callback.url or one_line(hook.command, 80),
+        hook.webhook.url or hook.callback.url or first_line(hook.command, 80),
     )

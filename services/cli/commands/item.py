@@ -61,4 +61,4 @@ def move(id_: str, state: str, as_json: bool) -> None:
     if as_json:
         Screen().json({**resource_shape(KIND, answer.work_item), "job_id": answer.job_id or None})
     else:
-        click.echo(answer.job_id or id_)
+        Screen().value(answer.job_id or id_)

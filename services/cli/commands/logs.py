@@ -26,14 +26,16 @@ _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in E
     multiple=True,
     help="Only events of this kind; may be repeated.",
 )
+@options.raw
 @options.as_json
-def command(id_: str, follow: bool, first: int, kinds: tuple[str, ...], as_json: bool) -> None:
+def command(*, id_: str, follow: bool, first: int, kinds: tuple[str, ...], raw: bool, as_json: bool) -> None:
     """Show what an agent wrote and did, in an execution or in the last attempt of a job.
 
-    The agent's standard output goes to standard output, byte for byte; everything else goes to standard error. With
-    --json, each event is a line on standard output, and --from continues after any of them.
+    The agent's standard output goes to standard output, byte for byte; everything else goes to standard error. On a
+    terminal, only the text and its colours are shown, unless --raw is given. With --json, each event is a line on
+    standard output, and --from continues after any of them.
     """
-    screen = Screen()
+    screen = Screen(raw=raw)
 
     async def show(gateway: Gateway) -> None:
         execution_id = await execution_id_of(gateway, id_)

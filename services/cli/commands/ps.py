@@ -11,7 +11,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import choices
 from services.cli.parsing import MOMENT, SELECTOR
 from services.cli.resumed_streams import Outage, all_job_changes
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen, first_line
 
 _COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
 _LIVE = (job_pb2.Job.STATE_PENDING, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_AWAITING_APPROVAL)
@@ -112,7 +112,7 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
         humanize.age(job.create_time),
         "" if took is None else humanize.duration(took),
         _branch(job),
-        one_line(job.spec.prompt, 80),
+        first_line(job.spec.prompt, 80),
     )
 
 

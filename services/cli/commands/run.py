@@ -51,6 +51,7 @@ _REPOSITORY = flags.GroupedOption(
     "--no-wait", is_flag=True, help="Exit with code 5 when the job waits for a person; the job keeps waiting."
 )
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
+@options.raw
 @options.as_json
 def command(
     *,
@@ -59,6 +60,7 @@ def command(
     request_id: str | None,
     no_wait: bool,
     detach: bool,
+    raw: bool,
     as_json: bool,
     **values: Any,  # noqa: ANN401 - what was typed for the rows of RUN
 ) -> int:
@@ -68,7 +70,8 @@ def command(
     by --verify and pushed to a branch of its own.
 
     What the agent writes, and what its model says, goes to standard output and standard error as it comes; everything
-    else goes to standard error. Ctrl-C leaves the job running.
+    else goes to standard error. On a terminal, only text and colours of it are shown, unless --raw is given. Ctrl-C
+    leaves the job running.
 
     \b
     Examples:
@@ -85,7 +88,7 @@ def command(
     spec = job_pb2.JobSpec(agent=AgentSettings(), policy=policy_pb2.Policy())
     flags.fill(spec, RUN, values)
     spec.prompt = _standard_input() if prompt == "-" else prompt
-    screen = Screen()
+    screen = Screen(raw=raw)
     if values["sandbox"] == "none":
         screen.say("WARNING: --sandbox none gives the agent all rights of the account that runs Boatyard", "bold red")
 
@@ -110,7 +113,7 @@ def _print_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None
     if as_json:
         screen.json(shapes.submitted(job))
         return
-    click.echo(job.job_id)
+    screen.value(job.job_id)
     screen.say(f"`boatyard logs -f {job.job_id}` follows it, `boatyard show {job.job_id}` shows its state")
 
 

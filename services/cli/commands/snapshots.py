@@ -6,7 +6,7 @@ from boatyard.git.v1 import git_pb2
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway
-from services.cli.screen import Screen, one_line, say_unreachable
+from services.cli.screen import Screen, first_line, say_unreachable
 
 _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
 
@@ -46,5 +46,5 @@ def _row(listed: tuple[git_pb2.Snapshot, str]) -> tuple[str, ...]:
         humanize.age(snapshot.create_time),
         humanize.until(snapshot.expire_time) if snapshot.HasField("expire_time") else "",
         cell_id,
-        one_line(snapshot.message, 80),
+        first_line(snapshot.message, 80),
     )

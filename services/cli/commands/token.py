@@ -10,7 +10,7 @@ from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway
 from services.cli.fields import choices, plain
 from services.cli.parsing import duration
-from services.cli.screen import Screen, one_line
+from services.cli.screen import Screen, first_line
 
 _ROLES = choices(access_pb2.Role.DESCRIPTOR)
 _COLUMNS = ("TOKEN", "ROLE", "PROJECTS", "AGE", "ENDS IN", "LAST USED", "NAME")
@@ -79,7 +79,7 @@ def create(
         screen.json(_shape(created.token) | {"secret": created.secret})
         return
     screen.say(f"token {created.token.token_id} of {created.token.name}; its secret is not shown again:")
-    click.echo(created.secret)
+    screen.value(created.secret)
 
 
 @command.command("list")
@@ -116,5 +116,5 @@ def _row(token: auth_pb2.Token) -> tuple[str, ...]:
         humanize.age(token.create_time),
         "revoked" if token.HasField("revoke_time") else ends,
         humanize.age(token.last_use_time) if token.HasField("last_use_time") else "never",
-        one_line(token.name, 80),
+        first_line(token.name, 80),
     )

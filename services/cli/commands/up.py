@@ -1,12 +1,12 @@
 """`boatyard up`."""
 
 import asyncio
-import json
 import os
 
 import click
 
 from services.cli import options
+from services.cli.screen import Screen
 from services.common.home import Home
 from services.supervisor.plan import DEFAULT_PORT_BASE, GATEWAY, SERVICES, plan
 from services.supervisor.up import up
@@ -45,8 +45,8 @@ def command(port_base: int | None, database_url: str | None, as_json: bool) -> N
     def announce() -> None:
         addresses = {service: cell.addresses[service] for service in (GATEWAY, *SERVICES)}
         if as_json:
-            click.echo(json.dumps({"kind": "ready", "addresses": addresses, "home": str(cell.home.root)}))
+            Screen().json({"kind": "ready", "addresses": addresses, "home": str(cell.home.root)})
         else:
-            click.echo("ready: " + ", ".join(f"{service} {address}" for service, address in addresses.items()))
+            Screen().value("ready: " + ", ".join(f"{service} {address}" for service, address in addresses.items()))
 
     asyncio.run(up(cell, announce, options.say))

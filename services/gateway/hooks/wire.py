@@ -9,6 +9,7 @@ from boatyard.gateway.v1 import hook_pb2 as pb
 from boatyard.gateway.v1 import job_pb2
 from google.protobuf.json_format import MessageToJson
 
+from services.common import display
 from services.common.db.paging import Page
 from services.common.home import new_token
 from services.common.ids import new_id
@@ -107,7 +108,8 @@ def list_hook_calls_from_proto(request: pb.ListHookCallsRequest) -> tuple[CallFi
 
 def call_to_proto(value: CallView) -> pb.HookCall:
     """Write a call."""
-    return _CALL.to_proto(value, times_begun=value.begun)
+    shown = {"status": display.one_line(value.status), "answer": display.one_line(value.answer)}
+    return _CALL.to_proto(value, times_begun=value.begun, **shown)
 
 
 def sample_document(hook: Hook) -> bytes:
@@ -124,7 +126,7 @@ def sample_document(hook: Hook) -> bytes:
     )
     if hook.event is HookEvent.ERROR:
         job.reason, job.message = "AGENT_FAILED", "a sample of a failure"
-    return MessageToJson(job, indent=None, ensure_ascii=False).encode()
+    return display.in_json(MessageToJson(job, indent=None, ensure_ascii=False)).encode()
 
 
 def dry_run_to_proto(value: DryRunResult) -> pb.DryRunHookResponse:
@@ -132,8 +134,8 @@ def dry_run_to_proto(value: DryRunResult) -> pb.DryRunHookResponse:
     return pb.DryRunHookResponse(
         call_id=value.call_id,
         outcome=pb.HookCall.State.Value(f"STATE_{value.state}"),
-        status=value.status,
-        answer=value.text,
+        status=display.one_line(value.status),
+        answer=display.one_line(value.text),
         veto_reason=value.answer.veto.reason if value.answer.veto else "",
         prompt_addition=value.answer.prompt_addition,
         labels=value.answer.labels,

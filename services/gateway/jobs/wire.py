@@ -7,6 +7,7 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
 from services.agent.wire import AGENT
+from services.common import display
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
@@ -27,6 +28,7 @@ Settings = TypeVar("Settings", bound="DataclassInstance")
 
 MAX_DOCUMENT_BYTES: Final = 1 << 20  # the most that a hook gets on its standard input
 _BRIEF_CHARACTERS: Final = 512
+_STAGE_CHARACTERS: Final = 1024
 
 _FILTER: Final = Mapper(JobFilter, pb.JobFilter, by_hand={"visible", "labels"})
 _KIND: Final = Mapper(JobKind, pb.JobKind, by_hand={"name", "kind"})
@@ -62,7 +64,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         view,
         job_id=view.spec.job_id,
         spec=_spec_to_proto(_brief_spec(view.spec) if brief else view.spec),
-        message=with_advice(view.reason, view.message),
+        message=display.lines(with_advice(view.reason, view.message)),
         execution_ids=[execution.execution_id for execution in view.executions],
         workspace_id=last_execution.workspace_id,
         output=output_to_proto(last_execution.output),
@@ -76,7 +78,7 @@ def job_document(view: JobView) -> bytes:
     """Write a job as JSON for hooks, as viewers may read it. A prompt that is too long for their input is cut."""
     message = readable(job_to_proto(view), Role.VIEWER)
     while True:
-        text = MessageToJson(message, indent=None, ensure_ascii=False).encode()
+        text = display.in_json(MessageToJson(message, indent=None, ensure_ascii=False)).encode()
         if len(text) <= MAX_DOCUMENT_BYTES or not message.spec.prompt:
             return text
         message.spec.prompt = message.spec.prompt[: len(message.spec.prompt) // 2]
@@ -121,4 +123,9 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
 
 
 def _stage_to_proto(stage: StageView) -> pb.StageRecord:
-    return _STAGE.to_proto(stage, prompt_addition=stage.added.prompt_addition, labels=stage.added.labels)
+    return _STAGE.to_proto(
+        stage,
+        message=display.one_line(stage.message)[:_STAGE_CHARACTERS],
+        prompt_addition=stage.added.prompt_addition,
+        labels=stage.added.labels,
+    )

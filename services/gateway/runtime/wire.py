@@ -10,6 +10,7 @@ from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.message import Message
 
 from services.agent.settings import AgentSettings
+from services.common import display
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, Invalid
 from services.common.reasons import with_advice
@@ -149,5 +150,5 @@ def execution_to_proto(view: ExecutionView) -> pb.Execution:
     duration = None
     if view.start_time is not None:
         duration = max(timedelta(), (view.end_time or datetime.now(UTC)) - view.start_time)
-    message = with_advice(view.reason, view.message)
+    message = display.lines(with_advice(view.reason, view.message))
     return _EXECUTION.to_proto(view, message=message, output=output_to_proto(view.output), duration=duration)

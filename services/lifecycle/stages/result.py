@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import replace
 
+from services.common.display import one_line
 from services.common.errors import Aborted
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.job_context import Remote
@@ -32,7 +33,7 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
             job.spec,
             result_id=job.agent_id,
             message=commit_message(job.spec.prompt, job.spec.job_id),
-            author=_fitting(job.spec.worker_name) or _OUR_NAME,
+            author=author(job.spec.worker_name),
         )
         return await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
 
@@ -122,6 +123,6 @@ def commit_message(prompt: str, job_id: str) -> str:
     return f"{subject or 'Work of an agent'}\n\nBoatyard-Job: {job_id}\n"
 
 
-def _fitting(name: str) -> str:
-    """Cut a name to what a signature takes."""
-    return name.encode()[:_NAME_BYTES].decode(errors="ignore")
+def author(worker_name: str) -> str:
+    """Return the author of our commit: the worker's name, cut to what a signature takes, or ours."""
+    return one_line(worker_name).encode()[:_NAME_BYTES].decode(errors="ignore") or _OUR_NAME

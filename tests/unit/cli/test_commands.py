@@ -29,6 +29,22 @@ def test_every_command_explains_itself_and_speaks_json(command: str) -> None:
     assert "--json" in result.output
 
 
+def test_a_fault_of_ours_shows_words_of_others_behind_a_bar() -> None:
+    hostile = "x\x1b]0;t\x07\nFORGED"
+    script = f"""
+import services.cli.main as m
+def fail(**_): raise ValueError({hostile!r})
+m.cli.main = fail
+m.main()
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+
+    first, *others = result.stderr.splitlines()
+    assert first.startswith("Traceback")
+    assert all(line.startswith("  │ ") for line in others)
+    assert r"x\x1b]0;t\x07" in others[-2]
+
+
 def test_help_imports_nothing_heavy() -> None:
     script = "import sys; sys.argv = ['boatyard', '--help']; import services.cli.main as m\n"
     script += "try: m.main()\nexcept SystemExit: print([n for n in ('grpc', 'rich', 'pydantic') if n in sys.modules])"

@@ -36,7 +36,10 @@ def test_each_end_has_its_code(error: Exception, code: int, capsys: pytest.Captu
 def test_wrong_fields_are_named_as_they_were_typed(capsys: pytest.CaptureFixture[str]) -> None:
     exit_codes.report(errors.Invalid([("spec.branch", "is no branch"), ("labels", "are too many")]), as_json=False)
 
-    assert capsys.readouterr().err == "Error: the request is invalid:\n  --branch is no branch\n  labels are too many\n"
+    assert (
+        capsys.readouterr().err
+        == "Error: the request is invalid:\n  │ --branch is no branch\n  │ labels are too many\n"
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from rich.console import Console
 
 from services.cli import humanize, job_view
-from services.cli.screen import Screen, one_line, printable
+from services.cli.screen import Screen, first_line
 from tests.unit.cli.test_shapes import finished_job
 
 
@@ -73,8 +73,10 @@ def test_ids_in_a_table_stay_whole_on_a_narrow_terminal() -> None:
 
     assert page.getvalue().splitlines() == [
         "JOB" + " " * 29 + "PROMPT",
-        "j" * 30 + "  a long pro",
-        "k" + " " * 31 + "grüße 東京",
+        "j" * 30 + "  a long p",
+        "  ↪ ro",
+        "k" + " " * 31 + "grüße 東",
+        "  ↪ 京",
     ]
 
 
@@ -125,9 +127,8 @@ def test_sizes(number: int, text: str) -> None:
 
 
 def test_lines_are_cut_where_they_end() -> None:
-    assert one_line("first\nsecond") == "first …"
-    assert one_line("x" * 10, 4) == "xxxx…"
-    assert printable("a\ud800b\tc\x9b") == "a�b\tc�"
+    assert first_line("first\nsecond") == "first …"
+    assert first_line("x" * 10, 4) == "xxxx…"
 
 
 def test_verification_without_a_code_gives_its_reason() -> None:

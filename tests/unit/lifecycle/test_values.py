@@ -16,7 +16,7 @@ from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.value import dump, load, pack, unpack
 from services.lifecycle.run import workspace_of
 from services.lifecycle.stages.executions import exited, last_lines
-from services.lifecycle.stages.result import commit_message
+from services.lifecycle.stages.result import author, commit_message
 
 # JSON has neither NaN nor surrogates, and times are of UTC.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))
@@ -63,6 +63,13 @@ def test_a_commit_message_has_one_subject_and_its_trailer(prompt: str, job_id: s
     assert len(subject) <= 72
     assert subject.isprintable()
     assert (blank, trailer) == ("", "Boatyard-Job: job-1")
+
+
+def test_an_author_is_a_part_of_a_line() -> None:
+    assert author("Ada\ncommitter Boatyard") == r"Ada\ncommitter Boatyard"
+    assert author("nimda\u202e") == r"nimda\u202e"
+    assert author("") == "Boatyard"
+    assert len(author("é" * 200).encode()) <= 255
 
 
 def test_the_subject_is_the_first_line_that_says_something() -> None:

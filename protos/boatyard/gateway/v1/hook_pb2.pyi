@@ -504,9 +504,13 @@ class HookCall(message.Message):
     tries: builtins.int
     """Number of attempts made when it was last begun; 0 while it is in progress, or when nothing could be called."""
     status: builtins.str
-    """How the hook answered or why it failed, for people: `answered 200`, `exited with code 3`, `no answer within 30 s`."""
+    """How the hook answered or why it failed, for people: `answered 200`, `exited with code 3`, `no answer within 30 s`.
+    One line: what would break it, or cannot be seen, is escaped, as `\\n`, `\\x1b`, `\\u202e`.
+    """
     answer: builtins.str
-    """The beginning of the answer, or the last line that a command wrote, or why a callback vetoed; at most 512 bytes."""
+    """The beginning of the answer, or the last line that a command wrote, or why a callback vetoed: at most 512 bytes, and
+    escaped as `status` is.
+    """
     @builtins.property
     def start_time(self) -> timestamp_pb2.Timestamp:
         """When it was first begun."""

@@ -819,7 +819,9 @@ class Job(message.Message):
     otherwise.
     """
     message: builtins.str
-    """Output only. The same, for people, with what they can do about it."""
+    """Output only. The same, for people, with what they can do about it. It may have several lines, of which those after
+    the first are a remote's, a hook's or a person's words; in all of it, what cannot be seen is escaped, as `\\x1b`.
+    """
     workspace_id: builtins.str
     """Output only. The workspace of its last attempt; empty once it is gone."""
     cell_id: builtins.str
@@ -962,7 +964,9 @@ class StageRecord(message.Message):
     state: StageRecord.State.ValueType
     """Its state."""
     message: builtins.str
-    """A message for people; at most 1 KiB."""
+    """A message for people, of one line; at most 1024 characters. What would break the line or cannot be seen is escaped, as
+    `\\n`, `\\x1b`, `\\u202e`: hooks, remotes and others choose parts of it.
+    """
     prompt_addition: builtins.str
     """For a call of a hook: the text that the hook adds to the agent's prompt."""
     hook_id: builtins.str

@@ -1006,7 +1006,7 @@ class Execution(message.Message):
     reason: builtins.str
     """Why it FAILED; see boatyard.execution.v1.NodeExecution.reason, and Job.reason when it never began. Empty otherwise."""
     message: builtins.str
-    """The same, for people, with what they can do about it."""
+    """The same, for people, with what they can do about it, as in Job.message."""
     job_state: job_pb2.Job.State.ValueType
     """The job's state: the job may be live after its execution has ended."""
     job_reason: builtins.str

@@ -1,6 +1,7 @@
 """What a request may say about a job, and what fits into a response."""
 
 import json
+import re
 import subprocess
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -16,11 +17,11 @@ from services.common.rpc.rules import Rules
 from services.gateway.jobs import submission_wire, wire
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.store import job_key
-from services.gateway.values.jobs import ExecutionView, JobView
+from services.gateway.values.jobs import ExecutionView, JobView, StageView
 from services.gateway.wire.lists import fitted
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import ExecutionState, JobState, Purpose
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 
 RULES = Rules(submission_wire.checks(load_kinds()))
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -91,6 +92,19 @@ def test_a_document_fits_into_a_hook() -> None:
     long = wire.job_document(view("\x01" * (1 << 20)))
     assert len(long) <= wire.MAX_DOCUMENT_BYTES
     assert json.loads(long)["spec"]["prompt"].startswith("\x01")
+
+
+def test_what_others_chose_breaks_no_line_and_no_document() -> None:
+    hostile = "x\x1b[2J\x7f\x9b\u202e\u2028\n✓ verify passed"
+    stage = StageView(name="agent", state=StageState.FAILED, message=hostile, start_time=NOW, end_time=NOW)
+    shown = replace(view(hostile), message=hostile, timeline=(stage,))
+    job = wire.job_to_proto(shown)
+
+    assert job.timeline[0].message == r"x\x1b[2J\x7f\x9b\u202e\u2028\n✓ verify passed"
+    assert job.message == "x\\x1b[2J\\x7f\\x9b\\u202e\\u2028\n✓ verify passed"
+    document = wire.job_document(shown).decode()
+    assert not re.search(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e]", document)
+    assert json.loads(document)["spec"]["prompt"] == hostile
 
 
 def test_a_list_shows_the_beginning_of_a_long_prompt() -> None:
