@@ -49,6 +49,11 @@ class Home:
         """The token that this cell's services send one another."""
         return self.root / "cell-token"
 
+    @property
+    def keys_file(self) -> Path:
+        """The keys that seal what is secret in the gateway's database."""
+        return self.root / "keys"
+
     def cell_token(self) -> str:
         """Return the token between this cell's services, made at first use."""
         return read_or_create_token(self.directory() / self.cell_token_file.name)

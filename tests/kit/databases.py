@@ -4,6 +4,7 @@
 """
 
 import asyncio
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -11,6 +12,13 @@ from pathlib import Path
 
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
+from services.gateway.schema.sealing import KEY_BYTES, KeyRing
+
+
+def new_ring() -> KeyRing:
+    """Return a ring with a key of its own, for a database that the test itself opens."""
+    return KeyRing([os.urandom(KEY_BYTES)])
+
 
 NODE_SERVICES = ("workspace", "git", "execution")
 

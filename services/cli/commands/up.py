@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import click
 
 from services.cli import options
 from services.cli.screen import Screen
-from services.common.home import Home
+from services.common.home import Home, absolute
 from services.supervisor.plan import DEFAULT_PORT_BASE, GATEWAY, SERVICES, plan
 from services.supervisor.up import up
 
@@ -26,8 +27,14 @@ from services.supervisor.up import up
     metavar="URL",
     help="Share jobs with other cells: postgresql://user@host/name (default: $BOATYARD_DATABASE_URL, else SQLite).",
 )
+@click.option(
+    "--keys-file",
+    type=options.TEXT,
+    metavar="FILE",
+    help="The keys of that database: a copy of $BOATYARD_HOME/keys of a cell on it. Needed at the first start.",
+)
 @options.as_json
-def command(port_base: int | None, database_url: str | None, as_json: bool) -> None:
+def command(port_base: int | None, database_url: str | None, keys_file: str | None, as_json: bool) -> None:
     """Start a cell on this machine and keep it running.
 
     The four services listen on loopback ports; once all of them serve, a line that begins with "ready" says where. A
@@ -37,9 +44,13 @@ def command(port_base: int | None, database_url: str | None, as_json: bool) -> N
     Ctrl-C stops the agents too, and so does `boatyard down`.
 
     Cells with the same --database-url work as one: all take jobs from the same queue, and any of them answers for all.
+    Secrets in the database are encrypted: every further cell is given the first one's keys by --keys-file.
+
     Use BOATYARD_DATABASE_URL for a URL with a password: whoever may list processes sees their arguments.
     """
     database = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
+    if keys_file is not None:
+        database["BOATYARD_GATEWAY_KEYS_FILE"] = str(absolute(Path(keys_file)))
     cell = plan(Home.from_environment(), port_base, {**os.environ, **database})
 
     def announce() -> None:

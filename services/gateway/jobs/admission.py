@@ -3,6 +3,7 @@
 Admission is one transaction: the request's id, the job, its first execution, and the work item's new state.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.engines import ENGINES
-from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, overlay
+from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, names_only, overlay
 from services.common.db.columns import microseconds
 from services.common.errors import NotFound
 from services.common.ids import new_id
@@ -41,7 +42,7 @@ from services.gateway.schema import idempotency
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
-from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
+from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
@@ -55,7 +56,7 @@ from services.sandbox.spec import Network
 class _References:
     """What a submission names, as it is in the catalogue now."""
 
-    project_id: str
+    project: Project
     worker: Worker | None
     template: Template | None
     work_item: WorkItem | None
@@ -109,7 +110,7 @@ class Admission:
             spec = self._spec(job_id, submission, references, below, create_time)
             check_submission(spec, submission, kind, asked_below=below.checkpoints or Checkpoints())
             await check_isolation(connection, spec.agent)
-            await _write(connection, spec, self._ageing_seconds)
+            await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
             view = await job_view(connection, job_id)
@@ -129,7 +130,7 @@ class Admission:
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         return JobSpec(
             job_id=job_id,
-            project_id=references.project_id,
+            project_id=references.project.project_id,
             kind=submission.kind,
             priority=submission.priority,
             prompt=submission.prompt,
@@ -159,7 +160,7 @@ class Admission:
 
     def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
         """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
-        merged = AgentSettings()
+        merged = AgentSettings(secrets=references.project.secrets)
         for layer in (references.template, references.worker, references.work_item):
             if layer is not None:
                 merged = overlay(merged, layer.agent)
@@ -167,7 +168,10 @@ class Admission:
         # A command chooses its model by itself unless somebody named one, so it does not get the default.
         needs_model = ENGINES[merged.chosen_engine.name].needs_model
         ours = replace(DEFAULTS, engine=CommandEngine(line=self._command), model=self._model if needs_model else None)
-        return overlay(ours, merged)
+        complete = overlay(ours, merged)
+        hidden = complete.secrets.keys()
+        shown = {name: value for name, value in complete.environment.items() if name not in hidden}
+        return replace(complete, environment=shown)
 
 
 def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
@@ -189,13 +193,13 @@ async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _R
 
     worker = await get(WORKERS, submission.worker_id, submission.project_id)
     project_id = submission.project_id or (worker.project_id if worker else scope.default_project())
-    await PROJECTS.get(connection, project_id, hold="share")
+    project = await PROJECTS.get(connection, project_id, hold="share")
     template = await get(TEMPLATES, submission.template_id or (worker.template_id if worker else ""), project_id)
     work_item = await get(WORK_ITEMS, submission.work_item_id, project_id, "change")
     repository_id = submission.repository_id or (work_item.repository_id if work_item else "")
     repository = await get(REPOSITORIES, repository_id, project_id)
     related = await _related(connection, work_item) if work_item else ()
-    return _References(project_id, worker, template, work_item, repository, related)
+    return _References(project, worker, template, work_item, repository, related)
 
 
 async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[WorkItem, ...]:
@@ -207,7 +211,12 @@ async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[Wo
     return tuple(related)
 
 
-async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: float) -> None:
+def _without_secrets(spec: JobSpec) -> JobSpec:
+    """Return the job as it is stored and shown: with the names of its secrets."""
+    return replace(spec, agent=replace(spec.agent, secrets=names_only(spec.agent.secrets)))
+
+
+async def _write(connection: AsyncConnection, spec: JobSpec, secrets: Mapping[str, str], ageing_seconds: float) -> None:
     execution_id = new_id("exec")
     await connection.execute(
         insert(jobs).values(
@@ -223,6 +232,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: flo
             network=spec.agent.network or Network.NONE,
             priority=spec.priority,
             definition=dump(spec),
+            secrets=secrets,
             state=JobState.PENDING,
             reason="",
             message="",

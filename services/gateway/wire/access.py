@@ -9,6 +9,7 @@ from boatyard.access.v1 import access_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from services.common.rpc.secrecy import is_write_only
 from services.gateway.values.principal import Role, current_principal
 
 ROLES: Final = {
@@ -45,7 +46,7 @@ def withheld_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescri
     withheld = []
     for field in message.fields:
         reader = field.GetOptions().Extensions[access_pb2.readable_by]
-        if reader and not role.may(ROLES[reader]):
+        if reader and (is_write_only(field) or not role.may(ROLES[reader])):
             withheld.append((field, True))
         elif field.message_type is not None and withheld_from(field.message_type, role):
             withheld.append((field, False))
