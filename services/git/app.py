@@ -153,7 +153,7 @@ def build_manager(
 
 
 async def find_git(home: Path, *, lends_ssh_identity: bool = False) -> Git:
-    """Find a git that is new enough, with the home and the ssh identity of `Git`. Raises StartError when there is none."""
+    """Find a git that is new enough, for `Git` and its options. Raises StartError when there is none."""
     executable = shutil.which("git")
     if executable is None:
         raise StartError(f"git is not installed: {_INSTALL}")
