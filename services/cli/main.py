@@ -37,12 +37,14 @@ COMMANDS = {
     "workspaces": "List workspaces, the working copies of jobs.",
     "snapshots": "List snapshots: what failed and cancelled jobs left.",
     "project": "Manage projects.",
+    "secret": "Manage the secrets of a project, which all its agents get.",
     "repository": "Manage repositories: git remotes that jobs work on.",
     "template": "Manage templates: kinds of agents.",
     "worker": "Manage workers: named agents.",
     "item": "Manage work items: what is to be done.",
     "hook": "Manage hooks: what is called before and after jobs, and when they fail.",
     "token": "Manage tokens: who may do what.",
+    "keys": "Show or replace the keys that encrypt secrets in the database.",
     "audit": "Show who did what.",
 }
 

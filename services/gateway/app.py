@@ -1,6 +1,6 @@
 """Assembles the gateway from its packages, and runs it."""
 
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import sqlite_url
+from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
@@ -92,8 +93,7 @@ async def _main() -> None:
         url = sqlite_url(directory / "gateway.db") if configured_url is None else configured_url.get_secret_value()
         engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
         key_file = KeyFile(settings.home.keys_file)
-        given = KeyFile(settings.keys_file).read() if settings.keys_file else ()
-        ring = await unlock(engine, key_file, given)
+        ring = await unlock(engine, key_file, _given_keys(settings))
         keys = KeyStore(engine, ring, key_file, AWAY_LEASES * settings.lease_seconds)
         nodes = await stack.enter_async_context(connected(settings))
         notifier, draining = JobNotifier(), Draining()
@@ -254,6 +254,15 @@ def _administration(engine: AsyncEngine, cell: Cell, cells: CellStore, keys: Key
     service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
     servicer = AdminServicer(cell, cells, StateStore(engine), keys)
     return Registration(service.full_name, add_AdminServiceServicer_to_server, servicer, page_checks(service))
+
+
+def _given_keys(settings: GatewaySettings) -> Sequence[bytes]:
+    if settings.keys_file is None:
+        return ()
+    keys = KeyFile(settings.keys_file, closed_to=0o007).read()  # a mounted secret may be its group's
+    if not keys:
+        raise StartError(f"BOATYARD_GATEWAY_KEYS_FILE: {settings.keys_file} does not exist, or has no key")
+    return keys
 
 
 def _admin_token(settings: GatewaySettings) -> str:

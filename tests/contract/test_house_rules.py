@@ -82,7 +82,11 @@ READ_OUR_OWN_JSON = (
     *("execution/rundir/directory.py", "execution/eventlog/records.py", "execution/inbox/messages.py"),
     *("execution/processes/sandboxed.py", "execution/cgroups/group.py", "execution/egress/child.py"),
     *("execution/egress/__main__.py", "execution/toolbox/serve.py", "execution/engines/anthropic/history.py"),
-    *("execution/engines/anthropic/models.py", "execution/engines/anthropic/credentials.py"),
+    *(
+        "execution/engines/anthropic/models.py",
+        "execution/engines/anthropic/credentials.py",
+        "gateway/schema/sealing.py",
+    ),
 )
 
 

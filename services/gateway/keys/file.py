@@ -12,15 +12,17 @@ from services.gateway.schema.sealing import KEY_BYTES
 
 
 class KeyFile:
-    """One file of keys, of mode 0600."""
+    """One file of keys."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, closed_to: int = 0o077) -> None:
+        """`closed_to` are the bits of its mode that must not be set."""
         self.path = path
+        self._closed_to = closed_to
 
     def read(self) -> Sequence[bytes]:
-        """Return the keys; none when there is no file. Raises StartError for a file that is not for its owner alone."""
+        """Return the keys; none when there is no file. Raises StartError for a file that others may read."""
         try:
-            if self.path.stat().st_mode & 0o077:
+            if self.path.stat().st_mode & self._closed_to:
                 raise StartError(f"{self.path} can be read by other users, so its keys are not secret: chmod 600 it")
             lines = self.path.read_text().split()
         except FileNotFoundError:
