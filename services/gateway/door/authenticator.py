@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Protocol
 
 from services.common.errors import PermissionDenied, Unauthenticated
-from services.common.rpc.auth import Credentials
+from services.common.rpc.auth import Caller, Credentials
 from services.common.rpc.auth_failures import FailureLimiter
 from services.gateway.values.principal import FIRST_ADMINISTRATOR, Principal, Role, set_current_principal
 
@@ -15,10 +15,6 @@ _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
 
 class TokenSource(Protocol):
     """Knows the tokens of one kind."""
-
-    def is_at_hand(self, token: str) -> bool:
-        """True when looking up a token costs nothing, or is worth it because the token has been valid before."""
-        ...
 
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:
         """Return whom a token stands for; None if it is not known. `credentials` is all that the call presents."""
@@ -31,10 +27,6 @@ class AdminToken:
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - the token is only compared
-        """Return True: comparing costs nothing."""
-        return True
-
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the method does not matter
         """Return the first administrator for the right token."""
         return Principal(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
@@ -43,7 +35,7 @@ class AdminToken:
 class GatewayAuthenticator:
     """Asks each of `sources` in turn. `required` has the role of each RPC by its path; others are for ADMIN.
 
-    After too many unknown tokens from a peer, only tokens that are at hand are looked up for it.
+    After too many unknown tokens from a peer, the others from there are refused with TOO_MANY_FAILURES.
     """
 
     may_revoke = True
@@ -55,8 +47,12 @@ class GatewayAuthenticator:
         self._required = required
         self._failures = failures or FailureLimiter()
 
-    async def authenticate(self, credentials: Credentials) -> str:
-        """Return the caller's name, as `Authenticator` says, and make the caller the `current_principal()`."""
+    async def identify(self, credentials: Credentials) -> Caller:
+        """See Authenticator."""
+        return _caller(await self._principal(credentials))
+
+    async def authenticate(self, credentials: Credentials) -> Caller:
+        """Return who calls, as `Authenticator` says, and make the caller the `current_principal()`."""
         principal = await self._principal(credentials)
         set_current_principal(principal)
         required = self._required.get(credentials.method, Role.ADMIN)
@@ -67,18 +63,20 @@ class GatewayAuthenticator:
                 reason="ROLE_REQUIRED",
                 metadata={"role": principal.role, "required_role": required},
             )
-        return principal.name
+        return _caller(principal)
 
     async def _principal(self, credentials: Credentials) -> Principal:
         if credentials.token is None:
             self._failures.note(credentials.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")
         for source in self._sources:
-            if not (credentials.is_again or source.is_at_hand(credentials.token)):
-                self._failures.check(credentials.peer)
             principal = await source.principal(credentials.token, credentials)
             if principal is not None:
                 return principal if principal.origin else replace(principal, origin=credentials.peer)
         if not credentials.is_again:
             self._failures.note(credentials.peer)
         raise Unauthenticated(f"this token is not known here: {_HINT}", reason="TOKEN_REQUIRED")
+
+
+def _caller(principal: Principal) -> Caller:
+    return Caller(principal.name, counted_by=f"token:{principal.token_id}")
