@@ -64,8 +64,8 @@ class Authenticator(Protocol):
         """
         ...
 
-    async def authenticate(self, credentials: Credentials) -> Caller:
-        """Return who calls, as `identify`, if the method is for that caller. Raises PermissionDenied too."""
+    def authorize(self, credentials: Credentials) -> None:
+        """Raise PermissionDenied when the method is not for the caller whom this task has identified."""
         ...
 
 
@@ -84,10 +84,6 @@ class SingleToken:
         self._hint = hint
         self._failures = FailureLimiter()
 
-    async def authenticate(self, credentials: Credentials) -> Caller:
-        """See Authenticator."""
-        return await self.identify(credentials)
-
     async def identify(self, credentials: Credentials) -> Caller:
         """See Authenticator."""
         if credentials.token is not None and hmac.compare_digest(credentials.token.encode(), self._token):
@@ -95,6 +91,9 @@ class SingleToken:
         self._failures.note(credentials.peer)
         what = "a bearer token is needed" if credentials.token is None else "this token is not known here"
         raise Unauthenticated(f"{what}: {self._hint}", reason=self._reason)
+
+    def authorize(self, credentials: Credentials) -> None:
+        """See Authenticator: who has the token may do everything."""
 
 
 def cell_authenticator(token: str) -> SingleToken:

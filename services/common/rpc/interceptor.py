@@ -62,14 +62,20 @@ class Interceptor(grpc.aio.ServerInterceptor):
         async def pass_through(messages: AsyncIterator[bytes], context: Context) -> Any:
             metadata = dict(context.invocation_metadata() or ())
             call = RpcCall(method, context, answers_once, metadata)
-            request: Any
+
+            async def read() -> None:
+                call.request = parse(await self._arrivals.request(context))
+
+            if not handler.request_streaming:
+                call.read = read
             async with AsyncExitStack() as stack:
                 for layer in self._layers:
                     await stack.enter_async_context(layer(call))
                 if handler.request_streaming:
                     request = _Inspected(messages, parse, call, self._inspect, self._rules)
                 else:
-                    request = call.request = parse(await self._arrivals.request(context))
+                    await read()
+                    request = call.request
                     await self._inspect(call)
                     self._rules.enforce(request)
                 if not yields:

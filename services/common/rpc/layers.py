@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import grpc
@@ -136,10 +136,14 @@ def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
                 call.counted_by = caller.counted_by
                 structlog.contextvars.bind_contextvars(**{CALLER: caller.name})
         with bounds.open(call):
-            if authenticator.may_revoke and not (call.answers_once or call.is_open):
-                async with _while_known(authenticator, credentials):
-                    yield
-            else:
+            if call.is_open:
+                yield
+                return
+            await _authorize(authenticator, credentials, call)
+            if not authenticator.may_revoke or call.answers_once:
+                yield
+                return
+            async with _while_known(authenticator, credentials):
                 yield
 
     return layer
@@ -147,12 +151,22 @@ def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
 
 async def _identified(authenticator: Authenticator, credentials: Credentials, *, is_needed: bool) -> Caller | None:
     """Return who calls. Where that is not needed, None for a caller that is not known or cannot be looked up now."""
-    if is_needed:
-        return await authenticator.authenticate(credentials)
     try:
         return await authenticator.identify(credentials)
     except ServiceError:
+        if is_needed:
+            raise
         return None
+
+
+async def _authorize(authenticator: Authenticator, credentials: Credentials, call: RpcCall) -> None:
+    try:
+        authenticator.authorize(credentials)
+    except PermissionDenied:
+        if call.read is not None:  # for the record of what this caller has tried
+            with suppress(ServiceError):
+                await call.read()
+        raise
 
 
 @asynccontextmanager
@@ -167,7 +181,8 @@ async def _while_known(authenticator: Authenticator, credentials: Credentials) -
         while refusal is None:
             await asyncio.sleep(_RECHECK_SECONDS)
             try:
-                await authenticator.authenticate(credentials)
+                await authenticator.identify(credentials)
+                authenticator.authorize(credentials)
             except (Unauthenticated, PermissionDenied) as error:
                 refusal = error
             except ServiceError as error:  # the database is away: a caller that was accepted stays accepted

@@ -8,7 +8,13 @@ from typing import Protocol
 from services.common.errors import PermissionDenied, Unauthenticated
 from services.common.rpc.auth import Caller, Credentials
 from services.common.rpc.auth_failures import FailureLimiter
-from services.gateway.values.principal import FIRST_ADMINISTRATOR, Principal, Role, set_current_principal
+from services.gateway.values.principal import (
+    FIRST_ADMINISTRATOR,
+    Principal,
+    Role,
+    current_principal,
+    set_current_principal,
+)
 
 _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
 
@@ -48,13 +54,14 @@ class GatewayAuthenticator:
         self._failures = failures or FailureLimiter()
 
     async def identify(self, credentials: Credentials) -> Caller:
-        """See Authenticator."""
-        return _caller(await self._principal(credentials))
-
-    async def authenticate(self, credentials: Credentials) -> Caller:
         """Return who calls, as `Authenticator` says, and make the caller the `current_principal()`."""
         principal = await self._principal(credentials)
         set_current_principal(principal)
+        return Caller(principal.name, counted_by=f"token:{principal.token_id}")
+
+    def authorize(self, credentials: Credentials) -> None:
+        """See Authenticator."""
+        principal = current_principal()
         required = self._required.get(credentials.method, Role.ADMIN)
         if not principal.role.may(required):
             rpc = credentials.method.rpartition("/")[2]
@@ -63,7 +70,6 @@ class GatewayAuthenticator:
                 reason="ROLE_REQUIRED",
                 metadata={"role": principal.role, "required_role": required},
             )
-        return _caller(principal)
 
     async def _principal(self, credentials: Credentials) -> Principal:
         if credentials.token is None:
@@ -76,7 +82,3 @@ class GatewayAuthenticator:
         if not credentials.is_again:
             self._failures.note(credentials.peer)
         raise Unauthenticated(f"this token is not known here: {_HINT}", reason="TOKEN_REQUIRED")
-
-
-def _caller(principal: Principal) -> Caller:
-    return Caller(principal.name, counted_by=f"token:{principal.token_id}")

@@ -115,7 +115,7 @@ async def test_a_flood_of_unknown_tokens_is_told_to_wait_and_shuts_nobody_out() 
     )
 
     async def authenticate(token: str | None, peer: str = "ipv4:192.0.2.1:40000", *, is_again: bool = False) -> str:
-        return (await authenticator.authenticate(Credentials(token, "/a/B", peer, {}, is_again=is_again))).name
+        return (await authenticator.identify(Credentials(token, "/a/B", peer, {}, is_again=is_again))).name
 
     for number in range(MAX_FAILURES):
         with pytest.raises(Unauthenticated):
