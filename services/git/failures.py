@@ -21,6 +21,8 @@ _NOT_ADMITTED = (
     "HTTP Basic: Access denied",
 )
 
+_NO_KEY = "Permission denied (publickey"
+
 
 def far_side_unavailable(error: Exception) -> ServiceError:
     """A remote on this machine is served in a sandbox, and there is none."""
@@ -141,4 +143,9 @@ def _disk_full(error: Exception) -> ServiceError | None:
 def _hint(error: Exception) -> str:
     if any(words in str(error) for words in _NOT_ADMITTED):
         return "\nThe server wants a token, or another one: create the repository with a token that may read and push."
+    if _NO_KEY in str(error):
+        return (
+            "\nThe server wants a key: `boatyard repository update ID --ssh-key @FILE` gives the repository one, and"
+            " BOATYARD_GIT_SSH_IDENTITY=true lends it those of the account that runs the cell."
+        )
     return ""
