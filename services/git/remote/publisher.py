@@ -60,7 +60,7 @@ class Publisher:
         ref = b"refs/heads/" + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
         async with address.writing(replace(invocation, expected_codes=(0, 1))) as target:
-            flags = ("--porcelain", "--progress", "--no-verify", lease, *target.flags)
+            flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *target.flags)
             command = Command("push", flags, (target.url, commit_id.encode() + b":" + ref))
             return await self._git.run(command, target.invocation)
 
