@@ -17,8 +17,7 @@ from services.supervisor.up import up
     "--port-base",
     type=int,
     metavar="N",
-    help="Listen on ports N (gateway) to N+3, and N+20 (HTTP),"
-    f" instead of {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}, and {DEFAULT_PORT_BASE + 20}.",
+    help=f"Listen on ports N (the API) and N+20 (HTTP) instead of {DEFAULT_PORT_BASE} and {DEFAULT_PORT_BASE + 20}.",
 )
 @click.option(
     "--database-url",
@@ -30,8 +29,9 @@ from services.supervisor.up import up
 def command(port_base: int | None, database_url: str | None, as_json: bool) -> None:
     """Start a cell on this machine and keep it running.
 
-    The four services listen on loopback ports; once all of them serve, a line that begins with "ready" says where. A
-    service that dies is restarted. Logs are in $BOATYARD_HOME/logs.
+    The four services listen at sockets in $BOATYARD_HOME/run, the gateway at a loopback port too; once all of them
+    serve, a line that begins with "ready" says where. A service that dies is restarted. Logs are in
+    $BOATYARD_HOME/logs.
 
     Ctrl-C stops the services and leaves running agents running; the next `boatyard up` continues with them. A second
     Ctrl-C stops the agents too, and so does `boatyard down`.
@@ -47,6 +47,6 @@ def command(port_base: int | None, database_url: str | None, as_json: bool) -> N
         if as_json:
             Screen().json({"kind": "ready", "addresses": addresses, "home": str(cell.home.root)})
         else:
-            Screen().value("ready: " + ", ".join(f"{service} {address}" for service, address in addresses.items()))
+            Screen().value(f"ready: gateway {addresses[GATEWAY]}, and sockets in {cell.home.root / 'run'}")
 
     asyncio.run(up(cell, announce, options.say))

@@ -83,6 +83,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "BOATYARD_PROJECT", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("BOATYARD_INSECURE", "1")  # their gateway listens at a port, without a certificate
 
 
 def check(shown: str, *, width: int | None = None) -> None:
