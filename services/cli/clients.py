@@ -25,7 +25,7 @@ from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
-from services.cli.connection import connection
+from services.cli.connection import Connection, connection, is_pinned
 from services.common.errors import ServiceError, Unavailable
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
@@ -100,8 +100,13 @@ def with_gateway(work: Callable[[Gateway], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def open_gateway() -> AsyncIterator[Gateway]:
     """Connect to the gateway of this environment. Raises NotAllowedError when we have no token for it."""
-    home = Home.from_environment()
-    chosen = connection(home)
+    async with gateway_at(connection(Home.from_environment())) as gateway:
+        yield gateway
+
+
+@asynccontextmanager
+async def gateway_at(chosen: Connection) -> AsyncIterator[Gateway]:
+    """Connect to a gateway. Raises Unavailable when there is no socket."""
     try:
         channel = open_channel(chosen.address, chosen.token, services=_DESCRIPTORS, tls=chosen.tls)
     except Unavailable as error:
@@ -118,4 +123,5 @@ def _nobody_answers(address: str) -> str:
             f"the cell of {home.root} was started by an earlier version of Boatyard, which has no sockets: end"
             " `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
         )
-    return f"no gateway answers at {address}: is `boatyard up` running?"
+    known = " with the pinned certificate" if is_pinned(address) else ""
+    return f"no gateway{known} answers at {address}: is `boatyard up` running?"

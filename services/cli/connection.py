@@ -7,10 +7,12 @@ anybody may listen: the gateway there proves itself by a certificate, or the cal
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import click
 
 from services.cli.exit_codes import NotAllowedError
+from services.cli.logins import Logins
 from services.common.errors import StartError
 from services.common.home import Home, read_token
 from services.common.rpc.sockets import is_socket, socket_path
@@ -38,11 +40,15 @@ def connection(home: Home) -> Connection:
     if is_socket(address):
         return Connection(address, _token(home))
     tls = gateway_tls(os.environ)
+    login = Logins.of_user().find(address) if tls is None else None
+    if login is not None:
+        return Connection(address, os.environ.get("BOATYARD_TOKEN") or _token_in(login.token_file), login.tls)
     if tls is None and not _is_insecure():
         raise NotAllowedError(
             f"whoever listens at {address} would get the token, and cannot prove to be the gateway: set"
-            " BOATYARD_GATEWAY_CA to the CA of its certificate; or take the risk with `boatyard --insecure …`. A cell"
-            f" of your own on this machine is called by its socket, with BOATYARD_HOME and without {ADDRESS_VARIABLE}"
+            " BOATYARD_GATEWAY_CA to the CA of its certificate, or pin it with `boatyard login`; or take the risk with"
+            " `boatyard --insecure …`. A cell of your own on this machine is called by its socket, with BOATYARD_HOME"
+            f" and without {ADDRESS_VARIABLE}"
         )
     return Connection(address, _token(home), tls)
 
@@ -50,11 +56,13 @@ def connection(home: Home) -> Connection:
 def gateway_address(home: Home) -> str:
     """Return BOATYARD_GATEWAY_ADDRESS, or else the socket of this data directory's cell, running or not.
 
-    Raises StartError when the variable is not an address.
+    Where there never was a cell it is the gateway of the last login. Raises StartError when the variable is not an
+    address.
     """
     address = os.environ.get(ADDRESS_VARIABLE)
     if not address:
-        return home.socket(GATEWAY)
+        login = None if home.admin_token_file.exists() else Logins.of_user().last()
+        return home.socket(GATEWAY) if login is None else login.address
     if is_socket(address):
         try:
             socket_path(address)
@@ -75,6 +83,11 @@ def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
     )
 
 
+def is_pinned(address: str) -> bool:
+    """True when the gateway at an address is known by a certificate that `boatyard login` has pinned."""
+    return gateway_tls(os.environ) is None and Logins.of_user().find(address) is not None
+
+
 def _is_insecure() -> bool:
     """True with `boatyard --insecure`, or BOATYARD_INSECURE."""
     context = click.get_current_context(silent=True)
@@ -89,8 +102,13 @@ def _token(home: Home) -> str:
     if not path.exists():
         raise NotAllowedError(
             f"there is no token in {path}: start a cell with `boatyard up`, set BOATYARD_HOME to the data directory of"
-            f" one, or set {ADDRESS_VARIABLE} and BOATYARD_TOKEN to a gateway and its token"
+            f" one, log in at somebody else's with `boatyard login`, or set {ADDRESS_VARIABLE} and BOATYARD_TOKEN to a"
+            " gateway and its token"
         )
+    return _token_in(path)
+
+
+def _token_in(path: Path) -> str:
     try:
         return read_token(path)
     except StartError as error:

@@ -43,6 +43,7 @@ COMMANDS = {
     "item": "Manage work items: what is to be done.",
     "hook": "Manage hooks: what is called before and after jobs, and when they fail.",
     "token": "Manage tokens: who may do what.",
+    "login": "Log in at the gateway of somebody else's cell.",
     "audit": "Show who did what.",
 }
 

@@ -18,7 +18,7 @@ COLOUR = re.compile(r"\x1b\[[0-9:;]*m")
 SPINNER = re.compile(r"\x1b\[(?:\?25[lh]|2K|1A)|\r")
 """What rich itself writes while `run` waits for nothing that an agent writes."""
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-SAYS_NOTHING_OF_A_GATEWAY = {"up", "down", "coordinator", "doctor", "attach"}
+SAYS_NOTHING_OF_A_GATEWAY = {"up", "down", "coordinator", "doctor", "attach", "login"}
 PRINTS_AN_ID = {"create", "update", "move", "enable", "disable"}
 """Which is not folded, as it is there to be copied."""
 NEEDED = {"hook create": ["--command", "x"], "hook update": ["--order", "1"]}
