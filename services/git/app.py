@@ -72,7 +72,7 @@ async def _main() -> None:
         # Two services on one directory would each remove the other's unfinished work at start-up.
         stack.enter_context(single_instance(paths.root / "lock", f"serves the repositories in {paths.root}"))
         paths.make()
-        git = await find_git(paths.empty)
+        git = await find_git(paths.empty, lends_ssh_identity=settings.ssh_identity)
         engine = open_database(sqlite_url(paths.root / "git.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.git.migrations")
@@ -152,12 +152,12 @@ def build_manager(
     )
 
 
-async def find_git(home: Path) -> Git:
-    """Find a git that is new enough. `home` is an empty directory. Raises StartError when there is none."""
+async def find_git(home: Path, *, lends_ssh_identity: bool = False) -> Git:
+    """Find a git that is new enough, for `Git` and its options. Raises StartError when there is none."""
     executable = shutil.which("git")
     if executable is None:
         raise StartError(f"git is not installed: {_INSTALL}")
-    git = Git(Path(executable), home)
+    git = Git(Path(executable), home, lends_ssh_identity=lends_ssh_identity)
     try:
         answer = (await git.run(Command("version"))).line.decode("ascii", "replace")
     except (GitError, OSError) as error:

@@ -16,6 +16,8 @@ _NOT_ADMITTED = (
     "HTTP Basic: Access denied",
 )
 
+_NO_KEY = "Permission denied (publickey"
+
 
 def clone_failed(repository_id: str, error: GitError, most_bytes: int = 0) -> ServiceError:
     """The repository could not be fetched, or does not exist. A fetch may bring `most_bytes` if the disk has room."""
@@ -114,4 +116,9 @@ def _disk_full(error: Exception) -> ServiceError | None:
 def _hint(error: Exception) -> str:
     if any(words in str(error) for words in _NOT_ADMITTED):
         return "\nThe server wants a token, or another one: create the repository with a token that may read and push."
+    if _NO_KEY in str(error):
+        return (
+            "\nThe server wants a key: `boatyard repository update ID --ssh-key @FILE` gives the repository one, and"
+            " BOATYARD_GIT_SSH_IDENTITY=true lends it those of the account that runs the cell."
+        )
     return ""

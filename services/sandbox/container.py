@@ -21,7 +21,7 @@ import shlex
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.sandbox import environment, rlimits
+from services.sandbox import environment, rlimits, shared_uid
 from services.sandbox.container_engines import Engine
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.spec import Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec
@@ -126,6 +126,7 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     yield from ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
     # Otherwise no file of the host could be read under SELinux, unless we relabelled it.
     yield from ("--security-opt", "label=disable")
+    yield from ("--ulimit", f"sigpending={(signals := shared_uid.pending_signals())}:{signals}")
     yield from _user(engine)
     if spec.network is Network.NONE:
         yield from ("--network", "none")

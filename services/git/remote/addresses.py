@@ -54,7 +54,10 @@ class Address:
         return (f"--receive-pack={_RECEIVE_PACK}",) if self.owner_is_foreign else ()
 
     def invocation(self, token: str) -> Invocation:
-        """Return how to run the one command that needs the token: it is in the environment, for this host only."""
+        """Return how to run the one command that needs the token, which is in the environment, for this host only.
+
+        A private key for ssh is in memory alone.
+        """
         config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
         secrets: tuple[str, ...] = ()
         if token and self.protocol in {"https", "http"}:
@@ -65,7 +68,8 @@ class Address:
                 (f"http.{host.scheme}://{host.netloc}/.extraHeader", f"Authorization: Basic {encoded}"),
             )
             secrets = (token, encoded)
-        return Invocation(config=config, secrets=secrets, protocol=self.protocol)
+        key = token if self.protocol == "ssh" else ""
+        return Invocation(config=config, secrets=secrets, protocol=self.protocol, ssh_key=key)
 
 
 class AddressBook:
@@ -91,7 +95,7 @@ class AddressBook:
         self._loopback_http = allow_loopback_http
         self._guard = SsrfGuard((*networks, *_LOOPBACK) if allow_loopback_http else networks)
 
-    def complaint(self, url: str, token: str = "") -> str | None:
+    def complaint(self, url: str) -> str | None:
         """Return why this URL may not be used, None when it may."""
         is_path = url.startswith("/")
         if url.startswith("-") or _CONTROL.search(url) or "::" in url.partition("/")[0] or (" " in url and not is_path):
@@ -102,7 +106,7 @@ class AddressBook:
         if is_path:
             return self._file_complaint(Path(url))
         if "://" in url:
-            return self._url_complaint(url, token)
+            return self._url_complaint(url)
         return _scp_complaint(url)
 
     async def resolve(self, url: str) -> Address:
@@ -124,7 +128,7 @@ class AddressBook:
             return Address(str(path), "file", owner_is_foreign=_owner(path) not in {None, os.geteuid()})
         return Address(url, urlsplit(url).scheme if "://" in url else "ssh")
 
-    def _url_complaint(self, url: str, token: str) -> str | None:
+    def _url_complaint(self, url: str) -> str | None:
         parts = _split(url)
         if parts is None:
             return "is not a URL"
@@ -136,9 +140,7 @@ class AddressBook:
             return self._file_url_complaint(parts)
         if parts.scheme not in self._schemes(parts.hostname):
             return _NOT_ALLOWED
-        return (
-            _host_complaint(parts.hostname) or _user_complaint(parts.username) or _token_complaint(token, parts.scheme)
-        )
+        return _host_complaint(parts.hostname) or _user_complaint(parts.username)
 
     def _file_url_complaint(self, parts: SplitResult) -> str | None:
         if parts.netloc or "%" in parts.path:
@@ -184,10 +186,6 @@ def _host_complaint(host: str | None) -> str | None:
 
 def _user_complaint(user: str | None) -> str | None:
     return None if user is None or _USER.fullmatch(user) else "has a malformed user name"
-
-
-def _token_complaint(token: str, scheme: str) -> str | None:
-    return "is for ssh, and a token is for https" if token and scheme == "ssh" else None
 
 
 def _is_loopback(host: str) -> bool:

@@ -96,9 +96,7 @@ def test_plain_http_is_for_this_machine_alone(tmp_path: Path) -> None:
 
 
 def test_a_token_is_for_https(book: AddressBook) -> None:
-    assert book.complaint("https://example.com/x", "token") is None
-    assert book.complaint("ssh://git@example.com/x", "token")
-    how = book.address("https://example.com/x").invocation("token", 10)
+    how = book.address("https://example.com/x").invocation("token")
     assert [key for key, _ in how.config] == ["http.https://example.com/.extraHeader"]
     assert "token" in how.secrets
 
