@@ -92,7 +92,7 @@ def _compare(address: str, shown: str, expected: str | None) -> None:
         raise click.UsageError(
             f"--fingerprint is required without a terminal; the certificate at {address} has {shown}"
         )
-    click.echo(f"The certificate at {address} has the SHA-256 fingerprint\n  {shown}", err=True)
+    options.say(f"the certificate at {address} has the SHA-256 fingerprint {shown}")
     if not click.confirm("Is it the one that `boatyard up --tls` shows where the cell runs?", err=True):
         raise NotAllowedError("nothing was sent there")
 
