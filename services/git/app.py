@@ -85,7 +85,7 @@ async def _main() -> None:
         await stack.enter_async_context(program.background_tasks({"maintenance": manager.run_maintenance()}))
         draining = Draining()
         await serve(
-            listen=settings.listen,
+            listen=settings.listen or settings.home.socket("git"),
             registrations=[
                 Registration(
                     pb.DESCRIPTOR.services_by_name["GitService"].full_name,

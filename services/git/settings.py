@@ -8,7 +8,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field
 from pydantic_settings import NoDecode
 
-from services.common.settings import ListenAddress, ServiceSettings
+from services.common.settings import ServiceSettings
 
 
 def _roots(value: object) -> object:
@@ -27,7 +27,6 @@ def _networks(value: object) -> object:
 class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """Variables BOATYARD_GIT_<NAME>, and BOATYARD_HOME."""
 
-    listen: ListenAddress = "127.0.0.1:7462"
     file_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_roots)] = ()
     """Directories under which this service's own user's repositories may be remotes; none by default."""
     others_file_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_roots)] = ()

@@ -400,7 +400,7 @@ async def test_the_diff_that_was_stored_is_there_when_the_result_is_gone(service
     assert service_error(caught.value).reason == "RESULT_EXPIRED"
     shown = await asyncio.create_subprocess_exec(
         *(BOATYARD, "diff", job.job_id),
-        env=os.environ | services.environment | {"BOATYARD_GATEWAY_ADDRESS": services.address("gateway")},
+        env=os.environ | services.environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )
