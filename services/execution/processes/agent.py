@@ -9,7 +9,7 @@ from services.execution.model import EndVerification, Reason
 from services.execution.processes.bare import BareAgent
 from services.execution.processes.sandboxed import SandboxedAgent
 from services.execution.rundir.directory import RunDirectory
-from services.sandbox import descriptors, device_nodes, seccomp
+from services.sandbox import descriptors, device_nodes, seccomp, shared_uid
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 
@@ -56,7 +56,7 @@ class Agent(Protocol):
 
     @property
     def egress(self) -> Egress | None:
-        """The proxy, if the network is an allow list: the caller reads its decisions and closes it in the end."""
+        """The proxy, if there is a network: the caller reads its decisions and closes it in the end."""
         ...
 
     @property
@@ -89,7 +89,9 @@ def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGro
 
         return ContainedAgent(spec, stdin, run.path)
     # The proxy is started outside the group, because its limits are for the program alone.
-    egress = Egress(spec.allow) if spec.network is Network.ALLOW_LIST and spec.tier is not Tier.NONE else None
+    egress = None
+    if spec.network is not Network.NONE and spec.tier is not Tier.NONE:
+        egress = Egress(spec.allow, everything=spec.network is Network.OPEN)
     if group is not None:
         group.enter()
     try:
@@ -110,6 +112,6 @@ def announce(writer: EventWriter, spec: SandboxSpec) -> None:
     if spec.container is not None:
         writer.note(f"in a container of image {spec.container.image}")
         return
-    for weakness in (seccomp.weakness(), device_nodes.weakness()):
+    for weakness in (seccomp.weakness(), device_nodes.weakness(), shared_uid.weakness()):
         if weakness is not None:
             writer.note(weakness)

@@ -31,6 +31,13 @@ def url_complaint(url: str) -> str | None:
     return _parsed_complaint(url) if "://" in url else _scp_complaint(url)
 
 
+def scheme_of(url: str) -> str:
+    """Return how the remote of a well-formed URL is reached: by `https`, `http`, `ssh` or `file`."""
+    if url.startswith("/"):
+        return "file"
+    return urlsplit(url).scheme if "://" in url else "ssh"
+
+
 def _first_broken(rules: Iterable[tuple[object, str]]) -> str | None:
     """Return the text of the first broken rule, of pairs (is it broken, its text); None if none is broken."""
     return next((text for broken, text in rules if broken), None)

@@ -19,7 +19,7 @@ from services.gateway import scope
 from services.gateway.catalog.uses import check_unused
 from services.gateway.schema import idempotency
 from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
-from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.schema.idempotency import NO_PROJECT, IdempotencyKey
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.schema.sql import insert_if_absent, read_page
 from services.gateway.values.catalog import (
@@ -154,7 +154,7 @@ class CatalogStore:
         REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, key, table.id_of(resource))
+            earlier = await idempotency.claim(connection, key, _namespace(resource), table.id_of(resource))
             if earlier is not None:
                 return await table.get_even_deleted(connection, earlier)
             await _check_references(connection, resource)
@@ -233,6 +233,11 @@ def _references(resource: Resource) -> list[tuple[ResourceTable[Any], str]]:
             ]
         case _:
             return []
+
+
+def _namespace(resource: Resource) -> str:
+    """Return where the request ids belong by which such a resource is created."""
+    return NO_PROJECT if isinstance(resource, Project) else resource.project_id
 
 
 def _row(resource: Resource) -> dict[str, Any]:

@@ -6,11 +6,12 @@ from typing import Final
 
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
+from services.common.credentials import credential_complaint
 from services.common.ids import new_id
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
 from services.gateway import scope
-from services.gateway.catalog.remotes import url_complaint
+from services.gateway.catalog.remotes import scheme_of, url_complaint
 from services.gateway.values.catalog import (
     DEFAULT_PROJECT_ID,
     CatalogFilter,
@@ -78,8 +79,8 @@ def check_repository(message: pb.Repository) -> Iterator[Violation]:
     """Yield what is wrong with the URL and the token of a repository."""
     if message.url and (complaint := url_complaint(message.url)):
         yield "url", complaint
-    if message.token and not message.url.startswith(("https://", "http://")):
-        yield "token", "is for https only"
+    if complaint := credential_complaint(message.token, scheme_of(message.url)):
+        yield "token", complaint
 
 
 def check_worker(message: pb.Worker) -> Iterator[Violation]:

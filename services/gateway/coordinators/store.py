@@ -77,13 +77,14 @@ class CoordinatorStore:
 
         Raises AlreadyExists (REQUEST_ID_REUSED).
         """
+        request_ids_of = f"coordinator/{coordinator_id}"
         claimer = Claimer(coordinator_id, self._lease_seconds, self._ageing_seconds)
         async with self._engine.connect() as connection, connection.begin() as transaction:
             lease = await claimer.claim(connection, claim_filter, takes_over=self._takes_over())
             if lease is None:  # the key is not recorded: a repetition may still get a job
-                earlier = await idempotency.find(connection, key)
+                earlier = await idempotency.find(connection, key, request_ids_of)
             else:
-                earlier = await idempotency.claim(connection, key, str(lease.token))
+                earlier = await idempotency.claim(connection, key, request_ids_of, str(lease.token))
                 if earlier is not None:
                     await transaction.rollback()  # gives the job back: the first request has claimed one already
         if earlier is not None:

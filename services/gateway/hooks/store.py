@@ -40,7 +40,7 @@ class HookStore:
         Raises NotFound for a project or template of its scope, AlreadyExists (REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, key, hook.hook_id)
+            earlier = await idempotency.claim(connection, key, hook.project_id, hook.hook_id)
             if earlier is not None:
                 (earlier_hook,) = await read_hooks(connection, select(hooks).where(hooks.c.hook_id == earlier))
                 return earlier_hook

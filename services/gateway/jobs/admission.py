@@ -97,7 +97,7 @@ class Admission:
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, key, job_id)
+            earlier = await idempotency.claim(connection, key, await _project_of(connection, submission), job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
             references = await _look_up(connection, submission)
@@ -177,6 +177,15 @@ def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
         if layer is not None:
             policy = overlay(policy, layer.policy)
     return policy
+
+
+async def _project_of(connection: AsyncConnection, submission: JobSubmission) -> str:
+    """Return the project of a submission, by its worker if it names none; the worker may have been deleted since."""
+    if submission.project_id is not None:
+        return submission.project_id
+    workers = WORKERS.table.c
+    query = select(workers.project_id).where(workers.worker_id == submission.worker_id)
+    return (await connection.execute(query)).scalar_one_or_none() or scope.default_project()
 
 
 async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _References:

@@ -41,20 +41,20 @@ class Retries:
         and what check_isolation does.
         """
         async with self._engine.begin() as connection:
-            if await idempotency.claim(connection, key, job_id) is None:
-                await _begin_again(connection, job_id, from_snapshot=from_snapshot)
+            job = await job_row(connection, job_id, locked=True)
+            if await idempotency.claim(connection, key, job.project_id, job_id) is None:
+                await _begin_again(connection, job, from_snapshot=from_snapshot)
             view = await job_view(connection, job_id)
         self._notifier.notify(job_id, work=True)
         return view
 
 
-async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapshot: bool) -> None:
-    job = await job_row(connection, job_id, locked=True)
+async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snapshot: bool) -> None:
     if JobState(job.state) not in _RETRIABLE:
         raise FailedPrecondition(
             "JOB_STATE",
-            f"job {job_id!r} is {job.state}: only a job that has failed or was cancelled can be retried",
-            job_id,
+            f"job {job.job_id!r} is {job.state}: only a job that has failed or was cancelled can be retried",
+            job.job_id,
             state=job.state,
             allowed_states=_RETRIABLE,
         )
@@ -65,7 +65,7 @@ async def _begin_again(connection: AsyncConnection, job_id: str, *, from_snapsho
     await check_isolation(connection, spec.agent)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
-    again = update(jobs).where(jobs.c.job_id == job_id)
+    again = update(jobs).where(jobs.c.job_id == job.job_id)
     await connection.execute(
         again.values(
             state=JobState.PENDING,

@@ -32,7 +32,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Repository:
-    """A git remote. `token` is for the git service only: it is in no message, nor in the text of this object."""
+    """A git remote. `token`, for ssh a private key, is for the git service only: it is in no message, nor in a repr."""
 
     repository_id: str
     project_id: str

@@ -7,9 +7,14 @@ from typing import Final
 
 # The host's network settings. Only commands that use the network get them.
 NETWORK_VARIABLES: Final = (
-    "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSH_AUTH_SOCK", "SSL_CERT_DIR", "SSL_CERT_FILE",
+    "ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "NO_PROXY", "SSL_CERT_DIR", "SSL_CERT_FILE",
     "all_proxy", "https_proxy", "http_proxy", "no_proxy",
 )  # fmt: skip
+
+_AGENT: Final = "SSH_AUTH_SOCK"
+_SSH: Final = "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15"
+# The keys, the agent and the configuration of whoever runs us are nobody's; the hosts that they know stay known.
+_SSH_ALONE: Final = f"{_SSH} -F none -o IdentityAgent=none -o IdentitiesOnly=yes"
 
 _CONFIG: Final[Mapping[str, str]] = {
     # Nothing that a repository names is executed: no hooks, no file system monitor, no credential helper, no signer.
@@ -57,11 +62,23 @@ def build_environment(
         "GIT_NO_LAZY_FETCH": "1",
         "GIT_LITERAL_PATHSPECS": "1",
         "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=15",
+        "GIT_SSH_COMMAND": f"{_SSH_ALONE} -o IdentityFile=none",
     }
     if network:
         environment |= {name: os.environ[name] for name in NETWORK_VARIABLES if name in os.environ}
     return environment | _config_variables([*_CONFIG.items(), *config])
+
+
+def ssh_variables(key_file: str, *, lends_identity: bool) -> dict[str, str]:
+    """Return the variables of a git that uses ssh: with the private key in a file, or else with our own user's keys.
+
+    Without a file those are for nobody unless `lends_identity`. No caller chooses either text.
+    """
+    if key_file:
+        return {"GIT_SSH_COMMAND": f"{_SSH_ALONE} -i {key_file}"}
+    if not lends_identity:
+        return {}
+    return {"GIT_SSH_COMMAND": _SSH} | {name: os.environ[name] for name in (_AGENT,) if name in os.environ}
 
 
 def _config_variables(config: list[tuple[str, str]]) -> dict[str, str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from services.git.gitcmd.commands import Command, git_argv
-from services.git.gitcmd.environment import build_environment
+from services.git.gitcmd.environment import build_environment, ssh_variables
 from services.git.gitcmd.errors import GitFailed, GitTimedOut, OutputTooLarge, failure_within, scrub
 from services.sandbox import rlimits
 from services.sandbox.spec import Limits
@@ -29,7 +29,8 @@ class Invocation:
     """What one run of git needs beside its command.
 
     `git_dir` is the repository, `cwd` the tree. `config` applies to this process only and may contain secrets; those
-    are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport.
+    are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport;
+    `ssh_key` is the private key that it shows.
     `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
     without us. `limits` hold for each process that git starts, such as the one that speaks to the remote.
     """
@@ -39,6 +40,7 @@ class Invocation:
     config: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     secrets: tuple[str, ...] = field(default=(), repr=False)
     protocol: str = "none"
+    ssh_key: str = field(default="", repr=False)
     stdin_file: Path | None = None
     timeout_seconds: float = 300
     output_limit: int = 16 * 1024 * 1024
@@ -104,9 +106,11 @@ class Git:
     at which git removes its lock files, and 5 s later SIGKILL.
     """
 
-    def __init__(self, executable: Path, home: Path) -> None:
+    def __init__(self, executable: Path, home: Path, *, lends_ssh_identity: bool = False) -> None:
+        """`lends_ssh_identity` lets remotes over ssh without a key be reached with those of our own user."""
         self._executable = executable
         self._home = home
+        self._lends_ssh_identity = lends_ssh_identity
 
     @property
     def executable(self) -> Path:
@@ -161,10 +165,16 @@ class Git:
     async def _started(
         self, command: Command, invocation: Invocation
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr"]]:
-        process = await self._spawn(command, invocation)
+        with _key_file(invocation.ssh_key) as key_file:
+            process = await self._spawn(command, invocation, key_file)
+            async with self._reported(process, invocation) as stderr:
+                yield process, stderr
+
+    @contextlib.asynccontextmanager
+    async def _reported(self, process: asyncio.subprocess.Process, invocation: Invocation) -> AsyncIterator["_Stderr"]:
         stderr = _Stderr(_pipe(process.stderr), invocation)
         try:
-            yield process, stderr
+            yield stderr
         finally:
             await _end(process)
             # A pipe that is not read to its end stays open until the collector finds it.
@@ -173,7 +183,7 @@ class Git:
                     await asyncio.gather(_discard(_pipe(process.stdout)), stderr.finished())
             await stderr.stop()
 
-    async def _spawn(self, command: Command, invocation: Invocation) -> asyncio.subprocess.Process:
+    async def _spawn(self, command: Command, invocation: Invocation, key_file: str) -> asyncio.subprocess.Process:
         argv = [os.fsencode(self._executable)]
         if invocation.git_dir is not None:
             argv.append(b"--git-dir=" + os.fsencode(invocation.git_dir))
@@ -188,7 +198,7 @@ class Git:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     cwd=invocation.cwd or self._home,
-                    env=self._environment(command, invocation),
+                    env=self._environment(command, invocation, key_file),
                     start_new_session=True,
                     pass_fds=invocation.inherited_fds,
                 )
@@ -200,10 +210,12 @@ class Git:
                 await _end(await spawning)
                 raise
 
-    def _environment(self, command: Command, invocation: Invocation) -> dict[str, str]:
+    def _environment(self, command: Command, invocation: Invocation, key_file: str) -> dict[str, str]:
         config = [*command.spec.config.items(), *invocation.config]
         network = invocation.protocol in {"https", "http", "ssh"}
         environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
+        if invocation.protocol == "ssh":
+            environment |= ssh_variables(key_file, lends_identity=self._lends_ssh_identity)
         # The far side of a file remote finds git by name in PATH; it must be this same git.
         path = f"{self._executable.parent}:{environment['PATH']}"
         return environment | {"PATH": path}
@@ -222,6 +234,22 @@ async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> 
     code = await process.wait()
     await stderr.finished()
     return code
+
+
+@contextlib.contextmanager
+def _key_file(key: str) -> Iterator[str]:
+    """Put a private key where ssh reads it for as long as the block lasts: in memory, on no disk.
+
+    ssh closes all descriptors that it inherits, so it opens ours.
+    """
+    if not key:
+        yield ""
+        return
+    with os.fdopen(os.memfd_create("ssh-key"), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # else ssh takes it for everybody's
+        file.write(key.replace("\r\n", "\n").strip().encode() + b"\n")
+        file.flush()
+        yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from boatyard.git.v1 import git_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
+from services.common.credentials import credential_complaint
 from services.common.rpc.rules import Check, Violation
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
@@ -15,8 +16,10 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
     """Return the rules, by the full names of the messages that they are for."""
 
     def remote(message: pb.Remote) -> Iterator[Violation]:
-        if complaint := addresses.complaint(message.url, message.token):
+        if complaint := addresses.complaint(message.url):
             yield "url", complaint
+        elif complaint := credential_complaint(message.token, addresses.address(message.url).protocol):
+            yield "token", complaint
 
     def working_tree(message: pb.WorkingTree) -> Iterator[Violation]:
         for field, complaint in _layout_complaints(message.layout, paths):

@@ -283,8 +283,12 @@ async def test_the_same_words_of_two_callers_are_two_requests(house: House) -> N
     request = {"request_id": "same-words", "work_item": {"title": "whose?"}}
     (made,) = await house.ask(house.tokens["a"], "CatalogService.CreateWorkItem", request)
     assert made.work_item.project_id == "a"
-    refused = await refusal(house, house.tokens["ADMIN"], "CatalogService.CreateWorkItem", request)
-    assert refused.reason == "REQUEST_ID_REUSED"
+    (made,) = await house.ask(house.tokens["ADMIN"], "CatalogService.CreateWorkItem", request)
+    assert made.work_item.project_id == "default", "ids belong to their project"
+    both = {"request_id": "same-words-again", "work_item": {"title": "whose?", "project_id": "a"}}
+    await house.ask(house.tokens["a"], "CatalogService.CreateWorkItem", both)
+    refused = await refusal(house, house.tokens["ADMIN"], "CatalogService.CreateWorkItem", both)
+    assert refused.reason == "REQUEST_ID_REUSED", "of a caller who sees other projects"
 
 
 async def test_an_id_of_another_project_cannot_be_taken_nor_a_project_made(house: House) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from services.sandbox import container, container_engines, environment
+from services.sandbox import container, container_engines, environment, shared_uid
 from services.sandbox.container_engines import Engine
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.spec import AllowList, Container, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
@@ -49,6 +49,11 @@ def test_only_where_the_engine_is_ours_the_agent_has_another_number_inside() -> 
         command = told(spec(), engine)
         named = [command[i : i + 2] for i, part in enumerate(command) if part in ("--user", "--userns")]
         assert [part for pair in named for part in pair] == wanted
+
+
+def test_a_container_cannot_queue_all_signals_of_our_user() -> None:
+    signals = shared_uid.pending_signals()
+    assert f"--ulimit sigpending={signals}:{signals}" in " ".join(told(spec()))
 
 
 def test_an_engine_without_limits_is_not_told_any() -> None:

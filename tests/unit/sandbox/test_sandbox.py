@@ -9,13 +9,26 @@ from pathlib import Path
 
 import pytest
 
-from services.sandbox import aio, environment
+from services.sandbox import aio, environment, shared_uid
 from services.sandbox.errors import OutputLimitError, SandboxTimeoutError, SandboxUnavailableError
 from services.sandbox.launch import prepare
 from services.sandbox.probe import diagnose, probe
 from services.sandbox.spec import Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 WORKSPACE = Path("/workspace")
+
+_USES_UP = """
+import ctypes, os, signal
+libc = ctypes.CDLL(None)
+instances = 0
+while libc.inotify_init() >= 0:
+    instances += 1
+signal.pthread_sigmask(signal.SIG_BLOCK, [40])
+signals = 0
+while libc.sigqueue(os.getpid(), 40, None) == 0:
+    signals += 1
+print(instances, signals)
+"""
 
 
 @pytest.fixture
@@ -110,12 +123,14 @@ def listener() -> Iterator[int]:
         yield server.getsockname()[1]
 
 
-async def test_no_port_of_the_host_is_reached_without_network(workspace: Path, listener: int) -> None:
+@pytest.mark.parametrize("network", Network)
+async def test_no_port_of_the_host_is_reached_with_any_network(
+    workspace: Path, listener: int, network: Network
+) -> None:
     line = f"python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {listener}), 2)'"
-    closed = await aio.run(shell(workspace, line))
+    closed = await aio.run(shell(workspace, line, network=network))
     assert closed.exit_code == 1
     assert b"refused" in closed.stderr
-    assert (await aio.run(shell(workspace, line, network=Network.OPEN))).exit_code == 0
 
 
 async def test_its_own_loopback_has_a_name_and_other_names_fail_at_once(workspace: Path) -> None:
@@ -129,6 +144,18 @@ async def test_its_own_loopback_has_a_name_and_other_names_fail_at_once(workspac
 
 async def test_no_further_user_namespace_can_be_made(workspace: Path) -> None:
     assert (await aio.run(shell(workspace, "unshare -U true"))).exit_code != 0
+
+
+async def test_what_is_counted_for_our_user_is_bounded_in_each_sandbox(workspace: Path) -> None:
+    """Our user and its agents are one to the kernel, so that an agent at its limits would take from everybody."""
+    instances = shared_uid.limits()["max_inotify_instances"]
+    (workspace / "use_up.py").write_text(_USES_UP)
+    got_instances, got_signals = map(int, (await output(shell(workspace, "python3 use_up.py"))).split())
+    assert 0 < got_instances <= instances
+    assert 0 < got_signals <= shared_uid.pending_signals()
+    raised = "echo 1000000 >/proc/sys/user/max_inotify_instances; ulimit -i unlimited; python3 use_up.py"
+    again, _ = map(int, (await aio.run(shell(workspace, raised))).stdout.split())
+    assert again == got_instances
 
 
 async def test_the_environment_is_complete_and_in_nobodys_argv(

@@ -1297,9 +1297,12 @@ class Repository(message.Message):
     branch.
     """
     token: builtins.str
-    """Input only. A token for https, which is stored and never returned."""
+    """Input only. What the remote lets jobs in by: a token for https, or for ssh a private key without a passphrase, as
+    ssh-keygen writes it. It is stored and never returned. Without a key, ssh has none, unless the git service's settings
+    lend it those of the account that runs the cell.
+    """
     has_token: builtins.bool
-    """Output only. True when a token is stored."""
+    """Output only. True when a token or key is stored."""
     max_running_jobs: builtins.int
     """Maximum number of its jobs running at once, across all cells; 0, the default, means no limit. Further
     jobs wait.

@@ -37,7 +37,7 @@ class Remote(message.Message):
     url: builtins.str
     """An https or ssh URL, or a file path under the configured roots. Never contains a password."""
     token: builtins.str
-    """A token for https. Kept in memory for this call only, and never returned."""
+    """A token for https, or a private key for ssh. Kept in memory for this call only, and never returned."""
     def __init__(
         self,
         *,

@@ -45,6 +45,10 @@ class GitServiceStub:
       memory than the settings allow. What was fetched is removed.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+      to serve it in; the message says how to fix it.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
       to retry.
@@ -65,6 +69,10 @@ class GitServiceStub:
       memory than the settings allow. What was fetched is removed.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+      to serve it in; the message says how to fix it.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
       to retry.
@@ -211,6 +219,10 @@ class GitServiceStub:
       message.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+      to serve it in; the message says how to fix it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
     - UNAVAILABLE (DRAINING): the service is stopping; retry.
     """
@@ -274,6 +286,10 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+          to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
           to retry.
@@ -300,6 +316,10 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+          to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
           to retry.
@@ -512,6 +532,10 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           message.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+          to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """

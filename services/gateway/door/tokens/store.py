@@ -15,7 +15,7 @@ from services.gateway.catalog.store import PROJECTS
 from services.gateway.schema import idempotency
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
-from services.gateway.schema.idempotency import IdempotencyKey
+from services.gateway.schema.idempotency import NO_PROJECT, IdempotencyKey
 from services.gateway.schema.sql import read_page
 from services.gateway.schema.tokens import tokens
 from services.gateway.values.cells import CellKind
@@ -45,7 +45,7 @@ class TokenStore:
         Raises NotFound for its projects, AlreadyExists (REQUEST_ID_REUSED).
         """
         async with self._engine.begin() as connection:
-            earlier = await idempotency.claim(connection, key, token.token_id)
+            earlier = await idempotency.claim(connection, key, NO_PROJECT, token.token_id)
             if earlier is not None:
                 replace_secret = update(tokens).where(tokens.c.token_id == earlier).values(hash=hash_of(secret))
                 await connection.execute(replace_secret)
