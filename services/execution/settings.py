@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from services.common.settings import ListenAddress, ServiceSettings
+from services.common.settings import ServiceSettings
 from services.sandbox.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
@@ -36,7 +36,6 @@ def _patterns(hosts: tuple[str, ...]) -> tuple[str, ...]:
 class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL."""
 
-    listen: ListenAddress = "127.0.0.1:7463"
     max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many executions may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
     sandbox_tier: Tier = Tier.BUBBLEWRAP

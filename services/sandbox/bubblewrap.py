@@ -167,7 +167,10 @@ def _roots_files() -> list[Path]:
 def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
     if isinstance(mount, Mount):
         option = "--bind" if mount.access is MountAccess.READ_WRITE else "--ro-bind"
-        yield from (option, mount.source, mount.target or mount.source)
+        if mount.descriptor is None:
+            yield from (option, mount.source, mount.target or mount.source)
+        else:
+            yield from (f"{option}-fd", str(mount.descriptor), mount.target or mount.source)
     elif mount.mounted is not None:
         yield from ("--bind", mount.mounted, mount.target)
     elif mount.upper is not None and mount.work is not None:
