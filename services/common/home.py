@@ -54,6 +54,10 @@ class Home:
         """The keys that seal what is secret in the gateway's database."""
         return self.root / "keys"
 
+    def socket(self, service: str) -> str:
+        """The address of the socket at which a service of this cell listens."""
+        return f"unix:{self.root / 'run' / service}.sock"
+
     def cell_token(self) -> str:
         """Return the token between this cell's services, made at first use."""
         return read_or_create_token(self.directory() / self.cell_token_file.name)

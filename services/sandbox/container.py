@@ -11,12 +11,15 @@ same. The container's init is a shell of the image that runs `begin`:
     status   where it writes BEGAN, and at last the counts of KILLED and REFUSED, and ENDED with its exit code
     life     where it waits for a line before it begins; only we hold the other end, so that it ends with us
 
+The engine gives it no network but a loopback. Whoever starts it provides the way out, before it begins.
+
 Neither the program's arguments nor its environment are passed to the engine, which would record them.
 """
 
 import csv
 import io
 import os
+import resource
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -32,6 +35,9 @@ CONTAINER_DIRECTORY = Path("/run/boatyard")
 PIPES = ("out", "err", "in", "status", "life")
 """The named pipes in that directory."""
 
+FILES = {"hosts": environment.HOSTS, "resolv.conf": environment.RESOLV_CONF}
+"""The files in that directory that are in /etc of a container with a network: engines copy the machine's."""
+
 BEGAN = b"began"
 ENDED = b"ended"
 
@@ -44,7 +50,6 @@ REFUSED = (b"pids.events max",)
 UID = 1000
 """The uid and gid inside when the engine runs as us; in a rootful one we keep our own numbers."""
 
-_HOSTNAME = "boatyard"
 _LABEL = "dev.boatyard.execution"
 # File systems in memory are mounted without an owner of ours, whose number may be another's inside.
 _SCRATCH = "rw,exec,nosuid,nodev,mode=1777"
@@ -116,11 +121,14 @@ def creation(spec: SandboxSpec, engine: Engine, name: str, desk: Path, execution
     yield from ("create", "--name", name)
     yield from _options(spec, engine, made)
     yield from ("--label", f"{_LABEL}={execution_id}", "--mount", _mount(Mount(desk, CONTAINER_DIRECTORY)))
+    if spec.network is not Network.NONE:
+        for file in FILES:
+            yield from ("--mount", _mount(Mount(desk / file, Path("/etc", file))))
     yield from (made.image, str(CONTAINER_DIRECTORY / "begin"))
 
 
 def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str]:
-    yield from ("--hostname", _HOSTNAME, "--pull", "never")
+    yield from ("--hostname", environment.HOSTNAME, "--pull", "never")
     yield from ("--entrypoint", "/bin/sh", "--workdir", "/", "--log-driver", "none", "--no-healthcheck")
     yield from ("--stop-signal", "KILL")  # an init ignores SIGTERM, and podman would wait
     yield from ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
@@ -128,12 +136,8 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     yield from ("--security-opt", "label=disable")
     yield from ("--ulimit", f"sigpending={(signals := shared_uid.pending_signals())}:{signals}")
     yield from _user(engine)
-    if spec.network is Network.NONE:
-        yield from ("--network", "none")
-    elif spec.network is Network.ALLOW_LIST:
-        raise SandboxUnavailableError(
-            "a container has no network of allowed hosts", "Use network `none` or `open`, or tier bubblewrap"
-        )
+    yield from _ulimits(engine)
+    yield from ("--network", "none")
     size = "" if spec.limits.scratch_bytes is None else f",size={spec.limits.scratch_bytes}"
     for place in ("/tmp", str(environment.HOME)):  # noqa: S108 - the container's own
         yield from ("--tmpfs", f"{place}:{_SCRATCH}{size}")
@@ -160,6 +164,17 @@ def _user(engine: Engine) -> Iterator[str]:
     else:
         yield from ("--userns", "host")  # not the shifted one of a remapping daemon
     yield from ("--user", f"{os.geteuid()}:{os.getegid()}")
+
+
+def _ulimits(engine: Engine) -> Iterator[str]:
+    """Yield hard limits that we may give: podman would raise them for root, which takes CAP_SYS_RESOURCE."""
+    if engine.is_podman:
+        for name, which, most in (
+            ("nofile", resource.RLIMIT_NOFILE, 1 << 20),
+            ("nproc", resource.RLIMIT_NPROC, 1 << 15),  # the most that podman leaves its own monitor
+        ):
+            hard = rlimits.reachable(which, most)
+            yield from ("--ulimit", f"{name}={hard}:{hard}")
 
 
 def _mount(mount: Mount | Overlay) -> str:

@@ -56,7 +56,7 @@ class Agent(Protocol):
 
     @property
     def egress(self) -> Egress | None:
-        """The proxy, if the network is an allow list: the caller reads its decisions and closes it in the end."""
+        """The proxy, if there is a network: the caller reads its decisions and closes it in the end."""
         ...
 
     @property
@@ -84,22 +84,30 @@ def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> A
 
 def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None) -> Agent:
     """Do what `start` does, with a descriptor as standard input, which the caller still has to close."""
-    if spec.tier is Tier.CONTAINER:
-        from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, engines' clients
-
-        return ContainedAgent(spec, stdin, run.path)
     # The proxy is started outside the group, because its limits are for the program alone.
-    egress = Egress(spec.allow) if spec.network is Network.ALLOW_LIST and spec.tier is not Tier.NONE else None
-    if group is not None:
-        group.enter()
+    egress = None
+    if spec.network is not Network.NONE and spec.tier is not Tier.NONE:
+        egress = Egress(spec.allow, everything=spec.network is Network.OPEN)
     try:
-        if spec.tier is Tier.NONE:
-            return BareAgent(spec, stdin, run.home, group)
-        return SandboxedAgent(spec, stdin, group, egress)
+        return _start(spec, stdin, run, group, egress)
     except BaseException:
         if egress is not None:
             egress.close()
         raise
+
+
+def _start(
+    spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None, egress: Egress | None
+) -> Agent:
+    if spec.tier is Tier.CONTAINER:
+        from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, engines' clients
+
+        return ContainedAgent(spec, stdin, run.path, egress)
+    if group is not None:
+        group.enter()
+    if spec.tier is Tier.NONE:
+        return BareAgent(spec, stdin, run.home, group)
+    return SandboxedAgent(spec, stdin, group, egress)
 
 
 def announce(writer: EventWriter, spec: SandboxSpec) -> None:
