@@ -1,6 +1,8 @@
 """A coordinator in sixty lines: it claims jobs from a gateway, has a command do them, and reports back.
 
-    BOATYARD_TOKEN=… python examples/coordinator.py 127.0.0.1:7460 ./do-the-job
+    BOATYARD_TOKEN=… python examples/coordinator.py unix:/srv/boatyard/run/gateway.sock ./do-the-job
+
+(A gateway on another machine has TLS: then this needs grpc.secure_channel.)
 
 The command gets the work context as JSON on its standard input: the job, its work item with notes, the repository with
 its credential. What it prints is the job's log. Its last line gives the result, as fields of CompleteJobRequest:

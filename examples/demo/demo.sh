@@ -41,6 +41,7 @@ fi
 if [[ " $* " == *" --sandbox none "* || " $* " == *" --sandbox=none "* ]]; then
   # No cell lets jobs choose this unless it is told to; this one is the demo's own.
   export BOATYARD_EXECUTION_ALLOWED_TIERS=bubblewrap,container,none
+  export BOATYARD_GIT_SANDBOX_FILE_REMOTES=false
 fi
 
 git config --global user.name "Demo" && git config --global user.email "demo@example.invalid"
@@ -70,10 +71,8 @@ else
   fi
 fi
 
-BOATYARD_GATEWAY_ADDRESS=$(python "$here/free_ports.py")
-export BOATYARD_GATEWAY_ADDRESS
 printf '\n\033[1m$ boatyard up\033[0m\n'
-boatyard up --port-base "${BOATYARD_GATEWAY_ADDRESS##*:}" >"$work/up" 2>"$work/up.log" &
+boatyard up --port-base "$(python "$here/free_ports.py")" >"$work/up" 2>"$work/up.log" &
 for _ in $(seq 300); do
   grep -q '^ready' "$work/up" && break
   kill -0 $! 2>/dev/null || { cat "$work/up.log"; exit 1; }

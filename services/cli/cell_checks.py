@@ -28,7 +28,7 @@ _OPTIONAL = ("container",)
 """Capabilities that most machines do not need."""
 _DANGERS = {
     ("--sandbox", "none"): "gives agents all rights of the account that runs Boatyard",
-    ("--network", "open"): "lets agents reach all that this machine does, its own services among it",
+    ("--network", "open"): "lets agents send what they read to anybody",
 }
 
 Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]

@@ -19,7 +19,7 @@ from services.sandbox import device_nodes, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import GATEWAY, SERVICES, cell_file, default_address, gateway_tls, read_cell_addresses
+from services.supervisor.plan import SERVICES, cell_file, has_no_sockets, plan
 from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
@@ -129,9 +129,13 @@ def disk(home: Home) -> Finding:
 
 def services(home: Home) -> Iterator[Finding]:
     """Check that the services serve, if a cell should be running."""
+    if has_no_sockets(home):
+        advice = "end `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
+        yield Finding("services", FAIL, "an earlier version of Boatyard started the cell, without sockets", advice)
+        return
     running = cell_file(home).exists()
-    addresses = {service: default_address(service, os.environ) for service in SERVICES}
-    addresses.update(read_cell_addresses(home))
+    cell = plan(home, None, os.environ)
+    addresses = {service: cell.called_at(service) for service in SERVICES}
     serving = asyncio.run(_serving(addresses))
     if not running and not any(serving):
         yield Finding("services", WARN, "no cell is running", "boatyard up")
@@ -165,5 +169,4 @@ def _log(home: Home, service: str) -> Path:
 
 
 async def _serving(addresses: Mapping[str, str]) -> list[bool]:
-    tls = {GATEWAY: gateway_tls(os.environ)}
-    return list(await asyncio.gather(*(is_serving(addresses[service], tls.get(service)) for service in SERVICES)))
+    return list(await asyncio.gather(*(is_serving(addresses[service]) for service in SERVICES)))

@@ -1,10 +1,8 @@
-"""The client of the gateway: its address, the token, and the errors of its calls."""
+"""The client of the gateway: its stubs, and the errors of its calls."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, TypeVar
 
 import grpc
@@ -27,13 +25,12 @@ from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
 
-from services.cli.exit_codes import NotAllowedError
-from services.common.addresses import is_loopback, reachable
-from services.common.errors import ServiceError, StartError, Unavailable
-from services.common.home import Home, read_token
+from services.cli.connection import Connection, connection, is_pinned
+from services.common.errors import ServiceError, Unavailable
+from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.supervisor.plan import GATEWAY, default_address, gateway_tls, read_cell_addresses
+from services.supervisor.plan import GATEWAY, has_no_sockets
 
 T = TypeVar("T")
 
@@ -86,7 +83,7 @@ class Gateway:
         """Return the error of a failed call."""
         described = service_error(error)
         if isinstance(described, Unavailable) and described.reason == described.status:  # gRPC's own word
-            described.message = f"no gateway answers at {self.address}: is `boatyard up` running?"
+            described.message = _nobody_answers(self.address)
         return described
 
 
@@ -103,40 +100,28 @@ def with_gateway(work: Callable[[Gateway], Awaitable[T]]) -> T:
 @asynccontextmanager
 async def open_gateway() -> AsyncIterator[Gateway]:
     """Connect to the gateway of this environment. Raises NotAllowedError when we have no token for it."""
-    home = Home.from_environment()
-    address = gateway_address(home)
-    tls = gateway_tls(os.environ)
-    if tls is None and not is_loopback(address.rpartition(":")[0]):
-        raise NotAllowedError(
-            f"{address} is not on this machine, and the token would be sent there in the clear:"
-            " set BOATYARD_GATEWAY_CA to the CA of the gateway's certificate"
-        )
-    async with open_channel(address, _token(home), services=_DESCRIPTORS, tls=tls) as channel:
-        yield Gateway(channel, address)
+    async with gateway_at(connection(Home.from_environment())) as gateway:
+        yield gateway
 
 
-def gateway_address(home: Home) -> str:
-    """Return BOATYARD_GATEWAY_ADDRESS, or else the address of this data directory's cell, running or not.
-
-    Raises StartError when the variable is not an address.
-    """
-    address = os.environ.get("BOATYARD_GATEWAY_ADDRESS")
-    if address and not address.rpartition(":")[2].isdecimal():
-        raise StartError(f"BOATYARD_GATEWAY_ADDRESS: must be host:port, such as 127.0.0.1:7460, not {address!r}")
-    return address or reachable(read_cell_addresses(home).get(GATEWAY) or default_address(GATEWAY, os.environ))
-
-
-def _token(home: Home) -> str:
-    token = os.environ.get("BOATYARD_TOKEN")
-    if token:
-        return token
-    path: Path = home.admin_token_file
-    if not path.exists():
-        raise NotAllowedError(
-            f"there is no token in {path}: start a cell with `boatyard up`, set BOATYARD_HOME to the data directory of"
-            " one, or set BOATYARD_GATEWAY_ADDRESS and BOATYARD_TOKEN to a gateway and its token"
-        )
+@asynccontextmanager
+async def gateway_at(chosen: Connection) -> AsyncIterator[Gateway]:
+    """Connect to a gateway. Raises Unavailable when there is no socket."""
     try:
-        return read_token(path)
-    except StartError as error:
-        raise NotAllowedError(str(error)) from None
+        channel = open_channel(chosen.address, chosen.token, services=_DESCRIPTORS, tls=chosen.tls)
+    except Unavailable as error:
+        error.message = _nobody_answers(chosen.address)
+        raise
+    async with channel:
+        yield Gateway(channel, chosen.address)
+
+
+def _nobody_answers(address: str) -> str:
+    home = Home.from_environment()
+    if address == home.socket(GATEWAY) and has_no_sockets(home):
+        return (
+            f"the cell of {home.root} was started by an earlier version of Boatyard, which has no sockets: end"
+            " `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
+        )
+    known = " with the pinned certificate" if is_pinned(address) else ""
+    return f"no gateway{known} answers at {address}: is `boatyard up` running?"

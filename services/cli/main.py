@@ -43,6 +43,7 @@ COMMANDS = {
     "item": "Manage work items: what is to be done.",
     "hook": "Manage hooks: what is called before and after jobs, and when they fail.",
     "token": "Manage tokens: who may do what.",
+    "login": "Log in at the gateway of somebody else's cell.",
     "audit": "Show who did what.",
 }
 
@@ -92,10 +93,11 @@ Exit codes:
 \b
 Environment:
   BOATYARD_HOME             the data directory (default ~/.local/share/boatyard)
-  BOATYARD_GATEWAY_ADDRESS  the gateway, host:port (default: the cell of the data directory)
+  BOATYARD_GATEWAY_ADDRESS  the gateway, host:port or unix:PATH (default: the socket of the data directory's cell)
   BOATYARD_TOKEN            the token for the gateway (default: $BOATYARD_HOME/token)
   BOATYARD_PROJECT          the project, where --project is not given
   BOATYARD_GATEWAY_CA       the CA of the gateway's certificate, a PEM file (default: none, and no TLS)
+  BOATYARD_INSECURE         1 for what --insecure does
   BOATYARD_GATEWAY_CLIENT_CERTIFICATE, _CLIENT_KEY
                             the certificate and key for a gateway that asks its callers for one
   NO_COLOR                  no colour, even on a terminal
@@ -104,7 +106,13 @@ Environment:
 @click.option(
     "--version", is_flag=True, callback=_print_version, expose_value=False, is_eager=True, help="Show the version."
 )
-def cli() -> None:
+@click.option(
+    "--insecure",
+    is_flag=True,
+    envvar="BOATYARD_INSECURE",
+    help="Send the token to host:port without TLS, whoever listens there.",
+)
+def cli(*, insecure: bool) -> None:
     """Run coding agents against git repositories, on your own machines.
 
     Start a cell with `boatyard up`. In another terminal, hand an agent some work:

@@ -1,6 +1,5 @@
-"""Addresses: which are public, and at which this machine reaches its own servers."""
+"""Addresses: which are public, and which only this machine reaches."""
 
-from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 
@@ -44,8 +43,6 @@ _SPECIAL: Final = tuple(
     )
 )
 
-_WILDCARDS: Final[Mapping[str, str]] = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}  # noqa: S104 - it is where others listen
-
 
 def is_public(address: IPv4Address | IPv6Address) -> bool:
     """True when an address, and the IPv4 address that is wrapped in it if there is one, may be a public server's."""
@@ -73,9 +70,3 @@ def is_loopback(host: str) -> bool:
         return ip_address(host.strip("[]")).is_loopback
     except ValueError:
         return False
-
-
-def reachable(address: str) -> str:
-    """Return the address at which this machine reaches a server that listens at `address`, which may be a wildcard."""
-    host, _, port = address.rpartition(":")
-    return f"{_WILDCARDS.get(host, host)}:{port}"

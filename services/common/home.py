@@ -49,6 +49,10 @@ class Home:
         """The token that this cell's services send one another."""
         return self.root / "cell-token"
 
+    def socket(self, service: str) -> str:
+        """The address of the socket at which a service of this cell listens."""
+        return f"unix:{self.root / 'run' / service}.sock"
+
     def cell_token(self) -> str:
         """Return the token between this cell's services, made at first use."""
         return read_or_create_token(self.directory() / self.cell_token_file.name)

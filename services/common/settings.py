@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from services.common.addresses import is_loopback
 from services.common.errors import StartError
 from services.common.home import Home, absolute
+from services.common.rpc.sockets import is_socket, socket_path
 
 
 def _public_address(value: str) -> str:
@@ -18,22 +19,25 @@ def _public_address(value: str) -> str:
     return value
 
 
-def _listen_address(value: str) -> str:
-    if not is_loopback(_public_address(value).rpartition(":")[0]):
+def _node_address(value: str) -> str:
+    if is_socket(value):
+        socket_path(value)
+    elif not is_loopback(_public_address(value).rpartition(":")[0]):
         raise ValueError("must be a loopback address: tokens would travel in the clear anywhere else")
     return value
 
 
-ListenAddress = Annotated[str, AfterValidator(_listen_address)]
+NodeAddress = Annotated[str, AfterValidator(_node_address)]
+"""The address of a service for this machine alone: unix:PATH, or a port of its loopback."""
 PublicAddress = Annotated[str, AfterValidator(_public_address)]
 """The address of a service that other machines may reach; the service itself requires TLS there."""
 
 
 class ServiceSettings(BaseSettings):
-    """The settings of every service. A service's own class adds its prefix, its default `listen`, and its own settings.
+    """The settings of every service. A service's own class adds its prefix and its own settings.
 
     class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
-        listen: ListenAddress = "127.0.0.1:7400"
+        max_examples: int = 4
     """
 
     model_config = SettingsConfigDict(
@@ -45,7 +49,8 @@ class ServiceSettings(BaseSettings):
         validate_default=True,
         validation_alias="BOATYARD_HOME",
     )
-    listen: ListenAddress
+    listen: NodeAddress | None = None
+    """Where it listens; by default at its socket in the data directory."""
     reflection: bool = True
     """Whether the server answers reflection, so that tools need no .proto files."""
 

@@ -78,8 +78,8 @@ async def _main() -> None:
 
         await stack.enter_async_context(program.background_tasks({"driving": drive()}))
         await serve(
-            listen=settings.listen,
-            registrations=[],
+            listen=settings.listen or settings.home.socket("coordinator"),
+            registrations=[],  # its health is all that it serves
             authenticator=cell_authenticator(settings.home.cell_token()),
             draining=Draining(),
             reflection=settings.reflection,

@@ -9,7 +9,6 @@ from services.common.addresses import is_loopback
 from services.common.errors import StartError
 from services.common.home import read_token
 from services.common.rpc.tls import ClientTls
-from services.common.settings import ListenAddress
 from services.lifecycle.settings import DriverSettings
 
 
@@ -31,8 +30,6 @@ def comma_separated(text: str) -> tuple[str, ...]:
 class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
 
-    listen: ListenAddress = "127.0.0.1:7464"
-    """The address of its health service; it serves nothing else."""
     upstream: Annotated[str, AfterValidator(_addresses)]
     """The gateways, host:port, separated by commas: the next is used when one does not answer."""
     upstream_ca: Path | None = None

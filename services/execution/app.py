@@ -94,7 +94,7 @@ async def _main() -> None:
         _warn_of_missing(provided)
         draining, starts = Draining(), StartReader(settings, PathGuard(home))
         await serve(
-            listen=settings.listen,
+            listen=settings.listen or settings.home.socket("execution"),
             registrations=[
                 Registration(
                     pb.DESCRIPTOR.services_by_name["ExecutionService"].full_name,

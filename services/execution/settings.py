@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
-from services.common.settings import ListenAddress, ServiceSettings
+from services.common.settings import ServiceSettings
 from services.sandbox.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
@@ -36,7 +36,6 @@ def _patterns(hosts: tuple[str, ...]) -> tuple[str, ...]:
 class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL."""
 
-    listen: ListenAddress = "127.0.0.1:7463"
     max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many executions may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
     sandbox_tier: Tier = Tier.BUBBLEWRAP
@@ -54,7 +53,7 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     network: Network = Network.NONE
     """What executions can reach of the network when they do not say; it must be allowed."""
     allowed_networks: Annotated[tuple[Network, ...], NoDecode, BeforeValidator(_choices)] = DEFAULT_NETWORKS
-    """The networks that executions may have; separated by commas. With `open` they reach all that this machine does."""
+    """The networks that executions may have; separated by commas. With `open` they reach every public address."""
     network_allowed_hosts: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_entries), AfterValidator(_patterns)
     ] = ()
@@ -62,7 +61,7 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     network_allowed_addresses: Annotated[
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_entries)
     ] = ()
-    """Networks (10.1.0.0/16, 192.0.2.7) where allowed hosts may be without being public; separated by commas."""
+    """Networks (10.1.0.0/16, 192.0.2.7) that are reached without being public, or near; separated by commas."""
     read_only_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
     """Absolute paths that every sandbox sees, such as where an agent's program is installed; separated by colons."""
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30

@@ -150,6 +150,7 @@ async def _main() -> None:
         await stack.enter_async_context(http_server(pages, settings.http_listen, settings.server_tls))
         await serve(
             listen=settings.listen,
+            socket=settings.home.socket("gateway"),
             registrations=entrance.registrations,
             authenticator=entrance.authenticator,
             inspect=entrance.inspect,

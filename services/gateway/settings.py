@@ -15,7 +15,9 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Variables BOATYARD_GATEWAY_<NAME>, and BOATYARD_HOME, _DATABASE_URL, _TOKEN, AGENT_COMMAND, ANTHROPIC_MODEL."""
 
     listen: PublicAddress = "127.0.0.1:7460"
-    """Any address but a loopback one needs TLS: `tls_certificate`, `tls_key`, and `ca`."""
+    """Its port, for everybody's tools; its own machine's command line calls its socket in the data directory.
+
+    Any address but a loopback one needs TLS: `tls_certificate`, `tls_key`, and `ca`."""
     http_listen: PublicAddress = "127.0.0.1:7480"
     """The address of its HTTP server (/metrics), under the same rule and with the same certificate."""
     tls_certificate: Path | None = None
@@ -32,7 +34,7 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """The name in the gateways' certificates, when it is not the one that callers use."""
     advertised_address: str = ""
     """Where the gateways of other cells reach this one, host:port. Default: `listen`, with the host's name in place of
-    an address that means every address of the machine."""
+    an address that means every address of the machine; without TLS the socket, for the cells of this machine."""
     forget_cell_days: Annotated[float, Field(ge=0.1, le=3650)] = 7.0
     """How long a cell is remembered after it was last heard of."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 4

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from services.common.settings import ServiceSettings
+from services.common.settings import NodeAddress, ServiceSettings
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.webhooks import AllowList
 
@@ -20,9 +20,10 @@ Hours = Annotated[float, Field(ge=0, le=87600)]
 class DriverSettings(ServiceSettings):
     """Where this machine's node services are, how long workspaces are kept, and which addresses webhooks may call."""
 
-    workspace_address: str = "127.0.0.1:7461"
-    git_address: str = "127.0.0.1:7462"
-    execution_address: str = "127.0.0.1:7463"
+    workspace_address: NodeAddress | None = None
+    """Where this machine's workspace service listens; by default at its socket in the data directory."""
+    git_address: NodeAddress | None = None
+    execution_address: NodeAddress | None = None
     node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
     """How long to wait for a node service that is away; then the job that needs it ends with NODE_LOST."""
     keep_succeeded_hours: Hours = 24.0

@@ -36,20 +36,17 @@ _FILES = {
 _ROOTS_DIRECTORIES = tuple(Path("/proc", name) for name in ("acpi", "bus", "fs", "irq", "pressure", "scsi", "sys"))
 _TELLING = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats")
 
-# Without the host's network there is a loopback, which servers and their tests call by its name. Without any network
-# names are looked up nowhere else, so that other names fail at once and not after a resolver's timeout.
+# There is a loopback, which servers and their tests call by its name. Without any network names are looked up nowhere
+# else, so that other names fail at once and not after a resolver's timeout; otherwise the proxy's name server is asked.
 _HOSTS = {
     Path("/etc/hosts"): f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
 }
 _SWITCH = "passwd: files\ngroup: files\nhosts: {}\nservices: files\nprotocols: files\n"
-_FILES_OF = {
-    Network.NONE: {**_HOSTS, Path("/etc/nsswitch.conf"): _SWITCH.format("files")},
-    Network.ALLOW_LIST: {
-        **_HOSTS,
-        Path("/etc/nsswitch.conf"): _SWITCH.format("files dns"),
-        Path("/etc/resolv.conf"): "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n",
-    },
-    Network.OPEN: {},
+_ALONE = {**_HOSTS, Path("/etc/nsswitch.conf"): _SWITCH.format("files")}
+_WITH_NAMES = {
+    **_HOSTS,
+    Path("/etc/nsswitch.conf"): _SWITCH.format("files dns"),
+    Path("/etc/resolv.conf"): "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n",
 }
 
 # The first with --disable-userns, without which a sandboxed program reaches kernel interfaces made for root.
@@ -67,7 +64,6 @@ _ETC_CERTIFICATES = (
     "ssl/certs",
     "ssl/openssl.cnf",
 )
-_ETC_NETWORK = ("hosts", "nsswitch.conf", "resolv.conf")
 
 
 @functools.cache
@@ -94,7 +90,7 @@ def program() -> Path:
 
 def files(spec: SandboxSpec) -> dict[Path, bytes]:
     """Return the generated files of /etc inside: their contents by path."""
-    made = _FILES | _FILES_OF[spec.network]
+    made = _FILES | (_ALONE if spec.network is Network.NONE else _WITH_NAMES)
     return {path: content.encode() for path, content in made.items()}
 
 
@@ -108,12 +104,11 @@ def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable
 
 
 def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:
-    yield from ("--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
-    if spec.network is not Network.OPEN:
-        yield "--unshare-net"
+    yield from ("--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts")
+    yield "--unshare-cgroup-try"
     yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", HOSTNAME, "--disable-userns")
     yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
-    yield from _system(spec.network)
+    yield from _system()
     for path, fd in files_at.items():
         yield from ("--ro-bind-data", str(fd), path)
     yield from ("--proc", "/proc", "--dev", "/dev")
@@ -133,7 +128,7 @@ def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str 
         yield from ("--setenv", name, value)
 
 
-def _system(network: Network) -> Iterator[str | Path]:
+def _system() -> Iterator[str | Path]:
     yield from ("--ro-bind", environment.USR, environment.USR)
     for name in _MERGED:
         path = Path("/", name)
@@ -141,7 +136,7 @@ def _system(network: Network) -> Iterator[str | Path]:
             yield from ("--symlink", path.readlink(), path)
         elif path.is_dir():
             yield from ("--ro-bind", path, path)
-    for name in _ETC + _ETC_CERTIFICATES + (_ETC_NETWORK if network is Network.OPEN else ()):
+    for name in _ETC + _ETC_CERTIFICATES:
         yield from ("--ro-bind-try", Path("/etc", name), Path("/etc", name))
 
 
@@ -177,7 +172,10 @@ def _roots_files() -> list[Path]:
 def _mount(mount: Mount | Overlay) -> Iterator[str | Path]:
     if isinstance(mount, Mount):
         option = "--bind" if mount.access is MountAccess.READ_WRITE else "--ro-bind"
-        yield from (option, mount.source, mount.target or mount.source)
+        if mount.descriptor is None:
+            yield from (option, mount.source, mount.target or mount.source)
+        else:
+            yield from (f"{option}-fd", str(mount.descriptor), mount.target or mount.source)
     elif mount.mounted is not None:
         yield from ("--bind", mount.mounted, mount.target)
     elif mount.upper is not None and mount.work is not None:

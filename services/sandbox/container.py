@@ -17,6 +17,7 @@ Neither the program's arguments nor its environment are passed to the engine, wh
 import csv
 import io
 import os
+import resource
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +129,7 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     yield from ("--security-opt", "label=disable")
     yield from ("--ulimit", f"sigpending={(signals := shared_uid.pending_signals())}:{signals}")
     yield from _user(engine)
+    yield from _ulimits(engine)
     if spec.network is Network.NONE:
         yield from ("--network", "none")
     elif spec.network is Network.ALLOW_LIST:
@@ -160,6 +162,17 @@ def _user(engine: Engine) -> Iterator[str]:
     else:
         yield from ("--userns", "host")  # not the shifted one of a remapping daemon
     yield from ("--user", f"{os.geteuid()}:{os.getegid()}")
+
+
+def _ulimits(engine: Engine) -> Iterator[str]:
+    """Yield hard limits that we may give: podman would raise them for root, which takes CAP_SYS_RESOURCE."""
+    if engine.is_podman:
+        for name, which, most in (
+            ("nofile", resource.RLIMIT_NOFILE, 1 << 20),
+            ("nproc", resource.RLIMIT_NPROC, 1 << 15),  # the most that podman leaves its own monitor
+        ):
+            hard = rlimits.reachable(which, most)
+            yield from ("--ulimit", f"{name}={hard}:{hard}")
 
 
 def _mount(mount: Mount | Overlay) -> str:

@@ -27,7 +27,7 @@ class HostPattern:
 
     host: str
     below: bool
-    ports: frozenset[int]
+    ports: frozenset[int] | range
 
     @classmethod
     def parse(cls, text: str) -> Self:

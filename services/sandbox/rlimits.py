@@ -32,13 +32,11 @@ def _steps(limits: Limits) -> list[str]:
         ("ulimit -f {0}", resource.RLIMIT_FSIZE, limits.file_size_bytes, 512),
     )
     return [
-        step.format(max(1, _reachable(which, limit) // unit))
-        for step, which, limit, unit in bounds
-        if limit is not None
+        step.format(max(1, reachable(which, limit) // unit)) for step, which, limit, unit in bounds if limit is not None
     ]
 
 
-def _reachable(which: int, limit: int) -> int:
+def reachable(which: int, limit: int) -> int:
     """Return `limit`, or the host's hard limit if that is lower: a sandbox has no privilege to raise it."""
     hard = resource.getrlimit(which)[1]
     return limit if hard == resource.RLIM_INFINITY else min(limit, hard)

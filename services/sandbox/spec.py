@@ -16,12 +16,17 @@ class Tier(enum.StrEnum):
 
 
 class Network(enum.StrEnum):
-    """Which part of the network a process can reach."""
+    """Which part of the network a process can reach.
+
+    It always has a network namespace of its own, without any interface but its loopback; whoever spawns it provides the
+    way out. Only in tier NONE it has the host's.
+    """
 
     NONE = "none"
     ALLOW_LIST = "allow_list"
-    """Some hosts, through a proxy of ours that listens on the sandbox's own loopback; whoever spawns it provides it."""
+    """Some hosts, through a proxy of ours."""
     OPEN = "open"
+    """All public addresses, through the same proxy."""
 
 
 class MountAccess(enum.StrEnum):
@@ -33,11 +38,15 @@ class MountAccess(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One host path as the process sees it. `target` defaults to the same path."""
+    """One host path as the process sees it. `target` defaults to the same path.
+
+    With an open `descriptor` of the source, that is mounted, whatever lies at the path by then (bubblewrap alone).
+    """
 
     source: Path
     target: Path | None = None
     access: MountAccess = MountAccess.READ_ONLY
+    descriptor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +86,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """What Network.ALLOW_LIST lets through.
+    """What a network lets through.
 
-    `hosts` are patterns as in `host_patterns.HostPattern`. `addresses` are networks, such as 10.0.0.0/8, that may be
-    reached although they are not public; hosts must be named all the same.
+    `hosts` are patterns as in `host_patterns.HostPattern`; Network.OPEN has none, and lets every host through.
+    `addresses` are networks, such as 10.0.0.0/8, that may be reached although they are not public; with
+    Network.ALLOW_LIST hosts must be named all the same.
     """
 
     hosts: tuple[str, ...] = ()

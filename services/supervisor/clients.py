@@ -8,11 +8,9 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
-from services.common.addresses import reachable
-from services.common.errors import FailedPrecondition, NotFound, ServiceError
+from services.common.errors import FailedPrecondition, NotFound, ServiceError, StartError, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.common.rpc.tls import ClientTls
 
 ALIVE = (pb.NodeExecution.STATE_PENDING, pb.NodeExecution.STATE_RUNNING)
 
@@ -21,21 +19,20 @@ _WAIT_S = 20
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ExecutionService"]
 
 
-async def wait_until_serving(address: str, tls: ClientTls | None = None) -> None:
+async def wait_until_serving(address: str) -> None:
     """Wait until a service's health is SERVING. The caller bounds the wait."""
-    async with _health_channel(address, tls) as channel:
+    async with open_channel(address) as channel:
         while not await _is_serving(channel):  # noqa: ASYNC110 - another process's event
             await asyncio.sleep(_HEALTH_PAUSE_S)
 
 
-async def is_serving(address: str, tls: ClientTls | None = None) -> bool:
+async def is_serving(address: str) -> bool:
     """Return True when a service's health is SERVING. Asks once, with a deadline of a second."""
-    async with _health_channel(address, tls) as channel:
-        return await _is_serving(channel)
-
-
-def _health_channel(address: str, tls: ClientTls | None) -> grpc.aio.Channel:
-    return open_channel(reachable(address), tls=tls)
+    try:
+        async with open_channel(address) as channel:
+            return await _is_serving(channel)
+    except (Unavailable, StartError):
+        return False
 
 
 async def _is_serving(channel: grpc.aio.Channel) -> bool:
@@ -46,8 +43,9 @@ async def _is_serving(channel: grpc.aio.Channel) -> bool:
     )
     try:
         answer = await check(health_pb2.HealthCheckRequest(), timeout=1)
-    except grpc.aio.AioRpcError:
-        return False
+    except grpc.aio.AioRpcError as error:
+        # It serves, and has no room for this: others on this machine ask for its health all the time.
+        return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -57,7 +56,7 @@ async def down(home: Home, say: Say) -> None:
 async def end_agents(home: Home, grace_s: float) -> None:
     """End the agents that are left in a data directory without a running cell.
 
-    Only the execution service can do that, so it is started for a moment, on a free port.
+    Only the execution service can do that, so it is started for a moment.
     """
     if (home.root / EXECUTION / "execution.db").exists():
         reading, writing = os.pipe()
@@ -119,8 +118,7 @@ async def _end_service(home: Home, service: str) -> None:
 
 
 def _plan_of_execution_service(home: Home) -> CellPlan:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = home.socket(EXECUTION)
     settings = {"BOATYARD_HOME": str(home.root), "BOATYARD_EXECUTION_LISTEN": address}
     return CellPlan(home, {EXECUTION: address}, {**os.environ, **settings})
 

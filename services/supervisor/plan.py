@@ -8,7 +8,7 @@ from pathlib import Path
 
 from services.common.errors import StartError
 from services.common.home import Home
-from services.common.rpc.tls import ClientTls
+from services.common.lock import is_held
 
 GATEWAY, WORKSPACE, GIT, EXECUTION, HTTP = "gateway", "workspace", "git", "execution", "http"
 COORDINATOR = "coordinator"
@@ -18,15 +18,16 @@ EVERY_SERVICE = (*SERVICES, COORDINATOR)
 """All services that may run in a data directory; a cell has either a gateway or a coordinator."""
 
 DEFAULT_PORT_BASE = 7460
-_OFFSETS = {GATEWAY: 0, WORKSPACE: 1, GIT: 2, EXECUTION: 3, COORDINATOR: 4, HTTP: 20}
+_OFFSETS = {GATEWAY: 0, HTTP: 20}
+"""The services that have a port. The others have a socket alone."""
 _HIGHEST_BASE = 65535 - max(_OFFSETS.values())
 
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:
-    """A cell before it runs. `addresses` has host:port by service; each service gets its part of `environment`.
+    """A cell before it runs. `addresses` has each service's socket, or host:port; of a gateway it is the port.
 
-    `driver` is the service that drives the node services.
+    Each service gets its part of `environment`. `driver` is the service that drives the node services.
     """
 
     home: Home
@@ -44,9 +45,9 @@ class CellPlan:
         """The command line that runs it."""
         return "boatyard up" if self.driver == GATEWAY else "boatyard coordinator"
 
-    def tls_of(self, service: str) -> ClientTls | None:
-        """Return the TLS of calls to a service; None for unencrypted calls."""
-        return gateway_tls(self.environment) if service == GATEWAY else None
+    def called_at(self, service: str) -> str:
+        """Return the address at which the cell's own programs call a service."""
+        return self.home.socket(GATEWAY) if service == GATEWAY else self.addresses[service]
 
     def log_file(self, service: str) -> Path:
         """The log file of a service."""
@@ -54,14 +55,14 @@ class CellPlan:
 
 
 def plan(home: Home, port_base: int | None, environment: Mapping[str, str], *, driver: str = GATEWAY) -> CellPlan:
-    """Plan a cell. `port_base` moves all addresses; without it, settings may move individual ones.
+    """Plan a cell. `port_base` moves the gateway's ports; without it, settings may.
 
-    Raises StartError when not all ports fit above the base.
+    The other services listen at sockets, unless settings say otherwise. Raises StartError for a base out of range.
     """
     if port_base is not None and not 1024 <= port_base <= _HIGHEST_BASE:
         raise StartError(f"--port-base must be from 1024 to {_HIGHEST_BASE}, not {port_base}")
     services = (*NODE_SERVICES, GATEWAY, HTTP) if driver == GATEWAY else (*NODE_SERVICES, driver)
-    addresses = {service: _address(service, port_base, environment) for service in services}
+    addresses = {service: _address(home, service, port_base, environment) for service in services}
     settings = {
         "BOATYARD_HOME": str(home.root),
         **{_listen_variable(service): address for service, address in addresses.items()},
@@ -72,29 +73,17 @@ def plan(home: Home, port_base: int | None, environment: Mapping[str, str], *, d
     return CellPlan(home, addresses, {**environment, **settings}, driver)
 
 
-def default_address(service: str, environment: Mapping[str, str]) -> str:
-    """Return where a service listens without --port-base: its setting, or the default."""
-    return environment.get(_listen_variable(service)) or f"127.0.0.1:{DEFAULT_PORT_BASE + _OFFSETS[service]}"
-
-
-def _address(service: str, port_base: int | None, environment: Mapping[str, str]) -> str:
+def _address(home: Home, service: str, port_base: int | None, environment: Mapping[str, str]) -> str:
+    chosen = environment.get(_listen_variable(service))
+    if service not in _OFFSETS:
+        return chosen or home.socket(service)
     if port_base is None:
-        return default_address(service, environment)
+        return chosen or f"127.0.0.1:{DEFAULT_PORT_BASE + _OFFSETS[service]}"
     return f"127.0.0.1:{port_base + _OFFSETS[service]}"
 
 
 def _listen_variable(service: str) -> str:
     return "BOATYARD_GATEWAY_HTTP_LISTEN" if service == HTTP else f"BOATYARD_{service.upper()}_LISTEN"
-
-
-def gateway_tls(environment: Mapping[str, str]) -> ClientTls | None:
-    """Read BOATYARD_GATEWAY_CA and the related variables; None without a CA, which means unencrypted calls."""
-    return ClientTls.of(
-        environment.get("BOATYARD_GATEWAY_CA", ""),
-        environment.get("BOATYARD_GATEWAY_CLIENT_CERTIFICATE", ""),
-        environment.get("BOATYARD_GATEWAY_CLIENT_KEY", ""),
-        environment.get("BOATYARD_GATEWAY_SERVER_NAME", ""),
-    )
 
 
 def supervisor_lock(home: Home) -> Path:
@@ -113,17 +102,18 @@ def cell_file(home: Home) -> Path:
 
 
 def write_cell_file(cell: CellPlan) -> None:
-    """Write the addresses for the command line."""
+    """Write where the services are, for whoever looks, and for the command line of earlier versions."""
     path = cell_file(cell.home)
     temporary = path.with_suffix(".new")
-    temporary.write_text(json.dumps({"addresses": dict(cell.addresses), "pid": os.getpid()}) + "\n")
+    document = {"addresses": dict(cell.addresses), "called_at": cell.called_at(cell.driver), "pid": os.getpid()}
+    temporary.write_text(json.dumps(document) + "\n")
     temporary.rename(path)
 
 
-def read_cell_addresses(home: Home) -> Mapping[str, str]:
-    """Return the addresses that the last supervisor of this data directory wrote; empty without one."""
+def has_no_sockets(home: Home) -> bool:
+    """True when a cell runs in this data directory that an earlier version started, whose services have ports alone."""
     try:
-        addresses = json.loads(cell_file(home).read_text())["addresses"]
-        return {str(service): str(address) for service, address in addresses.items()}
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
-        return {}
+        document = json.loads(cell_file(home).read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(document, dict) and "called_at" not in document and is_held(supervisor_lock(home))

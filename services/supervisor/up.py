@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.common.errors import ServiceError, StartError
 from services.common.lock import is_held, single_instance
+from services.common.rpc.sockets import is_socket
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.commands import SupervisorCommands
 from services.supervisor.down import end_agents
@@ -92,10 +93,7 @@ class _Cell:
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
                 await asyncio.gather(
-                    *(
-                        wait_until_serving(self._plan.addresses[service], self._plan.tls_of(service))
-                        for service in self._plan.services
-                    )
+                    *(wait_until_serving(self._plan.called_at(service)) for service in self._plan.services)
                 )
         except TimeoutError:
             logs = self._plan.log_file(self._plan.driver).parent
@@ -169,7 +167,7 @@ async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, s
             is_announced = True
         await asyncio.sleep(_PAUSE_S)
     for service, address in plan.addresses.items():
-        if not _is_free(address):
+        if not is_socket(address) and not _is_free(address):
             raise StartError(
                 f"another program listens on {address}, the address of {service}:"
                 f" `{plan.command} --port-base N` uses other ports"

@@ -67,7 +67,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.background_tasks(upkeep))
         await serve(
-            listen=settings.listen,
+            listen=settings.listen or settings.home.socket("workspace"),
             registrations=[
                 Registration(
                     pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name,

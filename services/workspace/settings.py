@@ -4,13 +4,12 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from services.common.settings import ListenAddress, ServiceSettings
+from services.common.settings import ServiceSettings
 
 
 class WorkspaceSettings(ServiceSettings, env_prefix="BOATYARD_WORKSPACE_"):
     """Variables BOATYARD_WORKSPACE_<NAME>, and BOATYARD_HOME."""
 
-    listen: ListenAddress = "127.0.0.1:7461"
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 1 << 30
     """What must stay free on the disk after a copy; otherwise creating fails with DISK_FULL."""
     max_bytes: Annotated[int, Field(gt=0)] | None = None

@@ -25,7 +25,8 @@ def curl(cell: Cell, service: str, method: str, request: object, token: str = ""
     result = subprocess.run(
         [
             *(BUF, "curl", "--protocol", "grpc", "--http2-prior-knowledge", *header),
-            *("--data", json.dumps(request), f"http://{cell.address(service)}/{method}"),
+            *("--unix-socket", str(cell.home / "run" / f"{service}.sock")),
+            *("--data", json.dumps(request), f"http://localhost/{method}"),
         ],
         env=cell.environment,
         capture_output=True,

@@ -1,6 +1,5 @@
 """Any service may be killed at any moment, and nothing is lost, doubled, leaked or left running."""
 
-import socket
 import uuid
 from pathlib import Path
 
@@ -8,17 +7,11 @@ import pytest
 
 from tests.e2e.conftest import Remote
 from tests.kit import processes
-from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.cell import Cell, eventually, listens, running_cell
 
 # Writes a numbered line every 20 ms for some seconds, and counts in the workspace how often it was started.
 COUNTING = "echo started >> starts.txt; for i in $(seq 150); do echo line $i; sleep 0.02; done"
 LINES = b"".join(b"line %d\n" % number for number in range(1, 151))
-
-
-def listens(address: str) -> bool:
-    host, _, port = address.partition(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
 
 
 def has_begun(cell: Cell, execution_id: str) -> bool:

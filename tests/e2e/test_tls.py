@@ -27,7 +27,8 @@ def test_a_cell_with_certificates_lets_in_who_has_both_one_and_a_token() -> None
         with running_cell(Path(directory), **environment) as cell:
 
             def ps(**files: object) -> int:
-                variables = cell.environment | {name: str(path) for name, path in files.items()}
+                by_its_port = {"BOATYARD_GATEWAY_ADDRESS": cell.address("gateway")}
+                variables = cell.environment | by_its_port | {name: str(path) for name, path in files.items()}
                 return subprocess.run(
                     [BOATYARD, "ps"], env=variables, capture_output=True, timeout=60, check=False
                 ).returncode
@@ -36,3 +37,4 @@ def test_a_cell_with_certificates_lets_in_who_has_both_one_and_a_token() -> None
             assert ps(**told) == 4, "without a certificate"
             assert ps() == 4, "in the clear"
             assert ps(**told, **shown, BOATYARD_TOKEN="another") == 4, "a certificate is no token"
+            assert ps(BOATYARD_GATEWAY_ADDRESS="") == 0, "its owner, by its socket"

@@ -17,7 +17,8 @@ from tests.kit.databases import add_databases
 from tests.kit.mounts import unmount_below
 
 BOATYARD = Path(sys.executable).parent / "boatyard"
-OFFSETS = {"gateway": 0, "workspace": 1, "git": 2, "execution": 3, "coordinator": 4, "http": 20}
+OFFSETS = {"gateway": 0, "http": 20}
+"""The services that have a port."""
 NOT_KEPT_APART = {"BOATYARD_EXECUTION_ALLOWED_TIERS": "bubblewrap,container,none"}
 """The setting that lets jobs choose tier NONE, with which they reach the test itself."""
 
@@ -53,6 +54,23 @@ def eventually(condition: Callable[[], object], what: str, timeout: float = 60) 
     raise AssertionError(f"not within {timeout} s: {what}")
 
 
+def listens(address: str) -> bool:
+    """True when somebody listens at host:port, or at unix:PATH."""
+    host, _, rest = address.rpartition(":")
+    if host != "unix":
+        with socket.socket() as probe:
+            return probe.connect_ex((host, int(rest))) == 0
+    try:
+        directory = os.open(Path(rest).parent, os.O_PATH)
+    except FileNotFoundError:
+        return False
+    try:
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(f"/proc/self/fd/{directory}/{Path(rest).name}") == 0  # however long the path is
+    finally:
+        os.close(directory)
+
+
 class Cell:
     """A running cell. Every command is a real process; the product is not imported."""
 
@@ -70,7 +88,10 @@ class Cell:
         self.process: subprocess.Popen[bytes] | None = None
 
     def address(self, service: str) -> str:
-        return f"127.0.0.1:{self.base + OFFSETS[service]}"
+        return f"127.0.0.1:{self.base + OFFSETS[service]}" if service in OFFSETS else self.socket(service)
+
+    def socket(self, service: str) -> str:
+        return f"unix:{self.home}/run/{service}.sock"
 
     def up(self, **environment: str) -> None:
         self.begin(**environment)
@@ -173,13 +194,11 @@ class Cell:
     def await_restart(self, service: str, old_pid: int) -> None:
         """Wait until the supervisor has replaced the old process, and the new one listens."""
 
-        def listens() -> bool:
-            with socket.socket() as probe:
-                # A killed process loses its command line before its port.
-                is_new = self._pids(service) not in ([], [old_pid])
-                return is_new and probe.connect_ex(("127.0.0.1", self.base + OFFSETS[service])) == 0
+        def listens_again() -> bool:
+            # A killed process loses its command line before its socket.
+            return self._pids(service) not in ([], [old_pid]) and listens(self.socket(service))
 
-        eventually(listens, f"{service} listens again")
+        eventually(listens_again, f"{service} listens again")
 
     def _pids(self, service: str) -> list[int]:
         assert self.process

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -26,7 +25,7 @@ from google.protobuf.message_factory import GetMessageClass
 
 from services.common.home import Home
 from services.common.rpc.streaming import streaming
-from tests.kit.cell import eventually, free_port_base
+from tests.kit.cell import eventually, free_port_base, listens
 from tests.kit.databases import add_databases
 
 METHODS: dict[str, MethodDescriptor] = {
@@ -48,18 +47,11 @@ def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, 
     """
     home = Home(directory / "home")
     base = free_port_base()
-    addresses = {
-        f"BOATYARD_GATEWAY_{name}_ADDRESS": f"127.0.0.1:{base + number}"
-        for number, name in enumerate(("WORKSPACE", "GIT", "EXECUTION"), start=1)
-    }
     environment = {
         **os.environ,
-        **addresses,
         "BOATYARD_HOME": str(home.root),
         "BOATYARD_GATEWAY_LISTEN": f"127.0.0.1:{base}",
         "BOATYARD_GATEWAY_HTTP_LISTEN": f"127.0.0.1:{base + 20}",
-        "BOATYARD_WORKSPACE_LISTEN": f"127.0.0.1:{base + 1}",
-        "BOATYARD_GIT_LISTEN": f"127.0.0.1:{base + 2}",
         **environment,
     }
     add_databases(home.root)
@@ -70,8 +62,9 @@ def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, 
             for name in ("services.gateway", "services.workspace", "services.git")
         ]
     try:
-        for port in (base, base + 1, base + 2):
-            eventually(lambda port=port: _listens(port), f"something listens on {port}")
+        for service in ("gateway", "workspace", "git"):
+            address = home.socket(service)
+            eventually(lambda address=address: listens(address), f"something listens at {address}")
         yield f"127.0.0.1:{base}", home.admin_token()
     finally:
         for process in processes:
@@ -98,8 +91,3 @@ async def answers(channel: grpc.aio.Channel, method: MethodDescriptor, request: 
         if method.full_name in ENDLESS:
             return [await anext(aiter(stream))]
         return [answer async for answer in stream]
-
-
-def _listens(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0

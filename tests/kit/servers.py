@@ -1,4 +1,4 @@
-"""Real servers in this process, on a free port, with all the layers that a servicer has in production."""
+"""Real servers in this process, on a free port or a socket, with all the layers that a servicer has in production."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +14,7 @@ TOKEN = "a-token-for-tests"
 @asynccontextmanager
 async def serving(
     *registrations: Registration,
+    listen: str = "127.0.0.1:0",
     authenticator: Authenticator | None = None,
     draining: Draining | None = None,
     unary_limit_seconds: float = 60.0,
@@ -22,7 +23,7 @@ async def serving(
 ) -> AsyncIterator[RunningServer]:
     """Serve inside of the block; callers need TOKEN unless another authenticator is given."""
     server = await start_server(
-        listen="127.0.0.1:0",
+        listen=listen,
         registrations=registrations,
         authenticator=authenticator or SingleToken(TOKEN, caller="test", reason="TOKEN_REQUIRED", hint="see TOKEN"),
         draining=draining or Draining(),

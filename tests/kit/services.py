@@ -47,12 +47,8 @@ class Services:
             "BOATYARD_GIT_FILE_ROOTS": "/",
             "BOATYARD_GIT_MIN_FREE_BYTES": "0",
             "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0",
-            **{f"BOATYARD_{name.upper()}_LISTEN": self.address(name) for name in OFFSETS if name != "http"},
+            "BOATYARD_GATEWAY_LISTEN": self.address("gateway"),
             "BOATYARD_GATEWAY_HTTP_LISTEN": self.address("http"),
-            **{
-                f"BOATYARD_GATEWAY_{name.upper()}_ADDRESS": self.address(name)
-                for name in ("workspace", "git", "execution")
-            },
             **environment,
         }
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -63,7 +59,7 @@ class Services:
         self.checkpoints: checkpoint_pb2_grpc.CheckpointServiceStub
 
     def address(self, name: str) -> str:
-        return f"127.0.0.1:{self.base + OFFSETS[name]}"
+        return f"127.0.0.1:{self.base + OFFSETS[name]}" if name in OFFSETS else self.home.socket(name)
 
     def start(self, name: str, **environment: str) -> None:
         with (self.root / f"{name}.log").open("ab") as log:
@@ -80,7 +76,8 @@ class Services:
 
     async def serving(self, name: str) -> None:
         """Wait until a service answers."""
-        async with asyncio.timeout(90), grpc.aio.insecure_channel(self.address(name)) as channel:
+        self.home.directory("run")
+        async with asyncio.timeout(90), open_channel(self.address(name)) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING

@@ -10,7 +10,7 @@ import click
 from services.cli import options
 from services.cli.screen import Screen
 from services.common.home import Home
-from services.supervisor.plan import COORDINATOR, DEFAULT_PORT_BASE, plan
+from services.supervisor.plan import COORDINATOR, plan
 from services.supervisor.up import up
 
 _SETTING = "BOATYARD_COORDINATOR_"
@@ -61,12 +61,7 @@ _SETTING = "BOATYARD_COORDINATOR_"
     multiple=True,
     help="Run only jobs of this engine; may be repeated.",
 )
-@click.option(
-    "--port-base",
-    type=int,
-    metavar="N",
-    help=f"Listen on ports N+1 to N+4 instead of {DEFAULT_PORT_BASE + 1} to {DEFAULT_PORT_BASE + 4}.",
-)
+@click.option("--port-base", type=int, hidden=True)  # of earlier versions, whose services had ports
 @options.as_json
 def command(
     *,
@@ -77,14 +72,14 @@ def command(
     projects: tuple[str, ...],
     kinds: tuple[str, ...],
     engines: tuple[str, ...],
-    port_base: int | None,
+    port_base: int | None,  # noqa: ARG001 - see above
     as_json: bool,
 ) -> None:
     """Run a remote gateway's jobs on this machine, without access to the gateway's database.
 
-    The workspace, git and execution services of this machine and the coordinator listen on loopback ports; a line that
-    begins with "ready" says that they serve. If the gateway does not answer, the coordinator waits for it. Logs are in
-    $BOATYARD_HOME/logs.
+    The workspace, git and execution services of this machine and the coordinator listen at sockets in
+    $BOATYARD_HOME/run; a line that begins with "ready" says that they serve. If the gateway does not answer, the
+    coordinator waits for it. Logs are in $BOATYARD_HOME/logs.
 
     The token is one of the gateway's, with the role coordinator; it may be limited to some projects. Ctrl-C leaves
     running agents running, and the next `boatyard coordinator` continues with them; it stops those whose jobs another
@@ -99,7 +94,7 @@ def command(
         "KINDS": ",".join(kinds),
         "ENGINES": ",".join(engines),
     }
-    cell = plan(Home.from_environment(), port_base, _environment_with(settings), driver=COORDINATOR)
+    cell = plan(Home.from_environment(), None, _environment_with(settings), driver=COORDINATOR)
 
     def announce() -> None:
         if as_json:

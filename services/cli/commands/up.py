@@ -8,6 +8,7 @@ import click
 from services.cli import options
 from services.cli.screen import Screen
 from services.common.home import Home
+from services.common.rpc.tls import PINNED_NAME
 from services.supervisor.plan import DEFAULT_PORT_BASE, GATEWAY, SERVICES, plan
 from services.supervisor.up import up
 
@@ -17,8 +18,7 @@ from services.supervisor.up import up
     "--port-base",
     type=int,
     metavar="N",
-    help="Listen on ports N (gateway) to N+3, and N+20 (HTTP),"
-    f" instead of {DEFAULT_PORT_BASE} to {DEFAULT_PORT_BASE + 3}, and {DEFAULT_PORT_BASE + 20}.",
+    help=f"Listen on ports N (the API) and N+20 (HTTP) instead of {DEFAULT_PORT_BASE} and {DEFAULT_PORT_BASE + 20}.",
 )
 @click.option(
     "--database-url",
@@ -26,27 +26,57 @@ from services.supervisor.up import up
     metavar="URL",
     help="Share jobs with other cells: postgresql://user@host/name (default: $BOATYARD_DATABASE_URL, else SQLite).",
 )
+@click.option(
+    "--tls", "has_tls", is_flag=True, help="Speak TLS at the gateway's ports, with a certificate of the cell's own."
+)
 @options.as_json
-def command(port_base: int | None, database_url: str | None, as_json: bool) -> None:
+def command(port_base: int | None, database_url: str | None, *, has_tls: bool, as_json: bool) -> None:
     """Start a cell on this machine and keep it running.
 
-    The four services listen on loopback ports; once all of them serve, a line that begins with "ready" says where. A
-    service that dies is restarted. Logs are in $BOATYARD_HOME/logs.
+    The four services listen at sockets in $BOATYARD_HOME/run, the gateway at a loopback port too; once all of them
+    serve, a line that begins with "ready" says where. A service that dies is restarted. Logs are in
+    $BOATYARD_HOME/logs.
 
     Ctrl-C stops the services and leaves running agents running; the next `boatyard up` continues with them. A second
     Ctrl-C stops the agents too, and so does `boatyard down`.
 
     Cells with the same --database-url work as one: all take jobs from the same queue, and any of them answers for all.
     Use BOATYARD_DATABASE_URL for a URL with a password: whoever may list processes sees their arguments.
+
+    With --tls, other users log in at the gateway's port with `boatyard login`, and compare the fingerprint that is
+    shown here. The certificate is made once, in $BOATYARD_HOME/tls. Cells that share a database call one another, and
+    need certificates of one CA instead (BOATYARD_GATEWAY_TLS_CERTIFICATE).
     """
+    home = Home.from_environment()
     database = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
-    cell = plan(Home.from_environment(), port_base, {**os.environ, **database})
+    settings, fingerprint = _own_certificate(home) if has_tls else ({}, None)
+    cell = plan(home, port_base, {**os.environ, **database, **settings})
 
     def announce() -> None:
         addresses = {service: cell.addresses[service] for service in (GATEWAY, *SERVICES)}
         if as_json:
-            Screen().json({"kind": "ready", "addresses": addresses, "home": str(cell.home.root)})
+            told = {} if fingerprint is None else {"fingerprint": fingerprint}
+            Screen().json({"kind": "ready", "addresses": addresses, "home": str(home.root), **told})
         else:
-            Screen().value("ready: " + ", ".join(f"{service} {address}" for service, address in addresses.items()))
+            by = "" if fingerprint is None else f" with the certificate {fingerprint}"
+            Screen().value(f"ready: gateway {addresses[GATEWAY]}{by}, and sockets in {home.root / 'run'}")
 
     asyncio.run(up(cell, announce, options.say))
+
+
+def _own_certificate(home: Home) -> tuple[dict[str, str], str]:
+    """Return the settings by which a gateway has the cell's own certificate, and its fingerprint."""
+    from services.supervisor.own_certificate import own_certificate  # noqa: PLC0415 - its library takes long to load
+
+    if os.environ.get("BOATYARD_GATEWAY_TLS_CERTIFICATE"):
+        raise click.UsageError(
+            "--tls makes a certificate, and BOATYARD_GATEWAY_TLS_CERTIFICATE names one: leave one out"
+        )
+    own = own_certificate(home)
+    settings = {
+        "BOATYARD_GATEWAY_TLS_CERTIFICATE": str(own.certificate),
+        "BOATYARD_GATEWAY_TLS_KEY": str(own.key),
+        "BOATYARD_GATEWAY_CA": str(own.certificate),
+        "BOATYARD_GATEWAY_SERVER_NAME": PINNED_NAME,
+    }
+    return settings, own.fingerprint

@@ -17,6 +17,7 @@ from services.common.fence import FENCE_METADATA_KEY, Fence
 from services.common.logs import current_request_id
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
 from services.common.rpc.layers import REQUEST_ID_METADATA_KEY
+from services.common.rpc.sockets import CalledSocket, is_socket
 from services.common.rpc.tls import ClientTls
 
 UNARY_DEADLINE_SECONDS = 10.0
@@ -48,13 +49,19 @@ def open_channel(
     services: Sequence[ServiceDescriptor] = (),
     tls: ClientTls | None = None,
 ) -> grpc.aio.Channel:
-    """Open a channel to `address` (host:port); close it, or use it as `async with`. Without `tls` it is unencrypted.
+    """Open a channel to `address` (host:port, or unix:PATH); close it, or use it as `async with`.
+
+    Without `tls`, which is for ports alone, it is unencrypted. Raises Unavailable when there is no directory of that
+    socket, and StartError when other users can enter it.
 
     Of `services` (such as `workspace_pb2.DESCRIPTOR.services_by_name["WorkspaceService"]`), the methods whose
     idempotency_level allows it are retried when the service is UNAVAILABLE.
     """
     options = [*_OPTIONS, ("grpc.service_config", json.dumps(service_config(services)))]
     metadata = () if token is None else ((AUTHORIZATION_METADATA_KEY, f"Bearer {token}"),)
+    if is_socket(address):
+        socket = CalledSocket(address)
+        return _Channel(grpc.aio.insecure_channel(socket.target, options=options), metadata, socket)
     if tls is None:
         return _Channel(grpc.aio.insecure_channel(address, options=options), metadata)
     options += tls.options
@@ -112,9 +119,10 @@ class _Calls:
 class _Channel(grpc.aio.Channel):
     """A channel that adds our metadata to calls; everything else is gRPC's."""
 
-    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata) -> None:
+    def __init__(self, channel: grpc.aio.Channel, metadata: Metadata, socket: CalledSocket | None = None) -> None:
         self._channel = channel
         self._metadata = metadata
+        self._socket = socket
 
     def unary_unary(self, *args: Any, **options: Any) -> Any:
         return _Calls(self._channel.unary_unary(*args, **options), self._metadata, UNARY_DEADLINE_SECONDS)
@@ -130,6 +138,7 @@ class _Channel(grpc.aio.Channel):
 
     async def close(self, grace: float | None = None) -> None:
         await self._channel.close(grace)
+        self._release()
 
     def get_state(self, try_to_connect: bool = False) -> grpc.ChannelConnectivity:
         return self._channel.get_state(try_to_connect)
@@ -148,3 +157,8 @@ class _Channel(grpc.aio.Channel):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._channel.__aexit__(kind, error, trace)
+        self._release()
+
+    def _release(self) -> None:
+        if self._socket is not None:
+            self._socket.close()

@@ -16,11 +16,13 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
+from services.common.rpc.bounds import MOST_CALLS, Bounds
 from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
 from services.common.rpc.rules import Check, Rules
+from services.common.rpc.sockets import ServedSocket, is_socket
 from services.common.rpc.tls import ServerTls
 
 LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
@@ -39,8 +41,12 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Of one connection; more wait at the client. Above what there is room for, so that who has too many is told.
+    ("grpc.max_concurrent_streams", 2 * MOST_CALLS),
+    # Connections on which nothing is called: those that never begin HTTP/2, and those that were left open.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_connection_idle_ms", 600_000),
 )
-_MAX_CALLS = 1000  # viewers' streams included; more are refused with RESOURCE_EXHAUSTED by gRPC
 
 log = structlog.get_logger()
 
@@ -49,34 +55,40 @@ log = structlog.get_logger()
 class Registration:
     """One gRPC service: its full name, the generated function that adds it to a server, and its servicer.
 
-    `checks` are rules for messages as a whole, by their full names: see `rpc.rules`.
+    `checks` are rules for messages as a whole, by their full names: see `rpc.rules`. `keeps_jobs` is True when its
+    calls keep jobs going, so that room is kept for them: see `rpc.bounds`.
     """
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
     checks: Mapping[str, Check] = field(default_factory=dict)
+    keeps_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class RunningServer:
-    """A server that serves at `address` (host:port, with the real port when 0 was requested)."""
+    """A server that serves at `address` (host:port with the real port when 0 was requested, or unix:PATH)."""
 
     address: str
     draining: Draining
     _server: grpc.aio.Server
     _health: health.aio.HealthServicer
+    _sockets: Sequence[ServedSocket]
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Report NOT_SERVING, let streams end, refuse new calls, and cancel what is left after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self.draining.begin()
         await self._server.stop(grace)
+        for socket in self._sockets:
+            socket.close()
 
 
 async def start_server(
     *,
     listen: str,
+    socket: str | None = None,
     registrations: Sequence[Registration],
     authenticator: Authenticator,
     draining: Draining,
@@ -87,17 +99,16 @@ async def start_server(
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
 ) -> RunningServer:
-    """Start serving at `listen` (host:port; port 0 takes any free one).
+    """Start serving at `listen` (host:port, where port 0 takes any free one, or unix:PATH), and at `socket` too.
 
-    Raises StartError when the port is taken, or the contract has a rule that is not evaluated.
+    `tls` is for ports alone: who can reach a socket can read its owner's files. Raises StartError when another server
+    listens there, or the contract has a rule that is not evaluated.
     """
     rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
-    server = grpc.aio.server(
-        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, rules, screen)],
-        options=_OPTIONS,
-        maximum_concurrent_rpcs=_MAX_CALLS,
-    )
+    bounds = Bounds([registration.name for registration in registrations if registration.keeps_jobs])
+    passed = layers(authenticator, unary_limit_seconds, around, bounds)
+    server = grpc.aio.server(interceptors=[Interceptor(passed, inspect, rules, screen)], options=_OPTIONS)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for registration in registrations:
@@ -106,17 +117,27 @@ async def start_server(
     if reflection:
         names = [registration.name for registration in registrations]
         grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
+    sockets = [ServedSocket(address) for address in (listen, socket) if address is not None and is_socket(address)]
+    for served in sockets:
+        server.add_insecure_port(served.target)
+    address = listen if is_socket(listen) else _add_port(server, listen, tls)
+    await server.start()
+    return RunningServer(address, draining, server, servicer, sockets)
+
+
+def _add_port(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> str:
+    """Listen at host:port; return it with the real port."""
     try:
         port = server.add_insecure_port(listen) if tls is None else server.add_secure_port(listen, tls.credentials())
     except RuntimeError as error:
         raise StartError(f"cannot listen on {listen}: is another service running there?") from error
-    await server.start()
-    return RunningServer(f"{listen.rpartition(':')[0]}:{port}", draining, server, servicer)
+    return f"{listen.rpartition(':')[0]}:{port}"
 
 
 async def serve(
     *,
     listen: str,
+    socket: str | None = None,
     registrations: Sequence[Registration],
     authenticator: Authenticator,
     draining: Draining,
@@ -139,6 +160,7 @@ async def serve(
     ):  # before the first caller can reach us, because it may be the one that stops us
         running = await start_server(
             listen=listen,
+            socket=socket,
             registrations=registrations,
             authenticator=authenticator,
             draining=draining,

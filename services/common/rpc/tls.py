@@ -1,15 +1,19 @@
 """TLS with files: the certificates of servers and clients, and the CAs that they trust."""
 
+import hashlib
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 import grpc
 import structlog
 
 from services.common.errors import StartError
+
+PINNED_NAME: Final = "localhost"
+"""The name that each certificate has that a cell has made for itself, and by which callers check it who pin it."""
 
 T = TypeVar("T")
 
@@ -108,6 +112,11 @@ class ClientTls:
     def options(self) -> tuple[tuple[str, str], ...]:
         """Return the channel's options."""
         return (("grpc.ssl_target_name_override", self.server_name),) if self.server_name else ()
+
+
+def fingerprint(certificate: str) -> str:
+    """Return the SHA-256 fingerprint of a certificate in PEM, as openssl writes it, such as AB:CD:EF."""
+    return hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate)).digest().hex(":").upper()
 
 
 def check_pair(certificate: Path, key: Path) -> None:

@@ -1,7 +1,8 @@
-"""The only way out of a sandbox whose network is an allow list: a proxy and a name server that run outside the sandbox.
+"""The only way out of a sandbox that has a network: a proxy and a name server that run outside the sandbox.
 
 The sandbox has no interface but its own loopback. A child of the runner makes sockets that listen *inside*: it forks a
 process that enters the sandbox's network namespace and hands the sockets out, so that none of our code serves inside.
+The namespace brings every TCP connection to them, so programs need not know of a proxy; nothing else has a way out.
 The child then decides about every name and every connection, and reports to the runner, which writes each decision into
 the events. It dies with the runner. Standard library only.
 """

@@ -1,18 +1,22 @@
 """`python -m services.execution.egress`.
 
 The first line of standard input is a JSON object that says what to allow; the second is the pid of a sandbox's init. On
-standard output it writes READY when the sandbox may start, or one line of complaint, and after READY each decision.
+standard output it writes READY when the sandbox may start, or one line of complaint. Decisions go to the descriptor
+that the object names.
 """
 
 import asyncio
 import json
 import os
+import resource
 import socket
 import sys
+from typing import Any
 
 from services.execution.egress import PROXY_PORT
 from services.execution.egress.decisions import Decisions
 from services.execution.egress.name_server import NameServer
+from services.execution.egress.names import MadeUpAddresses
 from services.execution.egress.namespace import die_with, listen_inside
 from services.execution.egress.policy import EgressPolicy
 from services.execution.egress.proxy import Proxy
@@ -20,9 +24,10 @@ from services.sandbox.errors import SandboxUnavailableError
 
 READY = b"READY\n"
 
-_DECISIONS = 1
-_NAMES_PORT = 53
+_ANSWER = 1
 _HEAD_BYTES = 64 * 1024
+_OPEN_FILES = 2048
+_DATA_BYTES = 512 << 20
 
 
 def main() -> None:
@@ -32,23 +37,36 @@ def main() -> None:
     init = sys.stdin.buffer.readline()
     if not init:  # no sandbox was started after all
         return
-    os.set_blocking(_DECISIONS, False)
-    policy = EgressPolicy.of(request["hosts"], request["addresses"], Decisions(_DECISIONS))
+    _limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    _limit(resource.RLIMIT_DATA, _DATA_BYTES)
+    os.set_blocking(request["decisions"], False)
     try:
-        proxy, names = listen_inside(int(init), ((socket.SOCK_STREAM, PROXY_PORT), (socket.SOCK_DGRAM, _NAMES_PORT)))
-    except SandboxUnavailableError as error:
-        os.write(_DECISIONS, str(error).encode() + b"\n")
+        policy = _policy(request)
+        inside = listen_inside(int(init), PROXY_PORT, must_capture=request["everything"])
+    except (SandboxUnavailableError, OSError) as error:
+        os.write(_ANSWER, str(error).encode() + b"\n")
         return
-    asyncio.run(_serve(policy, proxy, names))
+    asyncio.run(_serve(policy, *inside))
+
+
+def _policy(request: dict[str, Any]) -> EgressPolicy:
+    hosts = None if request["everything"] else request["hosts"]
+    return EgressPolicy.of(hosts, request["addresses"], Decisions(request["decisions"]))
 
 
 async def _serve(policy: EgressPolicy, proxy: socket.socket, names: socket.socket) -> None:
-    loop = asyncio.get_running_loop()
+    loop, addresses = asyncio.get_running_loop(), MadeUpAddresses()
     names.setblocking(False)
-    await loop.create_datagram_endpoint(lambda: NameServer(policy), sock=names)
-    server = await asyncio.start_server(Proxy(policy).serve, sock=proxy, limit=_HEAD_BYTES)
-    os.write(_DECISIONS, READY)
+    await loop.create_datagram_endpoint(lambda: NameServer(policy, addresses), sock=names)
+    server = await asyncio.start_server(Proxy(policy, addresses).serve, sock=proxy, limit=_HEAD_BYTES)
+    os.write(_ANSWER, READY)
     await server.serve_forever()
+
+
+def _limit(what: int, most: int) -> None:
+    hard = resource.getrlimit(what)[1]
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(what, (most, most))
 
 
 main()

@@ -6,6 +6,7 @@ import os
 import select
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from services.sandbox.spec import AllowList
 _ROOT = Path(services.__file__).parent.parent
 _READY = b"READY"
 _READY_WITHIN_S = 60.0
-_REMEDY = "See the diary in the execution's run directory; or use network `none` or `open`"
+_REMEDY = "See the diary in the execution's run directory; or use network `none`"
 
 
 def record(writer: EventWriter, decisions: list[dict[str, Any]]) -> None:
@@ -29,23 +30,34 @@ def record(writer: EventWriter, decisions: list[dict[str, Any]]) -> None:
 class Egress:
     """One proxy process, for one sandbox."""
 
-    def __init__(self, allow: AllowList) -> None:
-        """Start the proxy, which waits for `open`. Call from the main thread: the proxy ends with it."""
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-s", "-m", "services.execution.egress"],
-            env={**os.environ, "PYTHONPATH": str(_ROOT)},
-            bufsize=0,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            start_new_session=True,
-        )
+    def __init__(self, allow: AllowList, *, everything: bool) -> None:
+        """Start the proxy, which waits for `open`. Call from the main thread: the proxy ends with it.
+
+        With `everything`, all hosts are allowed on all ports, whatever `allow` names; addresses are not.
+        """
+        self.decisions, decisions = os.pipe()
+        """Becomes readable when `read` has something to return."""
+        os.set_blocking(self.decisions, False)
+        try:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-s", "-m", "services.execution.egress"],
+                env={**os.environ, "PYTHONPATH": str(_ROOT)},
+                bufsize=0,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                pass_fds=(decisions,),
+                start_new_session=True,
+            )
+        except BaseException:
+            os.close(self.decisions)
+            raise
+        finally:
+            os.close(decisions)
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("the proxy was started without pipes")
         self._input, self._output = self._process.stdin, self._process.stdout
-        self.decisions = self._output.fileno()
-        """Becomes readable when `read` has something to return."""
         self._buffer = b""
-        request = {"parent": os.getpid(), "hosts": allow.hosts, "addresses": allow.addresses}
+        request = {"parent": os.getpid(), "decisions": decisions, "everything": everything, **asdict(allow)}
         self._input.write(json.dumps(request).encode() + b"\n")
 
     def open(self, init: int) -> None:
@@ -55,17 +67,16 @@ class Egress:
         """
         with contextlib.suppress(BrokenPipeError):  # the proxy has ended, and its complaint is read below
             self._input.write(b"%d\n" % init)
-        while b"\n" not in self._buffer:
-            if not select.select([self.decisions], [], [], _READY_WITHIN_S)[0]:
+        answer = b""
+        while not answer.endswith(b"\n"):
+            if not select.select([self._output], [], [], _READY_WITHIN_S)[0]:
                 raise SandboxUnavailableError("The network proxy does not start", _REMEDY)
-            chunk = os.read(self.decisions, 4096)
+            chunk = os.read(self._output.fileno(), 4096)
             if not chunk:
                 raise SandboxUnavailableError("The network proxy ended before it was ready", _REMEDY)
-            self._buffer += chunk
-        first, _, self._buffer = self._buffer.partition(b"\n")
-        if first != _READY:
-            raise SandboxUnavailableError(first.decode(errors="replace"), _REMEDY)
-        os.set_blocking(self.decisions, False)
+            answer += chunk
+        if answer.strip() != _READY:
+            raise SandboxUnavailableError(answer.decode(errors="replace").strip(), _REMEDY)
 
     def read(self) -> tuple[list[dict[str, Any]], bool]:
         """Return the decisions since the last call, as fields of a NetworkDecision, and whether more may follow."""
@@ -84,4 +95,5 @@ class Egress:
         decisions, _ = self.read()
         self._input.close()
         self._output.close()
+        os.close(self.decisions)
         return decisions

@@ -8,26 +8,30 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
+from services.execution.egress.capture import CaptureUnavailableError, capture
 from services.sandbox.errors import SandboxUnavailableError
 
 _NS_GET_USERNS = 0xB701  # linux/nsfs.h: the user namespace that owns a namespace
 _PR_SET_PDEATHSIG = 1
+_IP_TRANSPARENT = 19  # linux/in.h
 _SIOCSIFADDR = 0x8916  # linux/sockios.h
 _LOOPBACK = "127.0.0.1"
+_ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - in a namespace that nobody else reaches
+_NAMES_PORT = 53
+_BACKLOG = 128
 _LOOPBACK_WITHIN_S = 5.0
 _MAX_COMPLAINT = 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
-SocketSpecs = Sequence[tuple[socket.SocketKind, int]]
-"""The kind and port of each socket."""
 
+def listen_inside(pid: int, proxy_port: int, *, must_capture: bool) -> tuple[socket.socket, socket.socket]:
+    """Listen in the network namespace of `pid`, the init of a sandbox of the same user.
 
-def listen_inside(pid: int, sockets: SocketSpecs) -> list[socket.socket]:
-    """Return sockets on the loopback of the network namespace of `pid`, the init of a sandbox of the same user.
+    Returns a socket to which all TCP comes, and one for questions about names. Where the kernel cannot bring all TCP
+    here, the first is for programs that know the proxy; or, if it `must_capture`, nothing is returned.
 
     Raises SandboxUnavailableError.
     """
@@ -36,16 +40,17 @@ def listen_inside(pid: int, sockets: SocketSpecs) -> list[socket.socket]:
         # Entering a user namespace cannot be undone, so a child does it, and hands out the sockets that it makes.
         child = os.fork()
         if child == 0:
-            _enter_and_listen(pid, sockets, child_end)
+            _enter_and_listen(pid, proxy_port, child_end, must_capture=must_capture)
         child_end.close()
-        complaint, fds, _, _ = socket.recv_fds(parent_end, _MAX_COMPLAINT, len(sockets))
+        complaint, fds, _, _ = socket.recv_fds(parent_end, _MAX_COMPLAINT, 2)
         os.waitpid(child, 0)
-    if len(fds) != len(sockets):
+    if len(fds) != 2:
         raise SandboxUnavailableError(
-            f"The sandbox's network cannot be entered: {complaint.decode(errors='replace') or 'no reason was given'}",
-            "Use network `none` or `open`, or run Boatyard as the user who makes the user namespaces",
+            f"The sandbox's network cannot be made: {complaint.decode(errors='replace') or 'no reason was given'}",
+            "Use network `none`, or run Boatyard as the user who makes the user namespaces",
         )
-    return [socket.socket(fileno=fd) for fd in fds]
+    proxy, names = (socket.socket(fileno=fd) for fd in fds)
+    return proxy, names
 
 
 def die_with(parent: int) -> None:
@@ -55,16 +60,19 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _enter_and_listen(pid: int, sockets: SocketSpecs, answer: socket.socket) -> None:
+def _enter_and_listen(pid: int, proxy_port: int, answer: socket.socket, *, must_capture: bool) -> None:
     """Send the sockets through `answer`, or a complaint. Runs in the child, and never returns."""
     try:
         network = os.open(Path(f"/proc/{pid}/ns/net"), os.O_RDONLY)
         for namespace in (fcntl.ioctl(network, _NS_GET_USERNS), network):
             _enter(namespace)
-        listening = [_listening_socket(kind, port) for kind, port in sockets]
+        proxy = _listening_socket(socket.SOCK_STREAM, _LOOPBACK, proxy_port)
+        # A server with any address answers from the one that it was asked at, so programs may ask any name server.
+        names = _listening_socket(socket.SOCK_DGRAM, _ANY_ADDRESS, _NAMES_PORT)
         _add_loopback_address()
-        socket.send_fds(answer, [b"made"], [one.fileno() for one in listening])
-    except OSError as error:
+        _capture(proxy, proxy_port, must=must_capture)
+        socket.send_fds(answer, [b"made"], [proxy.fileno(), names.fileno()])
+    except (OSError, CaptureUnavailableError) as error:
         answer.send(str(error).encode()[:_MAX_COMPLAINT])
     finally:
         os._exit(0)
@@ -75,6 +83,15 @@ def _enter(namespace: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
+def _capture(proxy: socket.socket, port: int, *, must: bool) -> None:
+    try:
+        proxy.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+        capture(port)
+    except CaptureUnavailableError:
+        if must:
+            raise
+
+
 def _add_loopback_address() -> None:
     """Give the loopback a second address: for many programs, the C library looks up names only if there is one."""
     name, second = b"lo:1", bytes((127, 0, 0, 2))
@@ -83,12 +100,12 @@ def _add_loopback_address() -> None:
         fcntl.ioctl(control, _SIOCSIFADDR, struct.pack("16s16s8x", name, address))
 
 
-def _listening_socket(kind: socket.SocketKind, port: int) -> socket.socket:
+def _listening_socket(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, kind)
     deadline = time.monotonic() + _LOOPBACK_WITHIN_S
     while True:
         try:
-            listening.bind((_LOOPBACK, port))
+            listening.bind((address, port))
             break
         except OSError as error:
             # The sandbox may not have set up its loopback yet.
@@ -96,5 +113,5 @@ def _listening_socket(kind: socket.SocketKind, port: int) -> socket.socket:
                 raise
             time.sleep(0.002)
     if kind is socket.SOCK_STREAM:
-        listening.listen(128)
+        listening.listen(_BACKLOG)
     return listening

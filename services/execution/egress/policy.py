@@ -1,5 +1,7 @@
 """What may be reached: hosts that match a pattern, at addresses that are public or that the operator allows.
 
+An address is not public to us if it is in a network that this machine itself is in.
+
 A name is resolved only once, and connections go to the addresses that were checked: a name server that answers
 differently the second time gains nothing.
 """
@@ -12,9 +14,11 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from services.common.addresses import is_public, unwrapped
 from services.execution.egress.decisions import Decisions
+from services.execution.egress.neighbours import attached_networks
 from services.sandbox.host_patterns import HostPattern, normalized_host
 
 _RESOLVE_S = 10.0
+_EVERYTHING = HostPattern("", below=True, ports=range(1, 1 << 16))
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -34,12 +38,19 @@ class EgressPolicy:
 
     patterns: tuple[HostPattern, ...]
     networks: tuple[Network, ...]
+    """What may be reached without being public."""
+    attached: tuple[Network, ...]
+    """What this machine is part of."""
     decisions: Decisions
 
     @classmethod
-    def of(cls, hosts: Iterable[str], addresses: Iterable[str], decisions: Decisions) -> "EgressPolicy":
-        """Parse patterns and networks. Raises ValueError."""
-        return cls(tuple(map(HostPattern.parse, hosts)), tuple(map(ip_network, addresses)), decisions)
+    def of(cls, hosts: Iterable[str] | None, addresses: Iterable[str], decisions: Decisions) -> "EgressPolicy":
+        """Parse patterns (None: every host, on every port) and networks, and look at this machine's own.
+
+        Raises ValueError, OSError.
+        """
+        patterns = (_EVERYTHING,) if hosts is None else tuple(map(HostPattern.parse, hosts))
+        return cls(patterns, tuple(map(ip_network, addresses)), tuple(attached_networks()), decisions)
 
     def allows_name(self, name: str) -> bool:
         """Return whether a name may be looked up, and report the decision."""
@@ -73,15 +84,20 @@ class EgressPolicy:
         admitted = [address for address in resolved if self._admits(address)]
         if not admitted:
             listed = ", ".join(map(str, resolved[:3]))
-            text = f"{host} is {listed}, which is not public, and not in BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES"
+            text = (
+                f"{host} is {listed}, which is not public or in a network of this machine's own, and not in"
+                " BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES"
+            )
             raise RefusedError("ADDRESS_NOT_ALLOWED", text)
         return admitted
 
     def _admits(self, address: Address) -> bool:
-        inner = unwrapped(address)
-        if any(one in network for network in self.networks for one in (address, inner)):
+        both = (address, unwrapped(address))
+        if any(one in network for network in self.networks for one in both):
             return True
-        return is_public(address) and not is_local(address) and not is_local(inner)
+        if any(one in network for network in self.attached for one in both):
+            return False
+        return is_public(address) and not any(map(is_local, both))
 
 
 def is_local(address: Address) -> bool:

@@ -1,10 +1,19 @@
-"""The proxy: CONNECT for everything that brings its own encryption, and plain http requests as they are."""
+"""The proxy: CONNECT for everything that brings its own encryption, and plain http requests as they are.
+
+Programs that know no proxy come to it too, because their connections are brought here (see `capture`): what such a
+connection's own address is, is what its program wanted. That program has been told that it is connected before we know
+whether it may be, and whether anybody answers there; if not, its connection is reset.
+"""
 
 import asyncio
 import contextlib
+import socket
+import struct
 from dataclasses import dataclass
+from ipaddress import IPv4Address, ip_address
 from urllib.parse import urlsplit
 
+from services.execution.egress.names import MadeUpAddresses
 from services.execution.egress.policy import EgressPolicy, RefusedError
 from services.sandbox.host_patterns import normalized_host
 
@@ -12,8 +21,13 @@ _HEAD_WITHIN_S = 30.0
 _CONNECT_WITHIN_S = 15.0
 _CHUNK = 64 * 1024
 _MAX_CLIENTS = 256
+_MAX_OPEN = 2 * _MAX_CLIENTS
+"""With those that are to be told that there are too many."""
 # Headers between a client and its proxy, which are not passed on.
 _HOP_BY_HOP = ("proxy-", "connection:", "keep-alive:")
+
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +40,25 @@ class ProxyRequest:
 
 
 class Proxy:
-    """Serves clients in the sandbox, up to a maximum at once."""
+    """Serves clients in the sandbox, up to a maximum at once: those that ask a proxy, and those that know of none."""
 
-    def __init__(self, policy: EgressPolicy) -> None:
+    def __init__(self, policy: EgressPolicy, addresses: MadeUpAddresses) -> None:
         self._policy = policy
+        self._addresses = addresses
         self._clients = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Serve one connection."""
         self._clients += 1
         try:
-            await self._serve(reader, writer)
+            if self._clients > _MAX_OPEN:
+                _reset(writer)
+                return
+            address, port = writer.get_extra_info("sockname")
+            if ip_address(address).is_loopback:
+                await self._serve((reader, writer))
+            else:
+                await self._pass_on((reader, writer), IPv4Address(address), port)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             pass  # either end is gone, or what came is not a request: there is nobody to answer
         finally:
@@ -45,7 +67,8 @@ class Proxy:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _serve(self, client: Ends) -> None:
+        reader, writer = client
         async with asyncio.timeout(_HEAD_WITHIN_S):
             head = await reader.readuntil(b"\r\n\r\n")
         request = parse(head)
@@ -56,7 +79,7 @@ class Proxy:
             await _answer(writer, "503 Service Unavailable", f"More than {_MAX_CLIENTS} connections are open")
             return
         try:
-            onward = await self.connect(request)
+            onward = await self._connect(request.host, request.port)
         except RefusedError as refused:
             await _answer(writer, "403 Forbidden", f"Boatyard: {refused}", refused.reason)
             return
@@ -69,21 +92,36 @@ class Proxy:
             onward[1].write(request.first)
         else:
             writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-        await relay((reader, writer), onward)
+        await relay(client, onward)
 
-    async def connect(self, request: ProxyRequest) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect to the target of a request, if it is allowed. Raises RefusedError, OSError, TimeoutError."""
+    async def _pass_on(self, client: Ends, address: IPv4Address, port: int) -> None:
+        """Connect a client that wanted this address to it, or to the name that the address was made up for."""
+        if self._clients > _MAX_CLIENTS:
+            _reset(client[1])
+            return
+        try:
+            onward = await self._connect(self._addresses.name_of(address) or str(address), port)
+        except (RefusedError, OSError, TimeoutError):
+            _reset(client[1])
+            return
+        await relay(client, onward)
+
+    async def _connect(self, host: str, port: int) -> Ends:
+        """Connect to a host, if it is allowed. Raises RefusedError, OSError, TimeoutError."""
         failure: OSError | TimeoutError = OSError("it has no address")
-        for address in await self._policy.addresses(request.host, request.port):
+        for address in await self._policy.addresses(host, port):
             try:
                 async with asyncio.timeout(_CONNECT_WITHIN_S):
-                    return await asyncio.open_connection(str(address), request.port)
+                    return await asyncio.open_connection(str(address), port)
             except (OSError, TimeoutError) as error:
                 failure = error
         raise failure
 
 
-Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """Close a connection so that its other end sees an error, and not an end."""
+    writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.close()
 
 
 async def relay(one: Ends, other: Ends) -> None:

@@ -56,7 +56,7 @@ class Agent(Protocol):
 
     @property
     def egress(self) -> Egress | None:
-        """The proxy, if the network is an allow list: the caller reads its decisions and closes it in the end."""
+        """The proxy, if there is a network: the caller reads its decisions and closes it in the end."""
         ...
 
     @property
@@ -89,7 +89,9 @@ def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGro
 
         return ContainedAgent(spec, stdin, run.path)
     # The proxy is started outside the group, because its limits are for the program alone.
-    egress = Egress(spec.allow) if spec.network is Network.ALLOW_LIST and spec.tier is not Tier.NONE else None
+    egress = None
+    if spec.network is not Network.NONE and spec.tier is not Tier.NONE:
+        egress = Egress(spec.allow, everything=spec.network is Network.OPEN)
     if group is not None:
         group.enter()
     try:

@@ -4,10 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
+from services.execution.egress.probe import probe as probe_network
 from services.sandbox import container_engines, seccomp
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 
+# What our relay carries: see `services.execution.egress.capture`.
+_CARRIED = (
+    "TCP to IPv4 addresses and to names; no UDP, no ping, no IPv6 addresses, and of names no records but addresses"
+)
 _SAMPLED = "use is measured a few times a second, and what comes and goes in between is not seen"
 
 CONTAINER = "container"
@@ -24,12 +29,13 @@ class Capability:
 
 
 def capabilities(control_groups: ControlGroupHierarchies, container_engine: str | None) -> Iterator[Capability]:
-    """Find out what works. Starts a sandbox, which blocks for some 10 ms, and asks any container engines."""
+    """Find out what works. Starts sandboxes, which blocks for some 60 ms, and asks any container engines."""
     try:
         probe()
         yield Capability("sandbox", "bubblewrap")
     except SandboxUnavailableError as error:
         yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
+    yield _network()
     yield container(container_engine)
     if seccomp.program() is None:
         yield Capability("system calls", "", "we have no filter for this kernel or processor")
@@ -41,6 +47,15 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
             yield Capability(controller, "sampling", _SAMPLED)
         else:
             yield Capability(controller, f"control groups {hierarchy.version}")
+
+
+def _network() -> Capability:
+    """Find out whether programs that know no proxy get out of a sandbox."""
+    if complaint := probe_network():
+        return Capability(
+            "network", "", f"no network open, and allow lists only for programs that know a proxy: {complaint}"
+        )
+    return Capability("network", "nf_tables", _CARRIED)
 
 
 def container(only: str | None) -> Capability:

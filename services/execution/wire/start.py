@@ -81,8 +81,10 @@ class StartReader:
         return limits.complete(AGENT.from_proto(spec.agent), self._settings)
 
     def _allow(self, agent: AgentSettings) -> AllowList:
-        hosts = agent.allowed_hosts or self._settings.network_allowed_hosts
-        return AllowList(hosts, tuple(map(str, self._settings.network_allowed_addresses)))
+        addresses = tuple(map(str, self._settings.network_allowed_addresses))
+        if agent.network is Network.OPEN:
+            return AllowList(addresses=addresses)
+        return AllowList(agent.allowed_hosts or self._settings.network_allowed_hosts, addresses)
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> list[Violation]:
         paths = [*_layout_paths(spec.layout)]
@@ -114,7 +116,7 @@ class StartReader:
             mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
             environment=environment.base() | proxies | variables,
             network=network,
-            allow=self._allow(agent) if network is Network.ALLOW_LIST else AllowList(),
+            allow=AllowList() if network is Network.NONE else self._allow(agent),
             limits=limits.sandbox_limits(agent, self._settings.scratch_bytes),
             tier=agent.tier,
             container=containers.container(agent, self._settings) if is_contained else None,

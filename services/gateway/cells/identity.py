@@ -18,12 +18,19 @@ def this_cell(directory: Path, settings: GatewaySettings) -> Cell:
         host=host,
         version=version("boatyard"),
         capacity=settings.max_jobs,
-        address=settings.advertised_address or _reachable_address(settings.listen, host),
+        address=settings.advertised_address or _reachable_address(settings, host),
         peer_token=secrets.token_urlsafe(32),
     )
 
 
-def _reachable_address(listen: str, host: str) -> str:
-    """Return the address at which others reach `listen`: with the host's name where it means every address."""
+def _reachable_address(settings: GatewaySettings, host: str) -> str:
+    """Return the address at which other cells reach this one.
+
+    Without TLS they are on this machine, and call its socket. Otherwise it is `listen`, with the host's name where that
+    means every address.
+    """
+    listen = settings.listen
+    if settings.server_tls is None:
+        return settings.home.socket("gateway")
     name, _, port = listen.rpartition(":")
     return f"{host}:{port}" if name in {"0.0.0.0", "[::]"} else listen  # noqa: S104 - a comparison: nothing listens there

@@ -98,7 +98,10 @@ class Peers:
     def _method(self, cell: Cell, rpc: Rpc, read: Callable[[bytes], Any] | None = None) -> Any:
         channel = self._channels.get(cell.address)
         if channel is None:
-            channel = open_channel(cell.address, services=self._services, tls=self._tls)
+            try:
+                channel = open_channel(cell.address, services=self._services, tls=self._tls)
+            except Unavailable as error:  # the socket of a cell on this machine that is gone
+                raise cell_unavailable(cell.cell_id, cell.host) from error
             self._channels[cell.address] = channel
         sides = ("stream" if is_stream else "unary" for is_stream in (rpc.request_streaming, rpc.response_streaming))
         return getattr(channel, "_".join(sides))(rpc.path, lambda message: message.SerializeToString(), read)

@@ -22,15 +22,17 @@ _EXECUTION: ServiceDescriptor = execution_pb2.DESCRIPTOR.services_by_name["Execu
 @asynccontextmanager
 async def connected(settings: DriverSettings) -> AsyncIterator[Nodes]:
     """Open channels to the three services, with the cell's own token."""
-    token = settings.home.cell_token()
+    home = settings.home
+    home.directory("run")  # where their sockets are, or will be
+    token = home.cell_token()
     async with AsyncExitStack() as stack:
 
         async def channel(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
             return await stack.enter_async_context(open_channel(address, token, services=[service]))
 
         yield Nodes(
-            await channel(settings.workspace_address, _WORKSPACE),
-            await channel(settings.git_address, _GIT),
-            await channel(settings.execution_address, _EXECUTION),
+            await channel(settings.workspace_address or home.socket("workspace"), _WORKSPACE),
+            await channel(settings.git_address or home.socket("git"), _GIT),
+            await channel(settings.execution_address or home.socket("execution"), _EXECUTION),
             RetryLimits(away=settings.node_patience_seconds),
         )

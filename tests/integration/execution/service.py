@@ -18,7 +18,6 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
-from tests.kit.cell import free_port_base
 from tests.kit.databases import add_databases
 
 State = pb.NodeExecution.State
@@ -52,7 +51,8 @@ class Service:
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
         add_databases(self.home, "execution")
-        self.address = f"127.0.0.1:{free_port_base()}"
+        Home(self.home).directory("run")
+        self.address = Home(self.home).socket("execution")
         self._settings = {
             **{f"BOATYARD_EXECUTION_{name}": value for name, value in (EVERYTHING | settings).items()},
             **(variables or {}),
@@ -63,7 +63,7 @@ class Service:
     def start(self, **settings: str) -> None:
         """Start it; `settings` are changed for good."""
         self._settings |= {f"BOATYARD_EXECUTION_{name}": value for name, value in settings.items()}
-        variables = {"BOATYARD_HOME": str(self.home), "BOATYARD_EXECUTION_LISTEN": self.address, **self._settings}
+        variables = {"BOATYARD_HOME": str(self.home), **self._settings}
         with self._log.open("ab") as log:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "services.execution"], env=os.environ | variables, stderr=log

@@ -212,7 +212,7 @@ async def _collect(call) -> tuple[list, Exception | None]:
 
 
 async def test_a_second_service_on_the_same_data_is_refused(shared: Client) -> None:
-    variables = {"BOATYARD_HOME": str(shared.service.home), "BOATYARD_EXECUTION_LISTEN": "127.0.0.1:0"}
+    variables = {"BOATYARD_HOME": str(shared.service.home)}
     other = await asyncio.create_subprocess_exec(
         sys.executable, "-m", "services.execution", env=os.environ | variables, stderr=asyncio.subprocess.PIPE
     )

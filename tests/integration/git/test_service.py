@@ -25,7 +25,6 @@ from services.common.lock import is_held
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
-from tests.kit.cell import free_port_base
 from tests.kit.databases import add_databases
 from tests.kit.githttp import git_server
 from tests.kit.layout import git_directory, workspace_trees
@@ -40,9 +39,10 @@ class Service:
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = Home(home)
-        self.address = f"127.0.0.1:{free_port_base()}"
+        self.home.directory("run")
+        self.address = self.home.socket("git")
         add_databases(home, "git")
-        settings = {"BOATYARD_HOME": str(home), "BOATYARD_GIT_LISTEN": self.address, "BOATYARD_GIT_MIN_FREE_BYTES": "0"}
+        settings = {"BOATYARD_HOME": str(home), "BOATYARD_GIT_MIN_FREE_BYTES": "0"}
         self.environment = os.environ | settings | environment
         self.process: subprocess.Popen[bytes] | None = None
 

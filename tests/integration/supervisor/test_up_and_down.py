@@ -17,7 +17,7 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.program import EXIT_CANNOT_START
 from tests.kit import processes
-from tests.kit.cell import BOATYARD, Cell, eventually
+from tests.kit.cell import BOATYARD, Cell, eventually, listens
 
 SERVICES = ("workspace", "git", "execution", "gateway")
 
@@ -58,12 +58,6 @@ def attempt(cell: Cell, *arguments: object, **environment: str) -> subprocess.Co
         timeout=60,
         check=False,
     )
-
-
-def listens(cell: Cell, service: str) -> bool:
-    host, _, port = cell.address(service).rpartition(":")
-    with socket.socket() as probe:
-        return probe.connect_ex((host, int(port))) == 0
 
 
 def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
@@ -107,7 +101,8 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert cell.process.stdout.read() == b""  # one line, and nothing more
     assert "gateway ended (signal 9); restarting it" in complaints(cell)
     assert services_of(cell) == []
-    assert not any(listens(cell, service) for service in SERVICES)
+    assert not any(listens(cell.address(service)) or listens(cell.socket(service)) for service in SERVICES)
+    assert [path.name for path in (cell.home / "run").glob("*.sock")] == []
     assert attempt(cell, "ps").returncode == 4
 
 
@@ -123,8 +118,7 @@ async def test_databases_that_are_not_what_their_version_makes_are_named_and_lef
             await connection.execute(text(f"ALTER TABLE {table} ADD COLUMN dropped_since TEXT"))
         await engine.dispose()
     cell.home.chmod(0o700)
-    # Not the addresses at which another cell of this machine may be.
-    cell.environment |= {f"BOATYARD_{service.upper()}_LISTEN": cell.address(service) for service in SERVICES}
+    cell.environment["BOATYARD_GATEWAY_LISTEN"] = cell.address("gateway")  # not where another cell may be
     refused = attempt(cell, "up", "--port-base", cell.base)
     assert refused.returncode == 1
     assert "should not have" in refused.stderr
@@ -175,11 +169,11 @@ def test_a_second_ctrl_c_ends_the_agents_too(cell: Cell) -> None:
 
 
 def test_a_port_that_is_taken_is_named(cell: Cell) -> None:
-    with socket.create_server(("127.0.0.1", cell.base + 2)):
+    with socket.create_server(("127.0.0.1", cell.base)):
         result = attempt(cell, "up", "--port-base", cell.base)
 
     assert result.returncode == 1
-    assert f"another program listens on 127.0.0.1:{cell.base + 2}, the address of git" in result.stderr
+    assert f"another program listens on 127.0.0.1:{cell.base}, the address of gateway" in result.stderr
     assert services_of(cell) == []
 
 

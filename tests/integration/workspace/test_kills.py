@@ -80,7 +80,7 @@ class Quick(Service):
             go.write(b"go\n")
 
     def _waiting(self) -> "subprocess.Popen[bytes]":
-        settings = {"BOATYARD_HOME": str(self.home.root), "BOATYARD_WORKSPACE_LISTEN": self.address}
+        settings = {"BOATYARD_HOME": str(self.home.root)}
         line = "import sys; from services.workspace.app import main; sys.stdin.readline() and main()"
         return subprocess.Popen(
             [sys.executable, "-P", "-c", line],

@@ -19,7 +19,7 @@ from services.common.fence import Fence
 from services.common.home import Home
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
-from tests.kit.cell import eventually, free_port_base
+from tests.kit.cell import eventually
 from tests.kit.databases import add_databases
 from tests.kit.layout import workspace_trees
 from tests.kit.mounts import unmount_below
@@ -32,12 +32,13 @@ class Service:
 
     def __init__(self, home: Path) -> None:
         self.home = Home(home)
-        self.address = f"127.0.0.1:{free_port_base()}"
+        self.home.directory("run")
+        self.address = self.home.socket("workspace")
         add_databases(home, "workspace")
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self, **environment: str) -> None:
-        settings = {"BOATYARD_HOME": str(self.home.root), "BOATYARD_WORKSPACE_LISTEN": self.address}
+        settings = {"BOATYARD_HOME": str(self.home.root)}
         self.process = subprocess.Popen(
             [sys.executable, "-P", "-m", "services.workspace"],
             env=os.environ | settings | {"BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0"} | environment,
@@ -190,7 +191,7 @@ def test_a_second_service_on_the_same_directory_names_the_first(tmp_path: Path) 
         asyncio.run(calling(first, "ListWorkspaces", pb.ListWorkspacesRequest()))
         second = subprocess.run(
             [sys.executable, "-P", "-m", "services.workspace"],
-            env=os.environ | {"BOATYARD_HOME": str(first.home.root), "BOATYARD_WORKSPACE_LISTEN": "127.0.0.1:1"},
+            env=os.environ | {"BOATYARD_HOME": str(first.home.root)},
             capture_output=True,
             text=True,
             check=False,

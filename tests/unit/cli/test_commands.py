@@ -11,11 +11,14 @@ from click.testing import CliRunner
 
 from services.cli.job_request import repository_url
 from services.cli.main import COMMANDS, cli
+from services.common.home import Home
+from services.common.lock import FileLock
+from services.supervisor.plan import cell_file, supervisor_lock
 from tests.kit.cell import BOATYARD
 
 
 def boatyard(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    settings = {"PATH": os.environ["PATH"], "BOATYARD_HOME": str(home), "BOATYARD_GATEWAY_ADDRESS": "127.0.0.1:1"}
+    settings = {"PATH": os.environ["PATH"], "BOATYARD_HOME": str(home)}
     return subprocess.run(
         [BOATYARD, *arguments], env=settings | environment, capture_output=True, text=True, timeout=30, check=False
     )
@@ -94,11 +97,38 @@ def test_nothing_to_show(tmp_path: Path) -> None:
     assert f"no token in {tmp_path}/token" in result.stderr
 
 
-def test_a_token_is_not_sent_through_the_clear(tmp_path: Path) -> None:
-    result = boatyard("ps", home=tmp_path, BOATYARD_TOKEN="any", BOATYARD_GATEWAY_ADDRESS="192.0.2.1:7460")
+def test_the_cell_of_an_earlier_version_is_to_be_restarted(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    cell_file(Home(home.directory("run").parent)).write_text(json.dumps({"addresses": {"gateway": "127.0.0.1:1"}}))
+    lock = FileLock(supervisor_lock(home))
+    try:
+        asked = boatyard("ps", home=tmp_path, BOATYARD_TOKEN="any")
+        checked = boatyard("doctor", home=tmp_path)
+    finally:
+        lock.release()
+
+    assert asked.returncode == 4
+    assert "started by an earlier version of Boatyard" in asked.stderr
+    assert "without sockets" in checked.stdout
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "192.0.2.1"])
+def test_a_token_is_not_sent_to_who_cannot_prove_anything(host: str, tmp_path: Path) -> None:
+    result = boatyard("ps", home=tmp_path, BOATYARD_TOKEN="any", BOATYARD_GATEWAY_ADDRESS=f"{host}:7460")
 
     assert result.returncode == 4
-    assert "in the clear" in result.stderr
+    assert f"whoever listens at {host}:7460 would get the token" in result.stderr
+
+
+@pytest.mark.parametrize(("arguments", "environment"), [(("--insecure",), {}), ((), {"BOATYARD_INSECURE": "1"})])
+def test_whoever_takes_the_risk_may_send_it(
+    arguments: tuple[str, ...], environment: dict[str, str], tmp_path: Path
+) -> None:
+    there = {"BOATYARD_TOKEN": "any", "BOATYARD_GATEWAY_ADDRESS": "127.0.0.1:1"}
+    result = boatyard(*arguments, "ps", home=tmp_path, **there, **environment)
+
+    assert result.returncode == 4
+    assert "no gateway answers at 127.0.0.1:1" in result.stderr
 
 
 def test_doctor_exits_with_what_it_found(tmp_path: Path) -> None:

@@ -12,11 +12,10 @@ import pytest
 from services.common.addresses import is_loopback
 from services.common.errors import StartError
 from services.common.home import Home, read_token
-from services.common.settings import ListenAddress, ServiceSettings, load_settings
+from services.common.settings import ServiceSettings, load_settings
 
 
 class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
-    listen: ListenAddress = "127.0.0.1:7461"
     limit: int = 3
 
 
@@ -51,10 +50,13 @@ def test_a_data_directory_that_is_not_utf_8_is_refused(monkeypatch: pytest.Monke
         load_settings(ExampleSettings)
 
 
-@pytest.mark.parametrize("listen", ["", "7460", ":7460", "localhost:", "localhost:x", "localhost:99999", "8.8.8.8:1"])
-def test_only_loopback_addresses_are_listened_on(listen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "listen", ["", "7460", ":7460", "localhost:", "localhost:x", "localhost:99999", "8.8.8.8:1", "unix:x", "unix:/"]
+)
+def test_nodes_listen_at_sockets_and_on_loopback_alone(listen: str) -> None:
     with pytest.raises(ValueError, match="listen"):
         ExampleSettings(listen=listen)
+    assert ExampleSettings(listen="unix:/srv/x.sock").listen == "unix:/srv/x.sock"
 
 
 def test_loopback() -> None:

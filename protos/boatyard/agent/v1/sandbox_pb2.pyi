@@ -64,26 +64,29 @@ class _NetworkEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Network.ValueT
     NETWORK_NONE: _Network.ValueType  # 1
     """Nothing, not even the host's loopback."""
     NETWORK_OPEN: _Network.ValueType  # 2
-    """The host's own network, without any border: everything that the host can reach, its loopback, its abstract sockets
-    and its cloud's metadata among it. Off by default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_NETWORKS.
+    """Every public address, on every port. With tier NONE it is the host's own network, and with tier CONTAINER the
+    container engine's, which may reach more. Off by default: a machine allows it by
+    BOATYARD_EXECUTION_ALLOWED_NETWORKS.
     """
     NETWORK_ALLOW_LIST: _Network.ValueType  # 3
-    """Some hosts, through a proxy set in HTTP_PROXY and HTTPS_PROXY. Each decision is recorded as a NetworkDecision
-    event.
-    """
+    """Some hosts. HTTP_PROXY and HTTPS_PROXY are set: who uses them is told why a host is refused."""
 
 class Network(_Network, metaclass=_NetworkEnumTypeWrapper):
-    """What a process may reach on the network."""
+    """What a process may reach on the network. In a sandbox it has a network of its own, which lets TCP connections through
+    to IPv4 addresses and to names, and nothing else: no UDP, no ping, no IPv6 addresses; of names it resolves addresses
+    alone. A connection that is refused, or that nobody answers, is reset. Each decision is recorded as a NetworkDecision
+    event. Addresses that are not public are never reached, and neither is what the node's machine itself is part of,
+    except what BOATYARD_EXECUTION_NETWORK_ALLOWED_ADDRESSES names.
+    """
 
 NETWORK_UNSPECIFIED: Network.ValueType  # 0
 """Not set."""
 NETWORK_NONE: Network.ValueType  # 1
 """Nothing, not even the host's loopback."""
 NETWORK_OPEN: Network.ValueType  # 2
-"""The host's own network, without any border: everything that the host can reach, its loopback, its abstract sockets
-and its cloud's metadata among it. Off by default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_NETWORKS.
+"""Every public address, on every port. With tier NONE it is the host's own network, and with tier CONTAINER the
+container engine's, which may reach more. Off by default: a machine allows it by
+BOATYARD_EXECUTION_ALLOWED_NETWORKS.
 """
 NETWORK_ALLOW_LIST: Network.ValueType  # 3
-"""Some hosts, through a proxy set in HTTP_PROXY and HTTPS_PROXY. Each decision is recorded as a NetworkDecision
-event.
-"""
+"""Some hosts. HTTP_PROXY and HTTPS_PROXY are set: who uses them is told why a host is refused."""

@@ -546,9 +546,7 @@ class StateChange(message.Message):
 
 @typing.final
 class NetworkDecision(message.Message):
-    """Whether a program may reach a host, with Network ALLOW_LIST. The first 200 decisions are all recorded, then 20 a
-    second.
-    """
+    """Whether a program may reach a host. The first 200 decisions are all recorded, then 20 a second."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -564,8 +562,8 @@ class NetworkDecision(message.Message):
     allowed: builtins.bool
     """True when it is allowed."""
     reason: builtins.str
-    """Why not: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, ADDRESS_NOT_ALLOWED (the host exists, but its address is not public)
-    or NOT_FOUND (the name cannot be resolved). Empty when it is allowed.
+    """Why not: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, ADDRESS_NOT_ALLOWED (the host exists, but its address is not
+    public, or is in a network that the node's machine is in) or NOT_FOUND (the name cannot be resolved). Empty when it is allowed.
     """
     omitted: builtins.int
     """The number of decisions before this one that were not recorded because there were too many."""

@@ -3,17 +3,19 @@
 import asyncio
 import json
 import os
-import socket
 import struct
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv4Network, ip_address, ip_network
 
 import pytest
 
 from services.common.addresses import is_public
 from services.execution.egress.decisions import Decisions
 from services.execution.egress.name_server import answer
+from services.execution.egress.names import MadeUpAddresses
+from services.execution.egress.neighbours import attached_networks
 from services.execution.egress.policy import EgressPolicy, RefusedError, is_local
 from services.execution.egress.proxy import parse
+from services.sandbox.host_patterns import HostPattern
 
 
 class RecordedDecisions(Decisions):
@@ -144,25 +146,67 @@ def question(name: str, kind: int = 1) -> bytes:
     return struct.pack("!6H", 4711, 0x0100, 1, 0, 0, 0) + labels + b"\0" + struct.pack("!2H", kind, 1)
 
 
-def test_names_are_answered_with_the_loopback_or_not_at_all() -> None:
-    decisions = RecordedDecisions()
+def test_a_name_is_answered_with_an_address_of_its_own_or_not_at_all() -> None:
+    decisions, made_up = RecordedDecisions(), MadeUpAddresses()
     policy = EgressPolicy.of(["*.example.com"], [], decisions)
-    known = answer(question("a.example.com"), policy)
+    known = answer(question("A.example.com"), policy, made_up)
     assert known is not None
     assert struct.unpack("!6H", known[:12]) == (4711, 0x8180, 1, 1, 0, 0)
-    assert known.endswith(socket.inet_aton("127.0.0.1"))
-    unknown, other_type = answer(question("example.org"), policy), answer(question("a.example.com", 28), policy)
+    assert made_up.name_of(IPv4Address(known[-4:])) == "a.example.com"
+    assert answer(question("a.example.com"), policy, made_up)[-4:] == known[-4:]
+    assert answer(question("b.example.com"), policy, made_up)[-4:] != known[-4:]
+    unknown, other_type = (
+        answer(one, policy, made_up) for one in (question("example.org"), question("a.example.com", 28))
+    )
     assert unknown is not None
     assert unknown[3] & 0xF == 3
     assert other_type is not None
     assert struct.unpack("!6H", other_type[:12])[1:4] == (0x8180, 1, 0)
-    assert [one[0] for one in decisions.all] == ["a.example.com", "example.org", "a.example.com"]
+    names = [one[0] for one in decisions.all]
+    assert names == ["A.example.com", "a.example.com", "b.example.com", "example.org", "a.example.com"]
 
 
 @pytest.mark.parametrize("cut", range(1, 30))
 def test_a_broken_question_breaks_nothing(cut: int) -> None:
-    reply = answer(question("a.example.com")[:cut], EgressPolicy.of([], [], RecordedDecisions()))
+    reply = answer(question("a.example.com")[:cut], EgressPolicy.of([], [], RecordedDecisions()), MadeUpAddresses())
     assert reply is None or reply[3] & 0xF == 1
+
+
+def test_a_name_that_is_too_long_is_none() -> None:
+    policy = EgressPolicy.of(None, [], RecordedDecisions())
+    assert answer(question("a." * 120 + "test"), policy, MadeUpAddresses())[3] & 0xF == 0
+    assert answer(question("a." * 130 + "test"), policy, MadeUpAddresses())[3] & 0xF == 1
+
+
+def test_as_many_names_are_remembered_as_are_to_be_and_those_in_use_longest() -> None:
+    made_up = MadeUpAddresses(most=2)
+    first, second = made_up.address_of("first.test"), made_up.address_of("second.test")
+    assert made_up.name_of(first) == "first.test"
+    third = made_up.address_of("third.test")
+    assert [made_up.name_of(one) for one in (first, second, third)] == ["first.test", None, "third.test"]
+    assert made_up.address_of("second.test") not in {first, second, third}, "none is soon given to another name"
+    assert all(one in ip_network("198.18.0.0/15") for one in (first, second, third))
+
+
+async def test_every_host_is_reached_on_every_port_but_not_what_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = next(one for one in attached_networks() if isinstance(one, IPv4Network))
+    resolving(monkeypatch, ["93.184.215.14"], ["192.168.1.1"], [str(own[-1])], ["192.168.1.1"])
+    policy = EgressPolicy.of(None, [], RecordedDecisions())
+    assert await policy.addresses("example.org", 4711) == [ip_address("93.184.215.14")]
+    for name in ("router.example", "neighbour.example"):
+        with pytest.raises(RefusedError, match="NETWORK_ALLOWED_ADDRESSES"):
+            await policy.addresses(name, 443)
+    named = EgressPolicy.of(None, ["192.168.1.0/24"], RecordedDecisions())
+    assert await named.addresses("router.example", 443) == [ip_address("192.168.1.1")]
+
+
+async def test_what_is_in_a_network_of_this_machines_own_is_near_though_its_address_is_public(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    resolving(monkeypatch, ["93.184.215.14", "93.184.216.1", "::ffff:93.184.215.15"])
+    attached = (ip_network("93.184.215.0/24"),)
+    policy = EgressPolicy((HostPattern.parse("*"),), (), attached, RecordedDecisions())
+    assert await policy.addresses("example.org", 443) == [ip_address("93.184.216.1")]
 
 
 def test_decisions_are_bounded_and_the_rest_is_counted() -> None:
