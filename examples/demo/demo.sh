@@ -41,6 +41,7 @@ fi
 if [[ " $* " == *" --sandbox none "* || " $* " == *" --sandbox=none "* ]]; then
   # No cell lets jobs choose this unless it is told to; this one is the demo's own.
   export BOATYARD_EXECUTION_ALLOWED_TIERS=bubblewrap,container,none
+  export BOATYARD_GIT_SANDBOX_FILE_REMOTES=false
 fi
 
 git config --global user.name "Demo" && git config --global user.email "demo@example.invalid"

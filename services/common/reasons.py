@@ -146,6 +146,14 @@ _ROWS: Final = (
         advised_by=("BOATYARD_GIT_ALLOW_NETWORKS",),
     ),
     ReasonRow(
+        reason="REMOTE_NOT_ALLOWED",
+        meaning="the remote is on this machine, and it or what it leads to is another user's, or lies where none may;"
+        " also on push",
+        sources=(Source.GIT,),
+        advice="give it to the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
+        advised_by=("BOATYARD_GIT_OTHERS_FILE_ROOTS",),
+    ),
+    ReasonRow(
         reason="REVISION_NOT_FOUND",
         meaning="the repository has no such branch, tag or commit, or no commit at all",
         sources=(Source.GIT,),

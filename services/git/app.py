@@ -37,6 +37,7 @@ from services.git.metrics import DiskMetrics, fetch_seconds
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.remote.bounds import NetworkLimits
+from services.git.remote.file_repository import FileRoots
 from services.git.remote.publisher import Publisher
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
@@ -77,12 +78,7 @@ async def _main() -> None:
         engine = open_database(sqlite_url(paths.root / "git.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.git.migrations")
-        addresses = AddressBook(
-            settings.file_roots,
-            settings.home.root,
-            allow_loopback_http=settings.allow_loopback_http,
-            networks=settings.allow_networks,
-        )
+        addresses = build_addresses(settings)
         meters = await stack.enter_async_context(Meters("git").watching())
         manager = build_manager(
             settings, paths, git, addresses, engine, stacks=await overlays_work(paths), meters=meters
@@ -107,6 +103,17 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
+
+
+def build_addresses(settings: GitSettings) -> AddressBook:
+    """Build what decides which remotes may be used."""
+    own, others = ([root.resolve() for root in roots] for roots in (settings.file_roots, settings.others_file_roots))
+    return AddressBook(
+        FileRoots(tuple(own), tuple(others), settings.home.root.resolve()),
+        sandboxed=settings.sandbox_file_remotes,
+        allow_loopback_http=settings.allow_loopback_http,
+        networks=settings.allow_networks,
+    )
 
 
 def build_manager(

@@ -1,5 +1,8 @@
 """What a failed git command means to the caller: errors with reasons."""
 
+import re
+from pathlib import Path
+
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
 from services.sandbox.errors import HeldError, NotMountedError
@@ -7,6 +10,8 @@ from services.sandbox.errors import HeldError, NotMountedError
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
 # What git says when there is no repository: by path, over ssh, over https. Servers say it of private ones too.
 _NOT_THERE = ("does not appear to be a git repository", "Repository not found", "' not found")
+# What the far side of a remote on this machine says when its sandbox does not start.
+_NO_SANDBOX = re.compile(r"^(git \S+ failed with code \d+: )?bwrap: ", re.MULTILINE)
 # What git says when it has no token, when the server rejects the token, and what GitHub and GitLab say then.
 _NOT_ADMITTED = (
     "could not read Username",
@@ -19,6 +24,15 @@ _NOT_ADMITTED = (
 _NO_KEY = "Permission denied (publickey"
 
 
+def far_side_unavailable(error: Exception) -> ServiceError:
+    """A remote on this machine is served in a sandbox, and there is none."""
+    message = (
+        f"a remote on this machine is served in a sandbox, which does not start: {error}\n`boatyard doctor --sandbox`"
+        " says why. Where there can be none, BOATYARD_GIT_SANDBOX_FILE_REMOTES=false serves it without"
+    )
+    return FailedPrecondition("SANDBOX_UNAVAILABLE", message, "sandbox")
+
+
 def clone_failed(repository_id: str, error: GitError, most_bytes: int = 0) -> ServiceError:
     """The repository could not be fetched, or does not exist. A fetch may bring `most_bytes` if the disk has room."""
     if any(words in str(error) for words in _NOT_THERE):
@@ -28,6 +42,8 @@ def clone_failed(repository_id: str, error: GitError, most_bytes: int = 0) -> Se
         return disk_full(f"the remote sends more than the {error.limit >> 20} MiB for which there is room: {error}")
     if isinstance(error, FileTooLarge | GitOutOfMemory | OutputTooLarge):
         return remote_too_large(repository_id, error)
+    if _NO_SANDBOX.search(str(error)):
+        return far_side_unavailable(error)
     return _disk_full(error) or FailedPrecondition(
         "CLONE_FAILED", f"the repository cannot be fetched: {error}{_hint(error)}", repository_id
     )
@@ -56,6 +72,8 @@ def result_too_large(result_id: str, error: Exception) -> ServiceError:
 
 def push_rejected(branch: bytes, error: Exception) -> ServiceError:
     """The remote refused the push or could not be reached."""
+    if _NO_SANDBOX.search(str(error)):
+        return far_side_unavailable(error)
     message = f"the push was refused: {error}{_hint(error)}"
     return FailedPrecondition("PUSH_REJECTED", message, branch.decode("utf-8", "replace"))
 
@@ -79,6 +97,15 @@ def address_not_allowed(host: str, address: str) -> ServiceError:
         " BOATYARD_GIT_ALLOW_NETWORKS"
     )
     return FailedPrecondition("ADDRESS_NOT_ALLOWED", message, host, metadata={"address": address})
+
+
+def remote_not_allowed(path: Path, problem: str) -> ServiceError:
+    """A remote on this machine, or what it leads to, is another user's, or lies where none may."""
+    message = (
+        f"{path} {problem}: a remote on this machine must belong to the cell's user, with all that it leads to, or lie"
+        " below a directory that BOATYARD_GIT_OTHERS_FILE_ROOTS names"
+    )
+    return FailedPrecondition("REMOTE_NOT_ALLOWED", message, str(path))
 
 
 def repository_not_found(repository_id: str) -> ServiceError:

@@ -28,7 +28,11 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """Variables BOATYARD_GIT_<NAME>, and BOATYARD_HOME."""
 
     file_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_roots)] = ()
-    """Directories under which repositories on this machine may be used as remotes; none by default."""
+    """Directories under which this service's own user's repositories may be remotes; none by default."""
+    others_file_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_roots)] = ()
+    """Directories under which repositories of any user may be remotes."""
+    sandbox_file_remotes: bool = True
+    """False serves remotes on this machine, our own user's alone, where there is no sandbox to serve them in."""
     allow_loopback_http: bool = False
     """True allows plain http for git servers on this machine."""
     allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()

@@ -59,8 +59,12 @@ def prepare(
         held = stack.enter_context(hold_layers(spec))
         sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
         argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *block, *sync, b"--", *command]
-        given = [fd for fd in (status_fd, block_fd) if fd is not None]
+        given = [fd for fd in (status_fd, block_fd, *_mounted_descriptors(spec)) if fd is not None]
         yield Launch(shared_uid.bounded(argv), {}, Path("/"), (*files.values(), args, *filters, *given, *held))
+
+
+def _mounted_descriptors(spec: SandboxSpec) -> list[int | None]:
+    return [mount.descriptor for mount in spec.mounts if isinstance(mount, Mount)]
 
 
 def _check(spec: SandboxSpec) -> None:

@@ -38,11 +38,15 @@ class MountAccess(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Mount:
-    """One host path as the process sees it. `target` defaults to the same path."""
+    """One host path as the process sees it. `target` defaults to the same path.
+
+    With an open `descriptor` of the source, that is mounted, whatever lies at the path by then (bubblewrap alone).
+    """
 
     source: Path
     target: Path | None = None
     access: MountAccess = MountAccess.READ_ONLY
+    descriptor: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,8 +44,9 @@ async def _is_serving(channel: grpc.aio.Channel) -> bool:
     )
     try:
         answer = await check(health_pb2.HealthCheckRequest(), timeout=1)
-    except grpc.aio.AioRpcError:
-        return False
+    except grpc.aio.AioRpcError as error:
+        # It serves, and has no room for this: others on this machine ask for its health all the time.
+        return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     return answer.status == health_pb2.HealthCheckResponse.SERVING
 
 

@@ -25,6 +25,7 @@ from services.gateway.hooks import wire as hook_wire
 from services.gateway.wire import policy
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
+from services.git.remote.file_repository import FileRoots
 from services.git.wire.checks import checks as git_checks
 from services.lifecycle.webhooks import AllowList
 from services.workspace import wire as workspace
@@ -170,7 +171,7 @@ def all_checks(home: Home) -> Mapping[str, Check]:
     execution = StartReader(ExecutionSettings(data_directory=home.root), PathGuard(home))
     return {
         **workspace.CHECKS,
-        **git_checks(AddressBook((home.root,), home.root), GitPaths(home)),
+        **git_checks(AddressBook(FileRoots((home.root,), (), home.root)), GitPaths(home)),
         **hook_wire.checks(AllowList.parse("")),
         **update_wire.CHECKS,
         **token_wire.CHECKS,

@@ -12,13 +12,12 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.ids import new_id
 from services.common.metrics import Meters
 from services.common.rpc.rules import Rules
-from services.git.app import build_manager, find_git
+from services.git.app import build_addresses, build_manager, find_git
 from services.git.bases.overlays import overlays_work
 from services.git.gitcmd import Command, Git, GitOutput, Invocation
 from services.git.manager import GitManager
 from services.git.model import Base, Layers, Progress, Remote, Signature, StartPoint, TakeSpec, WorkingTree
 from services.git.paths import GitPaths
-from services.git.remote.addresses import AddressBook
 from services.git.settings import GitSettings
 from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import TreeView
@@ -135,12 +134,7 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     add_database(paths.root / "git.db", "git")
     engine = open_database(sqlite_url(paths.root / "git.db"))
     try:
-        addresses = AddressBook(
-            chosen.file_roots,
-            home,
-            allow_loopback_http=chosen.allow_loopback_http,
-            networks=chosen.allow_networks,
-        )
+        addresses = build_addresses(chosen)
         stacks = await overlays_work(paths)
         manager = build_manager(chosen, paths, git, addresses, engine, stacks=stacks, meters=Meters("git"))
         yield GitParts(manager, paths, Rules(checks(addresses, paths)), git)

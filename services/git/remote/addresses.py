@@ -1,15 +1,18 @@
-"""Which remotes may be used, and how: allowed schemes, file roots, and how a token reaches the server."""
+"""Which remotes may be used, and how: allowed schemes and hosts, and how a token reaches the server."""
 
 import base64
+import contextlib
 import ipaddress
-import os
 import re
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from services.git.gitcmd import Invocation
+from services.git.remote.far_side import Connection, FarSide
+from services.git.remote.file_repository import FileRoots
 from services.git.remote.ssrf import IPNetwork, SsrfGuard
 
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
@@ -24,34 +27,31 @@ _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # The well-known hosts accept any user name with a token; this is the one that GitHub and GitLab document.
 _TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
 
-# The far side of a file remote is a second git that we start; of our configuration it gets only what stands here. When
-# the repository belongs to another user, serving a fetch runs nothing of theirs. A push would run their hooks, their
-# alternateRefsCommand, and, where it updates a working tree, their monitor and filters.
-_UPLOAD_PACK: Final = "git -c 'safe.directory=*' upload-pack"
-_RECEIVE_PACK: Final = (
-    "git -c 'safe.directory=*' -c core.hooksPath=/dev/null -c core.alternateRefsCommand=true -c core.fsmonitor=false"
-    " -c receive.denyCurrentBranch=refuse -c receive.autogc=false receive-pack"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """An allowed remote: the URL that git is given, and the one transport that it may use."""
+    """An allowed remote: the URL that git is given, and the one transport that it may use.
+
+    `far_side` is the other end of a remote on this machine.
+    """
 
     url: str
     protocol: str
-    owner_is_foreign: bool = False
     pinned: str = ""
+    far_side: FarSide | None = None
 
-    @property
-    def reading_flags(self) -> tuple[str, ...]:
-        """Flags for commands that read from the remote."""
-        return (f"--upload-pack={_UPLOAD_PACK}",) if self.protocol == "file" else ()
+    def reading(self, invocation: Invocation) -> AbstractAsyncContextManager[Connection]:
+        """Give the connection of one command that reads from the remote. Raises the errors of `FarSide.connected`."""
+        return self._connected("upload-pack", invocation)
 
-    @property
-    def writing_flags(self) -> tuple[str, ...]:
-        """Flags for a push to the remote: in another user's repository no hooks run, because they would run as us."""
-        return (f"--receive-pack={_RECEIVE_PACK}",) if self.owner_is_foreign else ()
+    def writing(self, invocation: Invocation) -> AbstractAsyncContextManager[Connection]:
+        """Give the connection of one push to the remote. Raises the errors of `FarSide.connected`."""
+        return self._connected("receive-pack", invocation)
+
+    def _connected(self, program: str, invocation: Invocation) -> AbstractAsyncContextManager[Connection]:
+        if self.far_side is not None:
+            return self.far_side.connected(program, invocation)
+        return contextlib.nullcontext(Connection(self.url, (), invocation))
 
     def invocation(self, token: str) -> Invocation:
         """Return how to run the one command that needs the token, which is in the environment, for this host only.
@@ -76,22 +76,22 @@ class AddressBook:
     """Decides which URLs may be used.
 
     Args:
-        file_roots: directories under which file remotes may lie; without any, file remotes are not allowed.
-        home: our data directory, in which no remote may lie.
+        file_roots: where remotes on this machine may lie.
+        sandboxed: whether the far side of those runs in a sandbox.
         allow_loopback_http: whether plain http to this machine is allowed, for tests and local servers.
         networks: where remotes may be, besides public addresses.
     """
 
     def __init__(
         self,
-        file_roots: tuple[Path, ...],
-        home: Path,
+        file_roots: FileRoots,
         *,
+        sandboxed: bool = True,
         allow_loopback_http: bool = False,
         networks: tuple[IPNetwork, ...] = (),
     ) -> None:
-        self._roots = tuple(root.resolve() for root in file_roots)
-        self._home = home.resolve()
+        self._roots = file_roots
+        self._sandboxed = sandboxed
         self._loopback_http = allow_loopback_http
         self._guard = SsrfGuard((*networks, *_LOOPBACK) if allow_loopback_http else networks)
 
@@ -104,7 +104,7 @@ class AddressBook:
                 " or hold spaces, unless it is a path"
             )
         if is_path:
-            return self._file_complaint(Path(url))
+            return self._roots.complaint(Path(url))
         if "://" in url:
             return self._url_complaint(url)
         return _scp_complaint(url)
@@ -124,8 +124,8 @@ class AddressBook:
     def address(self, url: str) -> Address:
         """Return the address of a remote without resolving its host. The URL must have passed `complaint`."""
         if url.startswith(("/", "file://")):
-            path = Path(url.removeprefix("file://")).resolve()
-            return Address(str(path), "file", owner_is_foreign=_owner(path) not in {None, os.geteuid()})
+            path = Path(url.removeprefix("file://"))
+            return Address(url, "file", far_side=FarSide(path, self._roots, self._sandboxed))
         return Address(url, urlsplit(url).scheme if "://" in url else "ssh")
 
     def _url_complaint(self, url: str) -> str | None:
@@ -145,15 +145,7 @@ class AddressBook:
     def _file_url_complaint(self, parts: SplitResult) -> str | None:
         if parts.netloc or "%" in parts.path:
             return "must be file:///absolute/path, without a host or percent signs"
-        return self._file_complaint(Path(parts.path))
-
-    def _file_complaint(self, path: Path) -> str | None:
-        resolved = path.resolve()
-        if resolved.is_relative_to(self._home):
-            return "must not be inside Boatyard's own data directory"
-        if not any(resolved.is_relative_to(root) for root in self._roots):
-            return "is not under the configured roots for file remotes (BOATYARD_GIT_FILE_ROOTS)"
-        return None
+        return self._roots.complaint(Path(parts.path))
 
     def _schemes(self, host: str | None) -> frozenset[str]:
         loopback = self._loopback_http and host is not None and _is_loopback(host)
@@ -193,10 +185,3 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
-
-
-def _owner(path: Path) -> int | None:
-    try:
-        return path.stat().st_uid
-    except OSError:
-        return None

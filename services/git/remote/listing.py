@@ -36,9 +36,11 @@ async def list_remote(git: Git, address: Address, invocation: Invocation) -> Rem
         GitError: it cannot be asked, says too much, or takes too long.
     """
     patterns = (b"HEAD", *(prefix + b"*" for prefix in _KEPT))
-    listing = Command("ls-remote", ("--symref", *address.reading_flags), (address.url, *patterns))
+    async with address.reading(invocation) as remote:
+        listing = Command("ls-remote", ("--symref", *remote.flags), (remote.url, *patterns))
+        lines = (await git.run(listing, remote.invocation)).stdout.splitlines()
     head, names = b"", set[bytes]()
-    for line in (await git.run(listing, invocation)).stdout.splitlines():
+    for line in lines:
         value, _, name = line.partition(b"\t")
         if name == b"HEAD" and value.startswith(b"ref: "):
             head = value.removeprefix(b"ref: ")

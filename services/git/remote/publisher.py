@@ -35,7 +35,8 @@ class Publisher:
 
         Raises:
             Aborted: REF_MOVED, the branch is at another commit.
-            FailedPrecondition: PUSH_REJECTED, the remote refused or could not be reached; ADDRESS_NOT_ALLOWED.
+            FailedPrecondition: PUSH_REJECTED, the remote refused or could not be reached; ADDRESS_NOT_ALLOWED;
+                REMOTE_NOT_ALLOWED, SANDBOX_UNAVAILABLE.
         """
         try:
             address = await self._addresses.resolve(remote.url)
@@ -58,14 +59,17 @@ class Publisher:
     ) -> GitOutput:
         ref = b"refs/heads/" + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
-        flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *address.writing_flags)
-        command = Command("push", flags, (address.url, commit_id.encode() + b":" + ref))
-        return await self._git.run(command, replace(invocation, expected_codes=(0, 1)))
+        async with address.writing(replace(invocation, expected_codes=(0, 1))) as target:
+            flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *target.flags)
+            command = Command("push", flags, (target.url, commit_id.encode() + b":" + ref))
+            return await self._git.run(command, target.invocation)
 
     async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
         ref = b"refs/heads/" + branch
-        listing = Command("ls-remote", address.reading_flags, (address.url, ref))
-        for line in (await self._git.run(listing, self._limits.listing(invocation))).stdout.splitlines():
+        async with address.reading(self._limits.listing(invocation)) as source:
+            listing = Command("ls-remote", source.flags, (source.url, ref))
+            lines = (await self._git.run(listing, source.invocation)).stdout.splitlines()
+        for line in lines:
             # The pattern also matches the ends of longer names.
             commit_id, _, name = line.partition(b"\t")
             if name == ref:

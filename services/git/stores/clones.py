@@ -58,16 +58,16 @@ class Clones:
 
     async def _fill(self, spec: CloneSpec, path: Path, report: ProgressListener) -> None:
         address = await self._addresses.resolve(spec.remote.url)
-        flags: list[str | bytes] = ["--progress", "--template=", "--no-recurse-submodules", *address.reading_flags]
+        flags: list[str | bytes] = ["--progress", "--template=", "--no-recurse-submodules"]
         if spec.branch:
             flags.append(b"--branch=" + spec.branch)
         if spec.depth:
             flags.append(f"--depth={spec.depth}")
-        # Given a path, git would link the files and ignore the depth; given a file:// URL, it does not.
-        url = f"file://{address.url}" if address.protocol == "file" else address.url
         invocation = replace(
             self._limits.network.fetching(address.invocation(spec.remote.token), path.parent),
             cwd=path.parent,
             on_message=ProgressParser(report),
         )
-        await self._git.run(Command("clone", tuple(flags), (url, str(path))), invocation)
+        async with address.reading(invocation) as source:
+            clone = Command("clone", (*flags, *source.flags), (source.url, str(path)))
+            await self._git.run(clone, source.invocation)

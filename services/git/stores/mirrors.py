@@ -217,10 +217,10 @@ class Mirrors:
         flags = ("--progress", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", "--stdin")
         limited = self._limits.network.fetching(invocation, self._paths.root)
         with self._file_of(refspecs) as file:
-            fetched = await self._git.run(
-                Command("fetch", (*flags, *address.reading_flags), (address.url,)),
-                replace(limited, stdin_file=file, on_message=ProgressParser(report)),
-            )
+            reporting = replace(limited, stdin_file=file, on_message=ProgressParser(report))
+            async with address.reading(reporting) as source:
+                fetch = Command("fetch", (*flags, *source.flags), (source.url,))
+                fetched = await self._git.run(fetch, source.invocation)
         # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
             raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
@@ -248,13 +248,15 @@ class Mirrors:
         """Fetch a commit that no branch or tag leads to; return whether the mirror has it now. Many servers refuse."""
         address = await self._addresses.resolve(remote.url)
         mirror = self._paths.mirror(remote.repository_id)
-        flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance", *address.reading_flags)
+        flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
         refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
         with contextlib.suppress(GitFailed):
             async with self.writing(remote.repository_id) as lock_fd:
                 invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
-                invocation = self._limits.network.fetching(invocation, self._paths.root)
-                await self._git.run(Command("fetch", flags, (address.url, refspec)), invocation)
+                limited = self._limits.network.fetching(invocation, self._paths.root)
+                async with address.reading(limited) as source:
+                    fetch = Command("fetch", (*flags, *source.flags), (source.url, refspec))
+                    await self._git.run(fetch, source.invocation)
         return await self.has(remote.repository_id, commit_id)
 
     def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:

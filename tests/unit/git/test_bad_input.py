@@ -17,6 +17,7 @@ from services.git.gitcmd import Command, git_argv
 from services.git.gitcmd.commands import COMMANDS
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
+from services.git.remote.file_repository import FileRoots
 from services.git.wire import from_proto
 from services.git.wire.checks import checks
 from tests.kit.layout import workspace_trees
@@ -45,7 +46,7 @@ def paths():
 
 @pytest.fixture(scope="module")
 def rules(paths: GitPaths) -> Rules:
-    return Rules(checks(AddressBook((paths.home.root.parent / "roots",), paths.home.root), paths))
+    return Rules(checks(AddressBook(FileRoots((paths.home.root.parent / "roots",), (), paths.home.root)), paths))
 
 
 def tree(paths: GitPaths, path: str | None = None) -> pb.WorkingTree:

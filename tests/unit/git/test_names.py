@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.git.names import is_commit_id
 from services.git.remote.addresses import AddressBook
+from services.git.remote.file_repository import FileRoots
 
 
 @pytest.mark.parametrize(("text", "is_id"), [("a" * 40, True), ("a" * 64, True), ("A" * 40, False), ("a" * 39, False)])
@@ -21,7 +22,7 @@ def book(tmp_path: Path) -> AddressBook:
     (tmp_path / "roots").mkdir()
     (tmp_path / "roots" / "escape").symlink_to("/etc")
     (tmp_path / "roots" / "inside").symlink_to(tmp_path / "home")
-    return AddressBook((tmp_path / "roots", tmp_path / "home"), tmp_path / "home")
+    return AddressBook(FileRoots((tmp_path / "roots", tmp_path / "home"), (), tmp_path / "home"))
 
 
 @pytest.mark.parametrize(
@@ -84,13 +85,15 @@ def test_files_only_under_the_roots_and_never_in_our_home(book: AddressBook, tmp
     roots = tmp_path / "roots"
     assert book.complaint(f"{roots}/repo.git") is None
     assert book.complaint(f"file://{roots}/repo.git") is None
-    assert book.address(f"file://{roots}/repo.git").url == f"{roots}/repo.git"
+    far_side = book.address(f"file://{roots}/repo.git").far_side
+    assert far_side is not None
+    assert far_side.path == roots / "repo.git"
     for path in (f"{roots}/../etc", f"{roots}/escape/x", f"{roots}/inside/git/results/r.git", f"{tmp_path}/home"):
         assert book.complaint(path)
 
 
 def test_plain_http_is_for_this_machine_alone(tmp_path: Path) -> None:
-    book = AddressBook((), tmp_path, allow_loopback_http=True)
+    book = AddressBook(FileRoots((), (), tmp_path), allow_loopback_http=True)
     assert book.complaint("http://127.0.0.1:8000/x") is None
     assert book.complaint("http://example.com/x")
 
@@ -103,7 +106,7 @@ def test_a_token_is_for_https(book: AddressBook) -> None:
 
 @given(st.text())
 def test_whatever_is_allowed_is_safe_to_hand_to_git(url: str) -> None:
-    book = AddressBook((), Path("/nonexistent-home"))
+    book = AddressBook(FileRoots((), (), Path("/nonexistent-home")))
     if book.complaint(url) is None:
         assert not url.startswith("-")
         assert "::" not in url.partition("/")[0]

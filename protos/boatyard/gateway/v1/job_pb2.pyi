@@ -808,7 +808,7 @@ class Job(message.Message):
     EVENTS_TRIMMED (a run's record or output is gone), INTERNAL. Because of a hook, before or after any stage: VETOED,
     HOOK_FAILED (what was pushed stays pushed, and `output.pushed` says so). Before the agent: CLONE_FAILED,
     REMOTE_NOT_FOUND, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's address, which is private; also on push),
-    REVISION_NOT_FOUND, SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL,
+    REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND, SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL,
     WORKSPACES_QUOTA, INVALID_BRANCH, BRANCH_EXISTS, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
     NETWORK_NOT_ALLOWED, IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT,
     IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST,

@@ -35,10 +35,12 @@ class GitServiceStub:
     be named in a request; where one is reported, a flag says that its text is not its name.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     def __init__(self, channel):
@@ -139,10 +141,12 @@ class GitServiceServicer:
     be named in a request; where one is reported, a flag says that its text is not its name.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     def PrepareBase(self, request, context):
@@ -159,6 +163,10 @@ class GitServiceServicer:
         memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+        to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
         to retry.
@@ -183,6 +191,10 @@ class GitServiceServicer:
         memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+        to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
         to retry.
@@ -373,6 +385,10 @@ class GitServiceServicer:
         message.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+        to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """
@@ -515,10 +531,12 @@ class GitService:
     be named in a request; where one is reported, a flag says that its text is not its name.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     @staticmethod

@@ -11,6 +11,7 @@ from services.common.addresses import is_public
 from services.common.errors import FailedPrecondition
 from services.git.gitcmd import GitError
 from services.git.remote.addresses import AddressBook
+from services.git.remote.file_repository import FileRoots
 from services.git.remote.ssrf import IPAddress, SsrfGuard
 
 
@@ -55,7 +56,7 @@ async def test_git_goes_where_we_looked() -> None:
      "https://[::ffff:127.0.0.1]/x", "https://localhost/x", "ssh://git@127.0.0.1/x", "git@127.0.0.1:x", "localhost:x"],
 )  # fmt: skip
 async def test_no_way_of_writing_it_leads_to_this_machine(tmp_path: Path, url: str) -> None:
-    book = AddressBook((), tmp_path)
+    book = AddressBook(FileRoots((), (), tmp_path))
     if book.complaint(url) is None:
         with pytest.raises(FailedPrecondition) as failure:
             await book.resolve(url)

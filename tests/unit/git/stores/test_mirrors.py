@@ -1,7 +1,6 @@
 """Mirrors and base trees: fetched once, resolved as the remote has it, whole or not there."""
 
 import asyncio
-import os
 from pathlib import Path
 
 import pytest
@@ -159,26 +158,6 @@ async def test_a_full_disk_is_said_before_anything_is_fetched(tmp_path: Path, re
                 await call
             assert failure.value.reason == "DISK_FULL"
         assert parts.git.ran["fetch"] == 0
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
-async def test_a_remote_of_another_user_is_read_and_its_hooks_never_run(
-    parts: GitParts, remote: Remote, upstream: Repo, tmp_path: Path
-) -> None:
-    canary = tmp_path / "canary"
-    hook = upstream.path / "hooks" / "pre-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\ntouch {canary}\n")
-    hook.chmod(0o755)
-    lender = Repo.sample(tmp_path / "lender")
-    (upstream.path / "objects" / "info" / "alternates").write_text(f"{lender.path}/.git/objects\n")
-    for key in ("core.alternateRefsCommand", "core.fsmonitor"):
-        upstream.git("config", key, f"touch {canary}")
-    for path in (upstream.path, *upstream.path.rglob("*")):
-        os.chown(path, 1234, 1234)
-    base = await parts.prepare(remote)
-    assert not await parts.manager.push(remote, base.commit_id, b"new", "")
-    assert not canary.exists()
 
 
 async def test_the_hosts_configuration_is_not_read(

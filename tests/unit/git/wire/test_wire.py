@@ -32,6 +32,7 @@ from services.git.model import (
 )
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
+from services.git.remote.file_repository import FileRoots
 from services.git.wire import from_proto, to_proto
 from services.git.wire.checks import checks
 from services.sandbox.spec import Tier
@@ -42,7 +43,7 @@ COMMIT = "0123456789" * 4
 @pytest.fixture
 def rules(tmp_path: Path) -> Rules:
     home = Home(tmp_path / "home")
-    return Rules(checks(AddressBook((tmp_path,), home.root), GitPaths(home)))
+    return Rules(checks(AddressBook(FileRoots((tmp_path,), (), home.root)), GitPaths(home)))
 
 
 def tree(tmp_path: Path) -> pb.WorkingTree:
