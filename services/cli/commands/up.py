@@ -79,7 +79,7 @@ def command(
 
 def _own_certificate(home: Home) -> tuple[dict[str, str], str]:
     """Return the settings by which a gateway has the cell's own certificate, and its fingerprint."""
-    from services.supervisor.own_certificate import own_certificate  # noqa: PLC0415 - its library takes long to load
+    from services.common.rpc.own_certificate import own_certificate  # noqa: PLC0415 - its library takes long to load
 
     if os.environ.get("BOATYARD_GATEWAY_TLS_CERTIFICATE"):
         raise click.UsageError(

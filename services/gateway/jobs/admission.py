@@ -27,6 +27,7 @@ from services.gateway.catalog.store import (
     Resource,
     ResourceTable,
 )
+from services.gateway.jobs import floors
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
@@ -44,6 +45,7 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
+from services.gateway.values.principal import submitters
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
@@ -94,7 +96,8 @@ class Admission:
 
         The submission's kind must be one of `kinds`.
         Raises NotFound for what the submission names, Invalid for what can be checked only after all settings are
-        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), and what check_isolation does.
+        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), PermissionDenied (ROLE_REQUIRED)
+        for a waiver of floors, and what check_isolation does.
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
@@ -102,13 +105,21 @@ class Admission:
             if earlier is not None:
                 return await job_view(connection, earlier)
             references = await _look_up(connection, submission)
+            if submission.waive_floors:
+                floors.check_waiver()
             if references.work_item is not None:
                 await occupy(connection, references.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
             kind = self.kinds[submission.kind]
             below = _policy_below(references, kind)
             spec = self._spec(job_id, submission, references, below, create_time)
-            check_submission(spec, submission, kind, asked_below=below.checkpoints or Checkpoints())
+            check_submission(
+                spec,
+                submission,
+                kind,
+                asked_below=below.checkpoints or Checkpoints(),
+                of_floors=floors.violations(spec, *_asked(references.work_item, submission)),
+            )
             await check_isolation(connection, spec.agent)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
@@ -128,7 +139,7 @@ class Admission:
         work_item, repository = references.work_item, references.repository
         policy = overlay(overlay(below, work_item.policy) if work_item else below, submission.policy)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
-        return JobSpec(
+        spec = JobSpec(
             job_id=job_id,
             project_id=references.project.project_id,
             kind=submission.kind,
@@ -156,7 +167,12 @@ class Admission:
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
             files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
             data=submission.data,
+            waive_floors=submission.waive_floors,
+            submitters=submitters(),
         )
+        if submission.waive_floors:
+            return spec
+        return floors.bound(spec, floors.floors_of(references.project, references.template))
 
     def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
         """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
@@ -181,6 +197,13 @@ def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
         if layer is not None:
             policy = overlay(policy, layer.policy)
     return policy
+
+
+def _asked(work_item: WorkItem | None, submission: JobSubmission) -> tuple[AgentSettings, Policy[None]]:
+    """Return the merged settings of the layers that whoever may submit may change: floors bind what these ask for."""
+    if work_item is None:
+        return submission.agent, submission.policy
+    return overlay(work_item.agent, submission.agent), overlay(work_item.policy, submission.policy)
 
 
 async def _project_of(connection: AsyncConnection, submission: JobSubmission) -> str:

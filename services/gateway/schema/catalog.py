@@ -13,6 +13,7 @@ from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sealing import SealedSecrets, SealedText
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.catalog import Document, WorkItemState
+from services.lifecycle.model.floor import Floor
 from services.lifecycle.model.policy import Policy
 
 
@@ -34,6 +35,11 @@ def _secrets(table: str) -> Column[Mapping[str, str]]:
     return Column("secrets", SealedSecrets(f"{table}.secrets"), nullable=False, server_default="")
 
 
+def _floor() -> Column[object]:
+    """Return the column for what all jobs must keep to."""
+    return Column("floor", JsonValue(Floor), nullable=False, server_default="{}")
+
+
 def _times() -> tuple[Column[object], Column[object]]:
     """Return the columns for the times of creation and deletion. A deleted row stays, for jobs that refer to its id."""
     return Column("create_time", Moment, nullable=False), Column("delete_time", Moment, nullable=True)
@@ -47,6 +53,7 @@ projects = Table(
     _limit(),
     Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: workers have one to projects
     _secrets("projects"),
+    _floor(),
     *_times(),
 )
 
@@ -71,6 +78,7 @@ templates = Table(
     Column("agent", JsonValue(StoredAgentSettings), nullable=False),
     Column("policy", JsonValue(Policy[None]), nullable=False),
     _secrets("templates"),
+    _floor(),
     *_times(),
 )
 
