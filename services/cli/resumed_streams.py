@@ -23,6 +23,8 @@ _LONGEST_PAUSE_S = 2.0
 _REMEMBERED_JOBS = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 """The statuses of calls during a gateway's restart."""
+_TOO_MANY_CALLS = "TOO_MANY_CALLS"
+"""The gateway, or a node behind it, has no room for another stream now."""
 _CELL_UNAVAILABLE = "CELL_UNAVAILABLE"
 """Another cell does not answer: who follows waits for it, and who only reads what is there is told at once."""
 
@@ -140,7 +142,8 @@ async def _lasting(
                 return
         except grpc.aio.AioRpcError as error:
             problem = gateway.problem(error)
-            if problem.status not in _PASSING or (problem.reason == _CELL_UNAVAILABLE and not until_end):
+            is_passing = problem.status in _PASSING or problem.reason == _TOO_MANY_CALLS
+            if not is_passing or (problem.reason == _CELL_UNAVAILABLE and not until_end):
                 raise problem from None
         outage.broke(connect)
         if give_up is None:

@@ -9,7 +9,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from services.common.errors import DeadlineExceeded, NotFound, ServiceError, Unavailable
+from services.common.errors import DeadlineExceeded, Exhausted, NotFound, ServiceError, Unavailable
 from services.coordinator.clients import EventBatch, LocalEvents
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
 
@@ -82,6 +82,9 @@ class EventForwarder:
             except NotFound:  # it was recorded, and never started
                 return
             except ServiceError as error:
+                if isinstance(error, Exhausted) and error.retry_after is not None:  # a service of ours is busy
+                    await asyncio.sleep(error.retry_after)
+                    continue
                 log.warning("cannot send events", execution_id=execution_id, reason=error.reason, error=error.message)
                 return
             await asyncio.sleep(_RETRY_SECONDS)

@@ -29,6 +29,7 @@ NEVER_REACHES_A_JOB = {
     "WORKSPACE_STATE": "only cleanup meets a workspace that is being removed, and its failure changes no job's end",
     "EXECUTION_STATE": "to stop what has ended is a success",
     "EVENTS_OUT_OF_RANGE": "events are read from before the last one that the execution has reported",
+    "TOO_MANY_CALLS": "it is waited for, and ends as NODE_LOST",
     "TOO_MANY_FAILURES": "it is waited for, and ends as NODE_LOST",
     "DATABASE_UNAVAILABLE": "it is waited for, and ends as NODE_LOST",
     "DRAINING": "it is waited for, and ends as NODE_LOST",

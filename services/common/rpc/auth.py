@@ -38,6 +38,17 @@ class Credentials:
         return value if isinstance(value, str) else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who calls: a name, for logs and records.
+
+    Calls of the same `counted_by` are one caller's, in `Bounds`. It is None for the only caller that a service has.
+    """
+
+    name: str
+    counted_by: str | None = None
+
+
 class Authenticator(Protocol):
     """Authenticates the callers of one service."""
 
@@ -46,13 +57,15 @@ class Authenticator(Protocol):
         """True when a caller that was let in may be refused later, so that open streams are checked again."""
         ...
 
-    async def authenticate(self, credentials: Credentials) -> str:
-        """Return the caller's name, for logs and records.
-
-        Raises Unauthenticated, PermissionDenied, TooManyFailuresError.
+    async def identify(self, credentials: Credentials) -> Caller:
+        """Return who calls. Raises Unauthenticated, TooManyFailuresError.
 
         Runs in the call's own task, so the handler sees the context variables that it sets.
         """
+        ...
+
+    def authorize(self, credentials: Credentials) -> None:
+        """Raise PermissionDenied when the method is not for the caller whom this task has identified."""
         ...
 
 
@@ -66,18 +79,21 @@ class SingleToken:
 
     def __init__(self, token: str, *, caller: str, reason: str, hint: str) -> None:
         self._token = token.encode()
-        self._caller = caller
+        self._caller = Caller(caller)
         self._reason = reason
         self._hint = hint
         self._failures = FailureLimiter()
 
-    async def authenticate(self, credentials: Credentials) -> str:
+    async def identify(self, credentials: Credentials) -> Caller:
         """See Authenticator."""
         if credentials.token is not None and hmac.compare_digest(credentials.token.encode(), self._token):
             return self._caller
         self._failures.note(credentials.peer)
         what = "a bearer token is needed" if credentials.token is None else "this token is not known here"
         raise Unauthenticated(f"{what}: {self._hint}", reason=self._reason)
+
+    def authorize(self, credentials: Credentials) -> None:
+        """See Authenticator: who has the token may do everything."""
 
 
 def cell_authenticator(token: str) -> SingleToken:

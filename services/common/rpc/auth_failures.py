@@ -1,14 +1,14 @@
 """A limit on failed authentications, by the caller's address.
 
-Each address has a budget of failures that refills with time. While it is used up, calls from there are refused before
-their tokens are looked up; callers that are known without a look-up are still admitted. So a flood only affects its
-neighbours behind the same address (a proxy, this machine) while they are new.
+Each address has a budget of failures that refills with time. While it is used up, unknown callers from there are told
+when to try again, and of them little is logged and recorded. Who is known is let in whatever comes from its address.
 """
 
 import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import unquote
@@ -82,6 +82,7 @@ class FailureLimiter:
             self._addresses.popitem(last=False)
 
 
+@lru_cache(maxsize=4096)  # each call of a connection asks
 def address_of(peer: str) -> str:
     """Return the address whose failures are counted together: an IPv4 address, or the /64 network of an IPv6 one.
 

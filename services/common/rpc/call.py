@@ -20,7 +20,9 @@ class RpcCall:
     """One incoming call. `status` and `reason` are None unless it fails.
 
     `request` is the request, or the first message of its stream; `answer` is set when there is one, and no stream.
-    `is_quiet` is True for a call of a flood that has been logged already.
+    `read` reads and parses the request, where there is one: nobody has before the caller is known. It raises Invalid.
+    `counted_by` is whose calls it is counted with, as in `Caller`: for unknown callers their address. `is_quiet` is
+    True for a call of a flood that has been logged already.
     """
 
     method: str
@@ -32,6 +34,8 @@ class RpcCall:
     reason: str | None = None
     request: Any = None
     answer: Any = None
+    read: "Callable[[], Awaitable[None]] | None" = None
+    counted_by: str | None = None
     is_quiet: bool = False
     started: float = field(default_factory=time.monotonic)
 

@@ -1,5 +1,7 @@
 """The one interceptor of a server: it wraps each handler, of any arity, in the layers that every call passes through.
 
+To gRPC every handler takes a stream, so that a request is neither awaited nor parsed before its caller is known.
+
 A streamed response is written inside the wrapper and not yielded to gRPC: when a client disconnects during a write,
 gRPC leaves a generator to the garbage collector, and its `finally` would run later, in another task.
 """
@@ -10,12 +12,15 @@ from contextlib import AsyncExitStack, aclosing
 from typing import Any, TypeAlias
 
 import grpc
+from google.protobuf.message import DecodeError
 
-from services.common.errors import Status
+from services.common.errors import Invalid, Status
+from services.common.rpc.arrivals import Arrivals
 from services.common.rpc.call import Context, Inspect, Layer, RpcCall, Screen
 from services.common.rpc.preserialized import serializer
 from services.common.rpc.rules import Rules
 
+Parse: TypeAlias = Callable[[bytes], Any]
 # Generic in its stub alone: subscripting it fails at run time.
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 
@@ -28,6 +33,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._inspect = inspect
         self._rules = rules
         self._screen = screen
+        self._arrivals = Arrivals()
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
     async def intercept_service(
@@ -46,30 +52,37 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return known[1]
 
     def _wrap(self, method: str, handler: Handler) -> Handler:
-        behaviour, build = _parts(handler)
+        behaviour = _behaviour(handler)
         yields = inspect.isasyncgenfunction(behaviour)
         if not (yields or inspect.iscoroutinefunction(behaviour)):
             raise TypeError(f"{method} is served by a plain function; only `async def` is safe with grpc.aio")
         answers_once = not handler.response_streaming
+        parse = _parser(handler.request_deserializer)
 
-        async def pass_through(request: Any, context: Context) -> Any:
+        async def pass_through(messages: AsyncIterator[bytes], context: Context) -> Any:
             metadata = dict(context.invocation_metadata() or ())
             call = RpcCall(method, context, answers_once, metadata)
+
+            async def read() -> None:
+                call.request = parse(await self._arrivals.request(context))
+
             if not handler.request_streaming:
-                call.request = request
+                call.read = read
             async with AsyncExitStack() as stack:
                 for layer in self._layers:
                     await stack.enter_async_context(layer(call))
                 if handler.request_streaming:
-                    request = _Inspected(request, call, self._inspect, self._rules)
+                    request = _Inspected(messages, parse, call, self._inspect, self._rules)
                 else:
+                    await read()
+                    request = call.request
                     await self._inspect(call)
                     self._rules.enforce(request)
                 if not yields:
                     call.answer = await behaviour(request, context)
                     return self._screen(call.answer)
-                async with aclosing(behaviour(request, context)) as messages:
-                    async for message in messages:
+                async with aclosing(behaviour(request, context)) as answers:
+                    async for message in answers:
                         try:
                             await context.write(self._screen(message))
                         except (
@@ -79,11 +92,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                             break
             return None
 
-        return build(
-            pass_through,
-            request_deserializer=handler.request_deserializer,
-            response_serializer=serializer(handler.response_serializer),
-        )
+        build = grpc.stream_unary_rpc_method_handler if answers_once else grpc.stream_stream_rpc_method_handler
+        return build(pass_through, response_serializer=serializer(handler.response_serializer))
 
 
 class _Inspected:
@@ -92,8 +102,11 @@ class _Inspected:
     Not a generator, because nobody would close it.
     """
 
-    def __init__(self, messages: AsyncIterator[Any], call: RpcCall, inspect: Inspect, rules: Rules) -> None:
+    def __init__(
+        self, messages: AsyncIterator[bytes], parse: Parse, call: RpcCall, inspect: Inspect, rules: Rules
+    ) -> None:
         self._messages = aiter(messages)
+        self._parse = parse
         self._call = call
         self._inspect = inspect
         self._rules = rules
@@ -102,7 +115,7 @@ class _Inspected:
         return self
 
     async def __anext__(self) -> Any:
-        message = await anext(self._messages)
+        message = self._parse(await anext(self._messages))
         if self._call.request is None:
             self._call.request = message
             await self._inspect(self._call)
@@ -110,14 +123,28 @@ class _Inspected:
         return message
 
 
-def _parts(handler: Any) -> tuple[Any, Callable[..., Handler]]:
-    """Return a handler's own function, and the function that makes a handler of its arity."""
+def _parser(deserialize: Parse | None) -> Parse:
+    """Return what parses a method's requests. It raises Invalid for what cannot be parsed."""
+    if deserialize is None:
+        return lambda data: data
+
+    def parse(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            raise Invalid([("request", f"cannot be read: {error}")]) from None
+
+    return parse
+
+
+def _behaviour(handler: Any) -> Any:
+    """Return a handler's own function."""
     match handler.request_streaming, handler.response_streaming:
         case False, False:
-            return handler.unary_unary, grpc.unary_unary_rpc_method_handler
+            return handler.unary_unary
         case False, True:
-            return handler.unary_stream, grpc.unary_stream_rpc_method_handler
+            return handler.unary_stream
         case True, False:
-            return handler.stream_unary, grpc.stream_unary_rpc_method_handler
+            return handler.stream_unary
         case _:
-            return handler.stream_stream, grpc.stream_stream_rpc_method_handler
+            return handler.stream_stream

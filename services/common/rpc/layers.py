@@ -5,7 +5,7 @@ import re
 import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 
 import grpc
@@ -23,8 +23,9 @@ from services.common.errors import (
 )
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
-from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Credentials, bearer
-from services.common.rpc.auth_failures import TooManyFailuresError
+from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Caller, Credentials, bearer
+from services.common.rpc.auth_failures import TooManyFailuresError, address_of
+from services.common.rpc.bounds import Bounds, TooManyCallsError
 from services.common.rpc.call import Layer, RpcCall
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
 
@@ -46,15 +47,18 @@ _ERROR = {Status.INTERNAL, Status.UNKNOWN, Status.DATA_LOSS}
 log = structlog.get_logger()
 
 
-def layers(authenticator: Authenticator, unary_limit_seconds: float, around: Sequence[Layer] = ()) -> Sequence[Layer]:
+def layers(
+    authenticator: Authenticator, unary_limit_seconds: float, around: Sequence[Layer] = (), bounds: Bounds | None = None
+) -> Sequence[Layer]:
     """Return the layers, the outermost first; those of `around` see all calls, also refused ones."""
+    bounds = bounds or Bounds()
     return (
         with_request_id,  # first: every line of log and every error below names the request
         with_access_log,  # outside of errors, so that it sees the status that the caller sees
         *around,  # likewise
         with_status,  # inside of the layers that need to know how a call ended
         with_errors,  # outside of everything that may refuse a call
-        authenticating(authenticator),  # before the request is read: permission before existence
+        admitting(authenticator, bounds),  # before the request is read: permission before existence
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
         with_fence,  # last: the fence is only read of an authenticated caller
     )
@@ -117,27 +121,52 @@ async def with_errors(call: RpcCall) -> AsyncIterator[None]:
         await _abort(call, _status_of(call, _unwrapped(error)))
 
 
-def authenticating(authenticator: Authenticator) -> Layer:
-    """Refuse callers that `authenticator` does not accept."""
+def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
+    """Refuse callers that `authenticator` does not accept, and calls for which there is no room."""
 
     @asynccontextmanager
     async def layer(call: RpcCall) -> AsyncIterator[None]:
-        if not call.is_open:
-            token = bearer(call.text(AUTHORIZATION_METADATA_KEY) or "")
-            credentials = Credentials(token, call.method, call.context.peer(), call.metadata)
-            try:
-                caller = await authenticator.authenticate(credentials)
-            except TooManyFailuresError as error:
-                call.is_quiet = error.is_told
-                raise
-            structlog.contextvars.bind_contextvars(**{CALLER: caller})
-            if authenticator.may_revoke and not call.answers_once:
-                async with _while_known(authenticator, credentials):
-                    yield
+        token = bearer(call.text(AUTHORIZATION_METADATA_KEY) or "")
+        credentials = Credentials(token, call.method, call.context.peer(), call.metadata)
+        call.counted_by = address_of(credentials.peer)
+        if token is not None or not call.is_open:
+            with bounds.asking(call.counted_by):
+                caller = await _identified(authenticator, credentials, is_needed=not call.is_open)
+            if caller is not None:
+                call.counted_by = caller.counted_by
+                structlog.contextvars.bind_contextvars(**{CALLER: caller.name})
+        with bounds.open(call):
+            if call.is_open:
+                yield
                 return
-        yield
+            await _authorize(authenticator, credentials, call)
+            if not authenticator.may_revoke or call.answers_once:
+                yield
+                return
+            async with _while_known(authenticator, credentials):
+                yield
 
     return layer
+
+
+async def _identified(authenticator: Authenticator, credentials: Credentials, *, is_needed: bool) -> Caller | None:
+    """Return who calls. Where that is not needed, None for a caller that is not known or cannot be looked up now."""
+    try:
+        return await authenticator.identify(credentials)
+    except ServiceError:
+        if is_needed:
+            raise
+        return None
+
+
+async def _authorize(authenticator: Authenticator, credentials: Credentials, call: RpcCall) -> None:
+    try:
+        authenticator.authorize(credentials)
+    except PermissionDenied:
+        if call.read is not None:  # for the record of what this caller has tried
+            with suppress(ServiceError):
+                await call.read()
+        raise
 
 
 @asynccontextmanager
@@ -152,7 +181,8 @@ async def _while_known(authenticator: Authenticator, credentials: Credentials) -
         while refusal is None:
             await asyncio.sleep(_RECHECK_SECONDS)
             try:
-                await authenticator.authenticate(credentials)
+                await authenticator.identify(credentials)
+                authenticator.authorize(credentials)
             except (Unauthenticated, PermissionDenied) as error:
                 refusal = error
             except ServiceError as error:  # the database is away: a caller that was accepted stays accepted
@@ -207,6 +237,7 @@ def _status_of(call: RpcCall, error: Exception) -> status_pb2.Status:
             return _internal(call, error)
         case ServiceError():
             call.reason = error.reason
+            call.is_quiet = isinstance(error, TooManyFailuresError | TooManyCallsError) and error.is_told
             return to_status_proto(error, call.request_id)
         case grpc.aio.AioRpcError() if error.code() is grpc.StatusCode.UNAVAILABLE:
             log.warning("node unavailable", method=call.method, error=service_error(error).message)

@@ -16,6 +16,7 @@ from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
+from services.common.rpc.bounds import MOST_CALLS, Bounds
 from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
@@ -40,8 +41,12 @@ _OPTIONS = (
     ("grpc.http2.min_ping_interval_without_data_ms", 2_000),
     ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
+    # Of one connection; more wait at the client. Above what there is room for, so that who has too many is told.
+    ("grpc.max_concurrent_streams", 2 * MOST_CALLS),
+    # Connections on which nothing is called: those that never begin HTTP/2, and those that were left open.
+    ("grpc.server_handshake_timeout_ms", 20_000),
+    ("grpc.max_connection_idle_ms", 600_000),
 )
-_MAX_CALLS = 1000  # viewers' streams included; more are refused with RESOURCE_EXHAUSTED by gRPC
 
 log = structlog.get_logger()
 
@@ -50,13 +55,15 @@ log = structlog.get_logger()
 class Registration:
     """One gRPC service: its full name, the generated function that adds it to a server, and its servicer.
 
-    `checks` are rules for messages as a whole, by their full names: see `rpc.rules`.
+    `checks` are rules for messages as a whole, by their full names: see `rpc.rules`. `keeps_jobs` is True when its
+    calls keep jobs going, so that room is kept for them: see `rpc.bounds`.
     """
 
     name: str
     add: Callable[[Any, grpc.aio.Server], None]
     servicer: object
     checks: Mapping[str, Check] = field(default_factory=dict)
+    keeps_jobs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +106,9 @@ async def start_server(
     """
     rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
-    server = grpc.aio.server(
-        interceptors=[Interceptor(layers(authenticator, unary_limit_seconds, around), inspect, rules, screen)],
-        options=_OPTIONS,
-        maximum_concurrent_rpcs=_MAX_CALLS,
-    )
+    bounds = Bounds([registration.name for registration in registrations if registration.keeps_jobs])
+    passed = layers(authenticator, unary_limit_seconds, around, bounds)
+    server = grpc.aio.server(interceptors=[Interceptor(passed, inspect, rules, screen)], options=_OPTIONS)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for registration in registrations:

@@ -61,11 +61,13 @@ def registrations(
             add_CoordinatorServiceServicer_to_server,
             CoordinatorServicer(store, ledgers, cells=cells, jobs=jobs, notifier=notifier, draining=draining),
             {coordinator_pb2.AppendEventsRequest.DESCRIPTOR.full_name: check_events},
+            keeps_jobs=True,
         ),
         Registration(
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
             add_ledger,
             LedgerServicer(store, ledgers),
             ledger_wire.CHECKS,
+            keeps_jobs=True,
         ),
     ]

@@ -6,19 +6,21 @@ from dataclasses import replace
 from typing import Protocol
 
 from services.common.errors import PermissionDenied, Unauthenticated
-from services.common.rpc.auth import Credentials
+from services.common.rpc.auth import Caller, Credentials
 from services.common.rpc.auth_failures import FailureLimiter
-from services.gateway.values.principal import FIRST_ADMINISTRATOR, Principal, Role, set_current_principal
+from services.gateway.values.principal import (
+    FIRST_ADMINISTRATOR,
+    Principal,
+    Role,
+    current_principal,
+    set_current_principal,
+)
 
 _HINT = "the first administrator's is in $BOATYARD_HOME/token, for its owner"
 
 
 class TokenSource(Protocol):
     """Knows the tokens of one kind."""
-
-    def is_at_hand(self, token: str) -> bool:
-        """True when looking up a token costs nothing, or is worth it because the token has been valid before."""
-        ...
 
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:
         """Return whom a token stands for; None if it is not known. `credentials` is all that the call presents."""
@@ -31,10 +33,6 @@ class AdminToken:
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - the token is only compared
-        """Return True: comparing costs nothing."""
-        return True
-
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the method does not matter
         """Return the first administrator for the right token."""
         return Principal(FIRST_ADMINISTRATOR, Role.ADMIN) if hmac.compare_digest(token.encode(), self._token) else None
@@ -43,7 +41,7 @@ class AdminToken:
 class GatewayAuthenticator:
     """Asks each of `sources` in turn. `required` has the role of each RPC by its path; others are for ADMIN.
 
-    After too many unknown tokens from a peer, only tokens that are at hand are looked up for it.
+    After too many unknown tokens from a peer, the others from there are refused with TOO_MANY_FAILURES.
     """
 
     may_revoke = True
@@ -55,10 +53,15 @@ class GatewayAuthenticator:
         self._required = required
         self._failures = failures or FailureLimiter()
 
-    async def authenticate(self, credentials: Credentials) -> str:
-        """Return the caller's name, as `Authenticator` says, and make the caller the `current_principal()`."""
+    async def identify(self, credentials: Credentials) -> Caller:
+        """Return who calls, as `Authenticator` says, and make the caller the `current_principal()`."""
         principal = await self._principal(credentials)
         set_current_principal(principal)
+        return Caller(principal.name, counted_by=f"token:{principal.token_id}")
+
+    def authorize(self, credentials: Credentials) -> None:
+        """See Authenticator."""
+        principal = current_principal()
         required = self._required.get(credentials.method, Role.ADMIN)
         if not principal.role.may(required):
             rpc = credentials.method.rpartition("/")[2]
@@ -67,15 +70,12 @@ class GatewayAuthenticator:
                 reason="ROLE_REQUIRED",
                 metadata={"role": principal.role, "required_role": required},
             )
-        return principal.name
 
     async def _principal(self, credentials: Credentials) -> Principal:
         if credentials.token is None:
             self._failures.note(credentials.peer)
             raise Unauthenticated(f"a bearer token is needed: {_HINT}", reason="TOKEN_REQUIRED")
         for source in self._sources:
-            if not (credentials.is_again or source.is_at_hand(credentials.token)):
-                self._failures.check(credentials.peer)
             principal = await source.principal(credentials.token, credentials)
             if principal is not None:
                 return principal if principal.origin else replace(principal, origin=credentials.peer)

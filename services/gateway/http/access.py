@@ -34,7 +34,9 @@ class PageAccess:
         """
         token = bearer(request.headers.get(AUTHORIZATION_METADATA_KEY, ""))
         credentials = Credentials(token, request.url.path, _peer(request), dict(request.headers))
-        structlog.contextvars.bind_contextvars(**{CALLER: await self._authenticator.authenticate(credentials)})
+        caller = await self._authenticator.identify(credentials)
+        structlog.contextvars.bind_contextvars(**{CALLER: caller.name})
+        self._authenticator.authorize(credentials)
         scope.check_all()
 
 

@@ -96,8 +96,6 @@ def _container_violations(agent: AgentSettings, submission: JobSubmission) -> It
         if submission.agent.image:
             yield "agent.image", "needs the sandbox tier CONTAINER"
         return
-    if agent.network is Network.ALLOW_LIST:
-        yield "agent.network", "cannot be ALLOW_LIST in a container: use NONE or OPEN, or the sandbox tier BUBBLEWRAP"
     if agent.chosen_engine.wants_terminal:
         yield f"agent.{agent.chosen_engine.name}.terminal", "is not available in a container"
 

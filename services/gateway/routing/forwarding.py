@@ -36,10 +36,6 @@ class PeerToken:
     def __init__(self, token: str) -> None:
         self._token = token.encode()
 
-    def is_at_hand(self, token: str) -> bool:  # noqa: ARG002 - the token is only compared
-        """Return True: comparing costs nothing."""
-        return True
-
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:
         """Return what the other gateway's caller is allowed. Raises Unauthenticated if the call names no caller."""
         if not hmac.compare_digest(token.encode(), self._token):

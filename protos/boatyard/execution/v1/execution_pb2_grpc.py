@@ -31,8 +31,10 @@ class ExecutionServiceStub:
 
     Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
-    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
+    to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
+    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
+    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def __init__(self, channel):
@@ -99,8 +101,10 @@ class ExecutionServiceServicer:
 
     Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
-    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
+    to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
+    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
+    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def StartExecution(self, request, context):
@@ -324,8 +328,10 @@ class ExecutionService:
 
     Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
-    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
+    to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
+    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
+    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     @staticmethod

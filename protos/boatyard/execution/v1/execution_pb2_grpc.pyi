@@ -18,8 +18,10 @@ class ExecutionServiceStub:
 
     Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
-    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
+    to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
+    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
+    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -143,8 +145,10 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
 
     Executions are not affected when this service is killed and restarted. Every RPC may also return UNAUTHENTICATED
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and INTERNAL
-    (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
+    to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
+    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
+    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     @abc_1.abstractmethod

@@ -36,9 +36,11 @@ class AuditServiceStub:
     a second and counts the others in its log.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
-    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
-    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
+    limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
+    to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -65,9 +67,11 @@ class AuditServiceServicer:
     a second and counts the others in its log.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
-    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
-    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
+    limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
+    to retry), and INTERNAL (INTERNAL).
     """
 
     def ListAuditRecords(self, request, context):
@@ -106,9 +110,11 @@ class AuditService:
     a second and counts the others in its log.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
-    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
-    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
+    limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
+    to retry), and INTERNAL (INTERNAL).
     """
 
     @staticmethod

@@ -33,9 +33,11 @@ class TokenServiceStub:
     not among these tokens.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
-    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
-    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
+    limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
+    to retry), and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -69,9 +71,11 @@ class TokenServiceServicer:
     not among these tokens.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
-    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
-    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
+    limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
+    to retry), and INTERNAL (INTERNAL).
     """
 
     def CreateToken(self, request, context):
@@ -139,9 +143,11 @@ class TokenService:
     not among these tokens.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token
-    is not an administrator's or is limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is
-    unavailable (the details say when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
+    limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
+    to retry), and INTERNAL (INTERNAL).
     """
 
     @staticmethod

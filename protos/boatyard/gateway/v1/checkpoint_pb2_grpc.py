@@ -33,9 +33,11 @@ class CheckpointServiceStub:
     the race is not an error. Any gateway takes answers, whichever cell the job waits on.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
-    when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
+    (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -79,9 +81,11 @@ class CheckpointServiceServicer:
     the race is not an error. Any gateway takes answers, whichever cell the job waits on.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
-    when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
+    (INTERNAL).
     """
 
     def ListCheckpoints(self, request, context):
@@ -182,9 +186,11 @@ class CheckpointService:
     the race is not an error. Any gateway takes answers, whichever cell the job waits on.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
-    when to retry), and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
+    (INTERNAL).
     """
 
     @staticmethod

@@ -25,10 +25,12 @@ class CoordinatorServiceStub:
     CompleteJob or FailJob.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
-    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). When the details say when to
-    retry, any other gateway may be tried as well.
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
+    not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
+    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
+    as well.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -133,10 +135,12 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
     CompleteJob or FailJob.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
-    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). When the details say when to
-    retry, any other gateway may be tried as well.
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
+    not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
+    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
+    as well.
     """
 
     @abc_1.abstractmethod

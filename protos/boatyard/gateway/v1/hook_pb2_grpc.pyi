@@ -16,10 +16,11 @@ class HookServiceStub:
     """Stores what to call during the life of a job.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
-    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
-    message.
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
+    (INTERNAL). A page has fewer hooks than requested if they would not fit into one message.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -79,10 +80,11 @@ class HookServiceServicer(metaclass=abc_1.ABCMeta):
     """Stores what to call during the life of a job.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say
-    when to retry), and INTERNAL (INTERNAL). A page has fewer hooks than requested if they would not fit into one
-    message.
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
+    (INTERNAL). A page has fewer hooks than requested if they would not fit into one message.
     """
 
     @abc_1.abstractmethod

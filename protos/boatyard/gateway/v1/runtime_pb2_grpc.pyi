@@ -22,10 +22,11 @@ class AgentRuntimeServiceStub:
     sends and a diff that is stored completely.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
-    details say when to retry.
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
+    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -174,10 +175,11 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     sends and a diff that is stored completely.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or
-    projects do not allow the call, UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the
-    details say when to retry.
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
+    UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
+    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     @abc_1.abstractmethod

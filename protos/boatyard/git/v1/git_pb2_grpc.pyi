@@ -22,10 +22,12 @@ class GitServiceStub:
     be named in a request; where one is reported, a flag says that its text is not its name.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -257,10 +259,12 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
     be named in a request; where one is reported, a flag says that its text is not its name.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     @abc_1.abstractmethod

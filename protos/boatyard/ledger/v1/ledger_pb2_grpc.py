@@ -37,9 +37,11 @@ class LedgerServiceStub:
     them when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
-    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
+    not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
+    database is unavailable, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -127,9 +129,11 @@ class LedgerServiceServicer:
     them when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
-    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
+    not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
+    database is unavailable, and INTERNAL (INTERNAL).
     """
 
     def ReadAttempt(self, request, context):
@@ -364,9 +368,11 @@ class LedgerService:
     them when it has been upgraded.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
-    address keeps sending unknown tokens, PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED)
-    when the token's role or projects do not allow the call, or the token belongs to another coordinator, UNAVAILABLE
-    (DATABASE_UNAVAILABLE) while the database is unavailable, and INTERNAL (INTERNAL).
+    address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
+    many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
+    PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
+    not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
+    database is unavailable, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

@@ -29,7 +29,8 @@ class MetricsServiceStub:
     """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
     together with its own.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many
+    calls are open, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -49,7 +50,8 @@ class MetricsServiceServicer:
     """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
     together with its own.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many
+    calls are open, and INTERNAL (INTERNAL).
     """
 
     def ReadMetrics(self, request, context):
@@ -80,7 +82,8 @@ class MetricsService:
     """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
     together with its own.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED) and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many
+    calls are open, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

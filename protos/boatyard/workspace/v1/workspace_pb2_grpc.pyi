@@ -16,10 +16,12 @@ class WorkspaceServiceStub:
     """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -81,10 +83,12 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
     """Owns the directories in which agents work: creates, lists and removes them. Knows nothing of git.
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
-    caller's address keeps sending unknown tokens, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is
-    locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
-    `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION
-    (STALE_FENCE) when a higher number has been seen for that job.
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
+    have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
+    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
+    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
+    has been seen for that job.
     """
 
     @abc_1.abstractmethod

@@ -11,7 +11,7 @@ from services.common.rpc.call import Layer, RpcCall
 from services.gateway.door.audit import wire
 from services.gateway.door.audit.model import OK, REFUSED, AuditRecord
 from services.gateway.door.audit.trail import AuditTrail
-from services.gateway.values.principal import current_principal
+from services.gateway.values.principal import OURSELVES, current_principal
 
 _MAX_TEXT = 255
 _ASKED_AGAIN = {"COORDINATOR_VERSION"}
@@ -36,8 +36,9 @@ def recording(trail: AuditTrail, cell_id: str, changing: Container[str]) -> Laye
 
 
 def _record(call: RpcCall, cell_id: str) -> AuditRecord:
-    is_anonymous = call.status is Status.UNAUTHENTICATED or call.reason == TOO_MANY_FAILURES
-    principal = None if is_anonymous else current_principal()
+    principal = None if call.status is Status.UNAUTHENTICATED else current_principal()
+    if principal is OURSELVES:  # refused before anybody knew who calls
+        principal = None
     origin = principal.origin if principal else call.context.peer()
     return AuditRecord(
         record_id=new_id("audit"),

@@ -1,4 +1,8 @@
-"""Caches tokens that were looked up just now, so that not every call of a caller asks the database."""
+"""Caches tokens that were looked up just now, so that not every call of a caller asks the database.
+
+The database is asked one question at a time, about all tokens that have come meanwhile: so a flood of unknown ones
+costs it no more than that, and a new token among them is found with the next question (decision 40).
+"""
 
 import asyncio
 import time
@@ -20,7 +24,7 @@ _MAX_KNOWN = 1000
 @dataclass(frozen=True, slots=True)
 class _Lookup:
     at: float
-    answer: "asyncio.Task[Principal | None]"
+    answer: "asyncio.Future[Principal | None]"
 
 
 class CachedTokens:
@@ -30,11 +34,8 @@ class CachedTokens:
         self._store = store
         self._clock = clock
         self._lookups: OrderedDict[bytes, _Lookup] = OrderedDict()
-        self._valid: OrderedDict[bytes, None] = OrderedDict()
-
-    def is_at_hand(self, token: str) -> bool:
-        """True when the token is not of this kind, or has been valid here and has not failed since."""
-        return not token.startswith(TOKEN_PREFIX) or hash_of(token) in self._valid
+        self._unasked: dict[bytes, asyncio.Future[Principal | None]] = {}
+        self._asking: asyncio.Task[None] | None = None
 
     async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the token is enough
         """Return whom a token stands for, if it is valid. Raises Unavailable while the database is away."""
@@ -43,7 +44,7 @@ class CachedTokens:
         key, now = hash_of(token), self._clock()
         lookup = self._lookups.get(key)
         if lookup is None or now - lookup.at > FRESH_SECONDS:
-            lookup = self._lookups[key] = _Lookup(now, asyncio.create_task(self._look_up(token)))
+            lookup = self._lookups[key] = _Lookup(now, self._ask(key))
             self._lookups.move_to_end(key)
             if len(self._lookups) > _MAX_KNOWN:
                 self._lookups.popitem(last=False)
@@ -55,21 +56,37 @@ class CachedTokens:
             raise
         if principal is None:  # guessed tokens must not fill the cache
             self._drop(key, lookup)
-            self._valid.pop(key, None)
-        else:
-            self._valid[key] = None
-            self._valid.move_to_end(key)
-            if len(self._valid) > _MAX_KNOWN:
-                self._valid.popitem(last=False)
         return principal
 
     def clear(self) -> None:
         """Ask the database again from now on: a token was revoked or made on this cell."""
         self._lookups.clear()
 
-    async def _look_up(self, token: str) -> Principal | None:
-        stored = await self._store.find_valid(token)
-        return None if stored is None else stored.principal
+    def _ask(self, key: bytes) -> "asyncio.Future[Principal | None]":
+        """Return what the database's next answer will say of a token."""
+        answer = self._unasked.get(key)
+        if answer is None:
+            answer = self._unasked[key] = asyncio.get_running_loop().create_future()
+        if self._asking is None:
+            self._asking = asyncio.create_task(self._ask_all())
+        return answer
+
+    async def _ask_all(self) -> None:
+        """Ask about all tokens that wait, until none does."""
+        try:
+            while self._unasked:
+                asked, self._unasked = self._unasked, {}
+                try:
+                    found = await self._store.find_valid(asked)
+                except Exception as error:  # noqa: BLE001 - it is for those who wait
+                    for answer in asked.values():
+                        answer.set_exception(error)
+                        answer.exception()  # marks it as seen: its callers may be gone
+                    continue
+                for key, answer in asked.items():
+                    answer.set_result(found[key].principal if key in found else None)
+        finally:
+            self._asking = None
 
     def _drop(self, key: bytes, lookup: _Lookup) -> None:
         if self._lookups.get(key) is lookup:

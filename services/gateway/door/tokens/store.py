@@ -1,6 +1,7 @@
 """Tokens in SQL: their hashes, never their secrets. The database's clock decides which are valid now."""
 
 import hashlib
+from collections.abc import Collection
 from dataclasses import fields
 from datetime import datetime, timedelta
 
@@ -55,20 +56,23 @@ class TokenStore:
             await connection.execute(insert(tokens).values(values | {"hash": hash_of(secret)}))
             return token
 
-    async def find_valid(self, secret: str) -> Token | None:
-        """Return the token with this secret if it is valid now; record its use, at most once in 5 minutes."""
+    async def find_valid(self, hashes: Collection[bytes]) -> dict[bytes, Token]:
+        """Return the tokens with these hashes that are valid now; record their use, at most once in 5 minutes."""
+        query = select(*_COLUMNS, tokens.c.hash, NOW.label("now")).where(tokens.c.hash.in_(hashes), _is_valid())
+        found: dict[bytes, Token] = {}
+        unrecorded: list[str] = []
         async with self._engine.begin() as connection:
-            query = select(*_COLUMNS, NOW.label("now")).where(tokens.c.hash == hash_of(secret), _is_valid())
-            row = (await connection.execute(query)).mappings().first()
-            if row is None:
-                return None
-            values = dict(row)
-            now: datetime = values.pop("now")
-            token = Token(**values)
-            if token.last_use_time is None or now - token.last_use_time > _USE_STEP:
-                record_use = update(tokens).where(tokens.c.token_id == token.token_id)
-                await connection.execute(record_use.values(last_use_time=now))
-            return token
+            for row in (await connection.execute(query)).mappings():
+                values = dict(row)
+                now: datetime = values.pop("now")
+                key = values.pop("hash")
+                token = found[key] = Token(**values)
+                if token.last_use_time is None or now - token.last_use_time > _USE_STEP:
+                    unrecorded.append(token.token_id)
+            if unrecorded:
+                used = update(tokens).where(tokens.c.token_id.in_(unrecorded))
+                await connection.execute(used.values(last_use_time=NOW))
+        return found
 
     async def page(self, page: Page, *, ended: bool) -> tuple[list[Token], str]:
         """Return a page of tokens, the newest first: the valid ones, or with `ended` all of them."""

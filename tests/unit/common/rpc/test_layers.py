@@ -16,7 +16,7 @@ from grpc_status import rpc_status
 from services.common import errors, logs
 from services.common.fence import Fence, current_fence
 from services.common.rpc import layers
-from services.common.rpc.auth import Credentials
+from services.common.rpc.auth import Caller, Credentials
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -305,13 +305,16 @@ class Forgetful:
     away = False
     asked = 0
 
-    async def authenticate(self, credentials: Credentials) -> str:
+    def authorize(self, credentials: Credentials) -> None:
+        pass
+
+    async def identify(self, credentials: Credentials) -> Caller:
         self.asked += 1
         if self.away:
             raise errors.Unavailable("DATABASE_UNAVAILABLE", "away")
         if not self.known:
             raise errors.Unauthenticated("not any more", reason="TOKEN_REQUIRED")
-        return "somebody"
+        return Caller("somebody")
 
 
 async def test_a_stream_ends_when_its_caller_is_let_in_no_more(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """How fresh cached tokens are, and what they cost the database."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,11 +25,11 @@ class CountingStore(TokenStore):
     lookups = 0
     away = False
 
-    async def find_valid(self, secret: str) -> Token | None:
+    async def find_valid(self, hashes: Collection[bytes]) -> dict[bytes, Token]:
         self.lookups += 1
         if self.away:
             raise Unavailable("DATABASE_UNAVAILABLE", "away")
-        return await super().find_valid(secret)
+        return await super().find_valid(hashes)
 
 
 class Clock:
@@ -90,6 +90,20 @@ async def test_guesses_fill_nothing_and_strange_ones_cost_nothing(store: Countin
         assert await tokens.principal("boatyard_guess", CREDENTIALS) is None
         assert await tokens.principal("anything", CREDENTIALS) is None
     assert (store.lookups, len(tokens._lookups)) == (3, 0)
+
+
+async def test_a_flood_of_unknown_tokens_is_a_few_questions_and_a_new_one_is_found_among_them(
+    store: CountingStore,
+) -> None:
+    tokens = CachedTokens(store)
+    secret = await made(store, "new")
+    flood = [asyncio.create_task(tokens.principal(f"boatyard_{number}", CREDENTIALS)) for number in range(500)]
+    await asyncio.sleep(0)
+    principal = await tokens.principal(secret, CREDENTIALS)
+    assert principal is not None
+    assert principal.name == "new"
+    assert await asyncio.gather(*flood) == [None] * 500
+    assert store.lookups <= 2
 
 
 async def test_no_more_are_kept_than_a_thousand(store: CountingStore, monkeypatch: pytest.MonkeyPatch) -> None:
