@@ -20,9 +20,6 @@ from services.sandbox.spec import Mount, MountAccess, Network, Overlay, SandboxS
 UID = 1000
 """The uid and gid inside, which are mapped to the service's outside."""
 
-HOSTNAME = "boatyard"
-"""The host name inside."""
-
 _FILES = {
     Path("/etc/passwd"): (
         "root:x:0:0:root:/root:/bin/sh\n"
@@ -30,7 +27,7 @@ _FILES = {
         "nobody:x:65534:65534:nobody:/:/bin/false\n"
     ),
     Path("/etc/group"): f"root:x:0:\nagent:x:{UID}:\nnogroup:x:65534:\n",
-    Path("/etc/hostname"): f"{HOSTNAME}\n",
+    Path("/etc/hostname"): f"{environment.HOSTNAME}\n",
 }
 # As container engines do (the usual readonlyPaths and maskedPaths of the Open Containers runtime specification).
 _ROOTS_DIRECTORIES = tuple(Path("/proc", name) for name in ("acpi", "bus", "fs", "irq", "pressure", "scsi", "sys"))
@@ -38,15 +35,13 @@ _TELLING = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list", "time
 
 # There is a loopback, which servers and their tests call by its name. Without any network names are looked up nowhere
 # else, so that other names fail at once and not after a resolver's timeout; otherwise the proxy's name server is asked.
-_HOSTS = {
-    Path("/etc/hosts"): f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n",
-}
+_HOSTS = {Path("/etc/hosts"): environment.HOSTS}
 _SWITCH = "passwd: files\ngroup: files\nhosts: {}\nservices: files\nprotocols: files\n"
 _ALONE = {**_HOSTS, Path("/etc/nsswitch.conf"): _SWITCH.format("files")}
 _WITH_NAMES = {
     **_HOSTS,
     Path("/etc/nsswitch.conf"): _SWITCH.format("files dns"),
-    Path("/etc/resolv.conf"): "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n",
+    Path("/etc/resolv.conf"): environment.RESOLV_CONF,
 }
 
 # The first with --disable-userns, without which a sandboxed program reaches kernel interfaces made for root.
@@ -106,7 +101,7 @@ def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable
 def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:
     yield from ("--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts")
     yield "--unshare-cgroup-try"
-    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", HOSTNAME, "--disable-userns")
+    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", environment.HOSTNAME, "--disable-userns")
     yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
     yield from _system()
     for path, fd in files_at.items():

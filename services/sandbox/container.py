@@ -11,6 +11,8 @@ same. The container's init is a shell of the image that runs `begin`:
     status   where it writes BEGAN, and at last the counts of KILLED and REFUSED, and ENDED with its exit code
     life     where it waits for a line before it begins; only we hold the other end, so that it ends with us
 
+The engine gives it no network but a loopback. Whoever starts it provides the way out, before it begins.
+
 Neither the program's arguments nor its environment are passed to the engine, which would record them.
 """
 
@@ -33,6 +35,9 @@ CONTAINER_DIRECTORY = Path("/run/boatyard")
 PIPES = ("out", "err", "in", "status", "life")
 """The named pipes in that directory."""
 
+FILES = {"hosts": environment.HOSTS, "resolv.conf": environment.RESOLV_CONF}
+"""The files in that directory that are in /etc of a container with a network: engines copy the machine's."""
+
 BEGAN = b"began"
 ENDED = b"ended"
 
@@ -45,7 +50,6 @@ REFUSED = (b"pids.events max",)
 UID = 1000
 """The uid and gid inside when the engine runs as us; in a rootful one we keep our own numbers."""
 
-_HOSTNAME = "boatyard"
 _LABEL = "dev.boatyard.execution"
 # File systems in memory are mounted without an owner of ours, whose number may be another's inside.
 _SCRATCH = "rw,exec,nosuid,nodev,mode=1777"
@@ -117,11 +121,14 @@ def creation(spec: SandboxSpec, engine: Engine, name: str, desk: Path, execution
     yield from ("create", "--name", name)
     yield from _options(spec, engine, made)
     yield from ("--label", f"{_LABEL}={execution_id}", "--mount", _mount(Mount(desk, CONTAINER_DIRECTORY)))
+    if spec.network is not Network.NONE:
+        for file in FILES:
+            yield from ("--mount", _mount(Mount(desk / file, Path("/etc", file))))
     yield from (made.image, str(CONTAINER_DIRECTORY / "begin"))
 
 
 def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str]:
-    yield from ("--hostname", _HOSTNAME, "--pull", "never")
+    yield from ("--hostname", environment.HOSTNAME, "--pull", "never")
     yield from ("--entrypoint", "/bin/sh", "--workdir", "/", "--log-driver", "none", "--no-healthcheck")
     yield from ("--stop-signal", "KILL")  # an init ignores SIGTERM, and podman would wait
     yield from ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
@@ -130,12 +137,7 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     yield from ("--ulimit", f"sigpending={(signals := shared_uid.pending_signals())}:{signals}")
     yield from _user(engine)
     yield from _ulimits(engine)
-    if spec.network is Network.NONE:
-        yield from ("--network", "none")
-    elif spec.network is Network.ALLOW_LIST:
-        raise SandboxUnavailableError(
-            "a container has no network of allowed hosts", "Use network `none` or `open`, or tier bubblewrap"
-        )
+    yield from ("--network", "none")
     size = "" if spec.limits.scratch_bytes is None else f",size={spec.limits.scratch_bytes}"
     for place in ("/tmp", str(environment.HOME)):  # noqa: S108 - the container's own
         yield from ("--tmpfs", f"{place}:{_SCRATCH}{size}")

@@ -7,6 +7,15 @@ from pathlib import Path
 HOME = Path("/home/agent")
 """The private home inside a sandbox."""
 
+HOSTNAME = "boatyard"
+"""The host name inside."""
+
+HOSTS = f"127.0.0.1 localhost {HOSTNAME}\n::1 localhost ip6-localhost ip6-loopback\n"
+"""The contents of /etc/hosts inside."""
+
+RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n"
+"""The contents of /etc/resolv.conf inside, if there is a network: whoever provides that is asked for names."""
+
 USR = Path("/usr")
 _SYSTEM_PATH = (Path("/usr/local/bin"), Path("/usr/bin"), Path("/bin"), Path("/usr/local/sbin"), Path("/usr/sbin"))
 

@@ -64,8 +64,10 @@ def _enter_and_listen(pid: int, proxy_port: int, answer: socket.socket, *, must_
     """Send the sockets through `answer`, or a complaint. Runs in the child, and never returns."""
     try:
         network = os.open(Path(f"/proc/{pid}/ns/net"), os.O_RDONLY)
-        for namespace in (fcntl.ioctl(network, _NS_GET_USERNS), network):
-            _enter(namespace)
+        owner = fcntl.ioctl(network, _NS_GET_USERNS)
+        if not os.path.sameopenfile(owner, os.open("/proc/self/ns/user", os.O_RDONLY)):  # nobody can enter his own
+            _enter(owner)
+        _enter(network)
         proxy = _listening_socket(socket.SOCK_STREAM, _LOOPBACK, proxy_port)
         # A server with any address answers from the one that it was asked at, so programs may ask any name server.
         names = _listening_socket(socket.SOCK_DGRAM, _ANY_ADDRESS, _NAMES_PORT)

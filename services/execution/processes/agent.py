@@ -84,24 +84,30 @@ def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> A
 
 def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None) -> Agent:
     """Do what `start` does, with a descriptor as standard input, which the caller still has to close."""
-    if spec.tier is Tier.CONTAINER:
-        from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, engines' clients
-
-        return ContainedAgent(spec, stdin, run.path)
     # The proxy is started outside the group, because its limits are for the program alone.
     egress = None
     if spec.network is not Network.NONE and spec.tier is not Tier.NONE:
         egress = Egress(spec.allow, everything=spec.network is Network.OPEN)
-    if group is not None:
-        group.enter()
     try:
-        if spec.tier is Tier.NONE:
-            return BareAgent(spec, stdin, run.home, group)
-        return SandboxedAgent(spec, stdin, group, egress)
+        return _start(spec, stdin, run, group, egress)
     except BaseException:
         if egress is not None:
             egress.close()
         raise
+
+
+def _start(
+    spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None, egress: Egress | None
+) -> Agent:
+    if spec.tier is Tier.CONTAINER:
+        from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, engines' clients
+
+        return ContainedAgent(spec, stdin, run.path, egress)
+    if group is not None:
+        group.enter()
+    if spec.tier is Tier.NONE:
+        return BareAgent(spec, stdin, run.home, group)
+    return SandboxedAgent(spec, stdin, group, egress)
 
 
 def announce(writer: EventWriter, spec: SandboxSpec) -> None:

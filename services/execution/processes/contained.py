@@ -15,6 +15,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+from services.execution.egress.child import Egress
 from services.execution.model import EndVerification, Reason
 from services.execution.processes.containers import ContainerDirectory
 from services.execution.processes.init import Init, readable
@@ -40,12 +41,15 @@ class _AbandonedError(Exception):
 class ContainedAgent:
     """A program in a container. Its init is held by a pidfd, like that of any other sandbox."""
 
-    egress = None
     status = None
 
-    def __init__(self, spec: SandboxSpec, stdin: int, run: Path) -> None:
-        """`run` is the run's directory. Raises SandboxUnavailableError, HeldError, OSError."""
+    def __init__(self, spec: SandboxSpec, stdin: int, run: Path, egress: Egress | None) -> None:
+        """`run` is the run's directory. With `egress` the program begins only when the proxy listens in the container.
+
+        Raises SandboxUnavailableError, HeldError, OSError.
+        """
         self._spec = spec
+        self.egress = egress
         self._container = container.of(spec)
         self._directory = ContainerDirectory(run)
         self._init: Init | None = None
@@ -127,6 +131,8 @@ class ContainedAgent:
         if not readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
             raise SandboxUnavailableError("the container's shell said nothing", "Check that the image has a /bin/sh")
         self._init = self._find_init(engine)
+        if self.egress is not None:
+            self.egress.open(self._init.pid)
         self._check_abandoned()
         self._directory.delete_secrets()
         self._connect_input()

@@ -42,6 +42,8 @@ class ContainerDirectory:
         for name in container.PIPES:
             os.mkfifo(self.path / name, 0o600)
         write_whole(self.path / "begin", container.script(spec, has_input=has_input))
+        for name, content in container.FILES.items():
+            write_whole(self.path / name, content.encode())
 
     def make(self, spec: SandboxSpec, engine: Engine) -> None:
         """Create the container, but do not start it. Raises SandboxUnavailableError."""

@@ -9,7 +9,7 @@ from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition
 from services.common.rpc.rules import Violation
 from services.execution.settings import ExecutionSettings
-from services.sandbox.spec import Container, Network
+from services.sandbox.spec import Container
 
 # registry.example:5000/team/name:tag@sha256:…; with another first character it could be an option of the client.
 _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
@@ -17,12 +17,9 @@ _IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-def violations(spec: pb.ExecutionSpec, network: Network | None) -> list[Violation]:
-    """Return what is wrong with a container of this specification. `network` is the one that it would get."""
+def violations(spec: pb.ExecutionSpec) -> list[Violation]:
+    """Return what is wrong with a container of this specification."""
     problems: list[Violation] = []
-    if network is Network.ALLOW_LIST:
-        text = "cannot be ALLOW_LIST in a container, because our proxy is not in it: use NONE, OPEN, or tier BUBBLEWRAP"
-        problems.append(("spec.agent.network", text))
     if spec.layout.WhichOneof("kind") == "layers" and not spec.layout.layers.mounted_path:
         text = "is required in a container: its engine sees what the host sees, and cannot stack a workspace's layers"
         problems.append(("spec.layout.layers.mounted_path", text))

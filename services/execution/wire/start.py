@@ -71,7 +71,7 @@ class StartReader:
             return problems
         problems += _network_violations(agent)
         if agent.tier is Tier.CONTAINER:
-            problems += containers.violations(spec, agent.network)
+            problems += containers.violations(spec)
         elif agent.image:
             problems.append(("spec.agent.image", "must be empty unless the sandbox tier is CONTAINER"))
         problems += load(agent.chosen_engine.name).violations(agent, agent.chosen_engine, spec.prompt)

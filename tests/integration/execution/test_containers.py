@@ -4,9 +4,11 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -24,7 +26,9 @@ from services.execution.processes.containers import ContainerDirectory
 from services.sandbox.container_engines import Engine
 from tests.integration.execution.model import playing, results
 from tests.integration.execution.service import Client, State, running
+from tests.integration.execution.test_network import decisions
 from tests.integration.execution.test_survival import runner_of
+from tests.integration.execution.test_transparent_network import Greeter, Server
 from tests.kit import containers, processes
 from tests.kit.replay import bash
 
@@ -234,10 +238,35 @@ async def test_a_limit_of_processes_is_told_as_the_reason(contained: Client) -> 
     assert (end.state, end.reason) == (State.STATE_FAILED, "PROCESS_LIMIT")
 
 
+@pytest.mark.parametrize("network", ["OPEN", "ALLOW_LIST"])
+async def test_a_container_has_the_same_networks(engine: Engine, image: str, tmp_path: Path, network: str) -> None:
+    """It reaches by name what may be reached, and nothing that is near."""
+    own, address = socket.gethostname(), socket.gethostbyname(socket.gethostname())
+    with Server(("0.0.0.0", 0), Greeter) as server:
+        threading.Thread(target=server.serve_forever).start()
+        port = server.server_address[1]
+        places = (own, "127.0.0.1", "169.254.169.254")
+        line = "; ".join(f"bash -c 'head -c 5 </dev/tcp/{place}/{port}; echo'" for place in places)
+        hosts = [f"*:{port}"] if network == "ALLOW_LIST" else []
+        chosen = {"network": f"NETWORK_{network}", "allowed_hosts": hosts}
+        settings = {"CONTAINER_ENGINE": Path(engine.program).name, "NETWORK_ALLOWED_ADDRESSES": f"{address}/32"}
+        async with running(tmp_path, SANDBOX_TIER="container", CONTAINER_IMAGE=image, **settings) as client:
+            name = new_id("network")
+            await client.start(name, line, **chosen)
+            seen = await client.watch(name)
+        server.shutdown()
+    heard = b"".join(
+        event.output.data for event in seen.events if event.output.stream == event_pb2.OutputChunk.STREAM_STDOUT
+    )
+    assert heard.split() == [b"hello"], seen.output
+    assert (own, port, True, "") in decisions(seen)
+    assert ("169.254.169.254", port, False, "ADDRESS_NOT_ALLOWED") in decisions(seen)
+    check_nothing_left(client, engine, name, seen.end)
+
+
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"network": sandbox_pb2.NETWORK_ALLOW_LIST}, ["spec.agent.network"]),
         ({"environment": {"no-name": ""}}, ["spec.environment", "no-name"]),
         ({"image": "x", "sandbox_tier": sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP}, ["spec.agent.image", "CONTAINER"]),
     ],

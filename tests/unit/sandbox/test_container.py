@@ -10,7 +10,7 @@ import pytest
 from services.sandbox import container, container_engines, environment, shared_uid
 from services.sandbox.container_engines import Engine
 from services.sandbox.errors import SandboxUnavailableError
-from services.sandbox.spec import AllowList, Container, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
+from services.sandbox.spec import Container, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
 PODMAN = Engine("/usr/bin/podman", is_podman=True, is_rootless=False, has_limits=True, has_filter=True, version="5.0.0")
 _HOST = {"security": {"rootless": True, "seccompEnabled": True}, "cgroupVersion": "v1", "cgroupControllers": ["memory"]}
@@ -66,9 +66,15 @@ def test_an_engine_without_limits_is_not_told_any() -> None:
 
 def test_what_no_container_has_is_refused() -> None:
     layers = Overlay((Path("/base"),), Path("/upper"), Path("/work"), Path("/workspace"))
-    for wanted in (spec(network=Network.ALLOW_LIST, allow=AllowList(("example.com",))), spec(mounts=(layers,))):
-        with pytest.raises(SandboxUnavailableError):
-            told(wanted)
+    with pytest.raises(SandboxUnavailableError):
+        told(spec(mounts=(layers,)))
+
+
+@pytest.mark.parametrize("network", Network)
+def test_the_engine_gives_no_network_whatever_a_container_reaches(network: Network) -> None:
+    command = told(spec(network=network))
+    assert [command[at + 1] for at, part in enumerate(command) if part == "--network"] == ["none"]
+    assert any("dst=/etc/resolv.conf" in part for part in command) == (network is not Network.NONE)
 
 
 def test_the_script_hands_on_arguments_and_environment_whatever_is_in_them(tmp_path: Path) -> None:

@@ -64,9 +64,8 @@ class _NetworkEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Network.ValueT
     NETWORK_NONE: _Network.ValueType  # 1
     """Nothing, not even the host's loopback."""
     NETWORK_OPEN: _Network.ValueType  # 2
-    """Every public address, on every port. With tier NONE it is the host's own network, and with tier CONTAINER the
-    container engine's, which may reach more. Off by default: a machine allows it by
-    BOATYARD_EXECUTION_ALLOWED_NETWORKS.
+    """Every public address, on every port. With tier NONE it is the host's own network, which reaches more. Off by
+    default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_NETWORKS.
     """
     NETWORK_ALLOW_LIST: _Network.ValueType  # 3
     """Some hosts. HTTP_PROXY and HTTPS_PROXY are set: who uses them is told why a host is refused."""
@@ -84,9 +83,8 @@ NETWORK_UNSPECIFIED: Network.ValueType  # 0
 NETWORK_NONE: Network.ValueType  # 1
 """Nothing, not even the host's loopback."""
 NETWORK_OPEN: Network.ValueType  # 2
-"""Every public address, on every port. With tier NONE it is the host's own network, and with tier CONTAINER the
-container engine's, which may reach more. Off by default: a machine allows it by
-BOATYARD_EXECUTION_ALLOWED_NETWORKS.
+"""Every public address, on every port. With tier NONE it is the host's own network, which reaches more. Off by
+default: a machine allows it by BOATYARD_EXECUTION_ALLOWED_NETWORKS.
 """
 NETWORK_ALLOW_LIST: Network.ValueType  # 3
 """Some hosts. HTTP_PROXY and HTTPS_PROXY are set: who uses them is told why a host is refused."""

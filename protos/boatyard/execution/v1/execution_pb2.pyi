@@ -711,8 +711,8 @@ class ExecutionSpec(message.Message):
         `allowed_hosts` must be empty unless the network is ALLOW_LIST, and empty there means the hosts in
         BOATYARD_EXECUTION_NETWORK_ALLOWED_HOSTS. `image` must be absent unless the sandbox tier is CONTAINER; it is one of
         those allowed by BOATYARD_EXECUTION_CONTAINER_IMAGES, and absent there means BOATYARD_EXECUTION_CONTAINER_IMAGE. A
-        container has its workspace at one path on the host, no network ALLOW_LIST and no terminal; names in `environment`
-        and `secrets` consist of letters, digits and underscores.
+        container has its workspace at one path on the host, and no terminal; names in `environment` and `secrets` consist of
+        letters, digits and underscores.
         """
 
     @builtins.property

@@ -19,7 +19,7 @@ from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import Publish
-from services.sandbox.spec import Network, Tier
+from services.sandbox.spec import Tier
 from tests.kit.ledger import Books, books
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
@@ -151,11 +151,10 @@ async def test_what_belongs_to_another_project_is_not_found(book: Books, fields:
             "agent.environment",
         ),
         ({"agent": AgentSettings(image="app:1")}, "agent.image"),
-        ({"agent": AgentSettings(sandbox_tier=Tier.CONTAINER, network=Network.ALLOW_LIST)}, "agent.network"),
     ],
     ids=[
         *("no command", "too long with the work item", "too long for an argument", "too large", "too many"),
-        *("an image without a container", "a proxy that is not in it"),
+        "an image without a container",
     ],
 )
 async def test_what_shows_only_when_all_is_merged(book: Books, fields: dict[str, Any], field: str) -> None:
