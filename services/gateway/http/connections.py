@@ -21,7 +21,7 @@ class BoundedConnection(H11Protocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as uvicorn makes it
         super().__init__(*args, **kwargs)
-        self._end: asyncio.TimerHandle | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._began = self.loop.time()
 
     @property
@@ -33,7 +33,7 @@ class BoundedConnection(H11Protocol):
         """See asyncio.Protocol."""
         others = [each for each in self.connections if isinstance(each, BoundedConnection)]
         if len(others) >= MOST_CONNECTIONS:
-            min(others, key=lambda each: (each.is_answering, each._began)).abort()
+            min(others, key=lambda each: (each.is_answering, each._began)).end()
         super().connection_made(transport)
         self._end_in(HEADER_SECONDS)
 
@@ -53,15 +53,15 @@ class BoundedConnection(H11Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """See asyncio.Protocol."""
         super().connection_lost(exc)
-        if self._end is not None:
-            self._end.cancel()
+        if self._deadline is not None:
+            self._deadline.cancel()
 
-    def abort(self) -> None:
+    def end(self) -> None:
         """Close the connection at once, also where nobody reads what was sent."""
         self.connections.discard(self)
         self.transport.abort()
 
     def _end_in(self, seconds: float) -> None:
-        if self._end is not None:
-            self._end.cancel()
-        self._end = self.loop.call_later(seconds, self.abort)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._deadline = self.loop.call_later(seconds, self.end)
