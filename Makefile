@@ -13,12 +13,40 @@ help: ## Show this help
 .PHONY: install
 install: $(VENV)/.installed ## Make the private environment in .venv
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+# What the locks in requirements/ name, and nothing else: wheels with these hashes. Boatyard itself needs nothing more.
+LOCKED := install --quiet --disable-pip-version-check --require-hashes --only-binary :all:
+
+$(VENV)/.installed: pyproject.toml requirements/build.txt requirements/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Boatyard needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 install"; exit 1; }
 	@$(PYTHON) -c 'import ensurepip' || { echo "This Python cannot make virtual environments: apt-get install python3-venv"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/pip $(LOCKED) -r requirements/build.txt -r requirements/dev.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
+
+TOOLS := build/tools
+
+$(TOOLS)/.installed: requirements/tools.txt
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/pip $(LOCKED) -r requirements/tools.txt
+	@touch $@
+
+# Each lock gets the versions of the one before. ARGS can change them: see requirements/README.md.
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-annotate \
+	  --custom-compile-command "make lock" $(ARGS)
+
+.PHONY: lock
+lock: $(TOOLS)/.installed ## Write the locks in requirements/ (ARGS=--upgrade renews all versions)
+	$(COMPILE) pyproject.toml --extra dev --output-file requirements/dev.txt
+	$(COMPILE) pyproject.toml --constraint requirements/dev.txt --output-file requirements/runtime.txt
+	@$(PYTHON) -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["build-system"]["requires"])' >build/build.in
+	$(COMPILE) build/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
+	$(COMPILE) requirements/tools.in --output-file requirements/tools.txt
+
+.PHONY: sbom
+sbom: $(TOOLS)/.installed ## Write the list of parts, as CycloneDX, to build/boatyard.cdx.json
+	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \
+	  --output-file build/boatyard.cdx.json requirements/runtime.txt
 
 .PHONY: proto
 proto: install ## Generate the stubs next to their protos
@@ -103,7 +131,7 @@ chaos: install ## Kill, pause and cut off processes for 10 min, and check what h
 	$(BIN)/python -m bench.chaos $(ARGS)
 
 .PHONY: image
-image: ## Build the image of a cell and test it (ENGINE=podman, BUILD_ARGS="--network host")
+image: ## Build the image of a cell and test it (ENGINE=podman, BUILD_ARGS="--build-arg BASE=…")
 	$(ENGINE) build --file deploy/image/Dockerfile --tag boatyard $(BUILD_ARGS) .
 	deploy/try.sh $(ENGINE) boatyard
 

@@ -18,7 +18,8 @@ from services.cli.clients import with_gateway
 from services.cli.exit_codes import NotAllowedError
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import ServiceError
-from services.common.rpc.channel import open_channel
+from services.common.home import Home
+from services.common.rpc.nodes import open_node_channel
 
 _TIMEOUT_S = 5.0
 _DATABASE_FIX = (
@@ -34,18 +35,18 @@ _DANGERS = {
 Ask = Callable[[grpc.aio.Channel], Awaitable[list[Finding]]]
 
 
-def nodes(addresses: dict[str, str], token: str) -> Iterator[Finding]:
+def nodes(home: Home, addresses: dict[str, str], token: str) -> Iterator[Finding]:
     """Ask the services. Another check reports those that do not answer."""
-    yield from asyncio.run(_all(addresses, token))
+    yield from asyncio.run(_all(home, addresses, token))
 
 
-async def _all(addresses: dict[str, str], token: str) -> list[Finding]:
-    calls = [_ask(addresses[service], token, ask) for service, ask in _CHECKS.items()]
+async def _all(home: Home, addresses: dict[str, str], token: str) -> list[Finding]:
+    calls = [_ask(home, addresses[service], token, ask) for service, ask in _CHECKS.items()]
     return [finding for findings in await asyncio.gather(*calls) for finding in findings]
 
 
-async def _ask(address: str, token: str, ask: Ask) -> list[Finding]:
-    async with open_channel(address, token) as channel:
+async def _ask(home: Home, address: str, token: str, ask: Ask) -> list[Finding]:
+    async with open_node_channel(home, address, token) as channel:
         try:
             return await ask(channel)
         except grpc.aio.AioRpcError:

@@ -19,7 +19,7 @@ from services.sandbox import device_nodes, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import SERVICES, cell_file, has_no_sockets, plan
+from services.supervisor.plan import SERVICES, cell_file, has_no_sockets, plan, read_called_at
 from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
@@ -135,8 +135,8 @@ def services(home: Home) -> Iterator[Finding]:
         return
     running = cell_file(home).exists()
     cell = plan(home, None, os.environ)
-    addresses = {service: cell.called_at(service) for service in SERVICES}
-    serving = asyncio.run(_serving(addresses))
+    addresses = {service: cell.called_at(service) for service in SERVICES} | dict(read_called_at(home))
+    serving = asyncio.run(_serving(home, addresses))
     if not running and not any(serving):
         yield Finding("services", WARN, "no cell is running", "boatyard up")
         yield from (_not_serving(home, service, "") for service in SERVICES if _refusal(home, service))
@@ -147,7 +147,7 @@ def services(home: Home) -> Iterator[Finding]:
         else:
             yield _not_serving(home, service, addresses[service])
     with suppress(StartError):  # another check reports what is wrong with the token
-        yield from nodes(addresses, read_token(home.cell_token_file))
+        yield from nodes(home, addresses, read_token(home.cell_token_file))
     yield from database()
 
 
@@ -168,5 +168,5 @@ def _log(home: Home, service: str) -> Path:
     return home.root / "logs" / f"{service}.log"
 
 
-async def _serving(addresses: Mapping[str, str]) -> list[bool]:
-    return list(await asyncio.gather(*(is_serving(addresses[service]) for service in SERVICES)))
+async def _serving(home: Home, addresses: Mapping[str, str]) -> list[bool]:
+    return list(await asyncio.gather(*(is_serving(home, addresses[service]) for service in SERVICES)))

@@ -43,7 +43,7 @@ def connection(home: Home) -> Connection:
     login = Logins.of_user().find(address) if tls is None else None
     if login is not None:
         return Connection(address, os.environ.get("BOATYARD_TOKEN") or _token_in(login.token_file), login.tls)
-    if tls is None and not _is_insecure():
+    if tls is None and not is_insecure():
         raise NotAllowedError(
             f"whoever listens at {address} would get the token, and cannot prove to be the gateway: set"
             " BOATYARD_GATEWAY_CA to the CA of its certificate, or pin it with `boatyard login`; or take the risk with"
@@ -88,7 +88,7 @@ def is_pinned(address: str) -> bool:
     return gateway_tls(os.environ) is None and Logins.of_user().find(address) is not None
 
 
-def _is_insecure() -> bool:
+def is_insecure() -> bool:
     """True with `boatyard --insecure`, or BOATYARD_INSECURE."""
     context = click.get_current_context(silent=True)
     return context is not None and bool(context.find_root().params.get("insecure"))

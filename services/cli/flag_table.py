@@ -6,6 +6,8 @@ A row names a field by its path in JobSpec, Template, Worker and WorkItem. The c
 from dataclasses import replace
 from typing import Final
 
+from boatyard.gateway.v1 import floor_pb2
+
 from services.cli.flags import Flag, group
 from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, TEXT_OR_FILE
 
@@ -174,6 +176,50 @@ SETTINGS: Final = (
 )
 """AgentSettings and Policy, in `boatyard run` and in the catalogue."""
 
+_LIMITS: Final = frozenset(floor_pb2.Limits.DESCRIPTOR.fields_by_name)
+
+FLOOR: Final = group(
+    "Floor: what jobs cannot take away",
+    Flag(
+        "--floor-verify",
+        "floor.verify_command",
+        "A line for /bin/sh that checks each result, before a job's own.",
+        "LINE",
+    ),
+    Flag(
+        "--floor-approve-before",
+        "floor.checkpoints",
+        "The stages before which a person is always asked, as for --approve-before.",
+        "STAGE,…",
+        CHECKPOINTS,
+    ),
+    Flag("--floor-sandbox", "floor.sandbox_tiers", "A sandbox that jobs may choose; may be repeated (default: all)."),
+    Flag("--floor-network", "floor.networks", "A network that jobs may choose; may be repeated (default: all)."),
+    Flag("--floor-never-pushed", "floor.never_pushed", "Push no result."),
+    Flag(
+        "--protect",
+        "floor.protected_paths",
+        "A path such as .github/workflows: results that change it are pushed after an approval; may be repeated.",
+        "PATH",
+    ),
+    Flag(
+        "--approved-by-others",
+        "floor.approved_by_others",
+        "Let nobody approve what they have submitted or retried themselves.",
+    ),
+    *(
+        replace(
+            flag,
+            option=f"--floor-{flag.option.removeprefix('--')}",
+            path=flag.path.replace("agent.", "floor.limits."),
+            help=f"The most that jobs may set with {flag.option}.",
+        )
+        for flag in SETTINGS
+        if flag.path.removeprefix("agent.") in _LIMITS
+    ),
+)
+"""Floor, for projects and templates."""
+
 RUN: Final = (
     *group(
         "Job",
@@ -226,6 +272,11 @@ RUN: Final = (
             "not_before_time",
             "Start at this time at the earliest, such as 2030-01-31T08:00+01:00.",
             "TIME",
+        ),
+        Flag(
+            "--waive-floors",
+            "waive_floors",
+            "Submit it without the floors of its project and template; for administrators, and recorded.",
         ),
     ),
     *SETTINGS,

@@ -181,6 +181,8 @@ def _put(message: Any, path: str, value: Any) -> None:  # noqa: ANN401 - any mes
     field = message.DESCRIPTOR.fields_by_name[name]
     if field.is_repeated:
         container = getattr(message, name)
+        if field.enum_type is not None:
+            value = [choices(field.enum_type)[each] for each in value]
         container.update(value) if isinstance(container, MutableMapping) else container.extend(value)
     elif field.message_type is not None:
         part = getattr(message, name)

@@ -23,12 +23,12 @@ def _node_address(value: str) -> str:
     if is_socket(value):
         socket_path(value)
     elif not is_loopback(_public_address(value).rpartition(":")[0]):
-        raise ValueError("must be a loopback address: tokens would travel in the clear anywhere else")
+        raise ValueError("must be unix:PATH, or a loopback address: only this machine has business there")
     return value
 
 
 NodeAddress = Annotated[str, AfterValidator(_node_address)]
-"""The address of a service for this machine alone: unix:PATH, or a port of its loopback."""
+"""The address of a service for this cell alone: unix:PATH, or a port of loopback, with the cell's own certificate."""
 PublicAddress = Annotated[str, AfterValidator(_public_address)]
 """The address of a service that other machines may reach; the service itself requires TLS there."""
 

@@ -14,6 +14,7 @@ from services.common.ids import persistent_id
 from services.common.lock import single_instance
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
+from services.common.rpc.nodes import node_tls
 from services.common.rpc.server import serve
 from services.common.settings import load_settings
 from services.coordinator.clients import LocalEvents, Upstream, UpstreamUnavailable
@@ -77,8 +78,10 @@ async def _main() -> None:
                 group.create_task(_watch(upstream, coordinator_id, driver), name="cancellations")
 
         await stack.enter_async_context(program.background_tasks({"driving": drive()}))
+        listen = settings.listen or settings.home.socket("coordinator")
         await serve(
-            listen=settings.listen or settings.home.socket("coordinator"),
+            listen=listen,
+            tls=node_tls(settings.home, listen),
             registrations=[],  # its health is all that it serves
             authenticator=cell_authenticator(settings.home.cell_token()),
             draining=Draining(),

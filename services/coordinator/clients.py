@@ -15,7 +15,7 @@ from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from boatyard.ledger.v1 import ledger_pb2
 from boatyard.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 
-from services.common.errors import RemoteFailure, ServiceError, Status
+from services.common.errors import RemoteFailure, ServiceError, StartError, Status, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -96,7 +96,11 @@ class Upstream:
     """The gateways: one is used for as long as it answers, and then the next. An async context manager."""
 
     def __init__(self, addresses: Sequence[str], token: str, tls: ClientTls | None = None) -> None:
-        self._channels = [open_channel(address, token, services=_DESCRIPTORS, tls=tls) for address in addresses]
+        """Raises StartError when there is no directory of a gateway's socket."""
+        try:
+            self._channels = [open_channel(address, token, services=_DESCRIPTORS, tls=tls) for address in addresses]
+        except Unavailable as error:
+            raise StartError(error.message) from None
         self._stubs = [
             Stubs(address, CoordinatorServiceStub(channel), LedgerServiceStub(channel))
             for address, channel in zip(addresses, self._channels, strict=True)

@@ -5,18 +5,23 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
-from services.common.addresses import is_loopback
 from services.common.errors import StartError
 from services.common.home import read_token
+from services.common.rpc.sockets import is_socket, socket_path
 from services.common.rpc.tls import ClientTls
 from services.lifecycle.settings import DriverSettings
 
 
 def _addresses(text: str) -> str:
     for address in comma_separated(text):
+        if is_socket(address):
+            socket_path(address)
+            continue
         host, _, port = address.rpartition(":")
         if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
-            raise ValueError("must be host:port, such as 10.0.0.1:7460, or several of these, separated by commas")
+            raise ValueError(
+                "must be host:port, such as 10.0.0.1:7460, or unix:PATH, or several of these, separated by commas"
+            )
     if not comma_separated(text):
         raise ValueError("must name a gateway, host:port")
     return text
@@ -31,9 +36,11 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     """Variables BOATYARD_COORDINATOR_<NAME>, and BOATYARD_HOME and BOATYARD_TOKEN."""
 
     upstream: Annotated[str, AfterValidator(_addresses)]
-    """The gateways, host:port, separated by commas: the next is used when one does not answer."""
+    """The gateways, host:port or unix:PATH, separated by commas: the next is used when one does not answer."""
     upstream_ca: Path | None = None
-    """The CA of the gateways; required when one of them is not on this machine."""
+    """The CA of the gateways, by which those at a port prove themselves."""
+    upstream_insecure: bool = False
+    """Show the token to whoever listens at these ports, without a CA: for a tunnel that proves the other side."""
     upstream_certificate: Path | None = None
     """The certificate for gateways that ask for one, in addition to the token."""
     upstream_key: Path | None = None
@@ -53,11 +60,12 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
 
     @model_validator(mode="after")
     def _tokens_stay_secret(self) -> Self:
-        remote = [one for one in comma_separated(self.upstream) if not is_loopback(one.rpartition(":")[0])]
-        if remote and self.upstream_ca is None:
+        ports = [one for one in comma_separated(self.upstream) if not is_socket(one)]
+        if ports and self.upstream_ca is None and not self.upstream_insecure:
             raise ValueError(
-                f"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, because {remote[0]} is not on this machine, and the"
-                " token would be sent there in the clear"
+                f"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, because whoever listens at {ports[0]} would get the"
+                " token, and cannot prove to be the gateway; name the CA of its certificate (--upstream-ca), or pin the"
+                " certificate with `boatyard login`, or take the risk with `boatyard --insecure coordinator …`"
             )
         return self
 

@@ -23,6 +23,7 @@ from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
+from services.common.rpc.nodes import node_tls
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.execution.cgroups import hierarchies
@@ -93,8 +94,10 @@ async def _main() -> None:
         provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
         _warn_of_missing(provided)
         draining, starts = Draining(), StartReader(settings, PathGuard(home))
+        listen = settings.listen or settings.home.socket("execution")
         await serve(
-            listen=settings.listen or settings.home.socket("execution"),
+            listen=listen,
+            tls=node_tls(settings.home, listen),
             registrations=[
                 Registration(
                     pb.DESCRIPTOR.services_by_name["ExecutionService"].full_name,

@@ -1,5 +1,6 @@
 """Assembles the gateway from its packages, and runs it."""
 
+import resource
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
@@ -79,6 +80,7 @@ def main() -> None:
 
 async def _main() -> None:
     settings = load_settings(GatewaySettings)
+    _allow_open_files()
     directory = settings.home.directory("gateway")
     async with AsyncExitStack() as stack:
         # Only the process that holds this lock may take back the cell's own leases.
@@ -160,6 +162,12 @@ async def _main() -> None:
             draining=draining,
             reflection=settings.reflection,
         )
+
+
+def _allow_open_files() -> None:
+    """Allow as many open files as may be: outsiders open connections, and the gateway starts no other program."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settings: GatewaySettings) -> SqlLedger:

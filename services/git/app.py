@@ -21,6 +21,7 @@ from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
+from services.common.rpc.nodes import node_tls
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.git import store
@@ -84,8 +85,10 @@ async def _main() -> None:
         )
         await stack.enter_async_context(program.background_tasks({"maintenance": manager.run_maintenance()}))
         draining = Draining()
+        listen = settings.listen or settings.home.socket("git")
         await serve(
-            listen=settings.listen or settings.home.socket("git"),
+            listen=listen,
+            tls=node_tls(settings.home, listen),
             registrations=[
                 Registration(
                     pb.DESCRIPTOR.services_by_name["GitService"].full_name,

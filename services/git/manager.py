@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -11,12 +11,14 @@ from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists
 from services.common.fence import current_fence
+from services.common.path_patterns import PathPatterns
 from services.git import failures
 from services.git.bases.preparer import BasePreparer
 from services.git.disk.budget import DiskBudget, DiskUsage
 from services.git.model import (
     Base,
     ChangedFile,
+    ChangeKind,
     Clone,
     CloneSpec,
     DiffEnd,
@@ -226,11 +228,21 @@ class GitManager:
         async for piece in self._diffs.diff(store, base_id, commit, max_bytes):
             yield replace(piece, base_commit_id=base_id) if isinstance(piece, DiffEnd) else piece
 
-    async def changed_files(self, repository_id: str, base: str | bytes, commit: str) -> list[ChangedFile]:
-        """List the files that differ, by path. `base` and the errors are those of `diff`."""
+    async def changed_files(
+        self, repository_id: str, base: str | bytes, commit: str, patterns: Sequence[str] = ()
+    ) -> list[ChangedFile]:
+        """List the files that differ, by path. `base` and the errors are those of `diff`.
+
+        With patterns: those that any of them names, by their path or their previous one, and of files that do not
+        differ those that a commit between the two changes, as a push would bring that commit along.
+        """
         base_id = await self.diff_base(repository_id, base, commit)
         store = await self._store_with(repository_id, base_id, commit)
-        return await self._diffs.changed_files(store, base_id, commit)
+        files = await self._diffs.changed_files(store, base_id, commit)
+        if not patterns:
+            return files
+        touched = await self._diffs.touched_paths(store, base_id, commit)
+        return await asyncio.to_thread(_named, files, touched, PathPatterns(patterns))
 
     async def diff_base(self, repository_id: str, base: str | bytes, commit: str) -> str:
         """Return the commit to compare with. `base` and the errors are those of `diff`."""
@@ -256,3 +268,10 @@ class GitManager:
 
     async def _check_fence(self) -> None:
         await self._fences.check(current_fence())
+
+
+def _named(files: list[ChangedFile], touched: set[bytes], patterns: PathPatterns) -> list[ChangedFile]:
+    differing = {path for file in files for path in (file.path, file.old_path)}
+    files = [*files, *(ChangedFile(path, ChangeKind.MODIFIED) for path in touched - differing)]
+    named = [file for file in files if patterns.name(file.path) or (file.old_path and patterns.name(file.old_path))]
+    return sorted(named, key=lambda file: file.path)

@@ -115,5 +115,5 @@ class GitServicer(GitServiceServicer):
     ) -> pb.ListChangedFilesResponse:
         repository_id, base, commit, page = from_proto.changed_files(request)
         base_commit_id = await self._manager.diff_base(repository_id, base, commit)
-        files = await self._manager.changed_files(repository_id, base_commit_id, commit)
+        files = await self._manager.changed_files(repository_id, base_commit_id, commit, request.patterns)
         return changed_files_page_to_proto(files, base_commit_id, page)

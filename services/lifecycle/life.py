@@ -26,6 +26,7 @@ from services.lifecycle.stages.hooks import (
     failed_before,
 )
 from services.lifecycle.stages.prepare import make_branch, make_workspace, prepare_base
+from services.lifecycle.stages.protection import protected_changes
 from services.lifecycle.stages.result import compare, is_to_publish, publish, take, verify
 
 log = structlog.get_logger()
@@ -109,7 +110,7 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
             return more
         await verify(job, remote, base, taken)
     if is_to_publish(job, taken):
-        if more := await approval(job, "push"):
+        if more := await approval(job, "push", await protected_changes(job, base, taken)):
             return more
         await publish(job, remote, taken, context.pushed_before)
     return ""

@@ -9,7 +9,8 @@ from google.protobuf.duration_pb2 import Duration
 from grpc_health.v1 import health_pb2
 
 from services.common.errors import FailedPrecondition, NotFound, ServiceError, StartError, Unavailable
-from services.common.rpc.channel import open_channel
+from services.common.home import Home
+from services.common.rpc.nodes import open_node_channel
 from services.common.rpc.status import service_error
 
 ALIVE = (pb.NodeExecution.STATE_PENDING, pb.NodeExecution.STATE_RUNNING)
@@ -19,17 +20,17 @@ _WAIT_S = 20
 _DESCRIPTOR = pb.DESCRIPTOR.services_by_name["ExecutionService"]
 
 
-async def wait_until_serving(address: str) -> None:
+async def wait_until_serving(home: Home, address: str) -> None:
     """Wait until a service's health is SERVING. The caller bounds the wait."""
-    async with open_channel(address) as channel:
+    async with open_node_channel(home, address) as channel:
         while not await _is_serving(channel):  # noqa: ASYNC110 - another process's event
             await asyncio.sleep(_HEALTH_PAUSE_S)
 
 
-async def is_serving(address: str) -> bool:
+async def is_serving(home: Home, address: str) -> bool:
     """Return True when a service's health is SERVING. Asks once, with a deadline of a second."""
     try:
-        async with open_channel(address) as channel:
+        async with open_node_channel(home, address) as channel:
             return await _is_serving(channel)
     except (Unavailable, StartError):
         return False
@@ -52,9 +53,9 @@ async def _is_serving(channel: grpc.aio.Channel) -> bool:
 class Agents:
     """The executions of an execution service. Its errors are ServiceErrors."""
 
-    def __init__(self, address: str, token: str) -> None:
+    def __init__(self, home: Home, address: str) -> None:
+        self._home = home
         self._address = address
-        self._token = token
 
     async def alive(self) -> list[str]:
         """Return the ids of the executions that have not ended."""
@@ -76,7 +77,7 @@ class Agents:
             return len(ended)
 
     def _channel(self) -> grpc.aio.Channel:
-        return open_channel(self._address, self._token, services=[_DESCRIPTOR])
+        return open_node_channel(self._home, self._address, self._home.cell_token(), services=[_DESCRIPTOR])
 
 
 async def _alive(stub: ExecutionServiceStub) -> list[str]:

@@ -65,7 +65,7 @@ async def end_agents(home: Home, grace_s: float) -> None:
             process = await ServiceProcess.start(plan, EXECUTION, reading)
             try:
                 await _wait_until_serving(plan, process)
-                await Agents(plan.addresses[EXECUTION], home.cell_token()).end_all(grace_s)
+                await Agents(home, plan.addresses[EXECUTION]).end_all(grace_s)
             except ServiceError as error:
                 raise StartError(f"agents may still be running: {error.message}") from error
             finally:
@@ -124,7 +124,7 @@ def _plan_of_execution_service(home: Home) -> CellPlan:
 
 
 async def _wait_until_serving(plan: CellPlan, process: ServiceProcess) -> None:
-    serving = asyncio.create_task(wait_until_serving(plan.addresses[EXECUTION]))
+    serving = asyncio.create_task(wait_until_serving(plan.home, plan.addresses[EXECUTION]))
     ended = asyncio.create_task(process.wait())
     try:
         await asyncio.wait({serving, ended}, timeout=_SERVING_WITHIN_S, return_when=asyncio.FIRST_COMPLETED)

@@ -5,6 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from services.common.errors import StartError
 from services.common.home import Home
@@ -105,15 +106,28 @@ def write_cell_file(cell: CellPlan) -> None:
     """Write where the services are, for whoever looks, and for the command line of earlier versions."""
     path = cell_file(cell.home)
     temporary = path.with_suffix(".new")
-    document = {"addresses": dict(cell.addresses), "called_at": cell.called_at(cell.driver), "pid": os.getpid()}
+    called_at = {service: cell.called_at(service) for service in cell.services}
+    document = {"addresses": dict(cell.addresses), "called_at": called_at, "pid": os.getpid()}
     temporary.write_text(json.dumps(document) + "\n")
     temporary.rename(path)
 
 
 def has_no_sockets(home: Home) -> bool:
     """True when a cell runs in this data directory that an earlier version started, whose services have ports alone."""
+    document = _cell_document(home)
+    return bool(document) and "called_at" not in document and is_held(supervisor_lock(home))
+
+
+def read_called_at(home: Home) -> Mapping[str, str]:
+    """Return where the services of this data directory's running cell are called, by service; empty without one."""
+    called_at = _cell_document(home).get("called_at")
+    return called_at if isinstance(called_at, dict) else {}
+
+
+def _cell_document(home: Home) -> Mapping[str, Any]:
+    """Return what the supervisor wrote; empty where it wrote nothing, or no such file."""
     try:
         document = json.loads(cell_file(home).read_text())
     except (OSError, ValueError):
-        return False
-    return isinstance(document, dict) and "called_at" not in document and is_held(supervisor_lock(home))
+        return {}
+    return document if isinstance(document, dict) else {}

@@ -65,7 +65,7 @@ class _Cell:
         self._commands = commands
         self._announce = announce
         self._say = say
-        self._agents = Agents(plan.addresses[EXECUTION], plan.home.cell_token())
+        self._agents = Agents(plan.home, plan.addresses[EXECUTION])
 
     async def run(self) -> None:
         with _lifeline() as lifeline:
@@ -92,9 +92,8 @@ class _Cell:
     async def _announce_when_serving(self) -> None:
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
-                await asyncio.gather(
-                    *(wait_until_serving(self._plan.called_at(service)) for service in self._plan.services)
-                )
+                addresses = map(self._plan.called_at, self._plan.services)
+                await asyncio.gather(*(wait_until_serving(self._plan.home, address) for address in addresses))
         except TimeoutError:
             logs = self._plan.log_file(self._plan.driver).parent
             raise StartError(f"not all services were SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None

@@ -16,6 +16,7 @@ from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
+from services.common.rpc.nodes import node_tls
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.workspace import store, wire
@@ -66,8 +67,10 @@ async def _main() -> None:
             "fences": fences.run_retention(),
         }
         await stack.enter_async_context(program.background_tasks(upkeep))
+        listen = settings.listen or settings.home.socket("workspace")
         await serve(
-            listen=settings.listen or settings.home.socket("workspace"),
+            listen=listen,
+            tls=node_tls(settings.home, listen),
             registrations=[
                 Registration(
                     pb.DESCRIPTOR.services_by_name["WorkspaceService"].full_name,

@@ -166,10 +166,11 @@ def test_the_image_is_built_of_what_is_there() -> None:
     lines = (DEPLOY / "image/Dockerfile").read_text().splitlines()
     (entry,) = [line for line in lines if line.startswith("ENTRYPOINT")]
     assert "tini" in entry, "somebody must reap what agents leave behind"
-    assert any("constraints.txt" in line for line in lines)
+    assert any("--require-hashes" in line and "requirements/runtime.txt" in line for line in lines)
+    assert [line for line in lines if line.startswith("FROM")] == ["FROM ${BASE} AS build", "FROM ${BASE}"]
     ignored = (ROOT / ".dockerignore").read_text().splitlines()
     assert "deploy" in ignored, "that is where compose's secrets lie"
-    assert not {"services", "protos", "pyproject.toml", "constraints.txt", "README.md"} & set(ignored)
+    assert not {"services", "protos", "pyproject.toml", "requirements", "README.md"} & set(ignored)
 
 
 def test_the_certificates_are_good_for_servers_and_clients(tmp_path: Path) -> None:

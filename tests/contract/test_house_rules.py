@@ -58,7 +58,7 @@ def test_only_shared_code_says_unavailable_or_aborts() -> None:
         for path in SOURCES
         if not is_common(path)
         for name, node in calls(path)
-        if name in forbidden
+        if name in forbidden and not ast.unparse(node.func).endswith(".transport.abort")  # asyncio's own
     ]
     assert violations == []
 

@@ -1,7 +1,9 @@
 """A stranger who sits on ports that a cell uses, or used, hears no secret: the cell's own programs call sockets."""
 
 import contextlib
+import os
 import socket
+import subprocess
 import threading
 import uuid
 from collections.abc import Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Remote
-from tests.kit.cell import Cell, eventually, listens, running_cell
+from tests.kit.cell import BOATYARD, Cell, eventually, listens, running_cell
 
 NODE_SERVICES = ("workspace", "git", "execution")
 
@@ -99,3 +101,30 @@ def test_who_sits_on_the_ports_hears_no_secret(scratch: Path, remote: Remote) ->
         secrets = [(cell.home / name).read_bytes().strip() for name in ("token", "cell-token")]
     assert not any(secret in late.heard or b"authorization" in late.heard for secret in secrets)
     assert late.heard == b""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_another_user_reaches_no_socket_however_open_the_data_directory_is(scratch: Path) -> None:
+    with running_cell(scratch) as cell:
+        scratch.chmod(0o755)
+        cell.home.chmod(0o755)
+        for service in ("gateway", *NODE_SERVICES):
+            path = str(cell.home / "run" / f"{service}.sock")
+            line = f"import socket; socket.socket(socket.AF_UNIX).connect({path!r})"
+            tried = subprocess.run(
+                ["/usr/bin/python3", "-c", line], user=65534, group=65534, capture_output=True, check=False
+            )
+            assert b"PermissionError" in tried.stderr
+        cell.down()
+        (cell.home / "run").chmod(0o777)
+        refused = subprocess.run(
+            [BOATYARD, "up", "--port-base", str(cell.base)],
+            env=cell.environment,
+            capture_output=True,
+            check=False,
+            timeout=60,
+        )
+        (cell.home / "run").chmod(0o700)
+        assert refused.returncode == 1
+        assert f"chmod 700 {cell.home}/run".encode() in refused.stderr

@@ -79,7 +79,7 @@ class Services:
         self.home.directory("run")
         async with asyncio.timeout(90), open_channel(self.address(name)) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
-            answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True)
+            answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=90)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
     def log(self, name: str) -> str:

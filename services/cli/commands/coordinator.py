@@ -8,6 +8,8 @@ from pathlib import Path
 import click
 
 from services.cli import options
+from services.cli.connection import is_insecure
+from services.cli.logins import Logins
 from services.cli.screen import Screen
 from services.common.home import Home
 from services.supervisor.plan import COORDINATOR, plan
@@ -22,19 +24,19 @@ _SETTING = "BOATYARD_COORDINATOR_"
     type=options.TEXT,
     required=True,
     metavar="ADDR[,ADDR…]",
-    help="The gateway, host:port; of several, the next is used when one does not answer.",
+    help="The gateway, host:port or unix:PATH; of several, the next is used when one does not answer.",
 )
 @click.option(
     "--token-file",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The file with the token for the gateway (default: $BOATYARD_TOKEN).",
+    help="The file with the token for the gateway (default: $BOATYARD_TOKEN, or that of `boatyard login`).",
 )
 @click.option(
     "--upstream-ca",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The CA of the gateway's certificate; required for a gateway on another machine.",
+    help="The CA of the gateway's certificate (default: the certificate that `boatyard login` has pinned).",
 )
 @click.option("--capacity", type=click.IntRange(1, 1000), metavar="N", help="Run at most N jobs at once (default: 4).")
 @click.option(
@@ -86,9 +88,11 @@ def command(
     machine has taken over meanwhile. `boatyard down` stops everything.
     """
     settings = {
+        **({} if upstream_ca else _of_login(upstream)),
+        "UPSTREAM_INSECURE": "1" if is_insecure() else "",
         "UPSTREAM": upstream,
-        "TOKEN_FILE": "" if token_file is None else str(token_file.absolute()),
-        "UPSTREAM_CA": "" if upstream_ca is None else str(upstream_ca.absolute()),
+        **({} if token_file is None else {"TOKEN_FILE": str(token_file.absolute())}),
+        **({} if upstream_ca is None else {"UPSTREAM_CA": str(upstream_ca.absolute())}),
         "CAPACITY": "" if capacity is None else str(capacity),
         "PROJECTS": ",".join(projects),
         "KINDS": ",".join(kinds),
@@ -105,6 +109,16 @@ def command(
             Screen().value(f"ready: carrying jobs of {upstream}")
 
     asyncio.run(up(cell, announce, options.say))
+
+
+def _of_login(upstream: str) -> dict[str, str]:
+    """Return the settings by which a gateway is called at which the user has logged in; none for another one."""
+    login = Logins.of_user().find(upstream)
+    if login is None or os.environ.get(f"{_SETTING}UPSTREAM_CA"):
+        return {}
+    has_token = os.environ.get("BOATYARD_TOKEN") or os.environ.get(f"{_SETTING}TOKEN_FILE")
+    own_token = {} if has_token else {"TOKEN_FILE": str(login.token_file)}
+    return {"UPSTREAM_CA": str(login.tls.ca), "UPSTREAM_SERVER_NAME": login.tls.server_name, **own_token}
 
 
 def _environment_with(settings: Mapping[str, str]) -> dict[str, str]:

@@ -1,10 +1,13 @@
 """`boatyard project`."""
 
 from services.cli.catalogue import LIMIT, NAME, ResourceType, resource_commands
+from services.cli.flag_table import FLOOR
 from services.cli.flags import Flag
 
 WORKER = Flag("--default-worker", "default_worker_id", "The worker for work items without one.", "ID")
-KIND = ResourceType("Project", "Projects", "project", "project", [NAME, LIMIT, WORKER], ["project_id", "display_name"])
+KIND = ResourceType(
+    "Project", "Projects", "project", "project", [NAME, LIMIT, WORKER, *FLOOR], ["project_id", "display_name"]
+)
 
 command = resource_commands(
     KIND,

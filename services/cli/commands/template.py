@@ -1,14 +1,14 @@
 """`boatyard template`."""
 
 from services.cli.catalogue import NAME, ResourceType, resource_commands
-from services.cli.flag_table import PROJECT, SETTINGS
+from services.cli.flag_table import FLOOR, PROJECT, SETTINGS
 
 KIND = ResourceType(
     "Template",
     "Templates",
     "template",
     "template",
-    [NAME, PROJECT, *SETTINGS],
+    [NAME, PROJECT, *SETTINGS, *FLOOR],
     ["template_id", "display_name", "agent.engine", "agent.model"],
 )
 

@@ -66,7 +66,7 @@ def command(port_base: int | None, database_url: str | None, *, has_tls: bool, a
 
 def _own_certificate(home: Home) -> tuple[dict[str, str], str]:
     """Return the settings by which a gateway has the cell's own certificate, and its fingerprint."""
-    from services.supervisor.own_certificate import own_certificate  # noqa: PLC0415 - its library takes long to load
+    from services.common.rpc.own_certificate import own_certificate  # noqa: PLC0415 - its library takes long to load
 
     if os.environ.get("BOATYARD_GATEWAY_TLS_CERTIFICATE"):
         raise click.UsageError(

@@ -45,7 +45,7 @@ _OPTIONS = (
     ("grpc.max_concurrent_streams", 2 * MOST_CALLS),
     # Connections on which nothing is called: those that never begin HTTP/2, and those that were left open.
     ("grpc.server_handshake_timeout_ms", 20_000),
-    ("grpc.max_connection_idle_ms", 600_000),
+    ("grpc.max_connection_idle_ms", 120_000),
 )
 
 log = structlog.get_logger()

@@ -25,7 +25,6 @@ from services.sandbox.errors import SandboxUnavailableError
 READY = b"READY\n"
 
 _ANSWER = 1
-_HEAD_BYTES = 64 * 1024
 _OPEN_FILES = 2048
 _DATA_BYTES = 512 << 20
 
@@ -58,9 +57,8 @@ async def _serve(policy: EgressPolicy, proxy: socket.socket, names: socket.socke
     loop, addresses = asyncio.get_running_loop(), MadeUpAddresses()
     names.setblocking(False)
     await loop.create_datagram_endpoint(lambda: NameServer(policy, addresses), sock=names)
-    server = await asyncio.start_server(Proxy(policy, addresses).serve, sock=proxy, limit=_HEAD_BYTES)
     os.write(_ANSWER, READY)
-    await server.serve_forever()
+    await Proxy(policy, addresses).serve(proxy)
 
 
 def _limit(what: int, most: int) -> None:

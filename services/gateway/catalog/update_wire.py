@@ -16,7 +16,7 @@ from services.gateway.wire.requests import page_checks
 Resource = TypeVar("Resource")
 
 _IMMUTABLE: Final = frozenset({"project_id", "create_time", "state", "has_token"})
-_NESTED: Final = frozenset({"agent", "policy"})
+_NESTED: Final = frozenset({"agent", "policy", "floor"})
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.paging import Page
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import FailedPrecondition, NotFound, PermissionDenied
 from services.gateway import scope
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import wake
@@ -20,7 +20,9 @@ from services.gateway.schema.clock import NOW
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter
 from services.gateway.values.facts import Questions
-from services.lifecycle.model.checkpoint import CheckpointState
+from services.lifecycle.model.checkpoint import CheckpointState, Origin
+from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.value import load
 
 OWNERS: Final[Mapping[str, Ownership]] = {"checkpoint": owned(checkpoints)}
 """How to look up which project owns a checkpoint."""
@@ -57,7 +59,8 @@ class CheckpointStore:
         """Record a decision and wake the job; return the checkpoint as it then is, and True when it takes effect.
 
         It does not when another decision came first, or the checkpoint has expired. Raises NotFound,
-        FailedPrecondition (CHANGES_NOT_POSSIBLE) when changes are requested at a checkpoint that does not take them.
+        FailedPrecondition (CHANGES_NOT_POSSIBLE) when changes are requested at a checkpoint that does not take them,
+        PermissionDenied (APPROVAL_BY_SUBMITTER) when a floor wants that somebody else approves.
         """
         async with self._engine.begin() as connection:
             # The job is locked first, as wherever both are written; of two decisions, one waits here for the other.
@@ -69,6 +72,8 @@ class CheckpointStore:
                     f"changes cannot be requested at {checkpoint.name!r}: approve it, or reject it",
                     checkpoint_id,
                 )
+            if decision.state is CheckpointState.APPROVED and checkpoint.origin is not Origin.AGENT:
+                _check_approver(load(JobSpec, job.definition), decision.decider.name)
             open_checkpoint = update(checkpoints).where(checkpoints.c.checkpoint_id == checkpoint_id, IS_OPEN)
             written = await connection.execute(
                 open_checkpoint.values(
@@ -93,6 +98,16 @@ class CheckpointStore:
 def checkpoint_key(checkpoint: Checkpoint) -> tuple[int, str]:
     """Return the key by which pages of checkpoints are ordered."""
     return microseconds(checkpoint.create_time), checkpoint.checkpoint_id
+
+
+def _check_approver(spec: JobSpec, name: str) -> None:
+    wanted_by = next((each.set_by for each in spec.floors if each.floor.approved_by_others), "")
+    if wanted_by and name in spec.submitters:
+        raise PermissionDenied(
+            f"{name!r} submitted or retried this job, and the floor of {wanted_by} wants somebody else's approval",
+            reason="APPROVAL_BY_SUBMITTER",
+            metadata={"set_by": wanted_by},
+        )
 
 
 def _allows(checkpoint: Checkpoint, decision: CheckpointDecision) -> bool:

@@ -8,6 +8,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.values.checkpoints import Checkpoint
 from services.lifecycle.ledger import Lease, Ledger
 from services.lifecycle.model.checkpoint import CheckpointState, Origin, Question
+from services.lifecycle.model.floor import protected_paths
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState
@@ -17,12 +18,17 @@ CANCELLED: Final = "CANCELLED"
 """The reason with which a client ends a job because its cancellation was requested."""
 
 
-def end_question(lease: Lease, output: Output) -> Question:
-    """Return the question for a job whose policy has checkpoints, as its client cannot ask before a stage."""
+def end_question(lease: Lease, output: Output) -> Question | None:
+    """Return the question for a job for which a person is asked, as its client cannot ask before a stage."""
+    stages, paths = lease.spec.policy.checkpoints.before, protected_paths(lease.spec.floors)
+    asked = f"Its client has asked nobody before {', '.join(stages)}." if stages else ""
+    looked = f"Nobody has looked at whether it changes protected paths: {', '.join(paths)}." if paths else ""
+    if not asked and not looked:
+        return None
     return Question(
         name="end",
         origin=Origin.POLICY,
-        text=f"Is the job done? Its client has asked nobody before {', '.join(lease.spec.policy.checkpoints.before)}.",
+        text=" ".join(filter(None, ("Is the job done?", asked, looked))),
         execution_id=lease.execution_id,
         seconds=lease.spec.policy.checkpoint_timeout.total_seconds(),
         output=output,

@@ -122,8 +122,8 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         held, output = wire.completion_from_proto(request)
         async with self._ledgers.holding(held) as (ledger, lease):
             if (await self._jobs.job(held.job_id)).state is not JobState.SUCCEEDED:  # else this is a repetition
-                if lease.spec.policy.checkpoints.before:
-                    check_approved(await self._store.ask(held, end_question(lease, output)))
+                if question := end_question(lease, output):
+                    check_approved(await self._store.ask(held, question))
                 await complete(ledger, lease, output)
         return pb.CompleteJobResponse(job=job_wire.job_to_proto(await self._jobs.job(held.job_id)))
 

@@ -14,7 +14,7 @@ from services.common.metrics import Meters
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.draining import Draining
 from services.gateway.http.access import PageAccess, refuse
-from services.gateway.http.metrics import CONTENT_TYPE, Node, scrape
+from services.gateway.http.metrics import CONTENT_TYPE, Node, SharedScrapes
 from services.gateway.http.request_log import RequestLog
 from services.gateway.values.principal import Role
 
@@ -26,11 +26,11 @@ PAGES: Final = {METRICS: Role.VIEWER}
 
 def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator, draining: Draining) -> ASGIApp:
     """Return the ASGI application. `authenticator` has to know the paths of PAGES, as methods."""
-    access = PageAccess(authenticator)
+    access, scrapes = PageAccess(authenticator), SharedScrapes(meters, nodes)
 
     async def metrics(request: Request) -> Response:
         await access.to_all_projects(request)
-        return Response(await scrape(meters, nodes), media_type=CONTENT_TYPE)
+        return Response(await scrapes.scrape(), media_type=CONTENT_TYPE)
 
     async def health(request: Request) -> Response:  # noqa: ARG001 - a handler's signature
         is_ending = draining.is_set()

@@ -49,3 +49,18 @@ async def scrape(gateway: Meters, nodes: Sequence[Node]) -> bytes:
         up.add_metric([node.service], metrics is not None)
         collected += metrics or ()
     return generate_latest(Scrape(merged([up, *collected])))
+
+
+class SharedScrapes:
+    """Makes one scrape at a time: whoever asks meanwhile gets the same, so that many who ask cost no more than one."""
+
+    def __init__(self, gateway: Meters, nodes: Sequence[Node]) -> None:
+        self._gateway = gateway
+        self._nodes = nodes
+        self._running: asyncio.Task[bytes] | None = None
+
+    async def scrape(self) -> bytes:
+        """See the function `scrape`."""
+        if self._running is None or self._running.done():
+            self._running = asyncio.create_task(scrape(self._gateway, self._nodes))
+        return await asyncio.shield(self._running)

@@ -15,8 +15,8 @@ from starlette.types import ASGIApp
 
 from services.common.errors import StartError
 from services.common.rpc.tls import Followed, ServerTls, check_pair
+from services.gateway.http.connections import BoundedConnection
 
-_MAX_CONCURRENT: Final = 100  # more are answered with 503
 _BACKLOG: Final = 128
 _SHUTDOWN_SECONDS: Final = 2
 
@@ -38,14 +38,13 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
     config = uvicorn.Config(
         app,
         loop="none",
-        http="h11",
+        http=BoundedConnection,
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         proxy_headers=False,
         server_header=False,
-        limit_concurrency=_MAX_CONCURRENT,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
         ssl_context_factory=None if tls is None else _factory_of(_following_context(tls)),
     )

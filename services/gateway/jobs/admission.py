@@ -26,6 +26,7 @@ from services.gateway.catalog.store import (
     Resource,
     ResourceTable,
 )
+from services.gateway.jobs import floors
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
@@ -41,8 +42,9 @@ from services.gateway.schema import idempotency
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
-from services.gateway.values.catalog import Repository, Template, Worker, WorkItem
+from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
+from services.gateway.values.principal import submitters
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
@@ -55,7 +57,7 @@ from services.sandbox.spec import Network
 class _References:
     """What a submission names, as it is in the catalogue now."""
 
-    project_id: str
+    project: Project
     worker: Worker | None
     template: Template | None
     work_item: WorkItem | None
@@ -93,7 +95,8 @@ class Admission:
 
         The submission's kind must be one of `kinds`.
         Raises NotFound for what the submission names, Invalid for what can be checked only after all settings are
-        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), and what check_isolation does.
+        merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), PermissionDenied (ROLE_REQUIRED)
+        for a waiver of floors, and what check_isolation does.
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
@@ -101,13 +104,21 @@ class Admission:
             if earlier is not None:
                 return await job_view(connection, earlier)
             references = await _look_up(connection, submission)
+            if submission.waive_floors:
+                floors.check_waiver()
             if references.work_item is not None:
                 await occupy(connection, references.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
             kind = self.kinds[submission.kind]
             below = _policy_below(references, kind)
             spec = self._spec(job_id, submission, references, below, create_time)
-            check_submission(spec, submission, kind, asked_below=below.checkpoints or Checkpoints())
+            check_submission(
+                spec,
+                submission,
+                kind,
+                asked_below=below.checkpoints or Checkpoints(),
+                of_floors=floors.violations(spec, *_asked(references.work_item, submission)),
+            )
             await check_isolation(connection, spec.agent)
             await _write(connection, spec, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
@@ -127,9 +138,9 @@ class Admission:
         work_item, repository = references.work_item, references.repository
         policy = overlay(overlay(below, work_item.policy) if work_item else below, submission.policy)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
-        return JobSpec(
+        spec = JobSpec(
             job_id=job_id,
-            project_id=references.project_id,
+            project_id=references.project.project_id,
             kind=submission.kind,
             priority=submission.priority,
             prompt=submission.prompt,
@@ -155,7 +166,12 @@ class Admission:
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
             files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
             data=submission.data,
+            waive_floors=submission.waive_floors,
+            submitters=submitters(),
         )
+        if submission.waive_floors:
+            return spec
+        return floors.bound(spec, floors.floors_of(references.project, references.template))
 
     def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
         """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
@@ -179,6 +195,13 @@ def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
     return policy
 
 
+def _asked(work_item: WorkItem | None, submission: JobSubmission) -> tuple[AgentSettings, Policy[None]]:
+    """Return the merged settings of the layers that whoever may submit may change: floors bind what these ask for."""
+    if work_item is None:
+        return submission.agent, submission.policy
+    return overlay(work_item.agent, submission.agent), overlay(work_item.policy, submission.policy)
+
+
 async def _project_of(connection: AsyncConnection, submission: JobSubmission) -> str:
     """Return the project of a submission, by its worker if it names none; the worker may have been deleted since."""
     if submission.project_id is not None:
@@ -198,13 +221,13 @@ async def _look_up(connection: AsyncConnection, submission: JobSubmission) -> _R
 
     worker = await get(WORKERS, submission.worker_id, submission.project_id)
     project_id = submission.project_id or (worker.project_id if worker else scope.default_project())
-    await PROJECTS.get(connection, project_id, hold="share")
+    project = await PROJECTS.get(connection, project_id, hold="share")
     template = await get(TEMPLATES, submission.template_id or (worker.template_id if worker else ""), project_id)
     work_item = await get(WORK_ITEMS, submission.work_item_id, project_id, "change")
     repository_id = submission.repository_id or (work_item.repository_id if work_item else "")
     repository = await get(REPOSITORIES, repository_id, project_id)
     related = await _related(connection, work_item) if work_item else ()
-    return _References(project_id, worker, template, work_item, repository, related)
+    return _References(project, worker, template, work_item, repository, related)
 
 
 async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[WorkItem, ...]:

@@ -1,5 +1,6 @@
 """Retries jobs that have ended, on a person's request."""
 
+from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -8,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
+from services.gateway.jobs.floors import bound_again
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
 from services.gateway.ledger.notifier import JobNotifier
@@ -18,11 +20,12 @@ from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
+from services.gateway.values.principal import submitters
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import JobState
-from services.lifecycle.model.value import load
+from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
 
@@ -37,8 +40,8 @@ class Retries:
     async def retry(self, job_id: str, *, from_snapshot: bool, key: IdempotencyKey | None) -> JobView:
         """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
 
-        Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED),
-        and what check_isolation does.
+        Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists
+        (REQUEST_ID_REUSED), and what check_isolation does.
         """
         async with self._engine.begin() as connection:
             job = await job_row(connection, job_id, locked=True)
@@ -61,13 +64,15 @@ async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snaps
     snapshot_id, cell_id = await _last_snapshot(connection, job) if from_snapshot else ("", "")
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    spec = load(JobSpec, job.definition)
-    await check_isolation(connection, spec.agent)
+    admitted = load(JobSpec, job.definition)
+    await check_isolation(connection, admitted.agent)
+    spec = replace(await bound_again(connection, admitted), submitters=submitters(admitted.submitters))
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job.job_id)
     await connection.execute(
         again.values(
+            definition=dump(spec),
             state=JobState.PENDING,
             reason="",
             message="",

@@ -1,6 +1,6 @@
 """A submission of a job, and its checks once all that it names has been looked up and merged."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Final
@@ -45,16 +45,25 @@ class JobSubmission:
     not_before: datetime | None = None
     files: tuple[FileContent, ...] = ()
     data: bytes = b""
+    waive_floors: bool = False
     path: str = ""
     """The prefix of its fields' paths in the request, such as `spec.`, for violations."""
 
 
-def check_submission(spec: JobSpec, submission: JobSubmission, kind: JobKind, *, asked_below: Checkpoints) -> None:
+def check_submission(
+    spec: JobSpec,
+    submission: JobSubmission,
+    kind: JobKind,
+    *,
+    asked_below: Checkpoints,
+    of_floors: Iterable[tuple[str, str]] = (),
+) -> None:
     """Raise Invalid for what shows only when everything is merged.
 
     `asked_below` are the checkpoints of kind, template and worker: only an administrator's job may have fewer.
+    `of_floors` is what floors do not allow.
     """
-    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(spec, asked_below)]
+    violations = [*_violations(spec, submission, kind), *_checkpoint_violations(spec, asked_below), *of_floors]
     if violations:
         raise Invalid([(submission.path + field, description) for field, description in violations])
 

@@ -3,6 +3,7 @@
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from boatyard.gateway.v1 import floor_pb2
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
@@ -19,6 +20,7 @@ from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.policy import POLICY
+from services.lifecycle.model.floor import BindingFloor
 from services.lifecycle.model.job_spec import JobSpec
 
 if TYPE_CHECKING:
@@ -32,13 +34,14 @@ _STAGE_CHARACTERS: Final = 1024
 
 _FILTER: Final = Mapper(JobFilter, pb.JobFilter, by_hand={"visible", "labels"})
 _KIND: Final = Mapper(JobKind, pb.JobKind, by_hand={"name", "kind"})
+_FLOOR: Final = Mapper(BindingFloor, floor_pb2.BindingFloor)
 _STAGE: Final = Mapper(StageView, pb.StageRecord, by_hand={"added", "prompt_addition", "labels"})
 _JOB: Final = Mapper(
     JobView,
     pb.Job,
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
-        *("output", "timeline", "revision", "revision_number", "checkpoints"),
+        *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters"),
     },
 )
 
@@ -71,6 +74,8 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         timeline=map(_stage_to_proto, view.timeline),
         revision_number=view.revision,
         checkpoints=(checkpoint_to_proto(checkpoint, brief=True) for checkpoint in view.checkpoints),
+        floors=() if brief else map(_FLOOR.to_proto, view.spec.floors),
+        submitters=map(display.one_line, view.spec.submitters),
     )
 
 
@@ -119,6 +124,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
         data=lossy(spec.data),
+        waive_floors=spec.waive_floors,
     )
 
 

@@ -10,6 +10,7 @@ from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.catalog import Document, WorkItemState
+from services.lifecycle.model.floor import Floor
 from services.lifecycle.model.policy import Policy
 
 
@@ -26,6 +27,11 @@ def _limit() -> Column[int]:
     return Column("max_running_jobs", Integer, nullable=False)
 
 
+def _floor() -> Column[object]:
+    """Return the column for what all jobs must keep to."""
+    return Column("floor", JsonValue(Floor), nullable=False, server_default="{}")
+
+
 def _times() -> tuple[Column[object], Column[object]]:
     """Return the columns for the times of creation and deletion. A deleted row stays, for jobs that refer to its id."""
     return Column("create_time", Moment, nullable=False), Column("delete_time", Moment, nullable=True)
@@ -38,6 +44,7 @@ projects = Table(
     Column("display_name", Text, nullable=False),
     _limit(),
     Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: workers have one to projects
+    _floor(),
     *_times(),
 )
 
@@ -63,6 +70,7 @@ templates = Table(
     Column("display_name", Text, nullable=False),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False),
     Column("policy", JsonValue(Policy[None]), nullable=False),
+    _floor(),
     *_times(),
 )
 

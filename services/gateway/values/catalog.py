@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.settings import AgentSettings
+from services.lifecycle.model.floor import NO_FLOOR, Floor
 from services.lifecycle.model.policy import Policy
 
 DEFAULT_PROJECT_ID = "default"
@@ -27,6 +28,7 @@ class Project:
     display_name: str = ""
     max_running_jobs: int = 0
     default_worker_id: str = ""
+    floor: Floor = NO_FLOOR
     create_time: datetime
 
 
@@ -52,6 +54,7 @@ class Template:
     display_name: str = ""
     agent: AgentSettings = field(default_factory=AgentSettings)
     policy: Policy[None] = field(default_factory=Policy)
+    floor: Floor = NO_FLOOR
     create_time: datetime
 
 

@@ -64,6 +64,12 @@ def current_principal() -> Principal:
     return _CURRENT.get()
 
 
+def submitters(earlier: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the names of those who submitted a job or had it tried again, when the caller does so; ours is empty."""
+    name = current_principal().name
+    return earlier if not name or name in earlier else (*earlier, name)
+
+
 def set_current_principal(principal: Principal) -> None:
     """Set the caller for the rest of this task. Only the authenticator does so."""
     _CURRENT.set(principal)

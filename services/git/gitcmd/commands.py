@@ -80,6 +80,11 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "index-pack": _spec("--stdin", STRICT_FLAG, end_of_options=False),
     # An empty template: no hooks, and no sample files in every tree.
     "init": _spec("--quiet", "--bare", "--template="),
+    "log": _spec(
+        *("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv"),
+        # Nobody's signature is of interest, and no program that a repository names looks at one.
+        config={"log.showSignature": "false", "diff.ignoreSubmodules": "none"},
+    ),
     "ls-files": _spec("-z", "--stage", paths=True),
     "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
     "ls-tree": _spec("-r", "-d", "-z", "--name-only"),

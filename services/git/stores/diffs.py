@@ -11,6 +11,7 @@ from services.git.model import ChangedFile, ChangeKind, DiffEnd
 _FILE_START: Final = b"diff --git "
 _DIFF_FLAGS: Final = ("--find-renames", "--no-ext-diff", "--no-textconv")
 _TIMEOUT_SECONDS: Final = 600.0
+_LISTING_LIMIT: Final = 256 << 20
 
 
 class Diffs:
@@ -28,8 +29,16 @@ class Diffs:
     async def changed_files(self, store: Path, base: str, commit: str) -> list[ChangedFile]:
         """List the files that differ, by path."""
         command = Command("diff", (*_DIFF_FLAGS, "--raw", "--numstat", "-z"), (base, commit))
-        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=256 * 1024 * 1024)
+        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=_LISTING_LIMIT)
         return sorted(parse_changes((await self._git.run(command, invocation)).stdout), key=lambda file: file.path)
+
+    async def touched_paths(self, store: Path, base: str, commit: str) -> set[bytes]:
+        """Return what any commit between the two changes, also what a later one changes back."""
+        flags = ("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv")
+        command = Command("log", flags, (f"{base}..{commit}",))
+        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=_LISTING_LIMIT)
+        fields = iter((await self._git.run(command, invocation)).stdout.split(b"\0"))
+        return {next(fields) for field in fields if field.startswith(b":")}
 
     async def diff(self, store: Path, base: str, commit: str, max_bytes: int) -> AsyncGenerator[bytes | DiffEnd, None]:
         """Yield the unified diff in pieces, then its end.

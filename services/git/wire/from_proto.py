@@ -99,7 +99,10 @@ def diff(request: pb.GetDiffRequest) -> tuple[str, str | bytes, str, int]:
 def changed_files(request: pb.ListChangedFilesRequest) -> tuple[str, str | bytes, str, Page]:
     """Read which commits to compare, and which page to give. Raises Invalid when the page's token is not for them."""
     base = _diff_base(request)
-    page = Page.parse(request.page_size, request.page_token, {"base": base, "commit": request.commit_id})
+    filters = {"base": base, "commit": request.commit_id}
+    if request.patterns:
+        filters["patterns"] = "\0".join(request.patterns)
+    page = Page.parse(request.page_size, request.page_token, filters)
     return request.repository_id, base, request.commit_id, page
 
 

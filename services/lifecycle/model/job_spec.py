@@ -7,6 +7,7 @@ from typing import Final
 
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
+from services.lifecycle.model.floor import BindingFloor
 from services.lifecycle.model.policy import DEFAULT_POLICY, StoredPolicy
 from services.lifecycle.model.value import Recorded
 
@@ -32,10 +33,11 @@ class InputFile(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class JobSpec(Recorded):
-    """A job as it was admitted; nothing of it changes but labels, which hooks may add. Ids that are empty name nothing.
+    """A job as it was admitted. Hooks may add labels, and a person's retry floors. Ids that are empty name nothing.
 
     `prompt` is the caller's, `task` is what the agent is given: the prompt, or a text built of it, the work item and
     the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
+    `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it.
     """
 
     job_id: str
@@ -59,3 +61,6 @@ class JobSpec(Recorded):
     not_before: datetime | None = None
     files: tuple[InputFile, ...] = ()
     data: bytes = b""
+    floors: tuple[BindingFloor, ...] = ()
+    waive_floors: bool = False
+    submitters: tuple[str, ...] = ()

@@ -109,3 +109,12 @@ class ResultCommit(Recorded):
     commit_id: str
     changed: bool
     lost_repositories: tuple[bytes, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ProtectedChanges(Recorded):
+    """The paths that a result changes of those that floors protect: the first, and how many; unknown of a snapshot."""
+
+    paths: tuple[bytes, ...] = ()
+    total: int = 0
+    is_unknown: bool = False

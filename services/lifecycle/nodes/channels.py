@@ -9,7 +9,7 @@ from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.descriptor import ServiceDescriptor
 
-from services.common.rpc.channel import open_channel
+from services.common.rpc.nodes import open_node_channel
 from services.lifecycle.nodes.client import Nodes
 from services.lifecycle.nodes.retries import RetryLimits
 from services.lifecycle.settings import DriverSettings
@@ -28,7 +28,7 @@ async def connected(settings: DriverSettings) -> AsyncIterator[Nodes]:
     async with AsyncExitStack() as stack:
 
         async def channel(address: str, service: ServiceDescriptor) -> grpc.aio.Channel:
-            return await stack.enter_async_context(open_channel(address, token, services=[service]))
+            return await stack.enter_async_context(open_node_channel(home, address, token, services=[service]))
 
         yield Nodes(
             await channel(settings.workspace_address or home.socket("workspace"), _WORKSPACE),

@@ -1,7 +1,7 @@
 """The calls to the node services, a method for each."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -23,7 +23,7 @@ from services.common.rpc.times import duration_to_proto
 from services.common.text import without_cut_character
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
-from services.lifecycle.model.node_work import Base, Launch, Layout, ResultCommit, Run, Snapshot
+from services.lifecycle.model.node_work import Base, Launch, Layout, ProtectedChanges, ResultCommit, Run, Snapshot
 from services.lifecycle.model.output import DiffSummary, FileChange
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import wire
@@ -37,6 +37,7 @@ _LONG_SECONDS = 590.0  # copies, takes and pushes: just below what a server allo
 _PREPARE_SECONDS = 3600.0  # the first fetch of a huge repository
 _WAIT_SECONDS = 30.0
 _MAX_FILES = 1000
+_NAMED_FILES = 20
 _MAX_FILES_BYTES = 256 << 10
 _MAX_DIFF_BYTES = 64 << 10
 _TAIL_EVENTS = 256
@@ -187,6 +188,22 @@ class JobNodes:
         diff, truncated = await self._persist(read)
         files = _bounded(map(wire.FILE_CHANGE.from_proto, listed.files))
         return DiffSummary(files, listed.total_files, diff, truncated)
+
+    async def changes_of(
+        self, repository_id: str, base_commit_id: str, commit_id: str, patterns: Sequence[str]
+    ) -> ProtectedChanges:
+        """Return which files differ between two commits of those that patterns name: the first, and how many."""
+        request = git_pb.ListChangedFilesRequest(
+            repository_id=repository_id,
+            base_commit_id=base_commit_id,
+            commit_id=commit_id,
+            patterns=patterns,
+            page_size=_NAMED_FILES,
+        )
+        listed = await self._call(self._git.ListChangedFiles, request, _LONG_SECONDS)
+        changes = map(wire.FILE_CHANGE.from_proto, listed.files)
+        paths = (b" -> ".join(filter(None, (each.old_path, each.path))) for each in changes)
+        return ProtectedChanges(tuple(paths), listed.total_files)
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""

@@ -49,17 +49,18 @@ async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_change
     return await job.step(f"approval-{name}", Decision, decided, tell=_told)
 
 
-async def approval(job: JobRun, stage: str) -> str:
-    """Ask before a stage if the policy says so.
+async def approval(job: JobRun, stage: str, because: str = "") -> str:
+    """Ask before a stage if the policy says so, or because of something that whoever is asked is told.
 
     Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
-    if stage not in job.spec.policy.checkpoints.before:
+    if not because and stage not in job.spec.policy.checkpoints.before:
         return ""
     has_result = stage in {"verify", "push"}
     takes_changes = has_result and job.round <= job.spec.policy.max_extra_rounds
     name = job.in_round(stage) if has_result else stage
-    decision = await ask(job, name, Origin.POLICY, _TEXTS[stage], takes_changes=takes_changes)
+    text = f"{_TEXTS[stage]} {because}".rstrip()
+    decision = await ask(job, name, Origin.POLICY, text, takes_changes=takes_changes)
     if decision.state is CheckpointState.APPROVED:
         return ""
     return _told_again(job, f"## Changes that were asked for\n\n{decision.comment}")

@@ -13,7 +13,7 @@ import pytest
 from boatyard.gateway.v1 import job_pb2
 
 from services.common.home import Home
-from services.supervisor.own_certificate import OwnCertificate, own_certificate
+from services.common.rpc.own_certificate import OwnCertificate, own_certificate
 from tests.kit.cell import BOATYARD
 
 TOKEN = "boatyard_of-a-guest"

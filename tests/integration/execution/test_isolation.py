@@ -31,6 +31,8 @@ async def test_by_default_neither_tier_none_nor_network_open_may_be_chosen(direc
         tier, network = await refusal(client, sandbox_tier=NONE), await refusal(client, network=OPEN)
         node = await client.stub.DescribeNode(pb.DescribeNodeRequest())
         await client.run("allowed", "true")
+    (carried,) = [each for each in node.capabilities if each.name == "network"]
+    assert (carried.provided_by, "no UDP" in carried.complaint) == ("nf_tables", True)
     assert tier.reason == "TIER_NOT_ALLOWED"
     assert "BOATYARD_EXECUTION_ALLOWED_TIERS allows bubblewrap, container" in tier.message
     assert network.reason == "NETWORK_NOT_ALLOWED"

@@ -1,7 +1,9 @@
 """Programs that know of no proxy: what they reach, and that nothing near is reached with network OPEN."""
 
 import asyncio
+import contextlib
 import os
+import re
 import signal
 import socket
 import socketserver
@@ -37,11 +39,14 @@ for place in sys.argv[1:]:
 
 
 class Greeter(socketserver.BaseRequestHandler):
-    """Greets, and keeps the connection until its client closes it."""
+    """Greets, and keeps the connection until its client closes it; one that sends `f` is flooded, and not heard."""
 
     def handle(self) -> None:
         self.request.sendall(b"hello")
-        self.request.recv(1)
+        if self.request.recv(1) == b"f":
+            with contextlib.suppress(OSError):
+                while True:
+                    self.request.sendall(bytes(65536))
 
 
 class Server(socketserver.ThreadingTCPServer):
@@ -163,6 +168,31 @@ while hear() != "hello":
 """
     heard, _ = await hear(client, f"{NAME}:{port}", code=code)
     assert heard == ["256 {'hello'} {'reset'}"]
+
+
+@pytest.mark.slow
+async def test_connections_that_are_stuck_in_both_directions_take_a_bounded_memory(client: Client, port: int) -> None:
+    code = """
+import socket, sys, time
+host, port = sys.argv[1].split(":")
+stuck = [socket.create_connection((host, int(port)), 30) for _ in range(256)]
+for connection in stuck:
+    connection.settimeout(0.1)
+    try:
+        while True:
+            connection.sendall(b"f" * 65536)
+    except TimeoutError:
+        pass
+print("stuck", flush=True)
+time.sleep(600)
+"""
+    name = new_id("stuck")
+    await client.start(name, ["python3", "-c", code, f"{NAME}:{port}"], network=OPEN)
+    await client.watch(name, until=b"stuck")
+    [relay] = processes.children(runner_of(client.service, name), "services.execution.egress")
+    [peak] = re.findall(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{relay}/status").read_text())
+    assert int(peak) < 128 << 10
+    await client.stop(name, 0)
 
 
 async def test_nothing_is_left_of_a_network_whose_runner_is_killed(shared: Client) -> None:

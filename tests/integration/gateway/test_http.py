@@ -1,17 +1,23 @@
-"""The HTTP server itself: with a certificate, with a renewed one, and where its port is taken."""
+"""The HTTP server itself: with a certificate, with a renewed one, where its port is taken, under idle connections."""
 
 import asyncio
 import http.client
 import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from socket import create_connection, socket
 
 import pytest
 from starlette.responses import PlainTextResponse
 
 from services.common.errors import StartError
 from services.common.rpc.tls import ServerTls
+from services.gateway.http import connections
 from services.gateway.http.server import http_server
 from tests.kit.certificates import Authority
+from tests.kit.metrics import get
 
 APP = PlainTextResponse("here\n")
 
@@ -63,3 +69,69 @@ async def test_a_port_that_is_taken_is_named_with_the_setting_that_moves_it() ->
         with pytest.raises(StartError, match=f"{address}.*BOATYARD_GATEWAY_HTTP_LISTEN"):
             async with http_server(APP, address, None):
                 pass
+
+
+@contextmanager
+def connected(address: str, count: int) -> Iterator[list[socket]]:
+    host, _, port = address.rpartition(":")
+    sockets = [create_connection((host, int(port)), timeout=20) for _ in range(count)]
+    try:
+        yield sockets
+    finally:
+        for each in sockets:
+            each.close()
+
+
+async def test_idle_connections_make_room_for_new_ones() -> None:
+    """A hundred of them once closed the page of the gateway's health."""
+    most = connections.MOST_CONNECTIONS
+    async with http_server(APP, "127.0.0.1:0", None) as address:
+
+        def flood() -> tuple[tuple[int, str], bytes]:
+            with connected(address, most + 50) as idle:
+                return get(address, "/"), idle[0].recv(1)
+
+        answer, oldest = await asyncio.to_thread(flood)
+    assert answer == (200, "here\n")
+    assert oldest == b"", "the oldest one was closed"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET / HTTP/1.1\r\n", b"GET / HTTP/1.1\r\nHost: a\r\n\r\nGET /"])
+async def test_a_request_whose_headers_do_not_come_is_not_waited_for(
+    monkeypatch: pytest.MonkeyPatch, sent: bytes
+) -> None:
+    monkeypatch.setattr(connections, "HEADER_SECONDS", 0.1)
+    async with http_server(APP, "127.0.0.1:0", None) as address:
+
+        def rest() -> bytes:
+            with connected(address, 1) as (slow,):
+                slow.sendall(sent)
+                parts = []
+                while part := slow.recv(1 << 16):
+                    parts.append(part)
+                return b"".join(parts)
+
+        answered = await asyncio.to_thread(rest)
+    assert answered.endswith(b"here\n") == (b"\r\n\r\n" in sent)
+
+
+async def test_an_answer_that_nobody_reads_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "ANSWER_SECONDS", 0.1)
+    huge = PlainTextResponse("x" * (64 << 20))
+    async with http_server(huge, "127.0.0.1:0", None) as address:
+
+        def received() -> int:
+            with connected(address, 1) as (slow,):
+                slow.sendall(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+                ended.wait(20)
+                size = 0
+                try:
+                    while part := slow.recv(1 << 20):
+                        size += len(part)
+                except ConnectionResetError:
+                    pass
+                return size
+
+        ended = threading.Event()
+        asyncio.get_running_loop().call_later(0.5, ended.set)
+        assert await asyncio.to_thread(received) < 64 << 20

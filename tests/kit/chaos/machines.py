@@ -98,6 +98,7 @@ class FleetCoordinator(FleetCell):
         self.links = [Link(gateway.address("gateway")) for gateway in gateways]
         self.command = "coordinator"
         self.arguments = ("--upstream", ",".join(link.address for link in self.links), "--capacity", "4")
+        self.environment["BOATYARD_INSECURE"] = "1"  # the links have no certificates
 
 
 def end(cell: FleetCell) -> None:

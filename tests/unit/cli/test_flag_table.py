@@ -5,12 +5,12 @@ import importlib
 import click
 import pytest
 from boatyard.agent.v1 import agent_pb2
-from boatyard.gateway.v1 import job_pb2, policy_pb2
+from boatyard.gateway.v1 import catalog_pb2, floor_pb2, job_pb2, policy_pb2
 from click.testing import CliRunner
 from google.protobuf.message import Message
 
 from services.cli.fields import cases_of, fields_along
-from services.cli.flag_table import RUN, SETTINGS
+from services.cli.flag_table import FLOOR, RUN, SETTINGS
 from services.cli.flags import fill
 from services.cli.main import cli
 
@@ -38,6 +38,16 @@ def test_every_field_of_a_job_has_a_flag_or_a_reason(message: type[Message], pre
     fields = {f"{prefix}{name}" for name in message.DESCRIPTOR.fields_by_name}
 
     assert {field for field in fields if field not in paths} == {name for name in WITHOUT_FLAG if name in fields}
+
+
+def test_every_field_of_a_floor_has_a_flag() -> None:
+    paths = {flag.path for flag in FLOOR} | {"floor.limits"}
+    fields = {f"floor.{name}" for name in floor_pb2.Floor.DESCRIPTOR.fields_by_name}
+    fields |= {f"floor.limits.{name}" for name in floor_pb2.Limits.DESCRIPTOR.fields_by_name}
+    assert paths == fields
+    project = catalog_pb2.Project()
+    fill(project, FLOOR, {"floor_sandbox": ("container",), "floor_memory": 1 << 30, "protect": (".github",)})
+    assert (list(project.floor.sandbox_tiers), project.floor.limits.memory_bytes) == ([3], 1 << 30)
 
 
 def parameters(name: str) -> dict[str, click.Parameter]:
@@ -98,7 +108,8 @@ def test_help_has_the_flags_under_their_headings_within_80_columns(name: str, fi
     lines = CliRunner().invoke(cli, [*name.split(), "--help"], terminal_width=80).output.splitlines()
     headings = [line.rstrip(":") for line in lines if line.endswith(":") and not line.startswith(" ")]
 
-    assert headings == [first, *dict.fromkeys(flag.group for flag in SETTINGS), "Options"]
+    more = [FLOOR[0].group] if name == "template create" else []
+    assert headings == [first, *dict.fromkeys(flag.group for flag in SETTINGS), *more, "Options"]
     assert max(map(len, lines)) <= 80
 
 

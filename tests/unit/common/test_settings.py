@@ -38,7 +38,7 @@ def test_every_wrong_variable_is_named_and_no_value_repeated(monkeypatch: pytest
     with pytest.raises(StartError) as caught:
         load_settings(ExampleSettings)
     assert "BOATYARD_EXAMPLE_LIMIT: " in str(caught.value)
-    assert "BOATYARD_EXAMPLE_LISTEN: must be a loopback address" in str(caught.value)
+    assert "BOATYARD_EXAMPLE_LISTEN: must be unix:PATH, or a loopback address" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 

@@ -38,7 +38,12 @@ def test_it_listens_anywhere_with_tls(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.client_tls is not None
 
 
-def test_a_coordinator_shows_its_token_to_nobody_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("BOATYARD_COORDINATOR_UPSTREAM", "127.0.0.1:1,10.0.0.1:7460")
-    with pytest.raises(StartError, match=r"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, because 10\.0\.0\.1:7460"):
+def test_a_coordinator_shows_its_token_to_nobody_who_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_COORDINATOR_UPSTREAM", "unix:/srv/run/gateway.sock,127.0.0.1:1,10.0.0.1:7460")
+    with pytest.raises(StartError, match=r"BOATYARD_COORDINATOR_UPSTREAM_CA: is required, because .* 127\.0\.0\.1:1"):
         load_settings(CoordinatorSettings)
+    monkeypatch.setenv("BOATYARD_COORDINATOR_UPSTREAM_INSECURE", "1")
+    assert load_settings(CoordinatorSettings).upstream_tls is None
+    monkeypatch.delenv("BOATYARD_COORDINATOR_UPSTREAM_INSECURE")
+    monkeypatch.setenv("BOATYARD_COORDINATOR_UPSTREAM", "unix:/srv/run/gateway.sock")
+    assert load_settings(CoordinatorSettings).upstream_tls is None

@@ -6,7 +6,7 @@ import pytest
 from services.common.errors import StartError
 from services.common.home import Home
 from services.common.lock import FileLock
-from services.supervisor.plan import cell_file, has_no_sockets, plan, supervisor_lock, write_cell_file
+from services.supervisor.plan import cell_file, has_no_sockets, plan, read_called_at, supervisor_lock, write_cell_file
 
 HOME = Home(Path("/somewhere"))
 
@@ -54,6 +54,7 @@ def test_a_cell_of_an_earlier_version_is_known_by_its_file(tmp_path: Path) -> No
     write_cell_file(plan(home, 20000, {}))
     lock = FileLock(supervisor_lock(home))
     assert not has_no_sockets(home)
+    assert read_called_at(home)["gateway"] == home.socket("gateway")
     cell_file(home).write_text(json.dumps({"addresses": {"gateway": "127.0.0.1:20000"}, "pid": 1}))
     assert has_no_sockets(home)
     lock.release()

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.gateway.v1 import floor_pb2 as floor_pb2
 from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -1241,6 +1242,7 @@ class Project(message.Message):
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     DEFAULT_WORKER_ID_FIELD_NUMBER: builtins.int
+    FLOOR_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     display_name: builtins.str
@@ -1255,6 +1257,10 @@ class Project(message.Message):
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was created."""
 
+    @builtins.property
+    def floor(self) -> floor_pb2.Floor:
+        """What all its jobs must keep to."""
+
     def __init__(
         self,
         *,
@@ -1263,10 +1269,11 @@ class Project(message.Message):
         create_time: timestamp_pb2.Timestamp | None = ...,
         max_running_jobs: builtins.int = ...,
         default_worker_id: builtins.str = ...,
+        floor: floor_pb2.Floor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "floor", b"floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1341,6 +1348,7 @@ class Template(message.Message):
     AGENT_FIELD_NUMBER: builtins.int
     POLICY_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    FLOOR_FIELD_NUMBER: builtins.int
     template_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
@@ -1359,6 +1367,10 @@ class Template(message.Message):
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was created."""
 
+    @builtins.property
+    def floor(self) -> floor_pb2.Floor:
+        """What jobs with this template must keep to; jobs of the project may be submitted without it."""
+
     def __init__(
         self,
         *,
@@ -1368,10 +1380,11 @@ class Template(message.Message):
         agent: agent_pb2.AgentSettings | None = ...,
         policy: policy_pb2.Policy | None = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        floor: floor_pb2.Floor | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "policy", b"policy"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "floor", b"floor", "policy", b"policy"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "display_name", b"display_name", "policy", b"policy", "project_id", b"project_id", "template_id", b"template_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "create_time", b"create_time", "display_name", b"display_name", "floor", b"floor", "policy", b"policy", "project_id", b"project_id", "template_id", b"template_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -112,6 +112,7 @@ class CheckpointServiceServicer:
     def ApproveCheckpoint(self, request, context):
         """Approves: the job goes on.
 
+        - PERMISSION_DENIED (APPROVAL_BY_SUBMITTER): the caller submitted or retried the job, and a floor wants somebody else.
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment is too long.
         - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
         """

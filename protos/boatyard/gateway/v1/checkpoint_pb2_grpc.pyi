@@ -44,6 +44,7 @@ class CheckpointServiceStub:
     ApproveCheckpoint: aio.UnaryUnaryMultiCallable[checkpoint_pb2.ApproveCheckpointRequest, checkpoint_pb2.ApproveCheckpointResponse]
     """Approves: the job goes on.
 
+    - PERMISSION_DENIED (APPROVAL_BY_SUBMITTER): the caller submitted or retried the job, and a floor wants somebody else.
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment is too long.
     - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
     """
@@ -111,6 +112,7 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[checkpoint_pb2.ApproveCheckpointResponse]:
         """Approves: the job goes on.
 
+        - PERMISSION_DENIED (APPROVAL_BY_SUBMITTER): the caller submitted or retried the job, and a floor wants somebody else.
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the comment is too long.
         - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
         """

@@ -5,6 +5,7 @@ isort:skip_file
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as checkpoint_pb2
+from boatyard.gateway.v1 import floor_pb2 as floor_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
 from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
@@ -644,6 +645,7 @@ class JobSpec(message.Message):
     NOT_BEFORE_TIME_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    WAIVE_FLOORS_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """The project; empty means `default`."""
     kind: builtins.str
@@ -671,6 +673,10 @@ class JobSpec(message.Message):
     data: builtins.str
     """The text of a JSON object to work on, kept as it was sent: the file `.boatyard/input.json` in the workspace.
     BOATYARD_INPUT in the agent's environment contains that name.
+    """
+    waive_floors: builtins.bool
+    """True to submit it without the floors of its project and template, for which the caller must be an ADMIN; the audit
+    record of the call has `floors/waived`.
     """
     @builtins.property
     def agent(self) -> agent_pb2.AgentSettings:
@@ -720,10 +726,11 @@ class JobSpec(message.Message):
         not_before_time: timestamp_pb2.Timestamp | None = ...,
         files: abc.Iterable[InputFile] | None = ...,
         data: builtins.str = ...,
+        waive_floors: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "waive_floors", b"waive_floors", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = typing.Literal["delay", "not_before_time"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = typing.Literal["start", b"start"]  # noqa: Y015
@@ -798,6 +805,8 @@ class Job(message.Message):
     END_TIME_FIELD_NUMBER: builtins.int
     REVISION_NUMBER_FIELD_NUMBER: builtins.int
     CHECKPOINTS_FIELD_NUMBER: builtins.int
+    FLOORS_FIELD_NUMBER: builtins.int
+    SUBMITTERS_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -864,6 +873,14 @@ class Job(message.Message):
     def checkpoints(self) -> containers.RepeatedCompositeFieldContainer[checkpoint_pb2.Checkpoint]:
         """Output only. The job's checkpoints, pending and past, oldest first, in the form of ListCheckpoints; empty in lists."""
 
+    @builtins.property
+    def floors(self) -> containers.RepeatedCompositeFieldContainer[floor_pb2.BindingFloor]:
+        """Output only. The floors that bind it, its project's first; empty in lists."""
+
+    @builtins.property
+    def submitters(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. The names of the callers that submitted and retried it, oldest first."""
+
     def __init__(
         self,
         *,
@@ -883,10 +900,12 @@ class Job(message.Message):
         end_time: timestamp_pb2.Timestamp | None = ...,
         revision_number: builtins.int = ...,
         checkpoints: abc.Iterable[checkpoint_pb2.Checkpoint] | None = ...,
+        floors: abc.Iterable[floor_pb2.BindingFloor] | None = ...,
+        submitters: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -106,7 +106,8 @@ class JobServiceServicer:
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
-        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
+        or the job is to be without floors, and the caller is no ADMIN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -158,6 +159,8 @@ class JobServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+        - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
+        its sandbox tier or its network.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that

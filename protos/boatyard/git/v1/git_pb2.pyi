@@ -1367,6 +1367,7 @@ class ListChangedFilesRequest(message.Message):
     COMMIT_ID_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    PATTERNS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository."""
     base_commit_id: builtins.str
@@ -1379,6 +1380,13 @@ class ListChangedFilesRequest(message.Message):
     """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
     """`next_page_token` of the previous page, for the same commits."""
+    @builtins.property
+    def patterns(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Only files that any of these patterns names, by their path or their previous one; empty means all. A path names what
+        is below it too, `*` and `?` stand for characters of one part, `**` for any parts; case does not count. Files that
+        do not differ are among them if a commit between the two changes them, as a push brings that commit along.
+        """
+
     def __init__(
         self,
         *,
@@ -1388,10 +1396,11 @@ class ListChangedFilesRequest(message.Message):
         commit_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        patterns: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "page_size", b"page_size", "page_token", b"page_token", "repository_id", b"repository_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "page_size", b"page_size", "page_token", b"page_token", "patterns", b"patterns", "repository_id", b"repository_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_base: _TypeAlias = typing.Literal["base_commit_id", "base_branch"]  # noqa: Y015
     _WhichOneofArgType_base: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
@@ -1410,7 +1419,7 @@ class ListChangedFilesResponse(message.Message):
     next_page_token: builtins.str
     """Token for the next page; empty on the last page."""
     total_files: builtins.int
-    """The total number of files that differ."""
+    """The total number of files that differ, or of those that the patterns name."""
     base_commit_id: builtins.str
     """The full id of the commit that was compared against."""
     @builtins.property

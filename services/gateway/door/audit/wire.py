@@ -8,6 +8,7 @@ from boatyard.access.v1 import access_pb2
 from boatyard.agent.v1 import sandbox_pb2
 from boatyard.agent.v1.agent_pb2 import AgentSettings
 from boatyard.gateway.v1 import audit_pb2 as pb
+from boatyard.gateway.v1.job_pb2 import JobSpec
 from google.protobuf.descriptor_pb2 import MethodOptions
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message import Message
@@ -20,6 +21,7 @@ from services.gateway.wire.access import ROLE_NUMBERS
 
 MAX_RESOURCES: Final = 20
 _BARE: Final = "sandbox_tier/none"
+_WAIVED: Final = "floors/waived"
 
 _ID_FIELD: Final = re.compile(r"(\w+)_ids?")
 _NO_RESOURCES: Final = {"request", "message", "permission"}
@@ -43,10 +45,13 @@ def recorded_methods(services: Iterable[str]) -> frozenset[str]:
 def resources_of(request: Message | None, answer: Message | None) -> tuple[str, ...]:
     """Return the resources that a call named, and those that it made, written like job/job-01kb2v.
 
-    First comes sandbox_tier/none for a call that chose it, or whose answer has it, as that is no border.
+    First comes what takes a border away: sandbox_tier/none for a call that chose it, or whose answer has it, and
+    floors/waived for a job without the floors of its project and template.
     """
     both = [message for message in (request, answer) if message is not None]
     bare = [_BARE] if any(map(_is_bare, both)) else []
+    if any(map(_waives_floors, (request, getattr(answer, "job", None)))):
+        bare.append(_WAIVED)
     named = [] if request is None else list(_ids(request))
     made = [] if answer is None else list(_made(answer))
     return tuple(dict.fromkeys(bare + named + made))[:MAX_RESOURCES]
@@ -85,6 +90,12 @@ def _is_bare(message: Message) -> bool:
         if field.message_type is not None and not field.message_type.GetOptions().map_entry
         for part in (value if field.is_repeated else (value,))
     )
+
+
+def _waives_floors(message: Message | None) -> bool:
+    """Return True when what a message asks for, or a job is, has no floors."""
+    spec = getattr(message, "spec", None)
+    return isinstance(spec, JobSpec) and spec.waive_floors
 
 
 def _made(answer: Message) -> Iterator[str]:

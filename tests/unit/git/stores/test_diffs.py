@@ -51,6 +51,50 @@ async def test_the_changed_files(shared_parts: GitParts, commits: tuple[str, str
     ]
 
 
+async def named(parts: GitParts, workspace: Workspace, *patterns: str) -> list[tuple[bytes, bytes]]:
+    """Take a workspace, and return the paths of the changes that patterns name, with the previous ones."""
+    base, result = (
+        workspace.base.commit_id,
+        await parts.manager.take_result("repo-1", "result-1", workspace.take_spec()),
+    )
+    changes = await parts.manager.changed_files("repo-1", base, result.commit_id, patterns)
+    return [(change.path, change.old_path) for change in changes]
+
+
+async def test_changes_of_the_paths_that_patterns_name(shared_parts: GitParts, workspace: Workspace) -> None:
+    agent = workspace.agent
+    agent.git("mv", "src/main.py", "elsewhere.py")
+    agent.write({"README": "changed", "SRC/upper.py": "1", "src/lib.py": None, "docs/x": "1"})
+    assert await named(shared_parts, workspace, "src", "docs/*.md") == [
+        (b"SRC/upper.py", b""),
+        (b"elsewhere.py", b"src/main.py"),
+        (b"src/lib.py", b""),
+    ]
+
+
+async def test_a_link_or_a_submodule_in_place_of_a_protected_directory(
+    shared_parts: GitParts, workspace: Workspace
+) -> None:
+    agent = workspace.agent
+    (agent.path / ".github").symlink_to("evil")
+    agent.write({"evil/workflows/ci.yml": "on: push"})
+    head = agent.git("rev-parse", "HEAD")
+    agent.git("update-index", "--add", "--cacheinfo", f"160000,{head},ci/tools")
+    agent.git("commit", "--quiet", "-m", "a submodule")
+    changes = await named(shared_parts, workspace, ".github/workflows/**", "ci/tools/bin")
+    assert [path for path, _ in changes] == [b".github", b"ci/tools"]
+
+
+async def test_what_one_commit_changes_and_another_changes_back_is_pushed_too(
+    shared_parts: GitParts, workspace: Workspace
+) -> None:
+    agent = workspace.agent
+    agent.commit("sneak it in", {".github/workflows/ci.yml": "on: push"})
+    agent.commit("and out", {".github/workflows/ci.yml": None, "mine": "1"})
+    changes = await named(shared_parts, workspace, ".github/workflows/**")
+    assert changes == [(b".github/workflows/ci.yml", b"")]
+
+
 async def test_a_diff_applies(shared_parts: GitParts, commits: tuple[str, str], workspace: Workspace) -> None:
     diff, omitted = await whole_diff(shared_parts, *commits)
     assert omitted == 0

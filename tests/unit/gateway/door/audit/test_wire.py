@@ -46,6 +46,14 @@ def test_that_a_call_chose_no_border() -> None:
     assert wire.resources_of(job_pb2.CreateJobRequest(), by_its_template) == ("sandbox_tier/none", "job/job-1")
 
 
+def test_a_job_without_floors_is_marked() -> None:
+    spec = job_pb2.JobSpec(waive_floors=True)
+    assert wire.resources_of(job_pb2.CreateJobRequest(spec=spec), None) == ("floors/waived",)
+    retried = job_pb2.RetryJobResponse(job=job_pb2.Job(job_id="job-1", spec=spec))
+    assert wire.resources_of(job_pb2.RetryJobRequest(job_id="job-1"), retried) == ("floors/waived", "job/job-1")
+    assert wire.resources_of(job_pb2.CreateJobRequest(spec=job_pb2.JobSpec()), None) == ()
+
+
 def test_no_words_of_a_request_and_not_too_many_names() -> None:
     work_item = catalog_pb2.WorkItem(title="a title", related_work_item_ids=[f"item-{number}" for number in range(50)])
     resources = wire.resources_of(catalog_pb2.CreateWorkItemRequest(work_item=work_item), None)

@@ -1,8 +1,10 @@
-"""The certificate that a cell makes for itself, by which callers of its gateway's port know that they reach it.
+"""The certificate that a cell makes for itself, by which callers of its ports know that they reach it.
 
-Nobody signs it but itself: callers pin it, after comparing its fingerprint once (`boatyard login`).
+Nobody signs it but itself. The cell's own programs read it in the data directory; others pin it, after comparing its
+fingerprint once (`boatyard login`).
 """
 
+import fcntl
 import os
 import socket
 from contextlib import suppress
@@ -19,7 +21,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from services.common.home import Home
-from services.common.rpc.tls import PINNED_NAME, fingerprint
+from services.common.rpc.tls import PINNED_NAME, ClientTls, ServerTls, fingerprint
 
 _DAYS: Final = 3650  # its end makes every caller pin another one, so it is as long as the longest-lived cell
 
@@ -30,6 +32,16 @@ class OwnCertificate:
 
     certificate: Path
     key: Path
+
+    @property
+    def server_tls(self) -> ServerTls:
+        """The TLS to serve with."""
+        return ServerTls(self.certificate, self.key)
+
+    @property
+    def client_tls(self) -> ClientTls:
+        """The TLS to call those with who serve with it."""
+        return ClientTls(self.certificate, server_name=PINNED_NAME)
 
     @property
     def fingerprint(self) -> str:
@@ -43,11 +55,13 @@ def own_certificate(home: Home) -> OwnCertificate:
     Whoever deletes the files gets another one at the next start.
     """
     directory = home.directory("tls")
-    own = OwnCertificate(directory / "gateway.crt", directory / "gateway.key")
-    if not (own.certificate.exists() and own.key.exists()):
-        certificate, key = _make()
-        _write(own.key, key)
-        _write(own.certificate, certificate)
+    own = OwnCertificate(directory / "cell.crt", directory / "cell.key")
+    with (directory / "lock").open("a") as lock:  # several services may be the first
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (own.certificate.exists() and own.key.exists()):
+            certificate, key = _make()
+            _write(own.key, key)
+            _write(own.certificate, certificate)
     return own
 
 

@@ -1,0 +1,121 @@
+"""Floors: what a project or a template wants of every job, whoever submits it. A job only adds to it.
+
+Binding settings to a floor only ever tightens them, and to several gives the same in any order, but for that in
+which their verify commands run.
+"""
+
+import shlex
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields, replace
+from datetime import timedelta
+from typing import Any, Never
+
+from services.agent.settings import AgentSettings
+from services.lifecycle.model.checkpoint import APPROVAL_STAGES
+from services.lifecycle.model.policy import Checkpoints, Policy
+from services.lifecycle.model.states import Publish
+from services.lifecycle.model.value import Recorded
+from services.sandbox.spec import Network, Tier
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits(Recorded):
+    """The most that an agent may have, with the names and units of AgentSettings; None does not limit."""
+
+    timeout: timedelta | None = None
+    idle_timeout: timedelta | None = None
+    max_turns: int | None = None
+    token_budget: int | None = None
+    memory_bytes: int | None = None
+    processes: int | None = None
+    disk_bytes: int | None = None
+    output_bytes: int | None = None
+    cpu_seconds: int | None = None
+    open_files: int | None = None
+    file_size_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Floor(Recorded):
+    """A floor, with the names of the contract, which explains each field. An empty field wants nothing."""
+
+    verify_command: str = ""
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
+    limits: Limits = field(default_factory=Limits)
+    sandbox_tiers: tuple[Tier, ...] = ()
+    networks: tuple[Network, ...] = ()
+    never_pushed: bool = False
+    protected_paths: tuple[str, ...] = ()
+    approved_by_others: bool = False
+
+
+NO_FLOOR = Floor()
+
+
+@dataclass(frozen=True, slots=True)
+class BindingFloor(Recorded):
+    """A floor that binds a job, and who set it, such as `project/default`."""
+
+    set_by: str
+    floor: Floor
+
+
+def bound_agent(agent: AgentSettings, floor: Floor) -> AgentSettings:
+    """Return the settings within a floor's limits. Its tiers and networks are for `complaints`: none is better."""
+    tighter = {name: min(most, value) for name, value, most in _limited(agent, floor)}
+    return replace(agent, **tighter)
+
+
+def bound_policy(policy: Policy[Never], floor: Floor) -> Policy[Never]:
+    """Return the policy with what a floor asks for besides. Its verify command comes first, each time."""
+    asked = {*policy.checkpoints.before, *floor.checkpoints.before}
+    return replace(
+        policy,
+        verify_command=_both(floor.verify_command, policy.verify_command),
+        checkpoints=Checkpoints(tuple(stage for stage in APPROVAL_STAGES if stage in asked)),
+        publish=Publish.NONE if floor.never_pushed else policy.publish,
+    )
+
+
+def complaints(agent: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
+    """Yield (field, rule) for what merged settings chose and a floor does not leave to choose from."""
+    if floor.sandbox_tiers and agent.tier not in floor.sandbox_tiers:
+        yield "sandbox_tier", f"must be {' or '.join(tier.upper() for tier in floor.sandbox_tiers)}"
+    network = agent.network or Network.NONE
+    if floor.networks and network not in {Network.NONE, *floor.networks}:
+        names = dict.fromkeys([Network.NONE, *floor.networks])
+        yield "network", f"must be {' or '.join(name.upper() for name in names)}"
+
+
+def exceeded(asked: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
+    """Yield (field, rule) for each limit that one layer of settings sets itself, and higher than a floor allows."""
+    for name, value, most in _limited(asked, floor):
+        if getattr(asked, name) is not None and value > most:
+            amount = f"{most.total_seconds():g} s" if isinstance(most, timedelta) else most
+            yield name, f"must be at most {amount}"
+
+
+def protected_paths(floors: Iterable[BindingFloor]) -> tuple[str, ...]:
+    """Return the patterns of all floors, each once."""
+    return tuple(dict.fromkeys(pattern for each in floors for pattern in each.floor.protected_paths))
+
+
+def joined(floors: Sequence[BindingFloor], more: Iterable[BindingFloor]) -> tuple[BindingFloor, ...]:
+    """Return the floors with those that are not among them yet."""
+    return (*floors, *(each for each in more if each not in floors))
+
+
+def _limited(agent: AgentSettings, floor: Floor) -> Iterator[tuple[str, Any, Any]]:
+    """Yield the name, the value and the bound of each limit that a floor sets; what is open has the bound."""
+    for each in fields(Limits):
+        most = getattr(floor.limits, each.name)
+        if most is not None:
+            value = getattr(agent, each.name)
+            yield each.name, most if value is None else value, most
+
+
+def _both(first: str, second: str) -> str:
+    """Return a line for /bin/sh that runs two, each by a shell of its own: neither's text can change the other."""
+    if not (first and second):
+        return first or second
+    return " && ".join(f"/bin/sh -c {shlex.quote(line)}" for line in (first, second))
