@@ -34,6 +34,7 @@ class CatalogServiceStub:
     """Creates a project.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
     - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
@@ -53,7 +54,7 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
       changed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
     """
     DeleteProject: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectRequest, catalog_pb2.DeleteProjectResponse]
     """Deletes a project. Succeeds if it is already deleted.
@@ -244,6 +245,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
         - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -281,7 +283,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
           changed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
         """
 
     @abc_1.abstractmethod
