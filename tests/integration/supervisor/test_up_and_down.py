@@ -84,7 +84,17 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert found["database"] == "ok"
     assert {name for name in found if name.startswith("agents: ")} == {
         f"agents: {what}"
-        for what in ("sandbox", "container", "system calls", "memory", "processes", "cpu", "disk", "may choose")
+        for what in (
+            "sandbox",
+            "container",
+            "system calls",
+            "memory",
+            "processes",
+            "cpu",
+            "disk",
+            "network",
+            "may choose",
+        )
     }, "what the execution service found out about this machine"
 
     second = attempt(cell, "up")

@@ -56,6 +56,18 @@ class CatalogServiceStub:
       changed; all violations are listed.
     - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
     """
+    SetProjectSecret: aio.UnaryUnaryMultiCallable[catalog_pb2.SetProjectSecretRequest, catalog_pb2.SetProjectSecretResponse]
+    """Sets one of a project's secrets: see Project.secrets. Jobs that were admitted before keep the value that they have.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+    """
+    DeleteProjectSecret: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectSecretRequest, catalog_pb2.DeleteProjectSecretResponse]
+    """Deletes one of a project's secrets. Succeeds if there is none of that name.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+    """
     DeleteProject: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectRequest, catalog_pb2.DeleteProjectResponse]
     """Deletes a project. Succeeds if it is already deleted.
 
@@ -284,6 +296,30 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
           changed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
+        """
+
+    @abc_1.abstractmethod
+    def SetProjectSecret(
+        self,
+        request: catalog_pb2.SetProjectSecretRequest,
+        context: aio.ServicerContext[catalog_pb2.SetProjectSecretRequest, abc.Awaitable[catalog_pb2.SetProjectSecretResponse]],
+    ) -> abc.Awaitable[catalog_pb2.SetProjectSecretResponse]:
+        """Sets one of a project's secrets: see Project.secrets. Jobs that were admitted before keep the value that they have.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteProjectSecret(
+        self,
+        request: catalog_pb2.DeleteProjectSecretRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteProjectSecretRequest, abc.Awaitable[catalog_pb2.DeleteProjectSecretResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteProjectSecretResponse]:
+        """Deletes one of a project's secrets. Succeeds if there is none of that name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
 
     @abc_1.abstractmethod
