@@ -211,6 +211,7 @@ class CatalogServiceServicer:
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
         - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -242,7 +243,7 @@ class CatalogServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
         changed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,6 +34,7 @@ class CatalogServiceStub:
     """Creates a project.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
     - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
@@ -53,7 +54,7 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
       changed; all violations are listed.
-    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+    - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
     """
     SetProjectSecret: aio.UnaryUnaryMultiCallable[catalog_pb2.SetProjectSecretRequest, catalog_pb2.SetProjectSecretResponse]
     """Sets one of a project's secrets: see Project.secrets. Jobs that were admitted before keep the value that they have.
@@ -256,6 +257,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
         - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -293,7 +295,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
           changed; all violations are listed.
-        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+        - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
         """
 
     @abc_1.abstractmethod
