@@ -5,6 +5,7 @@ is asked to run. Standard library only: runners import it.
 """
 
 import enum
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
@@ -15,6 +16,11 @@ from services.sandbox.spec import Network, Tier
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
+
+_SAYS_SECRET = re.compile(
+    r"(?:^|_)(?:TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIALS?|(?:API|ACCESS|PRIVATE|SECRET)_?KEY)$",
+    re.IGNORECASE,
+)
 
 DEFAULT_TIMEOUT = timedelta(hours=1)
 MAX_ENVIRONMENT_ENTRIES = 128
@@ -156,6 +162,18 @@ def secret_complaints(secrets: Mapping[str, str]) -> Iterator[tuple[str, str]]:
     for name, value in secrets.items():
         if len(value.encode().strip()) < SHORTEST:
             yield name, f"must be at least {SHORTEST} bytes without the space around them"
+
+
+def with_secrets_apart(agent: AgentSettings) -> AgentSettings:
+    """Return settings whose variables with a name like API_TOKEN are secrets, if they can be redacted.
+
+    A secret hides the plain variable of its name.
+    """
+    said = {name: value for name, value in agent.environment.items() if _SAYS_SECRET.search(name)}
+    unhidden = {name for name, _ in secret_complaints(said)}
+    secrets = {**{name: value for name, value in said.items() if name not in unhidden}, **agent.secrets}
+    shown = {name: value for name, value in agent.environment.items() if name not in secrets}
+    return replace(agent, environment=shown, secrets=secrets)
 
 
 def names_only(secrets: Mapping[str, str]) -> dict[str, str]:

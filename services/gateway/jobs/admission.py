@@ -12,7 +12,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.engines import ENGINES
-from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, names_only, overlay
+from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, names_only, overlay, with_secrets_apart
 from services.common.db.columns import microseconds
 from services.common.errors import NotFound
 from services.common.ids import new_id
@@ -184,10 +184,7 @@ class Admission:
         # A command chooses its model by itself unless somebody named one, so it does not get the default.
         needs_model = ENGINES[merged.chosen_engine.name].needs_model
         ours = replace(DEFAULTS, engine=CommandEngine(line=self._command), model=self._model if needs_model else None)
-        complete = overlay(ours, merged)
-        hidden = complete.secrets.keys()
-        shown = {name: value for name, value in complete.environment.items() if name not in hidden}
-        return replace(complete, environment=shown)
+        return with_secrets_apart(overlay(ours, merged))
 
 
 def _policy_below(references: _References, kind: JobKind) -> Policy[None]:

@@ -38,7 +38,7 @@ METHODS = gateway.METHODS | {
     for method in service.methods
 }
 SECRET = "s3cret-value"
-AGENT = {"command": {"line": "true"}, "environment": {"API_KEY": SECRET}}
+AGENT = {"command": {"line": "true"}, "environment": {"API_URL": SECRET}}
 THINGS = {
     "repository": {"url": "/srv/git/x"},
     "template": {"agent": AGENT},
@@ -231,7 +231,7 @@ async def test_who_only_looks_is_told_names_and_no_secret(house: House) -> None:
     ):
         (seen,) = await house.ask(house.tokens["VIEWER"], name, request)
         assert SECRET not in MessageToJson(seen), name
-        assert ("hooks.example.com" if "Hook" in name else "API_KEY") in MessageToJson(seen), name
+        assert ("hooks.example.com" if "Hook" in name else "API_URL") in MessageToJson(seen), name
         (seen,) = await house.ask(house.tokens["OPERATOR"], name, request)
         assert (SECRET in MessageToJson(seen)) == told_to_operators, name
         (seen,) = await house.ask(house.admin, name, request)
@@ -239,7 +239,7 @@ async def test_who_only_looks_is_told_names_and_no_secret(house: House) -> None:
     channel = house.open[house.tokens["VIEWER"]]
     async with streaming(JobServiceStub(channel).WatchJob(WatchJobRequest(**job), timeout=20)) as watched:
         seen = await anext(aiter(watched))
-    assert dict(seen.job.spec.agent.environment) == {"API_KEY": ""}
+    assert dict(seen.job.spec.agent.environment) == {"API_URL": ""}
 
 
 async def test_a_token_of_one_project_works_in_it(house: House) -> None:

@@ -16,6 +16,7 @@ from services.agent.settings import (
     CommandEngine,
     PromptDelivery,
     overlay,
+    with_secrets_apart,
 )
 from services.agent.stored import StoredAgentSettings
 from services.agent.wire import AGENT, CHECKS
@@ -136,3 +137,11 @@ def test_what_a_command_lacks_shows_only_when_all_is_merged() -> None:
     assert (list(on_a_terminal.violations()), on_a_terminal.prompt_is_argument) == ([], True)
     by_stdin = CommandEngine(line="x", terminal=True, prompt_delivery=PromptDelivery.STDIN)
     assert [field for field, _ in by_stdin.violations()] == ["terminal"]
+
+
+def test_a_variable_whose_name_says_secret_is_one() -> None:
+    environment = {"API_TOKEN": "abcdefgh", "DB_PASSWORD": "short", "MAX_TOKENS": "4096000", "OWN": "plain value"}
+    agent = with_secrets_apart(AgentSettings(environment=environment, secrets={"OWN": "a secret value"}))
+
+    assert agent.secrets == {"API_TOKEN": "abcdefgh", "OWN": "a secret value"}
+    assert agent.environment == {"DB_PASSWORD": "short", "MAX_TOKENS": "4096000"}

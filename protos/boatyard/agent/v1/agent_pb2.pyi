@@ -152,7 +152,8 @@ class AgentSettings(message.Message):
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Environment variables of the agent, of at most 64 KiB together. A VIEWER and a hook see the names but not the
         values. Still not a place for secrets, which belong in `secrets`: everyone who may submit jobs can read them, and
-        any that the agent prints are in its events. A value that looks like somebody's token is refused.
+        any that the agent prints are in its events. A value that looks like somebody's token is refused,
+        and in a job a variable whose name ends like API_TOKEN is one of `secrets`, if its value is long enough for one.
         """
 
     @builtins.property
