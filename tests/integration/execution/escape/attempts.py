@@ -122,7 +122,7 @@ each(lambda address: connect(socket.AF_INET, address), [("169.254.169.254", 80),
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
     s.sendto(b"x", ("192.0.2.1", 53))
     gained("udp")""",
-    "a socket with a path": "connect(socket.AF_UNIX, world['socket'])",
+    "a socket with a path": "each(lambda path: connect(socket.AF_UNIX, path), [world['socket'], world['service']])",
     "a socket without a path": "connect(socket.AF_UNIX, '\\0' + world['abstract'])",
     "the machine under the machine": """
 AF_VSOCK = 40
