@@ -65,9 +65,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     segment = libc.shmget(key, 4096, 0o1666)
     host = subprocess.Popen(["sleep", "600"], env={"TOKEN": token})
     with (
+        socket.create_server(("0.0.0.0", 0)) as port,
         socket.socket(socket.AF_UNIX) as path,
         socket.socket(socket.AF_UNIX) as abstract,
-        socket.create_server(("", 0)) as port,
     ):
         path.bind(str(directory / "socket"))
         abstract.bind(f"\0{word}"[:100])
@@ -83,8 +83,7 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
                     "home": str(client.service.home),
                     "port": port.getsockname()[1],
                     "addresses": _addresses(),
-                    "socket": str(directory / "socket"),
-                    "service": str(client.service.address).removeprefix("unix:"),
+                    "sockets": [str(directory / "socket"), client.service.address.removeprefix("unix:")],
                     "abstract": word[:99],
                     "pid": host.pid,
                     "token": token[::-1],
@@ -116,7 +115,9 @@ async def test_nothing_is_gained(world: World, name: str) -> None:
     assert end.processes_left == 0
 
 
-@pytest.mark.parametrize("name", ["another workspace", "an environment in /proc", "our ports", "a socket with a path"])
+@pytest.mark.parametrize(
+    "name", ["another workspace", "an environment in /proc", "the machine's ports", "a socket with a path"]
+)
 async def test_they_are_real_attempts_which_gain_something_without_a_sandbox(world: World, name: str) -> None:
     output, _ = await world.run("bare", ATTEMPTS[name], sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE)
     assert b"GAINED" in output, output.decode(errors="replace")
