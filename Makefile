@@ -95,7 +95,7 @@ breaking-baseline: install ## Promise the protos as they are now: from here on a
 # Tests use a directory of their own, kept when a test fails: the one that pytest shares between all runs of a user may
 # still contain mounts of a run that was killed.
 PYTEST = kept=$$(mktemp -d) && \
-	  $(BIN)/pytest --numprocesses 2 --dist loadfile --basetemp "$$kept/pytest" -m $(1) $(PYTEST_ARGS) && \
+	  $(BIN)/pytest --numprocesses 3 --dist loadfile --basetemp "$$kept/pytest" -m $(1) $(PYTEST_ARGS) && \
 	  rm -rf --one-file-system "$$kept"
 
 .PHONY: test

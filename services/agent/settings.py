@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+from services.redaction.needles import SHORTEST
 from services.sandbox.spec import Network, Tier
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class AgentSettings:
     system_prompt: str | None = None
     model: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     timeout: timedelta | None = None
     idle_timeout: timedelta | None = None
     sandbox_tier: Tier | None = None
@@ -147,6 +149,18 @@ def overlay(base: Layer, over: Layer) -> Layer:
         elif value not in (None, ()):
             changes[each.name] = value
     return replace(base, **changes)
+
+
+def secret_complaints(secrets: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield (name, rule) for secrets that cannot be redacted."""
+    for name, value in secrets.items():
+        if len(value.encode().strip()) < SHORTEST:
+            yield name, f"must be at least {SHORTEST} bytes without the space around them"
+
+
+def names_only(secrets: Mapping[str, str]) -> dict[str, str]:
+    """Return secrets without their values, which are stored and sent apart from all other settings."""
+    return dict.fromkeys(secrets, "")
 
 
 def environment_complaint(environment: Mapping[str, str]) -> str | None:

@@ -6,7 +6,7 @@ from typing import Final, TypedDict
 from boatyard.agent.v1 import agent_pb2 as pb
 from boatyard.agent.v1 import sandbox_pb2
 
-from services.agent.settings import AgentSettings, environment_complaint
+from services.agent.settings import AgentSettings, environment_complaint, secret_complaints
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
 from services.sandbox.allowance import Allowance
@@ -54,6 +54,7 @@ def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
             yield f"allowed_hosts[{index}]", str(error)
     if complaint := environment_complaint(message.environment):
         yield "environment", complaint
+    yield from ((f'secrets["{name}"]', complaint) for name, complaint in secret_complaints(message.secrets))
 
 
 CHECKS: Final[Mapping[str, Check]] = {pb.AgentSettings.DESCRIPTOR.full_name: agent_violations}

@@ -9,7 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import floor_pb2
 
 from services.cli.flags import Flag, group
-from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, TEXT_OR_FILE
+from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, TEXT_OR_FILE
 
 PROJECT: Final = Flag(
     "--project",
@@ -79,6 +79,14 @@ SETTINGS: Final = (
             "agent.environment",
             "A variable of the agent's environment; no place for secrets. May be repeated.",
             "NAME=VALUE",
+        ),
+        Flag(
+            "--secret",
+            "agent.secrets",
+            "A secret variable of the agent's environment, from a file, standard input (@-) or the variable NAME; it is"
+            " shown nowhere. May be repeated.",
+            "NAME=@FILE|NAME",
+            SECRET,
         ),
     ),
     *group(

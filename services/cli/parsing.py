@@ -1,5 +1,6 @@
 """Reads what people type: types of click's parameters. Input that cannot be read is wrong usage, and click names it."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -89,6 +90,21 @@ def pair(typed: str) -> tuple[str, str]:
     return name, value
 
 
+def secret(typed: str) -> tuple[str, str]:
+    """Read a secret given as NAME=@FILE, as NAME=@- on standard input, or as NAME in this command's own environment.
+
+    Never as a value: whoever may list processes sees their arguments.
+    """
+    name, equals, source = typed.partition("=")
+    if equals and not source.startswith("@"):
+        raise ValueError(f"{name} must be NAME=@FILE, NAME=@- or NAME: other users see the arguments of a command")
+    if equals:
+        return name, _text_of(source[1:]).rstrip("\n")
+    if name not in os.environ:
+        raise ValueError(f"{name!r} is not in the environment: give NAME=@FILE, or set the variable")
+    return name, os.environ[name]
+
+
 def input_file(typed: str) -> job_pb2.InputFile:
     """Read a file given as NAME=PATH."""
     name, path = pair(typed)
@@ -136,6 +152,7 @@ SIZE = Reads(size)
 SECONDS = Reads(seconds)
 MOMENT = Reads(moment)
 PAIR = Reads(pair)
+SECRET = Reads(secret)
 INPUT_FILE = Reads(input_file)
 DOCUMENT = Reads(document)
 CHECKPOINTS = Reads(checkpoints)

@@ -49,6 +49,11 @@ class Home:
         """The token that this cell's services send one another."""
         return self.root / "cell-token"
 
+    @property
+    def keys_file(self) -> Path:
+        """The keys that seal what is secret in the gateway's database."""
+        return self.root / "keys"
+
     def socket(self, service: str) -> str:
         """The address of the socket at which a service of this cell listens."""
         return f"unix:{self.root / 'run' / service}.sock"

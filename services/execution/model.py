@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -102,7 +102,7 @@ class Plan:
     """All that a runner needs to know, except the credentials of its `engine`.
 
     `task` is what the engine is asked to do, as JSON that only this engine understands. `secret_names` are the
-    variables of the sandbox's environment whose values must not appear in any event.
+    variables of the sandbox's environment whose values must not appear in any event; `redacted` are more such values.
     """
 
     execution_id: str
@@ -112,11 +112,12 @@ class Plan:
     task: Mapping[str, Any] | None = None
     secret_names: tuple[str, ...] = ()
     terminal: TerminalSize | None = None
+    redacted: Mapping[str, bytes] = field(default_factory=dict, repr=False)
 
     @property
     def secrets(self) -> dict[str, bytes]:
         """The values that must not appear in any event, by variable name."""
-        return {name: self.sandbox.environment[name] for name in self.secret_names}
+        return {**self.redacted, **{name: self.sandbox.environment[name] for name in self.secret_names}}
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Assembles the gateway from its packages, and runs it."""
 
 import resource
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from typing import Any, Final, TypeAlias
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import sqlite_url
+from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
@@ -48,9 +49,13 @@ from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
+from services.gateway.keys.file import KeyFile
+from services.gateway.keys.keeper import keep_keys
+from services.gateway.keys.store import KeyStore, unlock
 from services.gateway.ledger.broadcast import ChangeBroadcast
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
@@ -89,6 +94,9 @@ async def _main() -> None:
         configured_url = settings.database_url
         url = sqlite_url(directory / "gateway.db") if configured_url is None else configured_url.get_secret_value()
         engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
+        key_file = KeyFile(settings.home.keys_file)
+        ring = await unlock(engine, key_file, _given_keys(settings))
+        keys = KeyStore(engine, ring, key_file, AWAY_LEASES * settings.lease_seconds)
         nodes = await stack.enter_async_context(connected(settings))
         notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
@@ -97,6 +105,7 @@ async def _main() -> None:
         ledger = await _ledger(engine, cell, notifier, settings)
         store, events = JobStore(engine, notifier), EventStore(engine)
         tasks = {
+            "keys": keep_keys(keys, cell.cell_id),
             "notices": ChangeBroadcast(engine, notifier).run(),
             "what the node allows": keep_allowance(cells, cell.cell_id, NodeInventory(nodes)),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
@@ -127,7 +136,7 @@ async def _main() -> None:
                 *_registrations(engine, store, notifier, admission, draining),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
-                _administration(engine, cell, cells),
+                _administration(engine, cell, cells, keys),
                 *coordinators.registrations(
                     engine,
                     cells=cells,
@@ -250,10 +259,19 @@ def _registrations(
     ]
 
 
-def _administration(engine: AsyncEngine, cell: Cell, cells: CellStore) -> Registration:
+def _administration(engine: AsyncEngine, cell: Cell, cells: CellStore, keys: KeyStore) -> Registration:
     service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
-    servicer = AdminServicer(cell, cells, StateStore(engine))
+    servicer = AdminServicer(cell, cells, StateStore(engine), keys)
     return Registration(service.full_name, add_AdminServiceServicer_to_server, servicer, page_checks(service))
+
+
+def _given_keys(settings: GatewaySettings) -> Sequence[bytes]:
+    if settings.keys_file is None:
+        return ()
+    keys = KeyFile(settings.keys_file, closed_to=0o007).read()  # a mounted secret may be its group's
+    if not keys:
+        raise StartError(f"BOATYARD_GATEWAY_KEYS_FILE: {settings.keys_file} does not exist, or has no key")
+    return keys
 
 
 def _admin_token(settings: GatewaySettings) -> str:

@@ -53,6 +53,8 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
         default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
     )
     """postgresql://…, for several cells. Default: a SQLite file on this machine."""
+    keys_file: Path | None = None
+    """Keys of the database, beside those in $BOATYARD_HOME/keys: for a further cell, a copy of that file of another."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
     """The administrator's token. Default: the one in $BOATYARD_HOME/token, which is made at the first start."""
     agent_command: str = Field(default="", validation_alias=AliasChoices("AGENT_COMMAND", "agent_command"))

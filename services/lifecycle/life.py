@@ -39,6 +39,7 @@ async def run_job(job: JobRun) -> Outcome | None:
     """
     await job.load()
     context = await job.retry_until_lease_lost(lambda: job.ledger.job_context(job.lease))
+    job.keep_secret(context.secrets)
     outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, context))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
@@ -19,6 +19,7 @@ from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
+from services.redaction.strand import Redactor
 
 T = TypeVar("T")
 
@@ -49,6 +50,8 @@ class JobRun:
         self.nodes: JobNodes = nodes.for_job(lease.token, self.pause, self.check_held)
         self.webhooks = webhooks
         self.retention_periods = retention_periods
+        self.secrets: Mapping[str, str] = {}
+        self.redactor = Redactor()
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._before: Around = _nothing
@@ -79,6 +82,11 @@ class JobRun:
         """Read what was recorded before."""
         self.stages = dict(await self.retry_until_lease_lost(lambda: self.ledger.stages(self.lease)))
         self.execution = await self.retry_until_lease_lost(lambda: self.ledger.execution(self.lease))
+
+    def keep_secret(self, secrets: Mapping[str, str]) -> None:
+        """Give these to the agent, and to nobody else: whatever is recorded from now on has their names alone."""
+        self.secrets = secrets
+        self.redactor = job_redactor(secrets)
 
     # Rounds.
 
@@ -173,12 +181,13 @@ class JobRun:
         try:
             result = await work()
         except JobFailed as failed:
-            await self._end(Stage(name, StageState.FAILED, dump(failed.failure), failed.failure.message))
-            raise
+            failure = self._redacted(failed.failure)
+            await self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
+            raise JobFailed(failure) from failed
         except ServiceError as error:
             if isinstance(error, FailedPrecondition) and error.reason == "STALE_FENCE":
                 raise LeaseLost from error
-            failure = explained(error, name)
+            failure = self._redacted(explained(error, name))
             await self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
             raise JobFailed(failure) from error
         except (JobCancelled, LeaseLost, Parked):
@@ -253,10 +262,13 @@ class JobRun:
             self._uninterrupted -= 1
 
     async def _end(self, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        stage = replace(stage, message=stage.message[:_MAX_MESSAGE])
+        stage = replace(stage, message=self.redactor.text(stage.message)[:_MAX_MESSAGE])
         await self.retry_until_lease_lost(lambda: self.ledger.end_stage(self.lease, stage, notes))
         self.stages[stage.name] = stage
         log.info("stage ends", stage=stage.name, state=stage.state, message=stage.message)
+
+    def _redacted(self, failure: Failure) -> Failure:
+        return replace(failure, message=self.redactor.text(failure.message))
 
     async def retry_until_lease_lost(self, write: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call while the ledger is unavailable, for as long as the job is ours. Raises LeaseLost."""
@@ -268,6 +280,11 @@ class JobRun:
                     raise LeaseLost from error
                 log.warning("the ledger is unavailable", error=str(error))
                 await asyncio.sleep(_LEDGER_RETRY_SECONDS)
+
+
+def job_redactor(secrets: Mapping[str, str]) -> Redactor:
+    """Return what keeps a job's own secrets out of texts; what only looks like somebody's token stays."""
+    return Redactor({name: value.encode() for name, value in secrets.items()}, finds_tokens=False)
 
 
 async def _nothing(*_: object) -> None:

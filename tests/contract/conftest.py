@@ -10,7 +10,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.gateway.schema.metadata import MIGRATIONS
-from tests.kit.databases import add_database
+from services.gateway.schema.sealing import use_keys
+from tests.kit.databases import add_database, new_ring
 from tests.kit.ledger import Books, books, clear
 
 
@@ -37,5 +38,6 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     if engine.dialect.name == "sqlite":
         add_database(Path(str(engine.url.database)), "gateway")
     await migrate(engine, MIGRATIONS)
+    use_keys(engine, new_ring())
     yield engine
     await engine.dispose()

@@ -10,6 +10,7 @@ import pytest
 from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition, Invalid, PermissionDenied
 from services.gateway.catalog.store import PROJECTS, TEMPLATES, WORK_ITEMS, CatalogStore
+from services.gateway.coordinators.endings import end_question
 from services.gateway.jobs.retries import Retries
 from services.gateway.values.catalog import Template, WorkItem
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
@@ -17,6 +18,7 @@ from services.gateway.values.principal import OURSELVES, Principal, Role, set_cu
 from services.lifecycle.model.checkpoint import CheckpointState, Origin
 from services.lifecycle.model.floor import BindingFloor, Floor, Limits
 from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.output import Output
 from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import JobState, Publish
 from services.sandbox.spec import Network, Tier
@@ -173,6 +175,17 @@ async def test_whoever_submitted_a_job_does_not_approve_it(
         assert caught.value.reason == "APPROVAL_BY_SUBMITTER"
     answer = decision("ann") if origin is Origin.AGENT else decision("bob")
     assert (await book.checkpoints.decide(asked.checkpoint_id, answer))[1], "an agent's question is no approval"
+
+
+async def test_of_a_client_that_pushes_by_itself_a_person_is_asked(book: Books) -> None:
+    cell = await book.cell("one")
+    await book.admit()
+    assert end_question(await claimed(cell), Output()) is None
+    await set_floor(book, Floor(protected_paths=("ci", "Makefile")))
+    await book.admit()
+    asked = end_question(await claimed(cell), Output())
+    assert asked is not None
+    assert asked.text == "Is the job done? Nobody has looked at whether it changes protected paths: ci, Makefile."
 
 
 async def test_whoever_submitted_a_job_may_reject_it(book: Books, as_caller: Callable[..., None]) -> None:

@@ -231,6 +231,7 @@ async def run_jobs(book: Books, cell: SqlLedger, upgraded: asyncio.Event) -> Non
         await cell.finish(lease, Outcome(JobState.SUCCEEDED))
 
 
+@pytest.mark.slow
 async def test_cells_of_the_version_before_go_on_while_one_is_upgraded_and_after(
     postgres_url: str, histories: Histories
 ) -> None:

@@ -74,7 +74,10 @@ async def of_kind(book: Books, kind: str, **fields: str) -> str:
     return job_id
 
 
-@pytest.mark.parametrize("kind", ["project", "repository", "worker"])
+@pytest.mark.parametrize(
+    "kind",
+    ["project", pytest.param("repository", marks=pytest.mark.slow), pytest.param("worker", marks=pytest.mark.slow)],
+)
 async def test_a_limit_holds_however_many_claim_at_once(book: Books, kind: str) -> None:
     """Also when claims are for different kinds of jobs, so that they do not wait for the same row."""
     fields = await limited(book, kind, 2)

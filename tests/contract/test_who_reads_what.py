@@ -33,6 +33,15 @@ WITHHELD = {
     },
 }
 
+WRITE_ONLY = {
+    "agent.v1.AgentSettings.secrets",
+    "execution.v1.ExecutionSpec.redacted",
+    "execution.v1.ExecutionSpec.secrets",
+    "gateway.v1.Project.secrets",
+    "gateway.v1.SetProjectSecretRequest.value",
+}
+"""Readable by COORDINATOR: to everyone else they are shown without their values."""
+
 NEVER_WRITTEN = {
     "gateway.v1.Repository.token",
     "gateway.v1.Webhook.secret",
@@ -135,7 +144,13 @@ def listed() -> Iterator[str]:
 
 
 def test_of_every_text_that_viewers_get_somebody_has_said_why() -> None:
-    assert readable_by_viewers() == {*listed(), *WITHHELD, *NEVER_WRITTEN}
+    assert readable_by_viewers() == {
+        *listed(),
+        *WITHHELD,
+        *NEVER_WRITTEN,
+        "agent.v1.AgentSettings.secrets",
+        "gateway.v1.Project.secrets",
+    }
 
 
 def test_what_is_for_others_is_said_so_in_the_contract() -> None:
@@ -145,7 +160,7 @@ def test_what_is_for_others_is_said_so_in_the_contract() -> None:
         for field in message.field
         if field.options.HasExtension(access_pb2.readable_by)
     }
-    assert withheld == set(WITHHELD)
+    assert withheld == {*WITHHELD, *WRITE_ONLY}
 
 
 def test_a_viewer_is_told_the_names_of_an_environment_and_not_its_values() -> None:

@@ -10,6 +10,7 @@ from tests.kit.contract import ROOT
 SMALLEST = {
     "chaos": ["--help"],  # test_chaos does what it does
     "executions": ["memory"],
+    "floods": ["--seconds", "4", "--jobs", "1"],
     "gateway": ["execute", "--rounds", "1"],
     "loop": ["--turns", "8", "--starts", "1"],
     "queues": ["SQLite", "--rounds", "1", "--jobs", "5", "--history", "10"],

@@ -113,6 +113,7 @@ def test_a_push_that_is_refused(cell: Cell, remote: Remote) -> None:
     assert "deny updating a hidden ref" in job["message"]
 
 
+@pytest.mark.slow
 def test_the_same_request_is_the_same_job(cell: Cell, remote: Remote) -> None:
     first = cell.run(remote.path, "touch new.txt", "--request-id", "once")
     second = cell.run(remote.path, "touch new.txt", "--request-id", "once")

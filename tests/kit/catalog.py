@@ -29,10 +29,12 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.jobs.work_items import WorkItemJobs
 from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.schema.sealing import use_keys
 from services.gateway.wire.policy import CHECKS
 from services.gateway.wire.requests import page_checks
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
+from tests.kit.databases import new_ring
 from tests.kit.servers import TOKEN, serving
 
 Error = TypeVar("Error", bound=ServiceError)
@@ -80,6 +82,7 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
     ]
     try:
         await migrate(engine, "services.gateway.migrations")
+        use_keys(engine, new_ring())
         async with serving(*registrations) as server, open_channel(server.address, token) as channel:
             yield Stubs(
                 catalog_pb2_grpc.CatalogServiceStub(channel),

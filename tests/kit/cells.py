@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually
-from tests.kit.databases import NODE_SERVICES, add_databases
+from tests.kit.databases import NODE_SERVICES, add_databases, write_keys
 from tests.kit.mounts import unmount_below
 
 LEASE_SECONDS = 3.0
@@ -80,7 +80,8 @@ def running_cells(
     directory: Path, count: int, database_url: str, *, lease_seconds: float = LEASE_SECONDS, **environment: str
 ) -> Iterator[list[SharingCell]]:
     """Start cells below `directory` on one database; end them and check that nothing of them is left."""
-    settings = {"BOATYARD_GATEWAY_LEASE_SECONDS": str(lease_seconds), **environment}
+    keys = {"BOATYARD_GATEWAY_KEYS_FILE": str(write_keys(directory / "keys"))}
+    settings = {"BOATYARD_GATEWAY_LEASE_SECONDS": str(lease_seconds), **keys, **environment}
     cells = []
     with contextlib.ExitStack() as stack:
         for number in range(count):

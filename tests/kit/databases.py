@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import base64
+import os
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -11,6 +13,20 @@ from pathlib import Path
 
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
+from services.gateway.schema.sealing import KEY_BYTES, KeyRing
+
+
+def new_ring() -> KeyRing:
+    """Return a ring with a key of its own, for a database that the test itself opens."""
+    return KeyRing([os.urandom(KEY_BYTES)])
+
+
+def write_keys(path: Path) -> Path:
+    """Write a file with a key for cells that share a database; return its path."""
+    path.touch(mode=0o600)
+    path.write_text(base64.b64encode(os.urandom(KEY_BYTES)).decode())
+    return path
+
 
 NODE_SERVICES = ("workspace", "git", "execution")
 

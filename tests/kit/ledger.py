@@ -24,6 +24,7 @@ from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
 from services.gateway.schema.metadata import metadata
+from services.gateway.schema.sealing import use_keys
 from services.gateway.values.catalog import DEFAULT_PROJECT_ID
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Lease
@@ -31,7 +32,7 @@ from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
-from tests.kit.databases import add_database
+from tests.kit.databases import add_database, new_ring
 
 
 @dataclass
@@ -68,6 +69,7 @@ async def books(url: str) -> AsyncIterator[Books]:
         add_database(Path(str(engine.url.database)), "gateway")
     try:
         await migrate(engine, "services.gateway.migrations")
+        use_keys(engine, new_ring())
         yield Books(engine)
     finally:
         await engine.dispose()

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+from pathlib import Path
 
 import click
 
 from services.cli import options
 from services.cli.screen import Screen
-from services.common.home import Home
+from services.common.home import Home, absolute
 from services.common.rpc.tls import PINNED_NAME
 from services.supervisor.plan import DEFAULT_PORT_BASE, GATEWAY, SERVICES, plan
 from services.supervisor.up import up
@@ -27,10 +28,18 @@ from services.supervisor.up import up
     help="Share jobs with other cells: postgresql://user@host/name (default: $BOATYARD_DATABASE_URL, else SQLite).",
 )
 @click.option(
+    "--keys-file",
+    type=options.TEXT,
+    metavar="FILE",
+    help="The keys of that database: a copy of $BOATYARD_HOME/keys of a cell on it. Needed at the first start.",
+)
+@click.option(
     "--tls", "has_tls", is_flag=True, help="Speak TLS at the gateway's ports, with a certificate of the cell's own."
 )
 @options.as_json
-def command(port_base: int | None, database_url: str | None, *, has_tls: bool, as_json: bool) -> None:
+def command(
+    port_base: int | None, database_url: str | None, keys_file: str | None, *, has_tls: bool, as_json: bool
+) -> None:
     """Start a cell on this machine and keep it running.
 
     The four services listen at sockets in $BOATYARD_HOME/run, the gateway at a loopback port too; once all of them
@@ -41,6 +50,8 @@ def command(port_base: int | None, database_url: str | None, *, has_tls: bool, a
     Ctrl-C stops the agents too, and so does `boatyard down`.
 
     Cells with the same --database-url work as one: all take jobs from the same queue, and any of them answers for all.
+    Secrets in the database are encrypted: every further cell is given the first one's keys by --keys-file.
+
     Use BOATYARD_DATABASE_URL for a URL with a password: whoever may list processes sees their arguments.
 
     With --tls, other users log in at the gateway's port with `boatyard login`, and compare the fingerprint that is
@@ -49,6 +60,8 @@ def command(port_base: int | None, database_url: str | None, *, has_tls: bool, a
     """
     home = Home.from_environment()
     database = {} if database_url is None else {"BOATYARD_DATABASE_URL": database_url}
+    if keys_file is not None:
+        database["BOATYARD_GATEWAY_KEYS_FILE"] = str(absolute(Path(keys_file)))
     settings, fingerprint = _own_certificate(home) if has_tls else ({}, None)
     cell = plan(home, port_base, {**os.environ, **database, **settings})
 

@@ -6,7 +6,7 @@ which no answer comes; and TCP checks, on both sides, whether the other machine 
 """
 
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, cast
 
@@ -54,12 +54,13 @@ class BoundedConnection(psycopg.AsyncConnection[TupleRow]):
     """Closes itself when the server does not answer in time, and raises OperationalError."""
 
     answer_seconds: float = _ANSWER_SECONDS
+    ping_seconds: float = _PING_SECONDS
     on_silence: Callable[[], None] | None = None
 
     async def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:  # noqa: ASYNC109 - psycopg's
         """See AsyncConnection, which every exchange with the server goes through."""
         # Outside of transactions we only ping the server, and listen.
-        seconds = _PING_SECONDS if self.autocommit else self.answer_seconds
+        seconds = self.ping_seconds if self.autocommit else self.answer_seconds
         try:
             return await super().wait(gen, interval, seconds if timeout is None else timeout)
         except psycopg.OperationalError as error:
@@ -106,3 +107,16 @@ async def unhurried(connection: AsyncConnection) -> AsyncIterator[None]:
         yield
     finally:
         del bounded.answer_seconds
+
+
+@asynccontextmanager
+async def outside_of_transactions(connection: AsyncConnection) -> AsyncIterator[Callable[[str], Awaitable[object]]]:
+    """Give what executes statements of maintenance, which refuse to be in a transaction, and may take up to an hour."""
+    bounded = cast("BoundedConnection", (await connection.get_raw_connection()).driver_connection)
+    await bounded.set_autocommit(True)
+    bounded.ping_seconds = _UNHURRIED_SECONDS
+    try:
+        await bounded.execute("SET statement_timeout = 0")
+        yield bounded.execute
+    finally:
+        await connection.invalidate()  # its settings must not stay in the pool

@@ -5,6 +5,7 @@ a share. The last quarter of a room is for callers who have few calls there. Wha
 when to try again (decision 40).
 """
 
+import asyncio
 import enum
 import time
 from collections import Counter
@@ -24,6 +25,7 @@ FEW: Final = 16
 """How many calls a caller may have in a room of which three quarters are taken."""
 
 _LOGGED_EVERY_SECONDS: Final = 60.0
+_MOST_DELAYED: Final = 1000
 
 log = structlog.get_logger()
 
@@ -31,7 +33,7 @@ log = structlog.get_logger()
 class Room(enum.StrEnum):
     """The classes of calls; the value is what a refusal calls them."""
 
-    UNKNOWN = "calls whose token is being looked up"
+    LOOKUPS = "calls whose token is being looked up"
     CHECKS = "health checks"
     WATCHES = "streams of health and reflection"
     CALLS = "calls"
@@ -48,7 +50,7 @@ class Share:
 
 
 SHARES: Final[Mapping[Room, Share]] = {
-    Room.UNKNOWN: Share(total=1024, each=512),
+    Room.LOOKUPS: Share(total=1024, each=512),
     Room.CHECKS: Share(total=256, each=64),
     Room.WATCHES: Share(total=128, each=32),
     Room.CALLS: Share(total=1024, each=256),
@@ -78,15 +80,21 @@ class Bounds:
 
     def __init__(self, kept: Collection[str] = (), shares: Mapping[Room, Share] = SHARES) -> None:
         self._kept = tuple(f"/{name}/" for name in kept)
-        self._rooms = {room: _Room(room, share) for room, share in shares.items()}
-
-    def asking(self, origin: str) -> AbstractContextManager[None]:
-        """Hold a place while it is found out who calls from `origin`. Raises TooManyCallsError when entered."""
-        return _Place(self._rooms[Room.UNKNOWN], origin)
+        self._places = {room: Places(room, share) for room, share in shares.items()}
+        self._delayed = 0
 
     def open(self, call: RpcCall) -> AbstractContextManager[None]:
-        """Hold a place for a call whose caller is known. Raises TooManyCallsError when entered."""
-        return _Place(self._rooms[self._room_of(call)], call.counted_by)
+        """Hold a place for a call. Raises TooManyCallsError when entered."""
+        return self._places[self._room_of(call)].place(call.counted_by)
+
+    async def delay(self) -> None:
+        """Make a caller wait that is refused for its number of calls: one that tries again at once is slowed down."""
+        if self._delayed < _MOST_DELAYED:
+            self._delayed += 1
+            try:
+                await asyncio.sleep(RETRY_SECONDS)
+            finally:
+                self._delayed -= 1
 
     def _room_of(self, call: RpcCall) -> Room:
         if call.is_open:
@@ -97,7 +105,9 @@ class Bounds:
         return Room.CALLS if call.answers_once else Room.STREAMS
 
 
-class _Room:
+class Places:
+    """The places of one room."""
+
     def __init__(self, room: Room, share: Share) -> None:
         self._room = room
         self._share = share
@@ -105,8 +115,12 @@ class _Room:
         self._open: Counter[str | None] = Counter()
         self._last_logged = float("-inf")
 
+    def place(self, caller: str | None) -> AbstractContextManager[None]:
+        """Hold a place for a caller, as `enter` says."""
+        return _Place(self, caller)
+
     def enter(self, caller: str | None) -> None:
-        """Take a place for a caller's call; for None, only the room's total counts."""
+        """Take a place for a caller's call; for None, only the room's total counts. Raises TooManyCallsError."""
         share = self._share
         each = share.each if self._taken < share.total * 3 // 4 else min(FEW, share.each)
         is_callers = caller is not None and self._open[caller] >= each
@@ -133,16 +147,16 @@ class _Room:
 
 
 class _Place(AbstractContextManager[None]):
-    """A place in a room, inside of a block. Every call enters two, and a generator would take five times as long."""
+    """A place in a room, inside of a block. Every call enters one, and a generator would take five times as long."""
 
-    __slots__ = ("_caller", "_room")
+    __slots__ = ("_caller", "_places")
 
-    def __init__(self, room: _Room, caller: str | None) -> None:
-        self._room = room
+    def __init__(self, places: Places, caller: str | None) -> None:
+        self._places = places
         self._caller = caller
 
     def __enter__(self) -> None:
-        self._room.enter(self._caller)
+        self._places.enter(self._caller)
 
     def __exit__(self, *_: object) -> None:
-        self._room.leave(self._caller)
+        self._places.leave(self._caller)

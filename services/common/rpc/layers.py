@@ -58,6 +58,7 @@ def layers(
         *around,  # likewise
         with_status,  # inside of the layers that need to know how a call ended
         with_errors,  # outside of everything that may refuse a call
+        delaying(bounds),  # outside of the places that are held, so that who waits holds none
         admitting(authenticator, bounds),  # before the request is read: permission before existence
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
         with_fence,  # last: the fence is only read of an authenticated caller
@@ -121,6 +122,20 @@ async def with_errors(call: RpcCall) -> AsyncIterator[None]:
         await _abort(call, _status_of(call, _unwrapped(error)))
 
 
+def delaying(bounds: Bounds) -> Layer:
+    """Make callers wait for their refusal who call too much."""
+
+    @asynccontextmanager
+    async def layer(call: RpcCall) -> AsyncIterator[None]:  # noqa: ARG001 - as layers are
+        try:
+            yield
+        except (TooManyFailuresError, TooManyCallsError):
+            await bounds.delay()
+            raise
+
+    return layer
+
+
 def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
     """Refuse callers that `authenticator` does not accept, and calls for which there is no room."""
 
@@ -130,8 +145,7 @@ def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
         credentials = Credentials(token, call.method, call.context.peer(), call.metadata)
         call.counted_by = address_of(credentials.peer)
         if token is not None or not call.is_open:
-            with bounds.asking(call.counted_by):
-                caller = await _identified(authenticator, credentials, is_needed=not call.is_open)
+            caller = await _identified(authenticator, credentials, is_needed=not call.is_open)
             if caller is not None:
                 call.counted_by = caller.counted_by
                 structlog.contextvars.bind_contextvars(**{CALLER: caller.name})

@@ -70,7 +70,10 @@ def _route() -> bytes:
 
 
 def _rules(port: int) -> list[bytes]:
-    """Return what `nft` would send for: ip daddr != 127.0.0.0/8 meta l4proto tcp tproxy to :PORT."""
+    """Return what `nft` would send for: ip daddr != 127.0.0.0/8 meta l4proto tcp tproxy to :PORT.
+
+    The numbers of attributes are those of the enums nft_*_attributes, in the order of their fields.
+    """
     hook = nested(4, attribute(1, struct.pack("!I", _PRE_ROUTING)), attribute(2, struct.pack("!i", _BEFORE_DELIVERY)))
     expressions = (
         _expression(

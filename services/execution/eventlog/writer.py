@@ -12,7 +12,7 @@ from typing import Self
 from services.execution.eventlog.pagecache import PageCacheBound
 from services.execution.eventlog.reader import EventReader
 from services.execution.eventlog.records import BODY, HEADER, MAGIC, MAX_OUTPUT, DamagedRecordError, EventKind, Stream
-from services.execution.redaction.strand import Redactor
+from services.redaction.strand import Redactor
 
 _MAX_VECTORS = 512  # the kernel takes 1024
 

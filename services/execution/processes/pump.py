@@ -6,7 +6,7 @@ import os
 import time
 
 from services.execution.eventlog import EventWriter, Stream
-from services.execution.redaction.strand import Redactor, join
+from services.redaction.strand import Redactor, join
 
 # Measured: blocks that stay in the processor's cache on their way cost half as much as blocks of a megabyte.
 _READ_BYTES = 256 * 1024

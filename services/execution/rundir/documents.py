@@ -50,6 +50,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "tier": spec.tier,
         "container": None if spec.container is None else asdict(spec.container),
         "secret_names": plan.secret_names,
+        "redacted": {name: _text(value) for name, value in plan.redacted.items()},
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
@@ -82,6 +83,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         task=task,
         secret_names=tuple(fields.get("secret_names", ())),
         terminal=_optional_from_json(TerminalSize, fields.get("terminal")),
+        redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
     )
 
 

@@ -9,10 +9,10 @@ from services.common.home import Home
 from services.execution.cgroups.group import ControlGroup
 from services.execution.engine import RunContext, load
 from services.execution.eventlog import EventWriter
+from services.execution.own_tokens import own_tokens
 from services.execution.processes import signals
-from services.execution.redaction.own_tokens import own_tokens
-from services.execution.redaction.strand import Redactor
 from services.execution.rundir.directory import RunDirectory
+from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
 
 load(DEFAULT_ENGINE)  # while the runner waits for a run, so that most agents start at once

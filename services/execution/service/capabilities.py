@@ -9,7 +9,7 @@ from services.sandbox import container_engines, seccomp
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe
 
-# What our relay carries: see `services.execution.egress.capture`.
+# What our proxy carries: see `services.execution.egress.capture`.
 _CARRIED = (
     "TCP to IPv4 addresses and to names; no UDP, no ping, no IPv6 addresses, and of names no records but addresses"
 )

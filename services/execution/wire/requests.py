@@ -7,6 +7,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.db.paging import Page
 from services.common.errors import Invalid
+from services.common.rpc.secrecy import without_secrets
 from services.common.rpc.times import seconds_from_proto
 from services.execution.eventlog import EventKind
 from services.execution.inbox.messages import Message, PermissionAnswer
@@ -74,5 +75,9 @@ def terminal_event_from_proto(request: pb.AttachExecutionRequest) -> TerminalEve
 
 
 def digest(spec: pb.ExecutionSpec) -> bytes:
-    """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones."""
-    return hashlib.sha256(spec.SerializeToString(deterministic=True)).digest()
+    """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones.
+
+    Secrets count by their names: of a short value the digest could be guessed.
+    """
+    open_to_all = without_secrets(spec)
+    return hashlib.sha256(open_to_all.SerializeToString(deterministic=True)).digest()

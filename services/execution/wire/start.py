@@ -9,14 +9,13 @@ from pathlib import Path
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
-from services.agent.settings import AgentSettings
+from services.agent.settings import AgentSettings, secret_complaints
 from services.agent.wire import AGENT
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
-from services.execution.redaction.needles import SHORTEST
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import containers, limits, requests
 from services.sandbox import environment
@@ -53,8 +52,9 @@ class StartReader:
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
                 limits.bounds(agent, spec.layout),
                 engine_spec.task,
-                tuple(sorted(spec.secrets)),
+                tuple(sorted({*agent.secrets, *spec.secrets})),
                 engine_spec.terminal,
+                _encoded(spec.redacted),
             ),
             stdin=engine_spec.stdin,
         )
@@ -108,6 +108,7 @@ class StartReader:
             **_encoded(agent.environment),
             **engine.environment,
             **_encoded(spec.environment),
+            **_encoded(agent.secrets),
             **_encoded(spec.secrets),
         }
         return SandboxSpec(
@@ -161,7 +162,9 @@ def _workspace(layout: layout_pb2.Layout, execution_id: str) -> Mount | Overlay:
 
 
 def _environment_violations(spec: pb.ExecutionSpec) -> list[Violation]:
-    entries = [*spec.agent.environment.items(), *spec.environment.items(), *spec.secrets.items()]
+    given = {"agent.secrets": spec.agent.secrets, "secrets": spec.secrets, "redacted": spec.redacted}
+    entries = [*spec.agent.environment.items(), *spec.environment.items()]
+    entries += [*spec.agent.secrets.items(), *spec.secrets.items()]
     problems: list[Violation] = []
     if sum(len(name.encode()) + len(value.encode()) + 2 for name, value in entries) > _ENVIRONMENT_BYTES:
         problems.append(
@@ -169,9 +172,6 @@ def _environment_violations(spec: pb.ExecutionSpec) -> list[Violation]:
         )
     duplicates = {*spec.environment, *spec.agent.environment} & spec.secrets.keys()
     problems += [("spec.secrets", f"{name!r} is also in spec.environment") for name in sorted(duplicates)]
-    for name, secret in spec.secrets.items():
-        if len(secret.encode().strip()) < SHORTEST:
-            problems.append(
-                (f'spec.secrets["{name}"]', f"must be at least {SHORTEST} bytes without the space around them")
-            )
+    for field, secrets in given.items():
+        problems += [(f'spec.{field}["{name}"]', complaint) for name, complaint in secret_complaints(secrets)]
     return problems

@@ -1,7 +1,7 @@
 """The RPCs of CatalogService: five for each type of resource, which differ in one row of a table; and MoveWorkItem."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Final
@@ -22,7 +22,7 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.catalog import CatalogFilter, WorkItemState
+from services.gateway.values.catalog import CatalogFilter, Project, WorkItemState
 from services.gateway.wire.requests import idempotency_key, page_from_proto
 
 StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
@@ -86,6 +86,28 @@ class CatalogServicer:
         else:
             job_id, work_item = "", await self._catalog.move(request.work_item_id, state)
         return pb.MoveWorkItemResponse(work_item=wire.WORK_ITEM.to_proto(work_item), job_id=job_id)
+
+    async def SetProjectSecret(
+        self, request: pb.SetProjectSecretRequest, context: Context
+    ) -> pb.SetProjectSecretResponse:
+        secret = {request.name: request.value}
+        project = await self._change_secrets(request.project_id, lambda known: {**known, **secret})
+        return pb.SetProjectSecretResponse(project=wire.PROJECT.to_proto(project))
+
+    async def DeleteProjectSecret(
+        self, request: pb.DeleteProjectSecretRequest, context: Context
+    ) -> pb.DeleteProjectSecretResponse:
+        project = await self._change_secrets(
+            request.project_id, lambda known: {name: value for name, value in known.items() if name != request.name}
+        )
+        return pb.DeleteProjectSecretResponse(project=wire.PROJECT.to_proto(project))
+
+    async def _change_secrets(
+        self, project_id: str, change: Callable[[Mapping[str, str]], Mapping[str, str]]
+    ) -> Project:
+        return await self._catalog.update(
+            PROJECTS, project_id, lambda project: wire.checked(replace(project, secrets=change(project.secrets)))
+        )
 
     async def _create(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Create…
         if kind.table is PROJECTS:

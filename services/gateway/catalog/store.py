@@ -12,6 +12,7 @@ from typing import Any, Final, Generic, Literal, TypeVar
 from sqlalchemy import Table, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.agent.settings import names_only
 from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, NotFound
@@ -48,7 +49,15 @@ class ResourceTable(Generic[Resource]):
         self._model: type[Resource] = model
         self._key = table.primary_key.columns[0]
         self._columns = [table.c[field.name] for field in fields(model)]
+        self._keeps_secrets_apart = "agent" in table.c
+        if self._keeps_secrets_apart:
+            self._columns.append(table.c.secrets)
         self._is_present = table.c.delete_time.is_(None)
+
+    def _read(self, **row: Any) -> Resource:  # noqa: ANN401 - the row's values
+        if self._keeps_secrets_apart:
+            row["agent"] = replace(row["agent"], secrets=row.pop("secrets"))
+        return self._model(**row)
 
     def id_of(self, resource: Resource) -> str:
         """Return a resource's id."""
@@ -68,12 +77,12 @@ class ResourceTable(Generic[Resource]):
         row = (await connection.execute(statement)).mappings().first()
         if row is None or project_id not in {None, row["project_id"]}:
             raise NotFound(self.name, resource_id)
-        return self._model(**row)
+        return self._read(**row)
 
     async def get_even_deleted(self, connection: AsyncConnection, resource_id: str) -> Resource:
         """Return the resource with this id, deleted or not; it must have existed."""
         row = await connection.execute(select(*self._columns).where(self._key == resource_id))
-        return self._model(**row.mappings().one())
+        return self._read(**row.mappings().one())
 
     async def add(self, connection: AsyncConnection, resource: Resource) -> None:
         """Insert a resource. Raises AlreadyExists when its id is in use; the id of a deleted resource is free again."""
@@ -99,7 +108,9 @@ class ResourceTable(Generic[Resource]):
             raise NotFound(self.name, resource_id)
         if row.delete_time is None:
             await check_unused(connection, self.name, resource_id)
-            cleared = {"token": ""} if "token" in self.table.c else {}
+            cleared: dict[str, Any] = {"token": ""} if "token" in self.table.c else {}
+            if "secrets" in self.table.c:
+                cleared["secrets"] = {}
             deletion = update(self.table).where(self._key == resource_id)
             await connection.execute(deletion.values({"delete_time": now, **cleared}))
 
@@ -121,7 +132,7 @@ class ResourceTable(Generic[Resource]):
             connection,
             ordered,
             page,
-            self._model,
+            self._read,
             lambda resource: (microseconds(resource.create_time), self.id_of(resource)),
         )
 
@@ -241,4 +252,8 @@ def _namespace(resource: Resource) -> str:
 
 
 def _row(resource: Resource) -> dict[str, Any]:
-    return {field.name: getattr(resource, field.name) for field in fields(resource)}
+    row = {field.name: getattr(resource, field.name) for field in fields(resource)}
+    agent = row.get("agent")
+    if agent is not None:
+        row |= {"agent": replace(agent, secrets=names_only(agent.secrets)), "secrets": agent.secrets}
+    return row

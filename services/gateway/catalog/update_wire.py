@@ -110,7 +110,7 @@ def _repository_with_token_to_proto(repository: Repository) -> Message:
     return wire.REPOSITORY.to_proto(repository, token=repository.token)
 
 
-PROJECT: Final = Form("project", wire.PROJECT.to_proto, wire.project_from_proto)
+PROJECT: Final = Form("project", wire.PROJECT.to_proto, wire.project_from_proto, wire.check_project)
 REPOSITORY: Final = Form(
     "repository", _repository_with_token_to_proto, wire.repository_from_proto, wire.check_repository
 )

@@ -6,7 +6,9 @@ from typing import Final
 
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
+from services.agent.settings import environment_complaint, secret_complaints
 from services.common.credentials import credential_complaint
+from services.common.errors import Invalid
 from services.common.ids import new_id
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
@@ -73,6 +75,20 @@ def work_item_from_proto(message: pb.WorkItem) -> WorkItem:
         state=WorkItemState.TODO,
         **_created(message),
     )
+
+
+def check_project(message: pb.Project) -> Iterator[Violation]:
+    """Yield what is wrong with the secrets of a project, which all its agents get."""
+    yield from ((f'secrets["{name}"]', rule) for name, rule in secret_complaints(message.secrets))
+    if complaint := environment_complaint(message.secrets):
+        yield "secrets", complaint
+
+
+def checked(project: Project) -> Project:
+    """Return a project after a change of its secrets. Raises Invalid."""
+    if violations := [*check_project(PROJECT.to_proto(project))]:
+        raise Invalid(violations)
+    return project
 
 
 def check_repository(message: pb.Repository) -> Iterator[Violation]:

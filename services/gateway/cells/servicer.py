@@ -10,6 +10,7 @@ from services.gateway import scope
 from services.gateway.cells import wire
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
+from services.gateway.keys.store import KeyStore
 from services.gateway.values.cells import Cell
 from services.gateway.wire.requests import page_from_proto
 
@@ -19,10 +20,11 @@ Context = aio.ServicerContext[Any, Any]
 class AdminServicer(AdminServiceServicer):
     """Serves boatyard.gateway.v1.AdminService, on the cell `own_cell`."""
 
-    def __init__(self, own_cell: Cell, cells: CellStore, state: StateStore) -> None:
+    def __init__(self, own_cell: Cell, cells: CellStore, state: StateStore, keys: KeyStore) -> None:
         self._own_cell = own_cell
         self._cells = cells
         self._state = state
+        self._keys = keys
 
     async def GetStatus(self, request: pb.GetStatusRequest, context: Context) -> pb.GetStatusResponse:
         scope.check_all()
@@ -49,6 +51,14 @@ class AdminServicer(AdminServiceServicer):
         scope.check_all()
         await self._cells.forget(request.cell_id)
         return pb.ForgetCellResponse()
+
+    async def GetKeys(self, request: pb.GetKeysRequest, context: Context) -> pb.GetKeysResponse:
+        scope.check_all()
+        return pb.GetKeysResponse(keys=wire.keys_to_proto(await self._keys.view()))
+
+    async def RotateKeys(self, request: pb.RotateKeysRequest, context: Context) -> pb.RotateKeysResponse:
+        scope.check_all()
+        return pb.RotateKeysResponse(keys=wire.keys_to_proto(await self._keys.begin_rotation()))
 
     async def CheckDatabase(self, request: pb.CheckDatabaseRequest, context: Context) -> pb.CheckDatabaseResponse:
         scope.check_all()

@@ -136,7 +136,8 @@ class CellStore:
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
         silent = as_number(cells.c.beat_time) < now() - self._away_after
-        columns = [column for column in cells.c if column is not cells.c.until_start]
+        hidden = {cells.c.until_start.name, cells.c.key_ids.name, cells.c.sealing_key_id.name}
+        columns = [column for column in cells.c if column.name not in hidden]
         return select(*columns, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
 
 

@@ -8,11 +8,18 @@ from boatyard.gateway.v1 import admin_pb2 as pb
 from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
+from services.gateway.keys.store import KeysView
+from services.gateway.schema.keys import CURRENT, NEXT, OLD
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
 from services.sandbox.allowance import Allowance
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
+_KEY_STATES: Final = {
+    NEXT: pb.SealingKey.STATE_NEXT,
+    CURRENT: pb.SealingKey.STATE_CURRENT,
+    OLD: pb.SealingKey.STATE_OLD,
+}
 _DATABASE: Final = Mapper(DatabaseState, pb.CheckDatabaseResponse)
 
 
@@ -59,3 +66,12 @@ def _union(allowances: Iterable[Allowance]) -> Allowance:
 def database_to_proto(state: DatabaseState) -> pb.CheckDatabaseResponse:
     """Write the database's state."""
     return _DATABASE.to_proto(state)
+
+
+def keys_to_proto(view: KeysView) -> pb.Keys:
+    """Write the keys, without themselves."""
+    keys = (
+        pb.SealingKey(key_id=key.key_id, state=_KEY_STATES[key.state], create_time=timestamp_to_proto(key.create_time))
+        for key in view.keys
+    )
+    return pb.Keys(keys=keys, waiting_for_cell_ids=view.waiting_for, values_left=view.values_left)

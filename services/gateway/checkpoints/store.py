@@ -104,7 +104,7 @@ def _check_approver(spec: JobSpec, name: str) -> None:
     wanted_by = next((each.set_by for each in spec.floors if each.floor.approved_by_others), "")
     if wanted_by and name in spec.submitters:
         raise PermissionDenied(
-            f"{name!r} submitted or retried this job, and the floor of {wanted_by} wants somebody else's approval",
+            f"{name!r} submitted or retried this job, and the floor of {wanted_by} wants the approval of somebody else",
             reason="APPROVAL_BY_SUBMITTER",
             metadata={"set_by": wanted_by},
         )

@@ -25,6 +25,7 @@ def context_to_proto(context: WorkContext) -> pb.GetWorkContextResponse:
         agent=job.spec.agent,
         hooks=map(hook_to_proto, context.hooks),
     )
+    response.agent.secrets.update(context.secrets)
     if context.work_item is not None:
         response.work_item.CopyFrom(WORK_ITEM.to_proto(context.work_item))
     if context.repository is not None:

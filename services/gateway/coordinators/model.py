@@ -1,6 +1,6 @@
 """What coordinators send and receive."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from services.gateway.values.catalog import Project, Repository, WorkItem
@@ -28,6 +28,7 @@ class WorkContext:
     related: Sequence[WorkItem]
     repository: Repository | None
     hooks: Sequence[Hook]
+    secrets: Mapping[str, str]
 
 
 def coordinator_cell(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:

@@ -14,6 +14,7 @@ from services.gateway.coordinators.model import HeldLease, WorkContext
 from services.gateway.ledger.claiming import Claimer, ClaimFilter
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.hooks import hooks_in_force
+from services.gateway.ledger.inputs import read_secrets
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.questions import write_question
 from services.gateway.ledger.rows import job_row, job_view
@@ -123,6 +124,7 @@ class CoordinatorStore:
                         continue
             return WorkContext(
                 view=view,
+                secrets=await read_secrets(connection, held.job_id),
                 project=await PROJECTS.get_even_deleted(connection, order.project_id),
                 work_item=work_item,
                 related=related,

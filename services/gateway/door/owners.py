@@ -18,7 +18,7 @@ Owners = Mapping[str, Ownership]
 PROJECT: Final = "project"
 
 WITHOUT_PROJECT: Final = frozenset(
-    {"request", "resource", "message", "permission", "token", "cell", "coordinator", "commit", "base_commit"}
+    {"request", "resource", "message", "permission", "token", "key", "cell", "coordinator", "commit", "base_commit"}
 )
 """What else is named by an id: parts of resources that have an owner, and what belongs to no project."""
 

@@ -3,6 +3,7 @@
 Admission is one transaction: the request's id, the job, its first execution, and the work item's new state.
 """
 
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -11,7 +12,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.engines import ENGINES
-from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, overlay
+from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, names_only, overlay
 from services.common.db.columns import microseconds
 from services.common.errors import NotFound
 from services.common.ids import new_id
@@ -120,7 +121,7 @@ class Admission:
                 of_floors=floors.violations(spec, *_asked(references.work_item, submission)),
             )
             await check_isolation(connection, spec.agent)
-            await _write(connection, spec, self._ageing_seconds)
+            await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
             view = await job_view(connection, job_id)
@@ -175,7 +176,7 @@ class Admission:
 
     def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
         """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
-        merged = AgentSettings()
+        merged = AgentSettings(secrets=references.project.secrets)
         for layer in (references.template, references.worker, references.work_item):
             if layer is not None:
                 merged = overlay(merged, layer.agent)
@@ -183,7 +184,10 @@ class Admission:
         # A command chooses its model by itself unless somebody named one, so it does not get the default.
         needs_model = ENGINES[merged.chosen_engine.name].needs_model
         ours = replace(DEFAULTS, engine=CommandEngine(line=self._command), model=self._model if needs_model else None)
-        return overlay(ours, merged)
+        complete = overlay(ours, merged)
+        hidden = complete.secrets.keys()
+        shown = {name: value for name, value in complete.environment.items() if name not in hidden}
+        return replace(complete, environment=shown)
 
 
 def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
@@ -239,7 +243,12 @@ async def _related(connection: AsyncConnection, work_item: WorkItem) -> tuple[Wo
     return tuple(related)
 
 
-async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: float) -> None:
+def _without_secrets(spec: JobSpec) -> JobSpec:
+    """Return the job as it is stored and shown: with the names of its secrets."""
+    return replace(spec, agent=replace(spec.agent, secrets=names_only(spec.agent.secrets)))
+
+
+async def _write(connection: AsyncConnection, spec: JobSpec, secrets: Mapping[str, str], ageing_seconds: float) -> None:
     execution_id = new_id("exec")
     await connection.execute(
         insert(jobs).values(
@@ -255,6 +264,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, ageing_seconds: flo
             network=spec.agent.network or Network.NONE,
             priority=spec.priority,
             definition=dump(spec),
+            secrets=secrets,
             state=JobState.PENDING,
             reason="",
             message="",

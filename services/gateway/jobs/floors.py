@@ -20,10 +20,10 @@ from services.lifecycle.model.floor import (
     complaints,
     exceeded,
     joined,
+    undercut,
 )
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.policy import Policy
-from services.lifecycle.model.states import Publish
 
 MAX_VERIFY_BYTES: Final = 64 << 10
 
@@ -56,17 +56,9 @@ def bound(spec: JobSpec, floors: Sequence[BindingFloor]) -> JobSpec:
 def violations(spec: JobSpec, agent: AgentSettings, policy: Policy[None]) -> Iterator[tuple[str, str]]:
     """Yield (field, rule) for what floors do not allow of a bound job: `agent` and `policy` are what it set itself."""
     for each in spec.floors:
-        found = [
-            (f"agent.{name}", rule)
-            for name, rule in (*complaints(spec.agent, each.floor), *exceeded(agent, each.floor))
-        ]
-        own = policy.checkpoints
-        if own is not None and (
-            omitted := [stage for stage in each.floor.checkpoints.before if stage not in own.before]
-        ):
-            found.append(("policy.checkpoints.before", f"must have {', '.join(omitted)}"))
-        if each.floor.never_pushed and policy.publish is Publish.PUSH:
-            found.append(("policy.publish", "must be NONE"))
+        of_agent = (*complaints(spec.agent, each.floor), *exceeded(agent, each.floor))
+        found = [(f"agent.{name}", rule) for name, rule in of_agent]
+        found += [(f"policy.{name}", rule) for name, rule in undercut(policy, each.floor)]
         yield from ((name, f"{rule}: the floor of {each.set_by} wants it") for name, rule in found)
     if spec.floors and len(spec.policy.verify_command.encode()) > MAX_VERIFY_BYTES:
         yield "policy.verify_command", "must be at most 64 KiB together with those of floors"

@@ -12,6 +12,7 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
 from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.inputs import read_secrets
 from services.gateway.ledger.labels import selected
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import (
@@ -159,6 +160,14 @@ class JobStore:
                 workspace_id,
                 metadata={"job_id": row.job_id},
             )
+
+    async def secrets_of(self, execution_id: str) -> Mapping[str, str]:
+        """Return the secrets of an execution's job, with their values; none for an execution that does not exist."""
+        async with self._engine.begin() as connection:
+            job_id = await connection.execute(
+                select(executions.c.job_id).where(executions.c.execution_id == execution_id)
+            )
+            return await read_secrets(connection, job_id.scalar_one_or_none() or "")
 
     async def cell_of_workspace(self, workspace_id: str) -> str | None:
         """Return the cell that has a workspace; None when no execution is known to be in it."""

@@ -96,7 +96,7 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
     if submission.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
         yield "agent.allowed_hosts", "needs the network ALLOW_LIST"
     yield from _container_violations(agent, submission)
-    if complaint := environment_complaint(agent.environment):
+    if complaint := environment_complaint({**agent.environment, **agent.secrets}):
         yield "agent.environment", complaint
 
 
@@ -120,6 +120,7 @@ def _missing(spec: JobSpec, kind: JobKind) -> Iterator[tuple[str, str]]:
 
 
 def _environment_violations(agent: AgentSettings) -> Iterator[tuple[str, str]]:
-    environment_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in agent.environment.items())
+    variables = [*agent.environment.items(), *agent.secrets.items()]
+    environment_bytes = sum(len(name.encode()) + len(value.encode()) for name, value in variables)
     if environment_bytes + len((agent.system_prompt or "").encode()) > MAX_AGENT_ENVIRONMENT_BYTES:
-        yield "agent", "the environment and the system prompt must be at most 63 KiB together"
+        yield "agent", "the environment, the secrets and the system prompt must be at most 63 KiB together"

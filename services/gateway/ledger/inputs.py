@@ -1,13 +1,13 @@
-"""The input of jobs: their repository, and their files. Everything here works inside the caller's transaction."""
+"""The input of jobs: repository, files and secrets. Everything here works inside the caller's transaction."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
 from services.gateway.schema.catalog import repositories
-from services.gateway.schema.jobs import job_files
+from services.gateway.schema.jobs import job_files, jobs
 from services.lifecycle.model.job_context import FileContent, Remote
 
 
@@ -23,6 +23,12 @@ async def read_files(connection: AsyncConnection, job_id: str) -> tuple[FileCont
     query = select(job_files.c.name, job_files.c.content).where(job_files.c.job_id == job_id)
     rows = (await connection.execute(query.order_by(job_files.c.name))).all()
     return tuple(FileContent(row.name, row.content) for row in rows)
+
+
+async def read_secrets(connection: AsyncConnection, job_id: str) -> Mapping[str, str]:
+    """Return a job's secrets with their values; none for a job that does not exist."""
+    query = select(jobs.c.secrets).where(jobs.c.job_id == job_id)
+    return (await connection.execute(query)).scalar_one_or_none() or {}
 
 
 async def read_remote(connection: AsyncConnection, repository_id: str) -> Remote:

@@ -20,7 +20,7 @@ from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.executions import pushed_before, running_stage, write_note
 from services.gateway.ledger.hook_calls import write_call
 from services.gateway.ledger.hooks import hooks_in_force, key_of
-from services.gateway.ledger.inputs import read_files, read_remote
+from services.gateway.ledger.inputs import read_files, read_remote, read_secrets
 from services.gateway.ledger.labels import add_labels
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import park
@@ -129,9 +129,10 @@ class SqlLedger:
             remote = await read_remote(connection, spec.repository_id) if spec.repository_id else None
             hooks = await hooks_in_force(connection, spec.project_id)
             files = await read_files(connection, lease.job_id) if spec.files else ()
+            secrets = await read_secrets(connection, lease.job_id) if spec.agent.secrets else {}
             pushed = await pushed_before(connection, lease)
         fitting = tuple(hook.to_call() for hook in hooks if hook.fits(spec.template_id, spec.kind))
-        return JobContext(remote, fitting, files, pushed)
+        return JobContext(remote, fitting, files, pushed, secrets)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """Return the job's document: see Ledger. It is stored as the stage's result until the stage has one."""

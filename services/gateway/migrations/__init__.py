@@ -9,11 +9,12 @@ from services.gateway.schema import (
     hooks,
     idempotency,
     jobs,
+    keys,
     tokens,
 )
 from services.gateway.schema.metadata import metadata
 
-TABLES = (audit, catalog, cells, checkpoints, events, hooks, idempotency, jobs, tokens)
+TABLES = (audit, catalog, cells, checkpoints, events, hooks, idempotency, jobs, keys, tokens)
 """The modules that declare a table: only what has been imported is part of `metadata`."""
 
 __all__ = ["TABLES", "metadata"]

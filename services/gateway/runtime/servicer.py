@@ -29,6 +29,8 @@ from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.nodes import Nodes
+from services.lifecycle.run import execution_of_snapshot, job_redactor
+from services.redaction.strand import Flow
 
 Context = aio.ServicerContext[Any, Any]
 T = TypeVar("T")
@@ -112,11 +114,16 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         compared = await self._compared(request)
         if compared.base_commit_id == compared.commit_id:
             return
+        made_by = request.execution_id or execution_of_snapshot(request.snapshot_id)
+        clean = Flow(job_redactor(await self._store.secrets_of(made_by)))
         try:
             with _node_refusals():
                 async with streaming(self._git.GetDiff(compared)) as messages:
                     async for message in messages:
-                        yield pb.ReadDiffResponse(data=message.data)
+                        if data := clean.take(message.data):
+                            yield pb.ReadDiffResponse(data=data)
+            if data := clean.take(b"", last=True):
+                yield pb.ReadDiffResponse(data=data)
         except NotFound as error:
             if request.snapshot_id:
                 raise

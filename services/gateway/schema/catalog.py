@@ -3,11 +3,14 @@
 An optional reference is NULL in the table, because foreign keys allow that, and empty in the value, as people write it.
 """
 
+from collections.abc import Mapping
+
 from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
 
 from services.agent.stored import StoredAgentSettings
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
+from services.gateway.schema.sealing import SealedSecrets, SealedText
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.catalog import Document, WorkItemState
 from services.lifecycle.model.floor import Floor
@@ -27,6 +30,11 @@ def _limit() -> Column[int]:
     return Column("max_running_jobs", Integer, nullable=False)
 
 
+def _secrets(table: str) -> Column[Mapping[str, str]]:
+    """Return the column for the values of a resource's secrets, apart from the settings that have their names."""
+    return Column("secrets", SealedSecrets(f"{table}.secrets"), nullable=False, server_default="")
+
+
 def _floor() -> Column[object]:
     """Return the column for what all jobs must keep to."""
     return Column("floor", JsonValue(Floor), nullable=False, server_default="{}")
@@ -44,6 +52,7 @@ projects = Table(
     Column("display_name", Text, nullable=False),
     _limit(),
     Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: workers have one to projects
+    _secrets("projects"),
     _floor(),
     *_times(),
 )
@@ -55,9 +64,7 @@ repositories = Table(
     _project(),
     Column("url", Text, nullable=False),
     Column("default_revision", LargeBinary, nullable=False),
-    # In the clear, because the git service needs it. Only its owner can read the database: a SQLite file of mode 0600,
-    # or a PostgreSQL that the operator protects. A key in one cell's data directory would lock the other cells out.
-    Column("token", Text, nullable=False),
+    Column("token", SealedText("repositories.token"), nullable=False),
     _limit(),
     *_times(),
 )
@@ -70,6 +77,7 @@ templates = Table(
     Column("display_name", Text, nullable=False),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False),
     Column("policy", JsonValue(Policy[None]), nullable=False),
+    _secrets("templates"),
     _floor(),
     *_times(),
 )
@@ -83,6 +91,7 @@ workers = Table(
     Column("template_id", OptionalId, ForeignKey("templates.template_id"), nullable=True),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False),
     Column("policy", JsonValue(Policy[None]), nullable=False),
+    _secrets("workers"),
     _limit(),
     *_times(),
 )
@@ -103,6 +112,7 @@ work_items = Table(
     Column("state", Enum(WorkItemState, native_enum=False, length=16), nullable=False),
     Column("agent", JsonValue(StoredAgentSettings), nullable=False, server_default="{}"),
     Column("policy", JsonValue(Policy[None]), nullable=False, server_default="{}"),
+    _secrets("work_items"),
     *_times(),
 )
 

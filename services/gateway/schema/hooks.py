@@ -4,6 +4,7 @@ from sqlalchemy import BigInteger, Boolean, Column, Enum, ForeignKey, Index, Int
 
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
+from services.gateway.schema.sealing import SealedText
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.hooks import FailurePolicy
 from services.lifecycle.model.hook_calls import CallState
@@ -44,9 +45,7 @@ hooks = Table(
     Column("event", Enum(HookEvent, native_enum=False, length=16), nullable=False),
     Column("command", Text, nullable=False),
     Column("url", Text, nullable=False),
-    Column(
-        "secret", Text, nullable=False
-    ),  # in the clear, because every cell signs with it; see the repositories' token
+    Column("secret", SealedText("hooks.secret"), nullable=False),
     Column("is_callback", Boolean, nullable=False),
     Column("failure_policy", Enum(FailurePolicy, native_enum=False, length=16), nullable=False),
     Column("order", Integer, nullable=False),

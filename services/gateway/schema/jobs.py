@@ -23,6 +23,7 @@ from sqlalchemy import (
 
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
+from services.gateway.schema.sealing import SealedSecrets
 from services.gateway.schema.sql import OptionalId
 from services.lifecycle.model.states import JobState
 
@@ -46,6 +47,7 @@ jobs = Table(
     Column("network", String(31), nullable=False, server_default=""),
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's JobSpec
+    Column("secrets", SealedSecrets("jobs.secrets"), nullable=False, server_default=""),  # their names are in the spec
     Column("state", String(31), nullable=False),
     Column("reason", String(63), nullable=False),
     Column("message", Text, nullable=False),

@@ -1,6 +1,7 @@
 """The catalogue's values. Times are in UTC. An empty text means that there is none, and 0 that there is no limit."""
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -28,6 +29,7 @@ class Project:
     display_name: str = ""
     max_running_jobs: int = 0
     default_worker_id: str = ""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     floor: Floor = NO_FLOOR
     create_time: datetime
 

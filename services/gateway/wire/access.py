@@ -1,6 +1,6 @@
 """What callers may read of a response, by the options of its fields: applied in one place, after everything else."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -9,6 +9,7 @@ from boatyard.access.v1 import access_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from services.common.rpc.secrecy import is_write_only
 from services.gateway.values.principal import Role, current_principal
 
 ROLES: Final = {
@@ -31,12 +32,25 @@ def for_caller(response: Any) -> Any:  # noqa: ANN401 - any message, or a serial
 
 def readable(message: Readable, role: Role) -> Readable:
     """Return what a role may read of a message: the message itself, or a copy without the rest."""
-    if role is Role.COORDINATOR or not withheld_from(message.DESCRIPTOR, role):
+    if role is Role.COORDINATOR or not _holds_withheld(message, role):
         return message
     copy = type(message)()
     copy.CopyFrom(message)
     _clear(copy, role)
     return copy
+
+
+def _holds_withheld(message: Message, role: Role) -> bool:
+    """True when something in a message is not for a role: most messages have nothing that would have to be cleared."""
+    for field, is_withheld in withheld_from(message.DESCRIPTOR, role):
+        value = getattr(message, field.name)
+        if is_withheld and (any(value.values()) if isinstance(value, Mapping) else value):
+            return True
+        if not is_withheld:
+            parts = value if field.is_repeated else (value,) if message.HasField(field.name) else ()
+            if any(_holds_withheld(part, role) for part in parts):
+                return True
+    return False
 
 
 @cache
@@ -45,7 +59,7 @@ def withheld_from(message: Descriptor, role: Role) -> Sequence[tuple[FieldDescri
     withheld = []
     for field in message.fields:
         reader = field.GetOptions().Extensions[access_pb2.readable_by]
-        if reader and not role.may(ROLES[reader]):
+        if reader and (is_write_only(field) or not role.may(ROLES[reader])):
             withheld.append((field, True))
         elif field.message_type is not None and withheld_from(field.message_type, role):
             withheld.append((field, False))

@@ -10,6 +10,7 @@ from google.protobuf.message import Message
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.rpc.rules import Check, Violation
+from services.common.rpc.secrecy import without_secrets
 from services.gateway import scope
 from services.gateway.schema.idempotency import IdempotencyKey
 
@@ -18,8 +19,11 @@ def idempotency_key(request: Any) -> IdempotencyKey | None:  # noqa: ANN401 - an
     """Return a call's request id, with a digest that tells its message from others; None without an id."""
     if not request.request_id:
         return None
-    # The same message from a caller who sees other projects may mean another project.
-    content = request.SerializeToString(deterministic=True) + repr(sorted(scope.visible() or ())).encode()
+    # The same message from a caller who sees other projects may mean another project. Secrets count by their names: a
+    # short one could be guessed from the digest.
+    content = (
+        without_secrets(request).SerializeToString(deterministic=True) + repr(sorted(scope.visible() or ())).encode()
+    )
     return IdempotencyKey(request.request_id, request.DESCRIPTOR.full_name, hashlib.sha256(content).digest())
 
 

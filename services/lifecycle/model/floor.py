@@ -95,6 +95,16 @@ def exceeded(asked: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
             yield name, f"must be at most {amount}"
 
 
+def undercut(asked: Policy[None], floor: Floor) -> Iterator[tuple[str, str]]:
+    """Yield (field, rule) for what one layer of a policy sets itself, and a floor wants more of."""
+    if asked.checkpoints is not None:
+        omitted = [stage for stage in floor.checkpoints.before if stage not in asked.checkpoints.before]
+        if omitted:
+            yield "checkpoints.before", f"must have {', '.join(omitted)}"
+    if floor.never_pushed and asked.publish is Publish.PUSH:
+        yield "publish", "must be NONE"
+
+
 def protected_paths(floors: Iterable[BindingFloor]) -> tuple[str, ...]:
     """Return the patterns of all floors, each once."""
     return tuple(dict.fromkeys(pattern for each in floors for pattern in each.floor.protected_paths))

@@ -1,6 +1,7 @@
 """What a job needs beside its spec when it begins: its remote, the hooks that it calls, and its files."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -85,10 +86,11 @@ class FileContent(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class JobContext(Recorded):
-    """What a driver needs beside the spec, as it is now."""
+    """What a driver needs beside the spec, as it is now. `secrets` are the agent's: the spec has their names."""
 
     remote: Remote | None
     hooks: tuple[Hook, ...]
     files: tuple[FileContent, ...] = ()
     pushed_before: tuple[str, ...] = ()
     """Commits that earlier attempts of the job had begun to push when they were lost."""
+    secrets: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -32,7 +32,10 @@ class Base(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """What a node is asked to start in a workspace; `environment` is ours, and overrides the agent's."""
+    """What a node is asked to start in a workspace; `environment` is ours, and overrides the agent's.
+
+    `redacted` are the secrets that the program does not get, and that must not be in what it says all the same.
+    """
 
     purpose: Purpose
     layout: Layout
@@ -40,6 +43,7 @@ class Launch:
     prompt: bytes
     read_only_paths: tuple[bytes, ...] = ()
     environment: Mapping[str, bytes] = field(default_factory=dict)
+    redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,6 +60,7 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         agent=AGENT.to_proto(value.agent),
         prompt=text_to_proto("spec.prompt", value.prompt),
         environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
+        redacted=value.redacted,
     )
 
 

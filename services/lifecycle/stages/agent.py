@@ -109,7 +109,7 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
     return Launch(
         purpose=Purpose.AGENT,
         layout=layout,
-        agent=_applicable(job.spec.agent),
+        agent=replace(_applicable(job.spec.agent), secrets=job.secrets),
         prompt=_told(job, task).encode(),
         read_only_paths=() if base is None else base.read_only_paths,
         environment={name: value.encode() for name, value in _environment(job).items() if value},

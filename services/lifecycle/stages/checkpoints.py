@@ -115,7 +115,7 @@ def _question(job: JobRun, name: str, origin: Origin, text: str, takes_changes: 
     return Question(
         name=name,
         origin=origin,
-        text=text.encode()[:MAX_WORDS_BYTES].decode(errors="ignore"),
+        text=job.redactor.text(text).encode()[:MAX_WORDS_BYTES].decode(errors="ignore"),
         execution_id=job.agent_id,
         seconds=job.spec.policy.checkpoint_timeout.total_seconds(),
         round=job.round,

@@ -141,6 +141,7 @@ async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote
         prompt=auxiliary.prompt,
         read_only_paths=() if base is None else base.read_only_paths,
         environment={**auxiliary.environment, **ours},
+        redacted=job.secrets,
     )
     return await begin(job, note.execution_id, launch)
 

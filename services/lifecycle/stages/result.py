@@ -52,12 +52,19 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
         if not taken.changed:
             return DiffSummary()
         comparing = job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
-        return await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS)
+        return _redacted(job, await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS))
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))
 
     await job.step(job.in_round("diff"), DiffSummary, changes, learn)
+
+
+def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
+    """Return the changes without the job's secrets, which the agent may have written anywhere."""
+    clean = job.redactor.bytes
+    files = tuple(replace(each, path=clean(each.path), old_path=clean(each.old_path)) for each in found.files)
+    return replace(found, files=files, diff=clean(found.diff))
 
 
 async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -> None:

@@ -23,6 +23,7 @@ def one(cell: Cell, *arguments: object) -> dict:
     return line
 
 
+@pytest.mark.slow
 def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
     document = tmp_path / "api.md"
@@ -74,6 +75,7 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
     assert [project["project_id"] for project in cell.lines("project", "list")] == ["default"]
 
 
+@pytest.mark.slow
 def test_hooks(cell: Cell) -> None:
     command = cell.boatyard("hook", "create", "--event", "pre", "--command", "cat; exit 1", "--order", -1).strip()
     hook_id, secret = cell.boatyard(
@@ -149,6 +151,7 @@ def test_wrong_input(cell: Cell, arguments: tuple[str, ...]) -> None:
     assert cell.boatyard(*arguments, code=2) == b""
 
 
+@pytest.mark.slow
 def test_a_repository_that_was_deleted_is_made_anew(cell: Cell, tmp_path: Path) -> None:
     remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
     cell.run(remote.path, "true")
@@ -157,6 +160,7 @@ def test_a_repository_that_was_deleted_is_made_anew(cell: Cell, tmp_path: Path) 
     assert cell.run(remote.path, "true")["state"] == "SUCCEEDED"
 
 
+@pytest.mark.slow
 def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -> None:
     remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
     for project in ("alpha", "beta"):

@@ -172,6 +172,7 @@ async def test_runner_and_service_killed_at_once(directory: Path) -> None:
         assert seen.end.reason == "RUNNER_LOST"
 
 
+@pytest.mark.slow
 async def test_a_stalled_viewer_slows_nobody(directory: Path) -> None:
     count = 2_000_000
     async with running(directory) as client:

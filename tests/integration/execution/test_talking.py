@@ -31,6 +31,7 @@ def open_gate(model: ModelClient) -> None:
     (model.client.service.workspace / "gate").touch()
 
 
+@pytest.mark.slow
 async def test_a_message_is_told_before_the_next_request_and_only_once(directory: Path) -> None:
     replies = [GATE, {"text": "Done.", "expects": "use tabs, please\nand mind the tests"}]
     async with playing(directory, replies) as model:

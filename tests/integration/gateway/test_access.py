@@ -320,6 +320,7 @@ async def test_a_coordinators_token_is_the_first_ones_that_shows_it(house: House
     assert (await refusal(house, house.admin, "TokenService.CreateToken", request)).reason == "INVALID_FIELDS"
 
 
+@pytest.mark.slow
 async def test_a_coordinator_of_an_earlier_version_waits_and_is_told_why(house: House) -> None:
     """What it is refused with must be what its code waits out, so that it keeps its jobs until it is upgraded."""
     token = await house.token("COORDINATOR")

@@ -93,6 +93,7 @@ async def test_nobody_answers(services: Services) -> None:
     assert (late.already_decided, late.checkpoint.state) == (True, EXPIRED)
 
 
+@pytest.mark.slow
 async def test_a_job_that_waits_is_cancelled_and_cleans_up(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     job = await services.submit("touch new", repository_id=repository, policy=BEFORE_PUSH | {"retention": 3})

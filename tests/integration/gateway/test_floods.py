@@ -40,7 +40,7 @@ async def test_a_flood_of_unknown_tokens_is_told_to_wait_and_hinders_nobody(tmp_
                 await JobServiceStub(ours).ListJobKinds(ListJobKindsRequest())
             host, _, port = address.rpartition(":")
             web = f"{host}:{int(port) + 20}"
-            assert get(web, "/metrics", "wrong")[0] == 429, "a page is no other way in"
+            assert get(web, "/metrics", "wrong")[0] in {401, 429}, "a page is no other way in"
             assert get(web, "/metrics", admin)[0] == 200
             assert set(statuses) == {"UNAUTHENTICATED", "RESOURCE_EXHAUSTED"}
             assert statuses["RESOURCE_EXHAUSTED"] > 1
@@ -100,12 +100,16 @@ async def outcome(call: grpc.aio.Call) -> str:
 async def flood(address: str) -> Counter[str]:
     """Call again and again with tokens that nobody knows; count how it is answered."""
     statuses: Counter[str] = Counter()
-    for number in range(CALLS):
-        async with open_channel(address, f"boatyard_{number}") as channel:
+    room = asyncio.Semaphore(50)
+
+    async def guess(number: int) -> None:
+        async with room, open_channel(address, f"boatyard_{number}") as channel:
             try:
                 await JobServiceStub(channel).ListJobKinds(ListJobKindsRequest())
             except grpc.aio.AioRpcError as error:
                 statuses[error.code().name] += 1
+
+    await asyncio.gather(*(guess(number) for number in range(CALLS)))
     assert statuses.total() == CALLS, "none is let in"
     return statuses
 

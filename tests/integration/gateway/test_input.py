@@ -1,5 +1,6 @@
 """What a job works on is in its workspace before its agent starts, and in none of its results."""
 
+import pytest
 from boatyard.gateway.v1 import job_pb2
 
 from tests.kit.repos import Repo
@@ -36,6 +37,7 @@ async def test_input_is_no_part_of_the_result(services: Services, remote: Repo) 
     assert [change.path for change in job.output.files_changed] == ["copied.csv", "more"]
 
 
+@pytest.mark.slow
 async def test_what_a_repository_has_in_the_way_of_input_is_not_followed(services: Services, remote: Repo) -> None:
     outside = remote.path.parent / "outside"
     outside.mkdir()

@@ -30,6 +30,7 @@ def told(job: job_pb2.Job, stage: str) -> str:
     return record.message
 
 
+@pytest.mark.slow
 async def test_work_that_failed_is_kept_and_can_be_gone_on_with(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     failed = await services.run("echo half > half.txt; exit 3", repository_id=repository)

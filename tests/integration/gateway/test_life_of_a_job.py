@@ -187,7 +187,16 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize(("command", "spec", "reason", "last"), FAILURES.values(), ids=FAILURES)
+OFTEN = ("the agent", "verify", "no such revision")
+
+
+@pytest.mark.parametrize(
+    ("command", "spec", "reason", "last"),
+    [
+        pytest.param(*failure, id=name, marks=() if name in OFTEN else pytest.mark.slow)
+        for name, failure in FAILURES.items()
+    ],
+)
 async def test_a_failure_has_its_reason_and_publishes_nothing(
     services: Services, remote: Repo, command: str, spec: dict, reason: str, last: str
 ) -> None:
@@ -255,6 +264,7 @@ async def test_hooks_see_the_job_and_may_veto_it(services: Services, project: st
     assert await workspaces(services, bad.job_id) == []
 
 
+@pytest.mark.slow
 async def test_a_hook_that_takes_too_long(services: Services, project: str) -> None:
     await register(services, project, "sleep 60", 1, timeout=Duration(seconds=1))
     job = await services.run("true", project_id=project)

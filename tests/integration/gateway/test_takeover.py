@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from sqlalchemy import update
 
 from services.agent.settings import AgentSettings, CommandEngine
@@ -98,6 +99,7 @@ async def test_a_job_that_has_pushed_is_not_begun_anew(book: Books, nodes: Nodes
     assert commits == [execution.output.commit_id]
 
 
+@pytest.mark.slow
 async def test_a_push_of_which_nobody_knows_whether_it_was_done(book: Books, nodes: Nodes, remote: Repo) -> None:
     job, commits = await lost_and_taken_over(book, nodes, remote, "push")
 

@@ -222,6 +222,7 @@ async def test_killed_in_the_middle_of_a_clone(tmp_path: Path) -> None:
             assert service.end() == 0
 
 
+@pytest.mark.slow
 async def test_what_repositories_take_is_told_page_by_page(service: Service, upstream: Repo) -> None:
     for number in range(3):
         remote = pb.Remote(repository_id=f"repo-{number}", url=str(upstream.path))

@@ -186,6 +186,7 @@ async def test_killed_while_copying_it_leaves_no_half_workspace(service: Service
     assert service.trees() == {"w1"}
 
 
+@pytest.mark.slow
 def test_a_second_service_on_the_same_directory_names_the_first(tmp_path: Path) -> None:
     with running_service(tmp_path / "home") as first:
         asyncio.run(calling(first, "ListWorkspaces", pb.ListWorkspacesRequest()))

@@ -24,6 +24,7 @@ from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from tests.kit.chaos.machines import FleetCell, FleetCoordinator, end
+from tests.kit.databases import write_keys
 from tests.kit.postgres import OwnPostgres
 from tests.kit.receiver import Receiver, Reply
 from tests.kit.repos import Repo
@@ -92,6 +93,8 @@ class Fleet:
         }
         if self.database is not None and name.startswith("cell"):
             environment["BOATYARD_DATABASE_URL"] = self.database.url
+            keys = self.directory / "keys"
+            environment["BOATYARD_GATEWAY_KEYS_FILE"] = str(keys if keys.exists() else write_keys(keys))
         return directory / "home", environment
 
     async def ask(self, service: str, method: str, request: Any, *, timeout: float = 10) -> Any:

@@ -60,5 +60,7 @@ An RPC without this option is for ADMIN only. The number is in the range reserve
 readable_by: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.FieldOptions, Role.ValueType]
 """The role that a caller needs to see the field. For other callers it is empty in every response, except that the
 keys of a map and the scheme and host of a `url` are shown. COORDINATOR sees everything in the responses of its
-RPCs, because it has to act on them. A field without this option is shown to everyone who may call the RPC.
+RPCs, because it has to act on them; a field that is readable by COORDINATOR is write-only for everyone else, and is
+no part of what tells a request from another with the same request id. A field without this option is shown to
+everyone who may call the RPC.
 """

@@ -52,6 +52,26 @@ class AgentSettings(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class SecretsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     COMMAND_FIELD_NUMBER: builtins.int
     ANTHROPIC_FIELD_NUMBER: builtins.int
     SYSTEM_PROMPT_FIELD_NUMBER: builtins.int
@@ -71,6 +91,7 @@ class AgentSettings(message.Message):
     ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
     IMAGE_FIELD_NUMBER: builtins.int
     OPEN_FILES_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
     FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
     system_prompt: builtins.str
     """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT."""
@@ -130,8 +151,8 @@ class AgentSettings(message.Message):
     @builtins.property
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Environment variables of the agent, of at most 64 KiB together. A VIEWER and a hook see the names but not the
-        values. Still not a place for secrets: everyone who may submit jobs can read them, and any that the agent prints
-        are in its events.
+        values. Still not a place for secrets, which belong in `secrets`: everyone who may submit jobs can read them, and
+        any that the agent prints are in its events. A value that looks like somebody's token is refused.
         """
 
     @builtins.property
@@ -150,6 +171,15 @@ class AgentSettings(message.Message):
         every host below it, `*` is every host; append `:22` for another port. Addresses that are not public are never
         reached, whatever name resolves to them, except those named in the node's settings. An empty list inherits; if no
         list is set, the hosts in the node's settings apply.
+        """
+
+    @builtins.property
+    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Secret environment variables of the agent, of at most 64 KiB together with `environment`, whose variables of the
+        same name they hide. Write-only: responses have the names. A value is stored encrypted, and shown as
+        `[redacted:NAME]` wherever what the agent says, writes and changes is shown: events, summary, diff, names of files,
+        texts of hooks. A shorter value could not be hidden and would mask other text. Verify commands and hooks do not get
+        them, and what they print is redacted too. Whoever may submit jobs may have an agent use them.
         """
 
     def __init__(
@@ -174,11 +204,12 @@ class AgentSettings(message.Message):
         allowed_hosts: abc.Iterable[builtins.str] | None = ...,
         image: builtins.str | None = ...,
         open_files: builtins.int | None = ...,
+        secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         file_size_bytes: builtins.int | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
@@ -275,7 +306,8 @@ class CommandEngine(message.Message):
     TERMINAL_FIELD_NUMBER: builtins.int
     line: builtins.str
     """A command line for /bin/sh, run in the workspace. The default is the gateway's setting AGENT_COMMAND. Do not put
-    secrets here: every VIEWER can read it.
+    secrets here: every VIEWER can read it, and the variables of `secrets` are in its environment; what looks like
+    somebody's token is refused.
     """
     prompt_delivery: CommandEngine.PromptDelivery.ValueType
     """How the program gets the prompt. The default is standard input, or with a terminal an argument."""

@@ -680,6 +680,26 @@ class ExecutionSpec(message.Message):
         def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
         def WhichOneof(self, oneof_group: _Never) -> None: ...
 
+    @typing.final
+    class RedactedEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PURPOSE_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     LAYOUT_FIELD_NUMBER: builtins.int
@@ -688,6 +708,7 @@ class ExecutionSpec(message.Message):
     PROMPT_FIELD_NUMBER: builtins.int
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
+    REDACTED_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
@@ -723,10 +744,14 @@ class ExecutionSpec(message.Message):
 
     @builtins.property
     def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
-        """Further environment variables, whose values never appear in events: each is
+        """Further environment variables, beside those of `agent.secrets`, whose values never appear in events: each is
         replaced with `[redacted:NAME]` in every event, even when it was written in pieces. Its base64 and URL-encoded
         forms are redacted too. A shorter value could not be hidden and would mask other text.
         """
+
+    @builtins.property
+    def redacted(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Secrets that the program does not get, but may come upon, by their names: redacted as `secrets` are."""
 
     def __init__(
         self,
@@ -739,10 +764,11 @@ class ExecutionSpec(message.Message):
         prompt: builtins.str = ...,
         environment: abc.Mapping[builtins.str, builtins.str] | None = ...,
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -299,6 +299,169 @@ class ForgetCellResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class GetKeysRequest(message.Message):
+    """Request for GetKeys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetKeysResponse(message.Message):
+    """Response for GetKeys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def keys(self) -> Keys:
+        """The keys."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["keys", b"keys"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RotateKeysRequest(message.Message):
+    """Request for RotateKeys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RotateKeysResponse(message.Message):
+    """Response for RotateKeys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def keys(self) -> Keys:
+        """The keys, with the new one."""
+
+    def __init__(
+        self,
+        *,
+        keys: Keys | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["keys", b"keys"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["keys", b"keys"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Keys(message.Message):
+    """The keys that seal what is secret in the database. The keys themselves are in no response."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    KEYS_FIELD_NUMBER: builtins.int
+    WAITING_FOR_CELL_IDS_FIELD_NUMBER: builtins.int
+    VALUES_LEFT_FIELD_NUMBER: builtins.int
+    values_left: builtins.int
+    """How many values are not sealed with the current key yet."""
+    @builtins.property
+    def keys(self) -> containers.RepeatedCompositeFieldContainer[SealingKey]:
+        """The keys, newest first."""
+
+    @builtins.property
+    def waiting_for_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The cells that have not taken over the newest key yet: a rotation waits for them while they are alive."""
+
+    def __init__(
+        self,
+        *,
+        keys: abc.Iterable[SealingKey] | None = ...,
+        waiting_for_cell_ids: abc.Iterable[builtins.str] | None = ...,
+        values_left: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["keys", b"keys", "values_left", b"values_left", "waiting_for_cell_ids", b"waiting_for_cell_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SealingKey(message.Message):
+    """A key that seals what is secret in the database."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _State:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _StateEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[SealingKey._State.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        STATE_UNSPECIFIED: SealingKey._State.ValueType  # 0
+        """Never sent."""
+        STATE_NEXT: SealingKey._State.ValueType  # 1
+        """Not all cells have it yet."""
+        STATE_CURRENT: SealingKey._State.ValueType  # 2
+        """Everything new is sealed with it."""
+        STATE_OLD: SealingKey._State.ValueType  # 3
+        """Some values are still sealed with it."""
+
+    class State(_State, metaclass=_StateEnumTypeWrapper):
+        """The state of a key."""
+
+    STATE_UNSPECIFIED: SealingKey.State.ValueType  # 0
+    """Never sent."""
+    STATE_NEXT: SealingKey.State.ValueType  # 1
+    """Not all cells have it yet."""
+    STATE_CURRENT: SealingKey.State.ValueType  # 2
+    """Everything new is sealed with it."""
+    STATE_OLD: SealingKey.State.ValueType  # 3
+    """Some values are still sealed with it."""
+
+    KEY_ID_FIELD_NUMBER: builtins.int
+    STATE_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    key_id: builtins.str
+    """Its id, which tells nothing of the key."""
+    state: SealingKey.State.ValueType
+    """Its state."""
+    @builtins.property
+    def create_time(self) -> timestamp_pb2.Timestamp:
+        """When it was made."""
+
+    def __init__(
+        self,
+        *,
+        key_id: builtins.str = ...,
+        state: SealingKey.State.ValueType = ...,
+        create_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "key_id", b"key_id", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class CheckDatabaseRequest(message.Message):
     """Request for CheckDatabase."""
 

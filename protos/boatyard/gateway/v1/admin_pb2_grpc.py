@@ -67,6 +67,16 @@ class AdminServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellResponse.FromString,
                 _registered_method=True)
+        self.GetKeys = channel.unary_unary(
+                '/boatyard.gateway.v1.AdminService/GetKeys',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.GetKeysRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.GetKeysResponse.FromString,
+                _registered_method=True)
+        self.RotateKeys = channel.unary_unary(
+                '/boatyard.gateway.v1.AdminService/RotateKeys',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RotateKeysRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RotateKeysResponse.FromString,
+                _registered_method=True)
         self.CheckDatabase = channel.unary_unary(
                 '/boatyard.gateway.v1.AdminService/CheckDatabase',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.CheckDatabaseRequest.SerializeToString,
@@ -133,6 +143,21 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetKeys(self, request, context):
+        """Lists the keys that seal what is secret in the database: tokens of repositories, secrets of hooks and of agents.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RotateKeys(self, request, context):
+        """Begins to replace the key that seals what is secret by a new one, which the cells take over by themselves. It is
+        done when GetKeys has one key only; until then another call does nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckDatabase(self, request, context):
         """Checks the database: its response time, its schema version and its clients.
         """
@@ -167,6 +192,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ForgetCell,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellResponse.SerializeToString,
+            ),
+            'GetKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetKeys,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.GetKeysRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.GetKeysResponse.SerializeToString,
+            ),
+            'RotateKeys': grpc.unary_unary_rpc_method_handler(
+                    servicer.RotateKeys,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RotateKeysRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RotateKeysResponse.SerializeToString,
             ),
             'CheckDatabase': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckDatabase,
@@ -317,6 +352,60 @@ class AdminService:
             '/boatyard.gateway.v1.AdminService/ForgetCell',
             boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AdminService/GetKeys',
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.GetKeysRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.GetKeysResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RotateKeys(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AdminService/RotateKeys',
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.RotateKeysRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.RotateKeysResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -51,6 +51,12 @@ class AdminServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - FAILED_PRECONDITION (CELL_STATE): the cell is neither AWAY nor AWAY_PAUSED; its state is in the details.
     """
+    GetKeys: aio.UnaryUnaryMultiCallable[admin_pb2.GetKeysRequest, admin_pb2.GetKeysResponse]
+    """Lists the keys that seal what is secret in the database: tokens of repositories, secrets of hooks and of agents."""
+    RotateKeys: aio.UnaryUnaryMultiCallable[admin_pb2.RotateKeysRequest, admin_pb2.RotateKeysResponse]
+    """Begins to replace the key that seals what is secret by a new one, which the cells take over by themselves. It is
+    done when GetKeys has one key only; until then another call does nothing.
+    """
     CheckDatabase: aio.UnaryUnaryMultiCallable[admin_pb2.CheckDatabaseRequest, admin_pb2.CheckDatabaseResponse]
     """Checks the database: its response time, its schema version and its clients."""
 
@@ -120,6 +126,24 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - FAILED_PRECONDITION (CELL_STATE): the cell is neither AWAY nor AWAY_PAUSED; its state is in the details.
+        """
+
+    @abc_1.abstractmethod
+    def GetKeys(
+        self,
+        request: admin_pb2.GetKeysRequest,
+        context: aio.ServicerContext[admin_pb2.GetKeysRequest, abc.Awaitable[admin_pb2.GetKeysResponse]],
+    ) -> abc.Awaitable[admin_pb2.GetKeysResponse]:
+        """Lists the keys that seal what is secret in the database: tokens of repositories, secrets of hooks and of agents."""
+
+    @abc_1.abstractmethod
+    def RotateKeys(
+        self,
+        request: admin_pb2.RotateKeysRequest,
+        context: aio.ServicerContext[admin_pb2.RotateKeysRequest, abc.Awaitable[admin_pb2.RotateKeysResponse]],
+    ) -> abc.Awaitable[admin_pb2.RotateKeysResponse]:
+        """Begins to replace the key that seals what is secret by a new one, which the cells take over by themselves. It is
+        done when GetKeys has one key only; until then another call does nothing.
         """
 
     @abc_1.abstractmethod

@@ -215,6 +215,102 @@ class UpdateProjectResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class SetProjectSecretRequest(message.Message):
+    """Request for SetProjectSecret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    VALUE_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """The project."""
+    name: builtins.str
+    """The variable in which agents find it."""
+    value: builtins.str
+    """Its value."""
+    def __init__(
+        self,
+        *,
+        project_id: builtins.str = ...,
+        name: builtins.str = ...,
+        value: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "project_id", b"project_id", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SetProjectSecretResponse(message.Message):
+    """Response for SetProjectSecret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def project(self) -> Project:
+        """The project, with the names of its secrets."""
+
+    def __init__(
+        self,
+        *,
+        project: Project | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteProjectSecretRequest(message.Message):
+    """Request for DeleteProjectSecret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """The project."""
+    name: builtins.str
+    """The secret's name."""
+    def __init__(
+        self,
+        *,
+        project_id: builtins.str = ...,
+        name: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteProjectSecretResponse(message.Message):
+    """Response for DeleteProjectSecret."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def project(self) -> Project:
+        """The project, with the names of its secrets."""
+
+    def __init__(
+        self,
+        *,
+        project: Project | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["project", b"project"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["project", b"project"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class DeleteProjectRequest(message.Message):
     """Request for DeleteProject."""
 
@@ -1237,11 +1333,32 @@ class Project(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class SecretsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     PROJECT_ID_FIELD_NUMBER: builtins.int
     DISPLAY_NAME_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
     DEFAULT_WORKER_ID_FIELD_NUMBER: builtins.int
+    SECRETS_FIELD_NUMBER: builtins.int
     FLOOR_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Its id; chosen by its creator, or generated."""
@@ -1258,6 +1375,12 @@ class Project(message.Message):
         """Output only. When it was created."""
 
     @builtins.property
+    def secrets(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """Secrets of all its agents, below those of template, worker, work item and job: see AgentSettings.secrets. Changed
+        one at a time by SetProjectSecret and DeleteProjectSecret.
+        """
+
+    @builtins.property
     def floor(self) -> floor_pb2.Floor:
         """What all its jobs must keep to."""
 
@@ -1269,11 +1392,12 @@ class Project(message.Message):
         create_time: timestamp_pb2.Timestamp | None = ...,
         max_running_jobs: builtins.int = ...,
         default_worker_id: builtins.str = ...,
+        secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         floor: floor_pb2.Floor | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "floor", b"floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

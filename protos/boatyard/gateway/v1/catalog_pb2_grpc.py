@@ -68,6 +68,16 @@ class CatalogServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectResponse.FromString,
                 _registered_method=True)
+        self.SetProjectSecret = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/SetProjectSecret',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.SetProjectSecretRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.SetProjectSecretResponse.FromString,
+                _registered_method=True)
+        self.DeleteProjectSecret = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteProjectSecret',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectSecretRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectSecretResponse.FromString,
+                _registered_method=True)
         self.DeleteProject = channel.unary_unary(
                 '/boatyard.gateway.v1.CatalogService/DeleteProject',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectRequest.SerializeToString,
@@ -201,6 +211,7 @@ class CatalogServiceServicer:
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
         - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -232,6 +243,26 @@ class CatalogServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
         changed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SetProjectSecret(self, request, context):
+        """Sets one of a project's secrets: see Project.secrets. Jobs that were admitted before keep the value that they have.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProjectSecret(self, request, context):
+        """Deletes one of a project's secrets. Succeeds if there is none of that name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -511,6 +542,16 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectResponse.SerializeToString,
             ),
+            'SetProjectSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetProjectSecret,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.SetProjectSecretRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.SetProjectSecretResponse.SerializeToString,
+            ),
+            'DeleteProjectSecret': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProjectSecret,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectSecretRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectSecretResponse.SerializeToString,
+            ),
             'DeleteProject': grpc.unary_unary_rpc_method_handler(
                     servicer.DeleteProject,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectRequest.FromString,
@@ -744,6 +785,60 @@ class CatalogService:
             '/boatyard.gateway.v1.CatalogService/UpdateProject',
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProjectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetProjectSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/SetProjectSecret',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.SetProjectSecretRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.SetProjectSecretResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProjectSecret(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteProjectSecret',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectSecretRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProjectSecretResponse.FromString,
             options,
             channel_credentials,
             insecure,

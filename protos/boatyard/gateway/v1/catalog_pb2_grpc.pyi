@@ -34,6 +34,7 @@ class CatalogServiceStub:
     """Creates a project.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
     - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
@@ -53,6 +54,18 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
       changed; all violations are listed.
+    - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
+    """
+    SetProjectSecret: aio.UnaryUnaryMultiCallable[catalog_pb2.SetProjectSecretRequest, catalog_pb2.SetProjectSecretResponse]
+    """Sets one of a project's secrets: see Project.secrets. Jobs that were admitted before keep the value that they have.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+    """
+    DeleteProjectSecret: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectSecretRequest, catalog_pb2.DeleteProjectSecretResponse]
+    """Deletes one of a project's secrets. Succeeds if there is none of that name.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
     """
     DeleteProject: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProjectRequest, catalog_pb2.DeleteProjectResponse]
@@ -244,6 +257,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         """Creates a project.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (WORKER_NOT_FOUND): its default worker does not exist.
         - ALREADY_EXISTS (PROJECT_EXISTS): a project with that id already exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -281,6 +295,30 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
           changed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND, WORKER_NOT_FOUND): no project has that id, or its default worker does not exist.
+        """
+
+    @abc_1.abstractmethod
+    def SetProjectSecret(
+        self,
+        request: catalog_pb2.SetProjectSecretRequest,
+        context: aio.ServicerContext[catalog_pb2.SetProjectSecretRequest, abc.Awaitable[catalog_pb2.SetProjectSecretResponse]],
+    ) -> abc.Awaitable[catalog_pb2.SetProjectSecretResponse]:
+        """Sets one of a project's secrets: see Project.secrets. Jobs that were admitted before keep the value that they have.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteProjectSecret(
+        self,
+        request: catalog_pb2.DeleteProjectSecretRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteProjectSecretRequest, abc.Awaitable[catalog_pb2.DeleteProjectSecretResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteProjectSecretResponse]:
+        """Deletes one of a project's secrets. Succeeds if there is none of that name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (PROJECT_NOT_FOUND): no project has that id.
         """
 

@@ -976,9 +976,10 @@ class StageRecord(message.Message):
     HOOK_ID_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name: `hooks`, `pre-hook-1` and so on, `before-push-hook-1` and so on, `base`, `workspace`, `branch`, `start`,
-    `agent`, `take`, `diff`, `verify`, `push`, `stop`, `snapshot`, `cleanup`; `approval-push` and so on when a person
-    is asked, RUNNING as long as the job waits; `start-2`, `agent-2`, `take-2` and so on in the second round, after
-    changes were requested. Names may be added. A job restarted by another cell has them once per attempt.
+    `agent`, `take`, `diff`, `verify`, `protected` (what a result changes of the paths that floors protect), `push`,
+    `stop`, `snapshot`, `cleanup`; `approval-push` and so on when a person is asked, RUNNING as long as the job waits;
+    `start-2`, `agent-2`, `take-2` and so on in the second round, after changes were requested. Names may be added. A
+    job restarted by another cell has them once per attempt.
     """
     state: StageRecord.State.ValueType
     """Its state."""

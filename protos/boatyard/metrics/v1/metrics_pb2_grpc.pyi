@@ -16,8 +16,9 @@ class MetricsServiceStub:
     """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
     together with its own.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many
-    calls are open, and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -30,8 +31,9 @@ class MetricsServiceServicer(metaclass=abc_1.ABCMeta):
     """Reports a service's metrics. Every node service serves it for its cell's gateway, which exposes them to Prometheus
     together with its own.
 
-    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many
-    calls are open, and INTERNAL (INTERNAL).
+    Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
+    caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod

@@ -9,7 +9,7 @@ from services.execution.engines.anthropic.models import Models
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.eventlog.activity import ModelActivity
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
-from services.execution.redaction.strand import TextFlow
+from services.redaction.strand import TextFlow
 
 _MAX_CHARACTERS = 16 * 1024  # of at most four bytes each, and an event has at most 64 KiB
 _FLUSH_AT = 2048

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 from services.common.home import TOKEN_PREFIX
 from services.common.rpc.auth import Credentials
+from services.common.rpc.auth_failures import address_of
+from services.common.rpc.bounds import SHARES, Places, Room
 from services.gateway.door.tokens.store import TokenStore, hash_of
 from services.gateway.values.principal import Principal
 
@@ -36,12 +38,25 @@ class CachedTokens:
         self._lookups: OrderedDict[bytes, _Lookup] = OrderedDict()
         self._unasked: dict[bytes, asyncio.Future[Principal | None]] = {}
         self._asking: asyncio.Task[None] | None = None
+        self._valid: OrderedDict[bytes, None] = OrderedDict()
+        self._places = Places(Room.LOOKUPS, SHARES[Room.LOOKUPS])
 
-    async def principal(self, token: str, credentials: Credentials) -> Principal | None:  # noqa: ARG002 - the token is enough
-        """Return whom a token stands for, if it is valid. Raises Unavailable while the database is away."""
+    async def principal(self, token: str, credentials: Credentials) -> Principal | None:
+        """Return whom a token stands for, if it is valid.
+
+        Raises Unavailable while the database is away; TooManyCallsError when too many wait for it that have not been
+        valid here before.
+        """
         if not token.startswith(TOKEN_PREFIX):
             return None
-        key, now = hash_of(token), self._clock()
+        key = hash_of(token)
+        if key in self._valid:
+            return await self._looked_up(key)
+        with self._places.place(address_of(credentials.peer)):
+            return await self._looked_up(key)
+
+    async def _looked_up(self, key: bytes) -> Principal | None:
+        now = self._clock()
         lookup = self._lookups.get(key)
         if lookup is None or now - lookup.at > FRESH_SECONDS:
             lookup = self._lookups[key] = _Lookup(now, self._ask(key))
@@ -56,6 +71,12 @@ class CachedTokens:
             raise
         if principal is None:  # guessed tokens must not fill the cache
             self._drop(key, lookup)
+            self._valid.pop(key, None)
+            return None
+        self._valid[key] = None
+        self._valid.move_to_end(key)
+        if len(self._valid) > _MAX_KNOWN:
+            self._valid.popitem(last=False)
         return principal
 
     def clear(self) -> None:

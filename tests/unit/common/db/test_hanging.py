@@ -64,6 +64,7 @@ def in_use(engine: AsyncEngine) -> int:
     return pool.checkedout()
 
 
+@pytest.mark.slow
 async def test_whoever_asks_a_server_that_hangs_is_told_and_all_goes_on_after_it(
     engine: AsyncEngine, own_postgres: OwnPostgres
 ) -> None:

@@ -1,7 +1,7 @@
 """How many calls of whom a server has open, and what there is room for while somebody floods it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import grpc
@@ -12,7 +12,7 @@ from services.common.errors import Exhausted, Unauthenticated
 from services.common.fence import Fence
 from services.common.rpc import arrivals
 from services.common.rpc.auth import Caller, Credentials
-from services.common.rpc.bounds import FEW, SHARES, Bounds, Room, Share, TooManyCallsError
+from services.common.rpc.bounds import FEW, SHARES, Places, Room, Share, TooManyCallsError
 from services.common.rpc.channel import fence_metadata, open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -134,25 +134,24 @@ async def test_where_there_is_one_caller_its_calls_for_jobs_have_room_of_their_o
             for_a_job.cancel()
 
 
-def entered(bounds: Bounds, count: int, origin: str, stack: ExitStack) -> int:
-    """Take places for unknown callers; return how many there were."""
+def entered(places: Places, count: int, caller: str, stack: ExitStack) -> int:
+    """Take places; return how many there were."""
     for number in range(count):
         try:
-            stack.enter_context(bounds.asking(origin))
+            stack.enter_context(places.place(caller))
         except TooManyCallsError:
             return number
     return count
 
 
 def test_the_last_quarter_of_a_room_is_for_those_who_have_few_calls() -> None:
-    shares: Mapping[Room, Share] = {Room.UNKNOWN: Share(total=400, each=150)}
-    bounds = Bounds(shares=shares)
+    places = Places(Room.LOOKUPS, Share(total=400, each=150))
     with ExitStack() as stack:
-        assert [entered(bounds, 200, origin, stack) for origin in "ab"] == [150, 150]
-        late = [entered(bounds, 200, str(number), stack) for number in range(7)]
+        assert [entered(places, 200, origin, stack) for origin in "ab"] == [150, 150]
+        late = [entered(places, 200, str(number), stack) for number in range(7)]
         assert late == [FEW] * 6 + [400 - 300 - 6 * FEW]
     with ExitStack() as stack:
-        assert entered(bounds, 200, "c", stack) == 150, "all places are given back"
+        assert entered(places, 200, "c", stack) == 150, "all places are given back"
 
 
 async def test_a_request_is_neither_awaited_nor_parsed_before_its_caller_is_known() -> None:

@@ -54,5 +54,15 @@ def test_root_is_not_needed() -> None:
     assert _run(python, _CAPTURED, _NOBODY) == _run(sys.executable, _CAPTURED)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_where_it_does_not_work_the_complaint_says_what_to_load() -> None:
+    """Here nobody owns the network namespace; a kernel without the modules refuses in the same place."""
+    python = shutil.which("python3", path="/usr/bin")
+    if python is None:
+        pytest.skip("there is no python3 that everybody may start")
+    code = "from services.execution.egress.capture import complaint; print(complaint(3128))"
+    assert "modprobe nft_tproxy" in _run(python, code, _NOBODY)
+
+
 def test_the_probe_finds_it_out() -> None:
     assert probe() == ""

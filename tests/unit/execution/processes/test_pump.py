@@ -10,7 +10,7 @@ import pytest
 
 from services.execution.eventlog import MAX_OUTPUT, EventReader, EventWriter, Record, Stream
 from services.execution.processes.pump import Pump
-from services.execution.redaction.strand import Redactor
+from services.redaction.strand import Redactor
 
 
 class Pipes:

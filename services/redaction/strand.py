@@ -14,8 +14,8 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from services.execution.redaction.formats import FORMATS, Format
-from services.execution.redaction.needles import needles
+from services.redaction.formats import FORMATS, Format
+from services.redaction.needles import needles
 
 # From rare to common in what programs print; lower case letters, in the order of their rarity in English, come last.
 _RARE = (
@@ -100,16 +100,17 @@ class _Candidate:
 class Redactor:
     """Redacts what must not be in one execution's events."""
 
-    def __init__(self, secrets: Mapping[str, bytes] | None = None) -> None:
-        """`secrets` are values by name, of at least `needles.SHORTEST` bytes."""
+    def __init__(self, secrets: Mapping[str, bytes] | None = None, *, finds_tokens: bool = True) -> None:
+        """`secrets` are values by name, of at least `needles.SHORTEST` bytes; tokens have one of the known formats."""
         self._secrets = dict(secrets or {})
+        self._finds_tokens = finds_tokens
         self._needles = [
             (needle, bytes([needle[_rarest(needle)]]), name) for needle, name in needles(self._secrets).items()
         ]
 
     def having(self, secrets: Mapping[str, bytes]) -> "Redactor":
         """Return one that redacts these secrets too."""
-        return Redactor({**self._secrets, **secrets})
+        return Redactor({**self._secrets, **secrets}, finds_tokens=self._finds_tokens)
 
     def strand(self) -> "Strand":
         """Start a new stream of bytes."""
@@ -142,7 +143,7 @@ class Redactor:
         """Return all secrets in the buffer, and all tokens that may grow; `before` is the byte before it, or -1."""
         matches: list[_Match] = []
         candidates: list[_Candidate] = []
-        for start, one in _PREFIXES.candidates(buffer, end):
+        for start, one in _PREFIXES.candidates(buffer, end) if self._finds_tokens else ():
             if one.begins_word and _is_word(buffer[start - 1] if start else before):
                 continue
             match _token(buffer, end, start, one, last):
@@ -166,7 +167,7 @@ class Redactor:
             for needle, _, _ in self._needles
             if (at := _cut_off(needle, buffer, start, end)) is not None
         ]
-        if (at := _PREFIXES.cut_off(buffer, start, end)) is not None:
+        if self._finds_tokens and (at := _PREFIXES.cut_off(buffer, start, end)) is not None:
             cut.append(_Candidate(at, releasable=True))
         return cut
 
@@ -254,21 +255,39 @@ class Strand:
         return slice(start, end)
 
 
-class TextFlow:
-    """A stream of text that arrives in small pieces, with a buffer of its own."""
+class Flow:
+    """A stream of bytes that arrives in pieces, with a buffer of its own."""
 
     def __init__(self, redactor: Redactor) -> None:
         self._strand = redactor.strand()
         self._buffer = bytearray()
+
+    def take(self, data: bytes, *, last: bool = False) -> bytes:
+        """Add data; return what may be shown now, and with `last` all the rest."""
+        self._buffer += data
+        pieces, keep = self._strand.take(self._buffer, len(self._buffer), last=last)
+        clean = join(self._buffer, pieces)
+        del self._buffer[:keep]
+        return clean
+
+
+class TextFlow:
+    """A stream of text that arrives in small pieces."""
+
+    def __init__(self, redactor: Redactor) -> None:
+        self._flow = Flow(redactor)
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def take(self, text: str, *, last: bool = False) -> str:
         """Add text; return what may be recorded now, and with `last` all the rest."""
-        self._buffer += text.encode("utf-8", "replace")
-        pieces, keep = self._strand.take(self._buffer, len(self._buffer), last=last)
-        clean = self._decoder.decode(join(self._buffer, pieces), last)
-        del self._buffer[:keep]
-        return clean
+        return self._decoder.decode(self._flow.take(text.encode("utf-8", "replace"), last=last), last)
+
+
+def token_in(text: str) -> str | None:
+    """Return the name of the format of the first token in a text; None when nothing in it looks like one."""
+    data = bytearray(text.encode("utf-8", "replace"))
+    matches, _ = Redactor().find(data, len(data), -1, last=True)
+    return matches[0].name if matches else None
 
 
 def join(buffer: bytearray, pieces: list[Piece]) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from services.execution.redaction.strand import Redactor, TextFlow, join
+from services.redaction.strand import Redactor, TextFlow, join
 
 PEM = b"-----BEGIN RSA PRIVATE KEY-----\n%s\nYWJj\n-----END RSA PRIVATE KEY-----" % b"\n".join([b"MIIE" * 16] * 9)
 # Made up, in the form of each issuer's; put together here, so that nobody's scanner finds one in this file.
