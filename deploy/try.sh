@@ -25,7 +25,8 @@ start() {
     "$engine" run --detach --name "$cell" --restart unless-stopped --stop-timeout 60 \
         --volume "$cell:/var/lib/boatyard" --network none \
         --cap-drop ALL --security-opt no-new-privileges --security-opt systempaths=unconfined \
-        --security-opt seccomp=unconfined --security-opt apparmor=unconfined "$image" >/dev/null
+        --security-opt "seccomp=$(dirname "$0")/seccomp.json" --security-opt apparmor=unconfined \
+        --read-only --tmpfs /tmp:mode=1777 "$image" >/dev/null
     wait_until 120 "the cell is up" boatyard status
 }
 

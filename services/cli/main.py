@@ -1,6 +1,7 @@
 """The command's entry point. Each command is imported only when it is used, so that help and usage errors are fast."""
 
 import importlib
+import os
 import sys
 from types import TracebackType
 
@@ -8,6 +9,7 @@ import click
 
 from services.cli import exit_codes
 from services.common import display
+from services.common.secret_files import with_secret_files
 
 COMMANDS = {
     "up": "Start a cell on this machine and keep it running.",
@@ -97,6 +99,7 @@ Environment:
   BOATYARD_HOME             the data directory (default ~/.local/share/boatyard)
   BOATYARD_GATEWAY_ADDRESS  the gateway, host:port or unix:PATH (default: the socket of the data directory's cell)
   BOATYARD_TOKEN            the token for the gateway (default: $BOATYARD_HOME/token)
+  BOATYARD_TOKEN_FILE       a file with it; so have BOATYARD_DATABASE_URL and ANTHROPIC_API_KEY of a cell
   BOATYARD_PROJECT          the project, where --project is not given
   BOATYARD_GATEWAY_CA       the CA of the gateway's certificate, a PEM file (default: none, and no TLS)
   BOATYARD_INSECURE         1 for what --insecure does
@@ -136,6 +139,7 @@ def main() -> None:
     """Run the command line and exit with its code."""
     sys.excepthook = _show_fault
     try:
+        os.environ.update(with_secret_files(os.environ))
         code = cli.main(prog_name="boatyard", standalone_mode=False)
     except Exception as error:  # noqa: BLE001 - `report` says what each error means to a person
         code = exit_codes.report(error, as_json="--json" in sys.argv[1:])

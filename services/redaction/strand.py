@@ -283,6 +283,13 @@ class TextFlow:
         return self._decoder.decode(self._flow.take(text.encode("utf-8", "replace"), last=last), last)
 
 
+def token_in(text: str) -> str | None:
+    """Return the name of the format of the first token in a text; None when nothing in it looks like one."""
+    data = bytearray(text.encode("utf-8", "replace"))
+    matches, _ = Redactor().find(data, len(data), -1, last=True)
+    return matches[0].name if matches else None
+
+
 def join(buffer: bytearray, pieces: list[Piece]) -> bytes:
     """Join the pieces that are to be recorded."""
     return b"".join(bytes(buffer[piece]) if isinstance(piece, slice) else piece for piece in pieces)

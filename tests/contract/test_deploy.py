@@ -3,6 +3,7 @@
 Nothing of it is run: that takes a container engine (deploy/try.sh), or a cluster.
 """
 
+import json
 import os
 import re
 import subprocess
@@ -14,10 +15,12 @@ import yaml
 from pydantic import AliasChoices
 
 from services.common.rpc.tls import ClientTls, ServerTls
+from services.common.secret_files import SECRETS
 from services.common.settings import ServiceSettings
 from services.execution.settings import ExecutionSettings
 from services.gateway.settings import GatewaySettings
 from services.git.settings import GitSettings
+from services.sandbox.seccomp import REFUSED
 from services.workspace.settings import WorkspaceSettings
 from tests.kit.contract import ROOT
 
@@ -37,7 +40,7 @@ def variables() -> set[str]:
                 alias.choices if isinstance(alias, AliasChoices) else [alias or kind.model_config["env_prefix"] + name]
             )
             names_read |= {str(name).upper() for name in names}
-    return names_read
+    return names_read | {f"{name}_FILE" for name in SECRETS}
 
 
 def documents(path: str) -> list[Any]:
@@ -121,12 +124,9 @@ def test_the_manifests_name_one_another_rightly() -> None:
     }
     assert mounted == volumes
     (example,) = documents("kubernetes/secret.example.yaml")
-    required = {
-        one["valueFrom"]["secretKeyRef"]["key"]
-        for one in pod["containers"][0]["env"]
-        if "secretKeyRef" in one.get("valueFrom", {})
-    }
-    assert required == set(example["stringData"])
+    values = {one["name"]: one.get("value", "") for one in pod["containers"][0]["env"]}
+    files = {values[name].removeprefix("/secrets/") for name in values if name.removesuffix("_FILE") in SECRETS}
+    assert files == set(example["stringData"])
 
 
 def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
@@ -137,6 +137,7 @@ def test_a_pod_may_make_sandboxes_and_nothing_else() -> None:
         context = container["securityContext"]
         assert context["capabilities"] == {"drop": ["ALL"]}
         assert not context["allowPrivilegeEscalation"]
+        assert context["readOnlyRootFilesystem"]
         assert context["procMount"] == "Unmasked"
         assert "livenessProbe" not in container, "it would end agents"
 
@@ -146,7 +147,9 @@ def test_a_cell_may_do_the_same_however_it_is_started(where: str) -> None:
     (compose,) = documents("compose/compose.yaml")
     text = (DEPLOY / where).read_text()
     options = {option.removesuffix(":true") for option in compose["services"]["cell-1"]["security_opt"]}
-    assert set(re.findall(r"--security-opt ([\w=-]+)", text)) == options
+    text = re.sub(r'"?seccomp=\S+/seccomp.json"?', "seccomp=../seccomp.json", text.replace('$(dirname "$0")', "."))
+    assert set(re.findall(r"--security-opt ([\w=./-]+)", text)) == options
+    assert "--read-only --tmpfs /tmp:mode=1777" in text
     assert "--cap-drop ALL" in text
     assert "--restart unless-stopped --stop-timeout 60" in text
     assert compose["services"]["cell-1"]["stop_grace_period"] == "60s"
@@ -158,8 +161,23 @@ def test_cells_of_compose_get_no_more_than_they_need() -> None:
         cell = compose["services"][name]
         assert cell["cap_drop"] == ["ALL"]
         assert "no-new-privileges:true" in cell["security_opt"]
+        assert cell["read_only"]
+        assert set(SECRETS) & set(cell["environment"]) == set(), "secrets are files"
         (mounted,) = [volume for volume in cell["volumes"] if "certificates" in volume]
         assert mounted.startswith("./certificates/cells:"), "with the key of the CA a cell is any cell"
+
+
+MADE_BY_SANDBOXES = {
+    *("mount", "umount2", "pivot_root", "chroot", "setns", "clone3", "pidfd_getfd"),
+    *("open_tree", "open_tree_attr", "move_mount", "fsopen", "fsconfig", "fsmount", "fspick", "mount_setattr"),
+}
+"""What agents may not do, and whoever makes their sandboxes may."""
+
+
+def test_a_containers_filter_refuses_what_a_sandboxs_does() -> None:
+    profile = json.loads((DEPLOY / "seccomp.json").read_text())
+    refused = {name: rule["errnoRet"] for rule in profile["syscalls"] for name in rule["names"]}
+    assert refused == {name: group.error for group in REFUSED for name in group.calls if name not in MADE_BY_SANDBOXES}
 
 
 def test_the_image_is_built_of_what_is_there() -> None:

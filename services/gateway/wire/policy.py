@@ -1,23 +1,47 @@
-"""Converts policies between messages and values; the rules of the contract, and one here, say what is valid."""
+"""Converts policies between messages and values; the rules of the contract, and those here, say what is valid."""
 
 from collections.abc import Iterator, Mapping
 from typing import Final
 
+from boatyard.agent.v1 import agent_pb2
 from boatyard.gateway.v1 import policy_pb2 as pb
 
-from services.agent.wire import CHECKS as AGENT_CHECKS
+from services.agent.wire import agent_violations
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
 from services.lifecycle.model.policy import NEVER_RETRIED, Policy
+from services.redaction.strand import token_in
+
+_ADVICE: Final = "give it in `agent.secrets` (--secret NAME=@FILE), as everyone may read it here"
 
 POLICY: Final[Mapper[Policy[None], pb.Policy]] = Mapper(Policy, pb.Policy)
 
 
+def token_complaint(text: str) -> str | None:
+    """Return what is wrong with a text that everyone may read and that has somebody's token in it; None without one."""
+    token = token_in(text)
+    return None if token is None else f"contains what looks like a secret ({token}): {_ADVICE}"
+
+
+def _agent_violations(message: agent_pb2.AgentSettings) -> Iterator[tuple[str, str]]:
+    yield from agent_violations(message)
+    for name, value in message.environment.items():
+        if complaint := token_complaint(value):
+            yield f'environment["{name}"]', complaint
+    if complaint := token_complaint(message.command.line):
+        yield "command.line", complaint
+
+
 def _policy_violations(message: pb.Policy) -> Iterator[tuple[str, str]]:
+    if complaint := token_complaint(message.verify_command):
+        yield "verify_command", complaint
     for index, reason in enumerate(message.retry_on):
         if reason in NEVER_RETRIED:
             yield f"retry_on[{index}]", f"{reason} is never retried"
 
 
-CHECKS: Final[Mapping[str, Check]] = {**AGENT_CHECKS, pb.Policy.DESCRIPTOR.full_name: _policy_violations}
+CHECKS: Final[Mapping[str, Check]] = {
+    agent_pb2.AgentSettings.DESCRIPTOR.full_name: _agent_violations,
+    pb.Policy.DESCRIPTOR.full_name: _policy_violations,
+}
 """The rules of settings in code, for requests that have them: see `services.common.rpc.rules`."""

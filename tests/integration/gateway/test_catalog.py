@@ -131,7 +131,7 @@ async def test_the_same_request_is_answered_again(stubs: Stubs) -> None:
     for kind, fields in [
         ("repository", {"url": "https://example.com/p", "token": "u"}),
         ("repository", {"url": "https://example.com/q", "token": "t"}),
-        ("project", {}),
+        ("work_item", {"title": "of the same project"}),
     ]:
         error = await refusal(create(stubs, kind, request_id="once", **fields), AlreadyExists)
         assert (error.reason, error.resource_name) == ("REQUEST_ID_REUSED", "once")

@@ -126,6 +126,19 @@ async def test_a_secret_that_cannot_be_hidden_is_refused_where_it_is_given(servi
         assert [field for field, _ in error.violations] == ['spec.agent.secrets["A"]']
 
 
+async def test_what_looks_like_a_token_is_refused_where_everyone_may_read_it(services: Services) -> None:
+    key = "ghp" + "_" + "a1B2" * 9
+    agent = {"command": {"line": f"curl -H 'Authorization: {key}'"}, "environment": {"HARMLESS": f"x{key}"}}
+    spec = job_pb2.JobSpec(prompt="x", agent=agent, policy={"verify_command": f"GH={key} make"})
+    error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
+    assert {field for field, _ in error.violations} == {
+        "spec.agent.command.line",
+        'spec.agent.environment["HARMLESS"]',
+        "spec.policy.verify_command",
+    }
+    assert all("--secret NAME=@FILE" in rule and key not in rule for _, rule in error.violations)
+
+
 async def test_a_request_id_tells_nothing_of_a_secret(services: Services) -> None:
     """The same request with another secret is the same one: of a short secret a fingerprint could be guessed."""
     request_id = new_id("request")

@@ -152,7 +152,7 @@ class AgentSettings(message.Message):
     def environment(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Environment variables of the agent, of at most 64 KiB together. A VIEWER and a hook see the names but not the
         values. Still not a place for secrets, which belong in `secrets`: everyone who may submit jobs can read them, and
-        any that the agent prints are in its events.
+        any that the agent prints are in its events. A value that looks like somebody's token is refused.
         """
 
     @builtins.property
@@ -306,7 +306,8 @@ class CommandEngine(message.Message):
     TERMINAL_FIELD_NUMBER: builtins.int
     line: builtins.str
     """A command line for /bin/sh, run in the workspace. The default is the gateway's setting AGENT_COMMAND. Do not put
-    secrets here: every VIEWER can read it, and the variables of `secrets` are in its environment.
+    secrets here: every VIEWER can read it, and the variables of `secrets` are in its environment; what looks like
+    somebody's token is refused.
     """
     prompt_delivery: CommandEngine.PromptDelivery.ValueType
     """How the program gets the prompt. The default is standard input, or with a terminal an argument."""

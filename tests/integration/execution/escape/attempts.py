@@ -113,7 +113,7 @@ with open("/proc/self/oom_score_adj", "w") as file:
 gained("the out-of-memory killer's mercy")""",
     "shared memory by its key": "gained(call('shmget', world['key'], 0, 0))",
     # The network.
-    "our ports": """
+    "the machine's ports": """
 each(lambda host: connect(socket.AF_INET6 if ":" in host else socket.AF_INET, (host, world["port"])),
      ["127.0.0.1", "0.0.0.0", "::1", "localhost", "::ffff:127.0.0.1", *world["addresses"]])""",
     "the machine's metadata": """
@@ -122,7 +122,7 @@ each(lambda address: connect(socket.AF_INET, address), [("169.254.169.254", 80),
 with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as s:
     s.sendto(b"x", ("192.0.2.1", 53))
     gained("udp")""",
-    "a socket with a path": "connect(socket.AF_UNIX, world['socket'])",
+    "a socket with a path": "each(lambda path: connect(socket.AF_UNIX, path), world['sockets'])",
     "a socket without a path": "connect(socket.AF_UNIX, '\\0' + world['abstract'])",
     "the machine under the machine": """
 AF_VSOCK = 40

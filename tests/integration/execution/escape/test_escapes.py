@@ -16,6 +16,7 @@ from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
+from services.common.home import Home
 from services.common.ids import new_id
 from services.supervisor.clients import is_serving
 from tests.integration.execution.escape.attempts import ATTEMPTS, BOMBS, EPILOGUE, NASTY, PRELUDE
@@ -44,7 +45,7 @@ class World:
 
     async def check_unharmed(self) -> None:
         """Check that the node serves, and that its other execution goes on."""
-        assert await is_serving(self.client.service.address)
+        assert await is_serving(Home(self.client.service.home), self.client.service.address)
         assert (await self.client.get(self.neighbour)).state == State.STATE_RUNNING
         at_work = await self.client.run(new_id("after"), "echo well")
         assert at_work.state == State.STATE_SUCCEEDED
@@ -63,7 +64,11 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
     libc = ctypes.CDLL(None)
     segment = libc.shmget(key, 4096, 0o1666)
     host = subprocess.Popen(["sleep", "600"], env={"TOKEN": token})
-    with socket.socket(socket.AF_UNIX) as path, socket.socket(socket.AF_UNIX) as abstract:
+    with (
+        socket.create_server(("0.0.0.0", 0)) as port,
+        socket.socket(socket.AF_UNIX) as path,
+        socket.socket(socket.AF_UNIX) as abstract,
+    ):
         path.bind(str(directory / "socket"))
         abstract.bind(f"\0{word}"[:100])
         path.listen()
@@ -76,9 +81,9 @@ async def world(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World
                 things = {
                     "other": str(other),
                     "home": str(client.service.home),
-                    "port": int(client.service.address.rpartition(":")[2]),
+                    "port": port.getsockname()[1],
                     "addresses": _addresses(),
-                    "socket": str(directory / "socket"),
+                    "sockets": [str(directory / "socket"), client.service.address.removeprefix("unix:")],
                     "abstract": word[:99],
                     "pid": host.pid,
                     "token": token[::-1],
@@ -110,7 +115,9 @@ async def test_nothing_is_gained(world: World, name: str) -> None:
     assert end.processes_left == 0
 
 
-@pytest.mark.parametrize("name", ["another workspace", "an environment in /proc", "our ports", "a socket with a path"])
+@pytest.mark.parametrize(
+    "name", ["another workspace", "an environment in /proc", "the machine's ports", "a socket with a path"]
+)
 async def test_they_are_real_attempts_which_gain_something_without_a_sandbox(world: World, name: str) -> None:
     output, _ = await world.run("bare", ATTEMPTS[name], sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE)
     assert b"GAINED" in output, output.decode(errors="replace")
