@@ -38,7 +38,7 @@ from bench.kit.repositories import generate
 from bench.kit.services import running
 from services.common import logs
 from services.common.home import Home
-from services.workspace.drivers import DiskAdmission, Driver, choose
+from services.workspace.drivers import Choice, DiskAdmission, choose
 from services.workspace.model import NewWorkspace
 from services.workspace.trees import WorkspaceTrees
 from tests.kit.layout import workspace_trees
@@ -130,12 +130,13 @@ class Ours:
     """The workspace service's own code, in this process."""
 
     shelf: WorkspaceTrees
-    driver: Driver
+    choice: Choice
 
     async def create(self, workspace_id: str, base: git_pb.Base) -> None:
         layers = tuple(Path(layer) for layer in base.layers)
         pins = Path(base.pins_path)
-        await self.shelf.create(NewWorkspace(workspace_id, layers, pins_path=pins), self.driver)
+        wanted = NewWorkspace(workspace_id, layers, pins_path=pins)
+        await self.shelf.create(wanted, self.choice.chosen, self.choice.new_owner())
 
     async def delete(self, workspace_id: str) -> None:
         await self.shelf.discard(workspace_id)
@@ -213,7 +214,7 @@ async def main() -> None:
         trees.mkdir()
         async with node(directory) as made:
             choice = await choose(trees, DiskAdmission(trees, 0), wanted=None, concurrent_copies=4)
-            ours = Ours(WorkspaceTrees(trees), choice.chosen)
+            ours = Ours(WorkspaceTrees(trees), choice)
             for part in wanted.parts:
                 upstream = directory / f"{part}.git"
                 generate(upstream, SIZES[part], COMMITS)

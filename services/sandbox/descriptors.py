@@ -5,6 +5,7 @@ runs the service, that owner is the agent.
 """
 
 import contextlib
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,20 @@ from services.sandbox import device_nodes
 @contextlib.contextmanager
 def memory_file(content: bytes) -> Iterator[int]:
     """Give a descriptor that reads `content` from its beginning. Unlike a pipe it takes any size without a reader."""
-    fd = os.memfd_create("boatyard")
-    with os.fdopen(fd, "r+b", buffering=0) as file:
+    with os.fdopen(os.memfd_create("boatyard"), "r+b", buffering=0) as file, high(file.fileno()) as fd:
         file.write(content)
         file.seek(0)
         yield fd
+
+
+@contextlib.contextmanager
+def high(fd: int) -> Iterator[int]:
+    """Give a copy of a descriptor with more than one digit: a shell may have use for those with one."""
+    copy = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
+    try:
+        yield copy
+    finally:
+        os.close(copy)
 
 
 @contextlib.contextmanager

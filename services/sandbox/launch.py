@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.sandbox import bubblewrap, descriptors, environment, layer_locks, rlimits, seccomp, shared_uid
+from services.sandbox import bubblewrap, descriptors, environment, host_uids, layer_locks, rlimits, seccomp, shared_uid
 from services.sandbox.errors import NotMountedError, SandboxUnavailableError
 from services.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
@@ -20,6 +20,8 @@ class Launch:
     env: Mapping[bytes, bytes]
     cwd: Path
     pass_fds: tuple[int, ...]
+    uid: int | None = None
+    """The uid that it has outside of the sandbox; None for ours."""
 
 
 @contextlib.contextmanager
@@ -42,7 +44,8 @@ def prepare(
         ValueError: the spec itself is wrong.
     """
     _check(spec)
-    command = rlimits.launcher(spec.argv, spec.limits)
+    uid = host_uids.of(spec)
+    command = rlimits.launcher(spec.argv, spec.limits, () if uid is None else (host_uids.CLOSING,))
     if spec.tier is Tier.NONE:
         yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
         return
@@ -53,18 +56,26 @@ def prepare(
         }
         program = seccomp.program()
         filters = [] if program is None else [stack.enter_context(descriptors.memory_file(program))]
-        args = stack.enter_context(descriptors.memory_file(bubblewrap.arguments(spec, files, filters)))
-        status = () if status_fd is None else (b"--json-status-fd", b"%d" % status_fd)
-        block = () if block_fd is None else (b"--block-fd", b"%d" % block_fd)
-        held = stack.enter_context(hold_layers(spec))
-        sync = [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
-        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *status, *block, *sync, b"--", *command]
-        given = [fd for fd in (status_fd, block_fd, *_mounted_descriptors(spec)) if fd is not None]
-        yield Launch(shared_uid.bounded(argv), {}, Path("/"), (*files.values(), args, *filters, *given, *held))
+        namespace = () if uid is None else host_uids.namespace_arguments()
+        text = bubblewrap.arguments(spec, files, filters, namespace)
+        args = stack.enter_context(descriptors.memory_file(text))
+        given = {
+            option: stack.enter_context(descriptors.high(fd))
+            for option, fd in ((b"--json-status-fd", status_fd), (b"--block-fd", block_fd))
+            if fd is not None
+        }
+        held = [stack.enter_context(descriptors.high(fd)) for fd in stack.enter_context(hold_layers(spec))]
+        options = [part for option, fd in given.items() for part in (option, b"%d" % fd)]
+        options += [part for fd in held for part in (b"--sync-fd", b"%d" % fd)]
+        argv = [bytes(bubblewrap.program()), b"--args", b"%d" % args, *options, b"--", *command]
+        argv = shared_uid.bounded(argv) if uid is None else host_uids.started_as(uid, argv)
+        passed = (*files.values(), args, *filters, *given.values(), *held, *_mounted_descriptors(spec))
+        yield Launch(argv, {}, Path("/"), passed, uid)
 
 
-def _mounted_descriptors(spec: SandboxSpec) -> list[int | None]:
-    return [mount.descriptor for mount in spec.mounts if isinstance(mount, Mount)]
+def _mounted_descriptors(spec: SandboxSpec) -> list[int]:
+    mounts = (mount for mount in spec.mounts if isinstance(mount, Mount))
+    return [mount.descriptor for mount in mounts if mount.descriptor is not None]
 
 
 def _check(spec: SandboxSpec) -> None:

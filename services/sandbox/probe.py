@@ -1,13 +1,15 @@
 """Finds out whether the sandbox works on this machine, by using it."""
 
+import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 from services.sandbox import environment
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.launch import prepare
-from services.sandbox.spec import SandboxSpec
+from services.sandbox.spec import Mount, MountAccess, SandboxSpec
 
 _SWITCHES = (
     (
@@ -47,7 +49,22 @@ def probe() -> None:
     """
     if sys.platform != "linux":
         raise SandboxUnavailableError("The sandbox needs Linux", "Run Boatyard in a Linux machine or container")
-    spec = SandboxSpec((b"true",), Path("/"), environment=environment.base())
+    _try(SandboxSpec((b"true",), Path("/"), environment=environment.base()))
+
+
+def probe_as(uid: int) -> None:
+    """Start a sandbox that has a uid of its own on the host, and writes a file. Needs root. Raises as `probe`."""
+    with tempfile.TemporaryDirectory(prefix="boatyard-probe-") as name:
+        place, inside = Path(name), Path("/workspace")
+        try:
+            os.chown(place, uid, uid)
+        except OSError as error:
+            raise SandboxUnavailableError(f"Nothing can belong to uid {uid}: {error}", _IN_CONTAINER) from error
+        mounts = (Mount(place, inside, MountAccess.READ_WRITE),)
+        _try(SandboxSpec((b"touch", b"made"), inside, mounts, environment.base()))
+
+
+def _try(spec: SandboxSpec) -> None:
     with prepare(spec) as launch:
         result = subprocess.run(
             launch.argv,

@@ -16,9 +16,9 @@ _NEVER_CORE = "ulimit -c 0"
 _PROCESSES = "ulimit -u {0} 2>/dev/null || ulimit -p {0}"
 
 
-def launcher(argv: tuple[bytes, ...], limits: Limits) -> list[bytes]:
-    """Return the argv that sets `limits` on itself and then becomes `argv`."""
-    steps = [_NEVER_CORE, *_steps(limits), 'exec "$@"']
+def launcher(argv: tuple[bytes, ...], limits: Limits, first: tuple[str, ...] = ()) -> list[bytes]:
+    """Return the argv that does `first`, in shell, sets `limits` on itself and then becomes `argv`."""
+    steps = [*first, _NEVER_CORE, *_steps(limits), 'exec "$@"']
     return [_SHELL, b"-c", " && ".join(f"{{ {step}; }}" for step in steps).encode(), b"sh", *argv]
 
 

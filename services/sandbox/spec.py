@@ -71,8 +71,8 @@ class Limits:
     """Limits of one sandboxed process tree; None leaves the host's.
 
     `address_space_bytes`, `data_bytes` (memory of its own, without mapped files), `open_files`, `cpu_seconds` and
-    `file_size_bytes` hold for each process, `processes` for all processes and threads of the tree (the kernel exempts a
-    sandbox that root started), `scratch_bytes` for /tmp and for HOME, each.
+    `file_size_bytes` hold for each process, `processes` for all processes and threads of the tree (the kernel exempts
+    a sandbox that has root's uid), `scratch_bytes` for /tmp and for HOME, each.
     """
 
     address_space_bytes: int | None = None

@@ -13,8 +13,10 @@ from services.workspace.model import File
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
-def write_files(top: Path, files: Iterable[File]) -> None:
+def write_files(top: Path, files: Iterable[File], owner: int | None = None) -> None:
     """Write files into a tree that nobody else writes to yet. What is in their way is removed; links are not followed.
+
+    They belong to the uid `owner`, or (None) to us.
 
     Raises Exhausted(DISK_FULL), DriverError.
     """
@@ -23,21 +25,31 @@ def write_files(top: Path, files: Iterable[File]) -> None:
             directory = top
             for part in file.path.parts[:-1]:
                 directory = directory / part
-                _make_directory(directory)
+                if _make_directory(directory):
+                    _give(directory, owner)
             _write(directory / file.path.name, file.content)
+            _give(directory / file.path.name, owner)
     except OSError as error:
         if error.errno in _NO_SPACE:
             raise disk_full(top) from error
         raise DriverError(f"cannot write {error.filename}: {error.strerror}") from error
 
 
-def _make_directory(path: Path) -> None:
+def _make_directory(path: Path) -> bool:
+    """Return whether it was made."""
     try:
         path.mkdir(mode=0o755)
     except FileExistsError:
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            path.unlink()
-            path.mkdir(mode=0o755)
+        if stat.S_ISDIR(path.lstat().st_mode):
+            return False
+        path.unlink()
+        path.mkdir(mode=0o755)
+    return True
+
+
+def _give(path: Path, owner: int | None) -> None:
+    if owner is not None:
+        os.chown(path, owner, owner, follow_symlinks=False)
 
 
 def _write(path: Path, content: bytes) -> None:

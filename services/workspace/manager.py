@@ -63,8 +63,9 @@ class WorkspaceManager:
                 return self._view(existing)
             if self._usage.is_bounded:
                 self._usage.admit(await self._store.active())
-            driver = self._choice.for_host if request.visibility is Visibility.HOST else self._choice.chosen
-            await self._make_files(request, driver)
+            for_host = request.visibility is Visibility.HOST
+            driver = self._choice.for_host if for_host else self._choice.chosen
+            await self._make_files(request, driver, None if for_host else self._choice.new_owner())
             now = datetime.now(UTC)
             workspace = Workspace(
                 workspace_id=workspace_id,
@@ -189,9 +190,9 @@ class WorkspaceManager:
             except DriverError as error:
                 _log.error("cannot mount the layers of a workspace", workspace_id=workspace_id, error=str(error))
 
-    async def _make_files(self, request: NewWorkspace, driver: Driver) -> None:
+    async def _make_files(self, request: NewWorkspace, driver: Driver, owner: int | None) -> None:
         try:
-            await self._trees.create(request, driver)
+            await self._trees.create(request, driver, owner)
         except asyncio.CancelledError:
             self._start(self._clean(request.workspace_id))
             raise

@@ -59,9 +59,10 @@ class WorkspaceTrees:
         """Return the directory that the workspace has, or would have."""
         return self.directory / workspace_id
 
-    async def create(self, request: NewWorkspace, driver: Driver) -> None:
+    async def create(self, request: NewWorkspace, driver: Driver, owner: int | None = None) -> None:
         """Make a workspace's files and its pin. Replaces files of that id without a record.
 
+        The files belong to the uid `owner`, or (None) to us.
         When it fails or is cancelled, `clean` removes what it leaves. Raises NotFound("base"), Exhausted(DISK_FULL),
         DriverError.
         """
@@ -72,9 +73,9 @@ class WorkspaceTrees:
         try:
             if pins is not None:
                 _pin(aside, pins / workspace_id)
-            await driver.fill(aside, layers)
+            await driver.fill(aside, layers, owner)
             if request.files:
-                await run_to_end(write_files, driver.own_files(aside), request.files)
+                await run_to_end(write_files, driver.own_files(aside), request.files, owner)
             if place.exists():
                 await self.discard(workspace_id)
             aside.rename(place)

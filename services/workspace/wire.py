@@ -89,6 +89,7 @@ def usage_to_proto(value: Usage) -> pb.ListWorkspaceUsageResponse:
         drivers=[
             pb.DriverStatus(name=name, complaint=complaint or "") for name, complaint in value.choice.complaints.items()
         ],
+        shared_uid_reason=value.choice.shared_uid,
     )
 
 

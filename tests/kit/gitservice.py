@@ -23,9 +23,11 @@ from services.git.wire.checks import checks
 from services.git.worktree.sandboxed import TreeView
 from services.sandbox import aio, environment
 from services.sandbox.spec import MountAccess, SandboxSpec
+from services.workspace.drivers.mounts import mount_overlay
 from tests.kit.databases import add_database
 from tests.kit.layout import workspace_trees
 from tests.kit.repos import Repo
+from tests.kit.uids import give_to_agents
 
 SIGNATURE = Signature("Boatyard", "boatyard@example.com", 1_800_000_000)
 
@@ -73,8 +75,8 @@ class GitParts:
         for directory in (upper, work, tree):
             directory.mkdir(parents=True)
         if mounted:
-            options = f"lowerdir={':'.join(map(str, base.layers))},upperdir={upper},workdir={work},redirect_dir=on"
-            subprocess.run(["mount", "-t", "overlay", "overlay", "-o", options, tree], check=True, capture_output=True)
+            give_to_agents(upper)
+            mount_overlay(base.layers, upper, work, tree)
         layers = Layers(base.layers, upper, work, tree if mounted else None)
         return LayeredWorkspace(WorkingTree(tree if mounted else upper, base.read_only_paths, layers=layers), base)
 

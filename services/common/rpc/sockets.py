@@ -105,6 +105,9 @@ class CalledSocket:
 def _check_private(path: Path, found: os.stat_result) -> None:
     """Raise StartError when others than its owner can enter a directory, or it is not ours (root may use anybody's)."""
     if stat.S_IMODE(found.st_mode) & 0o077:
-        raise StartError(f"{path} is accessible to other users, who could pose as a service there: chmod 700 {path}")
+        raise StartError(
+            f"{path} is accessible to other users, who could pose as a service there: chmod 700 {path}, or name a"
+            " socket in a directory of its own"
+        )
     if os.geteuid() not in (0, found.st_uid):
         raise StartError(f"{path} belongs to user {found.st_uid}: use it as that user")

@@ -9,7 +9,7 @@ from services.execution.model import EndVerification, Reason
 from services.execution.processes.bare import BareAgent
 from services.execution.processes.sandboxed import SandboxedAgent
 from services.execution.rundir.directory import RunDirectory
-from services.sandbox import descriptors, device_nodes, seccomp, shared_uid
+from services.sandbox import descriptors, device_nodes, host_uids, seccomp, shared_uid
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 
@@ -118,6 +118,7 @@ def announce(writer: EventWriter, spec: SandboxSpec) -> None:
     if spec.container is not None:
         writer.note(f"in a container of image {spec.container.image}")
         return
-    for weakness in (seccomp.weakness(), device_nodes.weakness(), shared_uid.weakness()):
+    of_our_uid = (device_nodes.weakness(), shared_uid.weakness()) if host_uids.of(spec) is None else ()
+    for weakness in (seccomp.weakness(), *of_our_uid):
         if weakness is not None:
             writer.note(weakness)

@@ -5,6 +5,7 @@ import fcntl
 import os
 import subprocess
 
+from services.sandbox import host_uids
 from services.sandbox.launch import Launch
 
 # Measured: as fast as a megabyte; and the kernel allows the pipes of one user 64 MiB in all (pipe-user-pages-soft).
@@ -14,17 +15,25 @@ PIPE_BYTES = 256 * 1024
 
 def spawn(launch: Launch, stdin: int) -> "subprocess.Popen[bytes]":
     """Start a prepared program in a session of its own; the caller still has to close `stdin`."""
-    return subprocess.Popen(
-        launch.argv,
-        bufsize=0,
-        stdin=stdin,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env=launch.env,
-        cwd=launch.cwd,
-        pass_fds=launch.pass_fds,
-        start_new_session=True,
-    )
+    with contextlib.ExitStack() as stack:
+        (output, output_end), (errors, errors_end) = os.pipe(), os.pipe()
+        for fd in (output_end, errors_end):
+            stack.callback(os.close, fd)
+        for fd in (stdin, output_end, errors_end):
+            host_uids.give(fd, launch.uid)
+        process = subprocess.Popen(
+            launch.argv,
+            bufsize=0,
+            stdin=stdin,
+            stdout=output_end,
+            stderr=errors_end,
+            env=launch.env,
+            cwd=launch.cwd,
+            pass_fds=launch.pass_fds,
+            start_new_session=True,
+        )
+    process.stdout, process.stderr = os.fdopen(output, "rb", 0), os.fdopen(errors, "rb", 0)
+    return process
 
 
 def pipes(process: "subprocess.Popen[bytes]") -> tuple[int, int]:

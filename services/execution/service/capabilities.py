@@ -1,13 +1,14 @@
 """Finds out, once at the start, what this machine lets the service do for executions; `boatyard doctor` shows it."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
 from services.execution.egress.probe import probe as probe_network
-from services.sandbox import container_engines, seccomp
+from services.sandbox import container_engines, host_uids, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
-from services.sandbox.probe import probe
+from services.sandbox.probe import probe, probe_as
 
 # What our proxy carries: see `services.execution.egress.capture`.
 _CARRIED = (
@@ -15,6 +16,7 @@ _CARRIED = (
 )
 _SAMPLED = "use is measured a few times a second, and what comes and goes in between is not seen"
 
+_UID = "uid"
 CONTAINER = "container"
 """The name of the capability to make containers."""
 
@@ -35,6 +37,7 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
         yield Capability("sandbox", "bubblewrap")
     except SandboxUnavailableError as error:
         yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
+    yield _uid()
     yield _network()
     yield container(container_engine)
     if seccomp.program() is None:
@@ -47,6 +50,19 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
             yield Capability(controller, "sampling", _SAMPLED)
         else:
             yield Capability(controller, f"control groups {hierarchy.version}")
+
+
+def _uid() -> Capability:
+    """Find out which uid agents have on the host. Blocks for some 20 ms."""
+    why = "the service does not run as root"
+    if os.geteuid() == 0:
+        try:
+            probe_as(host_uids.ALL[-1])
+            return Capability(_UID, "workspaces")
+        except SandboxUnavailableError as error:
+            why = f"{error.problem}: {error.mend}"
+    weakness = shared_uid.weakness()
+    return Capability(_UID, "bounds" if weakness is None else "", f"agents have the service's uid: {weakness or why}")
 
 
 def _network() -> Capability:

@@ -26,7 +26,7 @@ from services.execution.service.isolation import Isolation
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore
 from services.execution.service.supervision import Supervision
-from services.sandbox import container_engines
+from services.sandbox import container_engines, host_uids
 from services.sandbox.errors import NotMountedError, SandboxUnavailableError
 from services.sandbox.launch import check_mounted
 from services.sandbox.probe import probe
@@ -129,6 +129,7 @@ class ExecutionManager:
                 job_id=request.job_id,
                 sandbox_tier=request.plan.sandbox.tier,
                 network=request.plan.sandbox.network,
+                host_uid=host_uids.of(request.plan.sandbox),
                 create_time=datetime.now(UTC),
             )
             # The directory comes first: after a crash, a recorded execution without one could not be started.

@@ -54,6 +54,7 @@ executions = Table(
     Column("job_id", String(63), nullable=False),
     Column("sandbox_tier", String(16), nullable=False),
     Column("network", String(16)),  # NULL: recorded by a version that did not say
+    Column("host_uid", BigInteger),  # NULL: the service's own
     Column("state", String(16), nullable=False),
     Column("reason", String(64), nullable=False),
     Column("message", Text, nullable=False),
@@ -83,7 +84,7 @@ executions = Table(
 
 _SAME_NAMES = (
     *("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left"),
-    *("create_time", "start_time", "end_time", "last_sequence", "output_bytes", "events_trimmed"),
+    *("create_time", "start_time", "end_time", "last_sequence", "output_bytes", "events_trimmed", "host_uid"),
 )
 _MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
 _VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")

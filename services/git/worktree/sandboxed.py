@@ -12,7 +12,7 @@ from typing import Final
 from services.git.gitcmd import Command, GitFailed, GitOutput, GitTimedOut, OutputTooLarge, build_environment, git_argv
 from services.git.gitcmd.errors import scrub
 from services.git.model import WorkingTree
-from services.sandbox import aio, environment
+from services.sandbox import aio, environment, host_uids
 from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
 from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec, Tier
 
@@ -50,6 +50,15 @@ class TreeView:
             tree = Overlay(layers.lowers, layers.upper, layers.work, _WORKSPACE, layers.mounted_path, "git")
         scratch_mounts = (Mount(scratch, _SCRATCH, MountAccess.READ_WRITE),) if scratch else ()
         return cls(_WORKSPACE, _SCRATCH, working_tree.tier, (tree, *borrowed, *scratch_mounts))
+
+    @staticmethod
+    def share(scratch: Path, tree: WorkingTree) -> None:
+        """Let the uid of the tree's agents, which git gets too, write in a scratch directory that we have just made."""
+        owner = host_uids.owner(tree.path)
+        if owner is not None:
+            for directory, _, names in os.walk(scratch):
+                for name in (".", *names):
+                    os.chown(Path(directory, name), owner, owner, follow_symlinks=False)
 
     def hiding(self, hidden: tuple[Mount, ...]) -> "TreeView":
         """Return the same view with something mounted over parts of it. Without a sandbox nothing can be hidden."""

@@ -67,6 +67,7 @@ class Taker:
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
         repository_dir = await self._prepare(scratch, borrowed)
+        TreeView.share(repository_dir, spec.tree)
         tree = replace(spec.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, spec, repository_dir) if keep_commits else None
         parent = head or spec.base_commit_id

@@ -43,6 +43,7 @@ _RUN: Final = Mapper(
     by_hand={
         *("vitals", "purpose", "job_id", "sandbox_tier", "create_time"),
         *("processes_left", "end_verified_by", "pending_permissions", "events_trimmed"),
+        "host_uid",
     },
 )
 _RESOURCE_USAGE: Final = Mapper(

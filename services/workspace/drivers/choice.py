@@ -1,17 +1,23 @@
 """Chooses the driver that makes workspaces here: the best that works, or the requested one."""
 
 import asyncio
+import os
+import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
-from services.common.errors import StartError
+from services.common.errors import Exhausted, ServiceError, StartError
+from services.sandbox import aio, environment
+from services.sandbox.errors import SandboxError
+from services.sandbox.spec import Mount, MountAccess, SandboxSpec
 from services.workspace.drivers.copying import CopyDriver, ReflinkDriver
 from services.workspace.drivers.disk import DiskAdmission
-from services.workspace.drivers.driver import Driver
-from services.workspace.drivers.layered import OverlayDriver, UsernsDriver
+from services.workspace.drivers.driver import Driver, DriverError
+from services.workspace.drivers.layered import CHANGES, OverlayDriver, UsernsDriver, clear, probe_base
+from services.workspace.owners import Owners
 
 _log = structlog.get_logger()
 
@@ -25,6 +31,14 @@ class Choice:
     chosen: Driver
     for_host: Driver
     """Makes the workspaces that are used without a sandbox."""
+    owners: Owners | None = None
+    """The uids of the workspaces that are used in sandboxes alone; None when they have the service's own."""
+    shared_uid: str = ""
+    """Why agents share the service's uid, for people; empty when each workspace has its own."""
+
+    def new_owner(self) -> int | None:
+        """Return the uid of a new workspace for sandboxes, None for the service's. Raises Exhausted."""
+        return None if self.owners is None else self.owners.take()
 
 
 async def choose(directory: Path, admission: DiskAdmission, *, wanted: str | None, concurrent_copies: int) -> Choice:
@@ -55,5 +69,45 @@ async def choose(directory: Path, admission: DiskAdmission, *, wanted: str | Non
     on_host = [driver for driver in working if driver.on_host]
     if not on_host:
         raise StartError(f"no workspace can be made in {directory}: {complaints[CopyDriver.name]}")
-    _log.info("makes workspaces", driver=working[0].name, without_a_sandbox=on_host[0].name)
-    return Choice(drivers, complaints, working[0], on_host[0])
+    chosen = working[0]
+    owners, complaint = await _owners(directory, chosen)
+    _log.info("makes workspaces", driver=chosen.name, without_a_sandbox=on_host[0].name, shared_uid=complaint)
+    return Choice(drivers, complaints, chosen, on_host[0], owners, complaint)
+
+
+async def _owners(directory: Path, driver: Driver) -> tuple[Owners | None, str]:
+    """Return the uids of workspaces, when agents can work as them, or why not."""
+    if os.geteuid() != 0:
+        return None, "the service does not run as root"
+    try:
+        owners = await asyncio.to_thread(Owners, directory)
+        complaint = await _try_as(owners.take(), driver, directory)
+    except (OSError, Exhausted) as error:
+        complaint = str(error)
+    return (owners, "") if complaint is None else (None, complaint)
+
+
+async def _try_as(owner: int, driver: Driver, directory: Path) -> str | None:
+    """Work in a workspace as another uid. Return what does not work here, or None."""
+    place = directory / f".probe.{secrets.token_hex(6)}"
+    try:
+        place.mkdir(mode=0o700)
+        base, inside = probe_base(place), Path("/workspace")
+        await driver.fill(place, (base,), owner)
+        await driver.make_ready(place, (base,))
+        layout = driver.layout(place, (base,))
+        seen = layout.path or layout.mounted
+        if seen is None:
+            return f"with {driver.name} each sandbox mounts its layers for itself"
+        mount = Mount(seen, inside, MountAccess.READ_WRITE)
+        spec = SandboxSpec((b"/bin/sh", b"-c", CHANGES.encode()), inside, (mount,), environment.base())
+        ended = await aio.run(spec, timeout=30)
+        if ended.exit_code != 0:
+            return ended.stderr.decode(errors="replace").strip() or "changes are lost"
+        is_right = (seen / "kept").stat().st_uid == owner and (base / "kept").read_text() == "below\n"
+    except (OSError, SandboxError, DriverError, ServiceError) as error:
+        return str(error)
+    else:
+        return None if is_right else "what is changed belongs to somebody else"
+    finally:
+        await asyncio.to_thread(clear, place)

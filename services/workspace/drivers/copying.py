@@ -44,22 +44,22 @@ class CopyDriver:
             await asyncio.to_thread(shutil.rmtree, place, ignore_errors=True)
         return complaint and f"cannot copy trees ({complaint})"
 
-    async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def fill(self, place: Path, layers: tuple[Path, ...], owner: int | None) -> None:
         _check(layers)
         async with self._copying:
             await self._admission.admit(layers)
             tree = place / "tree"
             tree.mkdir(mode=0o700)
-            if not layers:
-                return
-            complaint = await (self._copy(layers[0], tree) if len(layers) == 1 else self._flatten(layers, tree))
+            complaint = await self._copy(layers, tree)
+            if complaint is None and owner is not None:
+                complaint = await run("chown", "-hR", f"{owner}:{owner}", "--", tree)
             if complaint is None:
                 tree.chmod(tree.stat().st_mode | 0o700)
                 return
         if any(text in complaint for text in _NO_SPACE):
             raise disk_full(self._directory)
         _check(layers)
-        raise DriverError(f"cannot copy {layers[0]}: {complaint}")
+        raise DriverError(f"cannot copy {', '.join(map(str, layers))}: {complaint}")
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         """A copy is ready as it is."""
@@ -80,9 +80,11 @@ class CopyDriver:
     def _command(self) -> tuple[str, ...]:
         return ("cp", "-a", f"--reflink={self._reflink}", "--")
 
-    async def _copy(self, base: Path, tree: Path) -> str | None:
+    async def _copy(self, layers: tuple[Path, ...], tree: Path) -> str | None:
+        if len(layers) > 1:
+            return await self._flatten(layers, tree)
         # "/." copies the content of the base, also when the base itself is a link, and gives the tree the base's mode.
-        return await run(*self._command, f"{base}/.", tree)
+        return await run(*self._command, f"{layers[0]}/.", tree) if layers else None
 
     async def _flatten(self, layers: tuple[Path, ...], tree: Path) -> str | None:
         """Copy from inside a sandbox that sees the layers as one read-only tree."""

@@ -24,8 +24,10 @@ class Driver(Protocol):
     async def probe(self) -> str | None:
         """Try everything that the driver does, with real files. Return what does not work here, or None."""
 
-    async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def fill(self, place: Path, layers: tuple[Path, ...], owner: int | None) -> None:
         """Make the files in an empty place, which may be moved before `make_ready`.
+
+        They belong to the uid `owner`, or (None) as those of the base do.
 
         Raises NotFound("base"), Exhausted(DISK_FULL), DriverError. It may leave files there when it fails.
         """

@@ -21,11 +21,11 @@ from services.workspace.drivers.threads import run_to_end
 from services.workspace.model import Layout
 
 _PARTS = ("upper", "work", "tree")
-# What both kinds support: files of the base are changed, removed and renamed, and new directories too.
-_CHANGES = (
+CHANGES = (
     "test $(cat kept) = below && echo changed > kept && rm gone && mv named renamed && chmod 700 kept"
     " && mkdir new && touch new/file && mv new newer && ln -s kept link && test ! -e gone && test -f newer/file"
 )
+"""What every driver supports, in shell: files of the base are changed, removed and renamed, and new directories too."""
 
 
 class OverlayDriver:
@@ -44,18 +44,20 @@ class OverlayDriver:
     async def probe(self) -> str | None:
         place = self._probe_place()
         try:
-            base = _probe_base(place)
+            base = probe_base(place)
             _lay_out(place, base)
             await self.make_ready(place, (base,))
             return await asyncio.to_thread(_try_as_root, place)
         except (OSError, DriverError) as error:
             return str(error)
         finally:
-            await asyncio.to_thread(_clear, place)
+            await asyncio.to_thread(clear, place)
 
-    async def fill(self, place: Path, layers: tuple[Path, ...]) -> None:
+    async def fill(self, place: Path, layers: tuple[Path, ...], owner: int | None) -> None:
         self._admission.admit_nothing()
         _lay_out(place, _checked(layers) or self._empty)
+        if owner is not None:
+            os.chown(place / "upper", owner, owner)
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         lowers = layers or (self._empty,)
@@ -63,6 +65,8 @@ class OverlayDriver:
             await run_to_end(mounts.mount_overlay, lowers, place / "upper", place / "work", place / "tree")
         except OSError as error:
             raise DriverError(f"cannot mount the layers of {place}: {error.strerror}") from error
+        except SandboxError as error:
+            raise DriverError(f"cannot map the layers of {place} to the uid of its agents: {error}") from error
 
     def is_filled(self, place: Path) -> bool:
         return all((place / part).is_dir() for part in _PARTS)
@@ -95,17 +99,17 @@ class UsernsDriver(OverlayDriver):
     async def probe(self) -> str | None:
         place = self._probe_place()
         try:
-            base = _probe_base(place)
+            base = probe_base(place)
             _lay_out(place, base)
             target = Path("/workspace")
             stack = Overlay((base,), place / "upper", place / "work", target, holder="the probe")
-            spec = SandboxSpec((b"/bin/sh", b"-c", _CHANGES.encode()), target, (stack,), environment.base())
+            spec = SandboxSpec((b"/bin/sh", b"-c", CHANGES.encode()), target, (stack,), environment.base())
             ended = await aio.run(spec, timeout=30)
             return None if ended.exit_code == 0 else ended.stderr.decode(errors="replace").strip() or "changes are lost"
         except (OSError, SandboxError, DriverError) as error:
             return str(error)
         finally:
-            await asyncio.to_thread(_clear, place)
+            await asyncio.to_thread(clear, place)
 
     async def make_ready(self, place: Path, layers: tuple[Path, ...]) -> None:
         """Each sandbox mounts the layers for itself."""
@@ -133,7 +137,8 @@ def _checked(layers: tuple[Path, ...]) -> Path | None:
     return layers[0] if layers else None
 
 
-def _probe_base(place: Path) -> Path:
+def probe_base(place: Path) -> Path:
+    """Make a base for a probe."""
     base = place / "base"
     (base / "directory").mkdir(parents=True)
     for name in ("kept", "gone", "named", "directory/file"):
@@ -154,7 +159,8 @@ def _try_as_root(place: Path) -> str | None:
     return None
 
 
-def _clear(place: Path) -> None:
+def clear(place: Path) -> None:
+    """Remove a probe. Blocks."""
     if os.geteuid() == 0:
         mounts.unmount(place / "tree", patience_s=1)
     elif (place / "work" / "work").exists():  # the kernel removes all its permissions

@@ -12,6 +12,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
+from services.sandbox import host_uids, user_namespaces
+from services.workspace.drivers.idmapped import idmapped
+
 _MS_NOSUID, _MS_NODEV, _MS_NOATIME = 0x2, 0x4, 0x400
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 0x2, 0x8
 _NOTHING_THERE = (errno.EINVAL, errno.ENOENT)
@@ -25,24 +28,36 @@ def mount_overlay(lowers: tuple[Path, ...], upper: Path, work: Path, target: Pat
     The directories are passed as descriptors, so that no character of a path has a meaning for the kernel's option
     parser, and every path is short (mount(2) takes one page of options; about 200 layers fit). `redirect_dir` allows
     renames of the base's directories. With `index` the kernel refuses a second mount of an upper directory, wherever
-    the first one still is, instead of corrupting both.
+    the first one still is, instead of corrupting both. Where the upper directory belongs to a uid of agents, root's
+    files below seem to belong to it too.
 
     Raises:
         OSError: the kernel refuses; EBUSY where the upper directory is mounted already.
+        SandboxUnavailableError: the kernel refuses to map the layers below to an agent's uid.
     """
     with ExitStack() as stack:
 
         def named(path: Path) -> str:
-            descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            return kept(os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC))
+
+        def kept(descriptor: int) -> str:
             stack.callback(os.close, descriptor)
             return f"/proc/self/fd/{descriptor}"
 
-        below = ":".join(map(named, lowers))
+        if (owner := host_uids.owner(upper)) is None:
+            below = ":".join(map(named, lowers))
+        else:
+            namespace = user_namespaces.make(f"0 {owner} 1\n")
+            stack.callback(os.close, namespace)
+            below = ":".join(kept(idmapped(lower, namespace)) for lower in lowers)
         options = f"lowerdir={below},upperdir={named(upper)},workdir={named(work)},redirect_dir=on,index=on"
         flags = _MS_NOSUID | _MS_NODEV | _MS_NOATIME
         if _libc.mount(b"boatyard", os.fsencode(target), b"overlay", ctypes.c_ulong(flags), options.encode()) != 0:
             number = ctypes.get_errno()
             raise OSError(number, os.strerror(number), str(target))
+        if os.statvfs(target).f_flag & os.ST_RDONLY:  # the kernel does so, and says nothing, where it cannot write
+            unmount(target)
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(target))
 
 
 def unmount(target: Path, patience_s: float = 0.0) -> bool:

@@ -19,6 +19,7 @@ from google.protobuf.duration_pb2 import Duration
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from tests.kit.databases import add_databases
+from tests.kit.uids import give_to_agents
 
 State = pb.NodeExecution.State
 
@@ -50,6 +51,7 @@ class Service:
         self.home = directory / "home"
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
+        give_to_agents(self.workspace)
         add_databases(self.home, "execution")
         Home(self.home).directory("run")
         self.address = Home(self.home).socket("execution")

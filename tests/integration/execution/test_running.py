@@ -1,5 +1,6 @@
 """How executions end, and what their programs receive and see."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
-from tests.integration.execution.service import Client, State
+from tests.integration.execution.service import Client, State, running
 from tests.kit import processes
+from tests.kit.uids import have_their_own
 
 TIERS = (sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE)
 
@@ -102,15 +104,17 @@ async def test_what_is_private_stays_so(shared: Client, tmp_path: Path) -> None:
     other = tmp_path / "other-workspace"
     other.mkdir()
     (other / "file").write_text("of another job")
-    port = shared.service.address.rpartition(":")[2]
+    path = str(shared.service.address).removeprefix("unix:")
     home = shared.service.home
     name = new_id("spy")
     line = (
         f"cat {other}/file {home}/cell-token 2>&1; ls {home} /proc/1/root/root 2>&1; echo $SECRET >/dev/null;"
-        f" python3 -c 'import socket; socket.create_connection((\"127.0.0.1\", {port}), 1)' 2>&1 | tail -1; sleep 60"
+        f" python3 -c 'import socket; socket.socket(socket.AF_UNIX).connect(\"{path}\")' 2>&1 | tail -1;"
+        " echo end; sleep 60"
     )
     await shared.start(name, line, environment={"SECRET": "swordfish-4711"})
-    seen = await shared.watch(name, until=b"refused")
+    seen = await shared.watch(name, until=b"end")
+    assert b"FileNotFoundError" in seen.output
     assert b"of another job" not in seen.output
     assert (home / "cell-token").read_bytes().strip() not in seen.output
     assert b"execution.db" not in seen.output
@@ -132,9 +136,26 @@ async def test_without_a_sandbox_it_is_said_loudly(shared: Client) -> None:
 
 async def test_caches_and_tools_are_shown_read_only(shared: Client, tmp_path: Path) -> None:
     (tmp_path / "package").write_text("cached")
+    tmp_path.chmod(0o755)  # agents are neither its owner nor root
     line = f"exec 2>/dev/null; cd {tmp_path}; cat package; for p in package new; do echo x >$p || echo refused; done"
     await shared.start(name := new_id("run"), line, read_only_paths=[str(tmp_path)])
     seen = await shared.watch(name)
     assert b"cached" in seen.output, seen.output
     assert seen.output.count(b"refused") == 2
     assert [path.read_text() for path in tmp_path.iterdir()] == ["cached"]
+
+
+async def test_its_record_says_which_uid_it_had_on_the_host(directory: Path) -> None:
+    async with running(directory) as client:
+        end = await client.run("own", "stat -c %u /workspace; echo out >/dev/stdout; echo err >/dev/stderr")
+        seen = await client.watch("own")
+        assert seen.output.splitlines() in ([b"1000", b"out", b"err"], [b"1000", b"err", b"out"])
+        assert end.HasField("host_uid") == have_their_own()
+        if have_their_own():
+            assert end.host_uid == client.service.workspace.stat().st_uid
+            os.chown(client.service.workspace, 0, 0)
+            assert not (await client.run("roots", "touch made")).HasField("host_uid"), "it is as before it was known"
+            assert (client.service.workspace / "made").stat().st_uid == 0
+        node = await client.stub.DescribeNode(pb.DescribeNodeRequest())
+        (uid,) = (each for each in node.capabilities if each.name == "uid")
+        assert uid.provided_by == ("workspaces" if have_their_own() else "bounds")

@@ -86,6 +86,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
         f"agents: {what}"
         for what in (
             "sandbox",
+            "uid",
             "container",
             "system calls",
             "memory",

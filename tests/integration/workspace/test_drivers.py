@@ -16,12 +16,12 @@ from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
 from services.common.errors import Exhausted, FailedPrecondition, NotFound, StartError
-from services.sandbox import aio, environment
+from services.sandbox import aio, environment, host_uids
 from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec
 from services.workspace import store
 from services.workspace.drivers import DiskAdmission, choose, mounts
 from services.workspace.manager import WorkspaceManager
-from services.workspace.model import Layout, NewWorkspace, State, Visibility, WorkspaceView
+from services.workspace.model import File, Layout, NewWorkspace, State, Visibility, WorkspaceView
 from services.workspace.store import WorkspaceStore
 from services.workspace.trees import WorkspaceTrees
 from services.workspace.usage import UsageMeter
@@ -29,6 +29,7 @@ from tests.kit.databases import add_database
 from tests.kit.drivers import WORKING
 from tests.kit.mounts import unmount_below
 from tests.kit.repos import Repo
+from tests.kit.uids import have_their_own
 
 WORKSPACE = Path("/workspace")
 FILES = {
@@ -326,6 +327,38 @@ async def test_a_start_mends_what_a_kill_left(tmp_path: Path, base: Path, driver
         assert not list((tmp_path / "trees").glob(".[mt]*/*"))
         assert list(pins.iterdir()) == []
         assert all(point.is_relative_to(tmp_path / "trees" / "known") for point in mounts.mounted_below(tmp_path))
+
+
+@every_driver
+async def test_agents_have_the_uid_of_their_workspace_alone(tmp_path: Path, base: Path, driver: str) -> None:
+    if not have_their_own() or driver == "overlay-userns":
+        pytest.skip("agents have our uid here")
+    given = (File(Path("given/by/us"), b"text\n"), File(Path("src/lib.py"), b"instead\n"))
+    async with managing(tmp_path, driver) as manager:
+        seen = {name: await manager.create(NewWorkspace(name, (base,), files=given)) for name in ("w1", "w2")}
+        for_host = await manager.create(NewWorkspace("w3", (base,), visibility=Visibility.HOST))
+        owners = {name: top(view).stat().st_uid for name, view in seen.items()}
+        assert len(set(owners.values())) == 2
+        assert all(uid in host_uids.ALL for uid in owners.values())
+        assert top(for_host).stat().st_uid == os.geteuid()
+        await inside(seen["w1"], f"{CHANGES} echo >> given/by/us; echo >> src/lib.py; chmod 4755 run.sh")
+        assert {path.lstat().st_uid for path in top(seen["w1"]).rglob("*")} == {owners["w1"]}
+        await nobody_in(manager, "w1")
+    async with managing(tmp_path, driver) as manager:
+        seen = {name: await manager.get(name) for name in owners}
+        assert {name: top(view).stat().st_uid for name, view in seen.items()} == owners
+        await inside(seen["w1"], "echo >> given/by/us; grep instead src/lib.py")
+        await nobody_in(manager, "w1")
+        new = await manager.create(NewWorkspace("w4", (base,)))
+        assert top(new).stat().st_uid not in owners.values()
+    assert {path.lstat().st_uid for path in base.rglob("*")} == {os.geteuid()}, "the base is as it was"
+
+
+def top(seen: WorkspaceView) -> Path:
+    """Return where the host sees a workspace."""
+    place = seen.layout.path or seen.layout.mounted
+    assert place
+    return place
 
 
 async def test_programs_without_a_sandbox_find_the_files_at_one_path(tmp_path: Path, base: Path) -> None:

@@ -528,7 +528,7 @@ class DescribeNodeResponse(message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
-        """`sandbox`, `container`, `system calls`, and the resources that can be limited: `memory`, `processes`, `cpu`,
+        """`sandbox`, `uid` (on the host), `container`, `system calls`, and the resources that can be limited: `memory`, `processes`, `cpu`,
         `disk`. Names may be added.
         """
 
@@ -565,8 +565,9 @@ class Capability(message.Message):
     name: builtins.str
     """The capability's name."""
     provided_by: builtins.str
-    """What provides it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`; empty when nothing
-    works.
+    """What provides it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`, `workspaces` (each has
+    a uid of its own), `bounds` (agents have the service's uid, and limits on what is counted for it); empty when
+    nothing works.
     """
     complaint: builtins.str
     """What does not work and how to fix it, for people; empty when everything works."""
@@ -880,6 +881,7 @@ class NodeExecution(message.Message):
     VITALS_FIELD_NUMBER: builtins.int
     PENDING_PERMISSIONS_FIELD_NUMBER: builtins.int
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
+    HOST_UID_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id chosen by its starter."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -913,6 +915,10 @@ class NodeExecution(message.Message):
     events_trimmed: builtins.bool
     """Output only. True when its events are gone: it ended so long ago that they were removed to free space. This record
     stays.
+    """
+    host_uid: builtins.int
+    """Output only. The uid that its processes have on the host; absent when it is the service's own, which other executions
+    then have too.
     """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
@@ -963,15 +969,20 @@ class NodeExecution(message.Message):
         vitals: event_pb2.Vitals | None = ...,
         pending_permissions: abc.Iterable[event_pb2.PermissionRequest] | None = ...,
         events_trimmed: builtins.bool = ...,
+        host_uid: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__host_uid: _TypeAlias = typing.Literal["host_uid"]  # noqa: Y015
+    _WhichOneofArgType__host_uid: _TypeAlias = typing.Literal["_host_uid", b"_host_uid"]  # noqa: Y015
     _WhichOneofReturnType__processes_left: _TypeAlias = typing.Literal["processes_left"]  # noqa: Y015
     _WhichOneofArgType__processes_left: _TypeAlias = typing.Literal["_processes_left", b"_processes_left"]  # noqa: Y015
     _WhichOneofReturnType_outcome: _TypeAlias = typing.Literal["exit_code", "signal"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__host_uid) -> _WhichOneofReturnType__host_uid | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes_left) -> _WhichOneofReturnType__processes_left | None: ...
     @typing.overload

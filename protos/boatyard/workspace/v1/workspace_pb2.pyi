@@ -425,6 +425,7 @@ class ListWorkspaceUsageResponse(message.Message):
     FREE_INODES_FIELD_NUMBER: builtins.int
     DRIVER_FIELD_NUMBER: builtins.int
     DRIVERS_FIELD_NUMBER: builtins.int
+    SHARED_UID_REASON_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Token for the next page; empty on the last page."""
     total_bytes: builtins.int
@@ -439,6 +440,10 @@ class ListWorkspaceUsageResponse(message.Message):
     """Inodes free on their disk; absent when the file system allocates inodes on demand."""
     driver: builtins.str
     """The driver for new workspaces: the name of one of `drivers`."""
+    shared_uid_reason: builtins.str
+    """Why new workspaces for sandboxes have the service's uid, for people; empty when each has a uid of the host of its own,
+    which the agents in it have too.
+    """
     @builtins.property
     def workspaces(self) -> containers.RepeatedCompositeFieldContainer[WorkspaceUsage]:
         """The workspaces of this page, each measured less than 10 s ago."""
@@ -458,10 +463,11 @@ class ListWorkspaceUsageResponse(message.Message):
         free_inodes: builtins.int | None = ...,
         driver: builtins.str = ...,
         drivers: abc.Iterable[DriverStatus] | None = ...,
+        shared_uid_reason: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "free_inodes", b"free_inodes"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "free_inodes", b"free_inodes", "next_page_token", b"next_page_token", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes", "driver", b"driver", "drivers", b"drivers", "free_bytes", b"free_bytes", "free_inodes", b"free_inodes", "next_page_token", b"next_page_token", "shared_uid_reason", b"shared_uid_reason", "total_bytes", b"total_bytes", "total_inodes", b"total_inodes", "workspaces", b"workspaces"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__free_inodes: _TypeAlias = typing.Literal["free_inodes"]  # noqa: Y015
     _WhichOneofArgType__free_inodes: _TypeAlias = typing.Literal["_free_inodes", b"_free_inodes"]  # noqa: Y015
