@@ -11,7 +11,7 @@ from services.common.db.engine import open_database
 from services.common.db.migrate import migrate
 from services.gateway.schema.metadata import MIGRATIONS
 from services.gateway.schema.sealing import use_keys
-from tests.kit.databases import add_database, new_ring
+from tests.kit.databases import add_database, ring_of
 from tests.kit.ledger import Books, books, clear
 
 
@@ -38,6 +38,6 @@ async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
     if engine.dialect.name == "sqlite":
         add_database(Path(str(engine.url.database)), "gateway")
     await migrate(engine, MIGRATIONS)
-    use_keys(engine, new_ring())
+    use_keys(engine, ring_of(engine.url))
     yield engine
     await engine.dispose()

@@ -34,7 +34,7 @@ from services.gateway.wire.policy import CHECKS
 from services.gateway.wire.requests import page_checks
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
-from tests.kit.databases import new_ring
+from tests.kit.databases import ring_of
 from tests.kit.servers import TOKEN, serving
 
 Error = TypeVar("Error", bound=ServiceError)
@@ -82,7 +82,7 @@ async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIt
     ]
     try:
         await migrate(engine, "services.gateway.migrations")
-        use_keys(engine, new_ring())
+        use_keys(engine, ring_of(engine.url))
         async with serving(*registrations) as server, open_channel(server.address, token) as channel:
             yield Stubs(
                 catalog_pb2_grpc.CatalogServiceStub(channel),

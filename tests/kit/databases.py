@@ -11,13 +11,16 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
+from sqlalchemy import URL
+
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.gateway.schema.sealing import KEY_BYTES, KeyRing
 
 
-def new_ring() -> KeyRing:
-    """Return a ring with a key of its own, for a database that the test itself opens."""
+@cache
+def ring_of(engine_url: URL) -> KeyRing:
+    """Return the ring of a database that the test itself opens: the same whenever it is opened again."""
     return KeyRing([os.urandom(KEY_BYTES)])
 
 

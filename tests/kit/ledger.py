@@ -32,7 +32,7 @@ from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import load
-from tests.kit.databases import add_database, new_ring
+from tests.kit.databases import add_database, ring_of
 
 
 @dataclass
@@ -69,7 +69,7 @@ async def books(url: str) -> AsyncIterator[Books]:
         add_database(Path(str(engine.url.database)), "gateway")
     try:
         await migrate(engine, "services.gateway.migrations")
-        use_keys(engine, new_ring())
+        use_keys(engine, ring_of(engine.url))
         yield Books(engine)
     finally:
         await engine.dispose()
