@@ -12,7 +12,7 @@ export BOATYARD_EXECUTION_READ_ONLY_PATHS=$here
 # The demo's git must not depend on the configuration of whoever runs it.
 export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1
 
-replay=
+replay= allowed=
 finish() {
   boatyard down >/dev/null 2>&1 || true
   if [[ -n $replay ]]; then kill "$replay" && wait "$replay" || true; fi
@@ -40,7 +40,8 @@ fi
 
 if [[ " $* " == *" --sandbox none "* || " $* " == *" --sandbox=none "* ]]; then
   # No cell lets jobs choose this unless it is told to; this one is the demo's own.
-  export BOATYARD_EXECUTION_ALLOWED_TIERS=bubblewrap,container,none
+  allowed=BOATYARD_EXECUTION_ALLOWED_TIERS=bubblewrap,container,none
+  export "${allowed?}"
   export BOATYARD_GIT_SANDBOX_FILE_REMOTES=false
 fi
 
@@ -71,7 +72,8 @@ else
   fi
 fi
 
-printf '\n\033[1m$ boatyard up\033[0m\n'
+printf '\n\033[1m$ %sboatyard up\033[0m\n' "${allowed:+"$allowed "}"
+touch "$work/up"
 boatyard up --port-base "$(python "$here/free_ports.py")" >"$work/up" 2>"$work/up.log" &
 for _ in $(seq 300); do
   grep -q '^ready' "$work/up" && break

@@ -14,7 +14,7 @@ from services.agent.settings import AgentSettings
 from services.common.db.engine import open_database
 from services.common.errors import StartError
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, TEMPLATES, CatalogStore
-from services.gateway.keys import store
+from services.gateway.keys import keeper, store
 from services.gateway.keys.file import KeyFile
 from services.gateway.keys.store import KeyStore, unlock
 from services.gateway.schema.cells import cells
@@ -176,6 +176,29 @@ async def test_the_key_is_replaced_while_two_cells_read_and_write(
         await three.start(given=old_file)
     for cell in (one, two, three):
         await cell.engine.dispose()
+
+
+async def test_a_cell_alone_ends_each_rotation_by_itself(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keeper, "_EVERY_SECONDS", 0.01)
+    cell = Cell(url, tmp_path / "cell", "cell")
+    await cell.start()
+    await cell.catalog.create(REPOSITORIES, repository("r", "t0ken-of-the-remote"))
+    first = (await cell.keys.view()).keys[0]
+    keeping = asyncio.create_task(keeper.keep_keys(cell.keys, cell.cell_id))
+    try:
+        for _ in range(2):  # the second one finds everything sealed
+            await cell.keys.begin_rotation()
+            async with asyncio.timeout(10):
+                while len((await cell.keys.view()).keys) > 1:  # noqa: ASYNC110 - another task changes the database
+                    await asyncio.sleep(0.01)
+    finally:
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
+    assert (await cell.keys.view()).keys[0] != first
+    assert await cell.token("r") == "t0ken-of-the-remote"
+    await cell.engine.dispose()
 
 
 async def test_a_cell_that_slept_through_a_rotation_ends(url: str, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def rotate(no_wait: bool) -> None:
     """Replace the key by a new one, and encrypt everything with that, while cells and jobs go on.
 
     The cells that are up take the new key over by themselves, also into their files. One that is down meanwhile must
-    be given the new file by `up --keys-file`.
+    be given the new file by `up --keys-file`. Afterwards copy the file again: earlier copies open nothing any more.
     """
     screen = Screen()
     begun = with_gateway(lambda gateway: gateway.ask(gateway.admin.RotateKeys(admin_pb2.RotateKeysRequest())))

@@ -31,7 +31,7 @@ from services.supervisor.up import up
     "--keys-file",
     type=options.TEXT,
     metavar="FILE",
-    help="The keys of that database: a copy of $BOATYARD_HOME/keys of a cell on it. Needed at the first start.",
+    help="The keys of that database: a copy of $BOATYARD_HOME/keys of a cell on it. Later starts need none.",
 )
 @click.option(
     "--tls", "has_tls", is_flag=True, help="Speak TLS at the gateway's ports, with a certificate of the cell's own."

@@ -90,7 +90,7 @@ def adopt(ring: KeyRing, file: KeyFile, rows: Sequence[Row[Any]]) -> None:
         ring.open(current.test_value, _TEST_PLACE)
     except SealError as error:
         raise StartError(
-            f"the secrets in the database are sealed with the key {current.key_id}, which {file.path} has not: copy the"
+            f"the secrets in the database are sealed with the key {current.key_id}, which is not in {file.path}: copy the"
             f" file `keys` from the data directory of a cell that runs on this database, and start this one with"
             f" --keys-file FILE (BOATYARD_GATEWAY_KEYS_FILE)"
         ) from error
@@ -106,6 +106,11 @@ class KeyStore:
         self._ring = ring
         self._file = file
         self._away_after = round(away_after_seconds * _SECOND)
+
+    @property
+    def current(self) -> str:
+        """The id of the key that this cell seals with."""
+        return self._ring.current
 
     async def view(self) -> KeysView:
         """Return the keys as they are."""
