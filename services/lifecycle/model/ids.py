@@ -1,4 +1,4 @@
-"""The ids of what belongs to an attempt of a job, and the names of its steps: derived, so that nobody has to store them."""
+"""The ids of what belongs to an attempt of a job, and the names of its steps: derived, and so stored nowhere."""
 
 
 def agent_of(execution_id: str, number: int) -> str:
