@@ -136,7 +136,7 @@ async def test_the_name_of_a_protected_path_does_not_tell_a_secret(services: Ser
     recorded = base64.b64encode(value[:30].encode()).decode()  # as paths are
     assert files_with(services.home.root / "gateway", [value, recorded]) == []
     await services.checkpoints.RejectCheckpoint(
-        checkpoint_pb2.RejectCheckpointRequest(checkpoint_id=asked.checkpoint_id)
+        checkpoint_pb2.RejectCheckpointRequest(checkpoint_id=asked.checkpoint_id, reason="enough")
     )
     await services.ended(job.job_id)
 
