@@ -68,7 +68,7 @@ class Head:
 
 
 FILE = Mapper(File, git_pb2.ChangedFile)
-PROJECT = Mapper(Project, catalog_pb2.Project, by_hand={"secrets"})
+PROJECT = Mapper(Project, catalog_pb2.Project, by_hand={"secrets", "floor"})
 
 
 def test_text_that_is_not_utf8_is_lossy_with_its_bytes_beside_it() -> None:
