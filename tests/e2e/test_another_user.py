@@ -130,6 +130,7 @@ def test_another_user_of_the_machine_reads_nothing_and_holds_nothing_up(scratch:
         assert sorted(world.pop("ports")) == [cell.base, cell.base + 20], "the gateway's two ports, and no other"
         tokens = [(cell.home / name).read_text().strip() for name in ("token", "cell-token")]
         world["reached"] = str(scratch)
+        world["directories"].append("/var/lib/boatyard/uids")
         world["secrets"] = [each[::-1] for each in (secret, *tokens)]  # not in our own command line either
         tried = subprocess.run(
             ["/usr/bin/python3", "-c", ATTEMPTS],
