@@ -100,7 +100,7 @@ SETTINGS: Final = (
         Flag(
             "--network",
             "agent.network",
-            "What the agent may reach; open, where allowed, is the host's own network (default: none).",
+            "What the agent may reach; open, where allowed, is every public address (default: none).",
         ),
         Flag(
             "--allow-host",

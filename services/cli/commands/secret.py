@@ -5,16 +5,15 @@ from boatyard.gateway.v1 import catalog_pb2
 
 from services.cli import options, shapes
 from services.cli.clients import Gateway, with_gateway
+from services.cli.job_request import DEFAULT_PROJECT
 from services.cli.parsing import SECRET
 from services.cli.screen import Screen
-
-_DEFAULT = "default"
 
 _of_project = click.option(
     "--project",
     type=options.TEXT,
     metavar="ID",
-    default="",
+    default=DEFAULT_PROJECT,
     envvar="BOATYARD_PROJECT",
     help="The project (default: $BOATYARD_PROJECT, or else default).",
 )
@@ -41,7 +40,7 @@ def set_(secrets: tuple[tuple[str, str], ...], project: str, as_json: bool) -> N
 
     async def set_all(gateway: Gateway) -> None:
         for name, value in secrets:
-            request = catalog_pb2.SetProjectSecretRequest(project_id=project or _DEFAULT, name=name, value=value)
+            request = catalog_pb2.SetProjectSecretRequest(project_id=project, name=name, value=value)
             await gateway.ask(gateway.catalog.SetProjectSecret(request))
 
     with_gateway(set_all)
@@ -55,15 +54,9 @@ def set_(secrets: tuple[tuple[str, str], ...], project: str, as_json: bool) -> N
 @options.as_json
 def list_(project: str, as_json: bool) -> None:
     """List the names of a project's secrets."""
-    request = catalog_pb2.GetProjectRequest(project_id=project or _DEFAULT)
+    request = catalog_pb2.GetProjectRequest(project_id=project)
     answer = with_gateway(lambda gateway: gateway.ask(gateway.catalog.GetProject(request)))
-    Screen().listing(
-        sorted(answer.project.secrets),
-        _shape,
-        ["NAME"],
-        lambda name: (name,),
-        as_json=as_json,
-    )
+    Screen().listing(sorted(answer.project.secrets), _shape, ["NAME"], lambda name: (name,), as_json=as_json)
 
 
 @command.command("delete", short_help="Delete a secret.")
@@ -72,7 +65,7 @@ def list_(project: str, as_json: bool) -> None:
 @options.as_json
 def delete(name: str, project: str, as_json: bool) -> None:
     """Delete one of a project's secrets. Jobs that were admitted before keep it."""
-    request = catalog_pb2.DeleteProjectSecretRequest(project_id=project or _DEFAULT, name=name)
+    request = catalog_pb2.DeleteProjectSecretRequest(project_id=project, name=name)
     with_gateway(lambda gateway: gateway.ask(gateway.catalog.DeleteProjectSecret(request)))
     Screen().answer(_shape(name), f"{name} deleted", as_json=as_json)
 

@@ -29,7 +29,6 @@ _LOCK: Final = 0x6B657973  # any number, the same for all
 _BATCH: Final = 100
 _SECOND: Final = 1_000_000
 
-
 log = structlog.get_logger()
 
 
@@ -122,10 +121,10 @@ class KeyStore:
             if not any(row.state in {NEXT, OLD} for row in await _rows(connection)):
                 key = os.urandom(KEY_BYTES)
                 self._file.add(key)
-                key_id = self._ring.add(key)
+                self._ring.add(key)
                 handover = self._ring.seal(base64.b64encode(key).decode(), _HANDOVER_PLACE)
                 row = _new_row(key, NEXT) | {"handover": handover}
-                await connection.execute(insert(sealing_keys).values(row | {"key_id": key_id}))
+                await connection.execute(insert(sealing_keys).values(row))
             return await self._view(connection)
 
     async def keep_up(self, cell_id: str) -> bool:
