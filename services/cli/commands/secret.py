@@ -44,12 +44,9 @@ def set_(secrets: tuple[tuple[str, str], ...], project: str, as_json: bool) -> N
             await gateway.ask(gateway.catalog.SetProjectSecret(request))
 
     with_gateway(set_all)
-    screen, names = Screen(), [name for name, _ in secrets]
-    if as_json:
-        for name in names:
-            screen.json(_shape(name))
-    else:
-        screen.say(f"set: {', '.join(names)}", style="")
+    screen = Screen()
+    for name, _ in secrets:
+        screen.answer(_shape(name), f"{name} set", as_json=as_json)
 
 
 @command.command("list", short_help="List the names of secrets.")
@@ -70,8 +67,7 @@ def delete(name: str, project: str, as_json: bool) -> None:
     """Delete one of a project's secrets. Jobs that were admitted before keep it."""
     request = catalog_pb2.DeleteProjectSecretRequest(project_id=project, name=name)
     with_gateway(lambda gateway: gateway.ask(gateway.catalog.DeleteProjectSecret(request)))
-    if not as_json:
-        Screen().say(f"{name} deleted", style="")
+    Screen().answer(_shape(name), f"{name} deleted", as_json=as_json)
 
 
 def _shape(name: str) -> shapes.Shape:

@@ -18,16 +18,16 @@ log = structlog.get_logger()
 
 async def keep_keys(store: KeyStore, cell_id: str) -> None:
     """Keep up until cancelled. Raises StartError when this cell has slept through a rotation."""
-    looks, is_to_seal = 0, True
+    looks, sealed_with = 0, ""
     while True:
         try:
-            is_agreed = await store.keep_up(cell_id)
-            if is_agreed and is_to_seal:
-                is_to_seal = not await store.seal_all()
-            elif not is_agreed:
-                is_to_seal = True
+            if not await store.keep_up(cell_id):
+                sealed_with = ""
+            elif sealed_with != store.current_key_id and await store.seal_all():
+                sealed_with = store.current_key_id
         except (Unavailable, SQLAlchemyError) as error:  # the database is away
             log.info("the keys are looked at later", error=str(error))
         looks += 1
-        is_to_seal = is_to_seal or looks % _LOOKS_A_ROUND == 0
+        if looks % _LOOKS_A_ROUND == 0:
+            sealed_with = ""
         await asyncio.sleep(_EVERY_SECONDS)

@@ -106,6 +106,11 @@ class KeyStore:
         self._file = file
         self._away_after = round(away_after_seconds * _SECOND)
 
+    @property
+    def current_key_id(self) -> str:
+        """The id of the key that this cell seals with."""
+        return self._ring.current
+
     async def view(self) -> KeysView:
         """Return the keys as they are."""
         async with self._engine.begin() as connection:
