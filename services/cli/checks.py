@@ -19,7 +19,7 @@ from services.sandbox import device_nodes, host_uids, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe, probe_as
 from services.supervisor.clients import is_serving
-from services.supervisor.plan import SERVICES, cell_file, has_no_sockets, plan, read_called_at
+from services.supervisor.plan import RENEWAL, SERVICES, cell_file, has_no_sockets, plan, read_called_at
 from services.supervisor.process import log_tail
 
 OLDEST_PYTHON = (3, 11)
@@ -137,8 +137,7 @@ def disk(home: Home) -> Finding:
 def services(home: Home) -> Iterator[Finding]:
     """Check that the services serve, if a cell should be running."""
     if has_no_sockets(home):
-        advice = "end `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
-        yield Finding("services", FAIL, "an earlier version of Boatyard started the cell, without sockets", advice)
+        yield Finding("services", FAIL, "an earlier version of Boatyard started the cell, without sockets", RENEWAL)
         return
     running = cell_file(home).exists()
     cell = plan(home, None, os.environ)

@@ -30,7 +30,7 @@ from services.common.errors import ServiceError, Unavailable
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
-from services.supervisor.plan import GATEWAY, has_no_sockets
+from services.supervisor.plan import GATEWAY, RENEWAL, has_no_sockets
 
 T = TypeVar("T")
 
@@ -119,9 +119,6 @@ async def gateway_at(chosen: Connection) -> AsyncIterator[Gateway]:
 def _nobody_answers(address: str) -> str:
     home = Home.from_environment()
     if address == home.socket(GATEWAY) and has_no_sockets(home):
-        return (
-            f"the cell of {home.root} was started by an earlier version of Boatyard, which has no sockets: end"
-            " `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
-        )
+        return f"the cell of {home.root} was started by an earlier version of Boatyard, which has no sockets: {RENEWAL}"
     known = " with the pinned certificate" if is_pinned(address) else ""
     return f"no gateway{known} answers at {address}: is `boatyard up` running?"

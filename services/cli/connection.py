@@ -13,6 +13,7 @@ import click
 
 from services.cli.exit_codes import NotAllowedError
 from services.cli.logins import Logins
+from services.common.addresses import is_host_and_port
 from services.common.errors import StartError
 from services.common.home import Home, read_token
 from services.common.rpc.sockets import is_socket, socket_path
@@ -68,7 +69,7 @@ def gateway_address(home: Home) -> str:
             socket_path(address)
         except ValueError as error:
             raise StartError(f"{ADDRESS_VARIABLE}: {error}") from None
-    elif not address.rpartition(":")[2].isdecimal():
+    elif not is_host_and_port(address):
         raise StartError(f"{ADDRESS_VARIABLE}: must be host:port, or unix:PATH, not {address!r}")
     return address
 

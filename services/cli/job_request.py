@@ -11,7 +11,8 @@ from boatyard.gateway.v1 import catalog_pb2, job_pb2
 from services.cli.clients import Gateway
 from services.cli.lookup import get_snapshot
 
-_DEFAULT_PROJECT = "default"
+DEFAULT_PROJECT = "default"
+"""The project that every gateway has."""
 
 # scheme://… or user@host:path, as git reads them; everything else is a path on this machine.
 _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:[^@/:]+@)?[^@/:]+:")
@@ -45,7 +46,7 @@ async def _project_of(gateway: Gateway, spec: job_pb2.JobSpec) -> str:
         item = catalog_pb2.GetWorkItemRequest(work_item_id=spec.work_item_id)
         return (await gateway.ask(catalog.GetWorkItem(item))).work_item.project_id
     projects = (await gateway.ask(catalog.ListProjects(catalog_pb2.ListProjectsRequest(page_size=2)))).projects
-    return projects[0].project_id if len(projects) == 1 else _DEFAULT_PROJECT
+    return projects[0].project_id if len(projects) == 1 else DEFAULT_PROJECT
 
 
 async def _find_or_create_repository(gateway: Gateway, project_id: str, url: str) -> str:

@@ -6,15 +6,14 @@ from typing import Annotated, TypeVar
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from services.common.addresses import is_loopback
+from services.common.addresses import is_host_and_port, is_loopback
 from services.common.errors import StartError
 from services.common.home import Home, absolute
 from services.common.rpc.sockets import is_socket, socket_path
 
 
 def _public_address(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not (colon and host and port.isascii() and port.isdigit() and int(port) < 65536):
+    if not is_host_and_port(value):
         raise ValueError("must be host:port, such as 127.0.0.1:7460")
     return value
 

@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
 
+from services.common.addresses import is_host_and_port
 from services.common.errors import StartError
 from services.common.home import read_token
 from services.common.rpc.sockets import is_socket, socket_path
@@ -16,9 +17,7 @@ def _addresses(text: str) -> str:
     for address in comma_separated(text):
         if is_socket(address):
             socket_path(address)
-            continue
-        host, _, port = address.rpartition(":")
-        if not (host and port.isascii() and port.isdigit() and int(port) < 65536):
+        elif not is_host_and_port(address):
             raise ValueError(
                 "must be host:port, such as 10.0.0.1:7460, or unix:PATH, or several of these, separated by commas"
             )

@@ -234,7 +234,8 @@ class GitManager:
         """List the files that differ, by path. `base` and the errors are those of `diff`.
 
         With patterns: those that any of them names, by their path or their previous one, and of files that do not
-        differ those that a commit between the two changes, as a push would bring that commit along.
+        differ those that a commit between the two changes, as a push would bring that commit along. If the base is on
+        no branch and no tag of the remote, a push would bring what led to it too.
         """
         base_id = await self.diff_base(repository_id, base, commit)
         store = await self._store_with(repository_id, base_id, commit)
@@ -242,6 +243,8 @@ class GitManager:
         if not patterns:
             return files
         touched = await self._diffs.touched_paths(store, base_id, commit)
+        if await self._mirrors.has(repository_id, base_id):
+            touched |= await self._diffs.touched_on_no_branch(self._mirrors.path(repository_id), base_id)
         return await asyncio.to_thread(_named, files, touched, PathPatterns(patterns))
 
     async def diff_base(self, repository_id: str, base: str | bytes, commit: str) -> str:

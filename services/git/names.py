@@ -1,7 +1,10 @@
-"""What git calls a commit."""
+"""What git calls a commit, and what we call those of a remote that are on no branch."""
 
 import re
 from typing import Final
+
+SINGLE_COMMITS: Final = "refs/upstream/commits/"
+"""The refs of commits that were fetched by their ids: a remote has such of forks and of removed branches too."""
 
 _COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 

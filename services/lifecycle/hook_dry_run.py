@@ -11,12 +11,12 @@ from services.common.fence import Fence
 from services.common.ids import new_id
 from services.lifecycle.model.hook_answers import HookAnswer
 from services.lifecycle.model.hook_calls import CallState
+from services.lifecycle.model.ids import workspace_of
 from services.lifecycle.model.job_context import Hook
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Launch
 from services.lifecycle.model.states import Purpose
 from services.lifecycle.nodes import JobNodes, Nodes
-from services.lifecycle.run import workspace_of
 from services.lifecycle.stages.executions import settings_of_line
 from services.lifecycle.stages.hook_calls import (
     MAX_OUTPUT_BYTES,

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import structlog
 
 from services.common.errors import ServiceError
+from services.lifecycle.model.ids import workspace_of
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.model.states import Retention
 from services.lifecycle.nodes import NodeInventory
-from services.lifecycle.run import workspace_of
 
 _AGAIN_SECONDS = 2.0
 

@@ -12,6 +12,7 @@ import structlog
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
+from services.lifecycle.model.ids import agent_of, step_in, workspace_of
 from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure, RetentionPeriods
 from services.lifecycle.model.output import ExecutionNote, Output
@@ -289,28 +290,3 @@ def job_redactor(secrets: Mapping[str, str]) -> Redactor:
 
 async def _nothing(*_: object) -> None:
     return
-
-
-def agent_of(execution_id: str, number: int) -> str:
-    """Return the id of a round's agent; `execution_id` is that of the first round's."""
-    return execution_id if number == 1 else f"{execution_id}-round-{number}"
-
-
-def step_in(name: str, number: int) -> str:
-    """Return what a step is called in a round."""
-    return name if number == 1 else f"{name}-{number}"
-
-
-def workspace_of(execution_id: str) -> str:
-    """Return the id of the workspace that an execution works in."""
-    return "ws-" + execution_id.removeprefix("exec-")
-
-
-def snapshot_of(execution_id: str) -> str:
-    """Return the id of the snapshot of an agent's workspace."""
-    return "snap-" + execution_id.removeprefix("exec-")
-
-
-def execution_of_snapshot(snapshot_id: str) -> str:
-    """Return the execution whose workspace a snapshot was taken of; of any other id, one that does not exist."""
-    return "exec-" + snapshot_id.removeprefix("snap-")

@@ -2,7 +2,7 @@
 
 A form is found by a prefix that hardly any other text has. A short prefix must also be at the beginning of a word.
 Secrets without a form of their own (passwords, AWS secret access keys) are not found this way: they must be given as
-ExecutionSpec.secrets.
+secrets of the agent.
 """
 
 import re

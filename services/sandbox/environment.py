@@ -1,6 +1,7 @@
 """The part of the host that every sandbox has: its paths, and the environment that programs expect."""
 
 import functools
+import shutil
 import sys
 from pathlib import Path
 
@@ -18,6 +19,7 @@ RESOLV_CONF = "nameserver 127.0.0.1\noptions timeout:5 attempts:1\n"
 
 USR = Path("/usr")
 _SYSTEM_PATH = (Path("/usr/local/bin"), Path("/usr/bin"), Path("/bin"), Path("/usr/local/sbin"), Path("/usr/sbin"))
+_HOSTS_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @functools.cache
@@ -25,6 +27,11 @@ def interpreter_prefixes() -> tuple[Path, ...]:
     """Return the directories of the running interpreter outside of /usr: its own, and its virtual environment's."""
     prefixes = dict.fromkeys(Path(prefix).resolve() for prefix in (sys.base_prefix, sys.prefix))
     return tuple(prefix for prefix in prefixes if not prefix.is_relative_to(USR) and prefix != Path("/"))
+
+
+def host_program(name: str) -> str | None:
+    """Return a program of the host's system, whatever our own PATH is; None where it is not installed."""
+    return shutil.which(name, path=_HOSTS_PATH)
 
 
 def search_path() -> tuple[Path, ...]:

@@ -8,13 +8,12 @@ before, and it gets a user namespace in which root has a number too: while it mo
 directories there, and the agent has no rights in it afterwards.
 """
 
-import functools
 import os
-import shutil
 import stat
 from pathlib import Path
 
 from services.sandbox import bubblewrap, user_namespaces
+from services.sandbox.environment import host_program
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
@@ -28,7 +27,6 @@ CLOSING = f"exec {_NAMESPACE}<&- {_PROGRAM}<&- {_LIBRARY}<&-"
 
 _BEGIN = f'exec {_NAMESPACE}<"$1" {_PROGRAM}<"$2" && shift 2'
 _PRELOAD = f'exec {_LIBRARY}<"$1" && shift && export LD_PRELOAD=/proc/self/fd/{_LIBRARY}'
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 def of(spec: SandboxSpec) -> int | None:
@@ -83,9 +81,8 @@ def _place(mount: Mount | Overlay, cwd: Path) -> Path | None:
     return place if cwd.is_relative_to(target) else None
 
 
-@functools.cache
 def _setpriv() -> bytes:
-    found = shutil.which("setpriv", path=_PATH)
+    found = host_program("setpriv")
     if found is None:
         raise SandboxUnavailableError("There is no setpriv, which gives agents uids", "apt-get install util-linux")
     return os.fsencode(found)

@@ -68,6 +68,11 @@ REFUSED = (
         {"io_uring_setup": (425, 425), "io_uring_enter": (426, 426), "io_uring_register": (427, 427)},
     ),
     Refused(
+        "Takes from what the whole machine has (`fs.aio-max-nr`): one call uses up all. Libraries go on without it.",
+        errno.ENOSYS,
+        {"io_setup": (206, 0)},
+    ),
+    Refused(
         "Its flags are in memory, where no filter can see them; the C library falls back to clone.",
         errno.ENOSYS,
         {"clone3": (435, 435)},

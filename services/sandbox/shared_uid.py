@@ -6,18 +6,17 @@ is one more above those of bubblewrap, made by programs that become bubblewrap i
 no rights there, and so cannot raise the bounds.
 """
 
-import functools
 import os
 import resource
-import shutil
 from pathlib import Path
+
+from services.sandbox.environment import host_program
 
 _COUNTED = ("max_inotify_instances", "max_inotify_watches", "max_fanotify_groups", "max_fanotify_marks")
 _SHARE = 8
 """A sandbox may use one part in so many of what the host allows a user."""
 
 _PROGRAMS = ("prlimit", "unshare")
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 _USER, _RESTRICTED = Path("/proc/sys/user"), Path("/proc/sys/kernel/apparmor_restrict_unprivileged_userns")
 
 
@@ -25,7 +24,7 @@ def bounded(argv: list[bytes]) -> list[bytes]:
     """Return the arguments that bound what is counted for a user and become `argv`; `argv` where that does not work."""
     if weakness() is not None:
         return argv
-    prlimit, unshare = (os.fsencode(path) for path in _programs() if path is not None)
+    prlimit, unshare = (os.fsencode(path) for path in map(host_program, _PROGRAMS) if path is not None)
     bounds = [f"echo {limit} >{_USER / name}" for name, limit in limits().items()]
     script = " && ".join([*bounds, 'exec "$@"']).encode()
     signals = b"--sigpending=%d" % pending_signals()
@@ -47,13 +46,8 @@ def pending_signals() -> int:
 def weakness() -> str | None:
     """Return what the sandboxes lack, for people, when the bounds cannot be set; None when they can."""
     problem = "an agent can use up the inotify instances and queued signals of all that runs as this user"
-    if None in _programs():
+    if None in map(host_program, _PROGRAMS):
         return f"{problem}: apt-get install util-linux"
     if os.geteuid() != 0 and _RESTRICTED.exists() and _RESTRICTED.read_text().strip() != "0":
         return f"{problem}: run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0` as root"
     return None
-
-
-@functools.cache
-def _programs() -> list[str | None]:
-    return [shutil.which(name, path=_PATH) for name in _PROGRAMS]

@@ -4,17 +4,16 @@ All functions block for some 3 ms, and need root.
 """
 
 import os
-import shutil
 import subprocess
 import threading
 import time
 from collections import OrderedDict
 
+from services.sandbox.environment import host_program
 from services.sandbox.errors import SandboxUnavailableError
 
 _INSIDE_UID = 1000
 _NOBODY = 65534
-_PATH = "/usr/sbin:/usr/bin:/sbin:/bin"
 # The kernel counts the namespaces below one too: with none allowed, nobody inside makes another.
 _SCRIPT = "echo && read -r _ && echo 0 >/proc/sys/user/max_user_namespaces && echo && read -r _"
 _MEND = "apt-get install util-linux (2.36 or newer), and let this root have CAP_SYS_ADMIN, CAP_SETUID and CAP_SETFCAP"
@@ -48,7 +47,7 @@ def make(mapping: str, *, by: int | None = None) -> int:
 
     `by` is the uid that makes it, root by default. Raises SandboxUnavailableError.
     """
-    unshare, setpriv = (shutil.which(name, path=_PATH) for name in ("unshare", "setpriv"))
+    unshare, setpriv = map(host_program, ("unshare", "setpriv"))
     if unshare is None or setpriv is None:
         raise SandboxUnavailableError("There is no unshare or no setpriv", _MEND)
     become = [] if by is None else [setpriv, f"--reuid={by}", f"--regid={by}", "--clear-groups", "--"]

@@ -23,6 +23,9 @@ _OFFSETS = {GATEWAY: 0, HTTP: 20}
 """The services that have a port. The others have a socket alone."""
 _HIGHEST_BASE = 65535 - max(_OFFSETS.values())
 
+RENEWAL = "end `boatyard up` by Ctrl-C or TERM, and start it again; its jobs go on"
+"""What to do with a cell that an earlier version started: see `has_no_sockets`."""
+
 
 @dataclass(frozen=True, slots=True)
 class CellPlan:

@@ -52,7 +52,9 @@ class Owners:
 
 def _claim(directory: Path, registry: Path) -> range:
     """Return the range of the cell with these workspaces, which is its own from now on if it had none."""
-    registry.mkdir(mode=0o755, parents=True, exist_ok=True)
+    registry.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if registry.stat().st_mode & 0o077:  # of an earlier version; whoever can open it can lock it for ever
+        registry.chmod(0o700)
     with _exclusively(registry):
         links = {int(entry.name): Path(entry).readlink() for entry in os.scandir(registry) if entry.is_symlink()}
         mine = [number for number, target in links.items() if target == directory]

@@ -19,9 +19,9 @@ from services.gateway.schema.jobs import jobs
 from services.gateway.values.catalog import Repository
 from services.gateway.values.cells import Cell, CellState, Queue
 from services.lifecycle.ledger import Lease
+from services.lifecycle.model.ids import snapshot_of
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.run import snapshot_of
 from tests.kit.ledger import Books, books, claimed
 
 LEASE_SECONDS = 60.0

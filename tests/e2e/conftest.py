@@ -23,6 +23,14 @@ def git(directory: Path, *arguments: str) -> str:
     ).stdout.strip()
 
 
+def let_others_in(directory: Path) -> None:
+    """Let every user of the machine list a directory, and come to it."""
+    directory.chmod(0o755)
+    for parent in directory.parents:
+        if not parent.stat().st_mode & 0o001:
+            parent.chmod(0o711)
+
+
 class Remote:
     """A bare repository with a little history: what users push to."""
 

@@ -49,6 +49,7 @@ def test_an_approval_asked_for_before_and_given_after_a_restart_of_everything(sc
     assert (told["comment"], told["decided_from"][:5]) == ("after a night's sleep", "ipv4:")
 
 
+@pytest.mark.slow
 def test_one_that_nobody_answers(cell: Cell, remote: Remote) -> None:
     result = cell.run(remote.path, "true", "--approve-before", "start", "--answer-within", "1", code=1)
     assert (result["state"], result["reason"]) == ("FAILED", "EXPIRED")

@@ -52,6 +52,7 @@ def test_each_cell_takes_what_it_has_room_for(cells: Cells, remote: Remote, tmp_
     assert {second.result(job["job_id"])["cell_id"] for job in jobs} == {first.cell_id, second.cell_id}
 
 
+@pytest.mark.slow
 def test_any_cell_shows_what_happens_on_another(cells: Cells, remote: Remote) -> None:
     job, owner, other = on(cells, remote, COUNTING)
     with other.start("logs", "--follow", job["execution_id"]) as viewer:

@@ -143,6 +143,7 @@ def test_the_workspace_of_a_success_is_gone(cell: Cell, remote: Remote) -> None:
     assert result["job_id"] not in {workspace["job_id"] for workspace in cell.lines("workspaces")}
 
 
+@pytest.mark.slow
 def test_jobs_are_found_by_label_and_watched(cell: Cell) -> None:
     label = f"run={uuid.uuid4().hex}"
     watching = cell.start("ps", "--watch", "--label", label, "--json")

@@ -80,6 +80,7 @@ def submit(cell: Cell, remote: Remote, prompt: str, *arguments: object) -> dict:
     return line
 
 
+@pytest.mark.slow
 def test_a_model_changes_something_and_it_is_pushed(cell: Cell, remote: Remote) -> None:
     lines = cell.lines(*model(remote), "--verify", "grep -q 3 counter.txt", "Count on.")
     result = lines[-1]

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.conftest import Remote
+from tests.e2e.conftest import Remote, let_others_in
 from tests.kit.cell import BOATYARD, Cell, eventually, listens, running_cell
 
 NODE_SERVICES = ("workspace", "git", "execution")
@@ -107,7 +107,7 @@ def test_who_sits_on_the_ports_hears_no_secret(scratch: Path, remote: Remote) ->
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_another_user_reaches_no_socket_however_open_the_data_directory_is(scratch: Path) -> None:
     with running_cell(scratch) as cell:
-        scratch.chmod(0o755)
+        let_others_in(scratch)
         cell.home.chmod(0o755)
         for service in ("gateway", *NODE_SERVICES):
             path = str(cell.home / "run" / f"{service}.sock")

@@ -27,7 +27,8 @@ def command(context: click.Context, as_json: bool) -> None:
 
 @command.command("rotate", short_help="Replace the key by a new one.")
 @click.option("--no-wait", is_flag=True, help="Begin, and do not wait for the end.")
-def rotate(no_wait: bool) -> None:
+@options.as_json
+def rotate(no_wait: bool, as_json: bool) -> None:
     """Replace the key by a new one, and encrypt everything with that, while cells and jobs go on.
 
     The cells that are up take the new key over by themselves, also into their files. One that is down meanwhile must
@@ -43,7 +44,10 @@ def rotate(no_wait: bool) -> None:
             screen.say(f"waiting for {', '.join(waiting)}" if waiting else "encrypting", style="")
         time.sleep(_LOOK_SECONDS)
         keys = _look().keys
-    screen.value(keys.keys[0].key_id)
+    if as_json:
+        screen.json(_shape(keys.keys[0]))
+    else:
+        screen.value(keys.keys[0].key_id)
 
 
 def _look() -> admin_pb2.GetKeysResponse:

@@ -16,6 +16,7 @@ from services.cli.connection import Connection
 from services.cli.exit_codes import NotAllowedError
 from services.cli.logins import Logins
 from services.cli.screen import Screen
+from services.common.addresses import is_host_and_port
 from services.common.errors import PermissionDenied, StartError
 from services.common.home import read_token
 from services.common.rpc.tls import PINNED_NAME, ClientTls, fingerprint
@@ -69,9 +70,9 @@ def command(address: str, expected: str | None, token_file: Path | None, *, forg
 
 def _certificate(address: str) -> str:
     """Return the certificate of whoever listens there, in PEM. It proves nothing yet."""
-    host, _, port = address.rpartition(":")
-    if not (host and port.isascii() and port.isdigit()):
+    if not is_host_and_port(address):
         raise click.UsageError(f"the gateway must be host:port, such as 127.0.0.1:7460, not {address!r}")
+    host, _, port = address.rpartition(":")
     try:
         return ssl.get_server_certificate((host.strip("[]"), int(port)), timeout=_SECONDS)
     except ssl.SSLError:

@@ -5,7 +5,6 @@ fingerprint once (`boatyard login`).
 """
 
 import fcntl
-import os
 import socket
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from cryptography.x509.oid import NameOID
 
+from services.common.files import write_whole
 from services.common.home import Home
 from services.common.rpc.tls import PINNED_NAME, ClientTls, ServerTls, fingerprint
 
@@ -60,8 +60,8 @@ def own_certificate(home: Home) -> OwnCertificate:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (own.certificate.exists() and own.key.exists()):
             certificate, key = _make()
-            _write(own.key, key)
-            _write(own.certificate, certificate)
+            write_whole(own.key, key)
+            write_whole(own.certificate, certificate)
     return own
 
 
@@ -93,11 +93,3 @@ def _host_names() -> list[x509.DNSName]:
         with suppress(ValueError):  # not ASCII
             names.append(x509.DNSName(name))
     return names
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write a file that only its owner can read; it appears whole."""
-    new = path.with_suffix(f"{path.suffix}.new")
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(content)
-    new.rename(path)

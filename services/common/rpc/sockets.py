@@ -22,11 +22,6 @@ def is_socket(address: str) -> bool:
     return address.startswith(_SCHEME)
 
 
-def socket_address(path: Path) -> str:
-    """Return the address of a socket, whose path must be absolute."""
-    return f"{_SCHEME}{path}"
-
-
 def socket_path(address: str) -> Path:
     """Return the path of a socket's address. Raises ValueError unless it is absolute and has a name."""
     path = Path(address.removeprefix(_SCHEME))

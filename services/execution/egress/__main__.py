@@ -20,6 +20,7 @@ from services.execution.egress.names import MadeUpAddresses
 from services.execution.egress.namespace import die_with, listen_inside
 from services.execution.egress.policy import EgressPolicy
 from services.execution.egress.proxy import Proxy
+from services.sandbox import rlimits
 from services.sandbox.errors import SandboxUnavailableError
 
 READY = b"READY\n"
@@ -62,8 +63,7 @@ async def _serve(policy: EgressPolicy, proxy: socket.socket, names: socket.socke
 
 
 def _limit(what: int, most: int) -> None:
-    hard = resource.getrlimit(what)[1]
-    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    most = rlimits.reachable(what, most)
     resource.setrlimit(what, (most, most))
 
 

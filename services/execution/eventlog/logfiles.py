@@ -15,7 +15,7 @@ import zlib
 from pathlib import Path
 from typing import Protocol
 
-from services.execution.files import sync_directory
+from services.common.files import sync_directory
 
 _MAGIC = b"BYPACK\x00\x01"
 _BLOCK = struct.Struct("<II")

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from services.execution.files import write_whole
+from services.common.files import write_whole
 
 MAX_MESSAGES = 1000
 """The most messages that one execution takes."""

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from services.execution.files import write_whole
+from services.common.files import write_whole
 from services.execution.rundir.directory import RunDirectory
 from services.sandbox import container, container_engines
 from services.sandbox.container_engines import Engine

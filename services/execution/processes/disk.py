@@ -2,8 +2,8 @@
 
 Whatever is written takes space on its file system, and asking a file system for its free space costs microseconds. So
 the files are counted again only when so much space was used since the last count that the limit might be exceeded. An
-empty file takes an inode, so free inodes are space too. The
-count is done in slices, because the same thread moves the program's output.
+empty file takes an inode, so free inodes are space too. The count is done in slices, because the same thread moves the
+program's output.
 """
 
 import contextlib

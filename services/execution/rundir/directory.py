@@ -33,7 +33,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from services.execution.files import write_whole
+from services.common.files import write_whole
 from services.execution.model import MARK, Plan, Result
 from services.execution.rundir.documents import (
     engine_of,

@@ -15,6 +15,7 @@ _CARRIED = (
     "TCP to IPv4 addresses and to names; no UDP, no ping, no IPv6 addresses, and of names no records but addresses"
 )
 _SAMPLED = "use is measured a few times a second, and what comes and goes in between is not seen"
+_SAMPLED_MEMORY = f"{_SAMPLED}, nor is memory that no process maps, such as anonymous files and buffers"
 
 _UID = "uid"
 CONTAINER = "container"
@@ -47,7 +48,7 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
     for controller in Controller:
         hierarchy = control_groups.get(controller)
         if hierarchy is None:
-            yield Capability(controller, "sampling", _SAMPLED)
+            yield Capability(controller, "sampling", _SAMPLED_MEMORY if controller is Controller.MEMORY else _SAMPLED)
         else:
             yield Capability(controller, f"control groups {hierarchy.version}")
 

@@ -1,4 +1,4 @@
-"""Decides which URLs may be stored for a repository. The git service decides whether a URL may be *used*.
+"""Decides which URLs may be stored for a repository, and by whom. The git service decides whether a URL may be *used*.
 
 No complaint repeats the URL, so that a URL that was refused for its password does not appear in a log.
 """
@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterable
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
+
+from services.common.errors import PermissionDenied
+from services.gateway.values.principal import current_principal
 
 _SCHEMES: Final = "must be https, ssh (or user@host:path), or an absolute file path"
 _NO_SECRETS: Final = "must not contain a user name or a password: give a token in its own field"
@@ -36,6 +39,19 @@ def scheme_of(url: str) -> str:
     if url.startswith("/"):
         return "file"
     return urlsplit(url).scheme if "://" in url else "ssh"
+
+
+def check_reach(url: str) -> None:
+    """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a remote on the cell's machine and a token of some projects.
+
+    Such a remote is reached with the rights of the cell's account, so it could be another project's.
+    """
+    if scheme_of(url) == "file" and current_principal().projects is not None:
+        raise PermissionDenied(
+            "a repository on the cell's machine is added by a token of all projects: this one is for some of them, and"
+            " the path could lead to those of others",
+            reason="PROJECT_NOT_ALLOWED",
+        )
 
 
 def _first_broken(rules: Iterable[tuple[object, str]]) -> str | None:

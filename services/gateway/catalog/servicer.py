@@ -12,6 +12,7 @@ from grpc import aio
 
 from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
+from services.gateway.catalog.remotes import check_reach
 from services.gateway.catalog.store import (
     PROJECTS,
     REPOSITORIES,
@@ -22,7 +23,7 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.catalog import CatalogFilter, Project, WorkItemState
+from services.gateway.values.catalog import CatalogFilter, Project, Repository, WorkItemState
 from services.gateway.wire.requests import idempotency_key, page_from_proto
 
 StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
@@ -113,6 +114,8 @@ class CatalogServicer:
         if kind.table is PROJECTS:
             scope.check_all()
         resource = kind.form.from_proto(getattr(request, kind.form.field))
+        if isinstance(resource, Repository):
+            check_reach(resource.url)
         return kind.answer("Create", await self._catalog.create(kind.table, resource, idempotency_key(request)))
 
     async def _get(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Get…
@@ -126,7 +129,14 @@ class CatalogServicer:
 
     async def _update(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Update…
         resource_id, change = kind.form.change_from_proto(request)
-        return kind.answer("Update", await self._catalog.update(kind.table, resource_id, change))
+
+        def checked(before: Any) -> Any:  # noqa: ANN401 - of whichever type
+            after = change(before)
+            if isinstance(after, Repository) and after.url != before.url:
+                check_reach(after.url)
+            return after
+
+        return kind.answer("Update", await self._catalog.update(kind.table, resource_id, checked))
 
     async def _delete(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Delete…
         await self._catalog.delete(kind.table, getattr(request, kind.id_field), datetime.now(UTC))

@@ -46,11 +46,11 @@ from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import submitters
+from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
-from services.lifecycle.run import execution_of_snapshot
 from services.sandbox.spec import Network
 
 

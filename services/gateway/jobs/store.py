@@ -28,9 +28,9 @@ from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
+from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.run import execution_of_snapshot
 
 _PAGE_CHARACTERS = 8 << 20
 _LIVE_STATES: Final = frozenset(LIVE)

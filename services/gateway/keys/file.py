@@ -2,12 +2,11 @@
 
 import base64
 import binascii
-import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from services.common.errors import StartError
+from services.common.files import write_whole
 from services.gateway.schema.sealing import KEY_BYTES
 
 
@@ -37,21 +36,7 @@ class KeyFile:
         if key in known:
             return
         content = "".join(f"{base64.b64encode(each).decode()}\n" for each in (key, *known))
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{self.path.name}.", dir=self.path.parent)  # of mode 0600
-        try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            Path(temporary).rename(self.path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-        directory = os.open(self.path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        write_whole(self.path, content.encode(), durable=True)
 
     def _key(self, line: str) -> bytes:
         try:

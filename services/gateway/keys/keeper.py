@@ -22,9 +22,9 @@ async def keep_keys(store: KeyStore, cell_id: str) -> None:
     while True:
         try:
             if not await store.keep_up(cell_id):
-                sealed_with = ""  # a cell of the version before may write in the clear
-            elif sealed_with != store.current and await store.seal_all():
-                sealed_with = store.current
+                sealed_with = ""
+            elif sealed_with != store.current_key_id and await store.seal_all():
+                sealed_with = store.current_key_id
         except (Unavailable, SQLAlchemyError) as error:  # the database is away
             log.info("the keys are looked at later", error=str(error))
         looks += 1

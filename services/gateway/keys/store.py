@@ -29,7 +29,6 @@ _LOCK: Final = 0x6B657973  # any number, the same for all
 _BATCH: Final = 100
 _SECOND: Final = 1_000_000
 
-
 log = structlog.get_logger()
 
 
@@ -90,8 +89,8 @@ def adopt(ring: KeyRing, file: KeyFile, rows: Sequence[Row[Any]]) -> None:
         ring.open(current.test_value, _TEST_PLACE)
     except SealError as error:
         raise StartError(
-            f"the secrets in the database are sealed with the key {current.key_id}, which is not in {file.path}: copy the"
-            f" file `keys` from the data directory of a cell that runs on this database, and start this one with"
+            f"the secrets in the database are sealed with the key {current.key_id}, which is not in {file.path}: copy"
+            f" the file `keys` from the data directory of a cell that runs on this database, and start this one with"
             f" --keys-file FILE (BOATYARD_GATEWAY_KEYS_FILE)"
         ) from error
     ring.current = current.key_id
@@ -108,7 +107,7 @@ class KeyStore:
         self._away_after = round(away_after_seconds * _SECOND)
 
     @property
-    def current(self) -> str:
+    def current_key_id(self) -> str:
         """The id of the key that this cell seals with."""
         return self._ring.current
 
@@ -127,10 +126,10 @@ class KeyStore:
             if not any(row.state in {NEXT, OLD} for row in await _rows(connection)):
                 key = os.urandom(KEY_BYTES)
                 self._file.add(key)
-                key_id = self._ring.add(key)
+                self._ring.add(key)
                 handover = self._ring.seal(base64.b64encode(key).decode(), _HANDOVER_PLACE)
                 row = _new_row(key, NEXT) | {"handover": handover}
-                await connection.execute(insert(sealing_keys).values(row | {"key_id": key_id}))
+                await connection.execute(insert(sealing_keys).values(row))
             return await self._view(connection)
 
     async def keep_up(self, cell_id: str) -> bool:

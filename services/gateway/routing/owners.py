@@ -5,7 +5,7 @@ from typing import Any
 
 from services.common.ids import is_id
 from services.gateway.jobs.store import JobStore
-from services.lifecycle.run import execution_of_snapshot
+from services.lifecycle.model.ids import execution_of_snapshot
 
 HERE = ""
 """In place of a cell's id: this cell, as for what has not begun anywhere, or does not exist."""

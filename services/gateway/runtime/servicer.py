@@ -28,8 +28,9 @@ from services.gateway.runtime import wire
 from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key
+from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.run import execution_of_snapshot, job_redactor
+from services.lifecycle.run import job_redactor
 from services.redaction.strand import Flow
 
 Context = aio.ServicerContext[Any, Any]

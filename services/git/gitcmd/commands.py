@@ -82,6 +82,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "init": _spec("--quiet", "--bare", "--template="),
     "log": _spec(
         *("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv"),
+        *("--not", "--exclude=", "--all"),
         # Nobody's signature is of interest, and no program that a repository names looks at one.
         config={"log.showSignature": "false", "diff.ignoreSubmodules": "none"},
     ),

@@ -7,9 +7,13 @@ from typing import Final
 
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.model import ChangedFile, ChangeKind, DiffEnd
+from services.git.names import SINGLE_COMMITS
 
 _FILE_START: Final = b"diff --git "
 _DIFF_FLAGS: Final = ("--find-renames", "--no-ext-diff", "--no-textconv")
+_TOUCHED_FLAGS: Final = ("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv")
+# The second --not ends the first: what follows is what to list.
+_NOT_ON_A_BRANCH: Final = ("--not", f"--exclude={SINGLE_COMMITS}*", "--all", "--not")
 _TIMEOUT_SECONDS: Final = 600.0
 _LISTING_LIMIT: Final = 256 << 20
 
@@ -34,10 +38,15 @@ class Diffs:
 
     async def touched_paths(self, store: Path, base: str, commit: str) -> set[bytes]:
         """Return what any commit between the two changes, also what a later one changes back."""
-        flags = ("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv")
-        command = Command("log", flags, (f"{base}..{commit}",))
-        invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS, output_limit=_LISTING_LIMIT)
-        fields = iter((await self._git.run(command, invocation)).stdout.split(b"\0"))
+        return await self._touched(store, Command("log", _TOUCHED_FLAGS, (f"{base}..{commit}",)))
+
+    async def touched_on_no_branch(self, mirror: Path, commit: str) -> set[bytes]:
+        """Return what those commits change that lead to this one, and that no branch or tag of the remote has."""
+        return await self._touched(mirror, Command("log", (*_TOUCHED_FLAGS, *_NOT_ON_A_BRANCH), (commit,)))
+
+    async def _touched(self, repository: Path, log: Command) -> set[bytes]:
+        invocation = Invocation(git_dir=repository, timeout_seconds=_TIMEOUT_SECONDS, output_limit=_LISTING_LIMIT)
+        fields = iter((await self._git.run(log, invocation)).stdout.split(b"\0"))
         return {next(fields) for field in fields if field.startswith(b":")}
 
     async def diff(self, store: Path, base: str, commit: str, max_bytes: int) -> AsyncGenerator[bytes | DiffEnd, None]:

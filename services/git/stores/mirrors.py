@@ -19,7 +19,7 @@ from services.git.disk.budget import DiskBudget
 from services.git.disk.walk import walk_tree
 from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
 from services.git.model import ProgressListener, Remote
-from services.git.names import is_commit_id
+from services.git.names import SINGLE_COMMITS, is_commit_id
 from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
@@ -72,6 +72,10 @@ class Mirrors:
         self._turns = WeakValueDictionary[str, asyncio.Lock]()
         self._rounds = Counter[str]()
         self._asked = defaultdict[Hashable, set[bytes]](set)
+
+    def path(self, repository_id: str) -> Path:
+        """The mirror itself, a bare repository."""
+        return self._paths.mirror(repository_id)
 
     def objects(self, repository_id: str) -> Path:
         """The object directory that trees made from the mirror borrow from."""
@@ -249,7 +253,7 @@ class Mirrors:
         address = await self._addresses.resolve(remote.url)
         mirror = self._paths.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
-        refspec = f"+{commit_id}:refs/upstream/commits/{commit_id}"
+        refspec = f"+{commit_id}:{SINGLE_COMMITS}{commit_id}"
         with contextlib.suppress(GitFailed):
             async with self.writing(remote.repository_id) as lock_fd:
                 invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))

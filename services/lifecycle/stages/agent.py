@@ -6,13 +6,14 @@ from dataclasses import replace
 from services.agent.settings import AgentSettings
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.model.hook_answers import MAX_ADDITIONS_BYTES
+from services.lifecycle.model.ids import agent_of, step_in
 from services.lifecycle.model.job_context import HookResult
 from services.lifecycle.model.job_spec import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES
 from services.lifecycle.model.node_work import Base, EndedRun, Launch, Layout, Run
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
-from services.lifecycle.run import JobRun, agent_of, step_in
+from services.lifecycle.run import JobRun
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, stopped
 from services.sandbox.spec import Network, Tier
 

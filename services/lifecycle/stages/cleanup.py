@@ -2,11 +2,12 @@
 
 from dataclasses import replace
 
+from services.lifecycle.model.ids import snapshot_of
 from services.lifecycle.model.node_work import Base, Layout, Snapshot
 from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
-from services.lifecycle.run import KEEPING_SECONDS, JobRun, snapshot_of
+from services.lifecycle.run import KEEPING_SECONDS, JobRun
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 

@@ -7,11 +7,12 @@ from datetime import timedelta
 from services.agent.settings import AgentSettings, CommandEngine
 from services.common.errors import ServiceError
 from services.lifecycle.failures import JobCancelled
+from services.lifecycle.model.ids import workspace_of
 from services.lifecycle.model.node_work import Base, Launch, Layout, Run
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.nodes import NodeLost
-from services.lifecycle.run import JobRun, workspace_of
+from services.lifecycle.run import JobRun
 from services.sandbox.spec import Network, Tier
 
 _TRIES = 3

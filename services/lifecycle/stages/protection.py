@@ -1,5 +1,7 @@
 """Finds what a result changes of the paths that floors protect: a person is asked before it is pushed."""
 
+from dataclasses import replace
+
 from services.common.display import one_line
 from services.lifecycle.model.floor import protected_paths
 from services.lifecycle.model.node_work import Base, ProtectedChanges, ResultCommit
@@ -18,8 +20,9 @@ async def protected_changes(job: JobRun, base: Base, taken: ResultCommit) -> str
     async def look() -> ProtectedChanges:
         if job.lease.snapshot_id or job.spec.snapshot_id:
             return ProtectedChanges(is_unknown=True)
-        changes = job.nodes.changes_of(job.spec.repository_id, base.commit_id, taken.commit_id, patterns)
-        return await job.interruptible(changes)
+        looking = job.nodes.changes_of(job.spec.repository_id, base.commit_id, taken.commit_id, patterns)
+        found = await job.interruptible(looking)
+        return replace(found, paths=tuple(map(job.redactor.bytes, found.paths)))
 
     return _told(await job.step(job.in_round("protected"), ProtectedChanges, look, tell=_told))
 

@@ -165,6 +165,7 @@ def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -
     remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
     for project in ("alpha", "beta"):
         cell.boatyard("project", "create", project)
+        cell.boatyard("repository", "create", "--url", remote.path, "--project", project)
 
     def secret(*projects: str, role: str = "operator") -> str:
         named = [argument for project in projects for argument in ("--project", project)]
@@ -186,8 +187,10 @@ def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -
 
     on_remote = ("--repo", remote.path, "--command", "date > now.txt")
     alpha, both = secret("alpha"), secret("alpha", "beta")
-    runs_in("alpha", alpha, *on_remote)
-    runs_in("alpha", alpha, *on_remote)  # the repository is found again
+    runs_in("alpha", alpha, *on_remote)  # the repository is found
+    elsewhere = Repo.sample(tmp_path / "elsewhere")
+    refused = as_holder(alpha, "run", "--repo", elsewhere.path, "--command", "true", "x", code=4)
+    assert "added by a token of all projects" in refused
     runs_in("beta", both, *on_remote, BOATYARD_PROJECT="beta")
     runs_in("alpha", both, *on_remote, "--project", "alpha", BOATYARD_PROJECT="beta")
     assert "--project or BOATYARD_PROJECT names" in as_holder(both, "run", *on_remote, "x", code=4), "it has no default"

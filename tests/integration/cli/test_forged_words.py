@@ -19,9 +19,9 @@ SPINNER = re.compile(r"\x1b\[(?:\?25[lh]|2K|1A)|\r")
 """What rich itself writes while `run` waits for nothing that an agent writes."""
 OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 SAYS_NOTHING_OF_A_GATEWAY = {"up", "down", "coordinator", "doctor", "attach", "login"}
-PRINTS_AN_ID = {"create", "update", "move", "enable", "disable"}
+PRINTS_AN_ID = {"create", "update", "move", "enable", "disable", "rotate"}
 """Which is not folded, as it is there to be copied."""
-NEEDED = {"hook create": ["--command", "x"], "hook update": ["--order", "1"]}
+NEEDED = {"hook create": ["--command", "x"], "hook update": ["--order", "1"], "keys rotate": ["--no-wait"]}
 UPDATE = {"project", "repository", "template", "worker", "item"}
 
 
@@ -83,6 +83,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "BOATYARD_PROJECT", "FORCE_COLOR"):
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("x", "long-enough")  # the secret that is set
     monkeypatch.setenv("BOATYARD_INSECURE", "1")  # their gateway listens at a port, without a certificate
 
 

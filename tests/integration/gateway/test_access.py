@@ -17,6 +17,7 @@ from boatyard.gateway.v1.job_pb2 import WatchJobRequest
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.ledger.v1 import ledger_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.field_mask_pb2 import FieldMask
 from google.protobuf.json_format import MessageToJson
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -277,6 +278,26 @@ async def test_what_a_token_of_one_project_makes_is_of_that_project(house: House
     )
     (made,) = await house.ask(house.tokens["a and c"], "JobService.CreateJob", {"spec": spec})
     assert made.job.spec.project_id == "default"
+
+
+async def test_a_path_on_the_machine_is_named_by_a_token_of_all_projects(house: House) -> None:
+    """It is reached with the rights of the cell's account, so it could be another project's repository."""
+    operator = await house.token("OPERATOR", "a")
+    for url in ("/srv/git/x", "file:///srv/git/x"):
+        request = {"repository": {"project_id": "a", "url": url}}
+        for token in (operator, house.tokens["a"]):
+            refused = await refusal(house, token, "CatalogService.CreateRepository", request)
+            assert refused.reason == "PROJECT_NOT_ALLOWED"
+        await house.ask(house.tokens["OPERATOR"], "CatalogService.CreateRepository", request)
+    request = {"repository": {"project_id": "a", "url": "https://git.example/x.git"}}
+    (made,) = await house.ask(operator, "CatalogService.CreateRepository", request)
+    moved = {"repository": {"repository_id": made.repository.repository_id, "url": "/srv/git/x"}}
+    moved |= {"update_mask": FieldMask(paths=["url"])}
+    refused = await refusal(house, house.tokens["a"], "CatalogService.UpdateRepository", moved)
+    assert refused.reason == "PROJECT_NOT_ALLOWED"
+    kept = {"repository": {"repository_id": house.ids["a"]["repository"], "default_revision": "main"}}
+    kept |= {"update_mask": FieldMask(paths=["default_revision"])}
+    await house.ask(house.tokens["a"], "CatalogService.UpdateRepository", kept)
 
 
 async def test_the_same_words_of_two_callers_are_two_requests(house: House) -> None:

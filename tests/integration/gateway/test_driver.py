@@ -176,6 +176,7 @@ async def approving(book: Books, job_id: str) -> AsyncIterator[asyncio.Task[JobV
         await asyncio.gather(task, return_exceptions=True)
 
 
+@pytest.mark.slow
 async def test_an_owner_that_was_frozen_leaves_everything_to_the_next(book: Books, nodes: Nodes) -> None:
     job_id = await admit(book, "echo started; sleep 1", retention=Retention.KEEP)
     frozen = Faulty(await book.cell("cell", lease_seconds=1), 9, crash=True, after=False)

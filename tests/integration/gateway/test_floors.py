@@ -61,6 +61,7 @@ async def test_each_round_is_looked_at_anew(floored: Services, remote: Repo) -> 
     assert (ended.state, ended.output.pushed, len(ended.checkpoints)) == (SUCCEEDED, True, 1)
 
 
+@pytest.mark.slow
 async def test_other_changes_are_pushed_and_checked_as_the_floor_wants(floored: Services, remote: Repo) -> None:
     repository = await floored.repository(remote)
     job = await floored.run("touch good", repository_id=repository, policy={"verify_command": ""})

@@ -86,6 +86,15 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     },
     "TokenService.CreateToken": ({"token": {"role": "ROLE_VIEWER", "project_ids": ["nowhere"]}}, "PROJECT_NOT_FOUND"),
     "CatalogService.MoveWorkItem": ({"work_item_id": "nothing", "state": "STATE_DONE"}, "WORK_ITEM_NOT_FOUND"),
+    "CatalogService.CreateProject": (
+        {"project": {"project_id": "x", "default_worker_id": "nobody"}},
+        "WORKER_NOT_FOUND",
+    ),
+    "CatalogService.SetProjectSecret": (
+        {"project_id": "nowhere", "name": "KEY", "value": "long-enough"},
+        "PROJECT_NOT_FOUND",
+    ),
+    "CatalogService.DeleteProjectSecret": ({"project_id": "nowhere", "name": "KEY"}, "PROJECT_NOT_FOUND"),
     "CatalogService.CreateRepository": (
         {"repository": {"project_id": "nowhere", "url": "/srv/git/x"}},
         "PROJECT_NOT_FOUND",

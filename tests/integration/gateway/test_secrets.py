@@ -5,6 +5,7 @@ import secrets
 from pathlib import Path
 
 from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.common.errors import AlreadyExists, Invalid
 from services.common.ids import new_id
@@ -119,6 +120,27 @@ async def test_a_check_and_a_failed_jobs_message_do_not_tell_a_secret(services: 
     assert value not in str(job)
 
 
+async def test_the_name_of_a_protected_path_does_not_tell_a_secret(services: Services, remote: Repo) -> None:
+    value = token()
+    project_id = await project(services, KEY_OF_MINE=value)
+    floored = catalog_pb2.Project(project_id=project_id, floor={"protected_paths": ["*.txt"]})
+    mask = FieldMask(paths=["floor"])
+    await services.catalog.UpdateProject(catalog_pb2.UpdateProjectRequest(project=floored, update_mask=mask))
+    repository = catalog_pb2.Repository(project_id=project_id, url=str(remote.path))
+    made = await services.catalog.CreateRepository(catalog_pb2.CreateRepositoryRequest(repository=repository))
+    job = await services.submit(
+        'touch "$KEY_OF_MINE.txt"', project_id=project_id, repository_id=made.repository.repository_id
+    )
+    asked = await services.asked(job.job_id)
+    assert asked.question.endswith("It changes protected paths: [redacted:KEY_OF_MINE].txt.")
+    recorded = base64.b64encode(value[:30].encode()).decode()  # as paths are
+    assert files_with(services.home.root / "gateway", [value, recorded]) == []
+    await services.checkpoints.RejectCheckpoint(
+        checkpoint_pb2.RejectCheckpointRequest(checkpoint_id=asked.checkpoint_id, reason="enough")
+    )
+    await services.ended(job.job_id)
+
+
 async def test_a_secret_that_cannot_be_hidden_is_refused_where_it_is_given(services: Services) -> None:
     for bad in ("short", "   tiny \n"):
         spec = job_pb2.JobSpec(prompt="x", agent={"command": {"line": "true"}, "secrets": {"A": bad}})
@@ -131,12 +153,13 @@ async def test_what_looks_like_a_token_is_refused_where_everyone_may_read_it(ser
     agent = {"command": {"line": f"curl -H 'Authorization: {key}'"}, "environment": {"HARMLESS": f"x{key}"}}
     spec = job_pb2.JobSpec(prompt="x", agent=agent, policy={"verify_command": f"GH={key} make"})
     error = await refusal(services.jobs.CreateJob(job_pb2.CreateJobRequest(spec=spec)), Invalid)
-    assert {field for field, _ in error.violations} == {
-        "spec.agent.command.line",
-        'spec.agent.environment["HARMLESS"]',
-        "spec.policy.verify_command",
+    advice = {
+        "spec.agent.command.line": "--secret NAME=@FILE",
+        'spec.agent.environment["HARMLESS"]': "--secret NAME=@FILE",
+        "spec.policy.verify_command": "checks get no secrets",
     }
-    assert all("--secret NAME=@FILE" in rule and key not in rule for _, rule in error.violations)
+    assert {field for field, _ in error.violations} == advice.keys()
+    assert all(advice[field] in rule and key not in rule for field, rule in error.violations)
 
 
 async def test_a_request_id_tells_nothing_of_a_secret(services: Services) -> None:

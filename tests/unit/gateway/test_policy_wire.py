@@ -4,6 +4,7 @@ from dataclasses import fields, replace
 from datetime import timedelta
 
 import pytest
+from boatyard.gateway.v1 import catalog_pb2, floor_pb2
 from boatyard.gateway.v1 import policy_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 from hypothesis import given
@@ -97,3 +98,12 @@ def test_nothing_is_lost_on_the_wire(policy: Policy[None]) -> None:
 )
 def test_what_is_wrong_is_named(message: pb.Policy, field: str) -> None:
     assert [name for name, _ in Rules(CHECKS).violations(message)] == [field]
+
+
+def test_no_check_has_a_token_that_everyone_may_read() -> None:
+    command = f"curl -H 'Authorization: Bearer ghp_{'a1B2' * 9}' https://ci.example"
+    project = catalog_pb2.Project(display_name="Docs", floor=floor_pb2.Floor(verify_command=command))
+    for message, field in ((pb.Policy(verify_command=command), "verify_command"), (project, "floor.verify_command")):
+        violations = dict(Rules(CHECKS).violations(message))
+        assert list(violations) == [field]
+        assert "checks get no secrets" in violations[field]

@@ -8,13 +8,13 @@ from hypothesis import strategies as st
 
 from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, OutOfRange, RemoteFailure, Status
 from services.lifecycle.failures import INTERNAL, explained
+from services.lifecycle.model.ids import workspace_of
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.value import dump, load, pack, unpack
-from services.lifecycle.run import workspace_of
 from services.lifecycle.stages.executions import exited, last_lines
 from services.lifecycle.stages.result import author, commit_message
 

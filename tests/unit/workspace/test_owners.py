@@ -37,6 +37,14 @@ def test_the_range_of_a_cell_that_is_gone_is_free(tmp_path: Path) -> None:
     assert owners(cell(tmp_path, "two")).take() // SIZE == uid // SIZE
 
 
+def test_no_other_user_locks_the_machines_cells_out(tmp_path: Path) -> None:
+    one = cell(tmp_path, "one")
+    registry = tmp_path / "registry" / "uids"
+    registry.mkdir(parents=True, mode=0o755)  # as it was made once
+    owners(one)
+    assert registry.stat().st_mode & 0o777 == 0o700, "flock(2) asks for no more than an open directory"
+
+
 @pytest.mark.parametrize("place", ["w1/upper", "w1/tree", ".making/w1.x/upper", ".trash/w1.x/tree"])
 def test_no_uid_is_given_twice_whatever_state_its_workspace_is_in(tmp_path: Path, place: str) -> None:
     one = cell(tmp_path, "one")

@@ -563,7 +563,8 @@ class NetworkDecision(message.Message):
     """True when it is allowed."""
     reason: builtins.str
     """Why not: HOST_NOT_ALLOWED, PORT_NOT_ALLOWED, ADDRESS_NOT_ALLOWED (the host exists, but its address is not
-    public, or is in a network that the node's machine is in) or NOT_FOUND (the name cannot be resolved). Empty when it is allowed.
+    public, or is in a network that the node's machine is in) or NOT_FOUND (the name cannot be resolved). Empty when it
+    is allowed.
     """
     omitted: builtins.int
     """The number of decisions before this one that were not recorded because there were too many."""

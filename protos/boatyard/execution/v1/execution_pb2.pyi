@@ -528,8 +528,8 @@ class DescribeNodeResponse(message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
-        """`sandbox`, `uid` (on the host), `container`, `system calls`, and the resources that can be limited: `memory`, `processes`, `cpu`,
-        `disk`. Names may be added.
+        """`sandbox`, `uid` (on the host), `network`, `container`, `system calls`, and the resources that can be limited:
+        `memory`, `processes`, `cpu`, `disk`. Names may be added.
         """
 
     @builtins.property
@@ -565,9 +565,9 @@ class Capability(message.Message):
     name: builtins.str
     """The capability's name."""
     provided_by: builtins.str
-    """What provides it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`, `workspaces` (each has
-    a uid of its own), `bounds` (agents have the service's uid, and limits on what is counted for it); empty when
-    nothing works.
+    """What provides it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`, `nf_tables`,
+    `workspaces` (each has a uid of its own), `bounds` (agents have the service's uid, and limits on what is counted for
+    it); empty when nothing works.
     """
     complaint: builtins.str
     """What does not work and how to fix it, for people; empty when everything works."""

@@ -142,8 +142,8 @@ class AuditRecord(message.Message):
 
     @builtins.property
     def resources(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """The resources that the call named or created, such as job/job-01kb2v; at most 20. The first is sandbox_tier/none for
-        a call with that tier in its request or its response.
+        """The resources that the call named or created, such as job/job-01kb2v; at most 20. Before them come sandbox_tier/none
+        for a call with that tier in its request or its response, and floors/waived for a job without floors.
         """
 
     def __init__(

@@ -284,6 +284,7 @@ class CatalogServiceServicer:
     def CreateRepository(self, request, context):
         """Creates a repository.
 
+        - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is a path on the cell's machine, and the token is for some projects.
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
         - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
@@ -315,6 +316,8 @@ class CatalogServiceServicer:
     def UpdateRepository(self, request, context):
         """Updates a repository.
 
+        - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): its new URL is a path on the cell's machine, and the token is for some
+        projects.
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
         changed; all violations are listed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.

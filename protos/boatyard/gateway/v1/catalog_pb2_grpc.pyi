@@ -79,6 +79,7 @@ class CatalogServiceStub:
     CreateRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateRepositoryRequest, catalog_pb2.CreateRepositoryResponse]
     """Creates a repository.
 
+    - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is a path on the cell's machine, and the token is for some projects.
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
     - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
@@ -98,6 +99,8 @@ class CatalogServiceStub:
     UpdateRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateRepositoryRequest, catalog_pb2.UpdateRepositoryResponse]
     """Updates a repository.
 
+    - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): its new URL is a path on the cell's machine, and the token is for some
+      projects.
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
       changed; all violations are listed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
@@ -344,6 +347,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[catalog_pb2.CreateRepositoryResponse]:
         """Creates a repository.
 
+        - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is a path on the cell's machine, and the token is for some projects.
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
         - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
@@ -381,6 +385,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[catalog_pb2.UpdateRepositoryResponse]:
         """Updates a repository.
 
+        - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): its new URL is a path on the cell's machine, and the token is for some
+          projects.
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
           changed; all violations are listed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.

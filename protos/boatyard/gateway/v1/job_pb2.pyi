@@ -817,15 +817,15 @@ class Job(message.Message):
     EVENTS_TRIMMED (a run's record or output is gone), INTERNAL. Because of a hook, before or after any stage: VETOED,
     HOOK_FAILED (what was pushed stays pushed, and `output.pushed` says so). Before the agent: CLONE_FAILED,
     REMOTE_NOT_FOUND, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's address, which is private; also on push),
-    REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND, SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL,
-    WORKSPACES_QUOTA, INVALID_BRANCH, BRANCH_EXISTS, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
-    NETWORK_NOT_ALLOWED, IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT,
-    IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST,
-    BUDGET_EXCEEDED, MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the
-    repository is gone), TAKE_FAILED, RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the
-    file with the agent's question), ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was
-    asked: REJECTED, EXPIRED. Clients that run jobs themselves may give other reasons, such as NODE_BUSY. Empty
-    otherwise.
+    REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND,
+    SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL, WORKSPACES_QUOTA,
+    INVALID_BRANCH, BRANCH_EXISTS, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED,
+    IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,
+    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED,
+    MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is gone), TAKE_FAILED,
+    RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file with the agent's question),
+    ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was asked: REJECTED, EXPIRED. Clients
+    that run jobs themselves may give other reasons, such as NODE_BUSY. Empty otherwise.
     """
     message: builtins.str
     """Output only. The same, for people, with what they can do about it. It may have several lines, of which those after

@@ -49,12 +49,12 @@ def resources_of(request: Message | None, answer: Message | None) -> tuple[str, 
     floors/waived for a job without the floors of its project and template.
     """
     both = [message for message in (request, answer) if message is not None]
-    bare = [_BARE] if any(map(_is_bare, both)) else []
+    borders = [_BARE] if any(map(_is_bare, both)) else []
     if any(map(_waives_floors, (request, getattr(answer, "job", None)))):
-        bare.append(_WAIVED)
+        borders.append(_WAIVED)
     named = [] if request is None else list(_ids(request))
     made = [] if answer is None else list(_made(answer))
-    return tuple(dict.fromkeys(bare + named + made))[:MAX_RESOURCES]
+    return tuple(dict.fromkeys(borders + named + made))[:MAX_RESOURCES]
 
 
 def audit_filter_from_proto(request: pb.ListAuditRecordsRequest) -> AuditFilter:

@@ -222,6 +222,9 @@ each(lambda how: gained(call("reboot", how)), [0x01234567])""",
 each(lambda fd: gained(fcntl.ioctl(fd, 0x5412, b"x")), [0, 1, 2])
 master, slave = os.openpty()
 each(lambda fd: gained(fcntl.ioctl(fd, 0x5412, b"x")), [slave])""",
+    "what the whole machine has of asynchronous requests": """
+io_setup, context = 206 if os.uname().machine == "x86_64" else 0, ctypes.c_ulong(0)
+each(lambda number: gained(call("syscall", io_setup, number, ctypes.byref(context))), [1 << 16, 128, 1])""",
     "what is not checked elsewhere": """
 numbers = {"x86_64": [321, 298, 323, 425, 246, 304, 179], "aarch64": [280, 241, 282, 425, 104, 265, 60]}
 each(lambda number: gained(call("syscall", number, 0, 0, 0, 0, 0, 0)), numbers.get(os.uname().machine, []))""",

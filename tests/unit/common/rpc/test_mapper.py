@@ -68,7 +68,7 @@ class Head:
 
 
 FILE = Mapper(File, git_pb2.ChangedFile)
-PROJECT = Mapper(Project, catalog_pb2.Project, by_hand={"secrets"})
+PROJECT = Mapper(Project, catalog_pb2.Project, by_hand={"secrets", "floor"})
 
 
 def test_text_that_is_not_utf8_is_lossy_with_its_bytes_beside_it() -> None:
@@ -187,8 +187,8 @@ class HalfAFile(File):
 @pytest.mark.parametrize(
     ("value", "message", "complaint"),
     [
-        (Unnamed, catalog_pb2.Project, "only one of them has default_worker_id, display_name, max_running_jobs"),
-        (Named, catalog_pb2.Project, "only one of them has nickname"),
+        (Unnamed, catalog_pb2.Project, "only one of them has default_worker_id, display_name, floor, max_running_jobs"),
+        (Named, catalog_pb2.Project, "only one of them has floor, nickname"),
         (Numbered, catalog_pb2.Project, "display_name does not fit"),
         (Missing, catalog_pb2.Project, "default_worker_id does not fit"),
         (HalfAFile, git_pb2.ChangedFile, "change does not fit"),
@@ -203,4 +203,4 @@ def test_a_pair_that_does_not_fit_is_refused_where_it_is_declared(
 
 def test_a_name_in_by_hand_that_nothing_has_is_refused() -> None:
     with pytest.raises(TypeError, match="none of them has colour"):
-        Mapper(Project, catalog_pb2.Project, by_hand={"colour", "secrets"})
+        Mapper(Project, catalog_pb2.Project, by_hand={"colour", "secrets", "floor"})

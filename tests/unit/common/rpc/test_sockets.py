@@ -9,7 +9,7 @@ import pytest
 
 from services.common.errors import StartError, Unavailable
 from services.common.rpc.channel import open_channel
-from services.common.rpc.sockets import socket_address, socket_path
+from services.common.rpc.sockets import socket_path
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo, EchoStub
 from tests.unit.common.rpc.test_serving import address_of, service
@@ -17,12 +17,12 @@ from tests.unit.common.rpc.test_serving import address_of, service
 
 @pytest.fixture
 def socket(tmp_path: Path) -> str:
-    return socket_address(tmp_path / "run" / "echo.sock")
+    return f"unix:{tmp_path}/run/echo.sock"
 
 
 @pytest.mark.parametrize("name", ["plain", "with spaces", "münchen", "100%41?a#b&c", "new\nline", "x" * 200])
 async def test_a_path_may_be_long_and_have_any_character(name: str, tmp_path: Path) -> None:
-    address = socket_address(tmp_path / name / "run" / "echo.sock")
+    address = f"unix:{tmp_path / name}/run/echo.sock"
     async with serving(Echo().registration(), listen=address) as server:
         assert server.address == address
         assert (tmp_path / name / "run").stat().st_mode & 0o777 == 0o700

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.common.errors import NotFound
-from services.git.model import ChangedFile, ChangeKind, DiffEnd, Remote
+from services.git.model import ChangedFile, ChangeKind, DiffEnd, Remote, StartPoint
 from services.git.stores.diffs import whole_files
 from tests.kit.gitservice import GitParts, Workspace
 from tests.kit.repos import Repo
@@ -93,6 +93,25 @@ async def test_what_one_commit_changes_and_another_changes_back_is_pushed_too(
     agent.commit("and out", {".github/workflows/ci.yml": None, "mine": "1"})
     changes = await named(shared_parts, workspace, ".github/workflows/**")
     assert changes == [(b".github/workflows/ci.yml", b"")]
+
+
+async def test_a_base_that_is_on_no_branch_hides_nothing(parts: GitParts, tmp_path: Path) -> None:
+    """A server hands out the commits of forks and of removed branches too, to whoever knows their ids."""
+    work = Repo.sample(tmp_path / "work")
+    remote = Remote("repo-1", str(work.path))
+    work.git("checkout", "--quiet", "--detach")
+    forked = work.commit("a fork's", {".github/workflows/ci.yml": "on: push"})
+    work.git("update-ref", "refs/pull/1/head", forked)
+    work.git("checkout", "--quiet", "main")
+    workspace = parts.workspace(await parts.prepare(remote, StartPoint(forked.encode())))
+    assert workspace.base.commit_id == forked
+    workspace.agent.write({"mine": "1"})
+    assert await named(parts, workspace, ".github/workflows/**") == [(b".github/workflows/ci.yml", b"")]
+
+    work.git("update-ref", "refs/heads/theirs", forked)
+    again = parts.workspace(await parts.prepare(remote, StartPoint(b"theirs")))
+    again.agent.write({"mine": "1"})
+    assert await named(parts, again, ".github/workflows/**") == [], "what a branch of the remote has is there already"
 
 
 async def test_a_diff_applies(shared_parts: GitParts, commits: tuple[str, str], workspace: Workspace) -> None:
