@@ -46,7 +46,7 @@ def test_an_approval_asked_for_before_and_given_after_a_restart_of_everything(sc
     assert (job["state"], job["pushed"]) == ("SUCCEEDED", True)
     assert remote.show(f"{job['branch']}:new.txt") == "new"
     (told,) = job["checkpoints"]
-    assert (told["comment"], told["decided_from"][:5]) == ("after a night's sleep", "ipv4:")
+    assert (told["comment"], told["decided_from"][:5]) == ("after a night's sleep", "unix:")
 
 
 @pytest.mark.slow

@@ -41,6 +41,7 @@ class Services:
     def __init__(self, root: Path, **environment: str) -> None:
         self.root = root
         self.home = Home(root / "home")
+        self.home.directory("run")
         self.base = free_port_base()
         self.environment = {
             "BOATYARD_HOME": str(self.home.root),
@@ -76,7 +77,6 @@ class Services:
 
     async def serving(self, name: str) -> None:
         """Wait until a service answers."""
-        self.home.directory("run")
         async with asyncio.timeout(90), open_channel(self.address(name)) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=90)

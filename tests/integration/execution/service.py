@@ -51,7 +51,8 @@ class Service:
         self.home = directory / "home"
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
-        give_to_agents(self.workspace)
+        if settings.get("SANDBOX_TIER") != "container":  # whose programs have our uid
+            give_to_agents(self.workspace)
         add_databases(self.home, "execution")
         Home(self.home).directory("run")
         self.address = Home(self.home).socket("execution")

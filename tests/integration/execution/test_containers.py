@@ -302,7 +302,7 @@ async def test_an_image_that_is_not_there_says_how_to_get_it(directory: Path, en
 
 
 async def test_a_models_tools_are_in_the_container(directory: Path, engine: Engine, image: str) -> None:
-    settings = {"CONTAINER_IMAGE": image, "CONTAINER_ENGINE": Path(engine.program).name}
+    settings = {"SANDBOX_TIER": "container", "CONTAINER_IMAGE": image, "CONTAINER_ENGINE": Path(engine.program).name}
     replies = [{"tools": [bash("pwd; echo made >file")]}, {"text": "All is done."}]
     async with playing(directory, replies, READ_ONLY_PATHS=sys.base_prefix, **settings) as model:
         name = new_id("model")

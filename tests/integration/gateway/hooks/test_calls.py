@@ -248,10 +248,13 @@ def find(directory: Path, holds: Callable[[bytes], bool]) -> list[str]:
     return [str(path) for path in directory.rglob("*") if path.is_file() and holds(path.read_bytes())]
 
 
-async def test_a_secret_is_in_the_gateway_s_database_alone(services: Services, project: str, register: Hooks) -> None:
+async def test_a_secret_is_in_no_file(services: Services, project: str, register: Hooks) -> None:
     async with receiver(Reply(404)) as server:
         await register.web("PRE", server.url, failure_policy=IGNORE)
         await register("PRE", command="cat")
         await services.run("true", project_id=project)
+    planted = services.root / "planted"
+    planted.write_text(SECRET)
     found = find(services.root, lambda content: SECRET.encode() in content)
-    assert {Path(path).name.removesuffix("-wal") for path in found} == {"gateway.db"}
+    planted.unlink()
+    assert found == [str(planted)], "the search finds what is there, and nothing else is"
