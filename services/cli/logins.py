@@ -43,7 +43,7 @@ class Logins:
 
     def find(self, address: str) -> Login | None:
         """Return the login at a gateway, if there is one."""
-        login = Login(address, self._directory / address.replace("/", "_"))
+        login = self._login(address)
         return login if login.directory.is_dir() else None
 
     def last(self) -> Login | None:
@@ -64,7 +64,7 @@ class Logins:
         (new / "token").touch(mode=0o600)
         (new / "token").write_text(token + "\n")
         self.forget(address)
-        login = Login(address, self._directory / address.replace("/", "_"))
+        login = self._login(address)
         new.rename(login.directory)
         return login
 
@@ -74,3 +74,6 @@ class Logins:
         if login is not None:
             shutil.rmtree(login.directory)
         return login is not None
+
+    def _login(self, address: str) -> Login:
+        return Login(address, self._directory / address.replace("/", "_"))

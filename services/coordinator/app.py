@@ -71,7 +71,7 @@ async def _main() -> None:
 
         async def drive() -> None:
             if not is_registered:
-                await _register(ledger, machine)
+                await _keep_trying_to_register(ledger, machine)
             async with asyncio.TaskGroup() as group:
                 group.create_task(driver.run(), name="driver")
                 group.create_task(orphans.run(_ORPHANS_SECONDS), name="orphans")
@@ -92,27 +92,29 @@ async def _main() -> None:
 async def _try_to_register(ledger: RemoteLedger, machine: NodeInventory) -> bool:
     """Register at a gateway; return True when it and our node answered. Raises StartError when it refuses our token."""
     try:
-        held = await ledger.register(socket.gethostname(), await machine.allowance())
+        await _register(ledger, machine)
     except (LedgerUnavailable, ServiceError) as error:
         if isinstance(error, UpstreamUnavailable) and isinstance(error.error, Unauthenticated | PermissionDenied):
             raise StartError(f"the gateway refuses this coordinator: {error.error.message}") from error
         log.warning("waiting for a gateway, or our own node", error=str(error))
         return False
-    log.info("registered", jobs_held=held)
     return True
 
 
-async def _register(ledger: RemoteLedger, machine: NodeInventory) -> None:
+async def _keep_trying_to_register(ledger: RemoteLedger, machine: NodeInventory) -> None:
     """Register, and try again until a gateway and our node answer."""
     while True:
         await asyncio.sleep(_RETRY_SECONDS)
         try:
-            held = await ledger.register(socket.gethostname(), await machine.allowance())
+            return await _register(ledger, machine)
         except (LedgerUnavailable, ServiceError) as error:
             log.warning("waiting for a gateway, or our own node", error=str(error))
-        else:
-            log.info("registered", jobs_held=held)
-            return
+
+
+async def _register(ledger: RemoteLedger, machine: NodeInventory) -> None:
+    """Register. Raises LedgerUnavailable, ServiceError when no gateway answers, or our node does not."""
+    held = await ledger.register(socket.gethostname(), await machine.allowance())
+    log.info("registered", jobs_held=held)
 
 
 async def _watch(upstream: Upstream, coordinator_id: str, driver: Driver) -> None:

@@ -134,7 +134,6 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     yield from ("--read-only", "--cap-drop", "ALL", "--security-opt", "no-new-privileges")
     # Otherwise no file of the host could be read under SELinux, unless we relabelled it.
     yield from ("--security-opt", "label=disable")
-    yield from ("--ulimit", f"sigpending={(signals := shared_uid.pending_signals())}:{signals}")
     yield from _user(engine)
     yield from _ulimits(engine)
     yield from ("--network", "none")
@@ -167,14 +166,13 @@ def _user(engine: Engine) -> Iterator[str]:
 
 
 def _ulimits(engine: Engine) -> Iterator[str]:
-    """Yield hard limits that we may give: podman would raise them for root, which takes CAP_SYS_RESOURCE."""
-    if engine.is_podman:
-        for name, which, most in (
-            ("nofile", resource.RLIMIT_NOFILE, 1 << 20),
-            ("nproc", resource.RLIMIT_NPROC, 1 << 15),  # the most that podman leaves its own monitor
-        ):
-            hard = rlimits.reachable(which, most)
-            yield from ("--ulimit", f"{name}={hard}:{hard}")
+    """Yield limits of what the kernel counts for our user."""
+    limits = {"sigpending": shared_uid.pending_signals()}
+    if engine.is_podman:  # it would raise these for root, which takes CAP_SYS_RESOURCE
+        limits["nofile"] = rlimits.reachable(resource.RLIMIT_NOFILE, 1 << 20)
+        limits["nproc"] = rlimits.reachable(resource.RLIMIT_NPROC, 1 << 15)  # the most that its monitor is left
+    for name, limit in limits.items():
+        yield from ("--ulimit", f"{name}={limit}:{limit}")
 
 
 def _mount(mount: Mount | Overlay) -> str:

@@ -85,9 +85,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
                     async for message in answers:
                         try:
                             await context.write(self._screen(message))
-                        except (
-                            grpc.aio.InternalError
-                        ):  # the client has disconnected; our cancellation is still on its way
+                        except grpc.aio.InternalError:
+                            # The client has disconnected; our cancellation is still on its way.
                             call.status = Status.CANCELLED
                             break
             return None

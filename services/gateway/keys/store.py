@@ -140,9 +140,10 @@ class KeyStore:
         """
         async with self._engine.begin() as connection:
             await _exclude_others(connection)
-            adopt(self._ring, self._file, await _rows(connection))
+            rows = await _rows(connection)
+            adopt(self._ring, self._file, rows)
             await self._report(connection, cell_id)
-            following = next((row for row in await _rows(connection) if row.state == NEXT), None)
+            following = next((row for row in rows if row.state == NEXT), None)
             if following is not None and not await self._lacking(connection, cells.c.key_ids, following.key_id):
                 states = update(sealing_keys)
                 await connection.execute(states.where(sealing_keys.c.state == CURRENT).values(state=OLD))

@@ -31,28 +31,27 @@ class SealError(Exception):
 class KeyRing:
     """The keys of one database, each of 32 random bytes. Texts are sealed with `current`, and opened with any."""
 
-    def __init__(self, keys: Iterable[bytes], current: str = "") -> None:
+    def __init__(self, keys: Iterable[bytes]) -> None:
+        """The first of the keys is the current one."""
         self._ciphers: dict[str, AESGCM] = {}
         for key in keys:
             self.add(key)
-        self.current = current or next(iter(self._ciphers), "")
+        self.current = next(iter(self._ciphers), "")
 
     @property
     def key_ids(self) -> frozenset[str]:
         """The ids of all keys."""
         return frozenset(self._ciphers)
 
-    def add(self, key: bytes) -> str:
-        """Add a key; return its id."""
-        key_id = id_of(key)
-        self._ciphers[key_id] = AESGCM(key)
-        return key_id
+    def add(self, key: bytes) -> None:
+        """Add a key."""
+        self._ciphers[id_of(key)] = AESGCM(key)
 
-    def seal(self, text: str, place: str, key_id: str = "") -> str:
-        """Seal a text for a place, such as a column, with the current key or another."""
-        chosen, nonce = key_id or self.current, os.urandom(_NONCE_BYTES)
-        sealed = self._ciphers[chosen].encrypt(nonce, text.encode(), place.encode())
-        return f"{prefix_of(chosen)}{base64.b64encode(nonce + sealed).decode()}"
+    def seal(self, text: str, place: str) -> str:
+        """Seal a text for a place, such as a column, with the current key."""
+        nonce = os.urandom(_NONCE_BYTES)
+        sealed = self._ciphers[self.current].encrypt(nonce, text.encode(), place.encode())
+        return f"{prefix_of(self.current)}{base64.b64encode(nonce + sealed).decode()}"
 
     def open(self, stored: str, place: str) -> str:
         """Return the text of a sealed one, and one that is not sealed as it is. Raises SealError."""
