@@ -79,7 +79,15 @@ class Services:
         """Wait until a service answers."""
         async with asyncio.timeout(90), open_channel(self.address(name)) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
-            answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=90)
+            while True:
+                try:
+                    answer = await check(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=90)
+                except grpc.aio.AioRpcError as error:
+                    # Channels to one address share connections: this one may still be that of the process before.
+                    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                        raise
+                else:
+                    break
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
     def log(self, name: str) -> str:

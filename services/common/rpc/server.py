@@ -117,10 +117,11 @@ async def start_server(
     if reflection:
         names = [registration.name for registration in registrations]
         grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
+    # The port comes first: whoever finds the socket there may use the port too.
+    address = listen if is_socket(listen) else _add_port(server, listen, tls)
     sockets = [ServedSocket(address) for address in (listen, socket) if address is not None and is_socket(address)]
     for served in sockets:
         server.add_insecure_port(served.target)
-    address = listen if is_socket(listen) else _add_port(server, listen, tls)
     await server.start()
     return RunningServer(address, draining, server, servicer, sockets)
 

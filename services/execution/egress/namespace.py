@@ -16,7 +16,8 @@ from services.sandbox.errors import SandboxUnavailableError
 _NS_GET_USERNS = 0xB701  # linux/nsfs.h: the user namespace that owns a namespace
 _PR_SET_PDEATHSIG = 1
 _IP_TRANSPARENT = 19  # linux/in.h
-_SIOCSIFADDR = 0x8916  # linux/sockios.h
+_SIOCGIFFLAGS, _SIOCGIFADDR, _SIOCSIFADDR = 0x8913, 0x8915, 0x8916  # linux/sockios.h
+_IFF_UP = 1  # linux/if.h
 _LOOPBACK = "127.0.0.1"
 _ANY_ADDRESS = "0.0.0.0"  # noqa: S104 - in a namespace that nobody else reaches
 _NAMES_PORT = 53
@@ -68,6 +69,7 @@ def _enter_and_listen(pid: int, proxy_port: int, answer: socket.socket, *, must_
         if not os.path.sameopenfile(owner, os.open("/proc/self/ns/user", os.O_RDONLY)):  # nobody can enter his own
             _enter(owner)
         _enter(network)
+        _await_loopback()
         proxy = _listening_socket(socket.SOCK_STREAM, _LOOPBACK, proxy_port)
         # A server with any address answers from the one that it was asked at, so programs may ask any name server.
         names = _listening_socket(socket.SOCK_DGRAM, _ANY_ADDRESS, _NAMES_PORT)
@@ -94,6 +96,30 @@ def _capture(proxy: socket.socket, port: int, *, must: bool) -> None:
             raise
 
 
+def _await_loopback() -> None:
+    """Wait until the sandbox has set up its loopback, whose address must stay the first: answers come from the first.
+
+    That the address can be bound says nothing: in a namespace without any routes yet, every address can.
+    """
+    deadline = time.monotonic() + _LOOPBACK_WITHIN_S
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
+        while not _is_loopback_up(control):
+            if time.monotonic() > deadline:
+                raise OSError(errno.ETIMEDOUT, "the sandbox's loopback does not come up")
+            time.sleep(0.002)
+
+
+def _is_loopback_up(control: socket.socket) -> bool:
+    try:
+        fcntl.ioctl(control, _SIOCGIFADDR, struct.pack("40s", b"lo"))
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        return False
+    flags = struct.unpack_from("=16xH", fcntl.ioctl(control, _SIOCGIFFLAGS, struct.pack("40s", b"lo")))[0]
+    return bool(flags & _IFF_UP)
+
+
 def _add_loopback_address() -> None:
     """Give the loopback a second address: for many programs, the C library looks up names only if there is one."""
     name, second = b"lo:1", bytes((127, 0, 0, 2))
@@ -104,16 +130,7 @@ def _add_loopback_address() -> None:
 
 def _listening_socket(kind: socket.SocketKind, address: str, port: int) -> socket.socket:
     listening = socket.socket(socket.AF_INET, kind)
-    deadline = time.monotonic() + _LOOPBACK_WITHIN_S
-    while True:
-        try:
-            listening.bind((address, port))
-            break
-        except OSError as error:
-            # The sandbox may not have set up its loopback yet.
-            if error.errno != errno.EADDRNOTAVAIL or time.monotonic() > deadline:
-                raise
-            time.sleep(0.002)
+    listening.bind((address, port))
     if kind is socket.SOCK_STREAM:
         listening.listen(_BACKLOG)
     return listening
