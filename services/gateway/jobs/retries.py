@@ -12,6 +12,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.jobs.floors import bound_again
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
+from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
@@ -92,14 +93,18 @@ async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snaps
 
 
 async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
-    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT)."""
+    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT).
+
+    An attempt that left none, as its agent never began or its cell was lost, left the one that it began from.
+    """
     last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
     row = (await connection.execute(last)).one()
-    snapshot_id = load(Output, row.output).snapshot_id
-    if not snapshot_id:
+    if left := load(Output, row.output).snapshot_id:
+        return left, row.cell_id
+    if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
             f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
             job.job_id,
         )
-    return snapshot_id, row.cell_id
+    return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)

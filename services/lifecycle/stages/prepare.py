@@ -10,27 +10,27 @@ from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.snapshot_bases import corrected
 
 
 async def prepare_base(job: JobRun, remote: Remote) -> Base:
-    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
+    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
+
+    From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
+    """
+
+    async def prepare() -> Base:
+        preparing = job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+        base = await job.interruptible(preparing)
+        if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
+            raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
+        return base
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
         return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch))
 
-    return await job.step("base", Base, lambda: job.interruptible(_prepare(job, remote)), learn)
-
-
-async def _prepare(job: JobRun, remote: Remote) -> Base:
-    snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
-    if not snapshot_id:
-        return await job.nodes.prepare_base(remote, revision=job.spec.revision)
-    snapshot = await job.nodes.find_snapshot(snapshot_id)
-    if snapshot.repository_id != remote.repository_id:
-        raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
-    if snapshot.changed:
-        return await job.nodes.prepare_base(remote, result_commit_id=snapshot.commit_id)
-    return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
+    base = await job.step("base", Base, prepare, learn)
+    return await corrected(job, base, prepare) if job.start_snapshot_id and not base.head_commit_id else base
 
 
 async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:
