@@ -25,9 +25,9 @@ def _spec(
     return Spec(frozenset(flags), config or {}, end_of_options, paths)
 
 
-# Objects from elsewhere are checked as they arrive: what their trees may hold, and what .gitmodules may say. Mistakes in
-# what a commit or tag says of its people and times pass. Nobody can mend them in a history that others build on, and
-# nothing but a log reads them.
+# Objects from elsewhere are checked as they arrive: what their trees may hold, and what .gitmodules may say. Mistakes
+# in what a commit or tag says of its people and times pass. Nobody can mend them in a history that others build on,
+# and nothing but a log reads them.
 _MISTAKES: Final = (
     *("badDate", "badDateOverflow", "badEmail", "badName", "badTimezone", "zeroPaddedDate"),
     *("missingAuthor", "missingCommitter", "multipleAuthors", "missingEmail", "missingNameBeforeEmail"),
