@@ -22,7 +22,7 @@ texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categ
 spans = st.none() | st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=1))
 policies = st.builds(
     Policy,
-    verify_command=texts.filter(lambda text: text is None or text.isprintable() and bool(text.strip())),
+    verify_command=texts.filter(lambda text: text is None or (text.isprintable() and bool(text.strip()))),
     verify_timeout=spans,
     publish=st.none() | st.sampled_from(Publish),
     retention=st.none() | st.sampled_from(Retention),
