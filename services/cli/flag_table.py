@@ -205,6 +205,20 @@ FLOOR: Final = group(
     ),
     Flag("--floor-sandbox", "floor.sandbox_tiers", "A sandbox that jobs may choose; may be repeated (default: all)."),
     Flag("--floor-network", "floor.networks", "A network that jobs may choose; may be repeated (default: all)."),
+    Flag(
+        "--floor-host",
+        "floor.allowed_hosts",
+        "A host that jobs may put into their allow list, *.example.com for all below one; may be repeated"
+        " (default: all).",
+        "HOST",
+    ),
+    Flag("--floor-max-attempts", "floor.max_attempts", "The most that jobs may set with --max-attempts.", "N"),
+    Flag(
+        "--floor-max-extra-rounds",
+        "floor.max_extra_rounds",
+        "The most that jobs may set with --max-extra-rounds.",
+        "N",
+    ),
     Flag("--floor-never-pushed", "floor.never_pushed", "Push no result."),
     Flag(
         "--protect",
