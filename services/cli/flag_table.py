@@ -9,7 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import floor_pb2
 
 from services.cli.flags import Flag, group
-from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, TEXT_OR_FILE
+from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, SHELL_LINE, TEXT_OR_FILE
 
 PROJECT: Final = Flag(
     "--project",
@@ -138,6 +138,7 @@ SETTINGS: Final = (
             "policy.verify_command",
             "A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
             "LINE",
+            SHELL_LINE,
         ),
         Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take (default: 600).", "S"),
         Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
@@ -193,6 +194,7 @@ FLOOR: Final = group(
         "floor.verify_command",
         "A line for /bin/sh that checks each result, before a job's own.",
         "LINE",
+        SHELL_LINE,
     ),
     Flag(
         "--floor-approve-before",

@@ -41,6 +41,13 @@ def text_or_file(typed: str) -> str:
     return _text_of(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
 
 
+def shell_line(typed: str) -> str:
+    """Return a line for a shell, where it has a command: a blank one would check nothing, and say that all is well."""
+    if not typed.strip():
+        raise ValueError("it is blank, as of a variable that is not set: give a command, or leave the option out")
+    return typed
+
+
 def whole_number(typed: str) -> int:
     """Read an integer."""
     try:
@@ -147,6 +154,7 @@ def _bytes_of(path: str) -> bytes:
 
 
 TEXT_OR_FILE = Reads(text_or_file)
+SHELL_LINE = Reads(shell_line)
 WHOLE_NUMBER = Reads(whole_number)
 SIZE = Reads(size)
 SECONDS = Reads(seconds)
