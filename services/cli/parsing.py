@@ -57,6 +57,13 @@ def text_or_file(typed: str) -> str:
         raise ValueError(f"{error}; a text that begins with @ is written with two of them, @{typed[:20]}…") from None
 
 
+def shell_line(typed: str) -> str:
+    """Return a line for a shell, where it has a command: a blank one would check nothing, and say that all is well."""
+    if not typed.strip():
+        raise ValueError("it is blank, as of a variable that is not set: give a command, or leave the option out")
+    return typed
+
+
 def whole_number(typed: str) -> int:
     """Read an integer that a field of the contract can hold."""
     try:
@@ -196,6 +203,7 @@ def _bytes_of(path: str) -> bytes:
 
 
 TEXT_OR_FILE = Reads(text_or_file)
+SHELL_LINE = Reads(shell_line)
 WHOLE_NUMBER = Reads(whole_number)
 NUMBER = Reads(number)
 SIZE = Reads(size)

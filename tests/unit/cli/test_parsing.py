@@ -58,6 +58,7 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
         ("--network", "wide"),
         ("--memory", "99999999999G"),
         *(("--memory", size) for size in ("2Q", "-1", "1e9", "G", "")),
+        *(("--verify", blank) for blank in ("", " ", "\t\n", "\u3000")),
         ("--publish", "push", "--no-push"),
         ("--delay", "3", "--not-before", "2030-01-31"),
     ],
