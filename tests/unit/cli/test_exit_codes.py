@@ -73,9 +73,7 @@ def test_json_says_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> N
     assert '"reason": "JOB_NOT_FOUND"' in capsys.readouterr().err
 
 
-def test_what_nobody_foresaw_is_not_hidden(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_what_nobody_foresaw_is_not_hidden(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_codes.report(ZeroDivisionError("by 0"), as_json=False) == exit_codes.FAILED
     assert "ZeroDivisionError: by 0" in capsys.readouterr().err
     monkeypatch.setenv("BOATYARD_TRACEBACK", "1")
