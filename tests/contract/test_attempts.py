@@ -173,6 +173,18 @@ async def test_a_person_has_a_job_go_on_from_what_was_left(book: Books) -> None:
     assert (await claimed(cell)).snapshot_id == "snap-1"
 
 
+async def test_what_the_last_round_left_is_what_was_left(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT))
+    second = ExecutionNote(f"{lease.execution_id}-round-2", Purpose.AGENT, output=Output(snapshot_id="snap-1"))
+    await cell.note(lease, second)
+    await cell.finish(lease, FAILED)
+    await Retries(book.engine, book.notifier).retry(lease.job_id, from_snapshot=True, key=None)
+    assert (await claimed(cell)).snapshot_id == "snap-1"
+
+
 async def test_a_work_item_is_in_progress_again(book: Books) -> None:
     catalog, retries = CatalogStore(book.engine), Retries(book.engine, book.notifier)
     created = (await book.admit()).create_time

@@ -25,7 +25,7 @@ from services.gateway.values.principal import submitters
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import JobState
+from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
@@ -97,10 +97,11 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[st
 
     An attempt that left none, as its agent never began or its cell was lost, left the one that it began from.
     """
-    last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
-    row = (await connection.execute(last)).one()
-    if left := load(Output, row.output).snapshot_id:
-        return left, row.cell_id
+    of_attempt = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
+    agents = select(executions.c.output, executions.c.cell_id).where(*of_attempt, executions.c.purpose == Purpose.AGENT)
+    for row in await connection.execute(agents):  # one for each round; the last one's has it
+        if left := load(Output, row.output).snapshot_id:
+            return left, row.cell_id
     if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",

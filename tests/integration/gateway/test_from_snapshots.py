@@ -292,8 +292,12 @@ async def test_a_refused_push_is_made_up_for(services: Services, tmp_path: Path)
         [Attempt("anew", (*APPENDED, Deed("commit"), *APPENDED, Deed("fail"))), Attempt("job from snapshot", UNDONE)],
         [Attempt("anew", APPENDED, is_rejected=True), *[Attempt("from snapshot", is_refused=True)] * 2],
         [Attempt("anew", (Deed("append", ".ci/c"), Deed("fail"))), Attempt("job from snapshot", APPENDED, UNDONE)],
+        [
+            Attempt("anew", (Deed("append", "README"), Deed("commit"), Deed("fail"))),
+            Attempt("job from snapshot", UNDONE, (*UNDONE, Deed("append", "README")), is_rejected=True),
+        ],
     ],
-    ids=["undone", "undone to its commit", "a chain", "protected"],
+    ids=["undone", "undone to its commit", "a chain", "protected", "rejected after a commit"],
 )
 async def test_stories_of_snapshots(services: Services, tmp_path: Path, attempts: list[Attempt]) -> None:
     await tell(services, tmp_path, [*attempts, Attempt("from snapshot")], approves=True)
