@@ -29,6 +29,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from operator import itemgetter
 
+REQUEST_ID = "request_id"
+"""What the metadata of an INTERNAL error has: the id under which the service's log has its cause."""
+
 _VIOLATIONS_BYTES = 1200
 _TEXT_BYTES = 300
 """Of a field path or a description, on the wire."""
