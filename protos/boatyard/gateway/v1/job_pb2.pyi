@@ -816,7 +816,9 @@ class Job(message.Message):
     service of the cell, or too many cells in turn, did not come back), CELL_TOKEN_REQUIRED, EXECUTION_NOT_FOUND,
     EVENTS_TRIMMED (a run's record or output is gone), INTERNAL. Because of a hook, before or after any stage: VETOED,
     HOOK_FAILED (what was pushed stays pushed, and `output.pushed` says so). Before the agent: CLONE_FAILED,
-    REMOTE_NOT_FOUND, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's address, which is private; also on push),
+    REMOTE_UNREACHABLE, REMOTE_MOVED, REMOTE_ACCESS_DENIED, REMOTE_NOT_TRUSTED, REMOTE_NOT_FOUND, REMOTE_NOT_GIT,
+    REMOTE_UNSUPPORTED (these seven also on push), REMOTE_MALFORMED, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's
+    address, which is private; also on push),
     REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND,
     SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL, WORKSPACES_QUOTA,
     INVALID_BRANCH, BRANCH_EXISTS, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED,

@@ -172,6 +172,13 @@ class GitServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -200,6 +207,13 @@ class GitServiceServicer:
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -396,8 +410,14 @@ class GitServiceServicer:
         - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
         - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
         details.
-        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push or could not be reached; git's error is in the
-        message.
+        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
         - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
