@@ -53,12 +53,27 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-class Asked:
-    """What a known caller notices: the times of its calls, and the reasons of those that were refused."""
+def processor_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def __init__(self) -> None:
+
+class Asked:
+    """What a known caller notices: the times of its calls, and the reasons of those that were refused.
+
+    `load` is the processor time that the gateway used meanwhile, per second.
+    """
+
+    def __init__(self, gateway: int) -> None:
         self.seconds: list[float] = []
         self.refusals: list[str] = []
+        self._gateway = gateway
+        self._used = self._lasted = 0.0
+
+    @property
+    def load(self) -> float:
+        return self._used / self._lasted
 
     @property
     def median(self) -> float:
@@ -70,8 +85,8 @@ class Asked:
 
     async def ask(self, stub: JobServiceStub, job_id: str, seconds: float) -> None:
         """Call GetJob, 20 times a second."""
-        until = time.monotonic() + seconds
-        while time.monotonic() < until:
+        started, used = time.monotonic(), processor_seconds(self._gateway)
+        while time.monotonic() - started < seconds:
             began = time.perf_counter()
             try:
                 await stub.GetJob(GetJobRequest(job_id=job_id))
@@ -79,6 +94,8 @@ class Asked:
                 self.refusals.append(service_error(error).reason)
             self.seconds.append(time.perf_counter() - began)
             await asyncio.sleep(0.05)
+        self._lasted += time.monotonic() - started
+        self._used += processor_seconds(self._gateway) - used
 
 
 @contextlib.contextmanager
@@ -118,7 +135,7 @@ class Cell:
         """Print what a known caller notices of some floods; return True when all promises but that of times hold."""
         services, job_id = self._services, self._jobs[0].job_id
         gateway = services.processes["gateway"].pid
-        quiet, flooded, memory, grown = Asked(), Asked(), 0, 0
+        quiet, flooded, memory, grown = Asked(gateway), Asked(gateway), 0, 0
         async with open_channel(services.address("gateway"), await viewers_token(services)) as channel:
             stub = JobServiceStub(channel)
             for _ in range(rounds):
@@ -131,7 +148,8 @@ class Cell:
         print(
             f"{', '.join(floods)}: GetJob, p99 {1e3 * flooded.p99:.1f} ms, without {1e3 * quiet.p99:.1f} ms,"
             f" ratio {slower:.1f} {at_most(slower, SLOWER)}; medians {1e3 * flooded.median:.1f} and"
-            f" {1e3 * quiet.median:.1f} ms; gateway {grown >> 20} MiB, before {memory >> 20} MiB"
+            f" {1e3 * quiet.median:.1f} ms; gateway {flooded.load:.2f} and {quiet.load:.2f} processors,"
+            f" {grown >> 20} and {memory >> 20} MiB"
             f" {at_most(larger, LARGER)}",
             flush=True,
         )
