@@ -31,7 +31,10 @@ class Home:
             raise StartError(f"BOATYARD_HOME {error}") from None
 
     def directory(self, *names: str) -> Path:
-        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing."""
+        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing.
+
+        Raises StartError when one of them cannot be made, or is another user's.
+        """
         path = self.root
         _make_private(path)
         for name in names:
@@ -97,11 +100,22 @@ def read_token(path: Path) -> str:
     try:
         if path.stat().st_mode & 0o077:
             raise StartError(f"{path} can be read by other users, so it is not a secret: chmod 600 {path}")
-        token = path.read_text().strip()
+        token = token_from(path.read_text(errors="surrogateescape"), str(path))
     except OSError as error:
         raise StartError(f"cannot read the token in {path}: {error.strerror}") from error
     if not token:
         raise StartError(f"{path} is empty: delete it, and the next start makes a new token")
+    return token
+
+
+def token_from(text: str, origin: str) -> str:
+    """Return the token in a text, without the spaces and line breaks around it; an empty text has none.
+
+    Raises StartError when it holds what no token has, and no header of a call could carry.
+    """
+    token = text.strip()
+    if not all("!" <= character <= "~" for character in token):
+        raise StartError(f"{origin} holds more than one line, or a character that no token has")
     return token
 
 
@@ -116,5 +130,11 @@ def absolute(path: Path) -> Path:
 def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners = {path.lstat().st_uid, path.stat().st_uid}  # of a link, and of what it leads to
     except OSError as error:
         raise StartError(f"cannot make the directory {path}: {error.strerror}") from error
+    if strangers := owners - {0, os.geteuid()}:
+        raise StartError(
+            f"{path} belongs to user {min(strangers)}, who could replace all that is in it: set BOATYARD_HOME to a"
+            f" directory of your own, or chown -hR {os.geteuid()} {path} if nobody else has written there"
+        )

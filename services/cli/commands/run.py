@@ -15,6 +15,7 @@ from services.cli.follower import Follower
 from services.cli.job_request import create_job, repository_url
 from services.cli.job_view import print_end
 from services.cli.screen import Screen
+from services.cli.streams import OutputLostError
 from services.common.errors import ServiceError
 
 _EXIT_CODES = {
@@ -30,7 +31,8 @@ _REPOSITORY = flags.GroupedOption(
     group=RUN[0].group,
     type=options.TEXT,
     metavar="URL|PATH",
-    help="The repository to work on (default: the item's, or else none, and an empty workspace).",
+    help="The repository to work on (default: the item's, or else none, and an empty workspace); one that is not in the"
+    " catalogue is added.",
 )
 
 
@@ -84,6 +86,8 @@ def command(
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if values["from_snapshot"] is not None and values["ref"] is not None:
         raise click.UsageError("--from-snapshot and --ref exclude each other: give one of them")
+    if values["repository"] is not None and repo is not None:
+        raise click.UsageError("--repo and --repository exclude each other: give one of them")
     # Both are set even if empty: a request id belongs to one message, whichever version of the command makes it.
     spec = job_pb2.JobSpec(agent=AgentSettings(), policy=policy_pb2.Policy())
     flags.fill(spec, RUN, values)
@@ -107,6 +111,8 @@ def _standard_input() -> str:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise click.UsageError("the prompt on standard input must be UTF-8") from error
+    except OSError as error:
+        raise click.UsageError(f"the prompt on standard input cannot be read: {error.strerror}") from error
 
 
 def _print_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
@@ -124,7 +130,7 @@ async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: b
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
         ended = await Follower(gateway, screen, as_json=as_json).to_end(job.job_id, wait=wait)
-    except (asyncio.CancelledError, ServiceError):
+    except (asyncio.CancelledError, ServiceError, OutputLostError):
         screen.say(
             f"stopped following; the job continues: `boatyard logs -f {job.job_id}` follows it again,"
             f" `boatyard cancel {job.job_id}` cancels it",

@@ -115,7 +115,8 @@ class Policy(message.Message):
     verify_command: builtins.str
     """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
     means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. The default is
-    none. Where floors have commands, they run before it, in the same execution, and each only if those before it have
+    none. A blank one, such as of a script's unset variable, is refused: `true` takes away the check of a worker or
+    template. Where floors have commands, they run before it, in the same execution, and each only if those before it have
     passed.
     """
     publish: Policy.Publish.ValueType
@@ -157,7 +158,8 @@ class Policy(message.Message):
     def retry_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The job reasons after which there is another attempt. There is never another attempt after BUDGET_EXCEEDED,
         CANCELLED, EXPIRED, REJECTED or VETOED, nor once the result is being pushed. An empty list inherits; if no list is
-        set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, DISK_FULL and MODEL_UNAVAILABLE apply.
+        set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, REMOTE_UNREACHABLE, DISK_FULL and
+        MODEL_UNAVAILABLE apply. CLONE_FAILED stands for REMOTE_UNREACHABLE too.
         """
 
     def __init__(
