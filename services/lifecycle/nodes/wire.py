@@ -16,6 +16,7 @@ from services.agent.wire import AGENT
 from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
 from services.common.text import lossy
+from services.lifecycle.model.authors import EMAIL
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import (
@@ -29,8 +30,6 @@ from services.lifecycle.model.node_work import (
 )
 from services.lifecycle.model.output import Artifact, FileChange, OmittedArtifact
 from services.sandbox.spec import Tier
-
-EMAIL: Final = "noreply@boatyard.dev"
 
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
