@@ -243,7 +243,13 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="BRANCH_EXISTS",
-        meaning="the repository has a branch of that name at another commit",
+        meaning="the repository has a branch of that name already, at another commit",
+        sources=(Source.GIT,),
+        advice="`boatyard run --branch NAME` gives another",
+    ),
+    ReasonRow(
+        reason="BRANCH_IN_THE_WAY",
+        meaning="the remote has a branch whose name is a directory of the result's branch, or the other way round",
         sources=(Source.GIT,),
         advice="`boatyard run --branch NAME` gives another",
     ),

@@ -1,24 +1,34 @@
 """Prepares what an agent starts in: a tree of the repository, in a workspace, on its own branch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.job_context import FileContent, Remote
-from services.lifecycle.model.job_spec import INPUT_DATA, INPUT_DIRECTORY, JobSpec
+from services.lifecycle.model.job_spec import ASK_FILE, INPUT_DATA, INPUT_DIRECTORY, JobSpec
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
 
 
-async def prepare_base(job: JobRun, remote: Remote) -> Base:
-    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
+async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[str]) -> Base:
+    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
+
+    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
+    """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
         return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch))
 
-    return await job.step("base", Base, lambda: job.interruptible(_prepare(job, remote)), learn)
+    async def prepare() -> Base:
+        base = await _prepare(job, remote)
+        if job.spec.policy.publish is Publish.PUSH:
+            await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
+        return base
+
+    return await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:
@@ -45,8 +55,9 @@ async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileCon
 
 
 def _input(spec: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
-    """Return the job's input files in its workspace: contents by path."""
+    """Return the job's files in its workspace: contents by path. Where its agent may ask, it only has to write."""
     given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
+    given |= {ASK_FILE: b""} if spec.policy.agent_may_ask else {}
     return given | ({INPUT_DATA: spec.data} if spec.data else {})
 
 
