@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 
@@ -199,3 +200,18 @@ def test_kinds_are_listed(cell: Cell) -> None:
     assert kinds["review"]["required_data"] == ["pull_request_number", "comment_id", "comment_body"]
     refused = cell.boatyard("run", "--kind", "review", "--command", "true", "--json", "x", code=2)
     assert refused == b""
+
+
+@pytest.mark.slow
+def test_files_are_kept_beside_the_result(cell: Cell, remote: Remote, tmp_path: Path) -> None:
+    agent = "echo dist > .gitignore; mkdir dist; printf wheel > dist/a.whl"
+    result = cell.run(remote.path, agent, "--artifact", "dist/*.whl", "--artifact", "*.log")
+
+    assert [(each["name"], each["bytes"]) for each in result["artifacts"]] == [("dist/a.whl", 5)]
+    assert result["omitted_artifacts"] == [{"name": "*.log", "reason": "NO_SUCH_FILE"}]
+    assert b"dist/a.whl" in cell.boatyard("artifacts", result["job_id"])
+    assert cell.boatyard("artifact", result["job_id"], "dist/a.whl") == b"wheel"
+    saved = tmp_path / "saved"
+    cell.boatyard("artifact", result["job_id"], "dist/a.whl", "-o", str(saved))
+    assert saved.read_bytes() == b"wheel"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".saved")] == []
