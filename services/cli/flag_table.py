@@ -144,6 +144,13 @@ SETTINGS: Final = (
         Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
         Flag(
+            "--artifact",
+            "policy.artifacts",
+            "Files of the workspace to keep beside the result, such as dist or **/*.log, ignored ones too; may be"
+            " repeated. See `boatyard artifacts`.",
+            "GLOB",
+        ),
+        Flag(
             "--retention",
             "policy.retention",
             "What happens to the workspace when the job has ended (default: keep-failed).",
@@ -249,8 +256,8 @@ RUN: Final = (
         "Job",
         replace(
             PROJECT,
-            help="The project (default: $BOATYARD_PROJECT, or else the worker's or the item's, or else the token's if"
-            " it is for one only, or else default).",
+            help="The project (default: $BOATYARD_PROJECT, or else that of the worker, item, template or repository, or"
+            " else the token's if it is for one only, or else default).",
         ),
         Flag(
             "--worker",
@@ -260,6 +267,12 @@ RUN: Final = (
         ),
         Flag("--item", "work_item_id", "The work item that the job is for; its texts go with PROMPT.", "ID"),
         TEMPLATE,
+        Flag(
+            "--repository",
+            "repository_id",
+            "The repository, as --repo, by its id (see `boatyard repository list`).",
+            "ID",
+        ),
         Flag("--kind", "kind", "The kind of the job; see `boatyard kinds` (default: task).", "NAME"),
         Flag("--priority", "priority", "Jobs with a higher number are taken first (default: 0).", "N"),
         Flag("--ref", "revision", "The branch, tag or commit to start from (default: the remote's branch).", "REF"),
@@ -305,4 +318,4 @@ RUN: Final = (
     ),
     *SETTINGS,
 )
-"""A whole JobSpec, but for the prompt and the repository, for `boatyard run`."""
+"""A whole JobSpec, but for the prompt, for `boatyard run`."""

@@ -6,10 +6,13 @@ import re
 import uuid
 from pathlib import Path
 
+import click
 from boatyard.gateway.v1 import catalog_pb2, job_pb2
 
 from services.cli.clients import Gateway
+from services.cli.local_repository import top_of
 from services.cli.lookup import get_snapshot
+from services.common.rpc.sockets import is_socket
 
 DEFAULT_PROJECT = "default"
 """The project that every gateway has."""
@@ -19,32 +22,70 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:[^@/:]+@)?[^@/:]+:")
 
 
 def repository_url(typed: str) -> str:
-    """Return a URL unchanged, and a local path made absolute. As in git, a path with a colon begins with ./ or /."""
-    return typed if _REMOTE.match(typed) else os.path.abspath(Path(typed).expanduser())  # noqa: PTH100 - "a/.." goes
+    """Return a URL unchanged, and a local path made absolute: that of the repository which it is in.
+
+    As in git, a path with a colon begins with ./ or /. What is not on this machine may be on the cell's.
+    """
+    if is_url(typed):
+        return typed
+    path = Path(os.path.abspath(Path(typed).expanduser()))  # noqa: PTH100 - "a/.." goes
+    return str(top_of(path) or path)
+
+
+def is_url(typed: str) -> bool:
+    """True for what names a server, and no path."""
+    return _REMOTE.match(typed) is not None
+
+
+def is_elsewhere(address: str) -> bool:
+    """True when the gateway at an address is on another machine, whose files are not ours."""
+    return not is_socket(address) and not address.startswith(("127.", "localhost:", "[::1]:"))
+
+
+def check_there(url: str, address: str) -> None:
+    """Raise UsageError for a path where this machine has no repository, if it is the gateway's machine too."""
+    if is_url(url) or is_elsewhere(address) or top_of(Path(url)) is not None:
+        return
+    if _is_hidden(Path(url)):  # from us, not from the account that runs the cell
+        return
+    raise click.UsageError(f"--repo: there is no git repository at {url}, nor above it")
+
+
+def _is_hidden(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK | os.X_OK)
+
+
+_NAMED = {"worker_id": "Worker", "work_item_id": "WorkItem", "template_id": "Template", "repository_id": "Repository"}
+"""The fields of a job by which its project is known, with the resource that each names: all are of one project."""
 
 
 async def create_job(
     gateway: Gateway, spec: job_pb2.JobSpec, repository: str | None, request_id: str | None
 ) -> job_pb2.Job:
-    """Create a job for the repository with this URL, or else for that of its snapshot, if it has one."""
+    """Create a job for the repository with this URL, or else the one that it names, or that of its snapshot."""
+    if repository is None and spec.snapshot_id and not spec.repository_id:
+        spec.repository_id = (await get_snapshot(gateway, spec.snapshot_id)).repository_id
     spec.project_id = spec.project_id or await _project_of(gateway, spec)
     if repository is not None:
         spec.repository_id = await _find_or_create_repository(gateway, spec.project_id, repository)
-    elif spec.snapshot_id:
-        spec.repository_id = (await get_snapshot(gateway, spec.snapshot_id)).repository_id
     request = job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
     return (await gateway.ask(gateway.jobs.CreateJob(request))).job
 
 
 async def _project_of(gateway: Gateway, spec: job_pb2.JobSpec) -> str:
-    """Return the project of the job's worker or work item, or else the only one that our token is for, or `default`."""
+    """Return the project of what the job names, or else the only one that our token is for, or `default`."""
     catalog = gateway.catalog
-    if spec.worker_id:
-        worker = catalog_pb2.GetWorkerRequest(worker_id=spec.worker_id)
-        return (await gateway.ask(catalog.GetWorker(worker))).worker.project_id
-    if spec.work_item_id:
-        item = catalog_pb2.GetWorkItemRequest(work_item_id=spec.work_item_id)
-        return (await gateway.ask(catalog.GetWorkItem(item))).work_item.project_id
+    for field, resource in _NAMED.items():
+        if named := getattr(spec, field):
+            request = getattr(catalog_pb2, f"Get{resource}Request")(**{field: named})
+            answer = await gateway.ask(getattr(catalog, f"Get{resource}")(request))
+            return str(getattr(answer, field.removesuffix("_id")).project_id)
     projects = (await gateway.ask(catalog.ListProjects(catalog_pb2.ListProjectsRequest(page_size=2)))).projects
     return projects[0].project_id if len(projects) == 1 else DEFAULT_PROJECT
 

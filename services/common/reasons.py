@@ -152,8 +152,8 @@ _ROWS: Final = (
         meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
         " on push",
         sources=(Source.GIT,),
-        advice="for https, make the server's CA known to the machine; for ssh, add the server's key to known_hosts of"
-        " the account that runs the cell",
+        advice="for https, name the server's CA in BOATYARD_GIT_CA; for ssh, add the server's key to known_hosts of the"
+        " account that runs the cell",
     ),
     ReasonRow(
         reason="REMOTE_NOT_GIT",
@@ -243,7 +243,13 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="BRANCH_EXISTS",
-        meaning="the repository has a branch of that name at another commit",
+        meaning="the repository has a branch of that name already, at another commit",
+        sources=(Source.GIT,),
+        advice="`boatyard run --branch NAME` gives another",
+    ),
+    ReasonRow(
+        reason="BRANCH_IN_THE_WAY",
+        meaning="the remote has a branch whose name is a directory of the result's branch, or the other way round",
         sources=(Source.GIT,),
         advice="`boatyard run --branch NAME` gives another",
     ),

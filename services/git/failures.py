@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
+from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, ServiceError
 from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
 from services.git.refusals import refusal
@@ -73,6 +73,19 @@ def push_rejected(branch: bytes, error: Exception) -> ServiceError:
 def push_failed(branch: bytes, error: Exception) -> ServiceError:
     """The push did not reach the remote, or not whole, for a reason of refusals.py's; or the remote refused it."""
     return _refused("the push has failed", "PUSH_REJECTED", lossy(branch), error)
+
+
+def branch_exists(branch: bytes, commit_id: str) -> ServiceError:
+    """There is such a branch, at another commit than it may be."""
+    name = lossy(branch)
+    message = f"the branch {name} is there already, at {commit_id}"
+    return AlreadyExists("branch", name, reason="BRANCH_EXISTS", message=message)
+
+
+def branch_in_the_way(branch: bytes, other: bytes) -> ServiceError:
+    """The remote cannot have both branches, as one of the names is a directory of the other."""
+    message = f"the remote's branch {lossy(other)} is in the way of {lossy(branch)}: no server can have both"
+    return FailedPrecondition("BRANCH_IN_THE_WAY", message, lossy(branch))
 
 
 def not_a_repository(path: str, error: Exception) -> ServiceError:

@@ -1,5 +1,6 @@
 """Pushes results. A branch is moved only from its expected commit, in one atomic step that the remote decides."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -13,6 +14,7 @@ from services.git.remote.addresses import Address, AddressBook
 from services.git.remote.bounds import NetworkLimits
 from services.git.remote.listing import ask_remote
 
+_HEADS: Final = b"refs/heads/"
 # Git's word for a ref about which the remote has said nothing.
 _UNHEARD: Final = "[remote failure]"
 
@@ -59,18 +61,64 @@ class Publisher:
             raise failures.push_failed(branch, error) from error
         raise _failure(branch, refused)
 
+    async def check(
+        self, store: Path, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str] = ()
+    ) -> None:
+        """Find out whether a branch could be pushed to, without changing anything.
+
+        Args:
+            store: a repository that holds the commit.
+            remote: the remote that would be pushed to.
+            commit_id: any commit, which is not sent.
+            branch: the branch's short name.
+            allowed: commits at which the branch may be already; at any other, or below it, there must be none.
+
+        Raises:
+            AlreadyExists: BRANCH_EXISTS.
+            FailedPrecondition: BRANCH_IN_THE_WAY, and what `push` raises.
+        """
+        try:
+            address = await self._addresses.resolve(remote.url)
+            invocation = replace(address.invocation(remote.token), git_dir=store)
+            actual = await self._taken(address, invocation, branch, allowed)
+            if address.far_side is not None:  # it asks nobody who may push
+                return
+            asking = self._limits.listing(invocation)
+            refused = await self._push(address, asking, commit_id, branch, actual, "--dry-run")
+        except GitError as error:
+            raise failures.push_failed(branch, error) from error
+        if refused.code:
+            raise _failure(branch, refused)
+
+    async def _taken(self, address: Address, invocation: Invocation, branch: bytes, allowed: Collection[str]) -> str:
+        """Return the allowed commit at which the branch is; empty when it is not there. Raises as `check` does."""
+        ref = _HEADS + branch
+        parts = branch.split(b"/")
+        above = [_HEADS + b"/".join(parts[:length]) for length in range(1, len(parts))]
+        asked = (ref, ref + b"/*", *above)
+        found = ""
+        for line in await ask_remote(self._git, address, self._limits.listing(invocation), asked):
+            value, _, name = line.partition(b"\t")
+            if name == ref:
+                found = value.decode("ascii")
+            elif name in above or name.startswith(ref + b"/"):
+                raise failures.branch_in_the_way(branch, name.removeprefix(_HEADS))
+        if found and found not in allowed:
+            raise failures.branch_exists(branch, found)
+        return found
+
     async def _push(
-        self, address: Address, invocation: Invocation, commit_id: str, branch: bytes, expected: str
+        self, address: Address, invocation: Invocation, commit_id: str, branch: bytes, expected: str, *more: str
     ) -> GitOutput:
-        ref = b"refs/heads/" + branch
+        ref = _HEADS + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
         async with address.writing(replace(invocation, expected_codes=(0, 1))) as target:
-            flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *target.flags)
+            flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *more, *target.flags)
             command = Command("push", flags, (target.url, commit_id.encode() + b":" + ref))
             return await self._git.run(command, target.invocation)
 
     async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
-        ref = b"refs/heads/" + branch
+        ref = _HEADS + branch
         for line in await ask_remote(self._git, address, self._limits.listing(invocation), (ref,)):
             # The pattern also matches the ends of longer names.
             commit_id, _, name = line.partition(b"\t")

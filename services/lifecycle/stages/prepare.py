@@ -1,36 +1,46 @@
 """Prepares what an agent starts in: a tree of the repository, in a workspace, on its own branch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.job_context import FileContent, Remote
-from services.lifecycle.model.job_spec import INPUT_DATA, INPUT_DIRECTORY, JobSpec
+from services.lifecycle.model.job_spec import ASK_FILE, INPUT_DATA, INPUT_DIRECTORY, JobSpec
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.snapshot_bases import corrected
 
 
-async def prepare_base(job: JobRun, remote: Remote) -> Base:
+async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[str]) -> Base:
     """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
 
     From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
+    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
     """
-
-    async def prepare() -> Base:
-        preparing = job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
-        base = await job.interruptible(preparing)
-        if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
-            raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
-        return base
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
         return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch))
 
-    base = await job.step("base", Base, prepare, learn)
-    return await corrected(job, base, prepare) if job.start_snapshot_id and not base.head_commit_id else base
+    async def prepare() -> Base:
+        base = await _prepare(job, remote)
+        if job.spec.policy.publish is Publish.PUSH:
+            await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
+        return base
+
+    base = await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
+    if job.start_snapshot_id and not base.head_commit_id:
+        return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
+    return base
+
+
+async def _prepare(job: JobRun, remote: Remote) -> Base:
+    base = await job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+    if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
+        raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
+    return base
 
 
 async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:
@@ -45,8 +55,9 @@ async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileCon
 
 
 def _input(spec: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
-    """Return the job's input files in its workspace: contents by path."""
+    """Return the job's files in its workspace: contents by path. Where its agent may ask, it only has to write."""
     given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
+    given |= {ASK_FILE: b""} if spec.policy.agent_may_ask else {}
     return given | ({INPUT_DATA: spec.data} if spec.data else {})
 
 

@@ -1,11 +1,14 @@
 """The result: taken as a commit, compared with the base, verified by us, and published."""
 
+import random
 from collections.abc import Collection
 from dataclasses import replace
 
-from services.common.display import one_line
-from services.common.errors import Aborted
+import structlog
+
+from services.common.errors import Aborted, ServiceError
 from services.lifecycle.failures import JobFailed
+from services.lifecycle.model.authors import author
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
@@ -17,8 +20,10 @@ from services.lifecycle.stages.snapshot_bases import current
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
-_NAME_BYTES = 255
-_OUR_NAME = "Boatyard"
+_PUSH_PAUSES = (1, 2, 4, 8, 16, 32, 60, 60, 60, 60)
+"""Seconds between the tries of a push: a server that restarts is back within minutes."""
+
+log = structlog.get_logger()
 
 
 async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
@@ -106,9 +111,12 @@ def is_to_publish(job: JobRun, base: Base, taken: ResultCommit) -> bool:
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:
-    """Push the result. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
+    """Push the result, again and again while the remote is not reached. Raises JobFailed (PUSH_REJECTED, REF_MOVED, …).
 
-    async def push() -> Nothing:
+    It is pushed alone: what the agent has done is kept, and need not be done again.
+    """
+
+    async def push_once() -> None:
         with job.uninterrupted():  # once begun, it is unknown how far it has come
             try:
                 await job.nodes.push(remote, taken.commit_id, job.spec.branch)
@@ -116,6 +124,18 @@ async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_befor
                 if moved.actual not in pushed_before:
                     raise
                 await job.nodes.push(remote, taken.commit_id, job.spec.branch, expected=moved.actual)
+
+    async def push() -> Nothing:
+        for seconds in _PUSH_PAUSES:
+            try:
+                await push_once()
+                return Nothing()
+            except ServiceError as error:
+                if error.reason != "REMOTE_UNREACHABLE":
+                    raise
+                log.warning("a push has not reached its remote", error=error.message, seconds=seconds)
+            await job.pause(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+        await push_once()
         return Nothing()
 
     await job.step("push", Nothing, push, lambda note, _: replace(note, output=replace(note.output, pushed=True)))
@@ -127,8 +147,3 @@ def commit_message(prompt: str, job_id: str) -> str:
     printable = "".join(character if character.isprintable() else " " for character in first)
     subject = printable if len(printable) <= _SUBJECT_CHARACTERS else printable[: _SUBJECT_CHARACTERS - 1] + "…"
     return f"{subject or 'Work of an agent'}\n\nBoatyard-Job: {job_id}\n"
-
-
-def author(worker_name: str) -> str:
-    """Return the author of our commit: the worker's name, cut to what a signature takes, or ours."""
-    return one_line(worker_name).encode()[:_NAME_BYTES].decode(errors="ignore") or _OUR_NAME
