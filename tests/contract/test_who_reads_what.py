@@ -66,7 +66,7 @@ READABLE = {
         agent.v1.CommandEngine line
         agent.v1.AnthropicEngine ask_before
         gateway.v1.Policy verify_command retry_on
-        gateway.v1.Floor verify_command protected_paths
+        gateway.v1.Floor verify_command protected_paths allowed_hosts
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds""",
