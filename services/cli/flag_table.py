@@ -144,6 +144,13 @@ SETTINGS: Final = (
         Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
         Flag(
+            "--artifact",
+            "policy.artifacts",
+            "Files of the workspace to keep beside the result, such as dist or **/*.log, ignored ones too; may be"
+            " repeated. See `boatyard artifacts`.",
+            "GLOB",
+        ),
+        Flag(
             "--retention",
             "policy.retention",
             "What happens to the workspace when the job has ended (default: keep-failed).",

@@ -130,6 +130,32 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
                 raise
             raise wire.result_expired(request.execution_id, compared.commit_id) from error
 
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        view = await self._store.execution(request.execution_id)
+        asked = wire.artifacts_request(request, git_pb2.ListArtifactsRequest)
+        answer = await _answer(self._git.ListArtifacts(asked))
+        if not answer.artifacts and not request.page_token:
+            wire.check_no_artifacts(view)
+        return wire.same_fields(answer, pb.ListArtifactsResponse)
+
+    async def ReadArtifact(
+        self, request: pb.ReadArtifactRequest, context: Context
+    ) -> AsyncIterator[pb.ReadArtifactResponse]:
+        view = await self._store.execution(request.execution_id)
+        asked = wire.artifacts_request(request, git_pb2.ReadArtifactRequest)
+        try:
+            with _node_refusals():
+                async with streaming(self._git.ReadArtifact(asked)) as messages:
+                    async for message in messages:
+                        yield wire.same_fields(message, pb.ReadArtifactResponse)
+        except NotFound:
+            listed = await _answer(
+                self._git.ListArtifacts(git_pb2.ListArtifactsRequest(artifacts_id=view.execution_id))
+            )
+            if not listed.artifacts:
+                wire.check_no_artifacts(view)
+            raise
+
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.ListWorkspacesRequest)
         answer = await _answer(self._workspace.ListWorkspaces(asked))

@@ -17,6 +17,9 @@ INPUT_DIRECTORY = ".boatyard/input"
 INPUT_DATA = ".boatyard/input.json"
 """The file there with the job's data."""
 
+ASK_FILE = ".boatyard/ask"
+"""The file there in which an agent that may ask writes its question. It is there, and empty, from the start."""
+
 MAX_PROMPT_BYTES: Final = 1 << 20
 """The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
