@@ -346,6 +346,13 @@ _ROWS: Final = (
         advice="`boatyard run --disk SIZE` raises the limit",
     ),
     ReasonRow(
+        reason="SCRATCH_LIMIT",
+        meaning="the agent failed when its sandbox's /tmp, HOME or /dev/shm was full",
+        sources=(Source.EXECUTION,),
+        advice="`boatyard run --scratch SIZE` makes them larger, up to the machine's BOATYARD_EXECUTION_SCRATCH_BYTES;"
+        " the workspace is on disk",
+    ),
+    ReasonRow(
         reason="OUTPUT_LIMIT",
         meaning="the agent wrote more output than it may",
         sources=(Source.EXECUTION,),
