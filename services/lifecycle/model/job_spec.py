@@ -35,12 +35,21 @@ class InputFile(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptResult(Recorded):
+    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with."""
+
+    commit_id: str
+    base_commit_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec(Recorded):
     """A job as it was admitted. Hooks may add labels, and a person's retry floors. Ids that are empty name nothing.
 
     `prompt` is the caller's, `task` is what the agent is given: the prompt, or a text built of it, the work item and
     the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
     `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it.
+    `kept` is a result that a person wants published: no agent works then.
     """
 
     job_id: str
@@ -67,3 +76,4 @@ class JobSpec(Recorded):
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()
+    kept: KeptResult | None = None

@@ -32,6 +32,8 @@ async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[st
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:
+    if job.spec.kept is not None:
+        return await job.nodes.prepare_base(remote, result_commit_id=job.spec.kept.base_commit_id)
     snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
     if not snapshot_id:
         return await job.nodes.prepare_base(remote, revision=job.spec.revision)
