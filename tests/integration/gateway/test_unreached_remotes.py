@@ -96,7 +96,9 @@ async def test_a_person_is_asked_before_a_kept_result_is_pushed(services: Servic
     await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
     asked = await services.asked(job.job_id)
     assert remote.git("for-each-ref", "refs/heads/boatyard") == ""
-    assert [file.path for file in asked.output.files_changed] == ["new"]
+    whole = checkpoint_pb2.GetCheckpointRequest(checkpoint_id=asked.checkpoint_id)
+    seen = (await services.checkpoints.GetCheckpoint(whole)).checkpoint.output
+    assert [file.path for file in seen.files_changed] == ["new"]
     await services.checkpoints.ApproveCheckpoint(
         checkpoint_pb2.ApproveCheckpointRequest(checkpoint_id=asked.checkpoint_id)
     )
