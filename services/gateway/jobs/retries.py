@@ -13,6 +13,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.jobs.floors import bound_again
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
+from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
@@ -21,7 +22,7 @@ from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
-from services.gateway.values.principal import submitters
+from services.gateway.values.principal import with_caller
 from services.lifecycle.model.job_spec import JobSpec, KeptResult
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
@@ -96,7 +97,7 @@ async def _begin_again(
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
     await check_isolation(connection, admitted.agent)
-    spec = replace(await bound_again(connection, admitted), submitters=submitters(admitted.submitters))
+    spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
     if spec.kept is not None and spec.policy.publish is not Publish.PUSH:
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
@@ -124,17 +125,22 @@ async def _begin_again(
 
 
 async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
-    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT)."""
-    last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
-    row = (await connection.execute(last)).one()
-    snapshot_id = load(Output, row.output).snapshot_id
-    if not snapshot_id:
+    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT).
+
+    An attempt that left none, as its agent never began or its cell was lost, left the one that it began from.
+    """
+    of_attempt = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
+    agents = select(executions.c.output, executions.c.cell_id).where(*of_attempt, executions.c.purpose == Purpose.AGENT)
+    for row in await connection.execute(agents):  # one for each round; the last one's has it
+        if left := load(Output, row.output).snapshot_id:
+            return left, row.cell_id
+    if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
             f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
             job.job_id,
         )
-    return snapshot_id, row.cell_id
+    return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)
 
 
 async def _last_result(connection: AsyncConnection, job: Row[Any]) -> tuple[KeptResult, str]:
