@@ -93,7 +93,7 @@ class Snapshots:
             return claimed
         # The time of the first try, so that every try makes the same commit.
         signature = Signature("Boatyard", "boatyard@localhost", int(claimed.create_time.timestamp()))
-        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on)
+        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
         await self._records.complete(spec.snapshot_id, taken.commit_id)
         return replace(claimed, commit_id=taken.commit_id)
