@@ -79,12 +79,11 @@ async def _work(job: JobRun, context: JobContext) -> None:
     await choose_hooks(job, context.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
-    base = None
-    if remote is not None:
+    if remote is not None or not job.has_begun("workspace"):  # the version before had no base without a repository
         await approval(job, "base")
-        base = await prepare_base(job, remote, context.pushed_before)
+    base = await prepare_base(job, remote, context.pushed_before)
     layout = await make_workspace(job, base, context.files)
-    if base is not None:
+    if remote is not None:
         await make_branch(job, layout, base)
     await approval(job, "start")
     task = first_task(job)
@@ -95,7 +94,7 @@ async def _work(job: JobRun, context: JobContext) -> None:
         await call_post_hooks(job)
 
 
-async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | None, task: str) -> str:
+async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, task: str) -> str:
     """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
     remote = context.remote
     await start_agent(job, layout, base, task)
@@ -105,25 +104,23 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):
         return more
-    if remote is None or base is None or taken is None:
-        return ""
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more
         await verify(job, remote, base, taken)
     if is_to_publish(job, taken):
-        if more := await approval(job, "push", await protected_changes(job, base, taken)):
+        because = "" if remote is None else await protected_changes(job, base, taken)
+        if more := await approval(job, "push", because):
             return more
+    if remote is not None and is_to_publish(job, taken):
         await publish(job, remote, taken, context.pushed_before)
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base | None, run: Run) -> ResultCommit | None:
+async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
     """Take the agent's work, however the agent ended."""
     try:
         await take_artifacts(job)
-        if base is None:
-            return None
         taken = await take(job, layout, base)
         await compare(job, base, taken)
     except JobFailed:

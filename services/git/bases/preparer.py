@@ -7,8 +7,9 @@ from services.git import failures
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.notes import read_notes
 from services.git.bases.warming import BranchWarmer
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
-from services.git.names import is_commit_id
+from services.git.names import NO_REMOTE, is_commit_id
 from services.git.store import RepositoryRecords
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.results import ResultStores
@@ -45,6 +46,25 @@ class BasePreparer:
             self.warmer.note(remote, start.revision or base.branch)
         return base
 
+    async def prepare_empty(self, repository_id: str, result_commit_id: str) -> Base:
+        """Return a base without files, for work that has no remote, or one of a result of such work.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND.
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        with self._bases.holding(repository_id):
+            await self._mirrors.make_empty(repository_id)
+            commit_id = result_commit_id or EMPTY_COMMIT_ID
+            is_empty = commit_id == EMPTY_COMMIT_ID
+            if not is_empty and not await self._results.has(repository_id, commit_id):
+                raise failures.revision_not_found(commit_id)
+            prepare = self._bases.prepare if is_empty else self._bases.prepare_result
+            cached = await prepare(repository_id, commit_id, "", lambda _: None)
+        objects = (self._mirrors.objects(repository_id),)
+        return Base(commit_id, cached.layers, objects, b"", cached.pins_path)
+
     async def objects_to_take_with(
         self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
     ) -> tuple[tuple[Path, ...], str]:
@@ -54,12 +74,16 @@ class BasePreparer:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
             FailedPrecondition: TAKE_FAILED.
         """
+        if repository_id.startswith(NO_REMOTE):
+            await self._mirrors.make_empty(repository_id)
         if not self._mirrors.exists(repository_id):
             raise failures.repository_not_found(repository_id)
         if not tree.path.is_dir():
             raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
         borrowed = await self._objects_of(repository_id, base_commit_id)
-        layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
+        layered_on = (
+            self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers and tree.layers.lowers else ""
+        )
         # The index is built from the commit below the layers first, so its objects are needed too.
         if layered_on and layered_on != base_commit_id:
             borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))

@@ -7,6 +7,7 @@ from boatyard.workspace.v1 import layout_pb2
 
 from services.common.credentials import credential_complaint
 from services.common.rpc.rules import Check, Violation
+from services.git.names import NO_REMOTE
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.worktree.signatures import without_crud
@@ -16,6 +17,8 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
     """Return the rules, by the full names of the messages that they are for."""
 
     def remote(message: pb.Remote) -> Iterator[Violation]:
+        if message.repository_id.startswith(NO_REMOTE):
+            yield "repository_id", f"must not begin with {NO_REMOTE}: such are for work without a remote"
         if complaint := addresses.complaint(message.url):
             yield "url", complaint
         elif complaint := credential_complaint(message.token, addresses.address(message.url).protocol):

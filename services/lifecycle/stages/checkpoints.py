@@ -24,6 +24,7 @@ _TEXTS = {
     "push": "May the result be pushed?",
     "end": "Is the job done?",
 }
+_HANDED_OVER = "May the result be handed over?"
 
 
 async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_changes: bool = False) -> Decision:
@@ -60,7 +61,8 @@ async def approval(job: JobRun, stage: str, because: str = "") -> str:
     has_result = stage in {"verify", "push"}
     takes_changes = has_result and job.round <= job.spec.policy.max_extra_rounds
     name = job.in_round(stage) if has_result else stage
-    text = f"{_TEXTS[stage]} {because}".rstrip()
+    without_remote = not job.spec.repository_id and stage == "push"
+    text = _HANDED_OVER if without_remote else f"{_TEXTS[stage]} {because}".rstrip()
     decision = await ask(job, name, Origin.POLICY, text, takes_changes=takes_changes)
     if decision.state is CheckpointState.APPROVED:
         return ""

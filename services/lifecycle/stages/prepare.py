@@ -13,10 +13,11 @@ from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
 
 
-async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[str]) -> Base:
-    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
+async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collection[str]) -> Base:
+    """Prepare the tree that the job starts from: of its remote, whose mirror is updated first, or without files.
 
-    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
+    Raises JobFailed (CLONE_FAILED, …). A result that is to be pushed must have a branch to go to: that is found out
+    here, before an agent has worked.
     """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
@@ -24,32 +25,51 @@ async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[st
 
     async def prepare() -> Base:
         base = await _prepare(job, remote)
-        if job.spec.policy.publish is Publish.PUSH:
+        if remote is not None and job.spec.policy.publish is Publish.PUSH:
             await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return base
 
     return await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
 
 
-async def _prepare(job: JobRun, remote: Remote) -> Base:
+async def _prepare(job: JobRun, remote: Remote | None) -> Base:
     snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
     if not snapshot_id:
-        return await job.nodes.prepare_base(remote, revision=job.spec.revision)
+        return await _tree_of(job, remote, revision=job.spec.revision)
     snapshot = await job.nodes.find_snapshot(snapshot_id)
-    if snapshot.repository_id != remote.repository_id:
+    if snapshot.repository_id != job.spec.kept_under:
         raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
     if snapshot.changed:
-        return await job.nodes.prepare_base(remote, result_commit_id=snapshot.commit_id)
-    return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
+        return await tree_of(job, remote, snapshot.commit_id)
+    return await _tree_of(job, remote, revision=snapshot.base_commit_id.encode())
 
 
-async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:
-    """Make the agent's workspace, from the base or empty, with the job's input. Raises JobFailed (DISK_FULL)."""
+async def _tree_of(job: JobRun, remote: Remote | None, *, revision: bytes) -> Base:
+    if remote is None:
+        return await job.nodes.prepare_empty_base(job.spec.kept_under)
+    return await job.nodes.prepare_base(remote, revision=revision)
+
+
+async def tree_of(job: JobRun, remote: Remote | None, commit_id: str) -> Base:
+    """Prepare the tree of a commit that was taken from this or an earlier job."""
+    if remote is None:
+        return await job.nodes.prepare_empty_base(job.spec.kept_under, result_commit_id=commit_id)
+    return await job.nodes.prepare_base(remote, result_commit_id=commit_id)
+
+
+async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] = ()) -> Layout:
+    """Make the agent's workspace, with the job's input. Raises JobFailed (DISK_FULL).
+
+    It is made from the base, or is an empty directory where the job has neither a repository nor a snapshot.
+    """
+    is_empty = not (job.spec.repository_id or job.lease.snapshot_id or job.spec.snapshot_id)
     given = _input(job.spec, files)
     return await job.step(
         "workspace",
         Layout,
-        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.spec, given)),
+        lambda: job.interruptible(
+            job.nodes.create_workspace(job.workspace_id, base, job.spec, given, is_empty=is_empty)
+        ),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
     )
 

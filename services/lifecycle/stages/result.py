@@ -16,6 +16,7 @@ from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verifica
 from services.lifecycle.model.states import ExecutionState, Publish, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
+from services.lifecycle.stages.prepare import tree_of
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
@@ -56,7 +57,7 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     async def changes() -> DiffSummary:
         if not taken.changed:
             return DiffSummary()
-        comparing = job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
+        comparing = job.nodes.changes(job.spec.kept_under, base.commit_id, taken.commit_id)
         return _redacted(job, await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS))
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
@@ -72,13 +73,13 @@ def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
     return replace(found, files=files, diff=clean(found.diff))
 
 
-async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -> None:
+async def verify(job: JobRun, remote: Remote | None, base: Base, taken: ResultCommit) -> None:
     """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
 
     async def check() -> Verification:
         tree = base
         if taken.changed:
-            tree = await job.interruptible(job.nodes.prepare_base(remote, result_commit_id=taken.commit_id))
+            tree = await job.interruptible(tree_of(job, remote, taken.commit_id))
         return await _check(job, tree)
 
     def learn(note: ExecutionNote, verification: Verification) -> ExecutionNote:
@@ -107,7 +108,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
 
 
 def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
-    """True when there is a result, and the policy publishes it."""
+    """True when there is a result, and the policy publishes it: pushes it, if the job has a repository."""
     return job.spec.policy.publish is Publish.PUSH and taken.changed
 
 

@@ -62,7 +62,7 @@ class Output(message.Message):
     total_files_changed: builtins.int
     """The total number of files that differ."""
     base_commit_id: builtins.str
-    """The commit that the work started from; empty without a repository."""
+    """The commit that the work started from; without a repository, one that has no files."""
     commit_id: builtins.str
     """The commit of the result; the base commit when nothing has changed."""
     branch: builtins.str
