@@ -129,7 +129,7 @@ class StartReader:
             environment=environment.base() | proxies | variables,
             network=network,
             allow=AllowList() if network is Network.NONE else self._allow(agent),
-            limits=limits.sandbox_limits(agent, self._settings.scratch_bytes),
+            limits=limits.sandbox_limits(agent),
             tier=agent.tier,
             container=containers.container(agent, self._settings) if is_contained else None,
         )

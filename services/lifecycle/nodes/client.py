@@ -249,7 +249,11 @@ class JobNodes:
             branch=wire.text_to_proto("branch", branch),
             allowed_commit_ids=sorted(allowed)[:_MAX_ALLOWED],
         )
-        await self._call(self._git.CheckPush, request, _LONG_SECONDS)
+        try:
+            await self._call(self._git.CheckPush, request, _LONG_SECONDS)
+        except RemoteFailure as error:
+            if error.status is not Status.UNIMPLEMENTED:  # by a git service that has not been upgraded yet
+                raise
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""
