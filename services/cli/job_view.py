@@ -75,6 +75,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("command", first_line(spec.agent.command.line)),
         ("floors", ", ".join(each.set_by for each in job.floors) or ("waived" if spec.waive_floors else "")),
         ("submitter", ", ".join(job.submitters)),
+        ("steered by", ", ".join(job.steered_by)),
         ("workspace", job.workspace_id),
         ("asked for", _moment(job.create_time) if job.HasField("create_time") else ""),
     ]

@@ -66,7 +66,7 @@ READABLE = {
         agent.v1.CommandEngine line
         agent.v1.AnthropicEngine ask_before
         gateway.v1.Policy verify_command retry_on artifacts
-        gateway.v1.Floor verify_command protected_paths
+        gateway.v1.Floor verify_command protected_paths allowed_hosts
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds""",
@@ -98,7 +98,7 @@ READABLE = {
         gateway.v1.Verification reason
         git.v1.Snapshot message""",
     "what happened to it": """
-        gateway.v1.Job reason message submitters
+        gateway.v1.Job reason message submitters steered_by
         gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer

@@ -81,6 +81,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         await self._check_begun(request.execution_id)
+        await self._store.record_steering(request.execution_id)
         await _answer(self._execution.SendMessage(wire.same_fields(request, execution_pb2.SendMessageRequest)))
         return pb.SendMessageResponse()
 
@@ -100,7 +101,11 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         async def typed() -> AsyncIterator[execution_pb2.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - its absence was refused above
             yield wire.same_fields(first, execution_pb2.AttachExecutionRequest)
+            types = False
             async for request in request_iterator:
+                if request.HasField("input") and not types:
+                    await self._store.record_steering(first.execution_id)
+                    types = True
                 yield wire.same_fields(request, execution_pb2.AttachExecutionRequest)
 
         async def progress() -> AsyncGenerator[pb.AttachExecutionResponse, None]:

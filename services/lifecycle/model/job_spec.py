@@ -50,7 +50,8 @@ class JobSpec(Recorded):
 
     `prompt` is the caller's, `task` is what the agent is given: the prompt, or a text built of it, the work item and
     the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
-    `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it.
+    `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it,
+    `steered_by` of those who wrote to its agent or typed at its terminal.
     """
 
     job_id: str
@@ -77,6 +78,7 @@ class JobSpec(Recorded):
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()
+    steered_by: tuple[str, ...] = ()
 
     @property
     def kept_under(self) -> str:

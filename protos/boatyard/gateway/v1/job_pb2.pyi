@@ -807,6 +807,7 @@ class Job(message.Message):
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     FLOORS_FIELD_NUMBER: builtins.int
     SUBMITTERS_FIELD_NUMBER: builtins.int
+    STEERED_BY_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -884,6 +885,10 @@ class Job(message.Message):
     def submitters(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Output only. The names of the callers that submitted and retried it, oldest first."""
 
+    @builtins.property
+    def steered_by(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. The names of the callers that sent its agent messages or typed at its terminal, oldest first."""
+
     def __init__(
         self,
         *,
@@ -905,10 +910,11 @@ class Job(message.Message):
         checkpoints: abc.Iterable[checkpoint_pb2.Checkpoint] | None = ...,
         floors: abc.Iterable[floor_pb2.BindingFloor] | None = ...,
         submitters: abc.Iterable[builtins.str] | None = ...,
+        steered_by: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
