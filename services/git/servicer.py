@@ -49,7 +49,9 @@ class GitServicer(GitServiceServicer):
     async def PrepareEmptyBase(
         self, request: pb.PrepareEmptyBaseRequest, context: Context
     ) -> pb.PrepareEmptyBaseResponse:
-        base = await self._manager.prepare_empty_base(request.repository_id, request.result_commit_id)
+        base = await self._manager.prepare_empty_base(
+            request.repository_id, request.result_commit_id, request.snapshot_id
+        )
         return pb.PrepareEmptyBaseResponse(base=BASE.to_proto(base))
 
     async def CloneRepository(

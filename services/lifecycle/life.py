@@ -107,13 +107,13 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, t
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more
-        await verify(job, remote, base, taken)
-    if is_to_publish(job, taken):
+        await verify(job, remote, taken)
+    if is_to_publish(job, base, taken):
         because = "" if remote is None else await protected_changes(job, base, taken)
         if more := await approval(job, "push", because):
             return more
-    if remote is not None and is_to_publish(job, taken):
-        await publish(job, remote, taken, context.pushed_before)
+        if remote is not None:
+            await publish(job, remote, taken, context.pushed_before)
     return ""
 
 

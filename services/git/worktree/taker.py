@@ -214,12 +214,15 @@ async def _start_from(
 def _links(
     tracked: list[IndexEntry], below: Mapping[bytes, IndexEntry], changes: UpperChanges, upper: UpperListing
 ) -> list[IndexEntry]:
-    """Return the empty submodules that the agent added or moved to another commit, as it committed them."""
+    """Return the empty submodules that the agent added or moved to another commit, as it committed them.
+
+    Where the commit below has a file in place of a submodule, the file is what the tree has.
+    """
     directories, read = set(upper.directories), changes.read
     return [
         entry
         for entry in tracked
         if entry.link and below.get(entry.path) != entry and entry.path not in changes.removed
-        if entry.path in below or entry.path in directories
+        if entry.path in directories or (entry.path in below and below[entry.path].link)
         if not any(path.startswith(entry.path + b"/") for path in read)
     ]

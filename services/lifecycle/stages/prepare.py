@@ -11,13 +11,14 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.snapshot_bases import corrected
 
 
 async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collection[str]) -> Base:
     """Prepare the tree that the job starts from: of its remote, whose mirror is updated first, or without files.
 
-    Raises JobFailed (CLONE_FAILED, …). A result that is to be pushed must have a branch to go to: that is found out
-    here, before an agent has worked.
+    From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
+    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
     """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
@@ -29,25 +30,19 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
             await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return base
 
-    return await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
+    base = await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
+    if job.start_snapshot_id and not base.head_commit_id:
+        return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
+    return base
 
 
 async def _prepare(job: JobRun, remote: Remote | None) -> Base:
-    snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
-    if not snapshot_id:
-        return await _tree_of(job, remote, revision=job.spec.revision)
-    snapshot = await job.nodes.find_snapshot(snapshot_id)
-    if snapshot.repository_id != job.spec.kept_under:
-        raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
-    if snapshot.changed:
-        return await tree_of(job, remote, snapshot.commit_id)
-    return await _tree_of(job, remote, revision=snapshot.base_commit_id.encode())
-
-
-async def _tree_of(job: JobRun, remote: Remote | None, *, revision: bytes) -> Base:
     if remote is None:
-        return await job.nodes.prepare_empty_base(job.spec.kept_under)
-    return await job.nodes.prepare_base(remote, revision=revision)
+        return await job.nodes.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
+    base = await job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+    if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
+        raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
+    return base
 
 
 async def tree_of(job: JobRun, remote: Remote | None, commit_id: str) -> Base:
@@ -62,7 +57,7 @@ async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] =
 
     It is made from the base, or is an empty directory where the job has neither a repository nor a snapshot.
     """
-    is_empty = not (job.spec.repository_id or job.lease.snapshot_id or job.spec.snapshot_id)
+    is_empty = not (job.spec.repository_id or job.start_snapshot_id)
     given = _input(job.spec, files)
     return await job.step(
         "workspace",
