@@ -34,6 +34,7 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
 
     return {
         pb.Remote.DESCRIPTOR.full_name: remote,
+        pb.PrepareEmptyBaseRequest.DESCRIPTOR.full_name: _empty_base,
         pb.WorkingTree.DESCRIPTOR.full_name: working_tree,
         pb.Signature.DESCRIPTOR.full_name: _signature,
     }
@@ -51,6 +52,11 @@ def _layout_complaints(layout: layout_pb2.Layout, paths: GitPaths) -> Iterable[t
             yield "layers.work", paths.tree_complaint(layers.work.encode())
             if layers.mounted_path:
                 yield "layers.mounted_path", paths.tree_complaint(layers.mounted_path.encode())
+
+
+def _empty_base(message: pb.PrepareEmptyBaseRequest) -> Iterator[Violation]:
+    if not message.repository_id.startswith(NO_REMOTE):
+        yield "repository_id", f"must begin with {NO_REMOTE}: others are repositories"
 
 
 def _signature(message: pb.Signature) -> Iterator[Violation]:

@@ -161,7 +161,7 @@ class PrepareEmptyBaseRequest(message.Message):
     RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
-    """What results are kept under in place of a repository's id, which cannot begin so."""
+    """What results are kept under in place of a repository's id. It begins with `no-remote-`, as no repository's does."""
     result_commit_id: builtins.str
     """The id of a commit in its result store, whose tree is prepared instead; empty means the tree without files."""
     snapshot_id: builtins.str
