@@ -69,7 +69,7 @@ class Taker:
         """
         if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
             return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
-        repository_dir = await self._prepare(scratch, borrowed)
+        repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
         tree = replace(spec.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, spec, repository_dir) if keep_commits else None
@@ -142,12 +142,12 @@ class Taker:
         await covered.stage_everything()
         return covered, tuple(sorted({*submodules, *await covered.links_among(tuple(nested))}))
 
-    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
+    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...], leave_out: tuple[str, ...]) -> Path:
         repository_dir = scratch / "repository"
         repository_dir.mkdir()
         git_dir = repository_dir / "git"
         await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        exclude_boatyard(git_dir)
+        exclude_boatyard(git_dir, leave_out)
         alternates = git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))

@@ -45,6 +45,14 @@ class InputFile(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class KeptResult(Recorded):
+    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with."""
+
+    commit_id: str
+    base_commit_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class JobSpec(Recorded):
     """A job as it was admitted. Hooks may add labels, and a person's retry floors. Ids that are empty name nothing.
 
@@ -52,6 +60,7 @@ class JobSpec(Recorded):
     the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
     `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it,
     `steered_by` of those who wrote to its agent or typed at its terminal.
+    `kept` is a result that a person wants published: no agent works then.
     """
 
     job_id: str
@@ -78,6 +87,7 @@ class JobSpec(Recorded):
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()
+    kept: KeptResult | None = None
     steered_by: tuple[str, ...] = ()
 
     @property

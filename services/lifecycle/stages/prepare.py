@@ -39,6 +39,8 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
 async def _prepare(job: JobRun, remote: Remote | None) -> Base:
     if remote is None:
         return await job.nodes.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
+    if job.spec.kept is not None:
+        return await job.nodes.prepare_base(remote, revision=job.spec.kept.base_commit_id.encode())
     base = await job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
     if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
         raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))

@@ -10,6 +10,7 @@ from services.common.errors import Aborted, ServiceError
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.authors import author
 from services.lifecycle.model.job_context import Remote
+from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
@@ -48,6 +49,20 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
         job.in_round("take"),
         ResultCommit,
         work,
+        lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
+    )
+
+
+async def take_kept(job: JobRun, kept: KeptResult) -> ResultCommit:
+    """Record a result of an earlier attempt as that of this one."""
+
+    async def found() -> ResultCommit:
+        return ResultCommit(kept.commit_id)
+
+    return await job.step(
+        "take",
+        ResultCommit,
+        found,
         lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
     )
 
