@@ -80,11 +80,10 @@ async def _work(job: JobRun, context: JobContext) -> None:
     await choose_hooks(job, context.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
-    base = None
-    if remote is not None:
+    if remote is not None or not job.has_begun("workspace"):  # the version before had no base without a repository
         await approval(job, "base")
-        base = await prepare_base(job, remote, context.pushed_before)
-    if job.spec.kept is not None and remote is not None and base is not None:
+    base = await prepare_base(job, remote, context.pushed_before)
+    if job.spec.kept is not None and remote is not None:
         await _push_kept(job, context, remote, base, job.spec.kept)
     else:
         await _rounds(job, context, base)
@@ -93,10 +92,10 @@ async def _work(job: JobRun, context: JobContext) -> None:
         await call_post_hooks(job)
 
 
-async def _rounds(job: JobRun, context: JobContext, base: Base | None) -> None:
+async def _rounds(job: JobRun, context: JobContext, base: Base) -> None:
     """Have the agent work, once and as often as more is asked for."""
     layout = await make_workspace(job, base, context.files)
-    if base is not None:
+    if context.remote is not None:
         await make_branch(job, layout, base)
     await approval(job, "start")
     task = first_task(job)
@@ -114,7 +113,7 @@ async def _push_kept(job: JobRun, context: JobContext, remote: Remote, base: Bas
         )
 
 
-async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | None, task: str) -> str:
+async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, task: str) -> str:
     """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
     remote = context.remote
     await start_agent(job, layout, base, task)
@@ -124,32 +123,33 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):
         return more
-    if remote is None or base is None or taken is None:
-        return ""
     return await _checked_and_published(job, context, remote, base, taken)
 
 
 async def _checked_and_published(
-    job: JobRun, context: JobContext, remote: Remote, base: Base, taken: ResultCommit
+    job: JobRun, context: JobContext, remote: Remote | None, base: Base, taken: ResultCommit
 ) -> str:
-    """Check and publish a result. Return the agent's next task if a person asks for changes, or an empty string."""
+    """Check and publish a result; without a remote, ask whether it may be handed over.
+
+    Return the agent's next task if a person asks for changes, or an empty string.
+    """
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more
         await verify(job, remote, taken)
     if is_to_publish(job, base, taken):
-        if more := await approval(job, "push", await protected_changes(job, base, taken)):
+        because = "" if remote is None else await protected_changes(job, base, taken)
+        if more := await approval(job, "push", because):
             return more
-        await publish(job, remote, taken, context.pushed_before)
+        if remote is not None:
+            await publish(job, remote, taken, context.pushed_before)
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base | None, run: Run) -> ResultCommit | None:
+async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
     """Take the agent's work, however the agent ended."""
     try:
         await take_artifacts(job)
-        if base is None:
-            return None
         taken = await take(job, layout, base)
         await compare(job, base, taken)
     except JobFailed:

@@ -1,5 +1,6 @@
 """A job as it was admitted: everything is decided, and nothing of it changes."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -24,6 +25,15 @@ MAX_PROMPT_BYTES: Final = 1 << 20
 """The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
 """The bound of a prompt that is passed as an argument: the kernel's, less the closing NUL."""
+
+
+NO_REMOTE: Final = "no-remote-"
+"""How the ids begin under which a git service keeps the results of jobs without a repository; no repository has one."""
+
+
+def kept_under(repository_id: str, project_id: str) -> str:
+    """Return the id under which a job's results are kept: its repository's, or one for its project's other jobs."""
+    return repository_id or NO_REMOTE + hashlib.sha256(project_id.encode()).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,3 +89,8 @@ class JobSpec(Recorded):
     submitters: tuple[str, ...] = ()
     kept: KeptResult | None = None
     steered_by: tuple[str, ...] = ()
+
+    @property
+    def kept_under(self) -> str:
+        """The id under which the git service keeps its results."""
+        return kept_under(self.repository_id, self.project_id)

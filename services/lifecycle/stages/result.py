@@ -17,6 +17,7 @@ from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verifica
 from services.lifecycle.model.states import ExecutionState, Publish, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
+from services.lifecycle.stages.prepare import tree_of
 from services.lifecycle.stages.snapshot_bases import current
 
 _SUBJECT_CHARACTERS = 72
@@ -72,7 +73,7 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     async def changes() -> DiffSummary:
         if taken.commit_id == base.commit_id:
             return DiffSummary()
-        comparing = job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
+        comparing = job.nodes.changes(job.spec.kept_under, base.commit_id, taken.commit_id)
         return _redacted(job, await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS))
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
@@ -88,11 +89,11 @@ def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
     return replace(found, files=files, diff=clean(found.diff))
 
 
-async def verify(job: JobRun, remote: Remote, taken: ResultCommit) -> None:
+async def verify(job: JobRun, remote: Remote | None, taken: ResultCommit) -> None:
     """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
 
     async def check() -> Verification:
-        tree = await job.interruptible(job.nodes.prepare_base(remote, result_commit_id=taken.commit_id))
+        tree = await job.interruptible(tree_of(job, remote, taken.commit_id))
         return await _check(job, tree)
 
     def learn(note: ExecutionNote, verification: Verification) -> ExecutionNote:
@@ -121,7 +122,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
 
 
 def is_to_publish(job: JobRun, base: Base, taken: ResultCommit) -> bool:
-    """True when there is a result, and the policy publishes it."""
+    """True when there is a result, and the policy publishes it: pushes it, if the job has a repository."""
     return job.spec.policy.publish is Publish.PUSH and taken.commit_id != base.commit_id
 
 
