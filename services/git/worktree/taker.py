@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec, WorkingTree
@@ -66,7 +67,9 @@ class Taker:
         Raises:
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
-        repository_dir = await self._prepare(scratch, borrowed)
+        if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
+            return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
+        repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
         tree = replace(spec.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, spec, repository_dir) if keep_commits else None
@@ -139,12 +142,12 @@ class Taker:
         await covered.stage_everything()
         return covered, tuple(sorted({*submodules, *await covered.links_among(tuple(nested))}))
 
-    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
+    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...], leave_out: tuple[str, ...]) -> Path:
         repository_dir = scratch / "repository"
         repository_dir.mkdir()
         git_dir = repository_dir / "git"
         await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        exclude_boatyard(git_dir)
+        exclude_boatyard(git_dir, leave_out)
         alternates = git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
@@ -182,6 +185,14 @@ class Taker:
                 dot_git = view.tree / os.fsdecode(path) / ".git"
                 mounts.append(Mount(self._empty if is_directory else nothing, dot_git))
         return tuple(mounts)
+
+
+def _is_bare(spec: TakeSpec) -> bool:
+    """True when a tree that began without files has none, without asking git."""
+    layers = spec.tree.layers
+    if layers is not None and layers.lowers:
+        return False
+    return {path.name for path in (layers.upper if layers else spec.tree.path).iterdir()} <= {".boatyard"}
 
 
 async def _start_from(

@@ -152,6 +152,56 @@ class PrepareBaseRequest(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_commit) -> _WhichOneofReturnType_commit | None: ...
 
 @typing.final
+class PrepareEmptyBaseRequest(message.Message):
+    """Request for PrepareEmptyBase."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """What results are kept under in place of a repository's id. It begins with `no-remote-`, as no repository's does."""
+    result_commit_id: builtins.str
+    """The id of a commit in its result store, whose tree is prepared instead; empty means the tree without files."""
+    snapshot_id: builtins.str
+    """A snapshot, whose tree is prepared instead; results are compared with the commit without files all the same."""
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+        result_commit_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["repository_id", b"repository_id", "result_commit_id", b"result_commit_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PrepareEmptyBaseResponse(message.Message):
+    """Response for PrepareEmptyBase."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def base(self) -> Base:
+        """The base."""
+
+    def __init__(
+        self,
+        *,
+        base: Base | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class PrepareBaseResponse(message.Message):
     """Progress, and finally the base."""
 
@@ -734,6 +784,7 @@ class TakeResultRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     result_id: builtins.str
@@ -750,6 +801,10 @@ class TakeResultRequest(message.Message):
     def signature(self) -> Signature:
         """Author and committer of the commit that the service adds."""
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of untracked files that are left out."""
+
     def __init__(
         self,
         *,
@@ -759,10 +814,11 @@ class TakeResultRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         signature: Signature | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -820,6 +876,7 @@ class SnapshotTreeRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     snapshot_id: builtins.str
@@ -838,6 +895,10 @@ class SnapshotTreeRequest(message.Message):
         days).
         """
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of untracked files that are left out."""
+
     def __init__(
         self,
         *,
@@ -847,10 +908,11 @@ class SnapshotTreeRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         keep_for: duration_pb2.Duration | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
