@@ -2,15 +2,17 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import zip_longest
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
-from boatyard.git.v1.git_pb2 import ChangedFile
+from boatyard.git.v1.git_pb2 import Caveat, ChangedFile
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.settings import DEFAULT_ENGINE
 from services.cli import humanize, shapes
 from services.cli.screen import STATE_STYLES, Line, Screen, first_line, message_lines, quoted
+from services.common.caveats import CAVEATS, CaveatKind, told
 
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
@@ -112,7 +114,7 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     for label, value in rows:
         if value:
             screen.show(_fact(label, value))
-    for line in (*_program(execution.output), *_files(execution.output)):
+    for line in (*_program(execution.output), *_files(execution.output), *_caveats(execution.output)):
         screen.show(line)
     _print_summary(screen, execution.output)
 
@@ -129,6 +131,7 @@ def _facts(job: job_pb2.Job) -> Iterable[Line]:
         yield _fact("branch", output.branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
         yield _fact("commit", output.commit_id)
     yield from _files(output)
+    yield from _caveats(output)
     yield from _verification(job)
     yield from _program(output)
     if output.snapshot_id:
@@ -167,6 +170,15 @@ def _files(output: output_pb2.Output) -> Iterable[Line]:
     hidden = output.total_files_changed - min(len(output.files_changed), _FILES_SHOWN)
     if hidden > 0:
         yield _fact("", f"… and {hidden} more: see `boatyard diff`")
+
+
+def _caveats(output: output_pb2.Output) -> Iterable[Line]:
+    for caveat in output.caveats:
+        kind = shapes.name(Caveat.Kind.Name, caveat.kind, "KIND_")
+        paths = [shapes.path(*each) or "" for each in zip_longest(caveat.paths, caveat.raw_paths, fillvalue=b"")]
+        is_loss = kind in CaveatKind.__members__ and CAVEATS[CaveatKind(kind)].is_loss
+        label = "incomplete" if is_loss else "but"
+        yield _fact(label, told(kind, paths, caveat.total_paths, caveat.detail))
 
 
 def _file(change: output_pb2.FileChange) -> Line:

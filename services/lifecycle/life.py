@@ -14,6 +14,7 @@ from services.lifecycle.model.states import JobState
 from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
+from services.lifecycle.stages.caveats import check_complete
 from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
 from services.lifecycle.stages.cleanup import clean_up, keep_state
 from services.lifecycle.stages.hooks import (
@@ -106,6 +107,7 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
         return more
     if remote is None or base is None or taken is None:
         return ""
+    check_complete(job)
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more

@@ -2,8 +2,11 @@
 
 from collections.abc import Mapping
 
+from itertools import zip_longest
+
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
+from boatyard.git.v1 import git_pb2
 
 from services.cli.shapes.values import Shape, content, known, name, path, time_of
 
@@ -161,8 +164,19 @@ def _outcome(output: output_pb2.Output) -> Shape:
         "files_changed": [path(change.path, change.raw_path) for change in output.files_changed],
         "tests_run": is_verified,
         "tests_passed": output.verification.passed if is_verified else None,
+        "incomplete": output.incomplete,
+        "caveats": [_caveat(each) for each in output.caveats],
         "tokens_used": known(output, "tokens_used"),
         "cost_usd": known(output, "cost_usd"),
+    }
+
+
+def _caveat(value: git_pb2.Caveat) -> Shape:
+    return {
+        "kind": name(git_pb2.Caveat.Kind.Name, value.kind, "KIND_"),
+        "paths": [path(*each) for each in zip_longest(value.paths, value.raw_paths, fillvalue=b"")],
+        "total_paths": value.total_paths,
+        "detail": value.detail or None,
     }
 
 
@@ -170,6 +184,7 @@ def _details(output: output_pb2.Output) -> Shape:
     return {
         "total_files_changed": output.total_files_changed,
         "base_commit": output.base_commit_id or None,
+        "agent_commits": output.agent_commits,
         "pushed": output.pushed,
         "verification_execution_id": output.verification.execution_id or None,
         "summary": output.summary or None,

@@ -14,7 +14,7 @@ _OUTPUT: Final = Mapper(
     pb.Output,
     by_hand={
         *("changes", "files_changed", "total_files_changed", "diff", "diff_is_lossy", "diff_truncated"),
-        "verification",
+        *("verification", "incomplete"),
     },
 )
 _FILE_CHANGE: Final = Mapper(FileChange, pb.FileChange)
@@ -33,5 +33,6 @@ def output_to_proto(value: Output) -> pb.Output:
         diff=lossy(changes.diff),
         diff_is_lossy=not is_utf8(changes.diff),
         diff_truncated=changes.diff_truncated,
+        incomplete=value.incomplete,
         verification=None if value.verification is None else _VERIFICATION.to_proto(value.verification),
     )

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.settings import AgentSettings
+from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
 
@@ -28,6 +29,7 @@ class Base(Recorded):
     layers: tuple[bytes, ...]
     read_only_paths: tuple[bytes, ...]
     pins_path: bytes = b""
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,6 +101,7 @@ class Snapshot(Recorded):
     repository_id: str
     base_commit_id: str
     commit_id: str
+    caveats: tuple[Caveat, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -112,7 +115,8 @@ class ResultCommit(Recorded):
 
     commit_id: str
     changed: bool
-    lost_repositories: tuple[bytes, ...] = ()
+    agent_commits: int = 0
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ EMAIL: Final = "noreply@boatyard.dev"
 
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
-RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits"})
+RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"lost_repositories", "raw_lost_repositories"})
 FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile)
 SNAPSHOT: Final = Mapper(Snapshot, git_pb.Snapshot, by_hand={"message", "create_time", "expire_time"})
 _RUN: Final = Mapper(

@@ -8,6 +8,7 @@ from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.caveats import recordable
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 
@@ -26,17 +27,21 @@ async def keep_state(job: JobRun) -> None:
 
     async def keep() -> Snapshot:
         keeping = job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
-        return await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
+        kept = await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
+        return replace(kept, caveats=recordable(job, kept.caveats))
 
     def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
-        return replace(note, output=replace(note.output, snapshot_id=kept.snapshot_id if kept.changed else ""))
+        output = replace(note.output, snapshot_id=kept.snapshot_id if kept.changed else "")
+        if not output.commit_id:
+            output = replace(output, caveats=(*base.caveats, *kept.caveats))
+        return replace(note, output=output)
 
     await job.step(
         "snapshot",
         Snapshot,
         keep,
         learn,
-        lambda kept: kept.snapshot_id if kept.changed else "nothing had changed",
+        lambda kept: "; ".join((kept.snapshot_id if kept.changed else "nothing had changed", *map(str, kept.caveats))),
     )
 
 

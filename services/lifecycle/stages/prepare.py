@@ -10,15 +10,23 @@ from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.caveats import in_words, recordable
 
 
 async def prepare_base(job: JobRun, remote: Remote) -> Base:
     """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
-        return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch))
+        output = replace(
+            note.output, base_commit_id=base.commit_id, branch=job.spec.branch, caveats=base.caveats
+        )
+        return replace(note, output=output)
 
-    return await job.step("base", Base, lambda: job.interruptible(_prepare(job, remote)), learn)
+    async def work() -> Base:
+        base = await job.interruptible(_prepare(job, remote))
+        return replace(base, caveats=recordable(job, base.caveats))
+
+    return await job.step("base", Base, work, learn, lambda base: in_words(base.caveats))
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:
