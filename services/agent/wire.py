@@ -47,14 +47,19 @@ def allowance_from_proto(tiers: Iterable[int], networks: Iterable[int]) -> Allow
 
 def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
     """Yield (field, rule) for what no option of the contract can say: the form of hosts, and a size of all together."""
-    for index, pattern in enumerate(message.allowed_hosts):
+    yield from host_violations(message.allowed_hosts)
+    if complaint := environment_complaint(message.environment):
+        yield "environment", complaint
+    yield from ((f'secrets["{name}"]', complaint) for name, complaint in secret_complaints(message.secrets))
+
+
+def host_violations(patterns: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield (field, rule) for entries of a field `allowed_hosts` that are no patterns of hosts."""
+    for index, pattern in enumerate(patterns):
         try:
             HostPattern.parse(pattern)
         except ValueError as error:
             yield f"allowed_hosts[{index}]", str(error)
-    if complaint := environment_complaint(message.environment):
-        yield "environment", complaint
-    yield from ((f'secrets["{name}"]', complaint) for name, complaint in secret_complaints(message.secrets))
 
 
 CHECKS: Final[Mapping[str, Check]] = {pb.AgentSettings.DESCRIPTOR.full_name: agent_violations}

@@ -24,15 +24,20 @@ from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
+from google.protobuf.message import Message
 
 from services.cli.connection import Connection, connection, is_pinned
-from services.common.errors import ServiceError, Unavailable
+from services.cli.fields import largest_field
+from services.common.errors import Invalid, ServiceError, Unavailable
 from services.common.home import Home
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.supervisor.plan import GATEWAY, RENEWAL, has_no_sockets
 
 T = TypeVar("T")
+
+MESSAGE_BYTES = 4 << 20
+"""What a message may have, which is gRPC's own default."""
 
 _PAGE = 1000
 _DESCRIPTORS = [
@@ -51,14 +56,14 @@ class Gateway:
     """The stubs of one gateway."""
 
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
-        self.admin = AdminServiceStub(channel)
-        self.catalog = CatalogServiceStub(channel)
-        self.checkpoints = CheckpointServiceStub(channel)
-        self.hooks = HookServiceStub(channel)
-        self.jobs = JobServiceStub(channel)
-        self.runtime = AgentRuntimeServiceStub(channel)
-        self.audit = AuditServiceStub(channel)
-        self.tokens = TokenServiceStub(channel)
+        self.admin = _weighed(AdminServiceStub(channel))
+        self.catalog = _weighed(CatalogServiceStub(channel))
+        self.checkpoints = _weighed(CheckpointServiceStub(channel))
+        self.hooks = _weighed(HookServiceStub(channel))
+        self.jobs = _weighed(JobServiceStub(channel))
+        self.runtime = _weighed(AgentRuntimeServiceStub(channel))
+        self.audit = _weighed(AuditServiceStub(channel))
+        self.tokens = _weighed(TokenServiceStub(channel))
         self.address = address
 
     async def ask(self, call: Awaitable[T]) -> T:
@@ -114,6 +119,24 @@ async def gateway_at(chosen: Connection) -> AsyncIterator[Gateway]:
         raise
     async with channel:
         yield Gateway(channel, chosen.address)
+
+
+def _weighed(stub: T) -> T:
+    """Have the methods of a stub raise Invalid, with the field that is to blame, for a request that is too large."""
+    for name, method in vars(stub).items():
+        setattr(stub, name, _weighing(method))
+    return stub
+
+
+def _weighing(method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*request: Any, **options: Any) -> Any:  # noqa: ANN401 - those of a method of any arity
+        for message in request:
+            if isinstance(message, Message) and message.ByteSize() > MESSAGE_BYTES:
+                text = f"makes the request {message.ByteSize()} bytes large; at most {MESSAGE_BYTES} can be sent"
+                raise Invalid([(largest_field(message), text)])
+        return method(*request, **options)
+
+    return call
 
 
 def _nobody_answers(address: str) -> str:

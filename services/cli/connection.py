@@ -15,7 +15,7 @@ from services.cli.exit_codes import NotAllowedError
 from services.cli.logins import Logins
 from services.common.addresses import is_host_and_port
 from services.common.errors import StartError
-from services.common.home import Home, read_token
+from services.common.home import Home, read_token, token_from
 from services.common.rpc.sockets import is_socket, socket_path
 from services.common.rpc.tls import ClientTls
 from services.supervisor.plan import GATEWAY
@@ -43,7 +43,7 @@ def connection(home: Home) -> Connection:
     tls = gateway_tls(os.environ)
     login = Logins.of_user().find(address) if tls is None else None
     if login is not None:
-        return Connection(address, os.environ.get("BOATYARD_TOKEN") or _token_in(login.token_file), login.tls)
+        return Connection(address, _token_of_environment() or _token_in(login.token_file), login.tls)
     if tls is None and not is_insecure():
         raise NotAllowedError(
             f"whoever listens at {address} would get the token, and cannot prove to be the gateway: set"
@@ -96,8 +96,7 @@ def is_insecure() -> bool:
 
 
 def _token(home: Home) -> str:
-    token = os.environ.get("BOATYARD_TOKEN")
-    if token:
+    if token := _token_of_environment():
         return token
     path = home.admin_token_file
     if not path.exists():
@@ -107,6 +106,13 @@ def _token(home: Home) -> str:
             " gateway and its token"
         )
     return _token_in(path)
+
+
+def _token_of_environment() -> str:
+    try:
+        return token_from(os.environ.get("BOATYARD_TOKEN", ""), "BOATYARD_TOKEN")
+    except StartError as error:
+        raise NotAllowedError(str(error)) from None
 
 
 def _token_in(path: Path) -> str:

@@ -1,14 +1,17 @@
 """Exit codes, and the error that is printed: one clear sentence on standard error."""
 
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import TYPE_CHECKING, cast
 
 import click
 
+from services.cli.streams import OutputLostError
 from services.common import display
-from services.common.errors import Invalid, ServiceError, StartError, Status
+from services.common.errors import REQUEST_ID, Invalid, ServiceError, StartError, Status
 from services.common.reasons import REASONS
 
 if TYPE_CHECKING:
@@ -21,6 +24,11 @@ CANCELLED = 3
 UNREACHABLE = 4
 WAITING = 5
 INTERRUPTED = 130
+NO_READER = 141
+"""As shells have it for a program that SIGPIPE has ended."""
+
+TRACEBACK_VARIABLE = "BOATYARD_TRACEBACK"
+_FAULT = f"this is a fault of Boatyard's command line ({TRACEBACK_VARIABLE}=1 shows where it is)"
 
 _OF_STATUS = {
     Status.INVALID_ARGUMENT: USAGE,
@@ -90,7 +98,7 @@ class NotAllowedError(Exception):
 
 
 def report(error: Exception, *, as_json: bool) -> int:
-    """Print an error on standard error, and return the exit code. Raises unexpected errors."""
+    """Print an error on standard error, and return the exit code. Raises the unexpected with BOATYARD_TRACEBACK."""
     match error:
         case click.exceptions.Exit():
             return error.exit_code
@@ -115,8 +123,28 @@ def _describe(error: Exception) -> tuple[int, str, str]:
             return UNREACHABLE, "NOT_ALLOWED", str(error)
         case ServiceError():
             return _OF_STATUS.get(error.status, FAILED), error.reason, message_for(error)
-        case _:
+        case _ if os.environ.get(TRACEBACK_VARIABLE):
             raise error
+        case _:
+            return _unforeseen(error)
+
+
+def _unforeseen(error: Exception) -> tuple[int, str, str]:
+    match error:
+        case FileNotFoundError(filename=None):  # what the kernel says of a working directory that was deleted
+            return FAILED, "OS_ERROR", "the working directory was deleted: change to another one"
+        case OSError(strerror=str() as cause):
+            return FAILED, "OS_ERROR", f"{os.fsdecode(error.filename)}: {cause}" if error.filename else cause
+        case _:
+            return FAILED, "FAULT", f"{_FAULT}: {type(error).__name__}: {error}"
+
+
+def report_lost_output(lost: OutputLostError) -> int:
+    """Say, unless its reader has seen enough, that standard output cannot be written; return the exit code."""
+    if lost.has_no_reader:
+        return NO_READER
+    _print_error(lost.message, "OUTPUT_LOST", as_json="--json" in sys.argv[1:], metadata={})
+    return FAILED
 
 
 def message_for(error: ServiceError) -> str:
@@ -125,7 +153,9 @@ def message_for(error: ServiceError) -> str:
         violations = [f"{_where_typed(field)} {text}" for field, text in error.violations]
         return violations[0] if len(violations) == 1 else "\n".join(["the request is invalid:", *violations])
     advice = _ADVICE.get(error.reason)
-    return f"{error.message}; {advice}" if advice else error.message
+    request = error.metadata.get(REQUEST_ID)
+    message = f"{error.message} (request {request})" if request else error.message
+    return f"{message}; {advice}" if advice else message
 
 
 def _where_typed(field: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from google.protobuf.descriptor import EnumDescriptor
+from google.protobuf.descriptor import EnumDescriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -29,6 +29,23 @@ def cases_of(field: Any) -> list[str]:  # noqa: ANN401 - a descriptor
 def choices(enum: EnumDescriptor) -> dict[str, int]:
     """Return an enum's values by their names on the command line: without prefix, in lower case."""
     return {name.lower().replace("_", "-"): number for number, name in short_names(enum).items()}
+
+
+def largest_field(message: Message) -> str:
+    """Return the path of the field that has most of a message, such as `spec.files`: a list's or a map's as a whole."""
+    field, value = max(message.ListFields(), key=lambda each: _bytes_of(message, each[0]))
+    if field.is_repeated or not isinstance(value, Message):
+        return str(field.name)
+    return f"{field.name}.{largest_field(value)}"
+
+
+def _bytes_of(message: Message, field: FieldDescriptor) -> int:
+    alone = type(message)()
+    alone.CopyFrom(message)
+    for other, _ in message.ListFields():
+        if other.name != field.name:
+            alone.ClearField(other.name)
+    return alone.ByteSize()
 
 
 def plain(message: Message) -> shapes.Shape:

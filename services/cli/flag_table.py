@@ -9,7 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import floor_pb2
 
 from services.cli.flags import Flag, group
-from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, TEXT_OR_FILE
+from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, SHELL_LINE, TEXT_OR_FILE
 
 PROJECT: Final = Flag(
     "--project",
@@ -138,6 +138,7 @@ SETTINGS: Final = (
             "policy.verify_command",
             "A line for /bin/sh that checks the result; nothing is pushed unless it exits with 0.",
             "LINE",
+            SHELL_LINE,
         ),
         Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take (default: 600).", "S"),
         Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
@@ -198,6 +199,7 @@ FLOOR: Final = group(
         "floor.verify_command",
         "A line for /bin/sh that checks each result, before a job's own.",
         "LINE",
+        SHELL_LINE,
     ),
     Flag(
         "--floor-approve-before",
@@ -208,6 +210,20 @@ FLOOR: Final = group(
     ),
     Flag("--floor-sandbox", "floor.sandbox_tiers", "A sandbox that jobs may choose; may be repeated (default: all)."),
     Flag("--floor-network", "floor.networks", "A network that jobs may choose; may be repeated (default: all)."),
+    Flag(
+        "--floor-host",
+        "floor.allowed_hosts",
+        "A host that jobs may put into their allow list, *.example.com for all below one; may be repeated"
+        " (default: all).",
+        "HOST",
+    ),
+    Flag("--floor-max-attempts", "floor.max_attempts", "The most that jobs may set with --max-attempts.", "N"),
+    Flag(
+        "--floor-max-extra-rounds",
+        "floor.max_extra_rounds",
+        "The most that jobs may set with --max-extra-rounds.",
+        "N",
+    ),
     Flag("--floor-never-pushed", "floor.never_pushed", "Push no result."),
     Flag(
         "--protect",

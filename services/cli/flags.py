@@ -140,7 +140,7 @@ def _type_of(field: Any) -> click.ParamType[Any]:  # noqa: ANN401 - a descriptor
     if field.type == FieldDescriptor.TYPE_STRING:
         return TEXT
     if field.type == FieldDescriptor.TYPE_DOUBLE:
-        return click.FLOAT
+        return parsing.NUMBER
     if field.message_type is None:
         return parsing.SIZE if field.name.endswith("_bytes") else parsing.WHOLE_NUMBER
     return _OF_MESSAGES.get(field.message_type.full_name, parsing.PAIR)

@@ -1,13 +1,11 @@
 """`boatyard hook calls` and `boatyard hook test`: which hooks were called, and what one answers."""
 
-import sys
-
 import click
 from boatyard.gateway.v1 import hook_pb2
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import with_gateway
-from services.cli.exit_codes import FAILED
+from services.cli.exit_codes import FAILED, SUCCEEDED
 from services.cli.fields import choices
 from services.cli.screen import Screen, first_line
 
@@ -45,7 +43,7 @@ def calls(*, hook: str, job: str, project: str, state: tuple[str, ...], limit: i
     "--job", type=options.TEXT, metavar="ID", default="", help="Call it with this job (default: a sample job)."
 )
 @options.as_json
-def test(*, id_: str, job: str, as_json: bool) -> None:
+def test(*, id_: str, job: str, as_json: bool) -> int:
     """Call a hook once and show its answer, as a job would get it. Nothing is recorded, and no job changes.
 
     Exits with 1 when the hook failed, or would not let the job continue.
@@ -61,7 +59,8 @@ def test(*, id_: str, job: str, as_json: bool) -> None:
                 text = ", ".join(f"{name}={each}" for name, each in value.items()) if isinstance(value, dict) else value
                 Screen().field(label, str(text))
     if answer.outcome != hook_pb2.HookCall.STATE_DONE:
-        sys.exit(FAILED)
+        return FAILED
+    return SUCCEEDED
 
 
 def _dry_run_shape(answer: hook_pb2.DryRunHookResponse) -> shapes.Shape:

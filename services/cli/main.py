@@ -7,7 +7,7 @@ from types import TracebackType
 
 import click
 
-from services.cli import exit_codes
+from services.cli import exit_codes, streams
 from services.common import display
 from services.common.secret_files import with_secret_files
 
@@ -93,6 +93,7 @@ Exit codes:
   4    the gateway is unreachable, or refuses access
   5    the job waits for a person (with --no-wait)
   130  interrupted by Ctrl-C; a job that was followed continues
+  141  whoever read the output, such as head, has closed it; a job that was followed continues
 
 \b
 Environment:
@@ -105,6 +106,7 @@ Environment:
   BOATYARD_INSECURE         1 for what --insecure does
   BOATYARD_GATEWAY_CLIENT_CERTIFICATE, _CLIENT_KEY
                             the certificate and key for a gateway that asks its callers for one
+  BOATYARD_TRACEBACK        1 to see where a fault of the command line itself is
   NO_COLOR                  no colour, even on a terminal
 """,
 )
@@ -138,6 +140,16 @@ def _show_fault(kind: type[BaseException], error: BaseException, trace: Tracebac
 def main() -> None:
     """Run the command line and exit with its code."""
     sys.excepthook = _show_fault
+    streams.prepare()
+    try:
+        code = _run()
+        streams.finish()
+    except streams.OutputLostError as lost:
+        code = exit_codes.report_lost_output(lost)
+    sys.exit(code)
+
+
+def _run() -> int:
     try:
         os.environ.update(with_secret_files(os.environ))
         code = cli.main(prog_name="boatyard", standalone_mode=False)
@@ -145,4 +157,4 @@ def main() -> None:
         code = exit_codes.report(error, as_json="--json" in sys.argv[1:])
     except KeyboardInterrupt:
         code = exit_codes.INTERRUPTED
-    sys.exit(code or exit_codes.SUCCEEDED)
+    return code or exit_codes.SUCCEEDED

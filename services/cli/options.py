@@ -1,7 +1,7 @@
 """Options and arguments that several commands share, and their progress messages."""
 
+import os
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
@@ -21,8 +21,13 @@ class Utf8(click.ParamType[str]):
         try:
             value.encode()
         except UnicodeEncodeError:
+            pass  # bytes that the locale's encoding, which may be ASCII, has no characters for
+        else:
+            return value
+        try:
+            return os.fsencode(value).decode()
+        except UnicodeError:
             self.fail("must be UTF-8", param, ctx)
-        return value
 
 
 TEXT = Utf8()
@@ -43,7 +48,6 @@ def of_project(what: str) -> Callable[[Command], Command]:
 
 
 def say(text: str) -> None:
-    """Print a message on standard error. A closed standard error is ignored, so that the command ends in order."""
-    with suppress(OSError):
-        for line in display.message(f"boatyard: {text}"):
-            click.echo(line, err=True)
+    """Print a message on standard error."""
+    for line in display.message(f"boatyard: {text}"):
+        click.echo(line, err=True)

@@ -1,5 +1,6 @@
 """Reads what people type: types of click's parameters. Input that cannot be read is wrong usage, and click names it."""
 
+import math
 import os
 import re
 import sys
@@ -16,6 +17,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from services.cli.options import TEXT
 
 Value = TypeVar("Value")
+
+MOST = (1 << 63) - 1
+"""The largest number that any field holds."""
+_SHOWN = 60
+_LONGEST_SPAN = 1_000_000
 
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
@@ -37,32 +43,70 @@ class Reads(click.ParamType[Value]):
 
 
 def text_or_file(typed: str) -> str:
-    """Return a text as it was typed, or the content of the file that it names as @FILE (@- is standard input)."""
-    return _text_of(typed[1:]).rstrip("\n") if typed.startswith("@") else typed
+    """Return a text as it was typed, or the content of the file that it names as @FILE (@- is standard input).
+
+    @@ is a text's own @, for those that begin with a mention.
+    """
+    if typed.startswith("@@"):
+        return typed[1:]
+    if not typed.startswith("@"):
+        return typed
+    try:
+        return _text_of(typed[1:]).rstrip("\n")
+    except ValueError as error:
+        raise ValueError(f"{error}; a text that begins with @ is written with two of them, @{typed[:20]}…") from None
+
+
+def shell_line(typed: str) -> str:
+    """Return a line for a shell, where it has a command: a blank one would check nothing, and say that all is well."""
+    if not typed.strip():
+        raise ValueError("it is blank, as of a variable that is not set: give a command, or leave the option out")
+    return typed
 
 
 def whole_number(typed: str) -> int:
-    """Read an integer."""
+    """Read an integer that a field of the contract can hold."""
     try:
-        return int(typed)
+        number = int(typed)
     except ValueError:
-        raise ValueError(f"{typed!r} is not a whole number") from None
+        raise ValueError(f"{_shown(typed)} is not a whole number") from None
+    return _held(number, typed)
 
 
 def size(typed: str) -> int:
     """Read bytes, with or without a unit: 1500, 512K, 2G, 1.5GiB."""
     match = _SIZE.fullmatch(typed.strip())
     if match is None:
-        raise ValueError(f"{typed!r} is not a size such as 512M or 2G")
-    return int(float(match[1]) * (1 << 10 * " KMGT".index(match[2].upper() or " ")))
+        raise ValueError(f"{_shown(typed)} is not a size such as 512M or 2G")
+    exponent = 10 * " KMGT".index(match[2].upper() or " ")
+    return _held(int(min(float(match[1]), float(MOST)) * (1 << exponent)), typed)
+
+
+def number(typed: str) -> float:
+    """Read a number. Neither infinity nor NaN is one: no limit can be compared with them."""
+    try:
+        value = float(typed)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{_shown(typed)} is not a number")
+    return value
+
+
+def span(typed: str) -> float:
+    """Read how many hours or days, above 0 and up to a million."""
+    value = number(typed)
+    if not 0 < value <= _LONGEST_SPAN:
+        raise ValueError(f"{_shown(typed)} is out of range: above 0, and at most {_LONGEST_SPAN:,}")
+    return value
 
 
 def seconds(typed: str) -> Duration:
     """Read a number of seconds."""
     try:
-        return duration(float(typed))
+        return duration(number(typed))
     except ValueError:
-        raise ValueError(f"{typed!r} is not a number of seconds") from None
+        raise ValueError(f"{_shown(typed)} is not a number of seconds") from None
 
 
 def duration(number_of_seconds: float) -> Duration:
@@ -131,12 +175,24 @@ def selector(typed: str) -> job_pb2.LabelSelector:
     return job_pb2.LabelSelector(key=key, values=[value] if equals else (), match=match)
 
 
+def _held(number: int, typed: str) -> int:
+    if abs(number) > MOST:
+        raise ValueError(f"{_shown(typed)} is out of range: at most {MOST}")
+    return number
+
+
+def _shown(typed: str) -> str:
+    return repr(typed if len(typed) <= _SHOWN else f"{typed[:_SHOWN]}…")
+
+
 def _text_of(path: str) -> str:
     """Read a file, or standard input for "-"."""
     try:
-        return sys.stdin.read() if path == "-" else Path(path).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"cannot read {path}: {error}") from None
+        return sys.stdin.read() if path == "-" else Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ValueError(f"cannot read {path}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"cannot read {path}: it is not UTF-8") from None
 
 
 def _bytes_of(path: str) -> bytes:
@@ -147,8 +203,11 @@ def _bytes_of(path: str) -> bytes:
 
 
 TEXT_OR_FILE = Reads(text_or_file)
+SHELL_LINE = Reads(shell_line)
 WHOLE_NUMBER = Reads(whole_number)
+NUMBER = Reads(number)
 SIZE = Reads(size)
+SPAN = Reads(span)
 SECONDS = Reads(seconds)
 MOMENT = Reads(moment)
 PAIR = Reads(pair)

@@ -28,6 +28,8 @@ _TOO_MANY_CALLS = "TOO_MANY_CALLS"
 _CELL_UNAVAILABLE = "CELL_UNAVAILABLE"
 """Another cell does not answer: who follows waits for it, and who only reads what is there is told at once."""
 
+_NODE_LOST = "NODE_LOST"
+
 ENDED = (job_pb2.Job.STATE_SUCCEEDED, job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_CANCELLED)
 
 Say = Callable[[str], None]
@@ -55,6 +57,10 @@ class Outage:
             self._broken.remove(stream)
             if not self._broken:
                 self._say("reconnected")
+
+    def lost(self, execution_id: str) -> None:
+        """Say that an execution has no more events, because the machine that has them does not come back."""
+        self._say(f"{execution_id} was lost with its cell ({_NODE_LOST})")
 
 
 async def job_changes(gateway: Gateway, job_id: str, outage: Outage) -> AsyncGenerator[job_pb2.Job, None]:
@@ -118,7 +124,37 @@ async def execution_events(
             position = max([position, answer.next_sequence, *(event.sequence + 1 for event in batch[-1:])])
             yield batch
             if answer.HasField("end"):
+                if answer.end.reason == _NODE_LOST:
+                    outage.lost(execution_id)
                 return
+
+
+async def events_of_attempts(
+    gateway: Gateway, job_id: str, execution_id: str, outage: Outage, *, first: int = 1, kinds: Kinds = ()
+) -> AsyncGenerator[list[event_pb2.Event], None]:
+    """Yield the events of a job's attempt, from sequence `first`, and then all of each attempt that follows it.
+
+    Ends when the job has ended, or asks a person.
+    """
+    following: str | None = execution_id
+    while following is not None:
+        async with aclosing(execution_events(gateway, following, outage, first=first, kinds=kinds)) as batches:
+            async for batch in batches:
+                yield batch
+        following, first = await _attempt_after(gateway, job_id, following, outage), 1
+
+
+async def _attempt_after(gateway: Gateway, job_id: str, execution_id: str, outage: Outage) -> str | None:
+    """Wait for the next attempt and return its id; None when there is none before the job's end or next question."""
+    async with aclosing(job_changes(gateway, job_id, outage)) as changes:
+        async for job in changes:
+            attempts = list(job.execution_ids)
+            later = attempts[attempts.index(execution_id) + 1 :] if execution_id in attempts else []
+            if later:
+                return later[0]
+            if job.state == job_pb2.Job.STATE_AWAITING_APPROVAL:
+                break
+    return None
 
 
 async def _lasting(

@@ -3,7 +3,6 @@
 All that the command line writes passes here: what is written cannot be more than it is, whoever chose its words.
 """
 
-import io
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -79,14 +78,11 @@ class Screen:
     """
 
     def __init__(self, *, raw: bool = False, fills_screen: bool = False) -> None:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")
         self.out = Console(highlight=False, soft_wrap=True)
         self.err = Console(stderr=True, highlight=False, soft_wrap=True)
         self._shared_terminal = self.out.is_terminal and self.err.is_terminal
         kind = ScreenFilter if fills_screen else TerminalFilter
-        self._filters = [None if raw or not _is_terminal(stream) else kind() for stream in (sys.stdout, sys.stderr)]
+        self._filters = [None if raw or not stream.isatty() else kind() for stream in (sys.stdout, sys.stderr)]
         self._in_mid_line = False
         self._speaks = self._thinks = False
 
@@ -219,10 +215,6 @@ class Screen:
         stream.buffer.flush()
         if data:
             self._in_mid_line = not data.removesuffix(RESET.encode()).endswith(b"\n")
-
-
-def _is_terminal(stream: TextIO | None) -> bool:
-    return stream is not None and stream.isatty()
 
 
 def message_lines(text: str, style: str = "") -> list[Line]:

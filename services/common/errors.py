@@ -26,6 +26,9 @@ cut on the wire: about 1000 bytes of the message and 300 of each fact arrive, be
 import enum
 from collections.abc import Mapping, Sequence
 
+REQUEST_ID = "request_id"
+"""What the metadata of an INTERNAL error has: the id under which the service's log has its cause."""
+
 _VIOLATIONS_BYTES = 1200
 _TEXT_BYTES = 300
 """Of a field path or a description, on the wire."""

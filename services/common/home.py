@@ -97,11 +97,22 @@ def read_token(path: Path) -> str:
     try:
         if path.stat().st_mode & 0o077:
             raise StartError(f"{path} can be read by other users, so it is not a secret: chmod 600 {path}")
-        token = path.read_text().strip()
+        token = token_from(path.read_text(errors="surrogateescape"), str(path))
     except OSError as error:
         raise StartError(f"cannot read the token in {path}: {error.strerror}") from error
     if not token:
         raise StartError(f"{path} is empty: delete it, and the next start makes a new token")
+    return token
+
+
+def token_from(text: str, origin: str) -> str:
+    """Return the token in a text, without the spaces and line breaks around it; an empty text has none.
+
+    Raises StartError when it holds what no token has, and no header of a call could carry.
+    """
+    token = text.strip()
+    if not all("!" <= character <= "~" for character in token):
+        raise StartError(f"{origin} holds more than one line, or a character that no token has")
     return token
 
 

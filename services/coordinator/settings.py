@@ -7,7 +7,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_valid
 
 from services.common.addresses import is_host_and_port
 from services.common.errors import StartError
-from services.common.home import read_token
+from services.common.home import read_token, token_from
 from services.common.rpc.sockets import is_socket, socket_path
 from services.common.rpc.tls import ClientTls
 from services.lifecycle.settings import DriverSettings
@@ -82,4 +82,4 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
                 "a token for the gateway is required, in BOATYARD_TOKEN or in a file (--token-file);"
                 " create one at the gateway with `boatyard token create --role coordinator`"
             )
-        return self.token.get_secret_value()
+        return token_from(self.token.get_secret_value(), "BOATYARD_TOKEN")

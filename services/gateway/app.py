@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common import program
 from services.common.db.engine import sqlite_url
 from services.common.errors import StartError
+from services.common.home import token_from
 from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
@@ -275,4 +276,5 @@ def _given_keys(settings: GatewaySettings) -> Sequence[bytes]:
 
 
 def _admin_token(settings: GatewaySettings) -> str:
-    return settings.token.get_secret_value() if settings.token else settings.home.admin_token()
+    given = settings.token.get_secret_value() if settings.token else ""
+    return token_from(given, "BOATYARD_TOKEN") or settings.home.admin_token()

@@ -34,6 +34,7 @@ from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.gitcmd import Command, Git, GitError
 from services.git.manager import GitManager
 from services.git.metrics import DiskMetrics, fetch_seconds
+from services.git.model import ArtifactLimits
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.remote.bounds import NetworkLimits
@@ -42,6 +43,7 @@ from services.git.remote.publisher import Publisher
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
 from services.git.store import RepositoryRecords, ResultRecords, SnapshotRecords
+from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
@@ -51,6 +53,7 @@ from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
 from services.git.wire.checks import checks
+from services.git.worktree.artifact_reader import ArtifactReader
 from services.git.worktree.sandboxed import SandboxedGit
 from services.git.worktree.size import TreeLimits
 from services.git.worktree.taker import Taker
@@ -142,8 +145,11 @@ def build_manager(
     mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
     records = RepositoryRecords(engine)
-    retention = ResultRetention(ResultRecords(engine), results, timedelta(hours=settings.result_keep_hours))
+    keep_for = timedelta(hours=settings.result_keep_hours)
+    retention = ResultRetention(ResultRecords(engine), results, keep_for)
     snapshots = Snapshots(SnapshotRecords(engine), results, timedelta(hours=settings.snapshot_keep_hours))
+    reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
+    artifacts = ArtifactStore(paths, reader, keep_for, settings.min_free_bytes)
     return GitManager(
         records=records,
         fences=Fences(engine, store.fences),
@@ -152,13 +158,14 @@ def build_manager(
         results=results,
         retention=retention,
         snapshots=snapshots,
+        artifacts=artifacts,
         trees=WorkingTrees(sandboxed),
         diffs=Diffs(git),
         publisher=Publisher(git, addresses, network),
         clones=Clones(git, paths, addresses, limits),
         budget=budget,
         repacker=MirrorRepacker(git, paths, mirrors),
-        retention_loop=RetentionLoop(snapshots, retention, results),
+        retention_loop=RetentionLoop(snapshots, retention, results, artifacts),
     )
 
 

@@ -2,7 +2,8 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +17,7 @@ from services.git import failures
 from services.git.bases.preparer import BasePreparer
 from services.git.disk.budget import DiskBudget, DiskUsage
 from services.git.model import (
+    Artifact,
     Base,
     ChangedFile,
     ChangeKind,
@@ -32,6 +34,7 @@ from services.git.model import (
     SnapshotSpec,
     StartPoint,
     StatusEntry,
+    TakenArtifacts,
     TakeSpec,
     WorkingTree,
 )
@@ -39,6 +42,7 @@ from services.git.names import is_commit_id
 from services.git.progress import with_progress
 from services.git.remote.publisher import Publisher
 from services.git.store import RepositoryRecords
+from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
@@ -47,6 +51,7 @@ from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
 from services.git.worktree.trees import WorkingTrees
+from services.redaction.strand import Redactor
 from services.sandbox.errors import HeldError, SandboxUnavailableError
 
 
@@ -63,6 +68,7 @@ class GitManager:
         results: ResultStores,
         retention: ResultRetention,
         snapshots: Snapshots,
+        artifacts: ArtifactStore,
         trees: WorkingTrees,
         diffs: Diffs,
         publisher: Publisher,
@@ -78,6 +84,7 @@ class GitManager:
         self._results = results
         self._retention = retention
         self._snapshots = snapshots
+        self._artifacts = artifacts
         self._trees = trees
         self._diffs = diffs
         self._publisher = publisher
@@ -141,12 +148,8 @@ class GitManager:
             repository_id, result_id, spec.tree, spec.base_commit_id
         )
         spec = replace(spec, layered_on=layered_on)
-        try:
+        with _sandbox_refusals():
             return await self._retention.take(repository_id, result_id, spec, borrowed)
-        except SandboxUnavailableError as error:
-            raise failures.sandbox_unavailable(error) from error
-        except HeldError as error:
-            raise failures.workspace_held(error) from error
 
     async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
         """Keep a working tree as it is. See Snapshots.take.
@@ -159,12 +162,8 @@ class GitManager:
         borrowed, layered_on = await self._preparer.objects_to_take_with(
             spec.repository_id, spec.snapshot_id, spec.tree, spec.base_commit_id
         )
-        try:
+        with _sandbox_refusals():
             return await self._snapshots.take(spec, borrowed, layered_on)
-        except SandboxUnavailableError as error:
-            raise failures.sandbox_unavailable(error) from error
-        except HeldError as error:
-            raise failures.workspace_held(error) from error
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
@@ -178,6 +177,29 @@ class GitManager:
         """Delete a snapshot. Raises the errors of Snapshots.delete, and FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
         await self._snapshots.delete(snapshot_id)
+
+    async def take_artifacts(
+        self, artifacts_id: str, tree: WorkingTree, patterns: Sequence[str], redactor: Redactor
+    ) -> TakenArtifacts:
+        """Keep files of a working tree, without secrets.
+
+        Raises:
+            FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
+            Exhausted: DISK_FULL.
+        """
+        await self._check_fence()
+        with _sandbox_refusals():
+            return await self._artifacts.take(artifacts_id, tree, patterns, redactor)
+
+    async def artifacts(self, artifacts_id: str) -> list[Artifact]:
+        """List what is kept under an id, by name."""
+        return await self._artifacts.kept(artifacts_id)
+
+    def read_artifact(
+        self, artifacts_id: str, name: str, offset: int, max_bytes: int
+    ) -> AsyncGenerator[tuple[bytes, int], None]:
+        """Yield the content of an artifact. See ArtifactStore.read."""
+        return self._artifacts.read(artifacts_id, name, offset, max_bytes)
 
     async def remove_expired(self, now: datetime) -> list[str]:
         """Delete what has expired; return the ids. See RetentionLoop.remove_expired."""
@@ -271,6 +293,17 @@ class GitManager:
 
     async def _check_fence(self) -> None:
         await self._fences.check(current_fence())
+
+
+@contextmanager
+def _sandbox_refusals() -> Iterator[None]:
+    """Say why a tree cannot be read in a sandbox now."""
+    try:
+        yield
+    except SandboxUnavailableError as error:
+        raise failures.sandbox_unavailable(error) from error
+    except HeldError as error:
+        raise failures.workspace_held(error) from error
 
 
 def _named(files: list[ChangedFile], touched: set[bytes], patterns: PathPatterns) -> list[ChangedFile]:

@@ -224,3 +224,47 @@ class StartPoint:
 
     revision: bytes = b""
     result_commit_id: str = ""
+
+
+class OmissionReason(enum.Enum):
+    """Why a file is no artifact."""
+
+    NO_SUCH_FILE = "no-such-file"
+    TOO_LARGE = "too-large"
+    TOO_MANY = "too-many"
+    UNREADABLE = "unreadable"
+    NOT_A_FILE = "not-a-file"
+    UNUSABLE_NAME = "unusable-name"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Artifact:
+    """A file that is kept: its path from the top of its tree, without secrets, and the size and hash of its content."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class OmittedArtifact:
+    """A file that is not kept, or a pattern that names none."""
+
+    name: str
+    reason: OmissionReason
+
+
+@dataclass(frozen=True, slots=True)
+class TakenArtifacts:
+    """What was kept of a tree, and what was not, each ordered by name."""
+
+    artifacts: tuple[Artifact, ...]
+    omitted: tuple[OmittedArtifact, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactLimits:
+    """The most that is kept of one tree: files, and their bytes together."""
+
+    files: int = 1000
+    bytes: int = 1 << 30

@@ -38,6 +38,7 @@ class GitPaths:
             self.bases,
             self.result_bases,
             self.results,
+            self.artifacts,
             self.clones,
         ):
             path.mkdir(mode=0o700, exist_ok=True)
@@ -71,6 +72,11 @@ class GitPaths:
     def results(self) -> Path:
         """Bare repositories with the results of agents; no sandbox sees them."""
         return self.root / "results"
+
+    @property
+    def artifacts(self) -> Path:
+        """Files of agents that are kept beside results, by the id that they are kept under."""
+        return self.root / "artifacts"
 
     @property
     def clones(self) -> Path:

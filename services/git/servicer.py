@@ -16,12 +16,14 @@ from services.git.wire.to_proto import (
     HEAD,
     RESULT,
     SNAPSHOT,
+    artifacts_page_to_proto,
     base_to_proto,
     changed_files_page_to_proto,
     clone_to_proto,
     diff_to_proto,
     push_to_proto,
     status_page_to_proto,
+    taken_artifacts_to_proto,
     usage_page_to_proto,
 )
 
@@ -89,6 +91,22 @@ class GitServicer(GitServiceServicer):
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         await self._manager.delete_snapshot(request.snapshot_id)
         return pb.DeleteSnapshotResponse()
+
+    async def TakeArtifacts(self, request: pb.TakeArtifactsRequest, context: Context) -> pb.TakeArtifactsResponse:
+        return taken_artifacts_to_proto(await self._manager.take_artifacts(*from_proto.take_artifacts(request)))
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        artifacts_id, page = from_proto.artifacts(request)
+        return artifacts_page_to_proto(await self._manager.artifacts(artifacts_id), page)
+
+    async def ReadArtifact(
+        self, request: pb.ReadArtifactRequest, context: Context
+    ) -> AsyncGenerator[pb.ReadArtifactResponse, None]:
+        source = self._manager.read_artifact(*from_proto.read_artifact(request))
+        pieces = self._draining.stream(source, start=request.offset, position_after=lambda piece: piece[1])
+        async with aclosing(pieces) as read:
+            async for data, next_offset in read:
+                yield pb.ReadArtifactResponse(data=data, next_offset=next_offset)
 
     async def Push(self, request: pb.PushRequest, context: Context) -> AsyncGenerator[pb.PushResponse, None]:
         push = from_proto.push(request)

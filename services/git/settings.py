@@ -65,5 +65,9 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How much may be in the files that an agent has changed, ignored ones too, as programs see their sizes."""
     take_max_files: Annotated[int, Field(ge=1)] = 2_000_000
     """How many files and directories an agent may leave, ignored ones too."""
+    max_artifacts: Annotated[int, Field(ge=1, le=1000)] = 1000
+    """How many files are kept as artifacts of one execution."""
+    max_artifact_bytes: Annotated[int, Field(ge=0)] = 1 << 30
+    """How much the artifacts of one execution may have together."""
     max_result_bytes: Annotated[int, Field(gt=0)] = 2 * 1024 * 1024 * 1024
     """The largest allowed size of one result's packed objects."""

@@ -51,6 +51,14 @@ class HostPattern:
         """True when it matches a host; `host` is in the form that `normalized_host` returns."""
         return (not self.host or host.endswith(f".{self.host}")) if self.below else host == self.host
 
+    def covers(self, other: Self) -> bool:
+        """True when it matches all that another pattern matches."""
+        if other.below:
+            includes = self.below and (not self.host or f".{other.host}".endswith(f".{self.host}"))
+        else:
+            includes = self.names(other.host)
+        return includes and set(other.ports) <= set(self.ports)
+
 
 def normalized_host(host: str) -> str:
     """Return the canonical form of a host's name, or of its address without brackets."""

@@ -59,6 +59,7 @@ async def end_agents(home: Home, grace_s: float) -> None:
     Only the execution service can do that, so it is started for a moment.
     """
     if (home.root / EXECUTION / "execution.db").exists():
+        home.cell_token()  # refused here, and not by the service that is started for a moment
         reading, writing = os.pipe()
         try:
             plan = _plan_of_execution_service(home)

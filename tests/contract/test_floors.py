@@ -32,7 +32,14 @@ OF_PROJECT = Floor(
     sandbox_tiers=(Tier.BUBBLEWRAP,),
     protected_paths=(".github/workflows",),
 )
-OF_TEMPLATE = Floor(verify_command="make test", never_pushed=True, networks=(Network.ALLOW_LIST,))
+OF_TEMPLATE = Floor(
+    verify_command="make test",
+    never_pushed=True,
+    networks=(Network.ALLOW_LIST,),
+    allowed_hosts=("*.example.com",),
+    max_attempts=2,
+    max_extra_rounds=0,
+)
 EVERYDAY = {"project_id": "default", "create_time": NOW}
 
 
@@ -72,6 +79,7 @@ async def test_what_a_job_does_not_set_is_brought_to_its_floors(floored: Books) 
     assert spec.agent.timeout == timedelta(minutes=10), "the template's 9 h are more than its project lets it have"
     assert (spec.agent.memory_bytes, spec.agent.processes) == (1 << 30, 7)
     assert (spec.policy.checkpoints.before, spec.policy.publish) == (("push",), Publish.NONE)
+    assert (spec.policy.max_attempts, spec.policy.max_extra_rounds) == (2, 0)
     commands = [spec.policy.verify_command.index(f"make {name}") for name in ("lint", "test", "docs")]
     assert commands == sorted(commands), "the project's, the template's floor, and then its own"
     assert spec.floors == (BindingFloor("project/default", OF_PROJECT), BindingFloor("template/strict", OF_TEMPLATE))
@@ -94,6 +102,19 @@ async def test_a_job_takes_nothing_away(floored: Books, as_caller: Callable[...,
         "policy.checkpoints.before": "must have push: the floor of project/default wants it",
         "policy.publish": "must be NONE: the floor of template/strict wants it",
     }
+
+
+async def test_a_job_reaches_hosts_and_is_tried_as_its_floors_allow(floored: Books) -> None:
+    agent = AgentSettings(network=Network.ALLOW_LIST, allowed_hosts=("api.example.com", "example.org"))
+    rules = await refused(floored, template_id="strict", agent=agent, policy=Policy(max_attempts=3, max_extra_rounds=1))
+    assert rules == {
+        "agent.allowed_hosts": "must be of *.example.com, not example.org: the floor of template/strict wants it",
+        "policy.max_attempts": "must be at most 2: the floor of template/strict wants it",
+        "policy.max_extra_rounds": "must be at most 0: the floor of template/strict wants it",
+    }
+    agent = replace(agent, allowed_hosts=agent.allowed_hosts[:1])
+    spec = (await floored.admit(template_id="strict", agent=agent, policy=Policy(max_attempts=1))).spec
+    assert (spec.agent.allowed_hosts, spec.policy.max_attempts) == (("api.example.com",), 1)
 
 
 async def test_a_job_adds(floored: Books, as_caller: Callable[..., None]) -> None:

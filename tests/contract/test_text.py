@@ -31,6 +31,7 @@ CONTENT = {
     "boatyard.gateway.v1.ReadDiffResponse.data",
     "boatyard.ledger.v1.ReadSigningKeyResponse.key",
     "boatyard.git.v1.GetDiffResponse.data",
+    "boatyard.git.v1.ReadArtifactResponse.data",
     "boatyard.workspace.v1.File.content",
 }
 # What drivers pack for themselves and a ledger only keeps.

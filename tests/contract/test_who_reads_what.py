@@ -36,6 +36,7 @@ WITHHELD = {
 WRITE_ONLY = {
     "agent.v1.AgentSettings.secrets",
     "execution.v1.ExecutionSpec.redacted",
+    "git.v1.TakeArtifactsRequest.redacted",
     "execution.v1.ExecutionSpec.secrets",
     "gateway.v1.Project.secrets",
     "gateway.v1.SetProjectSecretRequest.value",

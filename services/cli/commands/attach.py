@@ -20,6 +20,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.lookup import execution_id_of
 from services.cli.resumed_streams import Outage, execution_events
 from services.cli.screen import Screen
+from services.common.errors import Unavailable
 from services.common.rpc.streaming import conversing
 
 DETACH = b"\x1d"
@@ -49,7 +50,12 @@ def command(id_: str, raw: bool, as_json: bool) -> int:
         with Keyboard(sys.stdin.fileno()) as keyboard:
             return await _attach(gateway, screen, execution_id, keyboard)
 
-    if not with_gateway(attach):
+    try:
+        is_over = with_gateway(attach)
+    except Unavailable:
+        screen.say(f"the connection broke; the agent goes on: `boatyard attach {id_}` attaches again", style="yellow")
+        raise
+    if not is_over:
         screen.say(f"detached; the agent is still running: `boatyard attach {id_}` attaches again")
     return exit_codes.SUCCEEDED
 

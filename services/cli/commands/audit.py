@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import click
 from boatyard.gateway.v1 import audit_pb2
 
-from services.cli import humanize, options, shapes
+from services.cli import humanize, options, parsing, shapes
 from services.cli.clients import with_gateway
 from services.cli.fields import plain
 from services.cli.screen import Screen
@@ -32,9 +32,7 @@ _COLUMNS = ("AGE", "CALLER", "ROLE", "FROM", "CALL", "RESULT", "WHAT")
     help="Only calls on this job, token, worker, or other resource.",
 )
 @click.option("--refused", is_flag=True, help="Only calls refused for lack of a token, a role or a project.")
-@click.option(
-    "--hours", type=click.FloatRange(min=0, min_open=True), metavar="N", help="Only calls of the last N hours."
-)
+@click.option("--hours", type=parsing.SPAN, metavar="N", help="Only calls of the last N hours.")
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(1), default=100, show_default=True, help="List at most N."
 )

@@ -18,7 +18,7 @@ from services.cli.logins import Logins
 from services.cli.screen import Screen
 from services.common.addresses import is_host_and_port
 from services.common.errors import PermissionDenied, StartError
-from services.common.home import read_token
+from services.common.home import read_token, token_from
 from services.common.rpc.tls import PINNED_NAME, ClientTls, fingerprint
 
 _SECONDS = 10.0
@@ -100,14 +100,14 @@ def _compare(address: str, shown: str, expected: str | None) -> None:
 
 def _token(file: Path | None) -> str:
     try:
-        token = read_token(file) if file is not None else os.environ.get("BOATYARD_TOKEN", "")
+        given = os.environ.get("BOATYARD_TOKEN", "")
+        if token := token_from(given, "BOATYARD_TOKEN") if file is None else read_token(file):
+            return token
+        if not sys.stdin.isatty():
+            raise click.UsageError("a token is required: --token-file, or BOATYARD_TOKEN")
+        return token_from(str(click.prompt("Token", hide_input=True, err=True)), "what was typed")
     except StartError as error:
         raise NotAllowedError(str(error)) from None
-    if token:
-        return token
-    if not sys.stdin.isatty():
-        raise click.UsageError("a token is required: --token-file, or BOATYARD_TOKEN")
-    return str(click.prompt("Token", hide_input=True, err=True)).strip()
 
 
 async def _try(address: str, certificate: str, token: str) -> None:

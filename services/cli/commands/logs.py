@@ -5,11 +5,11 @@ from contextlib import aclosing
 import click
 from boatyard.execution.v1.event_pb2 import EventKind
 
-from services.cli import options
+from services.cli import options, parsing
 from services.cli.clients import Gateway, with_gateway
 from services.cli.event_view import print_event
 from services.cli.lookup import execution_id_of
-from services.cli.resumed_streams import Outage, execution_events
+from services.cli.resumed_streams import Outage, events_of_attempts, execution_events
 from services.cli.screen import Screen
 
 _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in EventKind.items() if number}
@@ -17,8 +17,15 @@ _KINDS = {name.removeprefix("EVENT_KIND_").lower(): number for name, number in E
 
 @click.command("logs", short_help="Show an agent's output.")
 @options.job_or_execution
-@click.option("-f", "--follow", is_flag=True, help="Follow the output until the execution has ended.")
-@click.option("--from", "first", type=click.IntRange(min=1), default=1, metavar="SEQ", help="Start with this event.")
+@click.option(
+    "-f",
+    "--follow",
+    is_flag=True,
+    help="Follow until the execution has ended; a job, until it has ended or asks a person.",
+)
+@click.option(
+    "--from", "first", type=click.IntRange(1, parsing.MOST), default=1, metavar="SEQ", help="Start with this event."
+)
 @click.option(
     "--kind",
     "kinds",
@@ -39,8 +46,11 @@ def command(*, id_: str, follow: bool, first: int, kinds: tuple[str, ...], raw: 
 
     async def show(gateway: Gateway) -> None:
         execution_id = await execution_id_of(gateway, id_)
-        numbers = [_KINDS[kind] for kind in kinds]
-        events = execution_events(gateway, execution_id, Outage(screen.say), first=first, follow=follow, kinds=numbers)
+        numbers, outage = [_KINDS[kind] for kind in kinds], Outage(screen.say)
+        if follow and execution_id != id_:
+            events = events_of_attempts(gateway, id_, execution_id, outage, first=first, kinds=numbers)
+        else:
+            events = execution_events(gateway, execution_id, outage, first=first, follow=follow, kinds=numbers)
         async with aclosing(events) as batches:
             async for batch in batches:
                 for event in batch:

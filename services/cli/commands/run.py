@@ -15,6 +15,7 @@ from services.cli.follower import Follower
 from services.cli.job_request import create_job, repository_url
 from services.cli.job_view import print_end
 from services.cli.screen import Screen
+from services.cli.streams import OutputLostError
 from services.common.errors import ServiceError
 
 _EXIT_CODES = {
@@ -107,6 +108,8 @@ def _standard_input() -> str:
         return sys.stdin.buffer.read().decode()
     except UnicodeDecodeError as error:
         raise click.UsageError("the prompt on standard input must be UTF-8") from error
+    except OSError as error:
+        raise click.UsageError(f"the prompt on standard input cannot be read: {error.strerror}") from error
 
 
 def _print_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None:
@@ -124,7 +127,7 @@ async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: b
         screen.say(f"{job.job_id}, execution {shapes.last_execution(job)}")
     try:
         ended = await Follower(gateway, screen, as_json=as_json).to_end(job.job_id, wait=wait)
-    except (asyncio.CancelledError, ServiceError):
+    except (asyncio.CancelledError, ServiceError, OutputLostError):
         screen.say(
             f"stopped following; the job continues: `boatyard logs -f {job.job_id}` follows it again,"
             f" `boatyard cancel {job.job_id}` cancels it",

@@ -6,10 +6,9 @@ import click
 from boatyard.access.v1 import access_pb2
 from boatyard.gateway.v1 import auth_pb2
 
-from services.cli import humanize, options, shapes
+from services.cli import humanize, options, parsing, shapes
 from services.cli.clients import with_gateway
 from services.cli.fields import choices, plain
-from services.cli.parsing import duration
 from services.cli.screen import Screen, first_line
 
 _ROLES = choices(access_pb2.Role.DESCRIPTOR)
@@ -44,7 +43,7 @@ def command() -> None:
 @click.option("--name", type=options.TEXT, metavar="TEXT", default="", help="The caller's name in records.")
 @click.option(
     "--days",
-    type=click.FloatRange(min=0, min_open=True),
+    type=parsing.SPAN,
     metavar="N",
     help="Days until the token expires (default: valid until it is revoked).",
 )
@@ -71,7 +70,7 @@ def create(
             project_ids=projects,
             coordinator_id=coordinator,
         ),
-        lifetime=None if days is None else duration(days * 86400),
+        lifetime=None if days is None else parsing.duration(days * 86400),
     )
     created = with_gateway(lambda gateway: gateway.ask(gateway.tokens.CreateToken(request)))
     screen = Screen()

@@ -1,7 +1,6 @@
 """Jobs, their executions, and what people were asked."""
 
 from collections.abc import Mapping
-
 from itertools import zip_longest
 
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec

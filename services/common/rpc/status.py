@@ -64,6 +64,9 @@ def service_error(error: grpc.aio.AioRpcError) -> ServiceError:
 
 def _read_details(error: ServiceError, described: status_pb2.Status) -> None:
     match error:
+        case errors.RemoteFailure():
+            if request_id := _detail(described, details_pb2.RequestInfo()).request_id:
+                error.metadata[errors.REQUEST_ID] = request_id
         case errors.Invalid():
             bad = _detail(described, details_pb2.BadRequest())
             error.violations = tuple((broken.field, broken.description) for broken in bad.field_violations)

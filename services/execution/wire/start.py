@@ -17,7 +17,7 @@ from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.settings import ExecutionSettings
-from services.execution.wire import containers, limits, requests
+from services.execution.wire import containers, limits, requests, secret_files
 from services.sandbox import environment
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -111,8 +111,12 @@ class StartReader:
             **_encoded(agent.secrets),
             **_encoded(spec.secrets),
         }
+        argv = (engine.container_argv or engine.argv) if is_contained else engine.argv
+        if agent.secrets and agent.tier is not Tier.NONE:
+            argv = secret_files.before(argv, agent.secrets)
+            variables[secret_files.VARIABLE] = bytes(secret_files.DIRECTORY)
         return SandboxSpec(
-            argv=(engine.container_argv or engine.argv) if is_contained else engine.argv,
+            argv=argv,
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
             environment=environment.base() | proxies | variables,

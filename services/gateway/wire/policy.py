@@ -7,7 +7,7 @@ from boatyard.agent.v1 import agent_pb2
 from boatyard.gateway.v1 import floor_pb2
 from boatyard.gateway.v1 import policy_pb2 as pb
 
-from services.agent.wire import agent_violations
+from services.agent.wire import agent_violations, host_violations
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
 from services.lifecycle.model.policy import NEVER_RETRIED, Policy
@@ -39,6 +39,11 @@ def _verify_violations(message: pb.Policy | floor_pb2.Floor) -> Iterator[tuple[s
         yield "verify_command", complaint
 
 
+def _floor_violations(message: floor_pb2.Floor) -> Iterator[tuple[str, str]]:
+    yield from host_violations(message.allowed_hosts)
+    yield from _verify_violations(message)
+
+
 def _policy_violations(message: pb.Policy) -> Iterator[tuple[str, str]]:
     yield from _verify_violations(message)
     for index, reason in enumerate(message.retry_on):
@@ -48,7 +53,7 @@ def _policy_violations(message: pb.Policy) -> Iterator[tuple[str, str]]:
 
 CHECKS: Final[Mapping[str, Check]] = {
     agent_pb2.AgentSettings.DESCRIPTOR.full_name: _agent_violations,
-    floor_pb2.Floor.DESCRIPTOR.full_name: _verify_violations,
+    floor_pb2.Floor.DESCRIPTOR.full_name: _floor_violations,
     pb.Policy.DESCRIPTOR.full_name: _policy_violations,
 }
 """The rules of settings in code, for requests that have them: see `services.common.rpc.rules`."""

@@ -25,12 +25,18 @@ def _spec(
     return Spec(frozenset(flags), config or {}, end_of_options, paths)
 
 
-# Objects from elsewhere are checked as they arrive. The exceptions are mistakes of old tools that are in the history of
-# well-known repositories; they are the same as Gitaly's.
-_MISTAKES: Final = ("badTimezone", "missingSpaceBeforeDate", "zeroPaddedFilemode")
-_TOLERATED: Final = ",".join(f"{mistake}=ignore" for mistake in _MISTAKES)
-_CHECKED: Final = {"fetch.fsckObjects": "true"} | {f"fetch.fsck.{mistake}": "ignore" for mistake in _MISTAKES}
-STRICT_FLAG: Final = f"--strict={_TOLERATED}"
+# Objects from elsewhere are checked as they arrive: what their trees may hold, and what .gitmodules may say. Mistakes
+# in what a commit or tag says of its people and times pass. Nobody can mend them in a history that others build on,
+# and nothing but a log reads them.
+_MISTAKES: Final = (
+    *("badDate", "badDateOverflow", "badEmail", "badName", "badTimezone", "zeroPaddedDate"),
+    *("missingAuthor", "missingCommitter", "multipleAuthors", "missingEmail", "missingNameBeforeEmail"),
+    *("missingSpaceBeforeDate", "missingSpaceBeforeEmail", "nulInCommit", "zeroPaddedFilemode"),
+)
+# Git reads a tree whose entries are out of order as it is. No tool makes one any more, so that no agent needs to.
+_UPSTREAM_MISTAKES: Final = (*_MISTAKES, "treeNotSorted")
+_CHECKED: Final = {"fetch.fsckObjects": "true"} | {f"fetch.fsck.{each}": "ignore" for each in _UPSTREAM_MISTAKES}
+STRICT_FLAG: Final = "--strict=" + ",".join(f"{mistake}=ignore" for mistake in _MISTAKES)
 
 _REMOTE: Final = _CHECKED | {
     # What arrives becomes one file, a pack, whose size is limited. Unpacked, it would be up to a hundred of any size.

@@ -18,6 +18,7 @@ from services.common.errors import ServiceError
 from services.git.gitcmd import GitError
 from services.git.model import ResultCommit, ResultRecord, TakeSpec
 from services.git.store import ResultRecords
+from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.results import ResultStores
 from services.git.stores.snapshots import Snapshots
 
@@ -102,10 +103,13 @@ class ResultRetention:
 class RetentionLoop:
     """Removes what has expired, a bounded number at a time. What a crash interrupts is done in the next round."""
 
-    def __init__(self, snapshots: Snapshots, retention: ResultRetention, results: ResultStores) -> None:
+    def __init__(
+        self, snapshots: Snapshots, retention: ResultRetention, results: ResultStores, artifacts: ArtifactStore
+    ) -> None:
         self._snapshots = snapshots
         self._retention = retention
         self._results = results
+        self._artifacts = artifacts
 
     async def run_retention(self) -> None:
         """Remove what has expired every ten minutes, until cancelled; first record results that have no record."""
@@ -121,11 +125,12 @@ class RetentionLoop:
             await asyncio.sleep(_INTERVAL_SECONDS)
 
     async def remove_expired(self, now: datetime) -> list[str]:
-        """Delete expired snapshots and results, and compact the stores that lost their latest ref long enough ago.
+        """Delete what has expired, and compact the stores that lost their latest ref long enough ago.
 
         Returns the ids of what was deleted. What cannot be deleted is logged, and tried again later.
         """
-        deleted = [*await self._snapshots.remove_expired(now), *await self._retention.remove_expired(now)]
+        expiring = (self._snapshots, self._retention, self._artifacts)
+        deleted = [removed for each in expiring for removed in await each.remove_expired(now)]
         for repository_id in self._results.stores_that_lost_refs(now - _COMPACTED_AFTER)[:_COMPACTED_AT_ONCE]:
             try:
                 await self._results.compact(repository_id)

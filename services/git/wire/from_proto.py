@@ -8,6 +8,7 @@ from boatyard.git.v1 import git_pb2 as pb
 from services.common.db.paging import Page
 from services.common.text import path_from_text
 from services.git.model import CloneSpec, Layers, Remote, Signature, SnapshotSpec, StartPoint, TakeSpec, WorkingTree
+from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
 
 _TIERS: Final = {
@@ -79,6 +80,22 @@ def snapshots(request: pb.ListSnapshotsRequest) -> tuple[str, Page]:
     """Read whose snapshots to list, and which page to give. Raises Invalid when the page's token is not for them."""
     filters = {"repository": request.repository_id}
     return request.repository_id, Page.parse(request.page_size, request.page_token, filters)
+
+
+def take_artifacts(request: pb.TakeArtifactsRequest) -> tuple[str, WorkingTree, list[str], Redactor]:
+    """Read which files of which tree to keep, under which id, and what must not be in them."""
+    redactor = Redactor({name: value.encode() for name, value in request.redacted.items()}, finds_tokens=False)
+    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor
+
+
+def artifacts(request: pb.ListArtifactsRequest) -> tuple[str, Page]:
+    """Read which artifacts to list, and which page to give. Raises Invalid when the page's token is not for them."""
+    return request.artifacts_id, Page.parse(request.page_size, request.page_token, {"artifacts": request.artifacts_id})
+
+
+def read_artifact(request: pb.ReadArtifactRequest) -> tuple[str, str, int, int]:
+    """Read which artifact to read, from where, and how much of it."""
+    return request.artifacts_id, request.name, request.offset, request.max_bytes
 
 
 def usage(request: pb.ListRepositoryUsageRequest) -> Page:

@@ -10,25 +10,31 @@ from services.common.db.paging import Page
 from services.common.rpc.mapper import Mapper
 from services.git.disk.budget import DiskUsage, RepositoryUsage
 from services.git.model import (
+    Artifact,
     Base,
     ChangedFile,
     Clone,
     DiffEnd,
     Head,
+    OmittedArtifact,
     Progress,
     ResultCommit,
     Snapshot,
     StatusEntry,
+    TakenArtifacts,
 )
 
 _Row = TypeVar("_Row", StatusEntry, ChangedFile)
 
 _PIECE: Final = 64 * 1024
 _BASES_TOLD: Final = 100
+_OMISSIONS_TOLD: Final = 100
 
 HEAD: Final = Mapper(Head, pb.GetCurrentBranchResponse)
 RESULT: Final = Mapper(ResultCommit, pb.TakeResultResponse, by_hand={"lost_repositories", "raw_lost_repositories"})
 SNAPSHOT: Final = Mapper(Snapshot, pb.Snapshot)
+_ARTIFACT: Final = Mapper(Artifact, pb.Artifact)
+_OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, pb.OmittedArtifact)
 _BASE: Final = Mapper(Base, pb.Base, by_hand={"notes"})
 _CLONE: Final = Mapper(Clone, pb.Clone)
 _PROGRESS: Final = Mapper(Progress, pb.Progress)
@@ -90,6 +96,23 @@ def status_page_to_proto(entries: list[StatusEntry], page: Page) -> pb.GetStatus
     """Convert one page of a tree's status."""
     rows, token = page.cut(_after(entries, page), lambda entry: (_key(entry.path),))
     return pb.GetStatusResponse(entries=map(_STATUS_ENTRY.to_proto, rows), next_page_token=token, is_clean=not entries)
+
+
+def taken_artifacts_to_proto(taken: TakenArtifacts) -> pb.TakeArtifactsResponse:
+    """Convert what was kept, and the beginning of what was not."""
+    return pb.TakeArtifactsResponse(
+        artifacts=map(_ARTIFACT.to_proto, taken.artifacts),
+        omitted=map(_OMITTED_ARTIFACT.to_proto, taken.omitted[:_OMISSIONS_TOLD]),
+        total_omitted=len(taken.omitted),
+    )
+
+
+def artifacts_page_to_proto(artifacts: list[Artifact], page: Page) -> pb.ListArtifactsResponse:
+    """Convert one page of artifacts."""
+    after = "" if page.after is None else str(page.after[0])
+    rest = [each for each in artifacts if _key(each.name.encode()) > after]
+    rows, token = page.cut(rest, lambda each: (_key(each.name.encode()),))
+    return pb.ListArtifactsResponse(artifacts=map(_ARTIFACT.to_proto, rows), next_page_token=token)
 
 
 def changed_files_page_to_proto(

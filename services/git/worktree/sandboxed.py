@@ -5,6 +5,7 @@ Whatever the tree's `.git` makes git execute runs in there: without network, wit
 
 import asyncio
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
@@ -90,7 +91,7 @@ class SandboxedInvocation:
 
 
 class SandboxedGit:
-    """Runs git, and `find`, in sandboxes."""
+    """Runs git, `find` and `tar` in sandboxes."""
 
     async def run(self, view: TreeView, command: Command, invocation: SandboxedInvocation | None = None) -> GitOutput:
         """Run one command to its end.
@@ -115,22 +116,41 @@ class SandboxedGit:
 
         Raises the errors of `run`.
         """
-        spec = self._spec(view, command, invocation)
-        try:
-            async with (
-                asyncio.timeout(invocation.timeout_seconds),
-                aio.start(spec, stdin=asyncio.subprocess.PIPE) as process,
-            ):
-                stderr_task = asyncio.create_task(_pump(process, invocation.stdin))
-                try:
-                    await _copy(process, target, command.name, invocation.output_limit)
-                    code, stderr = await process.wait(), await stderr_task
-                finally:
-                    stderr_task.cancel()
-        except TimeoutError:
-            raise GitTimedOut(command.name, invocation.timeout_seconds) from None
-        if code not in invocation.expected_codes:
-            raise GitFailed(command.name, code, _stderr_text(stderr))
+        await self._write_output(self._spec(view, command, invocation), command.name, target, invocation)
+
+    async def write_archive(self, view: TreeView, paths: Iterable[bytes], target: Path, limit: int) -> None:
+        """Write some files, by their paths from the top, to a tar of at most `limit` bytes. It lacks unreadable ones.
+
+        Links are archived as such, and nothing else than a regular file is opened.
+
+        Raises the errors of `run`.
+        """
+        flags = (b"--format=gnu", b"--no-recursion", b"--hard-dereference", b"--numeric-owner")
+        names = (b"--null", b"--files-from=-")
+        spec = self._plain_spec(view, (b"tar", b"--create", b"--file=-", *flags, *names))
+        stdin = b"".join(b"./" + path + b"\0" for path in paths)
+        # 1: a file changed meanwhile; 2: a file could not be read.
+        invocation = SandboxedInvocation(stdin=stdin, expected_codes=(0, 1, 2), output_limit=limit)
+        await self._write_output(spec, "tar", target, invocation)
+
+    async def find(
+        self,
+        view: TreeView,
+        expression: tuple[bytes, ...],
+        starts: tuple[bytes, ...] = (b".",),
+        *,
+        expected_codes: tuple[int, ...] = (0, 1),
+    ) -> list[bytes]:
+        """Run `find`; return what it printed, sorted: records that end with NUL. Its code is 1 for what it cannot read.
+
+        Raises the errors of `run`.
+        """
+        spec = self._plain_spec(view, (b"find", *starts, *expression))
+        completed = await self._bounded(spec, "find", SandboxedInvocation(output_limit=_LISTING_BYTES))
+        # A sandbox that cannot be made also exits with 1.
+        if completed.exit_code not in expected_codes or completed.stderr.startswith(b"bwrap: "):
+            raise GitFailed("find", completed.exit_code, _stderr_text(completed.stderr))
+        return sorted(record for record in completed.stdout.split(b"\0") if record)
 
     async def listing(self, view: TreeView, starts: tuple[bytes, ...] = (b"",)) -> TreeListing:
         """List directories of the tree and all that is below them, without the `.git` of repositories.
@@ -138,8 +158,9 @@ class SandboxedGit:
         Raises the errors of `run`.
         """
         found: dict[bytes, list[bytes]] = {}
-        for kind, path in await self._find(view, tuple(b"./" + start for start in starts), _LISTED):
-            found.setdefault(kind, []).append(path)
+        below = tuple(b"./" + start for start in starts)
+        for record in await self.find(view, _LISTED, below, expected_codes=(0,)):
+            found.setdefault(record[:1], []).append(record[1:].removeprefix(b"./"))
         special = [path for kind, paths in found.items() if kind not in b"fldRL" for path in paths]
         return TreeListing(
             files=(*found.get(b"f", ()), *found.get(b"l", ())),
@@ -154,31 +175,26 @@ class SandboxedGit:
 
         Raises the errors of `run`.
         """
-        expression = (b"-type", b"f", b"-name", b"*.lock", b"-delete")
-        await self._find(
-            view, (b"./.git",), expression, expected_codes=(0, 1)
-        )  # what it cannot read is not locked by us
+        await self.find(view, (b"-type", b"f", b"-name", b"*.lock", b"-delete"), (b"./.git",))
 
-    async def _find(
-        self,
-        view: TreeView,
-        starts: tuple[bytes, ...],
-        expression: tuple[bytes, ...],
-        expected_codes: tuple[int, ...] = (0,),
-    ) -> list[tuple[bytes, bytes]]:
-        spec = SandboxSpec(
-            argv=(b"find", *starts, *expression),
-            cwd=view.tree,
-            mounts=view.mounts,
-            environment={**environment.base(), "LC_ALL": b"C"},
-            tier=view.tier,
-        )
-        completed = await self._bounded(spec, "find", SandboxedInvocation(output_limit=_LISTING_BYTES))
-        # A sandbox that cannot be made also exits with 1.
-        if completed.exit_code not in expected_codes or completed.stderr.startswith(b"bwrap: "):
-            raise GitFailed("find", completed.exit_code, _stderr_text(completed.stderr))
-        records = sorted(record for record in completed.stdout.split(b"\0") if record)
-        return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
+    async def _write_output(self, spec: SandboxSpec, name: str, target: Path, invocation: SandboxedInvocation) -> None:
+        try:
+            async with (
+                asyncio.timeout(invocation.timeout_seconds),
+                aio.start(spec, stdin=asyncio.subprocess.PIPE) as process,
+            ):
+                stderr_task = asyncio.create_task(_pump(process, invocation.stdin))
+                try:
+                    await _copy(process, target, name, invocation.output_limit)
+                    code, stderr = await process.wait(), await stderr_task
+                finally:
+                    stderr_task.cancel()
+        except TimeoutError:
+            raise GitTimedOut(name, invocation.timeout_seconds) from None
+        text = _stderr_text(stderr)
+        # A sandbox that cannot be made also exits with 1, which for some commands is an answer.
+        if code not in invocation.expected_codes or text.startswith("bwrap: "):
+            raise GitFailed(name, code, text)
 
     async def _bounded(self, spec: SandboxSpec, name: str, invocation: SandboxedInvocation) -> aio.Completed:
         try:
@@ -189,6 +205,10 @@ class SandboxedGit:
             raise GitTimedOut(name, seconds) from error
         except OutputLimitError as error:
             raise OutputTooLarge(name, invocation.output_limit) from error
+
+    def _plain_spec(self, view: TreeView, argv: tuple[bytes, ...]) -> SandboxSpec:
+        variables = {**environment.base(), "LC_ALL": b"C"}
+        return SandboxSpec(argv=argv, cwd=view.tree, mounts=view.mounts, environment=variables, tier=view.tier)
 
     def _spec(self, view: TreeView, command: Command, invocation: SandboxedInvocation) -> SandboxSpec:
         # The tree belongs to our own user, who has another uid inside the sandbox, where foreign owners do no harm.

@@ -8,13 +8,14 @@ import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import Any, Never
+from typing import Any, Final, Never
 
 from services.agent.settings import AgentSettings
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import Publish
 from services.lifecycle.model.value import Recorded
+from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
 
 
@@ -47,9 +48,15 @@ class Floor(Recorded):
     never_pushed: bool = False
     protected_paths: tuple[str, ...] = ()
     approved_by_others: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    max_attempts: int | None = None
+    max_extra_rounds: int | None = None
 
 
 NO_FLOOR = Floor()
+_LIMITS: Final = tuple(each.name for each in fields(Limits))
+_TRIES: Final = ("max_attempts", "max_extra_rounds")
+"""What a floor limits of a policy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +68,8 @@ class BindingFloor(Recorded):
 
 
 def bound_agent(agent: AgentSettings, floor: Floor) -> AgentSettings:
-    """Return the settings within a floor's limits. Its tiers and networks are for `complaints`: none is better."""
-    tighter = {name: min(most, value) for name, value, most in _limited(agent, floor)}
+    """Return the settings within a floor's limits. Tiers, networks and hosts are for `complaints`."""
+    tighter = {name: min(most, value) for name, value, most in _limited(agent, floor.limits)}
     return replace(agent, **tighter)
 
 
@@ -74,6 +81,7 @@ def bound_policy(policy: Policy[Never], floor: Floor) -> Policy[Never]:
         verify_command=_both(floor.verify_command, policy.verify_command),
         checkpoints=Checkpoints(tuple(stage for stage in APPROVAL_STAGES if stage in asked)),
         publish=Publish.NONE if floor.never_pushed else policy.publish,
+        **{name: min(most, value) for name, value, most in _limited(policy, floor, _TRIES)},
     )
 
 
@@ -85,14 +93,13 @@ def complaints(agent: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
     if floor.networks and network not in {Network.NONE, *floor.networks}:
         names = dict.fromkeys([Network.NONE, *floor.networks])
         yield "network", f"must be {' or '.join(name.upper() for name in names)}"
+    if floor.allowed_hosts:
+        yield from _host_complaints(network, agent.allowed_hosts, floor.allowed_hosts)
 
 
 def exceeded(asked: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
     """Yield (field, rule) for each limit that one layer of settings sets itself, and higher than a floor allows."""
-    for name, value, most in _limited(asked, floor):
-        if getattr(asked, name) is not None and value > most:
-            amount = f"{most.total_seconds():g} s" if isinstance(most, timedelta) else most
-            yield name, f"must be at most {amount}"
+    yield from _above(asked, floor.limits)
 
 
 def undercut(asked: Policy[None], floor: Floor) -> Iterator[tuple[str, str]]:
@@ -103,6 +110,7 @@ def undercut(asked: Policy[None], floor: Floor) -> Iterator[tuple[str, str]]:
             yield "checkpoints.before", f"must have {', '.join(omitted)}"
     if floor.never_pushed and asked.publish is Publish.PUSH:
         yield "publish", "must be NONE"
+    yield from _above(asked, floor, _TRIES)
 
 
 def protected_paths(floors: Iterable[BindingFloor]) -> tuple[str, ...]:
@@ -115,13 +123,35 @@ def joined(floors: Sequence[BindingFloor], more: Iterable[BindingFloor]) -> tupl
     return (*floors, *(each for each in more if each not in floors))
 
 
-def _limited(agent: AgentSettings, floor: Floor) -> Iterator[tuple[str, Any, Any]]:
+def _limited(
+    settings: AgentSettings | Policy[Any], limits: Limits | Floor, names: Iterable[str] = _LIMITS
+) -> Iterator[tuple[str, Any, Any]]:
     """Yield the name, the value and the bound of each limit that a floor sets; what is open has the bound."""
-    for each in fields(Limits):
-        most = getattr(floor.limits, each.name)
+    for name in names:
+        most = getattr(limits, name)
         if most is not None:
-            value = getattr(agent, each.name)
-            yield each.name, most if value is None else value, most
+            value = getattr(settings, name)
+            yield name, most if value is None else value, most
+
+
+def _above(
+    asked: AgentSettings | Policy[Any], limits: Limits | Floor, names: Iterable[str] = _LIMITS
+) -> Iterator[tuple[str, str]]:
+    for name, value, most in _limited(asked, limits, names):
+        if value > most:
+            yield name, f"must be at most {f'{most.total_seconds():g} s' if isinstance(most, timedelta) else most}"
+
+
+def _host_complaints(network: Network, asked: Sequence[str], allowed: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield (field, rule) for what a network reaches beyond the hosts of a floor."""
+    if network is Network.OPEN:
+        yield "network", "must be NONE or ALLOW_LIST"
+    if network is not Network.ALLOW_LIST:
+        return
+    patterns = [HostPattern.parse(host) for host in allowed]
+    beyond = [host for host in asked if not any(each.covers(HostPattern.parse(host)) for each in patterns)]
+    if beyond or not asked:
+        yield "allowed_hosts", f"must be of {', '.join(allowed)}, not {', '.join(beyond) or 'left open'}"
 
 
 def _both(first: str, second: str) -> str:

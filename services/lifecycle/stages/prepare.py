@@ -17,9 +17,7 @@ async def prepare_base(job: JobRun, remote: Remote) -> Base:
     """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
-        output = replace(
-            note.output, base_commit_id=base.commit_id, branch=job.spec.branch, caveats=base.caveats
-        )
+        output = replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch, caveats=base.caveats)
         return replace(note, output=output)
 
     async def work() -> Base:

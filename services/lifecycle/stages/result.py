@@ -41,9 +41,7 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
 
     def learn(note: ExecutionNote, taken: ResultCommit) -> ExecutionNote:
         caveats = (*base.caveats, *taken.caveats)
-        output = replace(
-            note.output, commit_id=taken.commit_id, agent_commits=taken.agent_commits, caveats=caveats
-        )
+        output = replace(note.output, commit_id=taken.commit_id, agent_commits=taken.agent_commits, caveats=caveats)
         return replace(note, output=output)
 
     return await job.step(job.in_round("take"), ResultCommit, work, learn, lambda taken: in_words(taken.caveats))

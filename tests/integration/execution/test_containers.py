@@ -226,6 +226,16 @@ async def test_neither_arguments_nor_environment_are_told_to_the_engine(containe
     await contained.end(name)
 
 
+async def test_a_secret_is_a_file_of_the_container_alone(contained: Client) -> None:
+    name, spec = (
+        new_id("file"),
+        contained.service.spec('cd "$BOATYARD_SECRETS_DIR" && printf "%s\\n" "$KEY" | cmp - KEY'),
+    )
+    spec.agent.secrets["KEY"] = "one\ntwo of ours"
+    await contained.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=60)
+    assert (await contained.end(name)).exit_code == 0
+
+
 async def test_a_limit_of_memory_is_told_as_the_reason(contained: Client) -> None:
     limits = {"memory_bytes": 48 << 20}
     end = await contained.run(new_id("memory"), "head -c 200m /dev/zero | tail >/dev/null; exit 1", **limits)

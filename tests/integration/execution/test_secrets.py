@@ -55,6 +55,30 @@ async def test_an_agent_that_reads_the_cells_own_tokens_writes_them_nowhere(dire
     assert base64.b64encode(cells.encode())[4:-4] not in kept.replace(b"\n", b"")
 
 
+async def test_a_secret_is_a_file_of_the_sandbox_alone(shared: Client) -> None:
+    name, key = new_id("file"), f"-----BEGIN\n{secrets.token_hex(24)} $HOME '\\n\n-----END"
+    line = (
+        'cd "$BOATYARD_SECRETS_DIR" && ls && stat -c %a . * && printf "%s\\n" "$KEY" | cmp - KEY && cat _2; pwd;'
+        ' cat; echo "$1"; ls -A /workspace'
+    )
+    spec = shared.service.spec(line, "a prompt")
+    spec.agent.secrets.update({"KEY": key, "_2": secrets.token_hex(8)})
+    await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=60)
+    seen = await shared.watch(name)
+    assert seen.output.decode().split("\n")[:-1] == [
+        *("KEY", "_2", "700", "600", "600", "[redacted:_2]", "/home/agent/.boatyard/secrets", "a prompt")
+    ]
+    assert not [path for path in shared.service.run_directory(name).iterdir() if key.encode() in path.read_bytes()]
+
+
+async def test_a_limit_that_keeps_secrets_from_files_keeps_no_program_from_running(shared: Client) -> None:
+    spec = shared.service.spec("test -n $KEY; echo done $?", file_size_bytes=4)
+    spec.agent.secrets["KEY"] = secrets.token_hex(800)
+    name = new_id("file")
+    await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=60)
+    assert (await shared.watch(name)).output.endswith(b"boatyard: secrets could not be written to files\ndone 0\n")
+
+
 @pytest.mark.slow
 async def test_what_a_model_calls_and_says_is_redacted(directory: Path) -> None:
     value = secrets.token_urlsafe(24)

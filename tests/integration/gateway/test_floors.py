@@ -64,7 +64,7 @@ async def test_each_round_is_looked_at_anew(floored: Services, remote: Repo) -> 
 @pytest.mark.slow
 async def test_other_changes_are_pushed_and_checked_as_the_floor_wants(floored: Services, remote: Repo) -> None:
     repository = await floored.repository(remote)
-    job = await floored.run("touch good", repository_id=repository, policy={"verify_command": ""})
+    job = await floored.run("touch good", repository_id=repository, policy={"verify_command": "true"})
     assert (job.state, job.output.pushed, job.output.verification.passed) == (SUCCEEDED, True, True)
     job = await floored.run("touch bad", repository_id=repository, policy={"verify_command": "true || true"})
     assert (job.state, job.reason, job.output.pushed) == (FAILED, "VERIFY_FAILED", False)

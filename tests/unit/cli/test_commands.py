@@ -33,7 +33,7 @@ def test_every_command_explains_itself_and_speaks_json(command: str) -> None:
     assert "--json" in result.output
 
 
-def test_a_fault_of_ours_shows_words_of_others_behind_a_bar() -> None:
+def fault(**environment: str) -> list[str]:
     hostile = "x\x1b]0;t\x07\nFORGED"
     script = f"""
 import services.cli.main as m
@@ -41,9 +41,26 @@ def fail(**_): raise ValueError({hostile!r})
 m.cli.main = fail
 m.main()
 """
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", script], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 1
+    return result.stderr.splitlines()
 
-    first, *others = result.stderr.splitlines()
+
+def test_a_fault_of_ours_is_a_sentence_with_words_of_others_behind_a_bar() -> None:
+    first, second = fault()
+
+    assert first == (
+        "Error: this is a fault of Boatyard's command line (BOATYARD_TRACEBACK=1 shows where it is): ValueError:"
+        r" x\x1b]0;t\x07"
+    )
+    assert second == "  │ FORGED"
+
+
+def test_a_fault_of_ours_shows_where_it_is_to_who_asks() -> None:
+    first, *others = fault(BOATYARD_TRACEBACK="1")
+
     assert first.startswith("Traceback")
     assert all(line.startswith("  │ ") for line in others)
     assert r"x\x1b]0;t\x07" in others[-2]
@@ -171,3 +188,28 @@ def test_what_is_no_text_is_wrong_usage(arguments: list[str], tmp_path: Path) ->
 
     assert result.returncode == 2
     assert "must be UTF-8" in result.stderr
+
+
+@pytest.mark.parametrize("token", ["a\nb", "\u00e9", "a b", "a\tb", "a\x7fb"])
+def test_a_token_that_no_call_could_carry_is_refused_by_name(token: str, tmp_path: Path) -> None:
+    result = boatyard("ps", home=tmp_path, BOATYARD_TOKEN=token, BOATYARD_GATEWAY_ADDRESS=f"unix:{tmp_path}/none")
+
+    assert result.returncode == 4
+    assert result.stderr.startswith("Error: BOATYARD_TOKEN holds")
+    assert len(result.stderr.splitlines()) == 1
+
+
+def test_the_cell_of_a_token_file_that_others_read_is_not_ended_and_the_file_is_named(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    home.directory("run")
+    (home.directory("execution") / "execution.db").touch()
+    home.cell_token()
+    home.cell_token_file.chmod(0o644)
+
+    result = boatyard("down", home=tmp_path)
+
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"Error: {home.cell_token_file} can be read by other users, so it is not a secret: chmod 600"
+        f" {home.cell_token_file}\n"
+    )

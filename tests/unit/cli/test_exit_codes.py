@@ -73,9 +73,19 @@ def test_json_says_the_same_to_programs(capsys: pytest.CaptureFixture[str]) -> N
     assert '"reason": "JOB_NOT_FOUND"' in capsys.readouterr().err
 
 
-def test_what_nobody_foresaw_is_not_hidden() -> None:
+def test_what_nobody_foresaw_is_not_hidden(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_codes.report(ZeroDivisionError("by 0"), as_json=False) == exit_codes.FAILED
+    assert "ZeroDivisionError: by 0" in capsys.readouterr().err
+    monkeypatch.setenv("BOATYARD_TRACEBACK", "1")
     with pytest.raises(ZeroDivisionError):
         exit_codes.report(ZeroDivisionError(), as_json=False)
+
+
+def test_an_internal_error_has_the_id_under_which_the_log_has_its_cause() -> None:
+    metadata = {errors.REQUEST_ID: "request-7"}
+    error = errors.RemoteFailure(errors.Status.INTERNAL, "INTERNAL", "internal error", metadata)
+
+    assert exit_codes.message_for(error).startswith("internal error (request request-7); ")
 
 
 def test_an_internal_error_is_advised_as_a_job_with_that_reason_is() -> None:

@@ -9,7 +9,8 @@ from boatyard.gateway.v1 import job_pb2 as pb
 
 from services.cli.flag_table import RUN
 from services.cli.flags import fill, options_of
-from services.cli.parsing import moment, selector
+from services.cli.options import TEXT
+from services.cli.parsing import moment, selector, span, text_or_file
 
 
 def spec(*typed: str) -> pb.JobSpec:
@@ -50,9 +51,14 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
         ("--timeout", "soon"),
         ("--max-turns", "1.5"),
         ("--max-turns", "9999999999"),
+        *(("--max-turns", number) for number in ("9" * 30, "-" + "9" * 30, "9" * 5000, "nan", "inf", "\u0663.5")),
+        *(("--timeout", seconds) for seconds in ("nan", "inf", "-inf", "1e999", "")),
+        ("--memory", "9" * 400),
+        ("--memory", "9" * 400 + "T"),
         ("--network", "wide"),
         ("--memory", "99999999999G"),
         *(("--memory", size) for size in ("2Q", "-1", "1e9", "G", "")),
+        *(("--verify", blank) for blank in ("", " ", "\t\n", "\u3000")),
         ("--publish", "push", "--no-push"),
         ("--delay", "3", "--not-before", "2030-01-31"),
     ],
@@ -98,3 +104,23 @@ def test_a_time_without_a_zone_is_local() -> None:
 def test_labels_are_selected(typed: str, key: str, values: list[str], match: int) -> None:
     found = selector(typed)
     assert (found.key, list(found.values), found.match) == (key, values, match)
+
+
+@pytest.mark.parametrize("typed", ["nan", "inf", "0", "-1", "1e300", "9" * 400, "", "a"])
+def test_hours_and_days_that_no_clock_has_are_refused(typed: str) -> None:
+    with pytest.raises(ValueError, match=r"is not a number|is out of range"):
+        span(typed)
+
+
+def test_a_text_may_begin_with_a_mention() -> None:
+    assert text_or_file("@@ada look at this") == "@ada look at this"
+    with pytest.raises(ValueError, match=r"written with two of them, @@ada look at this"):
+        text_or_file("@ada look at this")
+
+
+def test_text_is_utf8_where_the_locale_has_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsencode", lambda text: text.encode("ascii", "surrogateescape"))
+
+    assert TEXT.convert("r\udcc3\udca9parer", None, None) == "r\u00e9parer"
+    with pytest.raises(click.UsageError):
+        TEXT.convert("r\udcff", None, None)

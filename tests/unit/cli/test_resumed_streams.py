@@ -11,9 +11,9 @@ from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceServicer, ad
 
 from services.cli.clients import Gateway
 from services.cli.follower import Follower
-from services.cli.resumed_streams import Outage, execution_events, job_changes
+from services.cli.resumed_streams import Outage, events_of_attempts, execution_events, job_changes
 from services.cli.screen import Screen
-from services.common.errors import NotFound, Unavailable
+from services.common.errors import Invalid, NotFound, Unavailable
 from services.common.rpc.channel import open_channel
 from services.common.rpc.server import Registration
 from tests.kit.servers import TOKEN, serving
@@ -146,3 +146,52 @@ async def test_what_comes_after_the_agent_is_told_after_all_it_wrote(
     assert len(told) == 10
     push = next(number for number, line in enumerate(lines) if '"name": "push"' in line)
     assert push > lines.index(told[-1])
+
+
+class LosingGateway(BreakingGateway):
+    """Loses the cell of a job's first attempt; the second one is on another, and the third comes of a retry."""
+
+    async def WatchExecution(self, request, context):  # noqa: N802 - the contract's name
+        number = int(request.execution_id.removeprefix("exec-"))
+        yield runtime_pb2.WatchExecutionResponse(events=[output(number)])
+        yield runtime_pb2.WatchExecutionResponse(end=runtime_pb2.Execution(reason="NODE_LOST" if number == 1 else ""))
+
+    async def WatchJob(self, request, context):  # noqa: N802 - the contract's name
+        begun = ["exec-1", "exec-2", "exec-3"]
+        for number in range(1, 4):
+            yield job_pb2.WatchJobResponse(job=self.of(job_pb2.Job.STATE_RUNNING, number, begun[:number]))
+        yield job_pb2.WatchJobResponse(job=self.of(job_pb2.Job.STATE_AWAITING_APPROVAL, 4, begun))
+
+    def of(self, state: int, number: int, execution_ids: list[str]) -> job_pb2.Job:
+        return job_pb2.Job(job_id="job-1", state=state, revision_number=number, execution_ids=execution_ids)
+
+
+async def test_who_follows_a_job_sees_the_attempts_after_a_lost_one() -> None:
+    said: list[str] = []
+    async with reaching(LosingGateway()) as gateway:
+        events = events_of_attempts(gateway, "job-1", "exec-1", Outage(said.append))
+        async with aclosing(events) as batches:
+            seen = [event.sequence async for batch in batches for event in batch]
+
+    assert seen == [1, 2, 3]
+    assert said == ["exec-1 was lost with its cell (NODE_LOST)"]
+
+
+@pytest.mark.parametrize(
+    ("spec", "field"),
+    [
+        (job_pb2.JobSpec(prompt="a" * (5 << 20)), "spec.prompt"),
+        (job_pb2.JobSpec(prompt="a", labels={"a": "b" * (5 << 20)}), "spec.labels"),
+        (job_pb2.JobSpec(prompt="a" * 5000, files=[job_pb2.InputFile(content=bytes(1 << 20))] * 5), "spec.files"),
+        (job_pb2.JobSpec(agent={"environment": {"A": "b" * (5 << 20)}}), "spec.agent.environment"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+async def test_a_request_that_no_server_takes_is_not_sent_and_its_largest_field_is_named(
+    spec: job_pb2.JobSpec, field: str
+) -> None:
+    async with open_channel("127.0.0.1:1", TOKEN) as channel:
+        with pytest.raises(Invalid) as raised:
+            await Gateway(channel, "127.0.0.1:1").jobs.CreateJob(job_pb2.CreateJobRequest(request_id="r", spec=spec))
+
+    assert raised.value.violations[0][0] == field

@@ -17,11 +17,12 @@ from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import Publish, Retention, RetryFrom
 
+BLANK = ("", " ", "\t\n", "\u3000\u00a0")
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
 spans = st.none() | st.timedeltas(min_value=timedelta(seconds=1), max_value=timedelta(days=1))
 policies = st.builds(
     Policy,
-    verify_command=texts,
+    verify_command=texts.filter(lambda text: text is None or (text.isprintable() and bool(text.strip()))),
     verify_timeout=spans,
     publish=st.none() | st.sampled_from(Publish),
     retention=st.none() | st.sampled_from(Retention),
@@ -82,7 +83,9 @@ def test_nothing_is_lost_on_the_wire(policy: Policy[None]) -> None:
 @pytest.mark.parametrize(
     ("message", "field"),
     [
-        (pb.Policy(verify_command="\0"), "verify_command"),
+        (pb.Policy(verify_command="make\0"), "verify_command"),
+        *((pb.Policy(verify_command=blank), "verify_command") for blank in BLANK),
+        *((floor_pb2.Floor(verify_command=blank), "verify_command") for blank in BLANK if blank),
         (pb.Policy(verify_timeout=Duration(seconds=86401)), "verify_timeout"),
         (pb.Policy(publish=9), "publish"),
         (pb.Policy(retention=9), "retention"),

@@ -45,3 +45,26 @@ def test_without_a_port_it_is_about_the_web() -> None:
 def test_what_is_no_pattern_is_refused(text: str) -> None:
     with pytest.raises(ValueError):
         HostPattern.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("wide", "narrow", "covers"),
+    [
+        ("*", "*.example.com", True),
+        ("*", "[2001:db8::1]", True),
+        ("*", "*", True),
+        ("*.example.com", "*.example.com", True),
+        ("*.example.com", "*.a.example.com", True),
+        ("*.example.com", "a.b.example.com:443", True),
+        ("example.com", "example.com:80", True),
+        ("*.example.com", "example.com", False),
+        ("*.example.com", "*", False),
+        ("*.example.com", "*.xexample.com", False),
+        ("*.a.example.com", "*.example.com", False),
+        ("example.com", "*.example.com", False),
+        ("example.com:443", "example.com", False),
+        ("*", "example.com:22", False),
+    ],
+)
+def test_a_pattern_covers_another_whose_hosts_it_all_matches(wide: str, narrow: str, covers: bool) -> None:
+    assert HostPattern.parse(wide).covers(HostPattern.parse(narrow)) is covers

@@ -179,7 +179,8 @@ class AgentSettings(message.Message):
         """Secret environment variables of the agent, of at most 64 KiB together with `environment`, whose variables of the
         same name they hide. Write-only: responses have the names. A value is stored encrypted, and shown as
         `[redacted:NAME]` wherever what the agent says, writes and changes is shown: events, summary, diff, names of files,
-        texts of hooks. A shorter value could not be hidden and would mask other text. Verify commands and hooks do not get
+        texts of hooks. In a sandbox each is a file too, of its name and with a line's end, in the directory that
+        BOATYARD_SECRETS_DIR names: in memory, and gone with the agent. A shorter value could not be hidden and would mask other text. Verify commands and hooks do not get
         them, and what they print is redacted too. Whoever may submit jobs may have an agent use them.
         """
 

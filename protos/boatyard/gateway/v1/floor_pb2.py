@@ -29,7 +29,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/floor.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xff\x02\n\x05\x46loor\x12%\n\x0everify_command\x18\x01 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x01\xa0\xb5\x18\x01\x12\x35\n\x0b\x63heckpoints\x18\x02 \x01(\x0b\x32 .boatyard.gateway.v1.Checkpoints\x12+\n\x06limits\x18\x03 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Limits\x12H\n\rsandbox_tiers\x18\x04 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12?\n\x08networks\x18\x05 \x03(\x0e\x32\x1a.boatyard.agent.v1.NetworkB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x14\n\x0cnever_pushed\x18\x06 \x01(\x08\x12.\n\x0fprotected_paths\x18\x07 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x01\xb8\xb5\x18\x01\x12\x1a\n\x12\x61pproved_by_others\x18\x08 \x01(\x08\"\xd4\x04\n\x06Limits\x12\x38\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\x32\x04\x10\xc0\x84=\x12=\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\x32\x04\x10\xc0\x84=\x12\x1f\n\tmax_turns\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12\"\n\x0ctoken_budget\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x01\x88\x01\x01\x12%\n\x0cmemory_bytes\x18\x05 \x01(\x03\x42\n\xbaH\x07\"\x05(\x80\x80\x80\x08H\x02\x88\x01\x01\x12\x1f\n\tprocesses\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x03\x88\x01\x01\x12\"\n\ndisk_bytes\x18\x07 \x01(\x03\x42\t\xbaH\x06\"\x04(\x80\x80@H\x04\x88\x01\x01\x12#\n\x0coutput_bytes\x18\x08 \x01(\x03\x42\x08\xbaH\x05\"\x03(\x80\x08H\x05\x88\x01\x01\x12!\n\x0b\x63pu_seconds\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x06\x88\x01\x01\x12 \n\nopen_files\x18\n \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x07\x88\x01\x01\x12%\n\x0f\x66ile_size_bytes\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x08\x88\x01\x01\x42\x0c\n\n_max_turnsB\x0f\n\r_token_budgetB\x0f\n\r_memory_bytesB\x0c\n\n_processesB\r\n\x0b_disk_bytesB\x0f\n\r_output_bytesB\x0e\n\x0c_cpu_secondsB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytes\"I\n\x0c\x42indingFloor\x12\x0e\n\x06set_by\x18\x01 \x01(\t\x12)\n\x05\x66loor\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Floorb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/floor.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xa2\x04\n\x05\x46loor\x12,\n\x0everify_command\x18\x01 \x01(\tB\x14\xbaH\x11r\x0c(\x80\x80\x01\xa0\xb5\x18\x01\xc0\xb7\x18\x01\xd8\x01\x01\x12\x35\n\x0b\x63heckpoints\x18\x02 \x01(\x0b\x32 .boatyard.gateway.v1.Checkpoints\x12+\n\x06limits\x18\x03 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Limits\x12H\n\rsandbox_tiers\x18\x04 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12?\n\x08networks\x18\x05 \x03(\x0e\x32\x1a.boatyard.agent.v1.NetworkB\x11\xbaH\x0e\x92\x01\x0b\x10\x10\"\x07\x82\x01\x04\x10\x01 \x00\x12\x14\n\x0cnever_pushed\x18\x06 \x01(\x08\x12.\n\x0fprotected_paths\x18\x07 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x01\xb8\xb5\x18\x01\x12\x1a\n\x12\x61pproved_by_others\x18\x08 \x01(\x08\x12(\n\rallowed_hosts\x18\t \x03(\tB\x11\xbaH\x0e\x92\x01\x0b\x10\x80\x02\"\x06r\x04\xa8\xb5\x18\x01\x12\"\n\x0cmax_attempts\x18\n \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12&\n\x10max_extra_rounds\x18\x0b \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x01\x88\x01\x01\x42\x0f\n\r_max_attemptsB\x13\n\x11_max_extra_rounds\"\xd4\x04\n\x06Limits\x12\x38\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\x32\x04\x10\xc0\x84=\x12=\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x0c\xbaH\t\xaa\x01\x06\x32\x04\x10\xc0\x84=\x12\x1f\n\tmax_turns\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12\"\n\x0ctoken_budget\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x01\x88\x01\x01\x12%\n\x0cmemory_bytes\x18\x05 \x01(\x03\x42\n\xbaH\x07\"\x05(\x80\x80\x80\x08H\x02\x88\x01\x01\x12\x1f\n\tprocesses\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x03\x88\x01\x01\x12\"\n\ndisk_bytes\x18\x07 \x01(\x03\x42\t\xbaH\x06\"\x04(\x80\x80@H\x04\x88\x01\x01\x12#\n\x0coutput_bytes\x18\x08 \x01(\x03\x42\x08\xbaH\x05\"\x03(\x80\x08H\x05\x88\x01\x01\x12!\n\x0b\x63pu_seconds\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x06\x88\x01\x01\x12 \n\nopen_files\x18\n \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x07\x88\x01\x01\x12%\n\x0f\x66ile_size_bytes\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x08\x88\x01\x01\x42\x0c\n\n_max_turnsB\x0f\n\r_token_budgetB\x0f\n\r_memory_bytesB\x0c\n\n_processesB\r\n\x0b_disk_bytesB\x0f\n\r_output_bytesB\x0e\n\x0c_cpu_secondsB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytes\"I\n\x0c\x42indingFloor\x12\x0e\n\x06set_by\x18\x01 \x01(\t\x12)\n\x05\x66loor\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Floorb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,13 +37,19 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.gateway.v1.floor_p
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_FLOOR'].fields_by_name['verify_command']._loaded_options = None
-  _globals['_FLOOR'].fields_by_name['verify_command']._serialized_options = b'\272H\nr\010(\200\200\001\240\265\030\001'
+  _globals['_FLOOR'].fields_by_name['verify_command']._serialized_options = b'\272H\021r\014(\200\200\001\240\265\030\001\300\267\030\001\330\001\001'
   _globals['_FLOOR'].fields_by_name['sandbox_tiers']._loaded_options = None
   _globals['_FLOOR'].fields_by_name['sandbox_tiers']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
   _globals['_FLOOR'].fields_by_name['networks']._loaded_options = None
   _globals['_FLOOR'].fields_by_name['networks']._serialized_options = b'\272H\016\222\001\013\020\020\"\007\202\001\004\020\001 \000'
   _globals['_FLOOR'].fields_by_name['protected_paths']._loaded_options = None
   _globals['_FLOOR'].fields_by_name['protected_paths']._serialized_options = b'\272H\022\222\001\017\020@\"\013r\t\020\001(\377\001\270\265\030\001'
+  _globals['_FLOOR'].fields_by_name['allowed_hosts']._loaded_options = None
+  _globals['_FLOOR'].fields_by_name['allowed_hosts']._serialized_options = b'\272H\016\222\001\013\020\200\002\"\006r\004\250\265\030\001'
+  _globals['_FLOOR'].fields_by_name['max_attempts']._loaded_options = None
+  _globals['_FLOOR'].fields_by_name['max_attempts']._serialized_options = b'\272H\004\032\002(\001'
+  _globals['_FLOOR'].fields_by_name['max_extra_rounds']._loaded_options = None
+  _globals['_FLOOR'].fields_by_name['max_extra_rounds']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_LIMITS'].fields_by_name['timeout']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['timeout']._serialized_options = b'\272H\t\252\001\0062\004\020\300\204='
   _globals['_LIMITS'].fields_by_name['idle_timeout']._loaded_options = None
@@ -67,9 +73,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LIMITS'].fields_by_name['file_size_bytes']._loaded_options = None
   _globals['_LIMITS'].fields_by_name['file_size_bytes']._serialized_options = b'\272H\004\"\002(\001'
   _globals['_FLOOR']._serialized_start=216
-  _globals['_FLOOR']._serialized_end=599
-  _globals['_LIMITS']._serialized_start=602
-  _globals['_LIMITS']._serialized_end=1198
-  _globals['_BINDINGFLOOR']._serialized_start=1200
-  _globals['_BINDINGFLOOR']._serialized_end=1273
+  _globals['_FLOOR']._serialized_end=762
+  _globals['_LIMITS']._serialized_start=765
+  _globals['_LIMITS']._serialized_end=1361
+  _globals['_BINDINGFLOOR']._serialized_start=1363
+  _globals['_BINDINGFLOOR']._serialized_end=1436
 # @@protoc_insertion_point(module_scope)

@@ -39,6 +39,9 @@ class Floor(message.Message):
     NEVER_PUSHED_FIELD_NUMBER: builtins.int
     PROTECTED_PATHS_FIELD_NUMBER: builtins.int
     APPROVED_BY_OTHERS_FIELD_NUMBER: builtins.int
+    ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
+    MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
+    MAX_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A command line for /bin/sh that checks the result, as `Policy.verify_command` does. The job's own command runs after
     it, if it passes; of two floors the project's comes first.
@@ -49,6 +52,10 @@ class Floor(message.Message):
     """True if whoever submitted or retried a job, by the names of tokens, may not approve its checkpoints, but for the
     questions of its agent.
     """
+    max_attempts: builtins.int
+    """The most attempts that a job may have: `Policy.max_attempts`."""
+    max_extra_rounds: builtins.int
+    """The most further rounds that a job may have: `Policy.max_extra_rounds`."""
     @builtins.property
     def checkpoints(self) -> policy_pb2.Checkpoints:
         """Where a person is always asked."""
@@ -74,6 +81,13 @@ class Floor(message.Message):
         began from counts too, as far as no branch and no tag of the remote has it.
         """
 
+    @builtins.property
+    def allowed_hosts(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """With network ALLOW_LIST, the hosts from which jobs may choose, in the form of `AgentSettings.allowed_hosts`: each
+        host of a job's list must be one of these or below one, with the same ports. The job then needs a list, and network
+        OPEN is refused. Empty means all.
+        """
+
     def __init__(
         self,
         *,
@@ -85,12 +99,22 @@ class Floor(message.Message):
         never_pushed: builtins.bool = ...,
         protected_paths: abc.Iterable[builtins.str] | None = ...,
         approved_by_others: builtins.bool = ...,
+        allowed_hosts: abc.Iterable[builtins.str] | None = ...,
+        max_attempts: builtins.int | None = ...,
+        max_extra_rounds: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoints", b"checkpoints", "limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "checkpoints", b"checkpoints", "limits", b"limits", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["approved_by_others", b"approved_by_others", "checkpoints", b"checkpoints", "limits", b"limits", "networks", b"networks", "never_pushed", b"never_pushed", "protected_paths", b"protected_paths", "sandbox_tiers", b"sandbox_tiers", "verify_command", b"verify_command"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "allowed_hosts", b"allowed_hosts", "approved_by_others", b"approved_by_others", "checkpoints", b"checkpoints", "limits", b"limits", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "networks", b"networks", "never_pushed", b"never_pushed", "protected_paths", b"protected_paths", "sandbox_tiers", b"sandbox_tiers", "verify_command", b"verify_command"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__max_attempts: _TypeAlias = typing.Literal["max_attempts"]  # noqa: Y015
+    _WhichOneofArgType__max_attempts: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__max_extra_rounds: _TypeAlias = typing.Literal["max_extra_rounds"]  # noqa: Y015
+    _WhichOneofArgType__max_extra_rounds: _TypeAlias = typing.Literal["_max_extra_rounds", b"_max_extra_rounds"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__max_extra_rounds) -> _WhichOneofReturnType__max_extra_rounds | None: ...
 
 @typing.final
 class Limits(message.Message):

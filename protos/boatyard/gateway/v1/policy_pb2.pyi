@@ -139,7 +139,8 @@ class Policy(message.Message):
     verify_command: builtins.str
     """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
     means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. The default is
-    none. Where floors have commands, they run before it, in the same execution, and each only if those before it have
+    none. A blank one, such as of a script's unset variable, is refused: `true` takes away the check of a worker or
+    template. Where floors have commands, they run before it, in the same execution, and each only if those before it have
     passed.
     """
     publish: Policy.Publish.ValueType

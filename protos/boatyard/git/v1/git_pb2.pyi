@@ -1646,3 +1646,298 @@ class ChangedFile(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__additions) -> _WhichOneofReturnType__additions | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__deletions) -> _WhichOneofReturnType__deletions | None: ...
+
+@typing.final
+class TakeArtifactsRequest(message.Message):
+    """Request for TakeArtifacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class RedactedEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    TREE_FIELD_NUMBER: builtins.int
+    ARTIFACTS_ID_FIELD_NUMBER: builtins.int
+    PATTERNS_FIELD_NUMBER: builtins.int
+    REDACTED_FIELD_NUMBER: builtins.int
+    artifacts_id: builtins.str
+    """What they are kept under. Usually the execution's id."""
+    @builtins.property
+    def tree(self) -> WorkingTree:
+        """The tree."""
+
+    @builtins.property
+    def patterns(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Which files: paths from the top of the tree. A path names what is below it too, `*` and `?` stand for characters of
+        one part, `**` for any parts. Case counts.
+        """
+
+    @builtins.property
+    def redacted(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """The job's secrets, by their names: each is replaced with `[redacted:NAME]`, as in an execution's events. They are
+        not kept.
+        """
+
+    def __init__(
+        self,
+        *,
+        tree: WorkingTree | None = ...,
+        artifacts_id: builtins.str = ...,
+        patterns: abc.Iterable[builtins.str] | None = ...,
+        redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "patterns", b"patterns", "redacted", b"redacted", "tree", b"tree"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TakeArtifactsResponse(message.Message):
+    """Response for TakeArtifacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACTS_FIELD_NUMBER: builtins.int
+    OMITTED_FIELD_NUMBER: builtins.int
+    TOTAL_OMITTED_FIELD_NUMBER: builtins.int
+    total_omitted: builtins.int
+    """How many they are altogether."""
+    @builtins.property
+    def artifacts(self) -> containers.RepeatedCompositeFieldContainer[Artifact]:
+        """What is kept, ordered by name."""
+
+    @builtins.property
+    def omitted(self) -> containers.RepeatedCompositeFieldContainer[OmittedArtifact]:
+        """What the patterns name and is not kept; the first 100, ordered by name."""
+
+    def __init__(
+        self,
+        *,
+        artifacts: abc.Iterable[Artifact] | None = ...,
+        omitted: abc.Iterable[OmittedArtifact] | None = ...,
+        total_omitted: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts", b"artifacts", "omitted", b"omitted", "total_omitted", b"total_omitted"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Artifact(message.Message):
+    """A file that is kept."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    SIZE_BYTES_FIELD_NUMBER: builtins.int
+    SHA256_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its path from the top of the tree that it was taken from, without secrets."""
+    size_bytes: builtins.int
+    """The size of what is kept, in bytes."""
+    sha256: builtins.str
+    """The SHA-256 of what is kept, in hexadecimal digits."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        size_bytes: builtins.int = ...,
+        sha256: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "sha256", b"sha256", "size_bytes", b"size_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class OmittedArtifact(message.Message):
+    """A file that is not kept, or a pattern that names none."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _Reason:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _ReasonEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[OmittedArtifact._Reason.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        REASON_UNSPECIFIED: OmittedArtifact._Reason.ValueType  # 0
+        """Never sent."""
+        REASON_NO_SUCH_FILE: OmittedArtifact._Reason.ValueType  # 1
+        """The pattern names no file."""
+        REASON_TOO_LARGE: OmittedArtifact._Reason.ValueType  # 2
+        """With it, the artifacts would have more bytes than BOATYARD_GIT_MAX_ARTIFACT_BYTES."""
+        REASON_TOO_MANY: OmittedArtifact._Reason.ValueType  # 3
+        """There are as many as BOATYARD_GIT_MAX_ARTIFACTS before it."""
+        REASON_UNREADABLE: OmittedArtifact._Reason.ValueType  # 4
+        """It cannot be read, or is a directory that cannot."""
+        REASON_NOT_A_FILE: OmittedArtifact._Reason.ValueType  # 5
+        """It is a link, a pipe, a socket or a device."""
+        REASON_UNUSABLE_NAME: OmittedArtifact._Reason.ValueType  # 6
+        """Its name is not UTF-8, longer than 1024 bytes, or without secrets that of another."""
+
+    class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper):
+        """Why something is not kept."""
+
+    REASON_UNSPECIFIED: OmittedArtifact.Reason.ValueType  # 0
+    """Never sent."""
+    REASON_NO_SUCH_FILE: OmittedArtifact.Reason.ValueType  # 1
+    """The pattern names no file."""
+    REASON_TOO_LARGE: OmittedArtifact.Reason.ValueType  # 2
+    """With it, the artifacts would have more bytes than BOATYARD_GIT_MAX_ARTIFACT_BYTES."""
+    REASON_TOO_MANY: OmittedArtifact.Reason.ValueType  # 3
+    """There are as many as BOATYARD_GIT_MAX_ARTIFACTS before it."""
+    REASON_UNREADABLE: OmittedArtifact.Reason.ValueType  # 4
+    """It cannot be read, or is a directory that cannot."""
+    REASON_NOT_A_FILE: OmittedArtifact.Reason.ValueType  # 5
+    """It is a link, a pipe, a socket or a device."""
+    REASON_UNUSABLE_NAME: OmittedArtifact.Reason.ValueType  # 6
+    """Its name is not UTF-8, longer than 1024 bytes, or without secrets that of another."""
+
+    NAME_FIELD_NUMBER: builtins.int
+    REASON_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """The file's path, or the pattern; with U+FFFD in place of what is not UTF-8."""
+    reason: OmittedArtifact.Reason.ValueType
+    """Why it is not kept."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        reason: OmittedArtifact.Reason.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["name", b"name", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListArtifactsRequest(message.Message):
+    """Request for ListArtifacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACTS_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    artifacts_id: builtins.str
+    """What they are kept under."""
+    page_size: builtins.int
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the previous page, for the same id."""
+    def __init__(
+        self,
+        *,
+        artifacts_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListArtifactsResponse(message.Message):
+    """Response for ListArtifacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token for the next page; empty on the last page."""
+    @builtins.property
+    def artifacts(self) -> containers.RepeatedCompositeFieldContainer[Artifact]:
+        """The artifacts of this page."""
+
+    def __init__(
+        self,
+        *,
+        artifacts: abc.Iterable[Artifact] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts", b"artifacts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadArtifactRequest(message.Message):
+    """Request for ReadArtifact."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACTS_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    MAX_BYTES_FIELD_NUMBER: builtins.int
+    artifacts_id: builtins.str
+    """What it is kept under."""
+    name: builtins.str
+    """Its name, as ListArtifacts returns it."""
+    offset: builtins.int
+    """Where to begin, in bytes."""
+    max_bytes: builtins.int
+    """How many bytes to read at most: 0 means to the end."""
+    def __init__(
+        self,
+        *,
+        artifacts_id: builtins.str = ...,
+        name: builtins.str = ...,
+        offset: builtins.int = ...,
+        max_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "max_bytes", b"max_bytes", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadArtifactResponse(message.Message):
+    """A chunk of an artifact."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """At most 64 KiB."""
+    next_offset: builtins.int
+    """The offset after it."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        next_offset: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["data", b"data", "next_offset", b"next_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -129,6 +129,21 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListChangedFilesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListChangedFilesResponse.FromString,
                 _registered_method=True)
+        self.TakeArtifacts = channel.unary_unary(
+                '/boatyard.git.v1.GitService/TakeArtifacts',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeArtifactsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeArtifactsResponse.FromString,
+                _registered_method=True)
+        self.ListArtifacts = channel.unary_unary(
+                '/boatyard.git.v1.GitService/ListArtifacts',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListArtifactsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListArtifactsResponse.FromString,
+                _registered_method=True)
+        self.ReadArtifact = channel.unary_stream(
+                '/boatyard.git.v1.GitService/ReadArtifact',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ReadArtifactRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ReadArtifactResponse.FromString,
+                _registered_method=True)
 
 
 class GitServiceServicer:
@@ -433,6 +448,50 @@ class GitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def TakeArtifacts(self, request, context):
+        """Keeps files of a working tree as artifacts, as long as a result is kept, also those that git ignores, and also of a
+        tree without a repository.
+
+        Only regular files are kept, never what a link leads to. The `.git` of repositories and the `.boatyard` at the top
+        are left out. What the patterns name and cannot be kept is in the answer, with the reason. The job's secrets are
+        replaced in contents and in names before anything is kept. A later call with the same id replaces what an earlier
+        one kept.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to
+        fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+        mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListArtifacts(self, request, context):
+        """Lists the artifacts that are kept under an id, ordered by name; none when nothing was kept, or it has expired.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadArtifact(self, request, context):
+        """Streams the content of an artifact, or a part of it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (ARTIFACT_NOT_FOUND): no artifact of that name is kept under the id.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+        - UNAVAILABLE (DRAINING): the service is stopping; retry from the offset in the details.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_GitServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -515,6 +574,21 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.ListChangedFiles,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListChangedFilesRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListChangedFilesResponse.SerializeToString,
+            ),
+            'TakeArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.TakeArtifacts,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeArtifactsRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.TakeArtifactsResponse.SerializeToString,
+            ),
+            'ListArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArtifacts,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListArtifactsRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'ReadArtifact': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArtifact,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ReadArtifactRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ReadArtifactResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -964,6 +1038,87 @@ class GitService:
             '/boatyard.git.v1.GitService/ListChangedFiles',
             boatyard_dot_git_dot_v1_dot_git__pb2.ListChangedFilesRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.ListChangedFilesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TakeArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/TakeArtifacts',
+            boatyard_dot_git_dot_v1_dot_git__pb2.TakeArtifactsRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.TakeArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/ListArtifacts',
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListArtifactsRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/ReadArtifact',
+            boatyard_dot_git_dot_v1_dot_git__pb2.ReadArtifactRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.ReadArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -251,6 +251,38 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a commit, the remote has no such
       branch, or the two have no common ancestor.
     """
+    TakeArtifacts: aio.UnaryUnaryMultiCallable[git_pb2.TakeArtifactsRequest, git_pb2.TakeArtifactsResponse]
+    """Keeps files of a working tree as artifacts, as long as a result is kept, also those that git ignores, and also of a
+    tree without a repository.
+
+    Only regular files are kept, never what a link leads to. The `.git` of repositories and the `.boatyard` at the top
+    are left out. What the patterns name and cannot be kept is in the answer, with the reason. The job's secrets are
+    replaced in contents and in names before anything is kept. A later call with the same id replaces what an earlier
+    one kept.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to
+      fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+      mounts them.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+    """
+    ListArtifacts: aio.UnaryUnaryMultiCallable[git_pb2.ListArtifactsRequest, git_pb2.ListArtifactsResponse]
+    """Lists the artifacts that are kept under an id, ordered by name; none when nothing was kept, or it has expired.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+    """
+    ReadArtifact: aio.UnaryStreamMultiCallable[git_pb2.ReadArtifactRequest, git_pb2.ReadArtifactResponse]
+    """Streams the content of an artifact, or a part of it.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (ARTIFACT_NOT_FOUND): no artifact of that name is kept under the id.
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+    - UNAVAILABLE (DRAINING): the service is stopping; retry from the offset in the details.
+    """
 
 class GitServiceServicer(metaclass=abc_1.ABCMeta):
     """Owns the repositories of this machine: mirrors of remote repositories, trees to start from, agents' results, and
@@ -584,6 +616,56 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a commit, the remote has no such
           branch, or the two have no common ancestor.
+        """
+
+    @abc_1.abstractmethod
+    def TakeArtifacts(
+        self,
+        request: git_pb2.TakeArtifactsRequest,
+        context: aio.ServicerContext[git_pb2.TakeArtifactsRequest, abc.Awaitable[git_pb2.TakeArtifactsResponse]],
+    ) -> abc.Awaitable[git_pb2.TakeArtifactsResponse]:
+        """Keeps files of a working tree as artifacts, as long as a result is kept, also those that git ignores, and also of a
+        tree without a repository.
+
+        Only regular files are kept, never what a link leads to. The `.git` of repositories and the `.boatyard` at the top
+        are left out. What the patterns name and cannot be kept is in the answer, with the reason. The job's secrets are
+        replaced in contents and in names before anything is kept. A later call with the same id replaces what an earlier
+        one kept.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to
+          fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+          mounts them.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        """
+
+    @abc_1.abstractmethod
+    def ListArtifacts(
+        self,
+        request: git_pb2.ListArtifactsRequest,
+        context: aio.ServicerContext[git_pb2.ListArtifactsRequest, abc.Awaitable[git_pb2.ListArtifactsResponse]],
+    ) -> abc.Awaitable[git_pb2.ListArtifactsResponse]:
+        """Lists the artifacts that are kept under an id, ordered by name; none when nothing was kept, or it has expired.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+        """
+
+    @abc_1.abstractmethod
+    def ReadArtifact(
+        self,
+        request: git_pb2.ReadArtifactRequest,
+        context: aio.ServicerContext[git_pb2.ReadArtifactRequest, abc.AsyncIterator[git_pb2.ReadArtifactResponse]],
+    ) -> abc.AsyncIterator[git_pb2.ReadArtifactResponse]:
+        """Streams the content of an artifact, or a part of it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (ARTIFACT_NOT_FOUND): no artifact of that name is kept under the id.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+        - UNAVAILABLE (DRAINING): the service is stopping; retry from the offset in the details.
         """
 
 def add_GitServiceServicer_to_server(servicer: GitServiceServicer, server: aio.Server) -> None: ...

@@ -99,6 +99,7 @@ async def test_what_nobody_foresaw_is_internal_and_says_nothing(arity: str, rais
     assert status is not None
     assert any(detail.Unpack(info) for detail in status.details)
     assert info.request_id == "request-7"
+    assert service_error(caught.value).metadata == {errors.REQUEST_ID: "request-7"}
 
 
 async def test_a_group_of_one_error_is_that_error() -> None:

@@ -12,7 +12,7 @@ from services.common.rpc.rules import Rules
 from tests.kit.protos import compiled
 
 NAMES = list(rules_pb2.DESCRIPTOR.extensions_by_name)
-NOT_EMPTY = {"not_blank", "variable", "tool", "reason"}
+NOT_EMPTY = {"not_blank", "shell_line", "variable", "tool", "reason"}
 RULES = Rules()
 PIECES = ["a", "/", ".", "..", "@{", "@", "-", "~", " ", "\n", "\\", ".lock", "\ufffd", "HEAD", "*"]
 Names = compiled(

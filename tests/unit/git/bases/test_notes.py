@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import FailedPrecondition
 from services.common.caveats import CaveatKind
+from services.common.errors import FailedPrecondition
 from services.git.model import Caveat, Remote
 from services.git.wire import to_proto
 from tests.kit.gitservice import GitParts

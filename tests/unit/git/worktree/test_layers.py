@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import FailedPrecondition
 from services.common.caveats import CaveatKind
+from services.common.errors import FailedPrecondition
 from services.git.model import Base, Caveat, Remote, ResultCommit, SnapshotSpec, StartPoint
 from services.git.worktree.changes import IndexEntry, TreeListing, compare
 from services.sandbox import layer_locks
@@ -275,7 +275,9 @@ async def test_layers_that_somebody_else_has_are_left_alone(deep_parts: GitParts
 
 
 def test_what_an_upper_directory_says() -> None:
-    below = [IndexEntry(path) for path in (b"a/1", b"a/2", b"ab", b"b", b"c/d/3")] + [IndexEntry(b"s", b"160000", LINK.encode())]
+    below = [IndexEntry(path) for path in (b"a/1", b"a/2", b"ab", b"b", b"c/d/3")] + [
+        IndexEntry(b"s", b"160000", LINK.encode())
+    ]
     changed = compare(below, TreeListing(files=(b"a", b"b/new"), gone=(b"c",), directories=(b"b", b"s")))
     assert (changed.removed, changed.read) == ((b"a/1", b"a/2", b"b", b"c/d/3"), (b"a", b"b/new"))
     inside = compare(below, TreeListing(files=(b"s/file", b"a/2"), directories=(b"s", b"a"), opaque=(b"a", b"s")))

@@ -84,7 +84,14 @@ NOTHING = {
 }
 WAYS = ("stacked", "copied")
 TOGETHER = (
-    *("write-only", "a tracked file", "a directory", "a directory that only lists", "one in what was renamed", "a pipe"),
+    *(
+        "write-only",
+        "a tracked file",
+        "a directory",
+        "a directory that only lists",
+        "one in what was renamed",
+        "a pipe",
+    ),
     *("a socket", "a name like .git", "a submodule named upwards", "rules of another submodule", "a path too long"),
     *("a pointer replaced", "rules for LFS of its own", "a file in a submodule"),
 )
@@ -95,7 +102,9 @@ TOGETHER = (
 async def odd_parts(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[GitParts]:
     place = tmp_path_factory.mktemp("odd")
     work = Repo.sample(place / "work")
-    link = work.commit("rules", {".gitattributes": "*.bin filter=lfs\n", "old.bin": LFS, ".gitignore": "*.log\nbuild/\n"})
+    link = work.commit(
+        "rules", {".gitattributes": "*.bin filter=lfs\n", "old.bin": LFS, ".gitignore": "*.log\nbuild/\n"}
+    )
     work.git("update-index", "--add", "--cacheinfo", f"160000,{link},sub")
     work.git("commit", "--quiet", "--message=with a submodule")
     work.bare_clone(place / "remote.git")
@@ -146,7 +155,9 @@ async def test_what_cannot_be_taken_is_named_and_all_else_is_taken(
     if case.kind in {U, R, S}:
         assert not {*case.paths} - {*case.has} & taken
     snapshot = await odd_parts.manager.snapshot_tree(
-        SnapshotSpec(f"snap-{Path(str(workspace.tree.path)).parent.name}", "repo-1", workspace.tree, odd_base.commit_id, "m")
+        SnapshotSpec(
+            f"snap-{Path(str(workspace.tree.path)).parent.name}", "repo-1", workspace.tree, odd_base.commit_id, "m"
+        )
     )
     assert snapshot.caveats == result.caveats
     assert await odd_parts.manager.snapshot(snapshot.snapshot_id) == snapshot

@@ -22,6 +22,7 @@ from services.lifecycle.model.floor import (
     complaints,
     exceeded,
     protected_paths,
+    undercut,
 )
 from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy
 from services.lifecycle.model.states import Publish
@@ -41,6 +42,8 @@ floors = st.builds(
     sandbox_tiers=st.sets(st.sampled_from(Tier)).map(tuple),
     networks=st.sets(st.sampled_from(Network)).map(tuple),
     never_pushed=st.booleans(),
+    max_attempts=numbers,
+    max_extra_rounds=st.none() | st.integers(0, 50),
 )
 agents = st.builds(
     AgentSettings,
@@ -49,9 +52,13 @@ agents = st.builds(
     **amounts,
 )
 policies = st.builds(
-    lambda asked, publish: replace(DEFAULT_POLICY, checkpoints=asked, publish=publish),
+    lambda asked, publish, attempts, rounds: replace(
+        DEFAULT_POLICY, checkpoints=asked, publish=publish, max_attempts=attempts, max_extra_rounds=rounds
+    ),
     checkpoints,
     st.sampled_from(Publish),
+    st.integers(1, 20),
+    st.integers(0, 50),
 )
 
 
@@ -70,7 +77,10 @@ def test_nothing_is_loosened(agent: AgentSettings, policy: Policy[Never], floor:
     assert {*stricter.checkpoints.before} == {*policy.checkpoints.before, *floor.checkpoints.before}
     assert stricter.publish is Publish.NONE or (policy.publish is Publish.PUSH and not floor.never_pushed)
     assert (tighter.sandbox_tier, tighter.network) == (agent.sandbox_tier, agent.network), "those are refused instead"
-    assert not [*exceeded(tighter, floor)]
+    for name in ("max_attempts", "max_extra_rounds"):
+        before, after, most = (getattr(one, name) for one in (policy, stricter, floor))
+        assert after == (before if most is None else min(before, most))
+    assert not [*exceeded(tighter, floor), *undercut(Policy(max_attempts=stricter.max_attempts), floor)]
 
 
 @given(agents, policies, st.lists(floors, max_size=3))
@@ -99,10 +109,36 @@ def test_no_floor_wants_nothing() -> None:
         ),
         (Floor(networks=(Network.ALLOW_LIST,)), AgentSettings(network=Network.NONE), None),
         (Floor(networks=(Network.NONE,)), AgentSettings(), None),
+        (Floor(allowed_hosts=("a.org",)), AgentSettings(), None),
+        (Floor(allowed_hosts=("*",)), AgentSettings(network=Network.OPEN), ("network", "must be NONE or ALLOW_LIST")),
+        (
+            Floor(allowed_hosts=("a.org", "*.b.org")),
+            AgentSettings(network=Network.ALLOW_LIST),
+            ("allowed_hosts", "must be of a.org, *.b.org, not left open"),
+        ),
+        (
+            Floor(allowed_hosts=("a.org", "*.b.org")),
+            AgentSettings(network=Network.ALLOW_LIST, allowed_hosts=("A.org.", "x.b.org", "*.y.b.org")),
+            None,
+        ),
+        (
+            Floor(allowed_hosts=("a.org", "*.b.org")),
+            AgentSettings(network=Network.ALLOW_LIST, allowed_hosts=("a.org", "b.org", "a.org:22", "xb.org")),
+            ("allowed_hosts", "must be of a.org, *.b.org, not b.org, a.org:22, xb.org"),
+        ),
     ],
 )
 def test_what_a_floor_does_not_leave_to_choose(floor: Floor, agent: AgentSettings, complaint: Any) -> None:
     assert [*complaints(agent, floor)] == ([complaint] if complaint else [])
+
+
+def test_only_what_a_layer_sets_itself_is_more_than_a_floor_allows() -> None:
+    floor = Floor(max_attempts=2, max_extra_rounds=0)
+    assert not [*undercut(Policy(max_attempts=2), floor)]
+    assert dict(undercut(Policy(max_attempts=3, max_extra_rounds=1), floor)) == {
+        "max_attempts": "must be at most 2",
+        "max_extra_rounds": "must be at most 0",
+    }
 
 
 def test_only_what_is_asked_for_exceeds_a_limit() -> None:

@@ -1,0 +1,224 @@
+"""Artifacts: files kept by an id, apart from any repository, and removed as results are. No sandbox ever sees them.
+
+Below the directory of an id there is one for each source: who makes artifacts replaces its own alone. It has the files,
+under numbers, and a manifest with their names in order.
+"""
+
+import asyncio
+import hashlib
+import json
+import shutil
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import IO, Any, Final
+
+import structlog
+
+from services.common.errors import NotFound, OutOfRange
+from services.git import failures
+from services.git.gitcmd import GitError, OutputTooLarge
+from services.git.model import Artifact, OmissionReason, OmittedArtifact, TakenArtifacts, WorkingTree
+from services.git.paths import GitPaths
+from services.git.worktree.artifact_reader import ArtifactReader, members
+from services.redaction.strand import Flow, Redactor
+
+OF_PATTERNS: Final = "files"
+"""The source of what patterns name."""
+
+_MANIFEST: Final = "manifest.json"
+_MAX_NAME_BYTES: Final = 1024
+_TAKE_SECONDS: Final = 540.0
+_BLOCK: Final = 1 << 20
+_PIECE: Final = 64 << 10
+
+_log = structlog.get_logger()
+
+
+class ArtifactStore:
+    """Keeps artifacts, bounded by the reader's limits, for `keep_for`, and longer while the tree exists."""
+
+    def __init__(self, paths: GitPaths, reader: ArtifactReader, keep_for: timedelta, min_free_bytes: int) -> None:
+        self._paths = paths
+        self._reader = reader
+        self._keep_for = keep_for
+        self._min_free_bytes = min_free_bytes
+
+    async def take(
+        self, artifacts_id: str, tree: WorkingTree, patterns: Sequence[str], redactor: Redactor
+    ) -> TakenArtifacts:
+        """Keep the files of a tree that patterns name, without secrets.
+
+        Raises:
+            FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE.
+            Exhausted: DISK_FULL.
+        """
+        scratch = self._paths.scratch()
+        archive = scratch / "archive"
+        try:
+            async with asyncio.timeout(_TAKE_SECONDS):
+                found = await self._reader.find(tree, patterns)
+                self._paths.check_room(self._min_free_bytes + 2 * sum(found.sizes.values()))
+                if found.sizes:
+                    await self._reader.read(tree, found, archive)
+                files = members(archive, found.sizes) if found.sizes else ()
+                taken = await asyncio.to_thread(_write, scratch / "kept", files, redactor, tree.path)
+        except OutputTooLarge as error:
+            raise failures.result_too_large(artifacts_id, error) from error
+        except TimeoutError as error:
+            raise failures.take_failed(
+                artifacts_id, TimeoutError(f"it took longer than {_TAKE_SECONDS:g} s")
+            ) from error
+        except (GitError, OSError) as error:
+            raise failures.take_failed(artifacts_id, error) from error
+        else:
+            await asyncio.to_thread(self._put, artifacts_id, OF_PATTERNS, scratch / "kept")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        done = {*taken.read, *(path for path, _ in found.omitted)}
+        unread = ((path, OmissionReason.UNREADABLE) for path in found.sizes if path not in done)
+        omitted = sorted({*found.omitted, *taken.omitted, *unread}, key=lambda each: each[0])
+        shown = (OmittedArtifact(_shown(path, redactor), reason) for path, reason in omitted)
+        return TakenArtifacts(taken.artifacts, tuple(shown))
+
+    async def keep(
+        self, artifacts_id: str, source: str, files: Mapping[str, Path], tree: Path, redactor: Redactor
+    ) -> tuple[Artifact, ...]:
+        """Keep copies of files of our own, by their names, in place of those that the source has kept before.
+
+        `tree` is what they are about: they are kept while it exists. An empty mapping removes the source's artifacts.
+        """
+        scratch = self._paths.scratch()
+        try:
+            opened = ((name, path.open("rb")) for name, path in sorted(files.items()))
+            written = await asyncio.to_thread(_write, scratch / "kept", opened, redactor, tree)
+            await asyncio.to_thread(self._put, artifacts_id, source, scratch / "kept")
+        finally:
+            shutil.rmtree(scratch, ignore_errors=True)
+        return written.artifacts
+
+    async def kept(self, artifacts_id: str) -> list[Artifact]:
+        """Return all that is kept under an id, ordered by name; nothing when it has expired."""
+        kept = await asyncio.to_thread(lambda: [each for each, _ in self._all(artifacts_id)])
+        return sorted(kept, key=lambda each: each.name.encode())
+
+    async def read(
+        self, artifacts_id: str, name: str, offset: int, max_bytes: int
+    ) -> AsyncGenerator[tuple[bytes, int], None]:
+        """Yield the content from an offset on, in pieces, each with the offset after it. 0 bytes mean all.
+
+        Raises:
+            NotFound: ARTIFACT_NOT_FOUND.
+            OutOfRange: the offset lies beyond the end.
+        """
+        kept = await asyncio.to_thread(lambda: {each.name: (each, path) for each, path in self._all(artifacts_id)})
+        if name not in kept:
+            raise NotFound("artifact", name)
+        artifact, path = kept[name]
+        if offset > artifact.size_bytes:
+            raise OutOfRange(0, artifact.size_bytes + 1)
+        end = min(artifact.size_bytes, offset + max_bytes) if max_bytes else artifact.size_bytes
+        try:
+            file = await asyncio.to_thread(path.open, "rb")
+        except FileNotFoundError:  # it has just been replaced, or has expired
+            raise NotFound("artifact", name) from None
+        with file:
+            file.seek(offset)
+            while offset < end:
+                block = await asyncio.to_thread(file.read, min(_BLOCK, end - offset))
+                for start in range(0, len(block), _PIECE):
+                    piece = block[start : start + _PIECE]
+                    offset += len(piece)
+                    yield piece, offset
+
+    async def remove_expired(self, now: datetime) -> list[str]:
+        """Remove what has expired; return the ids."""
+        return await asyncio.to_thread(self._remove_before, now - self._keep_for)
+
+    def _all(self, artifacts_id: str) -> Iterable[tuple[Artifact, Path]]:
+        for directory in sorted((self._paths.artifacts / artifacts_id).glob("*")):
+            for number, entry in enumerate(_manifest(directory)["artifacts"]):
+                yield Artifact(*entry), directory / str(number)
+
+    def _put(self, artifacts_id: str, source: str, kept: Path) -> None:
+        """Put what was written aside in the place of what the source had."""
+        directory = self._paths.artifacts / artifacts_id
+        directory.mkdir(mode=0o700, exist_ok=True)
+        place = directory / source
+        if place.is_dir():
+            place.rename(kept.with_name("replaced"))
+        kept.rename(place)
+
+    def _remove_before(self, time: datetime) -> list[str]:
+        removed = []
+        for directory in self._paths.artifacts.glob("*"):
+            try:
+                left = [source for source in directory.glob("*") if not self._remove_source(source, time)]
+                if not left:
+                    directory.rmdir()
+                    removed.append(directory.name)
+            except OSError as error:  # another source has just been put there, or the disk has a fault
+                _log.warning("cannot remove artifacts", artifacts_id=directory.name, error=str(error))
+        return removed
+
+    def _remove_source(self, source: Path, time: datetime) -> bool:
+        taken = datetime.fromtimestamp((source / _MANIFEST).stat().st_mtime, UTC)
+        if taken > time or Path(_manifest(source)["tree"]).exists():
+            return False
+        gone = self._paths.scratch()
+        source.rename(gone / "expired")
+        shutil.rmtree(gone)
+        return True
+
+
+class _Written:
+    """What was written: the artifacts, the paths that were read for them, and what could not become one."""
+
+    def __init__(self) -> None:
+        self.artifacts: tuple[Artifact, ...] = ()
+        self.read: set[str] = set()
+        self.omitted: list[tuple[str, OmissionReason]] = []
+
+
+def _write(target: Path, files: Iterable[tuple[str, IO[bytes]]], redactor: Redactor, tree: Path) -> _Written:
+    """Write files without secrets, and their manifest, to a new directory. Blocks."""
+    target.mkdir(mode=0o700)
+    written = _Written()
+    kept: dict[str, Artifact] = {}
+    for path, content in files:
+        written.read.add(path)
+        name = redactor.text(path)
+        with content:
+            if name in kept or len(name.encode()) > _MAX_NAME_BYTES:
+                written.omitted.append((path, OmissionReason.UNUSABLE_NAME))
+                continue
+            kept[name] = Artifact(name, *_copy(content, target / str(len(kept)), redactor))
+    written.artifacts = tuple(kept.values())
+    entries = [(each.name, each.size_bytes, each.sha256) for each in written.artifacts]
+    (target / _MANIFEST).write_text(json.dumps({"tree": str(tree), "artifacts": entries}))
+    return written
+
+
+def _copy(content: IO[bytes], target: Path, redactor: Redactor) -> tuple[int, str]:
+    """Copy a content without secrets; return the size and the hash of what was written."""
+    clean, digest, size = Flow(redactor), hashlib.sha256(), 0
+    with target.open("xb") as file:
+        while True:
+            block = content.read(_BLOCK)
+            data = clean.take(block, last=not block)
+            digest.update(data)
+            size += file.write(data)
+            if not block:
+                return size, digest.hexdigest()
+
+
+def _manifest(directory: Path) -> Any:  # noqa: ANN401 - JSON of our own
+    try:
+        return json.loads((directory / _MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):  # it has just been replaced
+        return {"tree": "", "artifacts": []}
+
+
+def _shown(path: str, redactor: Redactor) -> str:
+    name = redactor.text(path.encode(errors="surrogateescape").decode(errors="replace"))
+    return name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
