@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from itertools import zip_longest
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
@@ -175,7 +174,7 @@ def _files(output: output_pb2.Output) -> Iterable[Line]:
 def _caveats(output: output_pb2.Output) -> Iterable[Line]:
     for caveat in output.caveats:
         kind = shapes.name(Caveat.Kind.Name, caveat.kind, "KIND_")
-        paths = [shapes.path(*each) or "" for each in zip_longest(caveat.paths, caveat.raw_paths, fillvalue=b"")]
+        paths = shapes.paths(caveat.paths, caveat.raw_paths)
         is_loss = kind in CaveatKind.__members__ and CAVEATS[CaveatKind(kind)].is_loss
         label = "incomplete" if is_loss else "but"
         yield _fact(label, told(kind, paths, caveat.total_paths, caveat.detail))
@@ -214,6 +213,8 @@ def _program(output: output_pb2.Output) -> Iterable[Line]:
         yield _fact("agent", f"exit code {output.exit_code}, wrote {humanize.size(output.output_bytes)}")
     elif output.HasField("signal"):
         yield _fact("agent", f"ended by signal {output.signal}, wrote {humanize.size(output.output_bytes)}")
+    if output.processes_left:
+        yield _fact("but", f"processes of it could not be ended: {output.processes_left}")
     if output.HasField("cpu_seconds"):
         memory = humanize.size(output.memory_peak_bytes)
         yield _fact("used", f"{output.cpu_seconds:.1f} s of CPU time, at most {memory} of memory")

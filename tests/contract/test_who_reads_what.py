@@ -93,6 +93,7 @@ READABLE = {
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadDiffResponse data
         gateway.v1.Verification reason
+        git.v1.Caveat paths raw_paths detail
         git.v1.Snapshot message""",
     "what happened to it": """
         gateway.v1.Job reason message submitters

@@ -19,7 +19,7 @@ from services.cli.shapes.jobs import (
     stage,
     submitted,
 )
-from services.cli.shapes.values import Shape, line, name, path, time
+from services.cli.shapes.values import Shape, line, name, path, paths, time
 
 __all__ = [
     "Shape",
@@ -37,6 +37,7 @@ __all__ = [
     "name",
     "networks",
     "path",
+    "paths",
     "permission_answer",
     "result",
     "snapshot",

@@ -1,13 +1,12 @@
 """Jobs, their executions, and what people were asked."""
 
 from collections.abc import Mapping
-from itertools import zip_longest
 
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 
-from services.cli.shapes.values import Shape, content, known, name, path, time_of
+from services.cli.shapes.values import Shape, content, known, name, path, paths, time_of
 
 
 def submitted(job: job_pb2.Job) -> Shape:
@@ -173,7 +172,7 @@ def _outcome(output: output_pb2.Output) -> Shape:
 def _caveat(value: git_pb2.Caveat) -> Shape:
     return {
         "kind": name(git_pb2.Caveat.Kind.Name, value.kind, "KIND_"),
-        "paths": [path(*each) for each in zip_longest(value.paths, value.raw_paths, fillvalue=b"")],
+        "paths": paths(value.paths, value.raw_paths),
         "total_paths": value.total_paths,
         "detail": value.detail or None,
     }
@@ -190,6 +189,7 @@ def _details(output: output_pb2.Output) -> Shape:
         "output_bytes": output.output_bytes,
         "exit_code": known(output, "exit_code"),
         "signal": known(output, "signal"),
+        "processes_left": known(output, "processes_left"),
         "tool_calls": known(output, "tool_calls"),
         "turns": known(output, "turns"),
         "snapshot_id": output.snapshot_id or None,

@@ -83,6 +83,7 @@ class Run(Recorded):
     output_bytes: int = 0
     model_use: ModelUse | None = None
     vitals: ResourceUsage | None = None
+    processes_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,7 @@ class Output(Recorded):
     review_comment: str = ""
     caveats: tuple[Caveat, ...] = ()
     agent_commits: int = 0
+    processes_left: int | None = None
 
     @property
     def incomplete(self) -> bool:

@@ -42,7 +42,7 @@ _RUN: Final = Mapper(
     execution_pb.NodeExecution,
     by_hand={
         *("vitals", "purpose", "job_id", "sandbox_tier", "create_time"),
-        *("processes_left", "end_verified_by", "pending_permissions", "events_trimmed"),
+        *("end_verified_by", "pending_permissions", "events_trimmed"),
         "host_uid",
     },
 )

@@ -36,7 +36,8 @@ JOB = {
 JOBS = {
     "d3fb233": {**JOB, "verify_timeout": 5.5, "checkpoint_timeout": 86400.0},
     "40590b2": JOB,
-    "today": {**JOB, "checkpoints": {"before": ["start", "push"]}},
+    "before incomplete": {**JOB, "checkpoints": {"before": ["start", "push"]}},
+    "today": {**JOB, "checkpoints": {"before": ["start", "push"]}, "incomplete": "FAIL"},
 }
 """By the commit that wrote them."""
 VALUE = complete_policy(

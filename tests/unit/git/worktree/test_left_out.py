@@ -61,7 +61,7 @@ CASES = {
     ),
     "a link for .gitmodules": Case("ln -s work .gitmodules", R, (".gitmodules",)),
     "attributes of one long line": Case(
-        "python3 -c 'print(\"a\" * 5000 + \" text\")' > .gitattributes", R, (".gitattributes",), detail="gitattributesLine"
+        "python3 -c 'print(\"a\" * 5000 + \" text\")' > .gitattributes", R, (".gitattributes",), detail="gitattributesL"
     ),
     "a refused file that is committed": Case(
         "printf '[submodule \"../x\"]\\n\\tpath = x\\n\\turl = https://h.example/x\\n' > .gitmodules;"
@@ -80,7 +80,7 @@ CASES = {
 NOTHING = {
     "a pointer": f"printf '{LFS}' | tr 5 6 > b.bin",
     "what is ignored": "echo k > x.log; chmod 0 x.log; mkdir build; echo > build/f; chmod 0 build; mkfifo p.log",
-    "a submodule that somebody checked out": "git clone -q . /tmp/c; cd sub; cp -r /tmp/c/.git .; git reset -q --hard HEAD~1",
+    "a submodule that somebody checked out": "cp -r .git /tmp/c; cd sub; mv /tmp/c .git; git reset -q --hard HEAD~1",
 }
 WAYS = ("stacked", "copied")
 TOGETHER = (
