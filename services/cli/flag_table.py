@@ -254,8 +254,8 @@ RUN: Final = (
         "Job",
         replace(
             PROJECT,
-            help="The project (default: $BOATYARD_PROJECT, or else the worker's or the item's, or else the token's if"
-            " it is for one only, or else default).",
+            help="The project (default: $BOATYARD_PROJECT, or else that of the worker, item, template or repository, or"
+            " else the token's if it is for one only, or else default).",
         ),
         Flag(
             "--worker",
@@ -265,6 +265,12 @@ RUN: Final = (
         ),
         Flag("--item", "work_item_id", "The work item that the job is for; its texts go with PROMPT.", "ID"),
         TEMPLATE,
+        Flag(
+            "--repository",
+            "repository_id",
+            "The repository, as --repo, by its id (see `boatyard repository list`).",
+            "ID",
+        ),
         Flag("--kind", "kind", "The kind of the job; see `boatyard kinds` (default: task).", "NAME"),
         Flag("--priority", "priority", "Jobs with a higher number are taken first (default: 0).", "N"),
         Flag("--ref", "revision", "The branch, tag or commit to start from (default: the remote's branch).", "REF"),
@@ -310,4 +316,4 @@ RUN: Final = (
     ),
     *SETTINGS,
 )
-"""A whole JobSpec, but for the prompt and the repository, for `boatyard run`."""
+"""A whole JobSpec, but for the prompt, for `boatyard run`."""

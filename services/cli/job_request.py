@@ -23,28 +23,31 @@ def repository_url(typed: str) -> str:
     return typed if _REMOTE.match(typed) else os.path.abspath(Path(typed).expanduser())  # noqa: PTH100 - "a/.." goes
 
 
+_NAMED = {"worker_id": "Worker", "work_item_id": "WorkItem", "template_id": "Template", "repository_id": "Repository"}
+"""The fields of a job by which its project is known, with the resource that each names: all are of one project."""
+
+
 async def create_job(
     gateway: Gateway, spec: job_pb2.JobSpec, repository: str | None, request_id: str | None
 ) -> job_pb2.Job:
-    """Create a job for the repository with this URL, or else for that of its snapshot, if it has one."""
+    """Create a job for the repository with this URL, or else the one that it names, or that of its snapshot."""
+    if repository is None and spec.snapshot_id and not spec.repository_id:
+        spec.repository_id = (await get_snapshot(gateway, spec.snapshot_id)).repository_id
     spec.project_id = spec.project_id or await _project_of(gateway, spec)
     if repository is not None:
         spec.repository_id = await _find_or_create_repository(gateway, spec.project_id, repository)
-    elif spec.snapshot_id:
-        spec.repository_id = (await get_snapshot(gateway, spec.snapshot_id)).repository_id
     request = job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
     return (await gateway.ask(gateway.jobs.CreateJob(request))).job
 
 
 async def _project_of(gateway: Gateway, spec: job_pb2.JobSpec) -> str:
-    """Return the project of the job's worker or work item, or else the only one that our token is for, or `default`."""
+    """Return the project of what the job names, or else the only one that our token is for, or `default`."""
     catalog = gateway.catalog
-    if spec.worker_id:
-        worker = catalog_pb2.GetWorkerRequest(worker_id=spec.worker_id)
-        return (await gateway.ask(catalog.GetWorker(worker))).worker.project_id
-    if spec.work_item_id:
-        item = catalog_pb2.GetWorkItemRequest(work_item_id=spec.work_item_id)
-        return (await gateway.ask(catalog.GetWorkItem(item))).work_item.project_id
+    for field, resource in _NAMED.items():
+        if named := getattr(spec, field):
+            request = getattr(catalog_pb2, f"Get{resource}Request")(**{field: named})
+            answer = await gateway.ask(getattr(catalog, f"Get{resource}")(request))
+            return str(getattr(answer, field.removesuffix("_id")).project_id)
     projects = (await gateway.ask(catalog.ListProjects(catalog_pb2.ListProjectsRequest(page_size=2)))).projects
     return projects[0].project_id if len(projects) == 1 else DEFAULT_PROJECT
 

@@ -45,7 +45,7 @@ CAVEATS: Final[Mapping[CaveatKind, CaveatRow]] = {
 
 
 def told(kind: str, paths: Collection[str], total_paths: int, detail: str = "") -> str:
-    """Return a caveat in one line, with its paths, which are for one line already. A kind may be newer than this table."""
+    """Return a caveat in one line, with its paths, which are for one line already. Its kind may be newer than ours."""
     says = CAVEATS[CaveatKind(kind)].says if kind in CaveatKind.__members__ else kind
     more = total_paths - len(paths)
     named = ", ".join(paths) + (f" and {more} more" if more > 0 else "")

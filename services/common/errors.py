@@ -24,7 +24,10 @@ cut on the wire: about 1000 bytes of the message and 300 of each fact arrive, be
 """
 
 import enum
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 
 REQUEST_ID = "request_id"
 """What the metadata of an INTERNAL error has: the id under which the service's log has its cause."""
@@ -34,6 +37,8 @@ _TEXT_BYTES = 300
 """Of a field path or a description, on the wire."""
 _WIRE_BYTES = 8
 """What the wire adds to a violation: tags and lengths."""
+_ENTRY = re.compile(r'\[(?:\d+|".*")\]', re.DOTALL)
+"""What a field's path has for the entry of a list or map."""
 
 
 class Status(enum.StrEnum):
@@ -76,8 +81,9 @@ class ServiceError(Exception):
 class Invalid(ServiceError):
     """The request is wrong, whatever the state. `violations` are all (field path, description).
 
-    Of very many the first are reported, with the number of the others: an error travels in a call's trailing metadata,
-    where gRPC accepts 8 KiB (past 16 KiB the client sees RESOURCE_EXHAUSTED), and each violation is in it four times.
+    Of very many some are reported, with the number of the others: an error travels in a call's trailing metadata, where
+    gRPC accepts 8 KiB (past 16 KiB the client sees RESOURCE_EXHAUSTED), and each violation is in it four times. The
+    many entries of one list or map hide no other field.
     """
 
     status = Status.INVALID_ARGUMENT
@@ -271,12 +277,28 @@ class RemoteFailure(ServiceError):
 
 
 def _bounded(violations: Sequence[tuple[str, str]]) -> Sequence[tuple[str, str]]:
+    """Return all violations, or as many as fit: of each list and map one first, then of each a second, and so on."""
+    if _fitting(violations) == len(violations):
+        return violations
+    seen: Counter[str] = Counter()
+    turns = []
+    for violation in violations:
+        kind = _ENTRY.sub("[]", violation[0])
+        turns.append((seen[kind], violation))
+        seen[kind] += 1
+    in_turn = [violation for _, violation in sorted(turns, key=itemgetter(0))]
+    count = _fitting(in_turn)
+    return [*in_turn[:count], ("...", f"and {len(violations) - count} more")]
+
+
+def _fitting(violations: Sequence[tuple[str, str]]) -> int:
+    """Return how many violations, from the first on, fit into an answer; at least one."""
     size = 0
     for count, (field, text) in enumerate(violations):
         size += min(len(field.encode()), _TEXT_BYTES) + min(len(text.encode()), _TEXT_BYTES) + _WIRE_BYTES
         if size > _VIOLATIONS_BYTES and count > 0:
-            return [*violations[:count], ("...", f"and {len(violations) - count} more")]
-    return violations
+            return count
+    return len(violations)
 
 
 def _upper_snake(words: str) -> str:

@@ -31,7 +31,10 @@ class Home:
             raise StartError(f"BOATYARD_HOME {error}") from None
 
     def directory(self, *names: str) -> Path:
-        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing."""
+        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing.
+
+        Raises StartError when one of them cannot be made, or is another user's.
+        """
         path = self.root
         _make_private(path)
         for name in names:
@@ -127,5 +130,11 @@ def absolute(path: Path) -> Path:
 def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owners = {path.lstat().st_uid, path.stat().st_uid}  # of a link, and of what it leads to
     except OSError as error:
         raise StartError(f"cannot make the directory {path}: {error.strerror}") from error
+    if strangers := owners - {0, os.geteuid()}:
+        raise StartError(
+            f"{path} belongs to user {min(strangers)}, who could replace all that is in it: set BOATYARD_HOME to a"
+            f" directory of your own, or chown -hR {os.geteuid()} {path} if nobody else has written there"
+        )

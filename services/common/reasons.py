@@ -5,7 +5,7 @@ as INTERNAL. The names are in the API and in stored jobs, so that a row is never
 """
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,6 +44,8 @@ class ReasonRow:
     retried: Retried = Retried.IF_LISTED
     advice: str
     """What people can do, naming the command or setting, in one sentence without a full stop."""
+    part_of: str = ""
+    """The reason that this one was a part of before it had a name: whoever lists that one to be retried means both."""
     advised_by: tuple[str, ...] = ()
     """Words that a message has when it gives advice by itself. The row's advice is not added to such a message."""
 
@@ -55,7 +57,7 @@ class ReasonRow:
 
 _EVERY_MESSAGE: Final = ("",)
 """For `advised_by`: each message has advice, or is in somebody's own words, to which nothing is added."""
-_WANTS_A_TOKEN: Final = ("The server wants a token",)
+_WANTS_A_TOKEN: Final = ("The server wants a ",)
 _DELETE_SOME: Final = ("delete or sweep",)
 
 _ROWS: Final = (
@@ -118,18 +120,64 @@ _ROWS: Final = (
     # Before the agent: the repository.
     ReasonRow(
         reason="CLONE_FAILED",
-        meaning="the repository could not be fetched; git's error is in the message",
+        meaning="the repository could not be fetched, or its tree not be made; git's error is in the message",
         sources=(Source.GIT,),
         retried=Retried.BY_DEFAULT,
         advice="check from the machine that the repository's URL can be reached",
+    ),
+    ReasonRow(
+        reason="REMOTE_UNREACHABLE",
+        meaning="the remote's server cannot be reached, says nothing or breaks off; also on push, which is then tried"
+        " again by itself",
+        sources=(Source.GIT,),
+        retried=Retried.BY_DEFAULT,
+        part_of="CLONE_FAILED",
+        advice="check from the machine that the server can be reached, and `boatyard retry`",
+    ),
+    ReasonRow(
+        reason="REMOTE_MOVED",
+        meaning="the remote's server says that the repository is at another URL, which is in the message; also on push",
+        sources=(Source.GIT,),
+        advice="`boatyard repository update ID --url URL` gives the repository the URL that it has now",
+    ),
+    ReasonRow(
+        reason="REMOTE_ACCESS_DENIED",
+        meaning="the remote's server wants a token or a key, or another one; also on push",
+        sources=(Source.GIT,),
+        advice="`boatyard repository update ID` gives the repository a --token or an --ssh-key that may read and push",
         advised_by=_WANTS_A_TOKEN,
     ),
     ReasonRow(
+        reason="REMOTE_NOT_TRUSTED",
+        meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
+        " on push",
+        sources=(Source.GIT,),
+        advice="for https, make the server's CA known to the machine; for ssh, add the server's key to known_hosts of"
+        " the account that runs the cell",
+    ),
+    ReasonRow(
+        reason="REMOTE_NOT_GIT",
+        meaning="what answers at the URL is no git server, such as a page for signing in; also on push",
+        sources=(Source.GIT,),
+        advice="check the repository's URL, and whether the server wants a token",
+    ),
+    ReasonRow(
+        reason="REMOTE_UNSUPPORTED",
+        meaning="Boatyard does not work on such a repository: it has object format sha256, or is a shallow clone",
+        sources=(Source.GIT,),
+        advice="give the repository the URL of a complete clone with object format sha1",
+    ),
+    ReasonRow(
+        reason="REMOTE_MALFORMED",
+        meaning="the repository's history has an object that could do harm; git's name of it is in the message",
+        sources=(Source.GIT,),
+        advice="mend the repository's history, such as with git filter-repo",
+    ),
+    ReasonRow(
         reason="REMOTE_NOT_FOUND",
-        meaning="the remote does not exist, or is not visible with the repository's token",
+        meaning="the remote does not exist, or is not visible with the repository's token; also on push",
         sources=(Source.GIT,),
         advice="`boatyard repository update` corrects --url or --token",
-        advised_by=_WANTS_A_TOKEN,
     ),
     ReasonRow(
         reason="REMOTE_TOO_LARGE",
@@ -195,7 +243,13 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="BRANCH_EXISTS",
-        meaning="the repository has a branch of that name at another commit",
+        meaning="the repository has a branch of that name already, at another commit",
+        sources=(Source.GIT,),
+        advice="`boatyard run --branch NAME` gives another",
+    ),
+    ReasonRow(
+        reason="BRANCH_IN_THE_WAY",
+        meaning="the remote has a branch whose name is a directory of the result's branch, or the other way round",
         sources=(Source.GIT,),
         advice="`boatyard run --branch NAME` gives another",
     ),
@@ -344,11 +398,11 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="RESULT_INCOMPLETE",
-        meaning="something that the agent left is not in the result: it cannot be read, git does not accept it, or it is"
-        " inside a submodule",
+        meaning="something that the agent left is not in the result: it cannot be read, git does not accept it, or it"
+        " is inside a submodule",
         sources=(Source.DRIVER,),
-        advice="what could be taken is kept: `boatyard diff` shows it, `boatyard retry --from-snapshot` continues from it,"
-        " and `--incomplete accept` lets a job go on with it",
+        advice="what could be taken is kept: `boatyard diff` shows it, `boatyard retry --from-snapshot` continues from"
+        " it, and `--incomplete accept` lets a job go on with it",
     ),
     ReasonRow(
         reason="RESULT_TOO_LARGE",
@@ -366,10 +420,9 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="PUSH_REJECTED",
-        meaning="the remote refused the push, or could not be reached; git's error is in the message",
+        meaning="the remote refused the push; its words are in the message",
         sources=(Source.GIT,),
         advice="check the remote's rules for the branch, and that the repository's token may push",
-        advised_by=_WANTS_A_TOKEN,
     ),
     ReasonRow(
         reason="REF_MOVED",
@@ -411,6 +464,12 @@ _ROWS: Final = (
 
 REASONS: Final[Mapping[str, ReasonRow]] = {row.reason: row for row in _ROWS}
 """The rows by their reason, in the order in which people see them listed."""
+
+
+def is_listed(reason: str, listed: Collection[str]) -> bool:
+    """True when a policy's list of reasons has this one, or the one that it was a part of."""
+    row = REASONS.get(reason)
+    return reason in listed or (row is not None and row.part_of in listed)
 
 
 def with_advice(reason: str, message: str) -> str:

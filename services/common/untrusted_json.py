@@ -10,12 +10,14 @@ MAX_DEPTH: Final = 100
 def parse_json(text: str | bytes, *, strict: bool = False) -> Any:  # noqa: ANN401 - any JSON
     """Return the value of a JSON text; `strict` refuses NaN and Infinity, which JSON lacks and Python reads.
 
+    Whole numbers of more digits than Python converts (4300) become floats, as numbers with an exponent do.
+
     Raises:
         ValueError: it is not JSON, or is nested deeper than MAX_DEPTH, which `json` alone answers with a RecursionError
             here, or later where the value is written again.
     """
     try:
-        value = json.loads(text, parse_constant=_refuse if strict else None)
+        value = json.loads(text, parse_int=_whole_number, parse_constant=_refuse if strict else None)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level, depth = [value], 0
@@ -24,6 +26,13 @@ def parse_json(text: str | bytes, *, strict: bool = False) -> Any:  # noqa: ANN4
         if depth > MAX_DEPTH:
             raise ValueError("it is nested too deeply")
     return value
+
+
+def _whole_number(digits: str) -> int | float:
+    try:
+        return int(digits)
+    except ValueError:
+        return float(digits)
 
 
 def _refuse(constant: str) -> None:

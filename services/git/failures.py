@@ -3,25 +3,15 @@
 import re
 from pathlib import Path
 
-from services.common.errors import Exhausted, FailedPrecondition, NotFound, ServiceError
+from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, ServiceError
+from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
+from services.git.refusals import refusal
 from services.sandbox.errors import HeldError, NotMountedError
 
 _DISK_FULL = ("No space left on device", "Disk quota exceeded")
-# What git says when there is no repository: by path, over ssh, over https. Servers say it of private ones too.
-_NOT_THERE = ("does not appear to be a git repository", "Repository not found", "' not found")
 # What the far side of a remote on this machine says when its sandbox does not start.
 _NO_SANDBOX = re.compile(r"^(git \S+ failed with code \d+: )?bwrap: ", re.MULTILINE)
-# What git says when it has no token, when the server rejects the token, and what GitHub and GitLab say then.
-_NOT_ADMITTED = (
-    "could not read Username",
-    "Authentication failed",
-    "The requested URL returned error: 403",
-    "Invalid username or ",
-    "HTTP Basic: Access denied",
-)
-
-_NO_KEY = "Permission denied (publickey"
 
 
 def far_side_unavailable(error: Exception) -> ServiceError:
@@ -34,19 +24,24 @@ def far_side_unavailable(error: Exception) -> ServiceError:
 
 
 def clone_failed(repository_id: str, error: GitError, most_bytes: int = 0) -> ServiceError:
-    """The repository could not be fetched, or does not exist. A fetch may bring `most_bytes` if the disk has room."""
-    if any(words in str(error) for words in _NOT_THERE):
-        message = f"there is no repository that could be fetched: {error}{_hint(error)}"
-        return FailedPrecondition("REMOTE_NOT_FOUND", message, repository_id)
+    """The repository could not be fetched, for a reason of refusals.py's. A fetch may bring `most_bytes` if it fits."""
     if isinstance(error, FileTooLarge) and error.limit < most_bytes:
         return disk_full(f"the remote sends more than the {error.limit >> 20} MiB for which there is room: {error}")
     if isinstance(error, FileTooLarge | GitOutOfMemory | OutputTooLarge):
         return remote_too_large(repository_id, error)
+    return _refused("the repository cannot be fetched", "CLONE_FAILED", repository_id, error)
+
+
+def _refused(what: str, otherwise: str, subject: str, error: Exception) -> ServiceError:
+    """Return the error of a command that spoke to a remote, by what the remote or git say."""
     if _NO_SANDBOX.search(str(error)):
         return far_side_unavailable(error)
-    return _disk_full(error) or FailedPrecondition(
-        "CLONE_FAILED", f"the repository cannot be fetched: {error}{_hint(error)}", repository_id
-    )
+    if full := _disk_full(error):
+        return full
+    row = refusal(error)
+    if row is None:
+        return FailedPrecondition(otherwise, f"{what}: {error}", subject)
+    return FailedPrecondition(row.reason, f"{what}: {error}{row.hint}", subject)
 
 
 def remote_too_large(repository_id: str, error: GitError) -> ServiceError:
@@ -71,11 +66,26 @@ def result_too_large(result_id: str, error: Exception) -> ServiceError:
 
 
 def push_rejected(branch: bytes, error: Exception) -> ServiceError:
-    """The remote refused the push or could not be reached."""
-    if _NO_SANDBOX.search(str(error)):
-        return far_side_unavailable(error)
-    message = f"the push was refused: {error}{_hint(error)}"
-    return FailedPrecondition("PUSH_REJECTED", message, branch.decode("utf-8", "replace"))
+    """The remote refused the push."""
+    return FailedPrecondition("PUSH_REJECTED", f"the push was refused: {error}", lossy(branch))
+
+
+def push_failed(branch: bytes, error: Exception) -> ServiceError:
+    """The push did not reach the remote, or not whole, for a reason of refusals.py's; or the remote refused it."""
+    return _refused("the push has failed", "PUSH_REJECTED", lossy(branch), error)
+
+
+def branch_exists(branch: bytes, commit_id: str) -> ServiceError:
+    """There is such a branch, at another commit than it may be."""
+    name = lossy(branch)
+    message = f"the branch {name} is there already, at {commit_id}"
+    return AlreadyExists("branch", name, reason="BRANCH_EXISTS", message=message)
+
+
+def branch_in_the_way(branch: bytes, other: bytes) -> ServiceError:
+    """The remote cannot have both branches, as one of the names is a directory of the other."""
+    message = f"the remote's branch {lossy(other)} is in the way of {lossy(branch)}: no server can have both"
+    return FailedPrecondition("BRANCH_IN_THE_WAY", message, lossy(branch))
 
 
 def not_a_repository(path: str, error: Exception) -> ServiceError:
@@ -138,14 +148,3 @@ def disk_full(message: str) -> ServiceError:
 
 def _disk_full(error: Exception) -> ServiceError | None:
     return disk_full(str(error)) if any(words in str(error) for words in _DISK_FULL) else None
-
-
-def _hint(error: Exception) -> str:
-    if any(words in str(error) for words in _NOT_ADMITTED):
-        return "\nThe server wants a token, or another one: create the repository with a token that may read and push."
-    if _NO_KEY in str(error):
-        return (
-            "\nThe server wants a key: `boatyard repository update ID --ssh-key @FILE` gives the repository one, and"
-            " BOATYARD_GIT_SSH_IDENTITY=true lends it those of the account that runs the cell."
-        )
-    return ""

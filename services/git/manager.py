@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -233,6 +233,11 @@ class GitManager:
         await self._check_fence()
         store = await self._store_with(remote.repository_id, commit_id)
         return await self._publisher.push(store, remote, commit_id, branch, expected, report=report)
+
+    async def check_push(self, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str]) -> None:
+        """Find out whether a branch could be pushed to. Raises NotFound as `push` does, and as Publisher.check."""
+        store = await self._store_with(remote.repository_id, commit_id)
+        await self._publisher.check(store, remote, commit_id, branch, allowed)
 
     async def diff(
         self, repository_id: str, base: str | bytes, commit: str, max_bytes: int

@@ -108,6 +108,10 @@ class GitServicer(GitServiceServicer):
             async for data, next_offset in read:
                 yield pb.ReadArtifactResponse(data=data, next_offset=next_offset)
 
+    async def CheckPush(self, request: pb.CheckPushRequest, context: Context) -> pb.CheckPushResponse:
+        await self._manager.check_push(*from_proto.check_push(request))
+        return pb.CheckPushResponse()
+
     async def Push(self, request: pb.PushRequest, context: Context) -> AsyncGenerator[pb.PushResponse, None]:
         push = from_proto.push(request)
         source = with_progress(lambda report: self._manager.push(*push, report))

@@ -82,7 +82,7 @@ async def _work(job: JobRun, context: JobContext) -> None:
     base = None
     if remote is not None:
         await approval(job, "base")
-        base = await prepare_base(job, remote)
+        base = await prepare_base(job, remote, context.pushed_before)
     layout = await make_workspace(job, base, context.files)
     if base is not None:
         await make_branch(job, layout, base)

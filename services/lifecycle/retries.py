@@ -2,6 +2,7 @@
 
 import random
 
+from services.common.reasons import is_listed
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.states import RetryFrom
 from services.lifecycle.run import JobRun
@@ -18,7 +19,7 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
         return False
     if any(name.startswith(_TOLD_OTHERS) for name in job.stages):
         return False
-    return job.lease.attempt < job.lease.last_attempt and outcome.failure.reason in job.spec.policy.retry_on
+    return job.lease.attempt < job.lease.last_attempt and is_listed(outcome.failure.reason, job.spec.policy.retry_on)
 
 
 def retry_after(job: JobRun, failure: Failure) -> Retry:

@@ -1,6 +1,7 @@
 """Finding jobs on every kind of database: by filters, page by page, and as they change."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from datetime import timedelta
 
@@ -9,10 +10,11 @@ from hypothesis import strategies as st
 from sqlalchemy import delete
 
 from services.common.db.paging import Page
-from services.gateway.jobs.store import job_key
+from services.gateway.jobs.shared_reads import SharedReads
+from services.gateway.jobs.store import JobStore, job_key
 from services.gateway.jobs.watching import JobUpdate, watch_jobs
 from services.gateway.schema.jobs import executions, job_files, jobs, stages
-from services.gateway.values.jobs import JobFilter, JobView, LabelSelector
+from services.gateway.values.jobs import JobFilter, JobSummary, JobView, LabelSelector
 from services.lifecycle.model.job_context import FileContent
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
@@ -147,13 +149,14 @@ async def test_pages_stay_right_while_jobs_come_and_go(
 class Watcher:
     """Watches jobs in a task of its own, like the stream of a client."""
 
-    def __init__(self, book: Books, position: int = 0, **fields: object) -> None:
+    def __init__(self, book: Books, position: int = 0, *, reads: SharedReads | None = None, **fields: object) -> None:
         self.updates: list[JobUpdate] = []
+        self._reads = reads or SharedReads(book.store)
         self._changed = asyncio.Condition()
         self._task = asyncio.create_task(self._watch(book, JobFilter(**fields), position))  # type: ignore[arg-type]
 
     async def _watch(self, book: Books, job_filter: JobFilter, position: int) -> None:
-        async with aclosing(watch_jobs(book.store, book.notifier, job_filter, position)) as updates:
+        async with aclosing(watch_jobs(self._reads, book.notifier, job_filter, position)) as updates:
             async for update in updates:
                 async with self._changed:
                     self.updates.append(update)
@@ -204,6 +207,36 @@ async def test_who_watches_is_told_what_there_is_and_what_becomes_of_it(book: Bo
         assert (await watcher.until_shown(new.spec.job_id, JobState.PENDING)).spec.labels == {"mine": "yes"}
     finally:
         await watcher.leave()
+
+
+class CountingStore(JobStore):
+    questions = 0
+
+    async def summaries(self, filters: JobFilter, since: int | None) -> tuple[int, dict[str, JobSummary]]:
+        self.questions += 1
+        return await super().summaries(filters, since)
+
+    async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
+        self.questions += 1
+        return await super().brief(job_ids)
+
+
+async def test_forty_who_watch_cost_the_database_little_more_than_one(book: Books) -> None:
+    view = await book.admit()
+    store = CountingStore(book.engine, book.notifier)
+    reads = SharedReads(store)
+    watchers = [Watcher(book, reads=reads) for _ in range(40)]
+    try:
+        for watcher in watchers:
+            await watcher.caught_up()
+        asked = store.questions
+        await book.store.cancel_job(view.spec.job_id)
+        for watcher in watchers:
+            await watcher.until_shown(view.spec.job_id, JobState.CANCELLED)
+        assert store.questions - asked <= 20
+    finally:
+        for watcher in watchers:
+            await watcher.leave()
 
 
 async def test_a_job_that_matches_no_more_is_told_once_more(book: Books) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from services.cli.main import cli
 from services.common.errors import Exhausted, ServiceError
-from services.common.reasons import REASONS, Source, with_advice
+from services.common.reasons import REASONS, Source, is_listed, with_advice
 from services.execution.model import Reason
 from services.lifecycle.failures import _INVALID, INTERNAL, explained
 from services.lifecycle.model.policy import DEFAULT_POLICY, NEVER_RETRIED, RETRY_ON
@@ -150,6 +150,7 @@ def test_what_is_retried_by_default_is_what_it_was() -> None:
         "RUNNER_LOST",
         "SANDBOX_FAILED",
         "CLONE_FAILED",
+        "REMOTE_UNREACHABLE",
         "DISK_FULL",
         "MODEL_UNAVAILABLE",
     )
@@ -182,7 +183,7 @@ def test_advice_follows_a_message_that_has_none() -> None:
     assert with_advice("MEMORY_LIMIT", told) == told
     assert with_advice("MEMORY_LIMIT", "") == advice
     hinted = "the push was refused: no\nThe server wants a token, or another one"
-    assert with_advice("PUSH_REJECTED", hinted) == hinted
+    assert with_advice("REMOTE_ACCESS_DENIED", hinted) == hinted
     assert with_advice("PUSH_REJECTED", "the push was refused: no").startswith("the push was refused: no; check the")
     assert with_advice("REJECTED", "not like this") == "not like this"
     assert with_advice("A_CLIENTS_OWN", "it broke") == "it broke"
@@ -263,3 +264,12 @@ This page is made from the table in `services/common/reasons.py`; a test compare
 
 def test_the_page_is_the_table() -> None:
     assert PAGE.read_text() == page(), f"docs/reasons.md should be:\n{page()}"
+
+
+def test_a_list_from_before_a_reason_had_its_name_means_it_too() -> None:
+    assert is_listed("REMOTE_UNREACHABLE", ("CLONE_FAILED",))
+    assert is_listed("REMOTE_UNREACHABLE", ("REMOTE_UNREACHABLE",))
+    assert not is_listed("CLONE_FAILED", ("REMOTE_UNREACHABLE",))
+    assert not is_listed("REMOTE_MOVED", ("CLONE_FAILED",))
+    assert not is_listed("A_CLIENTS_OWN", ("CLONE_FAILED",))
+    assert {row.part_of for row in REASONS.values()} <= {"", *REASONS}

@@ -7,6 +7,7 @@ import re
 import subprocess
 import uuid
 from pathlib import Path
+from typing import Any, Final
 
 import pytest
 
@@ -15,6 +16,8 @@ from tests.kit import processes
 from tests.kit.cell import Cell, eventually, running_cell
 
 SOMEBODY = 54321
+AS_SOMEBODY: Final[dict[str, Any]] = {"user": SOMEBODY, "group": SOMEBODY, "extra_groups": [], "env": {}}
+"""What starts a program as another user of the machine."""
 ATTEMPTS = """
 import ctypes, glob, json, os, resource, signal, socket, sys
 world = json.load(sys.stdin)
@@ -134,12 +137,9 @@ def test_another_user_of_the_machine_reads_nothing_and_holds_nothing_up(scratch:
         world["secrets"] = [each[::-1] for each in (secret, *tokens)]  # not in our own command line either
         tried = subprocess.run(
             ["/usr/bin/python3", "-c", ATTEMPTS],
+            **AS_SOMEBODY,
             input=json.dumps(world),
-            user=SOMEBODY,
-            group=SOMEBODY,
-            extra_groups=[],
             cwd="/",
-            env={},
             capture_output=True,
             text=True,
             check=True,

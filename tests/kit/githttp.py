@@ -5,12 +5,27 @@ At each request it records the command lines of all processes, because everybody
 
 import base64
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+
+@dataclass
+class Fault:
+    """What a server does in place of an answer, at requests whose method and path hold `at`, for a number of `times`.
+
+    `does` is a status, `page`, a URL to which it sends the client (`{path}` is the request's), `drop` (closes without a
+    word), `cut` (closes in the middle of its answer), or `lose` (does what it was asked to, and closes without a word).
+    """
+
+    at: str
+    does: int | str
+    times: int = 1_000_000
 
 
 class GitServer:
@@ -31,6 +46,8 @@ class GitServer:
         # Requests with this method, or all if it is empty, wait until the server may answer.
         self.held_method = ""
         self.port = 0
+        self.faults: list[Fault] = []
+        self.records_processes = True
 
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.port}/{name}"
@@ -100,10 +117,15 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _serve(self, body: bytes) -> None:
         server = self.git_server
-        server.record_processes(self.path)
+        if server.records_processes:
+            server.record_processes(self.path)
         if server.held_method in {"", self.command}:
             server.asked.set()
             server.may_answer.wait(timeout=60)
+        does = self._fault()
+        if does and does not in {"cut", "lose"}:
+            self._break(does)
+            return
         if not server.admits(self.headers.get("Authorization")):
             self.send_response(401)
             self.send_header("WWW-Authenticate", "Basic")
@@ -131,6 +153,9 @@ class _Handler(BaseHTTPRequestHandler):
                 "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             },
         ).stdout
+        if does == "lose":
+            self._hang_up()
+            return
         headers, _, content = response.partition(b"\r\n\r\n")
         fields = dict(line.split(": ", 1) for line in headers.decode().split("\r\n"))
         self.send_response(int(fields.pop("Status", "200").split()[0]))
@@ -138,4 +163,31 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
+        self.wfile.write(content[: len(content) // 2] if does == "cut" else content)
+        if does == "cut":
+            self._hang_up()
+
+    def _fault(self) -> int | str:
+        for fault in self.git_server.faults:
+            if fault.times and fault.at in f"{self.command} {self.path}":
+                fault.times -= 1
+                return fault.does
+        return ""
+
+    def _break(self, does: int | str) -> None:
+        if does == "drop":
+            self._hang_up()
+            return
+        content = b"<html>Sign in</html>\n" if does == "page" else b""
+        self.send_response(does if isinstance(does, int) else 200 if does == "page" else 302)
+        if isinstance(does, str) and does != "page":
+            self.send_header("Location", does.format(path=self.path))
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
         self.wfile.write(content)
+
+    def _hang_up(self) -> None:
+        self.wfile.flush()
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)

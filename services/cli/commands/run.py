@@ -31,7 +31,8 @@ _REPOSITORY = flags.GroupedOption(
     group=RUN[0].group,
     type=options.TEXT,
     metavar="URL|PATH",
-    help="The repository to work on (default: the item's, or else none, and an empty workspace).",
+    help="The repository to work on (default: the item's, or else none, and an empty workspace); one that is not in the"
+    " catalogue is added.",
 )
 
 
@@ -85,6 +86,8 @@ def command(
     """  # noqa: D301 - click's mark for a paragraph that is not to be wrapped
     if values["from_snapshot"] is not None and values["ref"] is not None:
         raise click.UsageError("--from-snapshot and --ref exclude each other: give one of them")
+    if values["repository"] is not None and repo is not None:
+        raise click.UsageError("--repo and --repository exclude each other: give one of them")
     # Both are set even if empty: a request id belongs to one message, whichever version of the command makes it.
     spec = job_pb2.JobSpec(agent=AgentSettings(), policy=policy_pb2.Policy())
     flags.fill(spec, RUN, values)

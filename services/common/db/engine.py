@@ -8,12 +8,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, PoolProxiedConnection, event, exc, make_url
+from sqlalchemy import URL, Connection, event, make_url
 from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import AsyncAdaptedQueuePool, ConnectionPoolEntry
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from services.common.db.outages import outage, tell_outage
+from services.common.db.outages import tell_outage
+from services.common.db.pool import Pool
 from services.common.errors import StartError
 
 _DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
@@ -28,17 +29,6 @@ _POSTGRESQL: dict[str, Any] = {
     # Seconds. Together with a new connection it stays below the 10 that callers wait, so that they are told why.
     "pool_timeout": 4,
 }
-
-
-class _Pool(AsyncAdaptedQueuePool):
-    """A pool that raises the error of an outage when all connections stay taken for too long."""
-
-    def connect(self) -> PoolProxiedConnection:
-        """See Pool."""
-        try:
-            return super().connect()
-        except exc.TimeoutError as error:
-            raise outage() from error
 
 
 def sqlite_url(path: Path) -> str:
@@ -62,7 +52,7 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
         engine = create_async_engine(
             parsed,
             hide_parameters=True,
-            poolclass=_Pool,
+            poolclass=Pool,
             connect_args={**CONNECTING, "async_creator_fn": Connector().connect, "application_name": name},
             **_POSTGRESQL,
         )
@@ -72,7 +62,7 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
     # One connection: BEGIN IMMEDIATE admits one transaction at a time, and SQLite lets the others poll, at intervals of
     # up to 100 ms: a hundred at once took many times as long as one after the other.
     engine = create_async_engine(
-        parsed, hide_parameters=True, poolclass=_Pool, pool_size=1, max_overflow=0, pool_timeout=60
+        parsed, hide_parameters=True, poolclass=Pool, pool_size=1, max_overflow=0, pool_timeout=60
     )
     event.listen(engine.sync_engine, "handle_error", tell_outage)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)

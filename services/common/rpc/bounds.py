@@ -19,10 +19,15 @@ import structlog
 from services.common.errors import Exhausted
 from services.common.fence import FENCE_METADATA_KEY
 from services.common.rpc.call import RpcCall
+from services.common.turns import OURSELVES, Pace
 
 RETRY_SECONDS: Final = 1.0
 FEW: Final = 16
 """How many calls a caller may have in a room of which three quarters are taken."""
+
+STRANGERS_PER_SECOND: Final = 200
+STRANGERS_AT_ONCE: Final = 100
+"""How many calls that need no token, and refusals of those who call too much, are answered a second and at once."""
 
 _LOGGED_EVERY_SECONDS: Final = 60.0
 _MOST_DELAYED: Final = 1000
@@ -82,17 +87,23 @@ class Bounds:
         self._kept = tuple(f"/{name}/" for name in kept)
         self._places = {room: Places(room, share) for room, share in shares.items()}
         self._delayed = 0
+        self._strangers = Pace(STRANGERS_PER_SECOND, STRANGERS_AT_ONCE)
 
     def open(self, call: RpcCall) -> AbstractContextManager[None]:
         """Hold a place for a call. Raises TooManyCallsError when entered."""
         return self._places[self._room_of(call)].place(call.counted_by)
 
-    async def delay(self) -> None:
-        """Make a caller wait that is refused for its number of calls: one that tries again at once is slowed down."""
+    async def pace(self, caller: str | None) -> None:
+        """Make a call wait that needs no token, when there are many of them."""
+        await self._strangers.turn(caller or OURSELVES)
+
+    async def delay(self, caller: str | None, seconds: float = RETRY_SECONDS) -> None:
+        """Make a refusal wait, and longer when there are many: who tries again at once is slowed down."""
         if self._delayed < _MOST_DELAYED:
             self._delayed += 1
             try:
-                await asyncio.sleep(RETRY_SECONDS)
+                await asyncio.sleep(seconds)
+                await self.pace(caller)
             finally:
                 self._delayed -= 1
 

@@ -16,6 +16,8 @@ from google.protobuf.message import DecodeError
 
 from services.common.errors import Invalid, Status
 from services.common.rpc.arrivals import Arrivals
+from services.common.rpc.auth_failures import address_of
+from services.common.rpc.bounds import Bounds
 from services.common.rpc.call import Context, Inspect, Layer, RpcCall, Screen
 from services.common.rpc.preserialized import serializer
 from services.common.rpc.rules import Rules
@@ -28,11 +30,12 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 class Interceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler in the layers, inspects its requests and holds them to the rules, screens its responses."""
 
-    def __init__(self, passed: Sequence[Layer], inspect: Inspect, rules: Rules, screen: Screen) -> None:
+    def __init__(self, passed: Sequence[Layer], inspect: Inspect, rules: Rules, screen: Screen, bounds: Bounds) -> None:
         self._layers = passed
         self._inspect = inspect
         self._rules = rules
         self._screen = screen
+        self._unknown = _unknown_method(bounds)
         self._arrivals = Arrivals()
         self._wrapped: dict[str, tuple[Handler, Handler]] = {}
 
@@ -40,11 +43,11 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self,
         continuation: Callable[[grpc.HandlerCallDetails], "Awaitable[Handler | None]"],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "Handler | None":
+    ) -> Handler:
         """See grpc.aio.ServerInterceptor."""
         handler = await continuation(handler_call_details)
-        if handler is None:  # gRPC answers UNIMPLEMENTED
-            return None
+        if handler is None:
+            return self._unknown
         method = handler_call_details.method
         known = self._wrapped.get(method)
         if known is None or known[0] is not handler:
@@ -120,6 +123,16 @@ class _Inspected:
             await self._inspect(self._call)
         self._rules.enforce(message)
         return message
+
+
+def _unknown_method(bounds: Bounds) -> Handler:
+    """Return the handler of methods that do not exist: it answers as gRPC does, and no faster than other refusals."""
+
+    async def refuse(_: AsyncIterator[bytes], context: Context) -> None:
+        await bounds.delay(address_of(context.peer()), 0)
+        await context.abort(grpc.StatusCode.UNIMPLEMENTED, "Method not found!")
+
+    return grpc.stream_stream_rpc_method_handler(refuse)
 
 
 def _parser(deserialize: Parse | None) -> Parse:

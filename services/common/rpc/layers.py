@@ -28,6 +28,7 @@ from services.common.rpc.auth_failures import TooManyFailuresError, address_of
 from services.common.rpc.bounds import Bounds, TooManyCallsError
 from services.common.rpc.call import Layer, RpcCall
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
+from services.common.turns import OURSELVES, set_current_turns
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
 
@@ -126,11 +127,11 @@ def delaying(bounds: Bounds) -> Layer:
     """Make callers wait for their refusal who call too much."""
 
     @asynccontextmanager
-    async def layer(call: RpcCall) -> AsyncIterator[None]:  # noqa: ARG001 - as layers are
+    async def layer(call: RpcCall) -> AsyncIterator[None]:
         try:
             yield
         except (TooManyFailuresError, TooManyCallsError):
-            await bounds.delay()
+            await bounds.delay(call.counted_by)
             raise
 
     return layer
@@ -149,8 +150,10 @@ def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
             if caller is not None:
                 call.counted_by = caller.counted_by
                 structlog.contextvars.bind_contextvars(**{CALLER: caller.name})
+        set_current_turns(call.counted_by or OURSELVES)
         with bounds.open(call):
             if call.is_open:
+                await bounds.pace(call.counted_by)
                 yield
                 return
             await _authorize(authenticator, credentials, call)

@@ -108,7 +108,7 @@ async def start_server(
     rules.compile([registration.name for registration in registrations])
     bounds = Bounds([registration.name for registration in registrations if registration.keeps_jobs])
     passed = layers(authenticator, unary_limit_seconds, around, bounds)
-    server = grpc.aio.server(interceptors=[Interceptor(passed, inspect, rules, screen)], options=_OPTIONS)
+    server = grpc.aio.server(interceptors=[Interceptor(passed, inspect, rules, screen, bounds)], options=_OPTIONS)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for registration in registrations:

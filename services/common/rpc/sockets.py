@@ -8,6 +8,7 @@ so gRPC gets them as a name in an open directory: unix:/proc/self/fd/7/git.sock.
 
 import os
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import Final
 
@@ -33,11 +34,11 @@ def socket_path(address: str) -> Path:
 class _Directory:
     """The directory of a socket, held open."""
 
-    def __init__(self, path: Path) -> None:
-        """Raises OSError, or StartError when other users can enter it."""
+    def __init__(self, path: Path, owners: Collection[int]) -> None:
+        """Raises OSError, or StartError when other users can enter it, or it is none of the `owners`' (empty: all)."""
         self._descriptor = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            _check_private(path, os.fstat(self._descriptor))
+            _check_private(path, os.fstat(self._descriptor), owners)
         except StartError:
             self.close()
             raise
@@ -64,7 +65,7 @@ class ServedSocket:
         path = socket_path(address)
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._directory = _Directory(path.parent)
+            self._directory = _Directory(path.parent, (os.geteuid(),))
         except OSError as error:
             raise StartError(f"cannot listen on {address}: {error.strerror}") from error
         try:
@@ -84,10 +85,13 @@ class CalledSocket:
     """A socket that a client calls until `close`, also when its server is replaced. gRPC calls `target`."""
 
     def __init__(self, address: str) -> None:
-        """Raises Unavailable when there is no such directory, StartError when other users can enter it."""
+        """Raises Unavailable when there is no such directory, StartError when other users can enter it.
+
+        Root may call anybody's services, but serves in a directory of its own alone.
+        """
         path = socket_path(address)
         try:
-            self._directory = _Directory(path.parent)
+            self._directory = _Directory(path.parent, (os.geteuid(),) if os.geteuid() else ())
         except OSError as error:
             raise Unavailable(Status.UNAVAILABLE.value, f"nothing serves at {address}: {error.strerror}") from error
         self.target = self._directory.target(path.name)
@@ -97,12 +101,11 @@ class CalledSocket:
         self._directory.close()
 
 
-def _check_private(path: Path, found: os.stat_result) -> None:
-    """Raise StartError when others than its owner can enter a directory, or it is not ours (root may use anybody's)."""
+def _check_private(path: Path, found: os.stat_result, owners: Collection[int]) -> None:
     if stat.S_IMODE(found.st_mode) & 0o077:
         raise StartError(
             f"{path} is accessible to other users, who could pose as a service there: chmod 700 {path}, or name a"
             " socket in a directory of its own"
         )
-    if os.geteuid() not in (0, found.st_uid):
+    if owners and found.st_uid not in owners:
         raise StartError(f"{path} belongs to user {found.st_uid}: use it as that user")

@@ -13,7 +13,7 @@ from services.common.errors import ServiceError
 from services.common.metrics import Meters
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.draining import Draining
-from services.gateway.http.access import PageAccess, refuse
+from services.gateway.http.access import Paced, PageAccess, refuse
 from services.gateway.http.metrics import CONTENT_TYPE, Node, SharedScrapes
 from services.gateway.http.request_log import RequestLog
 from services.gateway.values.principal import Role
@@ -39,4 +39,4 @@ def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator
     pages = Starlette(
         routes=[Route(METRICS, metrics), Route(HEALTH, health)], exception_handlers={ServiceError: refuse}
     )
-    return RequestLog(pages, {METRICS, HEALTH}, meters.registry)
+    return Paced(RequestLog(pages, {METRICS, HEALTH}, meters.registry))

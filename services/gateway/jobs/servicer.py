@@ -12,6 +12,7 @@ from services.common.rpc.draining import Draining
 from services.gateway.jobs import wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.retries import Retries
+from services.gateway.jobs.shared_reads import SharedReads
 from services.gateway.jobs.store import JobStore, job_key
 from services.gateway.jobs.submission_wire import submission_from_proto
 from services.gateway.jobs.watching import watch_job, watch_jobs
@@ -32,6 +33,7 @@ class JobServicer(JobServiceServicer):
         self._admission = admission
         self._retries = retries
         self._store = store
+        self._reads = SharedReads(store)
         self._notifier = notifier
         self._draining = draining
 
@@ -57,13 +59,13 @@ class JobServicer(JobServiceServicer):
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
-        views = watch_job(self._store, self._notifier, request.job_id)
+        views = watch_job(self._reads, self._notifier, request.job_id)
         async for view in self._draining.stream(views, start=0, position_after=lambda _: 0):
             yield pb.WatchJobResponse(job=None if view is None else wire.job_to_proto(view))
 
     async def WatchJobs(self, request: pb.WatchJobsRequest, context: Context) -> AsyncIterator[pb.WatchJobsResponse]:
         filters = replace(wire.filter_from_proto(request.filter), visible=visible())
-        updates = watch_jobs(self._store, self._notifier, filters, request.from_position)
+        updates = watch_jobs(self._reads, self._notifier, filters, request.from_position)
         async for update in self._draining.stream(
             updates, start=request.from_position, position_after=lambda update: update.position
         ):

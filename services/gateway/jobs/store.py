@@ -1,6 +1,6 @@
 """Jobs and executions for callers: one, a page, or a request to end one. Each method is one transaction."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -67,14 +67,11 @@ class JobStore:
         async with self._engine.begin() as connection:
             return await job_view(connection, job_id)
 
-    async def revision(self, job_id: str) -> int:
-        """Return the number that grows with every change of a job. Raises NotFound."""
+    async def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
+        """Return the numbers that grow with every change of a job, by job; of those that exist."""
+        query = select(jobs.c.job_id, jobs.c.revision).where(jobs.c.job_id.in_(job_ids))
         async with self._engine.begin() as connection:
-            query = select(jobs.c.revision).where(jobs.c.job_id == job_id)
-            revision = (await connection.execute(query)).scalar_one_or_none()
-        if revision is None:
-            raise NotFound("job", job_id)
-        return int(revision)
+            return {row.job_id: row.revision for row in (await connection.execute(query)).all()}
 
     async def jobs(self, filters: JobFilter, page: Page) -> tuple[list[JobView], Page]:
         """Return a page of jobs in brief, newest first, one more if there is a next page, and the page as cut."""

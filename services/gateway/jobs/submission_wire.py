@@ -51,8 +51,8 @@ def _check_spec(spec: pb.JobSpec, kinds: Collection[str]) -> Iterator[Violation]
     if spec.not_before_time.seconds > (datetime.now(UTC) + MAX_DELAY).timestamp():
         yield "not_before_time", f"must be at most {MAX_DELAY.days} days ahead"
     yield from _check_files(spec)
-    if spec.data and not _is_object(spec.data):
-        yield "data", "must be a JSON object"
+    if spec.data and (complaint := _object_complaint(spec.data)) is not None:
+        yield "data", complaint
 
 
 def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:
@@ -67,8 +67,9 @@ def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:
         yield "files", f"must be at most {MAX_FILES_BYTES >> 20} MiB together"
 
 
-def _is_object(text: str) -> bool:
+def _object_complaint(text: str) -> str | None:
     try:
-        return isinstance(parse_json(text, strict=True), dict)
-    except ValueError:
-        return False
+        is_object = isinstance(parse_json(text, strict=True), dict)
+    except ValueError as error:
+        return f"must be a JSON object: {error}"
+    return None if is_object else "must be a JSON object"

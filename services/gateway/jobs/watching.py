@@ -1,16 +1,15 @@
 """Watches jobs and executions: subscribe, look, wait a little, look again."""
 
-import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from itertools import islice
 from typing import TypeVar
 
 from services.common.errors import Unavailable
-from services.gateway.jobs.store import JobStore
+from services.gateway.jobs.shared_reads import SharedReads
 from services.gateway.ledger.notifier import ALL, JobNotifier
 from services.gateway.values.jobs import JobFilter, JobSummary, JobView
 
@@ -18,12 +17,6 @@ POLL_SECONDS = 2.0
 HEARTBEAT_SECONDS = 10.0
 OUTAGE_SECONDS = 60.0
 """How long watchers wait for a database that is away."""
-
-PAUSE_SECONDS = 0.2
-"""The least time from a look at all jobs to the next one; it is at least ten times what the look took, too."""
-
-OVERLAP_MICROSECONDS = 60_000_000
-"""How long before a look a job may have ended that only the next look sees: the time a transaction takes to commit."""
 
 _AT_ONCE = 100
 
@@ -58,15 +51,15 @@ async def looks(
                 await subscription.wait(POLL_SECONDS)
 
 
-async def watch_job(store: JobStore, notifier: JobNotifier, job_id: str) -> AsyncGenerator[JobView | None, None]:
+async def watch_job(reads: SharedReads, notifier: JobNotifier, job_id: str) -> AsyncGenerator[JobView | None, None]:
     """Yield a job as it is, and again at every change until it has ended; None is a heartbeat. Raises NotFound."""
     last_revision = 0
 
     async def look() -> JobView | None:
         nonlocal last_revision
-        if await store.revision(job_id) == last_revision:
+        if await reads.revision(job_id) == last_revision:
             return None
-        view = await store.job(job_id)
+        view = await reads.job(job_id)
         last_revision = view.revision
         return view
 
@@ -86,13 +79,13 @@ class JobUpdate:
 
 
 async def watch_jobs(
-    store: JobStore, notifier: JobNotifier, filters: JobFilter, position: int
+    reads: SharedReads, notifier: JobNotifier, filters: JobFilter, position: int
 ) -> AsyncGenerator[JobUpdate, None]:
     """Yield all jobs that match, a heartbeat, and then those that change.
 
     From a position on, the first ones are those that are live, and those that have ended since.
     """
-    watch = _Watch(store, filters, position)
+    watch = _Watch(reads, filters, position)
     watched_from = position
     async with aclosing(looks(notifier, ALL, watch.look, watch.has_more)) as batches:
         async for views in batches:
@@ -108,13 +101,12 @@ class _Watch:
     is sent is read from the database, so a change is seen whoever makes it, with or without a notification.
     """
 
-    def __init__(self, store: JobStore, filters: JobFilter, position: int) -> None:
-        self._store = store
+    def __init__(self, reads: SharedReads, filters: JobFilter, position: int) -> None:
+        self._reads = reads
         self._filters = filters
-        self._known: dict[str, JobSummary] = {}
+        self._known: Mapping[str, JobSummary] = {}
         self._unsent: deque[str] = deque()
         self._looked_at = position
-        self._next_look = 0.0
         self._caught_up = False
         self.position = position
 
@@ -127,7 +119,7 @@ class _Watch:
         if not self._unsent:
             await self._compare()
         ids = list(islice(self._unsent, _AT_ONCE))
-        views: list[JobView | None] = [*await self._store.brief(ids)] if ids else []
+        views: list[JobView | None] = [*await self._reads.brief(ids)] if ids else []
         for _ in ids:
             self._unsent.popleft()
         if not self._unsent:
@@ -139,11 +131,7 @@ class _Watch:
 
     async def _compare(self) -> None:
         """Find out what differs from what was sent."""
-        await asyncio.sleep(self._next_look - time.monotonic())
-        start = time.monotonic()
-        since = self._looked_at - OVERLAP_MICROSECONDS if self._looked_at else None
-        at, summaries = await self._store.summaries(self._filters, since)
-        self._next_look = time.monotonic() + max(PAUSE_SECONDS, 10 * (time.monotonic() - start))
+        at, summaries = await self._reads.look(self._filters, self._looked_at)
         self._unsent.extend(job_id for job_id, summary in summaries.items() if self._known.get(job_id) != summary)
         # A live job whose state no longer matches is sent as it is now, if it still exists.
         self._unsent.extend(

@@ -6,12 +6,14 @@ away, the relay asks it again from the next sequence, so that a viewer sees neit
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Mapping, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
+from services.common.batching import Batches
 from services.common.errors import OutOfRange, Unavailable
+from services.gateway.jobs.shared_reads import WATCHERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
 from services.gateway.ledger.notifier import JobNotifier
@@ -79,6 +81,7 @@ class Relay:
         self._notifier = notifier
         self._source = source
         self._begun = begun
+        self._executions = Batches(self._execution, most=1, turns_of=WATCHERS)
 
     async def updates(
         self, execution_id: str, first: int, *, follow: bool, kinds: Sequence[Any] = ()
@@ -118,14 +121,17 @@ class Relay:
         """Yield None as heartbeats, and finally the execution, once it meets the condition."""
 
         async def look() -> ExecutionView | None:
-            current = await self._store.execution(view.execution_id)
-            return current if condition(current) else None
+            current = await self._executions.answer(view.execution_id)
+            return current if current is not None and condition(current) else None
 
         async with aclosing(looks(self._notifier, view.job_id, look)) as updates:
             async for current in updates:
                 yield current
                 if current is not None:
                     return
+
+    async def _execution(self, execution_ids: Collection[str]) -> Mapping[str, ExecutionView]:
+        return {execution_id: await self._store.execution(execution_id) for execution_id in execution_ids}
 
     async def _events(
         self, view: ExecutionView, first: int, *, follow: bool, kinds: Sequence[Any]

@@ -7,7 +7,15 @@ errors.
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment
-from services.git.gitcmd.errors import FileTooLarge, GitError, GitFailed, GitOutOfMemory, GitTimedOut, OutputTooLarge
+from services.git.gitcmd.errors import (
+    FileTooLarge,
+    GitError,
+    GitFailed,
+    GitOutOfMemory,
+    GitTimedOut,
+    OutputTooLarge,
+    scrub,
+)
 from services.git.gitcmd.process import Git, GitOutput, Invocation
 
 __all__ = [
@@ -23,4 +31,5 @@ __all__ = [
     "OutputTooLarge",
     "build_environment",
     "git_argv",
+    "scrub",
 ]

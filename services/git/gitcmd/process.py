@@ -33,6 +33,7 @@ class Invocation:
     `ssh_key` is the private key that it shows.
     `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
     without us. `limits` hold for each process that git starts, such as the one that speaks to the remote.
+    `http_trace` is a path to which git writes the headers that it gets and, without secrets, those that it sends.
     """
 
     git_dir: Path | None = None
@@ -47,6 +48,7 @@ class Invocation:
     expected_codes: tuple[int, ...] = (0,)
     inherited_fds: tuple[int, ...] = ()
     limits: Limits | None = None
+    http_trace: str = ""
     on_message: Callable[[str], None] | None = None
 
 
@@ -216,6 +218,8 @@ class Git:
         environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
         if invocation.protocol == "ssh":
             environment |= ssh_variables(key_file, lends_identity=self._lends_ssh_identity)
+        if invocation.http_trace:
+            environment |= {"GIT_TRACE_CURL": invocation.http_trace, "GIT_TRACE_CURL_NO_DATA": "1"}
         # The far side of a file remote finds git by name in PATH; it must be this same git.
         path = f"{self._executable.parent}:{environment['PATH']}"
         return environment | {"PATH": path}

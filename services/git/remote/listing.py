@@ -5,8 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from services.git.gitcmd import Command, Git, Invocation
+from services.git.gitcmd import Command, Git, GitFailed, Invocation
 from services.git.remote.addresses import Address
+from services.git.remote.http_answers import answers_of
 
 _KEPT: Final = (b"refs/heads/", b"refs/tags/")
 # What git refuses in a name would make it refuse the whole fetch.
@@ -36,9 +37,7 @@ async def list_remote(git: Git, address: Address, invocation: Invocation) -> Rem
         GitError: it cannot be asked, says too much, or takes too long.
     """
     patterns = (b"HEAD", *(prefix + b"*" for prefix in _KEPT))
-    async with address.reading(invocation) as remote:
-        listing = Command("ls-remote", ("--symref", *remote.flags), (remote.url, *patterns))
-        lines = (await git.run(listing, remote.invocation)).stdout.splitlines()
+    lines = await ask_remote(git, address, invocation, patterns)
     head, names = b"", set[bytes]()
     for line in lines:
         value, _, name = line.partition(b"\t")
@@ -47,3 +46,18 @@ async def list_remote(git: Git, address: Address, invocation: Invocation) -> Rem
         elif name == b"HEAD" or (name.startswith(_KEPT) and not _MALFORMED.search(name)):
             names.add(name)
     return RemoteListing(head, b"HEAD" in names, frozenset(names - {b"HEAD"}))
+
+
+async def ask_remote(git: Git, address: Address, invocation: Invocation, patterns: Collection[bytes]) -> list[bytes]:
+    """Return what `git ls-remote --symref` prints for patterns, in lines. Raises the errors of `list_remote`."""
+    async with address.reading(invocation) as remote:
+        listing = Command("ls-remote", ("--symref", *remote.flags), (remote.url, *patterns))
+        with answers_of(remote.invocation) as (answering, answers):
+            try:
+                listed = await git.run(listing, answering)
+            except GitFailed as error:
+                answers.check(address.url, error)
+                raise
+            if not listed.stdout:
+                answers.check(address.url)
+    return listed.stdout.splitlines()

@@ -1,15 +1,22 @@
 """Pushes results. A branch is moved only from its expected commit, in one atomic step that the remote decides."""
 
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
-from services.common.errors import Aborted
+from services.common.errors import Aborted, ServiceError
 from services.git import failures
 from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import Address, AddressBook
 from services.git.remote.bounds import NetworkLimits
+from services.git.remote.listing import ask_remote
+
+_HEADS: Final = b"refs/heads/"
+# Git's word for a ref about which the remote has said nothing.
+_UNHEARD: Final = "[remote failure]"
 
 
 class Publisher:
@@ -35,7 +42,7 @@ class Publisher:
 
         Raises:
             Aborted: REF_MOVED, the branch is at another commit.
-            FailedPrecondition: PUSH_REJECTED, the remote refused or could not be reached; ADDRESS_NOT_ALLOWED;
+            FailedPrecondition: PUSH_REJECTED, the remote refused; what refusals.py has; ADDRESS_NOT_ALLOWED;
                 REMOTE_NOT_ALLOWED, SANDBOX_UNAVAILABLE.
         """
         try:
@@ -51,25 +58,68 @@ class Publisher:
             if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
                 return True
         except GitError as error:
-            raise failures.push_rejected(branch, error) from error
-        raise failures.push_rejected(branch, _Refused(refused))
+            raise failures.push_failed(branch, error) from error
+        raise _failure(branch, refused)
+
+    async def check(
+        self, store: Path, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str] = ()
+    ) -> None:
+        """Find out whether a branch could be pushed to, without changing anything.
+
+        Args:
+            store: a repository that holds the commit.
+            remote: the remote that would be pushed to.
+            commit_id: any commit, which is not sent.
+            branch: the branch's short name.
+            allowed: commits at which the branch may be already; at any other, or below it, there must be none.
+
+        Raises:
+            AlreadyExists: BRANCH_EXISTS.
+            FailedPrecondition: BRANCH_IN_THE_WAY, and what `push` raises.
+        """
+        try:
+            address = await self._addresses.resolve(remote.url)
+            invocation = replace(address.invocation(remote.token), git_dir=store)
+            actual = await self._taken(address, invocation, branch, allowed)
+            if address.far_side is not None:  # it asks nobody who may push
+                return
+            asking = self._limits.listing(invocation)
+            refused = await self._push(address, asking, commit_id, branch, actual, "--dry-run")
+        except GitError as error:
+            raise failures.push_failed(branch, error) from error
+        if refused.code:
+            raise _failure(branch, refused)
+
+    async def _taken(self, address: Address, invocation: Invocation, branch: bytes, allowed: Collection[str]) -> str:
+        """Return the allowed commit at which the branch is; empty when it is not there. Raises as `check` does."""
+        ref = _HEADS + branch
+        parts = branch.split(b"/")
+        above = [_HEADS + b"/".join(parts[:length]) for length in range(1, len(parts))]
+        asked = (ref, ref + b"/*", *above)
+        found = ""
+        for line in await ask_remote(self._git, address, self._limits.listing(invocation), asked):
+            value, _, name = line.partition(b"\t")
+            if name == ref:
+                found = value.decode("ascii")
+            elif name in above or name.startswith(ref + b"/"):
+                raise failures.branch_in_the_way(branch, name.removeprefix(_HEADS))
+        if found and found not in allowed:
+            raise failures.branch_exists(branch, found)
+        return found
 
     async def _push(
-        self, address: Address, invocation: Invocation, commit_id: str, branch: bytes, expected: str
+        self, address: Address, invocation: Invocation, commit_id: str, branch: bytes, expected: str, *more: str
     ) -> GitOutput:
-        ref = b"refs/heads/" + branch
+        ref = _HEADS + branch
         lease = b"--force-with-lease=" + ref + b":" + expected.encode()
         async with address.writing(replace(invocation, expected_codes=(0, 1))) as target:
-            flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *target.flags)
+            flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *more, *target.flags)
             command = Command("push", flags, (target.url, commit_id.encode() + b":" + ref))
             return await self._git.run(command, target.invocation)
 
     async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
-        ref = b"refs/heads/" + branch
-        async with address.reading(self._limits.listing(invocation)) as source:
-            listing = Command("ls-remote", source.flags, (source.url, ref))
-            lines = (await self._git.run(listing, source.invocation)).stdout.splitlines()
-        for line in lines:
+        ref = _HEADS + branch
+        for line in await ask_remote(self._git, address, self._limits.listing(invocation), (ref,)):
             # The pattern also matches the ends of longer names.
             commit_id, _, name = line.partition(b"\t")
             if name == ref:
@@ -93,11 +143,15 @@ class Publisher:
         return False
 
 
-class _Refused(Exception):
-    """The remote's own words: the porcelain line of the refused ref, and what its hooks said."""
+def _failure(branch: bytes, completed: GitOutput) -> ServiceError:
+    """Return the error of a push that failed, in the remote's own words: the refused ref's line, and what hooks said.
 
-    def __init__(self, completed: GitOutput) -> None:
-        lines = completed.stdout.decode("utf-8", "replace").splitlines()
-        refs = [line.split("\t")[-1] for line in lines if line.startswith("!")]
-        messages = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
-        super().__init__("\n".join([*refs, *messages]))
+    Only a line of the ref says that the remote has decided. Without one, or if it is git's own about a remote that has
+    said nothing, the push may not have reached it.
+    """
+    lines = [line for line in completed.stdout.decode("utf-8", "replace").splitlines() if line.startswith("!")]
+    messages = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
+    words = Exception("\n".join([*(line.split("\t")[-1] for line in lines), *messages]))
+    if any(_UNHEARD not in line for line in lines):
+        return failures.push_rejected(branch, words)
+    return failures.push_failed(branch, words)

@@ -108,6 +108,11 @@ def push(request: pb.PushRequest) -> tuple[Remote, str, bytes, str]:
     return _remote(request.remote), request.commit_id, request.branch.encode(), request.expected_commit_id
 
 
+def check_push(request: pb.CheckPushRequest) -> tuple[Remote, str, bytes, frozenset[str]]:
+    """Read which branch, of which remote, is to be free."""
+    return _remote(request.remote), request.commit_id, request.branch.encode(), frozenset(request.allowed_commit_ids)
+
+
 def diff(request: pb.GetDiffRequest) -> tuple[str, str | bytes, str, int]:
     """Read which commits to compare, and how much of it to show."""
     return request.repository_id, _diff_base(request), request.commit_id, request.max_bytes

@@ -2,7 +2,7 @@
 
 import structlog
 
-from services.common.errors import AlreadyExists, FailedPrecondition, ServiceError
+from services.common.errors import FailedPrecondition
 from services.git import failures
 from services.git.gitcmd import Command, GitError, GitOutput
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
@@ -62,7 +62,7 @@ class WorkingTrees:
         if target is None:
             raise failures.revision_not_found(commit_id or "HEAD")
         if existing not in {None, target}:
-            raise _branch_exists(branch, str(existing))
+            raise failures.branch_exists(branch, str(existing))
         if existing is None:
             await self._run(tree, view, Command("update-ref", (), (ref, target, "0" * len(target))))
         await self._run(tree, view, Command("symbolic-ref", (), ("HEAD", ref)))
@@ -160,9 +160,3 @@ def _entry(record: bytes, before_path: int, old_path: bytes = b"") -> StatusEntr
     parts = record.split(b" ", before_path)
     letters = parts[1].decode("ascii")
     return StatusEntry(parts[before_path], letters[0], letters[1], old_path)
-
-
-def _branch_exists(branch: bytes, commit_id: str) -> ServiceError:
-    name = branch.decode("utf-8", "replace")
-    message = f"the branch {name} is there already, at {commit_id}"
-    return AlreadyExists("branch", name, reason="BRANCH_EXISTS", message=message)

@@ -1,7 +1,7 @@
 """The calls to the node services, a method for each."""
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -41,6 +41,7 @@ _NAMED_FILES = 20
 _MAX_FILES_BYTES = 256 << 10
 _MAX_DIFF_BYTES = 64 << 10
 _TAIL_EVENTS = 256
+_MAX_ALLOWED = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,16 @@ class JobNodes:
         changes = map(wire.FILE_CHANGE.from_proto, listed.files)
         paths = (b" -> ".join(filter(None, (each.old_path, each.path))) for each in changes)
         return ProtectedChanges(tuple(paths), listed.total_files)
+
+    async def check_push(self, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str]) -> None:
+        """Find out whether a branch could be pushed to; it may be at an `allowed` commit. `commit_id` is any one."""
+        request = git_pb.CheckPushRequest(
+            remote=wire.REMOTE.to_proto(remote),
+            commit_id=commit_id,
+            branch=wire.text_to_proto("branch", branch),
+            allowed_commit_ids=sorted(allowed)[:_MAX_ALLOWED],
+        )
+        await self._call(self._git.CheckPush, request, _LONG_SECONDS)
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""

@@ -15,7 +15,7 @@ _MAX_PATHS_BYTES: Final = 4096
 
 
 def recordable(job: JobRun, caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
-    """Return caveats without the job's secrets, which the agent may have written anywhere, and with their first paths."""
+    """Return caveats with their first paths, without the job's secrets, which the agent may have written anywhere."""
     return tuple(
         replace(
             caveat,

@@ -1,6 +1,6 @@
 """Prepares what an agent starts in: a tree of the repository, in a workspace, on its own branch."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
@@ -9,22 +9,30 @@ from services.lifecycle.model.job_spec import INPUT_DATA, INPUT_DIRECTORY, JobSp
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.caveats import in_words, recordable
 
 
-async def prepare_base(job: JobRun, remote: Remote) -> Base:
-    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …)."""
+async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[str]) -> Base:
+    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
+
+    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
+    """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
         output = replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch, caveats=base.caveats)
         return replace(note, output=output)
 
-    async def work() -> Base:
-        base = await job.interruptible(_prepare(job, remote))
+    async def prepare() -> Base:
+        base = await _prepare(job, remote)
+        if job.spec.policy.publish is Publish.PUSH:
+            await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return replace(base, caveats=recordable(job, base.caveats))
 
-    return await job.step("base", Base, work, learn, lambda base: in_words(base.caveats))
+    return await job.step(
+        "base", Base, lambda: job.interruptible(prepare()), learn, lambda base: in_words(base.caveats)
+    )
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:

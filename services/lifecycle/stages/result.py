@@ -1,10 +1,13 @@
 """The result: taken as a commit, compared with the base, verified by us, and published."""
 
+import random
 from collections.abc import Collection
 from dataclasses import replace
 
+import structlog
+
 from services.common.display import one_line
-from services.common.errors import Aborted
+from services.common.errors import Aborted, ServiceError
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
@@ -19,6 +22,10 @@ _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
 _NAME_BYTES = 255
 _OUR_NAME = "Boatyard"
+_PUSH_PAUSES = (1, 2, 4, 8, 16, 32, 60, 60, 60, 60)
+"""Seconds between the tries of a push: a server that restarts is back within minutes."""
+
+log = structlog.get_logger()
 
 
 async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
@@ -109,9 +116,12 @@ def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:
-    """Push the result. Raises JobFailed (PUSH_REJECTED, REF_MOVED)."""
+    """Push the result, again and again while the remote is not reached. Raises JobFailed (PUSH_REJECTED, REF_MOVED, …).
 
-    async def push() -> Nothing:
+    It is pushed alone: what the agent has done is kept, and need not be done again.
+    """
+
+    async def push_once() -> None:
         with job.uninterrupted():  # once begun, it is unknown how far it has come
             try:
                 await job.nodes.push(remote, taken.commit_id, job.spec.branch)
@@ -119,6 +129,18 @@ async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_befor
                 if moved.actual not in pushed_before:
                     raise
                 await job.nodes.push(remote, taken.commit_id, job.spec.branch, expected=moved.actual)
+
+    async def push() -> Nothing:
+        for seconds in _PUSH_PAUSES:
+            try:
+                await push_once()
+                return Nothing()
+            except ServiceError as error:
+                if error.reason != "REMOTE_UNREACHABLE":
+                    raise
+                log.warning("a push has not reached its remote", error=error.message, seconds=seconds)
+            await job.pause(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+        await push_once()
         return Nothing()
 
     await job.step("push", Nothing, push, lambda note, _: replace(note, output=replace(note.output, pushed=True)))

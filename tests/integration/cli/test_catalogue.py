@@ -76,6 +76,31 @@ def test_a_worker_does_a_work_item(cell: Cell, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_job_is_of_the_project_of_what_it_names(cell: Cell, tmp_path: Path) -> None:
+    remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
+    of_quay = ("--project", "quay")
+    cell.boatyard("project", "create", "quay")
+    cell.boatyard("repository", "create", "jetty", "--url", remote.path, *of_quay)
+    cell.boatyard("template", "create", "sweeper", "--command", "echo swept > swept.txt; exit 1", *of_quay)
+    cell.boatyard("worker", "create", "bob", "--template", "sweeper", *of_quay)
+    failed = cell.lines("run", "--template", "sweeper", "--repository", "jetty", "Sweep.", code=1)[-1]
+    assert (failed["reason"], failed["files_changed"]) == ("AGENT_FAILED", ["swept.txt"])
+    snapshot_id = one(cell, "snapshots", "--repository", "jetty")["snapshot_id"]
+
+    line = ("--command", "true")
+    for named in (
+        ("--worker", "bob"),
+        ("--template", "sweeper", "--repo", remote.path),
+        ("--repository", "jetty", *line),
+        ("--from-snapshot", snapshot_id, *line),
+    ):
+        cell.boatyard("run", *named, "--delay", 1000, "--detach", "Sweep.")
+    jobs = cell.lines("ps", *of_quay)
+    assert sorted(job["repository_id"] or "none" for job in jobs) == [*["jetty"] * 4, "none"]
+    cell.boatyard("run", "--repository", "jetty", "--repo", remote.path, *line, "Sweep.", code=2)
+
+
+@pytest.mark.slow
 def test_hooks(cell: Cell) -> None:
     command = cell.boatyard("hook", "create", "--event", "pre", "--command", "cat; exit 1", "--order", -1).strip()
     hook_id, secret = cell.boatyard(

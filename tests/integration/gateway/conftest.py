@@ -18,7 +18,8 @@ from tests.kit.services import Services, running_services
 
 @pytest_asyncio.fixture(scope="package")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    async with running_services(tmp_path_factory.mktemp("services"), **NOT_KEPT_APART) as running:
+    environment = NOT_KEPT_APART | {"BOATYARD_GIT_ALLOW_LOOPBACK_HTTP": "true"}
+    async with running_services(tmp_path_factory.mktemp("services"), **environment) as running:
         yield running
 
 

@@ -182,7 +182,8 @@ FAILURES = {
         "VERIFY_FAILED",
         "verify",
     ),
-    "branch taken": ("touch new", {"branch": b"main"}, "REF_MOVED", "push"),
+    "branch taken": ("touch new", {"branch": b"main"}, "BRANCH_EXISTS", "base"),
+    "branch in the way": ("touch new", {"branch": b"main/work"}, "BRANCH_IN_THE_WAY", "base"),
     "no such revision": ("touch new", {"revision": b"nowhere"}, "REVISION_NOT_FOUND", "base"),
 }
 

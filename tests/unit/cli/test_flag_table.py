@@ -17,7 +17,6 @@ from services.cli.main import cli
 ENGINE = fields_along(job_pb2.JobSpec, "agent.engine")[-1]
 WITHOUT_FLAG = {
     "prompt": "the argument PROMPT",
-    "repository_id": "--repo, which is looked up by its URL",
     "agent": "a flag for each of its fields",
     "policy": "a flag for each of its fields",
 }

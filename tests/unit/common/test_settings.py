@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from subprocess import PIPE, Popen
@@ -86,6 +87,34 @@ def test_directories_are_private(home: Home) -> None:
     assert path == home.root / "upper" / "lower"
     for made in (home.root, path.parent, path):
         assert stat.S_IMODE(made.stat().st_mode) == 0o700
+
+
+def given(path: Path) -> None:
+    path.mkdir(parents=True)
+    os.chown(path, 1234, 1234)
+
+
+def linked(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    given(path.parent / "theirs")
+    path.symlink_to(path.parent / "theirs")
+
+
+def linked_by_another(path: Path) -> None:
+    path.parent.mkdir(exist_ok=True)
+    (path.parent / "ours").mkdir()
+    path.symlink_to(path.parent / "ours")
+    os.chown(path, 1234, 1234, follow_symlinks=False)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+@pytest.mark.parametrize("names", [(), ("run",)])
+@pytest.mark.parametrize("made", [given, linked, linked_by_another])
+def test_what_another_user_has_made_is_not_used(home: Home, made: Callable[[Path], None], names: tuple[str]) -> None:
+    made(home.root.joinpath(*names))
+    with pytest.raises(StartError, match=rf"{home.root.joinpath(*names)} belongs to user 1234.*BOATYARD_HOME"):
+        home.directory(*names)
+    assert not home.admin_token_file.exists()
 
 
 def test_a_token_that_is_no_secret_is_refused_with_the_mend(home: Home) -> None:

@@ -1,6 +1,7 @@
 """JSON of strangers is read within bounds, and what is read can be written again."""
 
 import json
+import math
 
 import pytest
 from hypothesis import given
@@ -42,3 +43,9 @@ def test_what_only_python_reads_is_refused_by_the_strict(constant: str) -> None:
     assert isinstance(parse_json(f"[{constant}]")[0], float)
     with pytest.raises(ValueError):
         parse_json(f"[{constant}]", strict=True)
+
+
+@pytest.mark.parametrize("sign", ["", "-"])
+def test_a_number_of_any_size_is_json(sign: str) -> None:
+    assert parse_json(f'{{"a": {sign}{"9" * 4300}}}', strict=True)["a"] == int(sign + "9" * 4300)
+    assert abs(parse_json(f'{{"a": {sign}{"9" * 4301}}}', strict=True)["a"]) == math.inf

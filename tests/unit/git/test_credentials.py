@@ -60,7 +60,7 @@ async def test_the_token_is_found_nowhere(parts: GitParts, server: GitServer, tm
 async def test_a_refused_token_is_not_in_the_error(parts: GitParts, server: GitServer, token: str) -> None:
     with pytest.raises(FailedPrecondition) as failure:
         await parts.prepare(Remote("repo-1", server.url("repo.git"), token))
-    assert failure.value.reason == "CLONE_FAILED"
+    assert failure.value.reason == "REMOTE_ACCESS_DENIED"
     said = f"{failure.value} {failure.value.metadata} {failure.value.__cause__!r}"
     assert not token or token not in said
 

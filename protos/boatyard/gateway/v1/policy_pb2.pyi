@@ -184,7 +184,8 @@ class Policy(message.Message):
     def retry_on(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The job reasons after which there is another attempt. There is never another attempt after BUDGET_EXCEEDED,
         CANCELLED, EXPIRED, REJECTED or VETOED, nor once the result is being pushed. An empty list inherits; if no list is
-        set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, DISK_FULL and MODEL_UNAVAILABLE apply.
+        set, NODE_LOST, NODE_BUSY, RUNNER_LOST, SANDBOX_FAILED, CLONE_FAILED, REMOTE_UNREACHABLE, DISK_FULL and
+        MODEL_UNAVAILABLE apply. CLONE_FAILED stands for REMOTE_UNREACHABLE too.
         """
 
     def __init__(

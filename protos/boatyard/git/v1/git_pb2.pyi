@@ -1165,6 +1165,57 @@ class DeleteSnapshotResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class CheckPushRequest(message.Message):
+    """Request for CheckPush."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REMOTE_FIELD_NUMBER: builtins.int
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
+    ALLOWED_COMMIT_IDS_FIELD_NUMBER: builtins.int
+    commit_id: builtins.str
+    """The full id of any commit of the repository; it is not sent."""
+    branch: builtins.str
+    """The branch's short name."""
+    @builtins.property
+    def remote(self) -> Remote:
+        """Where a push would go."""
+
+    @builtins.property
+    def allowed_commit_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The full ids of commits at which the branch may be already, such as those that an earlier attempt had pushed."""
+
+    def __init__(
+        self,
+        *,
+        remote: Remote | None = ...,
+        commit_id: builtins.str = ...,
+        branch: builtins.str = ...,
+        allowed_commit_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_commit_ids", b"allowed_commit_ids", "branch", b"branch", "commit_id", b"commit_id", "remote", b"remote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CheckPushResponse(message.Message):
+    """Response for CheckPush: it could be."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class PushRequest(message.Message):
     """Request for Push."""
 

@@ -109,6 +109,11 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
+        self.CheckPush = channel.unary_unary(
+                '/boatyard.git.v1.GitService/CheckPush',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushResponse.FromString,
+                _registered_method=True)
         self.Push = channel.unary_stream(
                 '/boatyard.git.v1.GitService/Push',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PushRequest.SerializeToString,
@@ -172,6 +177,13 @@ class GitServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -200,6 +212,13 @@ class GitServiceServicer:
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -389,6 +408,34 @@ class GitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckPush(self, request, context):
+        """Finds out whether a branch of the remote could be pushed to, before there is anything to push. Changes nothing.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
+        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
+        nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+        to serve it in; the message says how to fix it.
+        - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
+        other way round; the message names it.
+        - ALREADY_EXISTS (BRANCH_EXISTS): the remote has the branch, at a commit that is not among the allowed ones.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Push(self, request, context):
         """Pushes a commit from the result store to a branch of the remote.
 
@@ -399,8 +446,14 @@ class GitServiceServicer:
         - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
         - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
         details.
-        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push or could not be reached; git's error is in the
-        message.
+        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
         - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
@@ -554,6 +607,11 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.DeleteSnapshot,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'CheckPush': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckPush,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushResponse.SerializeToString,
             ),
             'Push': grpc.unary_stream_rpc_method_handler(
                     servicer.Push,
@@ -930,6 +988,33 @@ class GitService:
             '/boatyard.git.v1.GitService/DeleteSnapshot',
             boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckPush(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/CheckPush',
+            boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -39,6 +39,13 @@ class GitServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+    - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+    - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+    - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+    - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+    - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+    - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+    - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
     - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
       error is in the message.
     - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -63,6 +70,13 @@ class GitServiceStub:
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+    - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+    - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+    - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+    - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+    - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+    - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+    - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
     - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
       error is in the message.
     - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -208,6 +222,30 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
       to retry.
     """
+    CheckPush: aio.UnaryUnaryMultiCallable[git_pb2.CheckPushRequest, git_pb2.CheckPushResponse]
+    """Finds out whether a branch of the remote could be pushed to, before there is anything to push. Changes nothing.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
+    - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+    - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+    - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+    - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+    - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+    - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+    - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+    - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+    - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+    - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
+      nor in a network allowed by the settings.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+      to serve it in; the message says how to fix it.
+    - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
+      other way round; the message names it.
+    - ALREADY_EXISTS (BRANCH_EXISTS): the remote has the branch, at a commit that is not among the allowed ones.
+    """
     Push: aio.UnaryStreamMultiCallable[git_pb2.PushRequest, git_pb2.PushResponse]
     """Pushes a commit from the result store to a branch of the remote.
 
@@ -218,8 +256,14 @@ class GitServiceStub:
     - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
     - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
       details.
-    - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push or could not be reached; git's error is in the
-      message.
+    - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+    - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+    - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+    - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+    - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+    - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+    - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+    - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
     - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
@@ -315,6 +359,13 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
           error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -345,6 +396,13 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the id was used with another request.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such branch.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
           error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -552,6 +610,36 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
+    def CheckPush(
+        self,
+        request: git_pb2.CheckPushRequest,
+        context: aio.ServicerContext[git_pb2.CheckPushRequest, abc.Awaitable[git_pb2.CheckPushResponse]],
+    ) -> abc.Awaitable[git_pb2.CheckPushResponse]:
+        """Finds out whether a branch of the remote could be pushed to, before there is anything to push. Changes nothing.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
+        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
+          nor in a network allowed by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
+          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
+          to serve it in; the message says how to fix it.
+        - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
+          other way round; the message names it.
+        - ALREADY_EXISTS (BRANCH_EXISTS): the remote has the branch, at a commit that is not among the allowed ones.
+        """
+
+    @abc_1.abstractmethod
     def Push(
         self,
         request: git_pb2.PushRequest,
@@ -566,8 +654,14 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
         - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
           details.
-        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push or could not be reached; git's error is in the
-          message.
+        - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
+        - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
+        - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
+        - FAILED_PRECONDITION (REMOTE_ACCESS_DENIED): the server wants a token or a key, or another one.
+        - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
+        - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
+        - FAILED_PRECONDITION (REMOTE_NOT_FOUND): there is no such repository, or it is not visible with this token.
+        - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
         - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to

@@ -7,9 +7,10 @@ costs it no more than that, and a new token among them is found with the next qu
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
+from services.common.batching import Batches
 from services.common.home import TOKEN_PREFIX
 from services.common.rpc.auth import Credentials
 from services.common.rpc.auth_failures import address_of
@@ -36,8 +37,7 @@ class CachedTokens:
         self._store = store
         self._clock = clock
         self._lookups: OrderedDict[bytes, _Lookup] = OrderedDict()
-        self._unasked: dict[bytes, asyncio.Future[Principal | None]] = {}
-        self._asking: asyncio.Task[None] | None = None
+        self._questions = Batches(self._principals)
         self._valid: OrderedDict[bytes, None] = OrderedDict()
         self._places = Places(Room.LOOKUPS, SHARES[Room.LOOKUPS])
 
@@ -59,7 +59,7 @@ class CachedTokens:
         now = self._clock()
         lookup = self._lookups.get(key)
         if lookup is None or now - lookup.at > FRESH_SECONDS:
-            lookup = self._lookups[key] = _Lookup(now, self._ask(key))
+            lookup = self._lookups[key] = _Lookup(now, self._questions.future(key))
             self._lookups.move_to_end(key)
             if len(self._lookups) > _MAX_KNOWN:
                 self._lookups.popitem(last=False)
@@ -83,31 +83,8 @@ class CachedTokens:
         """Ask the database again from now on: a token was revoked or made on this cell."""
         self._lookups.clear()
 
-    def _ask(self, key: bytes) -> "asyncio.Future[Principal | None]":
-        """Return what the database's next answer will say of a token."""
-        answer = self._unasked.get(key)
-        if answer is None:
-            answer = self._unasked[key] = asyncio.get_running_loop().create_future()
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_all())
-        return answer
-
-    async def _ask_all(self) -> None:
-        """Ask about all tokens that wait, until none does."""
-        try:
-            while self._unasked:
-                asked, self._unasked = self._unasked, {}
-                try:
-                    found = await self._store.find_valid(asked)
-                except Exception as error:  # noqa: BLE001 - it is for those who wait
-                    for answer in asked.values():
-                        answer.set_exception(error)
-                        answer.exception()  # marks it as seen: its callers may be gone
-                    continue
-                for key, answer in asked.items():
-                    answer.set_result(found[key].principal if key in found else None)
-        finally:
-            self._asking = None
+    async def _principals(self, keys: Collection[bytes]) -> Mapping[bytes, Principal]:
+        return {key: token.principal for key, token in (await self._store.find_valid(keys)).items()}
 
     def _drop(self, key: bytes, lookup: _Lookup) -> None:
         if self._lookups.get(key) is lookup:

@@ -10,7 +10,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from services.common.errors import Exhausted, Unauthenticated
 from services.common.fence import Fence
-from services.common.rpc import arrivals
+from services.common.rpc import arrivals, bounds
 from services.common.rpc.auth import Caller, Credentials
 from services.common.rpc.bounds import FEW, SHARES, Places, Room, Share, TooManyCallsError
 from services.common.rpc.channel import fence_metadata, open_channel
@@ -99,14 +99,14 @@ async def test_a_refusal_says_when_to_try_again() -> None:
 
 
 async def test_streams_of_health_without_a_token_hold_nothing_up() -> None:
-    """A thousand of them refused everybody once."""
+    """Many of them refused everybody once."""
     async with (
         serving(Echo().registration(), authenticator=Guests()) as server,
         grpc.aio.insecure_channel(server.address) as flood,
         open_channel(server.address, "guest") as channel,
     ):
         watch = health_pb2_grpc.HealthStub(flood).Watch
-        calls = [watch(health_pb2.HealthCheckRequest()) for _ in range(1000)]
+        calls = [watch(health_pb2.HealthCheckRequest()) for _ in range(200)]
         outcomes = [await outcome(call) for call in calls]
         assert outcomes.count("OK") == SHARES[Room.WATCHES].each
         assert await EchoStub(channel).unary(b"a") == b"a"
@@ -115,6 +115,28 @@ async def test_streams_of_health_without_a_token_hold_nothing_up() -> None:
         known = health_pb2_grpc.HealthStub(channel).Watch
         async with streaming(known(health_pb2.HealthCheckRequest())) as stream:
             assert await outcome(stream) == "OK", "who shows a token has a share of its own"
+        for call in calls:
+            call.cancel()
+
+
+@pytest.mark.parametrize("method", ["/grpc.health.v1.Health/Check", "/nobody.has.This/Method"])
+async def test_calls_of_nobody_wait_for_their_turn_and_others_do_not(
+    method: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bounds, "STRANGERS_PER_SECOND", 0.01)
+    monkeypatch.setattr(bounds, "STRANGERS_AT_ONCE", 3)
+    async with (
+        serving(Echo().registration(), authenticator=Guests()) as server,
+        grpc.aio.insecure_channel(server.address) as flood,
+        guest(server.address, "guest") as stub,
+    ):
+        calls = [flood.unary_unary(method)(b"") for _ in range(10)]
+        async with asyncio.timeout(10):
+            while sum(call.done() for call in calls) < 3:
+                await asyncio.sleep(0.01)
+        for number in range(20):
+            assert await stub.unary(b"%d" % number) == b"%d" % number
+        assert sum(call.done() for call in calls) <= 4
         for call in calls:
             call.cancel()
 

@@ -9,7 +9,7 @@ import pytest
 
 from services.common.errors import StartError, Unavailable
 from services.common.rpc.channel import open_channel
-from services.common.rpc.sockets import socket_path
+from services.common.rpc.sockets import CalledSocket, ServedSocket, socket_path
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo, EchoStub
 from tests.unit.common.rpc.test_serving import address_of, service
@@ -65,6 +65,16 @@ async def test_where_others_can_enter_nobody_listens_and_nobody_is_called(socket
     with pytest.raises(StartError, match=f"chmod 700 {directory}"):
         async with serving(Echo().registration(), listen=socket):
             pass
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_root_calls_anybodys_services_and_serves_in_its_own_directories_alone(socket: str) -> None:
+    directory = socket_path(socket).parent
+    directory.mkdir(mode=0o700, exist_ok=True)
+    os.chown(directory, 1234, 1234)
+    with pytest.raises(StartError, match=f"{directory} belongs to user 1234"):
+        ServedSocket(socket)
+    CalledSocket(socket).close()
 
 
 async def test_nobody_there_is_unavailable_and_found_when_there(socket: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import FailedPrecondition, NotFound
+from services.common.errors import FailedPrecondition, NotFound, ServiceError
 from services.git.app import find_git
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.model import CloneSpec, Remote, StartPoint
@@ -218,6 +218,36 @@ async def test_nothing_that_a_repository_names_runs(parts: GitParts, mine: Repo,
     base = await parts.prepare(remote)
     assert not await parts.manager.push(remote, base.commit_id, b"new", "")
     assert not canary.exists()
+
+
+PROMISORS: dict[str, dict[str, str]] = {
+    "a repository": {},
+    "a program": {"remote.origin.uploadpack": "{evil}"},
+    "ext": {"remote.origin.url": "ext::{evil}", "protocol.ext.allow": "always"},
+}
+
+
+@pytest.mark.parametrize("sandboxed", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("way", PROMISORS)
+async def test_a_partial_clone_fetches_what_it_lacks_from_nowhere(
+    mine: Repo, tmp_path: Path, way: str, sandboxed: bool
+) -> None:
+    mine.git("config", "uploadpack.allowFilter", "true")
+    path, canary = tmp_path / "mine" / "partial.git", tmp_path / "canary"
+    mine.git("clone", "--quiet", "--bare", "--filter=blob:none", f"file://{mine.path}", str(path))
+    partial, lacks = Repo(path), mine.git("rev-parse", "main:src/lib.py")
+    script(tmp_path / "mine" / "evil", canary)
+    for key, value in PROMISORS[way].items():
+        partial.git("config", key, value.format(evil=tmp_path / "mine" / "evil"))
+    before = partial.git("count-objects", "-v")
+    settings = {"sandbox_file_remotes": sandboxed}
+    async with git_parts(tmp_path / "home", tmp_path / "mine", **settings) as parts:
+        with pytest.raises(ServiceError) as failure:
+            await parts.prepare(Remote("repo-1", str(path)))
+    assert failure.value.reason == "CLONE_FAILED"
+    assert (partial.git("count-objects", "-v"), canary.exists()) == (before, False)
+    partial.git("cat-file", "-e", lacks, code=128 if PROMISORS[way] else 0)
+    assert canary.exists() is bool(PROMISORS[way]), "git by itself would have fetched it"
 
 
 async def test_what_was_judged_is_what_is_served(

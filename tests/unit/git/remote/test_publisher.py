@@ -71,7 +71,7 @@ async def test_a_remote_that_is_gone_is_a_refusal(
     upstream.path.rename(tmp_path / "moved.git")
     with pytest.raises(FailedPrecondition) as failure:
         await parts.manager.push(remote, result, BRANCH, "")
-    assert failure.value.reason == "PUSH_REJECTED"
+    assert failure.value.reason == "REMOTE_NOT_FOUND"
 
 
 async def test_only_what_is_stored_can_be_pushed(parts: GitParts, remote: Remote, result: str) -> None:

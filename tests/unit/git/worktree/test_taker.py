@@ -103,8 +103,7 @@ async def test_commits_that_do_not_hold_are_dropped_and_their_files_kept(
 ) -> None:
     agent = workspace.agent
     agent.commit("good", {"a": "1"})
-    tree = agent.git("rev-parse", "HEAD^{tree}")
-    raw = f"tree {tree}\nparent {agent.head()}\nauthor nobody\ncommitter nobody\n\nbad\n".encode()
+    raw = f"tree {'1' * 40}\nparent {agent.head()}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nbad\n".encode()
     bad = agent.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=raw)
     agent.git("update-ref", "HEAD", bad)
     result = await take(shared_parts, workspace)

@@ -1,0 +1,76 @@
+"""What a remote's refusal means: a table of reasons, and of the words by which git, ssh and servers say so.
+
+The first row that fits holds. What fits none is a failure that may pass, so that it is tried again.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+UNREACHABLE: Final = "REMOTE_UNREACHABLE"
+
+_FOR_HTTPS: Final = (
+    "\nThe server wants a token, or another one: create the repository with a token that may read and push."
+)
+_FOR_SSH: Final = (
+    "\nThe server wants a key: `boatyard repository update ID --ssh-key @FILE` gives the repository one, and"
+    " BOATYARD_GIT_SSH_IDENTITY=true lends it those of the account that runs the cell."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A reason, the pattern of the words that say so, and what to add to them for people."""
+
+    reason: str
+    words: re.Pattern[str]
+    hint: str = ""
+
+
+def _row(reason: str, *words: str, hint: str = "") -> Refusal:
+    return Refusal(reason, re.compile("|".join(words)), hint)
+
+
+_TABLE: Final = (
+    _row("REMOTE_MOVED", "has moved to ", r"returned error: 30[12378]\b"),
+    _row("REMOTE_ACCESS_DENIED", r"Permission denied \(publickey", hint=_FOR_SSH),
+    _row(
+        "REMOTE_ACCESS_DENIED",
+        *("could not read Username", "Authentication failed", r"returned error: 40[13]\b", "Invalid username or "),
+        *("HTTP Basic: Access denied", r"DENIED by \w+", r"Permission denied \(", "Too many authentication failures"),
+        *("marked as read only", "not allowed to push"),
+        hint=_FOR_HTTPS,
+    ),
+    _row(
+        "REMOTE_NOT_FOUND",
+        *("does not appear to be a git repository", "Repository not found", "' not found", r"returned error: 410\b"),
+        *("could not be found or you don't have permission", "does not exist or you do not have"),
+    ),
+    _row(
+        "REMOTE_NOT_TRUSTED",
+        *("certificate verification failed", "SSL certificate problem", "certificate verify failed"),
+        *("SSL: certificate subject name", "no alternative certificate subject name", "Host key verification failed"),
+    ),
+    _row("REMOTE_UNSUPPORTED", "mismatched algorithms", "is a shallow clone itself"),
+    _row(
+        "REMOTE_NOT_GIT",
+        *("answers with a page", "bad line length character", "is this a git repository", "invalid server response"),
+        *("git-http-push failed", "unexpected content-type"),
+    ),
+    _row("REMOTE_MALFORMED", r"error: object [0-9a-f]{40,64}: \w+: ", "fsck error in packed object"),
+    _row(
+        UNREACHABLE,
+        *("[Cc]ould not resolve host", "Failed to connect", "Couldn't connect", "Connection (refused|timed out|reset)"),
+        *("Empty reply from server", "transfer closed", r"returned error: (408|429|5\d\d)\b", "hung up unexpectedly"),
+        *("early EOF", "unexpected disconnect", "RPC failed", "Operation too slow", "Connection closed by"),
+        *("kex_exchange_identification", "No route to host", "Network is unreachable", "Broken pipe"),
+        *("was ended after", "handshake", "Recv failure", "Send failure", "recv error", "SSL_read"),
+        *("Timeout, server", "timed out", "unexpected (flush|end|response)", "unable to rewind"),
+        *(r"\[remote failure\]", "Could not read from remote"),
+    ),
+)
+
+
+def refusal(error: Exception) -> Refusal | None:
+    """Return the row of what a remote, or git about it, says; None when no row fits."""
+    return next((row for row in _TABLE if row.words.search(str(error))), None)

@@ -1,0 +1,78 @@
+"""What a server answered over HTTP, which git does not tell: where it sends us, and what it calls its content.
+
+Git takes a page for signing in, in place of a list of refs, for an empty repository.
+"""
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import BinaryIO, Final
+from urllib.parse import urljoin
+
+from services.git.gitcmd import GitFailed, Invocation, scrub
+
+_HEADER: Final = re.compile(rb"<= Recv header: (.*)")
+_STATUS: Final = re.compile(r"HTTP/[\d.]+ (\d{3})")
+_REFS: Final = re.compile(r"/info/refs(\?.*)?$")
+_LONGEST: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """The last answer of a server: its status, 0 without one, and two of its headers."""
+
+    status: int = 0
+    location: str = ""
+    content_type: str = ""
+
+    def complaint(self, url: str) -> str:
+        """Return what is wrong with the answer to a request for the refs of the remote at `url`; empty if nothing."""
+        if 300 <= self.status < 400 and self.location:
+            target = scrub(urljoin(f"{url.rstrip('/')}/info/refs", self.location))
+            if _REFS.search(target):
+                return f"the repository has moved to {_REFS.sub('', target)}"
+            return f"the server answers with a page, as for signing in: {target}"
+        if 200 <= self.status < 300 and self.content_type.startswith("text/html"):
+            return "the server answers with a page, as for signing in, in place of a list of refs"
+        return ""
+
+
+@contextmanager
+def answers_of(invocation: Invocation) -> Iterator[tuple[Invocation, "Answers"]]:
+    """Give the invocation of one command, and what its server answers. Over other transports that is nothing."""
+    if invocation.protocol not in {"https", "http"}:
+        yield invocation, Answers(None)
+        return
+    with os.fdopen(os.memfd_create("http-answers"), "rb") as file:  # it is on no disk
+        path = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        yield replace(invocation, http_trace=path), Answers(file)
+
+
+class Answers:
+    """What git has recorded of a server's answers."""
+
+    def __init__(self, file: BinaryIO | None) -> None:
+        self._file = file
+
+    def check(self, url: str, failed: GitFailed | None = None) -> None:
+        """Raise GitFailed, in better words than git's own, where the last answer is of no git server."""
+        if self._file is not None and (complaint := self._last().complaint(url)):
+            raise GitFailed("ls-remote", failed.code if failed else 0, complaint) from failed
+
+    def _last(self) -> HttpAnswer:
+        answer = HttpAnswer()
+        if self._file is None:
+            return answer
+        self._file.seek(0)
+        for line in _HEADER.findall(self._file.read(_LONGEST)):
+            text = line.decode("latin-1").strip()
+            name, _, value = text.partition(": ")
+            if status := _STATUS.match(text):
+                answer = HttpAnswer(int(status[1]))
+            elif name.lower() == "location":
+                answer = replace(answer, location=value)
+            elif name.lower() == "content-type":
+                answer = replace(answer, content_type=value)
+        return answer

@@ -1,0 +1,56 @@
+"""A push that does not reach its remote is made again, alone: the agent has worked once, and nothing is doubled."""
+
+from collections.abc import Iterator
+
+import pytest
+from boatyard.gateway.v1 import catalog_pb2, job_pb2
+
+from tests.kit.githttp import Fault, GitServer, git_server
+from tests.kit.repos import Repo
+from tests.kit.services import Services
+
+TOKEN = "canary-token"
+READ, PUSH = "GET /repo.git/info/refs?service=git-upload-pack", "POST /repo.git/git-receive-pack"
+
+
+@pytest.fixture
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
+    root = tmp_path_factory.mktemp("served")
+    Repo.sample(root / "work").bare_clone(root / "repo.git")
+    with git_server(root, TOKEN) as server:
+        server.records_processes = False
+        yield server
+
+
+async def add(services: Services, server: GitServer, token: str = TOKEN) -> str:
+    repository = catalog_pb2.Repository(url=server.url("repo.git"), token=token)
+    request = catalog_pb2.CreateRepositoryRequest(repository=repository)
+    return (await services.catalog.CreateRepository(request)).repository.repository_id
+
+
+@pytest.mark.parametrize("does", [503, "drop"])
+async def test_a_push_is_tried_again_without_the_agent(services: Services, server: GitServer, does: int | str) -> None:
+    server.faults.append(Fault(PUSH, does, times=1))
+    job = await services.run("echo worked; touch new", repository_id=await add(services, server))
+    assert (job.state, job.reason) == (job_pb2.Job.STATE_SUCCEEDED, ""), job.message
+    assert len(job.execution_ids) == 1
+    assert job.output.pushed
+    assert Repo(server.root / "repo.git").head(f"boatyard/{job.job_id}") == job.output.commit_id
+
+
+@pytest.mark.parametrize(
+    ("does", "reason"), [(401, "REMOTE_ACCESS_DENIED"), ("https://git.example{path}", "REMOTE_MOVED")]
+)
+async def test_what_no_second_try_mends_is_tried_once(
+    services: Services, server: GitServer, does: int | str, reason: str
+) -> None:
+    server.faults.append(Fault(READ, does))
+    job = await services.run("touch new", repository_id=await add(services, server))
+    assert (job.reason, len(job.execution_ids)) == (reason, 1), job.message
+
+
+async def test_a_token_that_may_not_push_is_found_before_the_agent_works(services: Services, server: GitServer) -> None:
+    server.faults.append(Fault("service=git-receive-pack", 403))
+    job = await services.run("echo worked; touch new", repository_id=await add(services, server))
+    assert job.reason == "REMOTE_ACCESS_DENIED"
+    assert "start" not in {stage.name for stage in job.timeline}
