@@ -39,4 +39,4 @@ async def test_an_incomplete_result_is_kept_and_told_or_accepted(services: Servi
     assert accepted.output.pushed
     assert list(accepted.output.caveats) == list(failed.output.caveats)
     assert remote.git("show", f"{accepted.output.branch}:work") == "work"
-    assert SECRET not in str(accepted)
+    assert SECRET not in str(accepted.output)
