@@ -121,6 +121,12 @@ SETTINGS: Final = (
         ),
         Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
         Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
+        Flag(
+            "--scratch",
+            "agent.scratch_bytes",
+            "How much may lie in each of the sandbox's /tmp, HOME and /dev/shm, such as 4G (default: the machine's).",
+            "SIZE",
+        ),
         Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
         Flag("--cpu", "agent.cpu_seconds", "Seconds of CPU time that the agent's processes may use together.", "S"),
         Flag("--open-files", "agent.open_files", "Files that each of the agent's processes may have open.", "N"),
@@ -148,6 +154,13 @@ SETTINGS: Final = (
             "What happens to a result without all that the agent left, because it cannot be read, say (default: fail).",
         ),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
+        Flag(
+            "--artifact",
+            "policy.artifacts",
+            "Files of the workspace to keep beside the result, such as dist or **/*.log, ignored ones too; may be"
+            " repeated. See `boatyard artifacts`.",
+            "GLOB",
+        ),
         Flag(
             "--retention",
             "policy.retention",

@@ -22,6 +22,8 @@ COMMANDS = {
     "kinds": "List the kinds of jobs.",
     "show": "Show a job or an execution in full.",
     "diff": "Show what a job changed, as a unified diff.",
+    "artifacts": "List the files that were kept of a job.",
+    "artifact": "Read or save a file that was kept of a job.",
     "cancel": "Cancel a job. What it has done so far is kept.",
     "retry": "Retry a job that failed or was cancelled.",
     "tell": "Send a message to a model while it works.",

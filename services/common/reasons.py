@@ -152,8 +152,8 @@ _ROWS: Final = (
         meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
         " on push",
         sources=(Source.GIT,),
-        advice="for https, make the server's CA known to the machine; for ssh, add the server's key to known_hosts of"
-        " the account that runs the cell",
+        advice="for https, name the server's CA in BOATYARD_GIT_CA; for ssh, add the server's key to known_hosts of the"
+        " account that runs the cell",
     ),
     ReasonRow(
         reason="REMOTE_NOT_GIT",
@@ -344,6 +344,13 @@ _ROWS: Final = (
         meaning="the agent's workspace grew by more than it may",
         sources=(Source.EXECUTION,),
         advice="`boatyard run --disk SIZE` raises the limit",
+    ),
+    ReasonRow(
+        reason="SCRATCH_LIMIT",
+        meaning="the agent failed when its sandbox's /tmp, HOME or /dev/shm was full",
+        sources=(Source.EXECUTION,),
+        advice="`boatyard run --scratch SIZE` makes them larger, up to the machine's BOATYARD_EXECUTION_SCRATCH_BYTES;"
+        " the workspace is on disk",
     ),
     ReasonRow(
         reason="OUTPUT_LIMIT",

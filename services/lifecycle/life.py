@@ -14,6 +14,7 @@ from services.lifecycle.model.states import JobState
 from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
+from services.lifecycle.stages.artifacts import take_artifacts
 from services.lifecycle.stages.caveats import check_complete
 from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
 from services.lifecycle.stages.cleanup import clean_up, keep_state
@@ -101,7 +102,7 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
         run = await follow_agent(job)
-        taken = None if base is None else await _collected(job, layout, base, run)
+        taken = await _collected(job, layout, base, run)
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):
         return more
@@ -119,9 +120,12 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
+async def _collected(job: JobRun, layout: Layout, base: Base | None, run: Run) -> ResultCommit | None:
     """Take the agent's work, however the agent ended."""
     try:
+        await take_artifacts(job)
+        if base is None:
+            return None
         taken = await take(job, layout, base)
         await compare(job, base, taken)
     except JobFailed:
@@ -138,6 +142,7 @@ async def _end_agent(job: JobRun) -> None:
 async def _keep_state(job: JobRun, outcome: Outcome) -> None:
     """Keep a snapshot before error hooks, which may change the workspace, and before the workspace is released."""
     if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job) and not job.lease.is_moved:
+        await _best_effort(take_artifacts(job))
         await keep_state(job)
 
 

@@ -22,7 +22,7 @@ from tests.kit.contract import messages, methods
 # The RPCs that a job's driver calls. Others are an operator's, and pass on their answers as they are.
 CALLED = {
     "workspace.v1": "CreateWorkspace UpdateWorkspaceState DeleteWorkspace",
-    "git.v1": "PrepareBase CreateBranch TakeResult SnapshotTree GetSnapshot ListChangedFiles GetDiff CheckPush Push",
+    "git.v1": "PrepareBase CreateBranch TakeResult SnapshotTree GetSnapshot ListChangedFiles GetDiff CheckPush Push TakeArtifacts",
     "execution.v1": "StartExecution GetExecution WaitExecution StopExecution WatchEvents",
 }
 

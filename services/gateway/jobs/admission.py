@@ -45,7 +45,7 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
-from services.gateway.values.principal import submitters
+from services.gateway.values.principal import with_caller
 from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
@@ -168,7 +168,7 @@ class Admission:
             files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
             data=submission.data,
             waive_floors=submission.waive_floors,
-            submitters=submitters(),
+            submitters=with_caller(),
         )
         if submission.waive_floors:
             return spec

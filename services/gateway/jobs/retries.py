@@ -20,7 +20,7 @@ from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
-from services.gateway.values.principal import submitters
+from services.gateway.values.principal import with_caller
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
@@ -66,7 +66,7 @@ async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snaps
         await occupy(connection, job.work_item_id)
     admitted = load(JobSpec, job.definition)
     await check_isolation(connection, admitted.agent)
-    spec = replace(await bound_again(connection, admitted), submitters=submitters(admitted.submitters))
+    spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job.job_id)

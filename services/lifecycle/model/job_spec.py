@@ -17,6 +17,9 @@ INPUT_DIRECTORY = ".boatyard/input"
 INPUT_DATA = ".boatyard/input.json"
 """The file there with the job's data."""
 
+ASK_FILE = ".boatyard/ask"
+"""The file there in which an agent that may ask writes its question. It is there, and empty, from the start."""
+
 MAX_PROMPT_BYTES: Final = 1 << 20
 """The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
@@ -37,7 +40,8 @@ class JobSpec(Recorded):
 
     `prompt` is the caller's, `task` is what the agent is given: the prompt, or a text built of it, the work item and
     the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
-    `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it.
+    `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it,
+    `steered_by` of those who wrote to its agent or typed at its terminal.
     """
 
     job_id: str
@@ -64,3 +68,4 @@ class JobSpec(Recorded):
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()
+    steered_by: tuple[str, ...] = ()

@@ -49,6 +49,7 @@ class Policy(Recorded, Generic[Open_co]):
     max_attempts: int | Open_co = _OPEN
     retry_on: tuple[str, ...] = ()
     retry_from: RetryFrom | Open_co = _OPEN
+    artifacts: tuple[str, ...] = ()
     incomplete: Incomplete | Open_co = _OPEN
 
 

@@ -24,7 +24,7 @@ from services.common.text import without_cut_character
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Base, Launch, Layout, ProtectedChanges, ResultCommit, Run, Snapshot
-from services.lifecycle.model.output import DiffSummary, FileChange
+from services.lifecycle.model.output import ArtifactSummary, DiffSummary, FileChange
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.retries import Pause, RetryLimits, call_with_retries
@@ -38,6 +38,8 @@ _PREPARE_SECONDS = 3600.0  # the first fetch of a huge repository
 _WAIT_SECONDS = 30.0
 _MAX_FILES = 1000
 _NAMED_FILES = 20
+_KEPT_TOLD = 100
+_OMITTED_TOLD = 20
 _MAX_FILES_BYTES = 256 << 10
 _MAX_DIFF_BYTES = 64 << 10
 _TAIL_EVENTS = 256
@@ -162,6 +164,25 @@ class JobNodes:
         answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
+    async def take_artifacts(
+        self, layout: Layout, base: Base | None, spec: JobSpec, *, artifacts_id: str, secrets: Mapping[str, str]
+    ) -> ArtifactSummary:
+        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many."""
+        request = git_pb.TakeArtifactsRequest(
+            tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
+            artifacts_id=artifacts_id,
+            patterns=spec.policy.artifacts,
+            redacted=secrets,
+        )
+        taken = await self._call(self._git.TakeArtifacts, request, _LONG_SECONDS)
+        return ArtifactSummary(
+            tuple(map(wire.ARTIFACT.from_proto, taken.artifacts[:_KEPT_TOLD])),
+            len(taken.artifacts),
+            sum(each.size_bytes for each in taken.artifacts),
+            tuple(map(wire.OMITTED_ARTIFACT.from_proto, taken.omitted[:_OMITTED_TOLD])),
+            taken.total_omitted,
+        )
+
     async def find_snapshot(self, snapshot_id: str) -> Snapshot:
         """Return a snapshot."""
         answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
@@ -214,7 +235,11 @@ class JobNodes:
             branch=wire.text_to_proto("branch", branch),
             allowed_commit_ids=sorted(allowed)[:_MAX_ALLOWED],
         )
-        await self._call(self._git.CheckPush, request, _LONG_SECONDS)
+        try:
+            await self._call(self._git.CheckPush, request, _LONG_SECONDS)
+        except RemoteFailure as error:
+            if error.status is not Status.UNIMPLEMENTED:  # by a git service that has not been upgraded yet
+                raise
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""

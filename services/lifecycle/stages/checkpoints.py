@@ -5,12 +5,13 @@ from dataclasses import replace
 from services.lifecycle.failures import JobFailed, Parked
 from services.lifecycle.model.checkpoint import MAX_WORDS_BYTES, CheckpointState, Decision, Origin, Question
 from services.lifecycle.model.job_context import HookResult
+from services.lifecycle.model.job_spec import ASK_FILE
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.agent import ASK_FILE, fits
+from services.lifecycle.stages.agent import fits
 from services.lifecycle.stages.executions import AuxiliaryExecution, run_auxiliary
 
 _MAX_FILES = 100

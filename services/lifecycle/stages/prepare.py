@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.job_context import FileContent, Remote
-from services.lifecycle.model.job_spec import INPUT_DATA, INPUT_DIRECTORY, JobSpec
+from services.lifecycle.model.job_spec import ASK_FILE, INPUT_DATA, INPUT_DIRECTORY, JobSpec
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
@@ -59,8 +59,9 @@ async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileCon
 
 
 def _input(spec: JobSpec, files: Sequence[FileContent]) -> dict[str, bytes]:
-    """Return the job's input files in its workspace: contents by path."""
+    """Return the job's files in its workspace: contents by path. Where its agent may ask, it only has to write."""
     given = {f"{INPUT_DIRECTORY}/{file.name}": file.data for file in files}
+    given |= {ASK_FILE: b""} if spec.policy.agent_may_ask else {}
     return given | ({INPUT_DATA: spec.data} if spec.data else {})
 
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import structlog
 
-from services.common.display import one_line
 from services.common.errors import Aborted, ServiceError
 from services.lifecycle.failures import JobFailed
+from services.lifecycle.model.authors import author
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
@@ -20,8 +20,6 @@ from services.lifecycle.stages.executions import AuxiliaryExecution, exited, las
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
-_NAME_BYTES = 255
-_OUR_NAME = "Boatyard"
 _PUSH_PAUSES = (1, 2, 4, 8, 16, 32, 60, 60, 60, 60)
 """Seconds between the tries of a push: a server that restarts is back within minutes."""
 
@@ -152,8 +150,3 @@ def commit_message(prompt: str, job_id: str) -> str:
     printable = "".join(character if character.isprintable() else " " for character in first)
     subject = printable if len(printable) <= _SUBJECT_CHARACTERS else printable[: _SUBJECT_CHARACTERS - 1] + "…"
     return f"{subject or 'Work of an agent'}\n\nBoatyard-Job: {job_id}\n"
-
-
-def author(worker_name: str) -> str:
-    """Return the author of our commit: the worker's name, cut to what a signature takes, or ours."""
-    return one_line(worker_name).encode()[:_NAME_BYTES].decode(errors="ignore") or _OUR_NAME

@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2
+from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from services.common.rpc.streaming import streaming
 from tests.kit.repos import Repo
 from tests.kit.services import Services
 
@@ -46,6 +47,25 @@ async def test_a_change_of_a_protected_path_is_pushed_after_an_approval(floored:
     assert "protected" in {stage.name for stage in ended.timeline}
     assert [floor.set_by for floor in ended.floors] == ["project/default"]
     assert [*ended.submitters] == ["admin"]
+
+
+async def test_who_types_at_an_agents_terminal_is_named_and_who_looks_is_not(services: Services) -> None:
+    line = 'echo ready; read -r line; echo "got $line"'
+    job = await services.submit("", agent={"command": {"line": line, "terminal": True}})
+    execution_id = job.execution_ids[0]
+    watching = runtime_pb2.WatchExecutionRequest(execution_id=execution_id, follow=True)
+    async with streaming(services.runtime.WatchExecution(watching)) as updates:
+        async for update in updates:
+            if any(b"ready" in event.output.data for event in update.events):
+                break
+    for message, named in (({"size": {"rows": 9, "columns": 9}}, []), ({"input": b"go\r"}, ["admin"])):
+        requests = [runtime_pb2.AttachExecutionRequest(execution_id=execution_id)]
+        requests.append(runtime_pb2.AttachExecutionRequest(**message))
+        async with streaming(services.runtime.AttachExecution(iter(requests))) as messages:
+            async for _ in messages:
+                pass
+        assert [*(await services.job(job.job_id)).steered_by] == named
+    assert (await services.ended(job.job_id)).state == SUCCEEDED
 
 
 @pytest.mark.slow

@@ -49,8 +49,8 @@ class Floor(message.Message):
     never_pushed: builtins.bool
     """True if no result is pushed."""
     approved_by_others: builtins.bool
-    """True if whoever submitted or retried a job, by the names of tokens, may not approve its checkpoints, but for the
-    questions of its agent.
+    """True if whoever submitted or retried a job, sent its agent messages or typed at its terminal, by the names of tokens,
+    may not approve its checkpoints, but for the questions of its agent.
     """
     max_attempts: builtins.int
     """The most attempts that a job may have: `Policy.max_attempts`."""

@@ -807,6 +807,7 @@ class Job(message.Message):
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     FLOORS_FIELD_NUMBER: builtins.int
     SUBMITTERS_FIELD_NUMBER: builtins.int
+    STEERED_BY_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -824,9 +825,10 @@ class Job(message.Message):
     INVALID_BRANCH, BRANCH_EXISTS, BRANCH_IN_THE_WAY, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
     NETWORK_NOT_ALLOWED,
     IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,
-    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED,
-    MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is gone), TAKE_FAILED,
-    RESULT_INCOMPLETE, RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file with the agent's question),
+    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED,
+    MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is
+    gone), TAKE_FAILED, RESULT_INCOMPLETE, RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the
+    file with the agent's question),
     ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was asked: REJECTED, EXPIRED. Clients
     that run jobs themselves may give other reasons, such as NODE_BUSY. Empty otherwise.
     """
@@ -884,6 +886,10 @@ class Job(message.Message):
     def submitters(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Output only. The names of the callers that submitted and retried it, oldest first."""
 
+    @builtins.property
+    def steered_by(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. The names of the callers that sent its agent messages or typed at its terminal, oldest first."""
+
     def __init__(
         self,
         *,
@@ -905,10 +911,11 @@ class Job(message.Message):
         checkpoints: abc.Iterable[checkpoint_pb2.Checkpoint] | None = ...,
         floors: abc.Iterable[floor_pb2.BindingFloor] | None = ...,
         submitters: abc.Iterable[builtins.str] | None = ...,
+        steered_by: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
