@@ -75,6 +75,11 @@ git.v1.GetDiffResponse  omitted_files base_commit_id                 RPC ReadDif
 git.v1.PushResponse  pushed                                          Output.pushed
 git.v1.PushResponse  progress                                        no: the timeline says that the stage runs
 git.v1.Pushed  already_there                                         no: the branch is at the commit, by whichever try
+git.v1.TakeArtifactsResponse  artifacts                              Output.artifacts
+git.v1.TakeArtifactsResponse  omitted                                Output.omitted_artifacts
+git.v1.TakeArtifactsResponse  total_omitted                          Output.total_omitted_artifacts
+git.v1.Artifact  name size_bytes sha256                              Output.artifacts
+git.v1.OmittedArtifact  name reason                                  Output.omitted_artifacts
 execution.v1.StartExecutionResponse  execution                       within
 execution.v1.GetExecutionResponse  execution                         within
 execution.v1.WaitExecutionResponse  execution                        within
