@@ -210,7 +210,7 @@ _ROWS: Final = (
     ReasonRow(
         reason="SNAPSHOT_NOT_FOUND",
         meaning="the snapshot from which the job was to start does not exist any more, or is of another repository",
-        sources=(Source.GIT, Source.DRIVER),
+        sources=(Source.GIT,),
         advice="`boatyard snapshots` lists those that are kept; BOATYARD_GIT_SNAPSHOT_KEEP_HOURS says how long",
     ),
     ReasonRow(

@@ -80,9 +80,10 @@ class Caveat:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A prepared tree of one commit, and the paths that a sandbox over it must show read-only, each at its own path.
+    """A prepared tree, and the paths that a sandbox over it must show read-only, each at its own path.
 
-    The `layers`, topmost first, together make the tree. Whoever uses the base leaves a file in `pins_path`.
+    The `layers`, topmost first, together make the tree. Results are compared with `commit_id`; HEAD of a working tree
+    begins at `head_commit_id`. Whoever uses the base leaves a file in `pins_path`.
     """
 
     commit_id: str
@@ -91,6 +92,7 @@ class Base:
     branch: bytes
     pins_path: Path
     caveats: tuple[Caveat, ...] = ()
+    head_commit_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,10 +222,11 @@ class Clone:
 
 @dataclass(frozen=True, slots=True)
 class StartPoint:
-    """The commit to start from: a revision of the remote (empty: its default branch), or the id of a result."""
+    """What to start from: a revision of the remote (empty: its default branch), a result's commit, or a snapshot."""
 
     revision: bytes = b""
     result_commit_id: str = ""
+    snapshot_id: str = ""
 
 
 class OmissionReason(enum.Enum):

@@ -112,8 +112,8 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more
-        await verify(job, remote, base, taken)
-    if is_to_publish(job, taken):
+        await verify(job, remote, taken)
+    if is_to_publish(job, base, taken):
         if more := await approval(job, "push", await protected_changes(job, base, taken)):
             return more
         await publish(job, remote, taken, context.pushed_before)

@@ -22,7 +22,8 @@ from tests.kit.contract import messages, methods
 # The RPCs that a job's driver calls. Others are an operator's, and pass on their answers as they are.
 CALLED = {
     "workspace.v1": "CreateWorkspace UpdateWorkspaceState DeleteWorkspace",
-    "git.v1": "PrepareBase CreateBranch TakeResult SnapshotTree GetSnapshot ListChangedFiles GetDiff CheckPush Push TakeArtifacts",
+    "git.v1": "PrepareBase CreateBranch TakeResult SnapshotTree GetSnapshot ListChangedFiles GetDiff CheckPush Push"
+    " TakeArtifacts",
     "execution.v1": "StartExecution GetExecution WaitExecution StopExecution WatchEvents",
 }
 
@@ -47,7 +48,7 @@ git.v1.PrepareBaseResponse  base                                     within
 git.v1.PrepareBaseResponse  progress                                 no: the timeline says that the stage runs
 git.v1.Progress  phase percent                                       no: the timeline says that the stage runs
 git.v1.Base  commit_id                                               Output.base_commit_id
-git.v1.Base  layers read_only_paths pins_path                        driver
+git.v1.Base  layers read_only_paths pins_path head_commit_id         driver
 git.v1.Base  branch branch_is_lossy                                  no: JobSpec.revision is what was asked for
 git.v1.Base  caveats                                                 Output.caveats
 git.v1.Base  notes                                                   no: always empty
@@ -55,7 +56,7 @@ git.v1.BaseNote  kind paths total_paths raw_paths                    no: never s
 git.v1.Caveat  kind paths total_paths raw_paths detail               Output.caveats
 git.v1.CreateBranchResponse  commit_id                               no: the base's, as was asked for
 git.v1.TakeResultResponse  commit_id                                 Output.commit_id
-git.v1.TakeResultResponse  changed                                   Output.total_files_changed
+git.v1.TakeResultResponse  changed                                   no: the commit is not the base
 git.v1.TakeResultResponse  agent_commits                             Output.agent_commits
 git.v1.TakeResultResponse  caveats                                   Output.caveats
 git.v1.TakeResultResponse  lost_repositories raw_lost_repositories   no: always empty

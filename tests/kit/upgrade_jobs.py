@@ -86,6 +86,22 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
         found=lambda cell, job_id: len(shown(cell, job_id)["execution_ids"]) > 1,
         attempts=None,
     )
+    # That version compared with the snapshot itself: nothing would be pushed, and less be shown than what is pushed.
+    half = "test -e half.txt || { echo half > half.txt; exit 3; }"
+    from_snapshot = ("--retry-on", "AGENT_FAILED", "--max-attempts", "2", "--retry-from", "snapshot")
+    yield Case(
+        name="goes on from a snapshot",
+        arguments=working(f"{half}; echo goes on; {until_gate}", *from_snapshot),
+        found=lambda cell, job_id: len(shown(cell, job_id)["execution_ids"]) > 1 and has_printed(cell, job_id),
+        attempts=2,
+    )
+    yield Case(
+        name="went on from a snapshot",
+        arguments=working(f"{half}; {CHANGES}", *from_snapshot, "--approve-before", "push"),
+        found=asks,
+        answer=approve_twice,
+        attempts=2,
+    )
     yield Case(
         name="holds its repository",
         arguments=("--repo", slow.path, "--command", counting),
@@ -208,6 +224,14 @@ def second_round(cell: Cell, job_id: str) -> bool:
 
 def approve_when_asked(cell: Cell, job_id: str) -> None:
     eventually(lambda: asks(cell, job_id), f"{job_id} asks again", timeout=120)
+    cell.boatyard("approve", job_id)
+
+
+def approve_twice(cell: Cell, job_id: str) -> None:
+    """Approve what was shown, and then the whole of it."""
+    cell.boatyard("approve", job_id)
+    eventually(lambda: asks(cell, job_id), f"{job_id} asks again", timeout=120)
+    assert shown(cell, job_id)["files_changed"] == ["half.txt", "new.txt"]
     cell.boatyard("approve", job_id)
 
 

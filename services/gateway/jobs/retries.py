@@ -12,6 +12,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.jobs.floors import bound_again
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
+from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
@@ -24,7 +25,7 @@ from services.gateway.values.principal import with_caller
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import JobState
+from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
@@ -92,14 +93,19 @@ async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snaps
 
 
 async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
-    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT)."""
-    last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
-    row = (await connection.execute(last)).one()
-    snapshot_id = load(Output, row.output).snapshot_id
-    if not snapshot_id:
+    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT).
+
+    An attempt that left none, as its agent never began or its cell was lost, left the one that it began from.
+    """
+    of_attempt = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
+    agents = select(executions.c.output, executions.c.cell_id).where(*of_attempt, executions.c.purpose == Purpose.AGENT)
+    for row in await connection.execute(agents):  # one for each round; the last one's has it
+        if left := load(Output, row.output).snapshot_id:
+            return left, row.cell_id
+    if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
             f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
             job.job_id,
         )
-    return snapshot_id, row.cell_id
+    return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)

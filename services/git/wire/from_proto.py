@@ -20,7 +20,8 @@ _TIERS: Final = {
 
 def prepare_base(request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
     """Read what to start from."""
-    return _remote(request.remote), StartPoint(request.revision.encode(), request.result_commit_id)
+    start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id)
+    return _remote(request.remote), start
 
 
 def clone(request: pb.CloneRepositoryRequest) -> CloneSpec:

@@ -60,7 +60,7 @@ class Staging:
         if untaken and not is_read:
             return await self.stage(listing.read_as(await self.git.listing(self.view)), refused, is_read=True)
         await self.repository.put(_links(tracked, known, changes, listing))
-        changed = await self.repository.changes(below)
+        changed = await self.repository.changes(self.spec.base_commit_id)
         unkept = {entry.path: refused[entry.object_id] for entry in changed if entry.object_id in refused}
         await self.repository.restore(unkept, known)
         found = {
@@ -109,12 +109,15 @@ def _readable(path: bytes) -> bytes:
 def _links(
     tracked: Iterable[IndexEntry], below: Mapping[bytes, IndexEntry], changes: TreeChanges, listing: TreeListing
 ) -> list[IndexEntry]:
-    """Return the empty submodules that the agent added or moved to another commit, as it committed them."""
+    """Return the empty submodules that the agent added or moved to another commit, as it committed them.
+
+    Where the commit below has a file in place of a submodule, the file is what the tree has.
+    """
     directories: Collection[bytes] = set(listing.directories)
     return [
         entry
         for entry in tracked
         if entry.is_link and below.get(entry.path) != entry and entry.path not in changes.removed
-        if entry.path in below or entry.path in directories
+        if entry.path in directories or (entry.path in below and below[entry.path].is_link)
         if not any(path.startswith(entry.path + b"/") for path in changes.read)
     ]

@@ -111,10 +111,14 @@ class JobNodes:
 
     # Git.
 
-    async def prepare_base(self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "") -> Base:
-        """Prepare a tree of a revision of the remote (empty: its default branch), or of a taken result."""
+    async def prepare_base(
+        self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "", snapshot_id: str = ""
+    ) -> Base:
+        """Prepare a tree of a revision of the remote (empty: its default branch), of a taken result, or a snapshot."""
         request = git_pb.PrepareBaseRequest(remote=wire.REMOTE.to_proto(remote))
-        if result_commit_id:
+        if snapshot_id:
+            request.snapshot_id = snapshot_id
+        elif result_commit_id:
             request.result_commit_id = result_commit_id
         elif revision:
             request.revision = wire.text_to_proto("revision", revision)
@@ -134,7 +138,7 @@ class JobNodes:
         request = git_pb.CreateBranchRequest(
             tree=wire.working_tree_to_proto(layout, base, tier),
             branch=wire.text_to_proto("branch", name),
-            commit_id=base.commit_id,
+            commit_id=base.head_commit_id or base.commit_id,
         )
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
@@ -182,11 +186,6 @@ class JobNodes:
             tuple(map(wire.OMITTED_ARTIFACT.from_proto, taken.omitted[:_OMITTED_TOLD])),
             taken.total_omitted,
         )
-
-    async def find_snapshot(self, snapshot_id: str) -> Snapshot:
-        """Return a snapshot."""
-        answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
-        return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> DiffSummary:
         """Return what differs between two commits, cut to what is kept of it."""

@@ -12,11 +12,13 @@ from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.caveats import in_words, recordable
+from services.lifecycle.stages.snapshot_bases import corrected
 
 
 async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[str]) -> Base:
     """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
 
+    From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
     A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
     """
 
@@ -30,21 +32,19 @@ async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[st
             await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return replace(base, caveats=recordable(job, base.caveats))
 
-    return await job.step(
+    base = await job.step(
         "base", Base, lambda: job.interruptible(prepare()), learn, lambda base: in_words(base.caveats)
     )
+    if job.start_snapshot_id and not base.head_commit_id:
+        return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
+    return base
 
 
 async def _prepare(job: JobRun, remote: Remote) -> Base:
-    snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
-    if not snapshot_id:
-        return await job.nodes.prepare_base(remote, revision=job.spec.revision)
-    snapshot = await job.nodes.find_snapshot(snapshot_id)
-    if snapshot.repository_id != remote.repository_id:
-        raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
-    if snapshot.changed:
-        return await job.nodes.prepare_base(remote, result_commit_id=snapshot.commit_id)
-    return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
+    base = await job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+    if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
+        raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
+    return base
 
 
 async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:

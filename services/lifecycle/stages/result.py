@@ -17,6 +17,7 @@ from services.lifecycle.model.states import ExecutionState, Publish, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
+from services.lifecycle.stages.snapshot_bases import current
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
@@ -56,7 +57,7 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     """Keep the changed files and the beginning of the diff."""
 
     async def changes() -> DiffSummary:
-        if not taken.changed:
+        if taken.commit_id == base.commit_id:
             return DiffSummary()
         comparing = job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
         return _redacted(job, await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS))
@@ -64,7 +65,7 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))
 
-    await job.step(job.in_round("diff"), DiffSummary, changes, learn)
+    await job.step(current(job, job.in_round("diff")), DiffSummary, changes, learn)
 
 
 def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
@@ -74,13 +75,11 @@ def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
     return replace(found, files=files, diff=clean(found.diff))
 
 
-async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -> None:
+async def verify(job: JobRun, remote: Remote, taken: ResultCommit) -> None:
     """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
 
     async def check() -> Verification:
-        tree = base
-        if taken.changed:
-            tree = await job.interruptible(job.nodes.prepare_base(remote, result_commit_id=taken.commit_id))
+        tree = await job.interruptible(job.nodes.prepare_base(remote, result_commit_id=taken.commit_id))
         return await _check(job, tree)
 
     def learn(note: ExecutionNote, verification: Verification) -> ExecutionNote:
@@ -108,9 +107,9 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     return Verification(run.execution_id, passed, run.exit_code, reason, seconds, message)
 
 
-def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
+def is_to_publish(job: JobRun, base: Base, taken: ResultCommit) -> bool:
     """True when there is a result, and the policy publishes it."""
-    return job.spec.policy.publish is Publish.PUSH and taken.changed
+    return job.spec.policy.publish is Publish.PUSH and taken.commit_id != base.commit_id
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:

@@ -342,7 +342,7 @@ class RetryJobRequest(message.Message):
     """The job."""
     from_snapshot: builtins.bool
     """True to start from the snapshot of what its last attempt left, on that attempt's cell, instead of from its original
-    starting point.
+    starting point. An attempt whose agent never began, or whose cell was lost, left what it began from.
     """
     def __init__(
         self,
@@ -668,7 +668,7 @@ class JobSpec(message.Message):
     """The template; empty means the worker's."""
     snapshot_id: builtins.str
     """The snapshot of that repository to start from, instead of `revision`; empty means none. The result is compared with
-    it, and the result's branch contains it.
+    what the snapshot is compared with, so what the snapshot holds is part of the result.
     """
     data: builtins.str
     """The text of a JSON object to work on, kept as it was sent: the file `.boatyard/input.json` in the workspace.

@@ -127,10 +127,15 @@ class PrepareBaseRequest(message.Message):
     REMOTE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     revision: builtins.str
     """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
     """The id of a commit in this machine's result store; nothing is fetched."""
+    snapshot_id: builtins.str
+    """The id of a snapshot on this machine; nothing is fetched. The tree is the snapshot's, but results are compared with
+    what its workspace began from: the base is of that commit.
+    """
     @builtins.property
     def remote(self) -> Remote:
         """The repository."""
@@ -141,12 +146,13 @@ class PrepareBaseRequest(message.Message):
         remote: Remote | None = ...,
         revision: builtins.str = ...,
         result_commit_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_commit: _TypeAlias = typing.Literal["revision", "result_commit_id"]  # noqa: Y015
+    _WhichOneofReturnType_commit: _TypeAlias = typing.Literal["revision", "result_commit_id", "snapshot_id"]  # noqa: Y015
     _WhichOneofArgType_commit: _TypeAlias = typing.Literal["commit", b"commit"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_commit) -> _WhichOneofReturnType_commit | None: ...
 
@@ -208,7 +214,7 @@ class Progress(message.Message):
 
 @typing.final
 class Base(message.Message):
-    """A prepared tree of one commit."""
+    """A prepared tree to start from."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -219,9 +225,10 @@ class Base(message.Message):
     PINS_PATH_FIELD_NUMBER: builtins.int
     NOTES_FIELD_NUMBER: builtins.int
     BRANCH_IS_LOSSY_FIELD_NUMBER: builtins.int
+    HEAD_COMMIT_ID_FIELD_NUMBER: builtins.int
     CAVEATS_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
-    """The full id of the commit."""
+    """The full id of the commit that results are compared with. The tree is this commit's, unless a snapshot was asked for."""
     branch: builtins.str
     """The branch that the revision names, or the remote's default branch if it names none. Not a usable name if
     `branch_is_lossy`.
@@ -232,6 +239,10 @@ class Base(message.Message):
     """
     branch_is_lossy: builtins.bool
     """True when the branch's name is not UTF-8: `branch` has U+FFFD in place of each malformed part."""
+    head_commit_id: builtins.str
+    """The full id of the commit that HEAD of a working tree begins at: `commit_id`, or for a snapshot the last commit of
+    the agent's own in it. What the snapshot holds beyond that is staged, as work that is not committed yet.
+    """
     @builtins.property
     def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the read-only directories that together form the tree, including its `.git`: topmost first, at
@@ -261,11 +272,12 @@ class Base(message.Message):
         pins_path: builtins.str = ...,
         notes: abc.Iterable[BaseNote] | None = ...,
         branch_is_lossy: builtins.bool = ...,
+        head_commit_id: builtins.str = ...,
         caveats: abc.Iterable[Caveat] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "caveats", b"caveats", "commit_id", b"commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "caveats", b"caveats", "commit_id", b"commit_id", "head_commit_id", b"head_commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

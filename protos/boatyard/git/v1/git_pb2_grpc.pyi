@@ -38,6 +38,7 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
     - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
     - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
@@ -182,8 +183,8 @@ class GitServiceStub:
     repository's result store, under a private ref that is never visible to any sandbox or remote. All that can be
     recorded is, and the caveats name what cannot.
 
-    To start a workspace from a snapshot, call PrepareBase with its commit id; GetDiff and ListChangedFiles can compare
-    it. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
+    To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
+    commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
     since.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -358,6 +359,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
         - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
@@ -550,8 +552,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         repository's result store, under a private ref that is never visible to any sandbox or remote. All that can be
         recorded is, and the caveats name what cannot.
 
-        To start a workspace from a snapshot, call PrepareBase with its commit id; GetDiff and ListChangedFiles can compare
-        it. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
+        To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
+        commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
         since.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
