@@ -108,6 +108,7 @@ class TakeSpec:
     """What to take: the tree, the commit that it started from, and the signature of the commit that is added.
 
     `layered_on` is the commit whose tree lies below the tree's layers; empty when it is unknown or there are no layers.
+    `leave_out` are patterns, as in a .gitignore file, of untracked files that nobody wants.
     """
 
     tree: WorkingTree
@@ -115,6 +116,7 @@ class TakeSpec:
     message: str
     signature: Signature
     layered_on: str = ""
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +149,7 @@ class SnapshotSpec:
     base_commit_id: str
     message: str
     keep_for: timedelta | None = None
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

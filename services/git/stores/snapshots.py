@@ -107,7 +107,8 @@ class Snapshots:
             raise RequestIdReused("snapshot", spec.snapshot_id)
         if claimed.commit_id:
             return claimed
-        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, _signature(claimed), layered_on)
+        signature = _signature(claimed)
+        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
         await self._records.complete(spec.snapshot_id, taken.commit_id, taken.caveats)
         return replace(claimed, commit_id=taken.commit_id, caveats=taken.caveats)

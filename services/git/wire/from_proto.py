@@ -61,7 +61,8 @@ def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
 
 def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec]:
     """Read which tree to take, as which result of which repository."""
-    spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, _signature(request.signature))
+    signature, leave_out = _signature(request.signature), tuple(request.leave_out)
+    spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, signature, leave_out=leave_out)
     return request.repository_id, request.result_id, spec
 
 
@@ -74,6 +75,7 @@ def snapshot(request: pb.SnapshotTreeRequest) -> SnapshotSpec:
         request.base_commit_id,
         request.message,
         request.keep_for.ToTimedelta() if request.HasField("keep_for") else None,
+        tuple(request.leave_out),
     )
 
 

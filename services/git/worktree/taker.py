@@ -64,7 +64,7 @@ class Taker:
         Raises:
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
-        repository_dir = await self._prepare(scratch, borrowed)
+        repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
         tree = replace(spec.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, spec, repository_dir) if manner.keep_commits else None
@@ -102,12 +102,12 @@ class Taker:
             return None
         return upper.with_moved(await self._git.listing(view, upper.moved)) if upper.moved else upper
 
-    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
+    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...], leave_out: tuple[str, ...]) -> Path:
         repository_dir = scratch / "repository"
         repository_dir.mkdir()
         git_dir = repository_dir / "git"
         await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        exclude_boatyard(git_dir)
+        exclude_boatyard(git_dir, leave_out)
         alternates = git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))

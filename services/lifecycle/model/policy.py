@@ -51,6 +51,7 @@ class Policy(Recorded, Generic[Open_co]):
     retry_from: RetryFrom | Open_co = _OPEN
     artifacts: tuple[str, ...] = ()
     incomplete: Incomplete | Open_co = _OPEN
+    leave_out: tuple[str, ...] = ()
 
 
 DEFAULT_POLICY: Final[Policy[Never]] = Policy(

@@ -153,6 +153,7 @@ class JobNodes:
             base_commit_id=base.commit_id,
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
+            leave_out=spec.policy.leave_out,
         )
         return wire.RESULT.from_proto(await self._call(self._git.TakeResult, request, _LONG_SECONDS))
 
@@ -164,6 +165,7 @@ class JobNodes:
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
+            leave_out=spec.policy.leave_out,
         )
         answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
         return wire.SNAPSHOT.from_proto(answer.snapshot)

@@ -841,6 +841,7 @@ class TakeResultRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     result_id: builtins.str
@@ -857,6 +858,10 @@ class TakeResultRequest(message.Message):
     def signature(self) -> Signature:
         """Author and committer of the commit that the service adds."""
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of untracked files that are left out."""
+
     def __init__(
         self,
         *,
@@ -866,10 +871,11 @@ class TakeResultRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         signature: Signature | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -933,6 +939,7 @@ class SnapshotTreeRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     snapshot_id: builtins.str
@@ -951,6 +958,10 @@ class SnapshotTreeRequest(message.Message):
         days).
         """
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of untracked files that are left out."""
+
     def __init__(
         self,
         *,
@@ -960,10 +971,11 @@ class SnapshotTreeRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         keep_for: duration_pb2.Duration | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
