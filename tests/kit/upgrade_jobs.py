@@ -45,6 +45,7 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
     # The first of all, so that it is found before its time however long the others take.
     yield Case(name="is delayed", arguments=working(CHANGES, "--delay", "180"), found=is_pending)
     yield Case(name="runs", arguments=working(counting), found=has_printed, copies=4, counts=True)
+    yield Case(name="has no repository", arguments=("--command", counting), found=has_printed, counts=True)
     if in_container:
         arguments = working(counting, "--sandbox", "container")
         yield Case(name="runs in a container", arguments=arguments, found=has_printed, counts=True)

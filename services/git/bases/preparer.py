@@ -9,8 +9,9 @@ from services.git import failures
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.notes import read_notes
 from services.git.bases.warming import BranchWarmer
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
-from services.git.names import is_commit_id
+from services.git.names import NO_REMOTE, is_commit_id
 from services.git.store import RepositoryRecords
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.results import ResultStores
@@ -56,6 +57,30 @@ class BasePreparer:
             self.warmer.note(remote, start.revision or base.branch)
         return base
 
+    async def prepare_empty(self, repository_id: str, result_commit_id: str, snapshot_id: str) -> Base:
+        """Return a base for work that has no remote: without files, or with those of a result or a snapshot of it.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND, SNAPSHOT_NOT_FOUND.
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        with self._bases.holding(repository_id):
+            await self._mirrors.make_empty(repository_id)
+            if snapshot_id:
+                snapshot = await self._snapshots.get(snapshot_id)
+                if snapshot.repository_id != repository_id:
+                    raise failures.snapshot_not_found(snapshot_id, repository_id)
+                result_commit_id = snapshot.commit_id
+            commit_id = result_commit_id or EMPTY_COMMIT_ID
+            if not await self._results.has(repository_id, commit_id):
+                raise failures.revision_not_found(commit_id)
+            prepare = self._bases.prepare if commit_id == EMPTY_COMMIT_ID else self._bases.prepare_result
+            cached = await prepare(repository_id, commit_id, "", lambda _: None)
+        compared_with = EMPTY_COMMIT_ID if snapshot_id else commit_id
+        objects = (self._mirrors.objects(repository_id),)
+        return Base(compared_with, cached.layers, objects, b"", cached.pins_path, head_commit_id=commit_id)
+
     async def objects_to_take_with(
         self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
     ) -> tuple[tuple[Path, ...], str]:
@@ -65,12 +90,16 @@ class BasePreparer:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
             FailedPrecondition: TAKE_FAILED.
         """
+        if repository_id.startswith(NO_REMOTE):
+            await self._mirrors.make_empty(repository_id)
         if not self._mirrors.exists(repository_id):
             raise failures.repository_not_found(repository_id)
         if not tree.path.is_dir():
             raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
         borrowed = await self._objects_of(repository_id, base_commit_id)
-        layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
+        layered_on = (
+            self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers and tree.layers.lowers else ""
+        )
         # The index is built from the commit below the layers first, so its objects are needed too.
         if layered_on and layered_on != base_commit_id:
             borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))

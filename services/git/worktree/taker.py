@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import Caveat, TakeSpec, WorkingTree
@@ -64,6 +65,8 @@ class Taker:
         Raises:
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
+        if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
+            return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
         repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
         tree = replace(spec.tree, read_only_paths=borrowed)
@@ -125,3 +128,11 @@ class Taker:
         repository = ScratchRepository(self._git, view, spec, with_agents_objects=True)
         descends = await repository.holds(Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, head)))
         return head if descends else None
+
+
+def _is_bare(spec: TakeSpec) -> bool:
+    """True when a tree that began without files has none, without asking git."""
+    layers = spec.tree.layers
+    if layers is not None and layers.lowers:
+        return False
+    return {path.name for path in (layers.upper if layers else spec.tree.path).iterdir()} <= {".boatyard"}

@@ -79,13 +79,22 @@ class JobNodes:
     # Workspaces.
 
     async def create_workspace(
-        self, workspace_id: str, base: Base | None, spec: JobSpec, files: Mapping[str, bytes] | None = None
+        self,
+        workspace_id: str,
+        base: Base | None,
+        spec: JobSpec,
+        files: Mapping[str, bytes] | None = None,
+        *,
+        is_empty: bool = False,
     ) -> Layout:
-        """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it."""
+        """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it.
+
+        With `is_empty` the base is only kept from being removed: the workspace has nothing of it, no `.git` either.
+        """
         given = (files or {}).items()
         request = workspace_pb.CreateWorkspaceRequest(
             workspace_id=workspace_id,
-            base_layers=() if base is None else wire.texts_to_proto("base_layers", base.layers),
+            base_layers=() if base is None or is_empty else wire.texts_to_proto("base_layers", base.layers),
             pins_path="" if base is None else wire.text_to_proto("pins_path", base.pins_path),
             labels=wire.workspace_labels_to_proto(spec),
             visibility=wire.visibility_to_proto(spec.agent.tier),
@@ -133,6 +142,13 @@ class JobNodes:
 
         return await self._persist(prepare)
 
+    async def prepare_empty_base(self, kept_under: str, *, result_commit_id: str = "", snapshot_id: str = "") -> Base:
+        """Prepare a tree without files for a job without a repository, or of a result or snapshot of such a job."""
+        request = git_pb.PrepareEmptyBaseRequest(
+            repository_id=kept_under, result_commit_id=result_commit_id, snapshot_id=snapshot_id
+        )
+        return wire.BASE.from_proto((await self._call(self._git.PrepareEmptyBase, request, _LONG_SECONDS)).base)
+
     async def create_branch(self, layout: Layout, base: Base, tier: Tier, name: bytes) -> None:
         """Make a branch in a working tree, and switch to it."""
         request = git_pb.CreateBranchRequest(
@@ -148,7 +164,7 @@ class JobNodes:
         """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
-            repository_id=spec.repository_id,
+            repository_id=spec.kept_under,
             result_id=result_id,
             base_commit_id=base.commit_id,
             message=message,
@@ -161,7 +177,7 @@ class JobNodes:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
         request = git_pb.SnapshotTreeRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
-            repository_id=spec.repository_id,
+            repository_id=spec.kept_under,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,

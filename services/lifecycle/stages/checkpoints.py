@@ -25,6 +25,7 @@ _TEXTS = {
     "push": "May the result be pushed?",
     "end": "Is the job done?",
 }
+_HANDED_OVER = "May the result be handed over?"
 
 
 async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_changes: bool = False) -> Decision:
@@ -61,7 +62,8 @@ async def approval(job: JobRun, stage: str, because: str = "") -> str:
     name = job.in_round(stage) if has_result else stage
     if not because and stage not in job.spec.policy.checkpoints.before and not job.has_begun(f"approval-{name}"):
         return ""
-    text = f"{_TEXTS[stage]} {because}".rstrip()
+    without_remote = not job.spec.repository_id and stage == "push"
+    text = _HANDED_OVER if without_remote else f"{_TEXTS[stage]} {because}".rstrip()
     decision = await ask(job, name, Origin.POLICY, text, takes_changes=takes_changes)
     if decision.state is CheckpointState.APPROVED and is_outdated(job, f"approval-{name}"):
         decision = await ask(job, f"{name}-anew", Origin.POLICY, text, takes_changes=takes_changes)

@@ -67,7 +67,8 @@ class Output(message.Message):
     """The total number of files that differ."""
     base_commit_id: builtins.str
     """The commit of the remote that the work started from, and that the result is compared with: from a snapshot, the
-    snapshot's. Empty without a repository.
+    snapshot's. Without a repository, one that has no
+    files.
     """
     commit_id: builtins.str
     """The commit of the result; the base commit when nothing has changed."""

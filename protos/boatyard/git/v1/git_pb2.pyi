@@ -157,6 +157,56 @@ class PrepareBaseRequest(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType_commit) -> _WhichOneofReturnType_commit | None: ...
 
 @typing.final
+class PrepareEmptyBaseRequest(message.Message):
+    """Request for PrepareEmptyBase."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """What results are kept under in place of a repository's id. It begins with `no-remote-`, as no repository's does."""
+    result_commit_id: builtins.str
+    """The id of a commit in its result store, whose tree is prepared instead; empty means the tree without files."""
+    snapshot_id: builtins.str
+    """A snapshot, whose tree is prepared instead; results are compared with the commit without files all the same."""
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+        result_commit_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["repository_id", b"repository_id", "result_commit_id", b"result_commit_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PrepareEmptyBaseResponse(message.Message):
+    """Response for PrepareEmptyBase."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def base(self) -> Base:
+        """The base."""
+
+    def __init__(
+        self,
+        *,
+        base: Base | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class PrepareBaseResponse(message.Message):
     """Progress, and finally the base."""
 

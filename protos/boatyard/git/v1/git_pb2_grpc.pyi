@@ -61,6 +61,19 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
       to retry.
     """
+    PrepareEmptyBase: aio.UnaryUnaryMultiCallable[git_pb2.PrepareEmptyBaseRequest, git_pb2.PrepareEmptyBaseResponse]
+    """Prepares what work that has no remote is compared with: a tree without files, in a mirror of this service's own.
+
+    The commit is the same on every machine. Its mirror takes results and snapshots as that of any repository does.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is no such snapshot of such work.
+    - FAILED_PRECONDITION (CLONE_FAILED): git could not make the tree; its error is in the message.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+      to retry.
+    """
     CloneRepository: aio.UnaryStreamMultiCallable[git_pb2.CloneRepositoryRequest, git_pb2.CloneRepositoryResponse]
     """Clones a repository into a directory owned by this service, for people and tools that want a plain clone.
 
@@ -378,6 +391,25 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
           to serve it in; the message says how to fix it.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+          to retry.
+        """
+
+    @abc_1.abstractmethod
+    def PrepareEmptyBase(
+        self,
+        request: git_pb2.PrepareEmptyBaseRequest,
+        context: aio.ServicerContext[git_pb2.PrepareEmptyBaseRequest, abc.Awaitable[git_pb2.PrepareEmptyBaseResponse]],
+    ) -> abc.Awaitable[git_pb2.PrepareEmptyBaseResponse]:
+        """Prepares what work that has no remote is compared with: a tree without files, in a mirror of this service's own.
+
+        The commit is the same on every machine. Its mirror takes results and snapshots as that of any repository does.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is no such snapshot of such work.
+        - FAILED_PRECONDITION (CLONE_FAILED): git could not make the tree; its error is in the message.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
           to retry.
