@@ -56,7 +56,8 @@ async def test_facts_and_errors_are_sqlites_own(monkeypatch: pytest.MonkeyPatch)
                 await cursor.execute("INSERT INTO things (name) VALUES ('a')")
             trips = 0
             await cursor.execute("SELECT name FROM things ORDER BY id")
-            assert [column[0] for column in cursor.description] == ["name"]
+            description: Any = cursor.description
+            assert [column[0] for column in description] == ["name"]
             assert await cursor.fetchall() == [("a",), ("b",), ("c",)]
         assert trips == 1
     finally:
