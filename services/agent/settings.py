@@ -121,6 +121,7 @@ class AgentSettings:
     image: str | None = None
     open_files: int | None = None
     file_size_bytes: int | None = None
+    scratch_bytes: int | None = None
 
     @property
     def chosen_engine(self) -> Engine:

@@ -216,14 +216,15 @@ def _id() -> click.Parameter:
 
 
 def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
+    """Return a line for all that is set, also for what is set to nothing: it hides what other layers say."""
     lines: list[tuple[str, str]] = []
     for name, value in described.items():
-        if isinstance(value, dict):
-            lines += _flat(value, f"{prefix}{name}.")
+        if isinstance(value, dict) and value:
+            lines += _flat(value, f"{prefix}{name}.") or ([(prefix + name, "{}")] if prefix else [])
         elif isinstance(value, list):
             lines += [line for each in value for line in _flat({name: each}, prefix)]
-        elif value is not None and name != "kind":
-            lines.append((prefix + name, str(value)))
+        elif value not in (None, {}) and name != "kind":
+            lines.append((prefix + name, str(value) or '""'))
     return lines
 
 

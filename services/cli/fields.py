@@ -49,7 +49,10 @@ def _bytes_of(message: Message, field: FieldDescriptor) -> int:
 
 
 def plain(message: Message) -> shapes.Shape:
-    """Return a message as JSON with the contract's field names: unset is null, times are text, durations seconds."""
+    """Return a message as JSON with the contract's field names: unset is null, times are text, durations seconds.
+
+    A text that is set and empty is "", as one that hides another layer's is.
+    """
     return {field.name: value_of(message, field) for field in message.DESCRIPTOR.fields}
 
 
@@ -66,7 +69,7 @@ def value_of(message: Message, field: Any) -> Any:  # noqa: ANN401 - JSON, of a 
         return _part(value)
     if field.enum_type is not None:
         value = short_names(field.enum_type).get(value)
-    return None if value == "" else value
+    return None if value == "" and not field.has_presence else value
 
 
 def _part(value: Message) -> Any:  # noqa: ANN401 - JSON

@@ -121,6 +121,12 @@ SETTINGS: Final = (
         ),
         Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
         Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
+        Flag(
+            "--scratch",
+            "agent.scratch_bytes",
+            "How much may lie in each of the sandbox's /tmp, HOME and /dev/shm, such as 4G (default: the machine's).",
+            "SIZE",
+        ),
         Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
         Flag("--cpu", "agent.cpu_seconds", "Seconds of CPU time that the agent's processes may use together.", "S"),
         Flag("--open-files", "agent.open_files", "Files that each of the agent's processes may have open.", "N"),
@@ -143,6 +149,20 @@ SETTINGS: Final = (
         Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take (default: 600).", "S"),
         Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
+        Flag(
+            "--artifact",
+            "policy.artifacts",
+            "Files of the workspace to keep beside the result, such as dist or **/*.log, ignored ones too; may be"
+            " repeated. See `boatyard artifacts`.",
+            "GLOB",
+        ),
+        Flag(
+            "--leave-out",
+            "policy.leave_out",
+            "Files that the agent drops and nobody wants in the result, as in a .gitignore file, such as '.aider*'; may"
+            " be repeated.",
+            "PATTERN",
+        ),
         Flag(
             "--retention",
             "policy.retention",

@@ -6,10 +6,13 @@ import re
 import uuid
 from pathlib import Path
 
+import click
 from boatyard.gateway.v1 import catalog_pb2, job_pb2
 
 from services.cli.clients import Gateway
+from services.cli.local_repository import top_of
 from services.cli.lookup import get_snapshot
+from services.common.rpc.sockets import is_socket
 
 DEFAULT_PROJECT = "default"
 """The project that every gateway has."""
@@ -19,8 +22,43 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://|(?:[^@/:]+@)?[^@/:]+:")
 
 
 def repository_url(typed: str) -> str:
-    """Return a URL unchanged, and a local path made absolute. As in git, a path with a colon begins with ./ or /."""
-    return typed if _REMOTE.match(typed) else os.path.abspath(Path(typed).expanduser())  # noqa: PTH100 - "a/.." goes
+    """Return a URL unchanged, and a local path made absolute: that of the repository which it is in.
+
+    As in git, a path with a colon begins with ./ or /. What is not on this machine may be on the cell's.
+    """
+    if is_url(typed):
+        return typed
+    path = Path(os.path.abspath(Path(typed).expanduser()))  # noqa: PTH100 - "a/.." goes
+    return str(top_of(path) or path)
+
+
+def is_url(typed: str) -> bool:
+    """True for what names a server, and no path."""
+    return _REMOTE.match(typed) is not None
+
+
+def is_elsewhere(address: str) -> bool:
+    """True when the gateway at an address is on another machine, whose files are not ours."""
+    return not is_socket(address) and not address.startswith(("127.", "localhost:", "[::1]:"))
+
+
+def check_there(url: str, address: str) -> None:
+    """Raise UsageError for a path where this machine has no repository, if it is the gateway's machine too."""
+    if is_url(url) or is_elsewhere(address) or top_of(Path(url)) is not None:
+        return
+    if _is_hidden(Path(url)):  # from us, not from the account that runs the cell
+        return
+    raise click.UsageError(f"--repo: there is no git repository at {url}, nor above it")
+
+
+def _is_hidden(path: Path) -> bool:
+    try:
+        path.stat()
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return not os.access(path, os.R_OK | os.X_OK)
 
 
 _NAMED = {"worker_id": "Worker", "work_item_id": "WorkItem", "template_id": "Template", "repository_id": "Repository"}

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
-from boatyard.git.v1.git_pb2 import ChangedFile
+from boatyard.git.v1.git_pb2 import ChangedFile, OmittedArtifact
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.settings import DEFAULT_ENGINE
@@ -75,6 +75,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("command", first_line(spec.agent.command.line)),
         ("floors", ", ".join(each.set_by for each in job.floors) or ("waived" if spec.waive_floors else "")),
         ("submitter", ", ".join(job.submitters)),
+        ("steered by", ", ".join(job.steered_by)),
         ("workspace", job.workspace_id),
         ("asked for", _moment(job.create_time) if job.HasField("create_time") else ""),
     ]
@@ -112,7 +113,7 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     for label, value in rows:
         if value:
             screen.show(_fact(label, value))
-    for line in (*_program(execution.output), *_files(execution.output)):
+    for line in (*_program(execution.output), *_files(execution.output), *_artifacts(execution.output)):
         screen.show(line)
     _print_summary(screen, execution.output)
 
@@ -126,9 +127,12 @@ def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
 def _facts(job: job_pb2.Job) -> Iterable[Line]:
     output = job.output
     if output.total_files_changed:
-        yield _fact("branch", output.branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
+        kept = "kept on this machine: `boatyard diff` shows it"
+        where = "(pushed)" if output.pushed else "(kept on this machine, not pushed)"
+        yield _fact("branch", f"{output.branch} {where}") if output.branch else _fact("result", kept)
         yield _fact("commit", output.commit_id)
     yield from _files(output)
+    yield from _artifacts(output)
     yield from _verification(job)
     yield from _program(output)
     if output.snapshot_id:
@@ -167,6 +171,18 @@ def _files(output: output_pb2.Output) -> Iterable[Line]:
     hidden = output.total_files_changed - min(len(output.files_changed), _FILES_SHOWN)
     if hidden > 0:
         yield _fact("", f"… and {hidden} more: see `boatyard diff`")
+
+
+def _artifacts(output: output_pb2.Output) -> Iterable[Line]:
+    if output.total_artifacts:
+        size = humanize.size(output.total_artifact_bytes)
+        yield _fact("artifacts", f"{humanize.count(output.total_artifacts, 'file')}, {size}: see `boatyard artifacts`")
+    for each in output.omitted_artifacts:
+        reason = OmittedArtifact.Reason.Name(each.reason).removeprefix("REASON_")
+        yield _fact("", "").append("not kept ", "yellow").append(f"{each.name}: {reason.lower().replace('_', ' ')}")
+    hidden = output.total_omitted_artifacts - len(output.omitted_artifacts)
+    if hidden > 0:
+        yield _fact("", f"… and {hidden} more are not kept")
 
 
 def _file(change: output_pb2.FileChange) -> Line:

@@ -132,7 +132,8 @@ _ROWS: Final = (
         sources=(Source.GIT,),
         retried=Retried.BY_DEFAULT,
         part_of="CLONE_FAILED",
-        advice="check from the machine that the server can be reached, and `boatyard retry`",
+        advice="check from the machine that the server can be reached; then `boatyard retry` begins again, or"
+        " `boatyard push` pushes a result that there is already",
     ),
     ReasonRow(
         reason="REMOTE_MOVED",
@@ -152,8 +153,8 @@ _ROWS: Final = (
         meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
         " on push",
         sources=(Source.GIT,),
-        advice="for https, make the server's CA known to the machine; for ssh, add the server's key to known_hosts of"
-        " the account that runs the cell",
+        advice="for https, name the server's CA in BOATYARD_GIT_CA; for ssh, add the server's key to known_hosts of the"
+        " account that runs the cell",
     ),
     ReasonRow(
         reason="REMOTE_NOT_GIT",
@@ -210,7 +211,7 @@ _ROWS: Final = (
     ReasonRow(
         reason="SNAPSHOT_NOT_FOUND",
         meaning="the snapshot from which the job was to start does not exist any more, or is of another repository",
-        sources=(Source.GIT, Source.DRIVER),
+        sources=(Source.GIT,),
         advice="`boatyard snapshots` lists those that are kept; BOATYARD_GIT_SNAPSHOT_KEEP_HOURS says how long",
     ),
     ReasonRow(
@@ -346,6 +347,13 @@ _ROWS: Final = (
         advice="`boatyard run --disk SIZE` raises the limit",
     ),
     ReasonRow(
+        reason="SCRATCH_LIMIT",
+        meaning="the agent failed when its sandbox's /tmp, HOME or /dev/shm was full",
+        sources=(Source.EXECUTION,),
+        advice="`boatyard run --scratch SIZE` makes them larger, up to the machine's BOATYARD_EXECUTION_SCRATCH_BYTES;"
+        " the workspace is on disk",
+    ),
+    ReasonRow(
         reason="OUTPUT_LIMIT",
         meaning="the agent wrote more output than it may",
         sources=(Source.EXECUTION,),
@@ -414,7 +422,8 @@ _ROWS: Final = (
         reason="PUSH_REJECTED",
         meaning="the remote refused the push; its words are in the message",
         sources=(Source.GIT,),
-        advice="check the remote's rules for the branch, and that the repository's token may push",
+        advice="check the remote's rules for the branch, and that the repository's token may push; then `boatyard push`"
+        " pushes the result",
     ),
     ReasonRow(
         reason="REF_MOVED",

@@ -91,7 +91,7 @@ async def _main() -> None:
             "fences": fences.run_retention(),
         }
         await stack.enter_async_context(program.background_tasks(background))
-        provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings.container_engine)))
+        provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings)))
         _warn_of_missing(provided)
         draining, starts = Draining(), StartReader(settings, PathGuard(home))
         listen = settings.listen or settings.home.socket("execution")

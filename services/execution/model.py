@@ -52,6 +52,7 @@ class Reason(enum.StrEnum):
     PROCESS_LIMIT = "PROCESS_LIMIT"
     CPU_LIMIT = "CPU_LIMIT"
     DISK_LIMIT = "DISK_LIMIT"
+    SCRATCH_LIMIT = "SCRATCH_LIMIT"
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
     SANDBOX_FAILED = "SANDBOX_FAILED"
     RUNNER_LOST = "RUNNER_LOST"
@@ -85,6 +86,8 @@ class Bounds:
     """How much the files below `workspace` may grow."""
     workspace: str | None = None
     """The host's directory that holds what the program changes in its workspace."""
+    scratch_bytes: int | None = None
+    """The size of each of the sandbox's directories in memory, which the kernel keeps."""
     workspace_begins_empty: bool = False
     """True when everything in `workspace` counts, because it holds changes alone."""
 

@@ -3,7 +3,7 @@
 import os
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
@@ -12,6 +12,10 @@ from services.common.settings import ServiceSettings
 from services.sandbox.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
+
+PATHS_SETTING: Final = "BOATYARD_EXECUTION_READ_ONLY_PATHS"
+IMAGE_SETTING: Final = "BOATYARD_EXECUTION_CONTAINER_IMAGE"
+"""Names of settings, for messages."""
 
 
 def _paths(value: object) -> object:
@@ -67,7 +71,7 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
     """How much one execution may write to standard output and error before it is ended with OUTPUT_LIMIT."""
     scratch_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
-    """The size of each of a sandbox's /tmp, HOME and /dev/shm; they are in memory."""
+    """The size of each of a sandbox's /tmp, HOME and /dev/shm, in memory, and the most that one may ask for."""
     memory_bytes: Annotated[int, Field(ge=1 << 24)] = 8 << 30
     """Memory for all processes of an execution that names no limit of its own."""
     processes: Annotated[int, Field(ge=1)] = 4096
@@ -105,6 +109,15 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     def allowance(self) -> Allowance:
         """The tiers and networks that executions may have."""
         return Allowance.of(self.allowed_tiers, self.allowed_networks)
+
+    def missing_paths(self) -> str:
+        """Return what is wrong with `read_only_paths`: those that are not there, or an empty string."""
+        missing = [str(path) for path in self.read_only_paths if not path.is_absolute() or not path.exists()]
+        if not missing:
+            return ""
+        return (
+            f"{PATHS_SETTING} names {', '.join(missing)}, and no sandbox is made without that: make it, or leave it out"
+        )
 
     @model_validator(mode="after")
     def _check_defaults(self) -> "ExecutionSettings":

@@ -40,6 +40,7 @@ from services.git.remote.addresses import AddressBook
 from services.git.remote.bounds import NetworkLimits
 from services.git.remote.file_repository import FileRoots
 from services.git.remote.publisher import Publisher
+from services.git.remote.trust import certificates_file
 from services.git.servicer import GitServicer
 from services.git.settings import GitSettings
 from services.git.store import RepositoryRecords, ResultRecords, SnapshotRecords
@@ -77,7 +78,8 @@ async def _main() -> None:
         # Two services on one directory would each remove the other's unfinished work at start-up.
         stack.enter_context(single_instance(paths.root / "lock", f"serves the repositories in {paths.root}"))
         paths.make()
-        git = await find_git(paths.empty, lends_ssh_identity=settings.ssh_identity)
+        certificates = certificates_file(settings.ca, paths.root)
+        git = await find_git(paths.empty, lends_ssh_identity=settings.ssh_identity, certificates=certificates)
         engine = open_database(sqlite_url(paths.root / "git.db"))
         stack.push_async_callback(engine.dispose)
         await migrate(engine, "services.git.migrations")
@@ -154,7 +156,7 @@ def build_manager(
         records=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
-        preparer=BasePreparer(records, mirrors, bases, results, settings.warm_seconds),
+        preparer=BasePreparer(records, mirrors, bases, results, snapshots, warm_seconds=settings.warm_seconds),
         results=results,
         retention=retention,
         snapshots=snapshots,
@@ -169,12 +171,12 @@ def build_manager(
     )
 
 
-async def find_git(home: Path, *, lends_ssh_identity: bool = False) -> Git:
+async def find_git(home: Path, *, lends_ssh_identity: bool = False, certificates: str = "") -> Git:
     """Find a git that is new enough, for `Git` and its options. Raises StartError when there is none."""
     executable = shutil.which("git")
     if executable is None:
         raise StartError(f"git is not installed: {_INSTALL}")
-    git = Git(Path(executable), home, lends_ssh_identity=lends_ssh_identity)
+    git = Git(Path(executable), home, lends_ssh_identity=lends_ssh_identity, certificates=certificates)
     try:
         answer = (await git.run(Command("version"))).line.decode("ascii", "replace")
     except (GitError, OSError) as error:

@@ -37,6 +37,8 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """True allows plain http for git servers on this machine."""
     allow_networks: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_networks)] = ()
     """Where git servers may be, besides public addresses: `10.1.0.0/16,fd00::/8`; `0.0.0.0/0,::/0` is anywhere."""
+    ca: Path | None = None
+    """A file of certificates (PEM) of CAs that vouch for git servers, besides those that the machine trusts."""
     ssh_identity: bool = False
     """True lends remotes over ssh that have no key of their own those of the account that runs the cell."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800

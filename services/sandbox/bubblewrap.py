@@ -124,7 +124,8 @@ def _arguments(
     if os.geteuid() == 0 and not namespace:
         yield from _roots()
     else:
-        for path in _EVERYBODYS:
+        # The settings of its own namespaces, such as kernel/msgmni, are also of whoever started bubblewrap.
+        for path in (*_EVERYBODYS, *(() if namespace else ("/proc/sys",))):
             yield from ("--ro-bind-try", path, path)
     # The sandbox's init has the agent's uid, and descriptors of ours.
     yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")

@@ -79,6 +79,15 @@ def has_image(engine: Engine, image: str) -> bool:
     return ask(engine.program, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
 
 
+def run_nothing(engine: Engine, image: str) -> None:
+    """Start a container that does nothing, as restricted as an agent's. Raises SandboxUnavailableError."""
+    options = ("--rm", "--pull", "never", "--network", "none", "--read-only", "--cap-drop", "ALL")
+    command = ("--security-opt", "no-new-privileges", "--entrypoint", "/bin/sh", image, "-c", ":")
+    tried = ask(engine.program, "run", *options, *command)
+    if tried.returncode != 0:
+        raise refusal("the container engine answers, and starts no container", tried.stderr)
+
+
 def missing_image(engine: Engine, image: str) -> SandboxUnavailableError:
     """Return the error for a missing image, with how to get it."""
     return SandboxUnavailableError(

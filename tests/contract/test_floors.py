@@ -198,6 +198,34 @@ async def test_whoever_submitted_a_job_does_not_approve_it(
     assert (await book.checkpoints.decide(asked.checkpoint_id, answer))[1], "an agent's question is no approval"
 
 
+async def test_whoever_told_its_agent_what_to_do_does_not_approve_it(
+    book: Books, as_caller: Callable[..., None]
+) -> None:
+    await set_floor(book, Floor(approved_by_others=True))
+    cell = await book.cell("one")
+    as_caller("ann")
+    execution_id = (await book.admit()).executions[-1].execution_id
+    lease = await claimed(cell)
+    for name in ("bob", "bob", "cleo"):
+        as_caller(name)
+        await book.store.record_steering(execution_id)
+    await cell.park(lease, question(lease))
+    as_caller("dan")
+    await book.store.record_steering(execution_id)
+    job = await book.store.job(lease.job_id)
+    assert (job.spec.submitters, job.spec.steered_by) == (("ann",), ("bob", "cleo")), "dan wrote when it was over"
+    (asked,) = job.checkpoints
+    approvals = {
+        name: CheckpointDecision(state=CheckpointState.APPROVED, comment="", decider=Decider(name=name))
+        for name in ("ann", "bob", "cleo", "dan")
+    }
+    for name in ("ann", "bob", "cleo"):
+        with pytest.raises(PermissionDenied, match=f"'{name}' .*project/default") as caught:
+            await book.checkpoints.decide(asked.checkpoint_id, approvals[name])
+        assert caught.value.reason == "APPROVAL_BY_SUBMITTER"
+    assert (await book.checkpoints.decide(asked.checkpoint_id, approvals["dan"]))[1]
+
+
 async def test_of_a_client_that_pushes_by_itself_a_person_is_asked(book: Books) -> None:
     cell = await book.cell("one")
     await book.admit()

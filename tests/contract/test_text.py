@@ -28,6 +28,7 @@ CONTENT = {
     "boatyard.execution.v1.OutputChunk.data",
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
+    "boatyard.gateway.v1.ReadArtifactResponse.data",
     "boatyard.gateway.v1.ReadDiffResponse.data",
     "boatyard.ledger.v1.ReadSigningKeyResponse.key",
     "boatyard.git.v1.GetDiffResponse.data",

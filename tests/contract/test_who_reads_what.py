@@ -65,8 +65,8 @@ READABLE = {
         agent.v1.AgentSettings system_prompt model allowed_hosts image
         agent.v1.CommandEngine line
         agent.v1.AnthropicEngine ask_before
-        gateway.v1.Policy verify_command retry_on
-        gateway.v1.Floor verify_command protected_paths
+        gateway.v1.Policy verify_command retry_on artifacts
+        gateway.v1.Floor verify_command protected_paths allowed_hosts
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds""",
@@ -91,11 +91,14 @@ READABLE = {
         execution.v1.ModelUsage model
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path
+        gateway.v1.ReadArtifactResponse data
         gateway.v1.ReadDiffResponse data
+        git.v1.Artifact name sha256
+        git.v1.OmittedArtifact name
         gateway.v1.Verification reason
         git.v1.Snapshot message""",
     "what happened to it": """
-        gateway.v1.Job reason message submitters
+        gateway.v1.Job reason message submitters steered_by
         gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer

@@ -2,11 +2,13 @@
 
 import json
 import uuid
+from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Remote
 from tests.kit.cell import Cell
+from tests.kit.repos import Repo
 
 
 def test_a_change_is_verified_and_pushed(cell: Cell, remote: Remote) -> None:
@@ -98,9 +100,29 @@ def test_a_timeout(cell: Cell, remote: Remote) -> None:
 
 @pytest.mark.slow
 def test_a_repository_that_is_not_there(cell: Cell, remote: Remote) -> None:
-    result = cell.run(remote.path.parent / "nowhere.git", "true", code=1)
+    url = f"file://{remote.path.parent}/nowhere.git"
+    result = cell.run(url, "true", code=1)
 
     assert (result["state"], result["reason"]) == ("FAILED", "REMOTE_NOT_FOUND")
+
+
+@pytest.mark.slow
+def test_a_path_without_a_repository_leaves_nothing_in_the_catalogue(cell: Cell, remote: Remote) -> None:
+    known = cell.lines("repository", "list")
+    for typo in ("nowhere.git", "."):
+        cell.boatyard("run", "--repo", remote.path.parent / typo, "--command", "true", "Do it.", code=2)
+    assert cell.lines("repository", "list") == known
+
+
+@pytest.mark.slow
+def test_what_is_not_committed_is_said_and_taken_along(cell: Cell, remote: Remote) -> None:
+    work = Repo.sample(remote.path.parent / "dirty")
+    work.write({"README": "changed", "deep/new": "new"})
+    assert cell.run(work.path / "deep", "ls deep", "--no-push", code=1)["state"] == "FAILED"
+    job = cell.run(work.path / "deep", "cat README; cat deep/new; echo more > more", "--include-dirty")
+    assert cell.output(job["execution_id"]) == b"changednew"
+    assert work.git("status", "--porcelain") == " M README\n?? deep/"
+    assert work.files(job["commit"])["deep/new"] == "new"
 
 
 @pytest.mark.slow
@@ -178,3 +200,18 @@ def test_kinds_are_listed(cell: Cell) -> None:
     assert kinds["review"]["required_data"] == ["pull_request_number", "comment_id", "comment_body"]
     refused = cell.boatyard("run", "--kind", "review", "--command", "true", "--json", "x", code=2)
     assert refused == b""
+
+
+@pytest.mark.slow
+def test_files_are_kept_beside_the_result(cell: Cell, remote: Remote, tmp_path: Path) -> None:
+    agent = "echo dist > .gitignore; mkdir dist; printf wheel > dist/a.whl"
+    result = cell.run(remote.path, agent, "--artifact", "dist/*.whl", "--artifact", "*.log")
+
+    assert [(each["name"], each["bytes"]) for each in result["artifacts"]] == [("dist/a.whl", 5)]
+    assert result["omitted_artifacts"] == [{"name": "*.log", "reason": "NO_SUCH_FILE"}]
+    assert b"dist/a.whl" in cell.boatyard("artifacts", result["job_id"])
+    assert cell.boatyard("artifact", result["job_id"], "dist/a.whl") == b"wheel"
+    saved = tmp_path / "saved"
+    cell.boatyard("artifact", result["job_id"], "dist/a.whl", "-o", str(saved))
+    assert saved.read_bytes() == b"wheel"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".saved")] == []

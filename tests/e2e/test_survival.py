@@ -69,8 +69,10 @@ def test_no_daemon_outlives_a_cancel(cell: Cell, remote: Remote) -> None:
 
 @pytest.mark.slow
 def test_up_stops_and_the_agent_goes_on(scratch: Path, remote: Remote) -> None:
-    with running_cell(scratch) as cell:
-        job = cell.submit(remote.path, COUNTING)
+    gates = scratch / "gates"
+    gates.mkdir()
+    with running_cell(scratch, BOATYARD_EXECUTION_READ_ONLY_PATHS=str(gates)) as cell:
+        job = cell.submit(remote.path, f"echo before; until [ -e {gates}/open ]; do sleep 0.05; done; echo after")
         eventually(lambda: has_begun(cell, job["execution_id"]), "the agent has begun")
         assert cell.process
         cell.process.terminate()
@@ -78,9 +80,10 @@ def test_up_stops_and_the_agent_goes_on(scratch: Path, remote: Remote) -> None:
         assert b"1 agent" in (scratch / "up.log").read_bytes()
         cell.process.stdout.close()
         cell.up()
+        (gates / "open").touch()
 
         assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
-        assert cell.output(job["execution_id"]) == LINES
+        assert cell.output(job["execution_id"]) == b"before\nafter\n"
 
 
 @pytest.mark.slow

@@ -29,6 +29,7 @@ OF_AGENT = f"own{ACTS}\n"
 _OWN_OUTPUT = {
     *(f"boatyard.execution.v1.{name}" for name in ("OutputChunk", "Text", "Thinking")),
     "boatyard.gateway.v1.ReadDiffResponse",
+    "boatyard.gateway.v1.ReadArtifactResponse",
 }
 _DEEPEST = 6
 _LEFT_OUT = {"next_page_token", "next_position", "next_sequence"}

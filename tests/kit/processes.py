@@ -61,6 +61,11 @@ def with_descendants(roots: Iterable[int]) -> list[int]:
     return list(visited)
 
 
+def command_lines() -> list[bytes]:
+    """Return the arguments of all processes, as every user of the machine sees them."""
+    return [_read(pid, "cmdline") for pid in _pids()]
+
+
 def with_marker(marker: str) -> list[int]:
     """Return the processes with `marker` in their command line or environment."""
     return [int(pid) for pid in _pids() if marker.encode() in _read(pid, "cmdline") + _read(pid, "environ")]

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -12,8 +13,9 @@ from services.cli import exit_codes, flags, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.flag_table import RUN
 from services.cli.follower import Follower
-from services.cli.job_request import create_job, repository_url
+from services.cli.job_request import check_there, create_job, is_elsewhere, is_url, repository_url
 from services.cli.job_view import print_end
+from services.cli.local_repository import commit_uncommitted, uncommitted
 from services.cli.screen import Screen
 from services.cli.streams import OutputLostError
 from services.common.errors import ServiceError
@@ -52,6 +54,11 @@ _REPOSITORY = flags.GroupedOption(
 @click.option(
     "--no-wait", is_flag=True, help="Exit with code 5 when the job waits for a person; the job keeps waiting."
 )
+@click.option(
+    "--include-dirty",
+    is_flag=True,
+    help="Start from --repo's files as they are: a commit, on no branch, of what is not committed yet.",
+)
 @click.option("--detach", is_flag=True, help="Print the job's id and return at once.")
 @options.raw
 @options.as_json
@@ -61,6 +68,7 @@ def command(
     repo: str | None,
     request_id: str | None,
     no_wait: bool,
+    include_dirty: bool,
     detach: bool,
     raw: bool,
     as_json: bool,
@@ -96,14 +104,34 @@ def command(
     if values["sandbox"] == "none":
         screen.say("WARNING: --sandbox none gives the agent all rights of the account that runs Boatyard", "bold red")
 
+    url = None if repo is None else repository_url(repo)
+    if include_dirty and (url is None or is_url(url) or spec.revision or spec.snapshot_id):
+        raise click.UsageError("--include-dirty is for a --repo on this machine, without --ref and --from-snapshot")
+
     async def run(gateway: Gateway) -> int:
-        job = await create_job(gateway, spec, None if repo is None else repository_url(repo), request_id)
+        if url is not None:
+            check_there(url, gateway.address)
+            if not is_url(url) and not is_elsewhere(gateway.address):
+                _take_uncommitted(screen, spec, Path(url), include=include_dirty)
+        job = await create_job(gateway, spec, url, request_id)
         if detach:
             _print_submitted(screen, job, as_json=as_json)
             return exit_codes.SUCCEEDED
         return await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
 
     return with_gateway(run)
+
+
+def _take_uncommitted(screen: Screen, spec: job_pb2.JobSpec, top: Path, *, include: bool) -> None:
+    """Say what of a working tree the job would lack, or have it start from a commit of all that."""
+    count = uncommitted(top)
+    if count and include:
+        spec.revision = commit_uncommitted(top)
+    elif count and not spec.revision and not spec.snapshot_id:
+        screen.say(
+            f"{count} paths in {top} are not committed, and the job lacks them; --include-dirty takes them along",
+            "yellow",
+        )
 
 
 def _standard_input() -> str:

@@ -7,6 +7,7 @@ that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogatee
 from services.cli.shapes.cells import cell, networks, snapshot, status, tiers, workspace, workspace_path
 from services.cli.shapes.events import event, permission_answer, stream
 from services.cli.shapes.jobs import (
+    artifact,
     checkpoint,
     checkpoint_state,
     diff,
@@ -16,6 +17,7 @@ from services.cli.shapes.jobs import (
     job_state,
     last_execution,
     result,
+    saved_artifact,
     stage,
     submitted,
 )
@@ -23,6 +25,7 @@ from services.cli.shapes.values import Shape, line, name, path, time
 
 __all__ = [
     "Shape",
+    "artifact",
     "cell",
     "checkpoint",
     "checkpoint_state",
@@ -39,6 +42,7 @@ __all__ = [
     "path",
     "permission_answer",
     "result",
+    "saved_artifact",
     "snapshot",
     "stage",
     "status",

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
+from boatyard.git.v1 import git_pb2
 
 from services.cli.shapes.values import Shape, content, known, name, path, time_of
 
@@ -131,6 +132,21 @@ def diff(subject: Mapping[str, str], data: bytes) -> Shape:
     return {"kind": "diff", **subject, **content("diff", data)}
 
 
+def artifact(value: git_pb2.Artifact) -> Shape:
+    """Describe a file that was kept."""
+    return {"name": value.name, "bytes": value.size_bytes, "sha256": value.sha256}
+
+
+def omitted_artifact(value: git_pb2.OmittedArtifact) -> Shape:
+    """Describe a file that was not kept, or a pattern that names none."""
+    return {"name": value.name, "reason": name(git_pb2.OmittedArtifact.Reason.Name, value.reason, "REASON_")}
+
+
+def saved_artifact(subject: str, artifact_name: str, path: str, size: int) -> Shape:
+    """Say that a file was written."""
+    return {"kind": "artifact", "id": subject, "name": artifact_name, "path": path, "bytes": size}
+
+
 def job_state(job: job_pb2.Job) -> str:
     """Return a job's state, such as RUNNING."""
     return name(job_pb2.Job.State.Name, job.state)
@@ -159,6 +175,10 @@ def _outcome(output: output_pb2.Output) -> Shape:
         "branch": output.branch or None,
         "commit": output.commit_id or None,
         "files_changed": [path(change.path, change.raw_path) for change in output.files_changed],
+        "artifacts": [artifact(each) for each in output.artifacts],
+        "total_artifacts": output.total_artifacts,
+        "omitted_artifacts": [omitted_artifact(each) for each in output.omitted_artifacts],
+        "total_omitted_artifacts": output.total_omitted_artifacts,
         "tests_run": is_verified,
         "tests_passed": output.verification.passed if is_verified else None,
         "tokens_used": known(output, "tokens_used"),

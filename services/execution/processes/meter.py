@@ -11,6 +11,7 @@ from services.execution.eventlog import EventKind, EventWriter
 from services.execution.model import Bounds, Reason, Vitals
 from services.execution.processes import tree
 from services.execution.processes.disk import Growth
+from services.execution.processes.scratch import Scratch
 
 _REPORT_S = 5.0
 _REPORT_SHARE = 1 / 200
@@ -41,6 +42,7 @@ class Meter:
         if bounds.workspace_bytes is not None and bounds.workspace is not None:
             directory = Path(bounds.workspace)
             self._growth = Growth(directory, bounds.workspace_bytes, empty=bounds.workspace_begins_empty)
+        self._scratch = None if bounds.scratch_bytes is None else Scratch()
         self._last = _NO_USAGE
         self._peak = 0
         self._seconds = 0.0
@@ -63,6 +65,8 @@ class Meter:
                 return Reason.DISK_LIMIT
         if now < self._next:
             return None
+        if self._scratch is not None:
+            self._scratch.look(self._root())
         before, self._last = self._last, self._measure()
         self._report(now)
         self._next = now + self._pause(before, now - self._at)
@@ -72,11 +76,13 @@ class Meter:
     def at_end(self) -> Reason | None:
         """Measure a last time, after the end; return the limit that may have made the program fail, if there is one."""
         self._last = self._measure()
+        if self._scratch is not None:
+            self._scratch.close()
         if self._last.killed:
             return Reason.MEMORY_LIMIT
         if self._last.refused:
             return Reason.PROCESS_LIMIT
-        return self._exceeded()
+        return self._exceeded() or (Reason.SCRATCH_LIMIT if self._scratch and self._scratch.was_full else None)
 
     def vitals(self) -> Vitals:
         """Return what the run has used in total."""

@@ -37,8 +37,9 @@ class _Flow:
 class Pump:
     """Collects output and writes it in the order of its arrival, at most every 25 ms unless there is a lot."""
 
-    def __init__(self, writer: EventWriter, limit: int) -> None:
+    def __init__(self, writer: EventWriter, limit: int, complaints: Stream = Stream.STDERR) -> None:
         """`limit` is in bytes, for both streams together; what exceeds it is read and dropped."""
+        self._complaints = complaints
         self._writer = writer
         self._limit = limit
         self._flows = {stream: _Flow(stream, writer.redactor) for stream in (Stream.STDOUT, Stream.STDERR)}
@@ -51,7 +52,7 @@ class Pump:
         self.last_output = time.monotonic()
         """When the program last wrote, on the monotonic clock."""
         self.complaint = b""
-        """The last part of standard error, as recorded."""
+        """The last part of the stream on which programs complain, as recorded."""
 
     def receive(self, fd: int, stream: Stream) -> int | None:
         """Read once from a non-blocking descriptor; return the byte count: 0 at the end, None if none are there now."""
@@ -122,7 +123,7 @@ class Pump:
 
     def _record(self, flow: _Flow, data: memoryview | bytes) -> None:
         self._writer.output(flow.stream, data, flow.first_time_ns)
-        if flow.stream is Stream.STDERR:
+        if flow.stream is self._complaints:
             self.complaint = (self.complaint + bytes(data[-_TAIL_BYTES:]))[-_TAIL_BYTES:]
 
 

@@ -1,5 +1,6 @@
 """The verdict on a run, from how its program ended and why we ended it."""
 
+import re
 import time
 from dataclasses import dataclass
 
@@ -7,6 +8,11 @@ from services.execution.model import Bounds, Reason, Result, State
 
 _NOT_FOUND = 127
 _NOT_EXECUTABLE = 126
+# What shells say last that are called as we call ours: dash, bash (`line 1:`, `command`) and busybox.
+_REFUSED = re.compile(
+    rb"(?:^|\n)(?:/bin/)?sh: (?:(?:line )?\d+: )?(?:exec: )?([^\n]+): "
+    rb"(?:(?:command )?not found|Permission denied|No such file or directory|cannot execute[^\n]*|Exec format error)$"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,23 +78,29 @@ def _limit(reason: Reason, bounds: Bounds) -> str:
         Reason.CPU_LIMIT: f"its processes used more than {bounds.cpu_seconds} s on processors (cpu_seconds)",
         Reason.DISK_LIMIT: f"its workspace grew by more than {bounds.workspace_bytes} bytes (disk_bytes); each"
         " file counts as 1 KiB at least",
+        Reason.SCRATCH_LIMIT: f"its /tmp, HOME or /dev/shm was full, which have {bounds.scratch_bytes} bytes each"
+        " (scratch_bytes); BOATYARD_EXECUTION_SCRATCH_BYTES is the most that this machine allows",
         Reason.OUTPUT_LIMIT: f"it wrote more than {bounds.max_output_bytes} bytes (output_bytes); what exceeds them is"
         " not in the events",
     }[reason]
 
 
-def ended(status: int) -> Verdict:
-    """Return the verdict on a program that ended by itself, with an exit code or a negative signal."""
+def ended(status: int, last_words: bytes = b"") -> Verdict:
+    """Return the verdict on a program that ended by itself, with an exit code or a negative signal.
+
+    `last_words` is the end of what was written beside its results: by it, a program that our shell did not find is told
+    from one that itself ends with the exit code that shells have for that.
+    """
     if status == 0:
         return Verdict(State.SUCCEEDED)
     if status < 0:
         return Verdict(State.FAILED, Reason.AGENT_FAILED, f"signal {-status} ended the program")
-    if status in (_NOT_FOUND, _NOT_EXECUTABLE):
+    if status in (_NOT_FOUND, _NOT_EXECUTABLE) and (refused := _REFUSED.search(last_words.strip())):
         how = "was not found" if status == _NOT_FOUND else "is not executable"
         return Verdict(
             State.FAILED,
             Reason.AGENT_NOT_INSTALLED,
-            f"exit code {status}: the program, or one that it calls, {how} in the sandbox, which has /usr, the"
+            f"exit code {status}: {refused[1].decode(errors='replace')} {how} in the sandbox, which has /usr, the"
             " interpreter that runs Boatyard, and the read-only paths of the request and of the settings."
             " Install it there, or add its directory to BOATYARD_EXECUTION_READ_ONLY_PATHS",
         )

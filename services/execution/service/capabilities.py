@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
 from services.execution.egress.probe import probe as probe_network
+from services.execution.settings import IMAGE_SETTING, ExecutionSettings
 from services.sandbox import container_engines, host_uids, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe, probe_as
@@ -31,8 +32,8 @@ class Capability:
     complaint: str = ""
 
 
-def capabilities(control_groups: ControlGroupHierarchies, container_engine: str | None) -> Iterator[Capability]:
-    """Find out what works. Starts sandboxes, which blocks for some 60 ms, and asks any container engines."""
+def capabilities(control_groups: ControlGroupHierarchies, settings: ExecutionSettings) -> Iterator[Capability]:
+    """Find out what works. Starts sandboxes, which blocks for some 60 ms, and a container if there is an image."""
     try:
         probe()
         yield Capability("sandbox", "bubblewrap")
@@ -40,7 +41,9 @@ def capabilities(control_groups: ControlGroupHierarchies, container_engine: str 
         yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
     yield _uid()
     yield _network()
-    yield container(container_engine)
+    yield container(settings.container_engine, settings.container_image)
+    if missing := settings.missing_paths():
+        yield Capability("read-only paths", "", missing)
     if seccomp.program() is None:
         yield Capability("system calls", "", "we have no filter for this kernel or processor")
     else:
@@ -75,10 +78,17 @@ def _network() -> Capability:
     return Capability("network", "nf_tables", _CARRIED)
 
 
-def container(only: str | None) -> Capability:
-    """Find out which container engine there is. Blocks for 0.1 s where there is one."""
+def container(only: str | None, image: str) -> Capability:
+    """Find out which container engine there is, and whether it starts a container of the default image, if it has that.
+
+    Blocks for 0.1 s where there is one, and for a second where it starts a container.
+    """
     try:
         engine = container_engines.find(only)
+        is_tried = bool(image) and container_engines.has_image(engine, image)
+        if is_tried:
+            container_engines.run_nothing(engine, image)
     except SandboxUnavailableError as error:
         return Capability(CONTAINER, "", f"{error.problem}: {error.mend}")
-    return Capability(CONTAINER, engine.name, "; ".join(engine.weaknesses))
+    untried = () if is_tried else (f"no container was tried, for want of an image ({IMAGE_SETTING})",)
+    return Capability(CONTAINER, engine.name, "; ".join([*engine.weaknesses, *untried]))

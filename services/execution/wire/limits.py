@@ -10,10 +10,11 @@ from services.agent.settings import DEFAULT_TIMEOUT, AgentSettings, CommandEngin
 from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
-from services.sandbox.spec import Limits
+from services.sandbox.spec import Limits, Tier
 
 _SPARE_PROCESSES = 64  # for the sandbox's own processes
 _NUMBERS = ("memory_bytes", "processes", "cpu_seconds", "open_files", "file_size_bytes", "disk_bytes", "output_bytes")
+_OF_SANDBOXES = ("scratch_bytes",)
 _SPANS = ("timeout", "idle_timeout")
 
 
@@ -28,8 +29,11 @@ def complete(agent: AgentSettings, settings: ExecutionSettings) -> AgentSettings
         processes=settings.processes,
         disk_bytes=settings.workspace_bytes,
     )
-    output_bytes = min(agent.output_bytes or settings.max_output_bytes, settings.max_output_bytes)
-    return overlay(overlay(defaults, agent), AgentSettings(output_bytes=output_bytes))
+    allowed = AgentSettings(
+        output_bytes=min(agent.output_bytes or settings.max_output_bytes, settings.max_output_bytes),
+        scratch_bytes=min(agent.scratch_bytes or settings.scratch_bytes, settings.scratch_bytes),
+    )
+    return overlay(overlay(defaults, agent), allowed)
 
 
 def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
@@ -45,10 +49,11 @@ def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
         workspace_bytes=agent.disk_bytes,
         workspace=str(path_from_text(upper or layout.path)),
         workspace_begins_empty=bool(upper),
+        scratch_bytes=None if agent.tier is Tier.NONE else agent.scratch_bytes,
     )
 
 
-def sandbox_limits(agent: AgentSettings, scratch_bytes: int) -> Limits:
+def sandbox_limits(agent: AgentSettings) -> Limits:
     """Return the limits that the kernel enforces."""
     return Limits(
         # Twice the limit: the runner's own count ends the run first, with a reason. The kernel counts processes in each
@@ -56,13 +61,14 @@ def sandbox_limits(agent: AgentSettings, scratch_bytes: int) -> Limits:
         processes=2 * (agent.processes or 0) + _SPARE_PROCESSES,
         open_files=agent.open_files,
         file_size_bytes=agent.file_size_bytes,
-        scratch_bytes=scratch_bytes,
+        scratch_bytes=agent.scratch_bytes,
     )
 
 
 def limit_variables(agent: AgentSettings) -> dict[str, bytes]:
     """Return the variables that tell the program its limits: BOATYARD_LIMIT_<NAME>, in bytes, seconds or counts."""
-    numbers = {name: getattr(agent, name) for name in _NUMBERS}
+    names = _NUMBERS if agent.tier is Tier.NONE else _NUMBERS + _OF_SANDBOXES
+    numbers = {name: getattr(agent, name) for name in names}
     seconds = {f"{name}_seconds": getattr(agent, name) for name in _SPANS}
     limits = numbers | {name: f"{span.total_seconds():.15g}" for name, span in seconds.items() if span is not None}
     return {

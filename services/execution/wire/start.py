@@ -11,13 +11,14 @@ from boatyard.workspace.v1 import layout_pb2
 
 from services.agent.settings import AgentSettings, secret_complaints
 from services.agent.wire import AGENT
+from services.common.errors import FailedPrecondition
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.settings import ExecutionSettings
-from services.execution.wire import containers, limits, requests, secret_files
+from services.execution.wire import containers, git_identity, limits, requests, secret_files
 from services.sandbox import environment
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -37,8 +38,13 @@ class StartReader:
         self._guard = guard
 
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
-        """Read what to start, when nothing is wrong with it. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
+        """Read what to start, when nothing is wrong with it.
+
+        Raises FailedPrecondition (IMAGE_NOT_ALLOWED; SANDBOX_UNAVAILABLE when a path of the settings is not there).
+        """
         spec = request.spec
+        if missing := self._settings.missing_paths():
+            raise FailedPrecondition("SANDBOX_UNAVAILABLE", missing, request.execution_id)
         agent = self._agent(spec)
         engine_spec = load(agent.chosen_engine.name).spec(agent, agent.chosen_engine, spec.prompt)
         return StartRequest(
@@ -115,6 +121,7 @@ class StartReader:
         if agent.secrets and agent.tier is not Tier.NONE:
             argv = secret_files.before(argv, agent.secrets)
             variables[secret_files.VARIABLE] = bytes(secret_files.DIRECTORY)
+        argv = git_identity.before(argv, {**agent.environment, **spec.environment})
         return SandboxSpec(
             argv=argv,
             cwd=_WORKSPACE,
@@ -122,7 +129,7 @@ class StartReader:
             environment=environment.base() | proxies | variables,
             network=network,
             allow=AllowList() if network is Network.NONE else self._allow(agent),
-            limits=limits.sandbox_limits(agent, self._settings.scratch_bytes),
+            limits=limits.sandbox_limits(agent),
             tier=agent.tier,
             container=containers.container(agent, self._settings) if is_contained else None,
         )

@@ -102,9 +102,10 @@ def checkpoint_key(checkpoint: Checkpoint) -> tuple[int, str]:
 
 def _check_approver(spec: JobSpec, name: str) -> None:
     wanted_by = next((each.set_by for each in spec.floors if each.floor.approved_by_others), "")
-    if wanted_by and name in spec.submitters:
+    if wanted_by and name in (*spec.submitters, *spec.steered_by):
+        did = "submitted or retried this job" if name in spec.submitters else "told this job's agent what to do"
         raise PermissionDenied(
-            f"{name!r} submitted or retried this job, and the floor of {wanted_by} wants the approval of somebody else",
+            f"{name!r} {did}, and the floor of {wanted_by} wants the approval of somebody else",
             reason="APPROVAL_BY_SUBMITTER",
             metadata={"set_by": wanted_by},
         )

@@ -28,9 +28,12 @@ from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
+from services.gateway.values.principal import with_caller
 from services.lifecycle.model.ids import execution_of_snapshot
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
+from services.lifecycle.model.value import dump, load
 
 _PAGE_CHARACTERS = 8 << 20
 _LIVE_STATES: Final = frozenset(LIVE)
@@ -144,6 +147,16 @@ class JobStore:
             view = await _execution(connection, execution_id)
         self._notifier.notify(job_id, work=True)
         return view
+
+    async def record_steering(self, execution_id: str) -> None:
+        """Record that the caller tells an execution's agent what to do, if its job is running. Raises NotFound."""
+        async with self._engine.begin() as connection:
+            job = await job_row(connection, (await _execution(connection, execution_id)).job_id, locked=True)
+            spec = load(JobSpec, job.definition)
+            steered_by = with_caller(spec.steered_by)
+            if steered_by != spec.steered_by and job.state == JobState.RUNNING:
+                changed = update(jobs).where(jobs.c.job_id == job.job_id)
+                await connection.execute(changed.values(definition=dump(replace(spec, steered_by=steered_by))))
 
     async def check_unused(self, workspace_id: str) -> None:
         """Raise FailedPrecondition (WORKSPACE_IN_USE) while a live job works in a workspace."""

@@ -17,11 +17,12 @@ from services.lifecycle.model.job_context import FileContent
 
 MAX_DELAY: Final = timedelta(days=366)
 MAX_FILES_BYTES: Final = 2 << 20
+_BRANCHES: Final = "refs/heads/"
 
 _SUBMISSION: Final = Mapper(
     JobSubmission,
     pb.JobSpec,
-    by_hand={"project_id", "kind", "not_before", "not_before_time", "files", "path"},
+    by_hand={"project_id", "kind", "branch", "not_before", "not_before_time", "files", "path"},
 )
 
 
@@ -32,6 +33,7 @@ def submission_from_proto(spec: pb.JobSpec) -> JobSubmission:
         spec,
         project_id=spec.project_id or scope.default_project(),
         kind=spec.kind or DEFAULT_KIND,
+        branch=spec.branch.removeprefix(_BRANCHES).encode(),
         not_before=not_before,
         files=tuple(FileContent(file.name, file.content) for file in spec.files),
         path="spec.",
@@ -50,6 +52,10 @@ def _check_spec(spec: pb.JobSpec, kinds: Collection[str]) -> Iterator[Violation]
         yield "snapshot_id", "takes the place of `revision`: set one of them only"
     if spec.not_before_time.seconds > (datetime.now(UTC) + MAX_DELAY).timestamp():
         yield "not_before_time", f"must be at most {MAX_DELAY.days} days ahead"
+    if spec.branch.startswith("refs/") and not spec.branch.removeprefix(_BRANCHES).strip("/"):
+        yield "branch", "names no branch"
+    elif spec.branch.startswith("refs/") and not spec.branch.startswith(_BRANCHES):
+        yield "branch", "must be a branch's name, or that below refs/heads/"
     yield from _check_files(spec)
     if spec.data and (complaint := _object_complaint(spec.data)) is not None:
         yield "data", complaint

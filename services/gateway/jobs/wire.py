@@ -41,7 +41,7 @@ _JOB: Final = Mapper(
     pb.Job,
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
-        *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters"),
+        *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
     },
 )
 
@@ -76,6 +76,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         checkpoints=(checkpoint_to_proto(checkpoint, brief=True) for checkpoint in view.checkpoints),
         floors=() if brief else map(_FLOOR.to_proto, view.spec.floors),
         submitters=map(display.one_line, view.spec.submitters),
+        steered_by=map(display.one_line, view.spec.steered_by),
     )
 
 

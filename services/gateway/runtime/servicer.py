@@ -29,6 +29,7 @@ from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.model.ids import execution_of_snapshot
+from services.lifecycle.model.job_spec import kept_under
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import job_redactor
 from services.redaction.strand import Flow
@@ -80,6 +81,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         await self._check_begun(request.execution_id)
+        await self._store.record_steering(request.execution_id)
         await _answer(self._execution.SendMessage(wire.same_fields(request, execution_pb2.SendMessageRequest)))
         return pb.SendMessageResponse()
 
@@ -99,7 +101,11 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         async def typed() -> AsyncIterator[execution_pb2.AttachExecutionRequest]:
             assert first is not None  # noqa: S101 - its absence was refused above
             yield wire.same_fields(first, execution_pb2.AttachExecutionRequest)
+            types = False
             async for request in request_iterator:
+                if request.HasField("input") and not types:
+                    await self._store.record_steering(first.execution_id)
+                    types = True
                 yield wire.same_fields(request, execution_pb2.AttachExecutionRequest)
 
         async def progress() -> AsyncGenerator[pb.AttachExecutionResponse, None]:
@@ -129,6 +135,32 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             if request.snapshot_id:
                 raise
             raise wire.result_expired(request.execution_id, compared.commit_id) from error
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        view = await self._store.execution(request.execution_id)
+        asked = wire.artifacts_request(request, git_pb2.ListArtifactsRequest)
+        answer = await _answer(self._git.ListArtifacts(asked))
+        if not answer.artifacts and not request.page_token:
+            wire.check_no_artifacts(view)
+        return wire.same_fields(answer, pb.ListArtifactsResponse)
+
+    async def ReadArtifact(
+        self, request: pb.ReadArtifactRequest, context: Context
+    ) -> AsyncIterator[pb.ReadArtifactResponse]:
+        view = await self._store.execution(request.execution_id)
+        asked = wire.artifacts_request(request, git_pb2.ReadArtifactRequest)
+        try:
+            with _node_refusals():
+                async with streaming(self._git.ReadArtifact(asked)) as messages:
+                    async for message in messages:
+                        yield wire.same_fields(message, pb.ReadArtifactResponse)
+        except NotFound:
+            listed = await _answer(
+                self._git.ListArtifacts(git_pb2.ListArtifactsRequest(artifacts_id=view.execution_id))
+            )
+            if not listed.artifacts:
+                wire.check_no_artifacts(view)
+            raise
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.ListWorkspacesRequest)
@@ -179,7 +211,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             repository_id, commits = snapshot.repository_id, (snapshot.base_commit_id, snapshot.commit_id)
         else:
             view = await self._store.execution(request.execution_id)
-            repository_id, commits = view.repository_id, wire.result_commits(view)
+            repository_id, commits = kept_under(view.repository_id, view.project_id), wire.result_commits(view)
         return git_pb2.GetDiffRequest(repository_id=repository_id, base_commit_id=commits[0], commit_id=commits[1])
 
 

@@ -11,6 +11,7 @@ from services.gateway.jobs.store import JobStore
 from services.gateway.routing.router import NotRecorded
 from services.gateway.runtime import wire
 from services.gateway.runtime.relay import NODE_LOST, ExecutionUpdate, Relay
+from services.gateway.wire.output import ARTIFACT
 
 Context = aio.ServicerContext[Any, Any]
 
@@ -42,6 +43,13 @@ class CoordinatorStandIn:
         if view.output.changes.diff_truncated:
             raise NotRecorded
         yield pb.ReadDiffResponse(data=view.output.changes.diff)
+
+    async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
+        """List files, on one page, where all were recorded."""
+        artifacts = (await self._store.execution(request.execution_id)).output.artifacts
+        if artifacts.total > len(artifacts.kept):
+            raise NotRecorded
+        return pb.ListArtifactsResponse(artifacts=map(ARTIFACT.to_proto, artifacts.kept))
 
 
 class AwayStandIn:

@@ -124,6 +124,23 @@ def update_to_proto(update: ExecutionUpdate) -> pb.WatchExecutionResponse:
     return pb.WatchExecutionResponse(events=update.events, end=end, next_sequence=update.next_sequence)
 
 
+def artifacts_request(request: pb.ListArtifactsRequest | pb.ReadArtifactRequest, kind: type[Converted]) -> Converted:
+    """Return the request for a cell's git service, which keeps artifacts under the ids of executions."""
+    fields = {field.name: value for field, value in request.ListFields() if field.name != "execution_id"}
+    return kind(artifacts_id=request.execution_id, **fields)
+
+
+def check_no_artifacts(view: ExecutionView) -> None:
+    """Raise FailedPrecondition (ARTIFACTS_EXPIRED) for an execution that had artifacts."""
+    if view.output.artifacts.total:
+        raise FailedPrecondition(
+            "ARTIFACTS_EXPIRED",
+            f"the artifacts of execution {view.execution_id!r} are not kept any more (BOATYARD_GIT_RESULT_KEEP_HOURS):"
+            " their names, sizes and hashes are in its output",
+            view.execution_id,
+        )
+
+
 def result_expired(execution_id: str, commit_id: str) -> FailedPrecondition:
     """Return the error that says that a result is gone from its cell, and what remains of it."""
     return FailedPrecondition(

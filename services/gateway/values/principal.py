@@ -64,8 +64,8 @@ def current_principal() -> Principal:
     return _CURRENT.get()
 
 
-def submitters(earlier: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """Return the names of those who submitted a job or had it tried again, when the caller does so; ours is empty."""
+def with_caller(earlier: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """Return the names of those who did something, when the caller does it too; our own work has no name."""
     name = current_principal().name
     return earlier if not name or name in earlier else (*earlier, name)
 

@@ -108,11 +108,17 @@ class Git:
     at which git removes its lock files, and 5 s later SIGKILL.
     """
 
-    def __init__(self, executable: Path, home: Path, *, lends_ssh_identity: bool = False) -> None:
-        """`lends_ssh_identity` lets remotes over ssh without a key be reached with those of our own user."""
+    def __init__(
+        self, executable: Path, home: Path, *, lends_ssh_identity: bool = False, certificates: str = ""
+    ) -> None:
+        """`lends_ssh_identity` lets remotes over ssh without a key be reached with those of our own user.
+
+        `certificates` is a file of those that vouch for servers; empty means those that git finds by itself.
+        """
         self._executable = executable
         self._home = home
         self._lends_ssh_identity = lends_ssh_identity
+        self._certificates = certificates
 
     @property
     def executable(self) -> Path:
@@ -218,6 +224,8 @@ class Git:
         environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
         if invocation.protocol == "ssh":
             environment |= ssh_variables(key_file, lends_identity=self._lends_ssh_identity)
+        if network and self._certificates:
+            environment |= {"GIT_SSL_CAINFO": self._certificates}
         if invocation.http_trace:
             environment |= {"GIT_TRACE_CURL": invocation.http_trace, "GIT_TRACE_CURL_NO_DATA": "1"}
         # The far side of a file remote finds git by name in PATH; it must be this same git.

@@ -17,6 +17,7 @@ from services.common.lock import LockHeldError
 from services.git import failures
 from services.git.disk.budget import DiskBudget
 from services.git.disk.walk import walk_tree
+from services.git.empty import EMPTY_COMMIT_ID, write_empty_commit
 from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.names import SINGLE_COMMITS, is_commit_id
@@ -31,6 +32,8 @@ from services.git.stores.repository import StoreLimits, commit_of, locked, remov
 _HEAD_REF: Final = b"refs/upstream/HEAD"
 _DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
 _REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
+# Where a mirror keeps what somebody asked for by its full name and is neither branch nor tag, such as refs/pull/1/head.
+_NAMED: Final = f"{SINGLE_COMMITS}named/".encode()
 _TRIES: Final = 3
 _ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
@@ -100,6 +103,31 @@ class Mirrors:
         self._asked[key] |= set(_names(revision))
         await self._single_flight.join(key, lambda report: self._refresh(remote, key, report), listener)
 
+    async def make_empty(self, repository_id: str) -> None:
+        """Make a mirror of no remote, with the one commit EMPTY_COMMIT_ID, unless it exists.
+
+        Raises:
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        mirror = self._paths.mirror(repository_id)
+        if mirror.is_dir():
+            return
+        try:
+            async with self._budget.reserve(0), self.writing(repository_id):
+                if not mirror.is_dir():
+                    await self._build_empty(mirror)
+        except GitError as error:
+            raise failures.clone_failed(repository_id, error) from error
+
+    async def _build_empty(self, mirror: Path) -> None:
+        async with self._building() as building:
+            await asyncio.to_thread(write_empty_commit, building / "objects")
+            inside = Invocation(git_dir=building)
+            await self._git.run(Command("update-ref", (), ("refs/heads/main", EMPTY_COMMIT_ID)), inside)
+            await self._git.run(Command("symbolic-ref", (), ("HEAD", "refs/heads/main")), inside)
+            building.rename(mirror)
+
     async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
         """Find a revision of the remote; None when there is none. A commit id already in the mirror needs no fetch.
 
@@ -112,17 +140,20 @@ class Mirrors:
         resolved = await self.resolve(remote.repository_id, revision)
         if resolved is None and is_commit_id(text) and await self._fetch_commit(remote, text):
             return await self.resolve(remote.repository_id, revision)
+        if _is_of_no_kind(revision) and await self._fetch_one(remote, revision, _NAMED + revision):
+            return await self.resolve(remote.repository_id, revision)
         return resolved
 
     async def resolve(self, repository_id: str, revision: bytes) -> ResolvedRevision | None:
         """Find a branch, tag or commit id, in this order, in the mirror. Empty or HEAD means the default branch."""
         if revision in {b"", b"HEAD"}:
             return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
-        branch, tag = _names(revision)
-        refs = await self._refs(repository_id, branch, tag, *_DEFAULTS)
-        if branch in refs:
-            return ResolvedRevision(refs[branch], branch.removeprefix(b"refs/heads/"))
-        commit_id = refs.get(tag)
+        names = _names(revision)
+        refs = await self._refs(repository_id, *names, *_DEFAULTS)
+        found = next((name for name in names if name in refs), b"")
+        if found.startswith(b"refs/heads/"):
+            return ResolvedRevision(refs[found], found.removeprefix(b"refs/heads/"))
+        commit_id = refs.get(found)
         if commit_id is None and _ABBREVIATED.fullmatch(revision):
             commit_id = await self._commit(repository_id, revision)
         default = self._default(repository_id, refs)
@@ -181,15 +212,21 @@ class Mirrors:
                 remove_stale_locks(mirror)  # what was refused, or cut off at a limit, does not stay
                 raise
             return
+        async with self._building() as building:
+            await self._fetch(building, remote, asked, lock_fd, report)
+            async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
+                building.rename(mirror)
+
+    @contextlib.asynccontextmanager
+    async def _building(self) -> AsyncIterator[Path]:
+        """Make a mirror aside, to be filled and renamed into place. Yields its path."""
         scratch = self._paths.scratch()
         try:
             building = scratch / "mirror.git"
             await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
             for key, value in _CONFIG.items():
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
-            await self._fetch(building, remote, asked, lock_fd, report)
-            async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
-                building.rename(mirror)
+            yield building
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
@@ -250,18 +287,24 @@ class Mirrors:
 
     async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
         """Fetch a commit that no branch or tag leads to; return whether the mirror has it now. Many servers refuse."""
+        await self._fetch_one(remote, commit_id.encode(), f"{SINGLE_COMMITS}{commit_id}".encode())
+        return await self.has(remote.repository_id, commit_id)
+
+    async def _fetch_one(self, remote: Remote, source: bytes, target: bytes) -> bool:
+        """Fetch a commit or a ref by its name, and keep it as `target`; return False when git could not."""
         address = await self._addresses.resolve(remote.url)
         mirror = self._paths.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
-        refspec = f"+{commit_id}:{SINGLE_COMMITS}{commit_id}"
+        refspec = b"+%b:%b" % (source, target)
         with contextlib.suppress(GitFailed):
             async with self.writing(remote.repository_id) as lock_fd:
                 invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
                 limited = self._limits.network.fetching(invocation, self._paths.root)
-                async with address.reading(limited) as source:
-                    fetch = Command("fetch", (*flags, *source.flags), (source.url, refspec))
-                    await self._git.run(fetch, source.invocation)
-        return await self.has(remote.repository_id, commit_id)
+                async with address.reading(limited) as connection:
+                    fetch = Command("fetch", (*flags, *connection.flags), (connection.url, refspec))
+                    await self._git.run(fetch, connection.invocation)
+                    return True
+        return False
 
     def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
         """Return the remote's HEAD; without one (as in a new bare repository) main, or else master."""
@@ -288,6 +331,16 @@ class Mirrors:
         return await commit_of(self._git, self._paths.mirror(repository_id), name)
 
 
-def _names(revision: bytes) -> tuple[bytes, bytes]:
-    """Return the branch and the tag that a revision may name."""
-    return b"refs/heads/" + revision.removeprefix(b"refs/heads/"), b"refs/tags/" + revision.removeprefix(b"refs/tags/")
+def _names(revision: bytes) -> tuple[bytes, ...]:
+    """Return the refs that a revision may name, in the order in which they are looked for."""
+    heads, tags = b"refs/heads/", b"refs/tags/"
+    if revision.startswith((heads, tags)):
+        return (revision,)
+    full = (b"refs/" + revision,) if revision.startswith((b"heads/", b"tags/")) else ()
+    named = (_NAMED + revision,) if _is_of_no_kind(revision) else ()
+    return (heads + revision, tags + revision, *full, *named)
+
+
+def _is_of_no_kind(revision: bytes) -> bool:
+    """True for the full name of a ref that is neither a branch nor a tag."""
+    return revision.startswith(b"refs/") and not revision.startswith((b"refs/heads/", b"refs/tags/"))

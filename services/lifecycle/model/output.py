@@ -52,6 +52,45 @@ class Verification(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class Artifact(Recorded):
+    """A file that is kept beside the result."""
+
+    name: str
+    size_bytes: int
+    sha256: str
+
+
+class OmissionReason(enum.StrEnum):
+    """Why a file that the policy names is not kept."""
+
+    NO_SUCH_FILE = "NO_SUCH_FILE"
+    TOO_LARGE = "TOO_LARGE"
+    TOO_MANY = "TOO_MANY"
+    UNREADABLE = "UNREADABLE"
+    NOT_A_FILE = "NOT_A_FILE"
+    UNUSABLE_NAME = "UNUSABLE_NAME"
+
+
+@dataclass(frozen=True, slots=True)
+class OmittedArtifact(Recorded):
+    """A file that is not kept, or a pattern that names none."""
+
+    name: str
+    reason: OmissionReason
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactSummary(Recorded):
+    """The files that are kept beside the result, and those that are not: the first of each, and how many there are."""
+
+    kept: tuple[Artifact, ...] = ()
+    total: int = 0
+    total_bytes: int = 0
+    omitted: tuple[OmittedArtifact, ...] = ()
+    total_omitted: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Output(Recorded):
     """The output of an execution, as far as its job has come."""
 
@@ -76,6 +115,7 @@ class Output(Recorded):
     pull_request_url: str = ""
     pull_request_number: int = 0
     review_comment: str = ""
+    artifacts: ArtifactSummary = field(default_factory=ArtifactSummary)
 
 
 @dataclass(frozen=True, slots=True)

@@ -49,6 +49,8 @@ class Policy(Recorded, Generic[Open_co]):
     max_attempts: int | Open_co = _OPEN
     retry_on: tuple[str, ...] = ()
     retry_from: RetryFrom | Open_co = _OPEN
+    artifacts: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
 
 DEFAULT_POLICY: Final[Policy[Never]] = Policy(

@@ -16,6 +16,7 @@ from services.agent.wire import AGENT
 from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
 from services.common.text import lossy
+from services.lifecycle.model.authors import EMAIL
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import (
@@ -27,15 +28,15 @@ from services.lifecycle.model.node_work import (
     Run,
     Snapshot,
 )
-from services.lifecycle.model.output import FileChange
+from services.lifecycle.model.output import Artifact, FileChange, OmittedArtifact
 from services.sandbox.spec import Tier
-
-EMAIL: Final = "noreply@boatyard.dev"
 
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
-RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits"})
+RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits", "changed"})
 FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile)
+ARTIFACT: Final = Mapper(Artifact, git_pb.Artifact)
+OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, git_pb.OmittedArtifact)
 SNAPSHOT: Final = Mapper(Snapshot, git_pb.Snapshot, by_hand={"message", "create_time", "expire_time"})
 _RUN: Final = Mapper(
     Run,
@@ -113,12 +114,12 @@ def visibility_to_proto(tier: Tier) -> "workspace_pb.Visibility.ValueType":
     return workspace_pb.VISIBILITY_SANDBOXES if tier is Tier.BUBBLEWRAP else workspace_pb.VISIBILITY_HOST
 
 
-def working_tree_to_proto(value: Layout, base: Base, tier: Tier) -> git_pb.WorkingTree:
+def working_tree_to_proto(value: Layout, base: Base | None, tier: Tier) -> git_pb.WorkingTree:
     """Write a tree that an agent may have written. No image has our git, so for a container it runs in bubblewrap."""
     own = Tier.BUBBLEWRAP if tier is Tier.CONTAINER else tier
     return git_pb.WorkingTree(
         layout=layout_to_proto(value),
-        read_only_paths=texts_to_proto("tree.read_only_paths", base.read_only_paths),
+        read_only_paths=() if base is None else texts_to_proto("tree.read_only_paths", base.read_only_paths),
         sandbox_tier=tier_to_proto(own),
     )
 

@@ -5,10 +5,11 @@ from dataclasses import replace
 
 from services.agent.settings import AgentSettings
 from services.lifecycle.failures import JobCancelled, JobFailed
+from services.lifecycle.model.authors import EMAIL, author
 from services.lifecycle.model.hook_answers import MAX_ADDITIONS_BYTES
 from services.lifecycle.model.ids import agent_of, step_in
 from services.lifecycle.model.job_context import HookResult
-from services.lifecycle.model.job_spec import INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES
+from services.lifecycle.model.job_spec import ASK_FILE, INPUT_DATA, MAX_ARGUMENT_BYTES, MAX_PROMPT_BYTES
 from services.lifecycle.model.node_work import Base, EndedRun, Launch, Layout, Run
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
@@ -19,8 +20,6 @@ from services.sandbox.spec import Network, Tier
 
 _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
-ASK_FILE = ".boatyard/ask"
-"""Where an agent that may ask writes its question, below its working directory."""
 _SPARE_BYTES = 1 << 10  # for the paragraph on how to ask a person
 _HOOK_STEP = re.compile(r"-hook-\d+$")
 _TOO_LATE = ("push", "post-hook-1")
@@ -137,5 +136,7 @@ def _environment(job: JobRun) -> dict[str, str]:
         "BOATYARD_WORK_ITEM_ID": spec.work_item_id,
         "BOATYARD_INPUT": INPUT_DATA if spec.data else "",
         "BOATYARD_ROUND": str(job.round),
+        "BOATYARD_AUTHOR_NAME": author(spec.worker_name),
+        "BOATYARD_AUTHOR_EMAIL": EMAIL,
         "BOATYARD_ASK_FILE": ASK_FILE if spec.policy.agent_may_ask else "",
     }

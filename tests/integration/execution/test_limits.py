@@ -91,6 +91,38 @@ async def test_files_without_content_make_a_workspace_grow_too(limited: Client) 
     assert f"{16 << 20} bytes (disk_bytes); each file counts as 1 KiB" in end.message
 
 
+@pytest.mark.parametrize(
+    "place", ["$HOME", *(pytest.param(place, marks=pytest.mark.slow) for place in ("/tmp", "/dev/shm", "$HOME/.c/a"))]
+)
+async def test_scratch_space_that_is_full_is_why_an_agent_failed(limited: Client, place: str) -> None:
+    # It stays for longer than there is between two looks.
+    line = f"mkdir -p {place}; head -c 4000000 /dev/zero > {place}/big || {{ sleep 2; exit 3; }}"
+    end = await limited.run(new_id("full"), line, scratch_bytes=MB)
+    assert (end.reason, end.exit_code) == ("SCRATCH_LIMIT", 3), end.message
+    assert f"{MB} bytes each (scratch_bytes)" in end.message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("head -c 4000000 /dev/zero > /tmp/big; sleep 2; true", ""),
+        ("head -c 400000 /dev/zero > /tmp/a; sleep 2; exit 3", "AGENT_FAILED"),
+    ],
+    ids=["full, and no failure", "not full"],
+)
+async def test_scratch_space_is_a_reason_only_of_a_failure(limited: Client, line: str, reason: str) -> None:
+    assert (await limited.run(new_id("scratch"), line, scratch_bytes=MB)).reason == reason
+
+
+async def test_scratch_space_is_at_most_the_machines_and_the_agent_is_told(limited: Client) -> None:
+    name = new_id("told")
+    line = "echo $BOATYARD_LIMIT_SCRATCH_BYTES; df -B1 --output=size /tmp | tail -1"
+    await limited.start(name, line, scratch_bytes=1 << 50)
+    told, size = (await limited.watch(name)).output.decode().split()
+    assert told == size == str(2 << 30)
+
+
 async def test_an_agent_is_told_its_limits(limited: Client) -> None:
     name = new_id("told")
     limits = {"memory_bytes": 512 * MB, "processes": 77, "cpu_seconds": 30, "output_bytes": 5000}
@@ -105,6 +137,7 @@ async def test_an_agent_is_told_its_limits(limited: Client) -> None:
         "BOATYARD_LIMIT_MEMORY_BYTES": str(512 * MB),
         "BOATYARD_LIMIT_OUTPUT_BYTES": "5000",
         "BOATYARD_LIMIT_PROCESSES": "77",
+        "BOATYARD_LIMIT_SCRATCH_BYTES": str(2 << 30),
         "BOATYARD_LIMIT_TIMEOUT_SECONDS": "3600",
     }
     assert seen.end.state == State.STATE_SUCCEEDED

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import grpc
 import pytest
 from boatyard.agent.v1 import sandbox_pb2
 from boatyard.agent.v1.agent_pb2 import CommandEngine
@@ -10,6 +11,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
+from services.common.rpc.status import service_error
 from tests.integration.execution.service import Client, State, running
 from tests.kit import processes
 from tests.kit.uids import have_their_own
@@ -62,6 +64,84 @@ async def test_an_agent_that_is_not_there_says_how_to_mend_it(shared: Client, co
     end = await shared.run(new_id("run"), command)
     assert (end.state, end.reason) == (State.STATE_FAILED, "AGENT_NOT_INSTALLED")
     assert "BOATYARD_EXECUTION_READ_ONLY_PATHS" in end.message
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize(
+    "line",
+    [
+        "exit 127",
+        "exit 126",
+        "echo 'sh: 1: make: not found'; exit 127",
+        "echo 'config.yaml: not found' >&2; exit 127",
+        "printf 'make: gcc: No such file or directory\\nmake: *** [all] Error 127\\n' >&2; exit 127",
+        "echo '/bin/sh: 1: gcc: not found' >&2; echo 'build failed' >&2; exit 127",
+    ],
+)
+async def test_a_program_that_ends_with_what_a_shell_ends_with_is_there(shared: Client, tier: int, line: str) -> None:
+    end = await shared.run(new_id("run"), line, sandbox_tier=tier)
+    assert (end.state, end.reason) == (State.STATE_FAILED, "AGENT_FAILED")
+
+
+LINES = {
+    "if test -n x; then cat; fi": "",
+    "for x in a b; do echo $x-$1; done": "a-it\nb-it\n",
+    "case $1 in it) echo found;; esac": "found\n",
+    "{ echo in braces; }": "in braces\n",
+    "(echo in parentheses)": "in parentheses\n",
+    "echo fi": "fi it\n",
+    "echo a; echo done": "a\ndone it\n",
+    "echo '}'": "} it\n",
+    "echo $(echo x)": "x it\n",
+    "echo $1;": "it\n",
+    "echo do:": "do: it\n",
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+async def test_a_line_may_end_in_whatever_a_shell_takes_when_the_prompt_is_an_argument(
+    shared: Client, line: str
+) -> None:
+    spec = shared.service.spec(line, prompt="it")
+    spec.agent.command.prompt_delivery = CommandEngine.PROMPT_DELIVERY_ARGUMENT
+    name = new_id("run")
+    await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
+    assert (await shared.watch(name)).output.decode() == LINES[line]
+
+
+IDENTITY = 'git init -q . && git commit -q --allow-empty -m x && git log -1 --format="%an <%ae> %cn"'
+IDENTITIES = {
+    IDENTITY: 'ann "b\\c" d <a@example.com> ann "b\\c" d',
+    f"git config --global user.name own && {IDENTITY}": "own <a@example.com> own",
+    f"git init -q . && git config user.name repo && git config user.email r@x && {IDENTITY}": "repo <r@x> repo",
+    f"export GIT_AUTHOR_NAME=env; {IDENTITY}": 'env <a@example.com> ann "b\\c" d',
+}
+
+
+async def test_a_path_of_the_settings_that_is_not_there_is_named_before_anything_is_tried(tmp_path: Path) -> None:
+    tool, gone = tmp_path / "tool", tmp_path / "gone"
+    tool.touch()
+    async with running(tmp_path, READ_ONLY_PATHS=f"{tool}:{gone}:relative") as client:
+        described = (await client.stub.DescribeNode(pb.DescribeNodeRequest())).capabilities
+        (complaint,) = [each.complaint for each in described if each.name == "read-only paths"]
+        with pytest.raises(grpc.aio.AioRpcError) as raised:
+            await client.start(new_id("run"), "true")
+
+    assert complaint.startswith(f"BOATYARD_EXECUTION_READ_ONLY_PATHS names {gone}, relative, ")
+    error = service_error(raised.value)
+    assert (error.reason, error.message) == ("SANDBOX_UNAVAILABLE", complaint)
+
+
+@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("line", IDENTITIES)
+async def test_git_commits_in_a_sandbox_as_the_author_that_it_is_told_unless_it_knows_better(
+    shared: Client, tier: int, line: str
+) -> None:
+    author = {"BOATYARD_AUTHOR_NAME": 'ann "b\\c" d', "BOATYARD_AUTHOR_EMAIL": "a@example.com"}
+    name = new_id("run")
+    end = await shared.run(name, f"cd $(mktemp -d) && {line}", sandbox_tier=tier, environment=author)
+    assert end.state == State.STATE_SUCCEEDED
+    assert (await shared.watch(name)).output.decode().strip() == IDENTITIES[line]
 
 
 async def test_a_sandbox_that_cannot_be_made_is_not_the_agents_fault(shared: Client) -> None:

@@ -144,7 +144,7 @@ async def test_changes_that_are_asked_for_are_made_in_the_same_workspace(service
 
 
 ASKING = (
-    'mkdir -p .boatyard; if [ "$BOATYARD_ROUND" = 1 ]; then echo "Red or blue?" > "$BOATYARD_ASK_FILE";'
+    'if [ "$BOATYARD_ROUND" = 1 ]; then echo "Red or blue?" > "$BOATYARD_ASK_FILE";'
     ' else cat > answer.txt; fi; test ! -e "$BOATYARD_ASK_FILE" || [ "$BOATYARD_ROUND" = 1 ]'
 )
 
@@ -173,7 +173,7 @@ async def test_an_agent_asks_and_goes_on_with_the_answer(
 @pytest.mark.slow
 async def test_an_agent_that_asks_for_ever_is_stopped(services: Services) -> None:
     policy = {"agent_may_ask": True, "max_extra_rounds": 1}
-    job = await services.submit('mkdir -p .boatyard; echo "And now?" > "$BOATYARD_ASK_FILE"', policy=policy)
+    job = await services.submit('echo "And now?" > "$BOATYARD_ASK_FILE"', policy=policy)
     await approve(services, await services.asked(job.job_id))
     ended = await services.ended(job.job_id)
     assert (ended.state, ended.reason) == (FAILED, "ROUNDS_EXCEEDED")
@@ -181,7 +181,7 @@ async def test_an_agent_that_asks_for_ever_is_stopped(services: Services) -> Non
 
 @pytest.mark.slow
 async def test_a_question_that_cannot_be_read_is_not_passed_over(services: Services) -> None:
-    command = 'mkdir -p .boatyard; echo "And now?" > "$BOATYARD_ASK_FILE"; chmod 0 "$BOATYARD_ASK_FILE"'
+    command = 'echo "And now?" > "$BOATYARD_ASK_FILE"; chmod 0 "$BOATYARD_ASK_FILE"'
     job = await services.run(command, policy={"agent_may_ask": True})
     assert (job.state, job.reason) == (FAILED, "ASK_UNREADABLE")
 

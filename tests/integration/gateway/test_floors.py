@@ -3,9 +3,10 @@
 from collections.abc import AsyncIterator
 
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2
+from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2, runtime_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
+from services.common.rpc.streaming import streaming
 from tests.kit.repos import Repo
 from tests.kit.services import Services
 
@@ -48,6 +49,25 @@ async def test_a_change_of_a_protected_path_is_pushed_after_an_approval(floored:
     assert [*ended.submitters] == ["admin"]
 
 
+async def test_who_types_at_an_agents_terminal_is_named_and_who_looks_is_not(services: Services) -> None:
+    line = 'echo ready; read -r line; echo "got $line"'
+    job = await services.submit("", agent={"command": {"line": line, "terminal": True}})
+    execution_id = job.execution_ids[0]
+    watching = runtime_pb2.WatchExecutionRequest(execution_id=execution_id, follow=True)
+    async with streaming(services.runtime.WatchExecution(watching)) as updates:
+        async for update in updates:
+            if any(b"ready" in event.output.data for event in update.events):
+                break
+    for message, named in (({"size": {"rows": 9, "columns": 9}}, []), ({"input": b"go\r"}, ["admin"])):
+        requests = [runtime_pb2.AttachExecutionRequest(execution_id=execution_id)]
+        requests.append(runtime_pb2.AttachExecutionRequest(**message))
+        async with streaming(services.runtime.AttachExecution(iter(requests))) as messages:
+            async for _ in messages:
+                pass
+        assert [*(await services.job(job.job_id)).steered_by] == named
+    assert (await services.ended(job.job_id)).state == SUCCEEDED
+
+
 @pytest.mark.slow
 async def test_each_round_is_looked_at_anew(floored: Services, remote: Repo) -> None:
     repository = await floored.repository(remote)
@@ -71,11 +91,15 @@ async def test_other_changes_are_pushed_and_checked_as_the_floor_wants(floored: 
 
 
 @pytest.mark.slow
-async def test_what_began_from_a_snapshot_is_always_asked_about(floored: Services, remote: Repo) -> None:
-    """Else one job would leave the change in a snapshot, and the next one push it as its base."""
+async def test_what_a_snapshot_holds_is_asked_about_and_nothing_else(floored: Services, remote: Repo) -> None:
+    """Else one job would leave the change in a snapshot, and the next one push it."""
     repository = await floored.repository(remote)
     first = await floored.run(f"{WORKFLOW}; exit 1", repository_id=repository)
     assert (first.state, bool(first.output.snapshot_id)) == (FAILED, True)
     second = await floored.submit("touch mine", repository_id=repository, snapshot_id=first.output.snapshot_id)
     asked = await floored.asked(second.job_id)
-    assert "began from a snapshot" in asked.question
+    assert asked.question == "May the result be pushed? It changes protected paths: .github/workflows/ci.yml."
+    first = await floored.run("touch other; exit 1", repository_id=repository)
+    second = await floored.run("touch mine", repository_id=repository, snapshot_id=first.output.snapshot_id)
+    assert (second.state, [*second.checkpoints]) == (SUCCEEDED, [])
+    assert [change.path for change in second.output.files_changed] == ["mine", "other"]

@@ -6,16 +6,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner
 
 from services.cli import checks
-from services.cli.job_request import repository_url
+from services.cli.job_request import check_there, repository_url
 from services.cli.main import COMMANDS, cli
 from services.common.home import Home
 from services.common.lock import FileLock
 from services.supervisor.plan import cell_file, supervisor_lock
 from tests.kit.cell import BOATYARD
+from tests.kit.repos import Repo
 
 
 def boatyard(*arguments: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -180,6 +182,30 @@ def test_local_paths_become_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert repository_url(".") == str(tmp_path)
     assert repository_url("./a:b") == f"{tmp_path}/a:b"
     assert repository_url("~/r") == "/home/me/r"
+
+
+@pytest.mark.parametrize("typed", [".", "sub", "sub/../sub/deep", "./sub/deep"])
+def test_a_path_in_a_repository_is_that_repositorys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    work = Repo.init(tmp_path / "work").path
+    (work / "sub" / "deep").mkdir(parents=True)
+    monkeypatch.chdir(work)
+    assert repository_url(typed) == str(work)
+    check_there(repository_url(typed), "unix:/run/gateway.sock")
+
+
+@pytest.mark.parametrize("typed", ["typo", "sub/typo", "../nothing", "../empty"])
+def test_a_path_without_a_repository_is_refused_where_the_cell_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+) -> None:
+    (Repo.init(tmp_path / "work").path / "sub").mkdir()
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    for address in ("unix:/run/gateway.sock", "127.0.0.1:7460"):
+        with pytest.raises(click.UsageError, match="no git repository"):
+            check_there(repository_url(typed), address)
+    check_there(repository_url(typed), "cell.example:7460")
 
 
 @pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, OutOfRange, RemoteFailure, Status
 from services.lifecycle.failures import INTERNAL, explained
+from services.lifecycle.model.authors import author
 from services.lifecycle.model.ids import workspace_of
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.job_spec import JobSpec
@@ -16,7 +17,7 @@ from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.value import dump, load, pack, unpack
 from services.lifecycle.stages.executions import exited, last_lines
-from services.lifecycle.stages.result import author, commit_message
+from services.lifecycle.stages.result import commit_message
 
 # JSON has neither NaN nor surrogates, and times are of UTC.
 st.register_type_strategy(float, st.floats(allow_nan=False, allow_infinity=False))

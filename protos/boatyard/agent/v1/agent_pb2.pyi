@@ -93,6 +93,7 @@ class AgentSettings(message.Message):
     OPEN_FILES_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
+    SCRATCH_BYTES_FIELD_NUMBER: builtins.int
     system_prompt: builtins.str
     """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT."""
     model: builtins.str
@@ -140,6 +141,11 @@ class AgentSettings(message.Message):
     """Open files per process. The default is the host's."""
     file_size_bytes: builtins.int
     """Size in bytes of the largest file that the agent may write. The default is no limit."""
+    scratch_bytes: builtins.int
+    """The size in bytes of each of /tmp, HOME and /dev/shm in a sandbox, which are in memory and gone with the agent; an
+    agent that fails when one of them is full ends with SCRATCH_LIMIT. Never more than the node's settings allow, which
+    is the default. Without a sandbox there is no such limit.
+    """
     @builtins.property
     def command(self) -> CommandEngine:
         """Any program."""
@@ -208,10 +214,11 @@ class AgentSettings(message.Message):
         open_files: builtins.int | None = ...,
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         file_size_bytes: builtins.int | None = ...,
+        scratch_bytes: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
@@ -237,6 +244,8 @@ class AgentSettings(message.Message):
     _WhichOneofArgType__processes: _TypeAlias = typing.Literal["_processes", b"_processes"]  # noqa: Y015
     _WhichOneofReturnType__sandbox_tier: _TypeAlias = typing.Literal["sandbox_tier"]  # noqa: Y015
     _WhichOneofArgType__sandbox_tier: _TypeAlias = typing.Literal["_sandbox_tier", b"_sandbox_tier"]  # noqa: Y015
+    _WhichOneofReturnType__scratch_bytes: _TypeAlias = typing.Literal["scratch_bytes"]  # noqa: Y015
+    _WhichOneofArgType__scratch_bytes: _TypeAlias = typing.Literal["_scratch_bytes", b"_scratch_bytes"]  # noqa: Y015
     _WhichOneofReturnType__system_prompt: _TypeAlias = typing.Literal["system_prompt"]  # noqa: Y015
     _WhichOneofArgType__system_prompt: _TypeAlias = typing.Literal["_system_prompt", b"_system_prompt"]  # noqa: Y015
     _WhichOneofReturnType__token_budget: _TypeAlias = typing.Literal["token_budget"]  # noqa: Y015
@@ -267,6 +276,8 @@ class AgentSettings(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox_tier) -> _WhichOneofReturnType__sandbox_tier | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__scratch_bytes) -> _WhichOneofReturnType__scratch_bytes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__system_prompt) -> _WhichOneofReturnType__system_prompt | None: ...
     @typing.overload

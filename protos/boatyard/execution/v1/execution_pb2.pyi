@@ -892,8 +892,8 @@ class NodeExecution(message.Message):
     """Output only. Its state."""
     reason: builtins.str
     """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST; the
-    limit that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT; for a model
-    also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
+    limit that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT,
+    OUTPUT_LIMIT; for a model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
     requests failed). Empty otherwise.
     """
     message: builtins.str

@@ -49,8 +49,8 @@ class Floor(message.Message):
     never_pushed: builtins.bool
     """True if no result is pushed."""
     approved_by_others: builtins.bool
-    """True if whoever submitted or retried a job, by the names of tokens, may not approve its checkpoints, but for the
-    questions of its agent.
+    """True if whoever submitted or retried a job, sent its agent messages or typed at its terminal, by the names of tokens,
+    may not approve its checkpoints, but for the questions of its agent.
     """
     max_attempts: builtins.int
     """The most attempts that a job may have: `Policy.max_attempts`."""
@@ -76,9 +76,9 @@ class Floor(message.Message):
     def protected_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Paths, such as `.github/workflows` or `**/Makefile`: a person is asked before a result is pushed that changes any of
         them. A path names what is below it too, `*` and `?` stand for characters of one part, `**` for any parts. Renames,
-        deletions, symbolic links, submodules and other cases of letters count. Before a result is pushed whose job began
-        from a snapshot, a person is always asked, as the snapshot may have changed them. What led to the commit that the job
-        began from counts too, as far as no branch and no tag of the remote has it.
+        deletions, symbolic links, submodules and other cases of letters count, also those of a snapshot that the job began
+        from. What led to the commit that the result is compared with counts too, as far as no branch and no tag of the
+        remote has it.
         """
 
     @builtins.property

@@ -342,7 +342,7 @@ class RetryJobRequest(message.Message):
     """The job."""
     from_snapshot: builtins.bool
     """True to start from the snapshot of what its last attempt left, on that attempt's cell, instead of from its original
-    starting point.
+    starting point. An attempt whose agent never began, or whose cell was lost, left what it began from.
     """
     def __init__(
         self,
@@ -360,6 +360,52 @@ class RetryJobRequest(message.Message):
 @typing.final
 class RetryJobResponse(message.Message):
     """Response for RetryJob."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def job(self) -> Job:
+        """The job as it is now: PENDING."""
+
+    def __init__(
+        self,
+        *,
+        job: Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushJobRequest(message.Message):
+    """Request for PushJob."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes the call safe to repeat."""
+    job_id: builtins.str
+    """The job."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushJobResponse(message.Message):
+    """Response for PushJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -668,7 +714,7 @@ class JobSpec(message.Message):
     """The template; empty means the worker's."""
     snapshot_id: builtins.str
     """The snapshot of that repository to start from, instead of `revision`; empty means none. The result is compared with
-    it, and the result's branch contains it.
+    what the snapshot is compared with, so what the snapshot holds is part of the result.
     """
     data: builtins.str
     """The text of a JSON object to work on, kept as it was sent: the file `.boatyard/input.json` in the workspace.
@@ -807,6 +853,7 @@ class Job(message.Message):
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     FLOORS_FIELD_NUMBER: builtins.int
     SUBMITTERS_FIELD_NUMBER: builtins.int
+    STEERED_BY_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -824,8 +871,8 @@ class Job(message.Message):
     INVALID_BRANCH, BRANCH_EXISTS, BRANCH_IN_THE_WAY, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
     NETWORK_NOT_ALLOWED,
     IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,
-    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED, MODEL_FAILED,
-    MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is gone), TAKE_FAILED,
+    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED,
+    MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is gone), TAKE_FAILED,
     RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file with the agent's question),
     ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was asked: REJECTED, EXPIRED. Clients
     that run jobs themselves may give other reasons, such as NODE_BUSY. Empty otherwise.
@@ -884,6 +931,10 @@ class Job(message.Message):
     def submitters(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Output only. The names of the callers that submitted and retried it, oldest first."""
 
+    @builtins.property
+    def steered_by(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Output only. The names of the callers that sent its agent messages or typed at its terminal, oldest first."""
+
     def __init__(
         self,
         *,
@@ -905,10 +956,11 @@ class Job(message.Message):
         checkpoints: abc.Iterable[checkpoint_pb2.Checkpoint] | None = ...,
         floors: abc.Iterable[floor_pb2.BindingFloor] | None = ...,
         submitters: abc.Iterable[builtins.str] | None = ...,
+        steered_by: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

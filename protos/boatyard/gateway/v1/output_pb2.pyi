@@ -52,12 +52,20 @@ class Output(message.Message):
     REVIEW_COMMENT_FIELD_NUMBER: builtins.int
     DIFF_IS_LOSSY_FIELD_NUMBER: builtins.int
     LOG_TAIL_IS_LOSSY_FIELD_NUMBER: builtins.int
+    ARTIFACTS_FIELD_NUMBER: builtins.int
+    TOTAL_ARTIFACTS_FIELD_NUMBER: builtins.int
+    TOTAL_ARTIFACT_BYTES_FIELD_NUMBER: builtins.int
+    OMITTED_ARTIFACTS_FIELD_NUMBER: builtins.int
+    TOTAL_OMITTED_ARTIFACTS_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's final words: its model's last text, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
     """The total number of files that differ."""
     base_commit_id: builtins.str
-    """The commit that the work started from; empty without a repository."""
+    """The commit of the remote that the work started from, and that the result is compared with: from a snapshot, the
+    snapshot's. Without a repository, one that has no
+    files.
+    """
     commit_id: builtins.str
     """The commit of the result; the base commit when nothing has changed."""
     branch: builtins.str
@@ -89,7 +97,7 @@ class Output(message.Message):
     turns: builtins.int
     """Number of the model's answers; absent where the runtime cannot see them."""
     snapshot_id: builtins.str
-    """The snapshot of what a failed or cancelled job left in its workspace; empty when nothing had changed, and while the
+    """The snapshot of what a failed or cancelled job left in its workspace; empty when nothing had ever changed, and while the
     job is live. See AgentRuntimeService.ListSnapshots.
     """
     cpu_seconds: builtins.float
@@ -106,6 +114,12 @@ class Output(message.Message):
     """True when the diff is not UTF-8: `diff` has U+FFFD in place of each malformed part."""
     log_tail_is_lossy: builtins.bool
     """True when the log is not UTF-8: `log_tail` has U+FFFD in place of each malformed part."""
+    total_artifacts: builtins.int
+    """How many are kept."""
+    total_artifact_bytes: builtins.int
+    """The size of all that are kept, in bytes."""
+    total_omitted_artifacts: builtins.int
+    """How many are not kept."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000."""
@@ -113,6 +127,14 @@ class Output(message.Message):
     @builtins.property
     def verification(self) -> Verification:
         """The verify command's outcome on the result; absent when there was none, or it was not reached."""
+
+    @builtins.property
+    def artifacts(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Artifact]:
+        """The files that are kept beside the result, ordered by name; the first 100. See AgentRuntimeService.ListArtifacts."""
+
+    @builtins.property
+    def omitted_artifacts(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.OmittedArtifact]:
+        """What the policy's `artifacts` name and is not kept, with the reason; the first 20."""
 
     def __init__(
         self,
@@ -143,10 +165,15 @@ class Output(message.Message):
         review_comment: builtins.str = ...,
         diff_is_lossy: builtins.bool = ...,
         log_tail_is_lossy: builtins.bool = ...,
+        artifacts: abc.Iterable[git_pb2.Artifact] | None = ...,
+        total_artifacts: builtins.int = ...,
+        total_artifact_bytes: builtins.int = ...,
+        omitted_artifacts: abc.Iterable[git_pb2.OmittedArtifact] | None = ...,
+        total_omitted_artifacts: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "output_bytes", b"output_bytes", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_files_changed", b"total_files_changed", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015

@@ -523,6 +523,116 @@ class ReadDiffResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ListArtifactsRequest(message.Message):
+    """Request for ListArtifacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    page_size: builtins.int
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the previous page, for the same execution."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListArtifactsResponse(message.Message):
+    """Response for ListArtifacts."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ARTIFACTS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token for the next page; empty on the last page."""
+    @builtins.property
+    def artifacts(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Artifact]:
+        """The files of this page."""
+
+    def __init__(
+        self,
+        *,
+        artifacts: abc.Iterable[git_pb2.Artifact] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts", b"artifacts", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadArtifactRequest(message.Message):
+    """Request for ReadArtifact."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    NAME_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    MAX_BYTES_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    name: builtins.str
+    """The file's name, as ListArtifacts returns it."""
+    offset: builtins.int
+    """Where to begin, in bytes."""
+    max_bytes: builtins.int
+    """How many bytes to read at most: 0 means to the end."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        name: builtins.str = ...,
+        offset: builtins.int = ...,
+        max_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "max_bytes", b"max_bytes", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadArtifactResponse(message.Message):
+    """A chunk of a file."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """At most 64 KiB."""
+    next_offset: builtins.int
+    """The offset after it."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        next_offset: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["data", b"data", "next_offset", b"next_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListWorkspacesRequest(message.Message):
     """Request for ListWorkspaces; the filters are combined with AND."""
 

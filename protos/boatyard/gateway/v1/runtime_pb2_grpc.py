@@ -93,6 +93,16 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffResponse.FromString,
                 _registered_method=True)
+        self.ListArtifacts = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/ListArtifacts',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListArtifactsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListArtifactsResponse.FromString,
+                _registered_method=True)
+        self.ReadArtifact = channel.unary_stream(
+                '/boatyard.gateway.v1.AgentRuntimeService/ReadArtifact',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.FromString,
+                _registered_method=True)
         self.ListWorkspaces = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/ListWorkspaces',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.SerializeToString,
@@ -276,6 +286,29 @@ class AgentRuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListArtifacts(self, request, context):
+        """Lists the files that were kept of an execution's workspace, as its job's policy says, ordered by name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadArtifact(self, request, context):
+        """Streams a file that was kept of an execution's workspace, or a part of it. The job's secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND, ARTIFACT_NOT_FOUND): no execution has that id, or none of its files that name.
+        - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkspaces(self, request, context):
         """Lists workspaces, cell by cell, newest first within each cell.
 
@@ -383,6 +416,16 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     servicer.ReadDiff,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffResponse.SerializeToString,
+            ),
+            'ListArtifacts': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListArtifacts,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListArtifactsRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListArtifactsResponse.SerializeToString,
+            ),
+            'ReadArtifact': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadArtifact,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.SerializeToString,
             ),
             'ListWorkspaces': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkspaces,
@@ -672,6 +715,60 @@ class AgentRuntimeService:
             '/boatyard.gateway.v1.AgentRuntimeService/ReadDiff',
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadDiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListArtifacts(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/ListArtifacts',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListArtifactsRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListArtifactsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadArtifact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/ReadArtifact',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -128,6 +128,21 @@ class AgentRuntimeServiceStub:
     - FAILED_PRECONDITION (RESULT_EXPIRED): the execution's cell no longer keeps the result. The stored part of the
       diff is in the execution's output; what was pushed is on the remote.
     """
+    ListArtifacts: aio.UnaryUnaryMultiCallable[runtime_pb2.ListArtifactsRequest, runtime_pb2.ListArtifactsResponse]
+    """Lists the files that were kept of an execution's workspace, as its job's policy says, ordered by name.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+    - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+    """
+    ReadArtifact: aio.UnaryStreamMultiCallable[runtime_pb2.ReadArtifactRequest, runtime_pb2.ReadArtifactResponse]
+    """Streams a file that was kept of an execution's workspace, or a part of it. The job's secrets are not in it.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (EXECUTION_NOT_FOUND, ARTIFACT_NOT_FOUND): no execution has that id, or none of its files that name.
+    - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+    """
     ListWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.ListWorkspacesRequest, runtime_pb2.ListWorkspacesResponse]
     """Lists workspaces, cell by cell, newest first within each cell.
 
@@ -332,6 +347,33 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (NO_RESULT): the execution has no result, or none yet.
         - FAILED_PRECONDITION (RESULT_EXPIRED): the execution's cell no longer keeps the result. The stored part of the
           diff is in the execution's output; what was pushed is on the remote.
+        """
+
+    @abc_1.abstractmethod
+    def ListArtifacts(
+        self,
+        request: runtime_pb2.ListArtifactsRequest,
+        context: aio.ServicerContext[runtime_pb2.ListArtifactsRequest, abc.Awaitable[runtime_pb2.ListArtifactsResponse]],
+    ) -> abc.Awaitable[runtime_pb2.ListArtifactsResponse]:
+        """Lists the files that were kept of an execution's workspace, as its job's policy says, ordered by name.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+        """
+
+    @abc_1.abstractmethod
+    def ReadArtifact(
+        self,
+        request: runtime_pb2.ReadArtifactRequest,
+        context: aio.ServicerContext[runtime_pb2.ReadArtifactRequest, abc.AsyncIterator[runtime_pb2.ReadArtifactResponse]],
+    ) -> abc.AsyncIterator[runtime_pb2.ReadArtifactResponse]:
+        """Streams a file that was kept of an execution's workspace, or a part of it. The job's secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND, ARTIFACT_NOT_FOUND): no execution has that id, or none of its files that name.
+        - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
         """
 
     @abc_1.abstractmethod

@@ -1,5 +1,6 @@
 """How the engine reads its settings; its runs are in `run`."""
 
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -10,6 +11,13 @@ from services.execution.model import Result, TerminalSize
 from services.sandbox.spec import Tier
 
 _ARGUMENT_BYTES: Final = 128 * 1024 - 1  # the kernel allows 128 KiB for one argument, including its closing NUL
+_SHELL: Final = "/bin/sh"
+# After `fi` or `)` there can be no argument, after `echo fi` there can: only a shell knows which it is.
+_MAY_END_A_COMPOUND: Final = re.compile(r"(^|[\s;&|])(fi|done|esac|\})$|\)$")
+_APPENDED_IF_IT_CAN_BE: Final = """
+/bin/sh -n -c "$1" 2>/dev/null || set -- "$0" "$2"
+line=$1; shift; exec /bin/sh -c "$line" /bin/sh "$@"
+"""
 _WINDOW: Final = TerminalSize(24, 80)  # of a terminal that nobody has attached to yet
 
 
@@ -25,12 +33,12 @@ class ProgramEngine(Engine[CommandEngine]):
             yield "spec.prompt", f"must be at most {_ARGUMENT_BYTES} bytes, and none of them NUL, to be an argument"
 
     def spec(self, agent: AgentSettings, own: CommandEngine, prompt: str) -> EngineSpec:
-        """Return the program. A prompt that is an argument is `$1` of the line, and is appended to it."""
+        """Return the program. A prompt that is an argument is `$1` of the line, and where it can be it is appended."""
         line = (own.line or "").rstrip()
         as_argument = own.prompt_is_argument and bool(prompt)
-        argv = ["/bin/sh", "-c", line]
+        argv = [_SHELL, "-c", line]
         if as_argument:
-            argv = ["/bin/sh", "-c", f'{line} "$@"', "sh", prompt]
+            argv = _with_argument(line, prompt)
         told = {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
         return EngineSpec(
             argv=tuple(part.encode() for part in argv),
@@ -42,6 +50,15 @@ class ProgramEngine(Engine[CommandEngine]):
     def run(self, context: RunContext) -> Result:
         """Start the program of a run, and stay with it until none of its processes is left."""
         return run_command(context)
+
+
+def _with_argument(line: str, prompt: str) -> list[str]:
+    appended = f'{line} "$@"'
+    if line.endswith((";", "&", "|")):
+        return [_SHELL, "-c", line, _SHELL, prompt]
+    if not _MAY_END_A_COMPOUND.search(line):
+        return [_SHELL, "-c", appended, _SHELL, prompt]
+    return [_SHELL, "-c", _APPENDED_IF_IT_CAN_BE, line, appended, prompt]
 
 
 ENGINE: Final = ProgramEngine()

@@ -42,8 +42,10 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._plan = context.plan
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets)
-        self._pump = Pump(self._writer, self._plan.bounds.max_output_bytes)
         size = self._plan.terminal
+        self._pump = Pump(
+            self._writer, self._plan.bounds.max_output_bytes, Stream.STDERR if size is None else Stream.STDOUT
+        )
         self._terminal = None if size is None else Terminal(self._run.terminal_input, size)
         self._termination = Termination()
         self._leave_at = math.inf
@@ -186,4 +188,4 @@ class CommandRun:
             return verdict.never_began(self._pump.complaint.decode(errors="replace").strip())
         if status != 0 and limit is not None:
             return verdict.failed_at(limit, self._plan.bounds, status)
-        return verdict.ended(status)
+        return verdict.ended(status, self._pump.complaint)

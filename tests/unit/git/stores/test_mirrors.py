@@ -70,6 +70,9 @@ async def test_a_known_commit_id_is_not_fetched_and_a_branch_is(
         (b"refs/heads/main", "main", b"main"),
         (b"v1", "main~1", b"main"),
         (b"refs/tags/v1", "main~1", b"main"),
+        (b"tags/v1", "main~1", b"main"),
+        (b"heads/main", "main", b"main"),
+        (b"refs/pull/7/head", "refs/pull/7/head", b"main"),
         (b"side/\xff", "main~1", b"side/\xff"),
     ],
 )
@@ -77,6 +80,7 @@ async def test_revisions(
     parts: GitParts, remote: Remote, upstream: Repo, revision: bytes, names: str, branch: bytes
 ) -> None:
     upstream.git("update-ref", b"refs/heads/side/\xff", upstream.head("main~1"))
+    upstream.git("update-ref", "refs/pull/7/head", upstream.git("commit-tree", "-m", "asked for", "main^{tree}"))
     base = await parts.prepare(remote, StartPoint(revision))
     assert (base.commit_id, base.branch) == (upstream.head(names), branch)
 

@@ -1,0 +1,48 @@
+"""Artifacts: the files that the policy names, kept beside the result however the agent ended."""
+
+from dataclasses import replace
+
+from services.common.display import one_line
+from services.lifecycle.model.node_work import Base, Layout
+from services.lifecycle.model.output import ArtifactSummary, ExecutionNote, OmissionReason
+from services.lifecycle.run import KEEPING_SECONDS, JobRun
+
+_TOLD = 3
+_WORDS = {
+    OmissionReason.NO_SUCH_FILE: "there is none",
+    OmissionReason.TOO_LARGE: "more than is kept",
+    OmissionReason.TOO_MANY: "more than are kept",
+    OmissionReason.UNREADABLE: "cannot be read",
+    OmissionReason.NOT_A_FILE: "no regular file",
+    OmissionReason.UNUSABLE_NAME: "its name cannot be kept",
+}
+
+
+async def take_artifacts(job: JobRun) -> None:
+    """Keep what this round's agent left of the files that the policy names. Does nothing where it names none.
+
+    Raises JobFailed (TAKE_FAILED, RESULT_TOO_LARGE), and JobCancelled when the job is and this takes too long.
+    """
+    layout = job.recorded("workspace", Layout)
+    if layout is None or not job.spec.policy.artifacts or not job.has_begun(job.in_round("start")):
+        return
+
+    async def keep() -> ArtifactSummary:
+        taking = job.nodes.take_artifacts(
+            layout, job.recorded("base", Base), job.spec, artifacts_id=job.agent_id, secrets=job.secrets
+        )
+        return await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
+
+    def learn(note: ExecutionNote, summary: ArtifactSummary) -> ExecutionNote:
+        return replace(note, output=replace(note.output, artifacts=summary))
+
+    await job.step(job.in_round("artifacts"), ArtifactSummary, keep, learn, _told)
+
+
+def _told(summary: ArtifactSummary) -> str:
+    kept = f"{summary.total} kept, {summary.total_bytes} bytes"
+    if not summary.total_omitted:
+        return kept
+    first = ", ".join(f"{one_line(each.name)} ({_WORDS[each.reason]})" for each in summary.omitted[:_TOLD])
+    more = summary.total_omitted - min(_TOLD, len(summary.omitted))
+    return f"{kept}; not kept: {first}" + (f", and {more} more" if more else "")
