@@ -157,6 +157,13 @@ SETTINGS: Final = (
             "GLOB",
         ),
         Flag(
+            "--leave-out",
+            "policy.leave_out",
+            "Files that the agent drops and nobody wants in the result, as in a .gitignore file, such as '.aider*'; may"
+            " be repeated.",
+            "PATTERN",
+        ),
+        Flag(
             "--retention",
             "policy.retention",
             "What happens to the workspace when the job has ended (default: keep-failed).",

@@ -127,7 +127,9 @@ def _input(spec: job_pb2.JobSpec) -> Iterable[str]:
 def _facts(job: job_pb2.Job) -> Iterable[Line]:
     output = job.output
     if output.total_files_changed:
-        yield _fact("branch", output.branch + (" (pushed)" if output.pushed else " (kept on this machine, not pushed)"))
+        kept = "kept on this machine: `boatyard diff` shows it"
+        where = "(pushed)" if output.pushed else "(kept on this machine, not pushed)"
+        yield _fact("branch", f"{output.branch} {where}") if output.branch else _fact("result", kept)
         yield _fact("commit", output.commit_id)
     yield from _files(output)
     yield from _artifacts(output)

@@ -132,7 +132,8 @@ _ROWS: Final = (
         sources=(Source.GIT,),
         retried=Retried.BY_DEFAULT,
         part_of="CLONE_FAILED",
-        advice="check from the machine that the server can be reached, and `boatyard retry`",
+        advice="check from the machine that the server can be reached; then `boatyard retry` begins again, or"
+        " `boatyard push` pushes a result that there is already",
     ),
     ReasonRow(
         reason="REMOTE_MOVED",
@@ -210,7 +211,7 @@ _ROWS: Final = (
     ReasonRow(
         reason="SNAPSHOT_NOT_FOUND",
         meaning="the snapshot from which the job was to start does not exist any more, or is of another repository",
-        sources=(Source.GIT, Source.DRIVER),
+        sources=(Source.GIT,),
         advice="`boatyard snapshots` lists those that are kept; BOATYARD_GIT_SNAPSHOT_KEEP_HOURS says how long",
     ),
     ReasonRow(
@@ -421,7 +422,8 @@ _ROWS: Final = (
         reason="PUSH_REJECTED",
         meaning="the remote refused the push; its words are in the message",
         sources=(Source.GIT,),
-        advice="check the remote's rules for the branch, and that the repository's token may push",
+        advice="check the remote's rules for the branch, and that the repository's token may push; then `boatyard push`"
+        " pushes the result",
     ),
     ReasonRow(
         reason="REF_MOVED",

@@ -156,7 +156,7 @@ def build_manager(
         records=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
-        preparer=BasePreparer(records, mirrors, bases, results, settings.warm_seconds),
+        preparer=BasePreparer(records, mirrors, bases, results, snapshots, warm_seconds=settings.warm_seconds),
         results=results,
         retention=retention,
         snapshots=snapshots,

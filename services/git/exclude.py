@@ -1,5 +1,6 @@
 """Keeps `.boatyard`, at the top of a working tree, out of commits: it is ours, not the repository's."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -7,8 +8,9 @@ PATTERN: Final = b"/.boatyard"
 """A gitignore pattern. The directory holds the agent's input and its questions."""
 
 
-def exclude_boatyard(git_dir: Path) -> None:
-    """Make git ignore it in a new git directory. Files of it that a commit already has stay tracked."""
+def exclude_boatyard(git_dir: Path, leave_out: Iterable[str] = ()) -> None:
+    """Make git ignore it, and these patterns, in a new git directory. What a commit already has stays tracked."""
     info = git_dir / "info"
     info.mkdir(exist_ok=True)
-    (info / "exclude").write_bytes(PATTERN + b"\n")
+    patterns = (*(pattern.encode() for pattern in leave_out), PATTERN)
+    (info / "exclude").write_bytes(b"".join(pattern + b"\n" for pattern in patterns))

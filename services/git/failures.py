@@ -100,6 +100,11 @@ def revision_not_found(revision: bytes | str) -> ServiceError:
     return NotFound("revision", revision if isinstance(revision, str) else revision.decode("utf-8", "replace"))
 
 
+def snapshot_not_found(snapshot_id: str, repository_id: str) -> ServiceError:
+    """The repository has no such snapshot."""
+    return NotFound("snapshot", f"{snapshot_id} of repository {repository_id}")
+
+
 def address_not_allowed(host: str, address: str) -> ServiceError:
     """The remote's name resolves to an address where no remote may be."""
     message = (

@@ -98,6 +98,10 @@ class GitManager:
         """Yield progress, and a tree of the requested commit last. Raises the errors of BasePreparer.prepare."""
         return with_progress(lambda report: self._preparer.prepare(remote, start, report))
 
+    async def prepare_empty_base(self, repository_id: str, result_commit_id: str = "", snapshot_id: str = "") -> Base:
+        """Return a tree for work without a remote. See BasePreparer.prepare_empty."""
+        return await self._preparer.prepare_empty(repository_id, result_commit_id, snapshot_id)
+
     async def clone(self, spec: CloneSpec, report: ProgressListener = lambda _: None) -> Clone:
         """Make a plain clone under the caller's id.
 

@@ -85,9 +85,10 @@ class BaseNote:
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """A prepared tree of one commit, and the paths that a sandbox over it must show read-only, each at its own path.
+    """A prepared tree, and the paths that a sandbox over it must show read-only, each at its own path.
 
-    The `layers`, topmost first, together make the tree. Whoever uses the base leaves a file in `pins_path`.
+    The `layers`, topmost first, together make the tree. Results are compared with `commit_id`; HEAD of a working tree
+    begins at `head_commit_id`. Whoever uses the base leaves a file in `pins_path`.
     """
 
     commit_id: str
@@ -96,6 +97,7 @@ class Base:
     branch: bytes
     pins_path: Path
     notes: tuple[BaseNote, ...] = ()
+    head_commit_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +113,7 @@ class TakeSpec:
     """What to take: the tree, the commit that it started from, and the signature of the commit that is added.
 
     `layered_on` is the commit whose tree lies below the tree's layers; empty when it is unknown or there are no layers.
+    `leave_out` are patterns, as in a .gitignore file, of untracked files that nobody wants.
     """
 
     tree: WorkingTree
@@ -118,6 +121,7 @@ class TakeSpec:
     message: str
     signature: Signature
     layered_on: str = ""
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,7 @@ class SnapshotSpec:
     base_commit_id: str
     message: str
     keep_for: timedelta | None = None
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,10 +229,11 @@ class Clone:
 
 @dataclass(frozen=True, slots=True)
 class StartPoint:
-    """The commit to start from: a revision of the remote (empty: its default branch), or the id of a result."""
+    """What to start from: a revision of the remote (empty: its default branch), a result's commit, or a snapshot."""
 
     revision: bytes = b""
     result_commit_id: str = ""
+    snapshot_id: str = ""
 
 
 class OmissionReason(enum.Enum):

@@ -13,6 +13,7 @@ from services.git.manager import GitManager
 from services.git.progress import with_progress
 from services.git.wire import from_proto
 from services.git.wire.to_proto import (
+    BASE,
     HEAD,
     RESULT,
     SNAPSHOT,
@@ -44,6 +45,14 @@ class GitServicer(GitServiceServicer):
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
             async for message in messages:
                 yield base_to_proto(message)
+
+    async def PrepareEmptyBase(
+        self, request: pb.PrepareEmptyBaseRequest, context: Context
+    ) -> pb.PrepareEmptyBaseResponse:
+        base = await self._manager.prepare_empty_base(
+            request.repository_id, request.result_commit_id, request.snapshot_id
+        )
+        return pb.PrepareEmptyBaseResponse(base=BASE.to_proto(base))
 
     async def CloneRepository(
         self, request: pb.CloneRepositoryRequest, context: Context

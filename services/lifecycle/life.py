@@ -7,9 +7,10 @@ import structlog
 
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked
 from services.lifecycle.ledger import LeaseLost
-from services.lifecycle.model.job_context import JobContext
+from services.lifecycle.model.job_context import JobContext, Remote
+from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit, Run
-from services.lifecycle.model.outcome import Outcome
+from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
 from services.lifecycle.run import JobRun
@@ -28,7 +29,7 @@ from services.lifecycle.stages.hooks import (
 )
 from services.lifecycle.stages.prepare import make_branch, make_workspace, prepare_base
 from services.lifecycle.stages.protection import protected_changes
-from services.lifecycle.stages.result import compare, is_to_publish, publish, take, verify
+from services.lifecycle.stages.result import compare, is_to_publish, publish, take, take_kept, verify
 
 log = structlog.get_logger()
 
@@ -79,23 +80,40 @@ async def _work(job: JobRun, context: JobContext) -> None:
     await choose_hooks(job, context.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
-    base = None
-    if remote is not None:
+    if remote is not None or not job.has_begun("workspace"):  # the version before had no base without a repository
         await approval(job, "base")
-        base = await prepare_base(job, remote, context.pushed_before)
-    layout = await make_workspace(job, base, context.files)
-    if base is not None:
-        await make_branch(job, layout, base)
-    await approval(job, "start")
-    task = first_task(job)
-    while task := await _round(job, context, layout, base, task):
-        job.begin_round()
+    base = await prepare_base(job, remote, context.pushed_before)
+    if job.spec.kept is not None and remote is not None:
+        await _push_kept(job, context, remote, base, job.spec.kept)
+    else:
+        await _rounds(job, context, base)
     await approval(job, "end")
     with suppress(JobCancelled):  # the work is done: too late to cancel
         await call_post_hooks(job)
 
 
-async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | None, task: str) -> str:
+async def _rounds(job: JobRun, context: JobContext, base: Base) -> None:
+    """Have the agent work, once and as often as more is asked for."""
+    layout = await make_workspace(job, base, context.files)
+    if context.remote is not None:
+        await make_branch(job, layout, base)
+    await approval(job, "start")
+    task = first_task(job)
+    while task := await _round(job, context, layout, base, task):
+        job.begin_round()
+
+
+async def _push_kept(job: JobRun, context: JobContext, remote: Remote, base: Base, kept: KeptResult) -> None:
+    """Publish a result of an earlier attempt as if it had just been taken."""
+    taken = await take_kept(job, kept)
+    await compare(job, base, taken)
+    if await _checked_and_published(job, context, remote, base, taken):
+        raise JobFailed(
+            Failure("REJECTED", "changes were asked for, and no agent works on a result that is only pushed")
+        )
+
+
+async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, task: str) -> str:
     """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
     remote = context.remote
     await start_agent(job, layout, base, task)
@@ -105,25 +123,33 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base | 
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):
         return more
-    if remote is None or base is None or taken is None:
-        return ""
+    return await _checked_and_published(job, context, remote, base, taken)
+
+
+async def _checked_and_published(
+    job: JobRun, context: JobContext, remote: Remote | None, base: Base, taken: ResultCommit
+) -> str:
+    """Check and publish a result; without a remote, ask whether it may be handed over.
+
+    Return the agent's next task if a person asks for changes, or an empty string.
+    """
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more
-        await verify(job, remote, base, taken)
-    if is_to_publish(job, taken):
-        if more := await approval(job, "push", await protected_changes(job, base, taken)):
+        await verify(job, remote, taken)
+    if is_to_publish(job, base, taken):
+        because = "" if remote is None else await protected_changes(job, base, taken)
+        if more := await approval(job, "push", because):
             return more
-        await publish(job, remote, taken, context.pushed_before)
+        if remote is not None:
+            await publish(job, remote, taken, context.pushed_before)
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base | None, run: Run) -> ResultCommit | None:
+async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
     """Take the agent's work, however the agent ended."""
     try:
         await take_artifacts(job)
-        if base is None:
-            return None
         taken = await take(job, layout, base)
         await compare(job, base, taken)
     except JobFailed:

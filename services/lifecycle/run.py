@@ -79,6 +79,11 @@ class JobRun:
         """Where the agent works."""
         return workspace_of(self.execution_id)
 
+    @property
+    def start_snapshot_id(self) -> str:
+        """The snapshot that the attempt begins from; empty when it begins from a revision."""
+        return self.lease.snapshot_id or self.spec.snapshot_id
+
     async def load(self) -> None:
         """Read what was recorded before."""
         self.stages = dict(await self.retry_until_lease_lost(lambda: self.ledger.stages(self.lease)))

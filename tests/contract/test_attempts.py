@@ -166,6 +166,22 @@ async def test_a_person_has_a_job_go_on_from_what_was_left(book: Books) -> None:
     await cell.finish(lease, FAILED)
     await retries.retry(lease.job_id, from_snapshot=True, key=None)
     assert await other.claim() is None
+    lease = await claimed(cell)
+    assert lease.snapshot_id == "snap-1"
+    await cell.finish(lease, FAILED)  # its agent never began: what it would have begun from is still what was left
+    await retries.retry(lease.job_id, from_snapshot=True, key=None)
+    assert (await claimed(cell)).snapshot_id == "snap-1"
+
+
+async def test_what_the_last_round_left_is_what_was_left(book: Books) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT))
+    second = ExecutionNote(f"{lease.execution_id}-round-2", Purpose.AGENT, output=Output(snapshot_id="snap-1"))
+    await cell.note(lease, second)
+    await cell.finish(lease, FAILED)
+    await Retries(book.engine, book.notifier).retry(lease.job_id, from_snapshot=True, key=None)
     assert (await claimed(cell)).snapshot_id == "snap-1"
 
 

@@ -135,10 +135,8 @@ def test_a_row_of_a_nodes_is_a_refusal_or_an_end_of_that_node(source: Source) ->
 
 def test_a_row_of_the_lifecycles_is_raised_there() -> None:
     lost = {"NODE_LOST"}  # NodeLost: an error, which becomes a failure as a refusal does
-    mapped = {"SNAPSHOT_NOT_FOUND"}
     own = failures_in("lifecycle")
     assert own | lost == sources_of(Source.DRIVER, Source.HOOK, Source.PERSON)
-    assert mapped <= own
     assert failures_in("gateway") == sources_of(Source.LEDGER)
 
 

@@ -45,6 +45,7 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
     # The first of all, so that it is found before its time however long the others take.
     yield Case(name="is delayed", arguments=working(CHANGES, "--delay", "180"), found=is_pending)
     yield Case(name="runs", arguments=working(counting), found=has_printed, copies=4, counts=True)
+    yield Case(name="has no repository", arguments=("--command", counting), found=has_printed, counts=True)
     if in_container:
         arguments = working(counting, "--sandbox", "container")
         yield Case(name="runs in a container", arguments=arguments, found=has_printed, counts=True)
@@ -85,6 +86,22 @@ def cases(remote: Remote, slow: Remote, gate: Path, *, in_container: bool) -> It
         arguments=working(f"test -e {gate} && {CHANGES}", "--retry-on", "AGENT_FAILED", "--max-attempts", "20"),
         found=lambda cell, job_id: len(shown(cell, job_id)["execution_ids"]) > 1,
         attempts=None,
+    )
+    # That version compared with the snapshot itself: nothing would be pushed, and less be shown than what is pushed.
+    half = "test -e half.txt || { echo half > half.txt; exit 3; }"
+    from_snapshot = ("--retry-on", "AGENT_FAILED", "--max-attempts", "2", "--retry-from", "snapshot")
+    yield Case(
+        name="goes on from a snapshot",
+        arguments=working(f"{half}; echo goes on; {until_gate}", *from_snapshot),
+        found=lambda cell, job_id: len(shown(cell, job_id)["execution_ids"]) > 1 and has_printed(cell, job_id),
+        attempts=2,
+    )
+    yield Case(
+        name="went on from a snapshot",
+        arguments=working(f"{half}; {CHANGES}", *from_snapshot, "--approve-before", "push"),
+        found=asks,
+        answer=approve_twice,
+        attempts=2,
     )
     yield Case(
         name="holds its repository",
@@ -208,6 +225,14 @@ def second_round(cell: Cell, job_id: str) -> bool:
 
 def approve_when_asked(cell: Cell, job_id: str) -> None:
     eventually(lambda: asks(cell, job_id), f"{job_id} asks again", timeout=120)
+    cell.boatyard("approve", job_id)
+
+
+def approve_twice(cell: Cell, job_id: str) -> None:
+    """Approve what was shown, and then the whole of it."""
+    cell.boatyard("approve", job_id)
+    eventually(lambda: asks(cell, job_id), f"{job_id} asks again", timeout=120)
+    assert shown(cell, job_id)["files_changed"] == ["half.txt", "new.txt"]
     cell.boatyard("approve", job_id)
 
 

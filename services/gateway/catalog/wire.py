@@ -24,6 +24,7 @@ from services.gateway.values.catalog import (
     WorkItem,
     WorkItemState,
 )
+from services.lifecycle.model.job_spec import NO_REMOTE
 
 _STATES: Final = {pb.WorkItem.State.Value(f"STATE_{state}"): state for state in WorkItemState}
 
@@ -92,7 +93,9 @@ def checked(project: Project) -> Project:
 
 
 def check_repository(message: pb.Repository) -> Iterator[Violation]:
-    """Yield what is wrong with the URL and the token of a repository."""
+    """Yield what is wrong with the id, the URL and the token of a repository."""
+    if message.repository_id.startswith(NO_REMOTE):
+        yield "repository_id", f"must not begin with {NO_REMOTE}: such are for jobs without a repository"
     if message.url and (complaint := url_complaint(message.url)):
         yield "url", complaint
     if complaint := credential_complaint(message.token, scheme_of(message.url)):

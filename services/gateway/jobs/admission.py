@@ -32,7 +32,7 @@ from services.gateway.jobs.isolation import check_isolation
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.submission import JobSubmission, check_submission
-from services.gateway.ledger.executions import new_execution
+from services.gateway.ledger.executions import cell_of_snapshot, new_execution
 from services.gateway.ledger.inputs import write_files
 from services.gateway.ledger.labels import write_labels
 from services.gateway.ledger.notifier import JobNotifier
@@ -46,7 +46,6 @@ from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import with_caller
-from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
@@ -273,7 +272,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, secrets: Mapping[st
             snapshot_id="",
             turn=turn_of(spec.priority, max(spec.create_time, spec.not_before or spec.create_time), ageing_seconds),
             wake_time=0 if spec.not_before is None else microseconds(spec.not_before),
-            bound_cell_id=await _cell_of_snapshot(connection, spec.snapshot_id),
+            bound_cell_id=await cell_of_snapshot(connection, spec.snapshot_id),
             fence=0,
             cell_id="",
             held=False,
@@ -283,11 +282,3 @@ async def _write(connection: AsyncConnection, spec: JobSpec, secrets: Mapping[st
     )
     row = new_execution(execution_id, spec.job_id, 1, Purpose.AGENT) | {"create_time": spec.create_time}
     await connection.execute(insert(executions).values(row))
-
-
-async def _cell_of_snapshot(connection: AsyncConnection, snapshot_id: str) -> str:
-    """Return the cell that has the snapshot, where the job must run; empty without a snapshot or a known cell."""
-    if not snapshot_id:
-        return ""
-    query = select(executions.c.cell_id).where(executions.c.execution_id == execution_of_snapshot(snapshot_id))
-    return (await connection.execute(query)).scalar_one_or_none() or ""

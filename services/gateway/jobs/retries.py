@@ -1,5 +1,6 @@
 """Retries jobs that have ended, on a person's request."""
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -12,6 +13,7 @@ from services.common.errors import FailedPrecondition
 from services.gateway.jobs.floors import bound_again
 from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
+from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
@@ -21,10 +23,10 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import with_caller
-from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.job_spec import JobSpec, KeptResult
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import JobState
+from services.lifecycle.model.states import JobState, Publish, Purpose
 from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
@@ -43,16 +45,42 @@ class Retries:
         Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists
         (REQUEST_ID_REUSED), and what check_isolation does.
         """
+
+        async def again(connection: AsyncConnection, job: Row[Any]) -> None:
+            snapshot_id, cell_id = await _last_snapshot(connection, job) if from_snapshot else ("", "")
+            spec = replace(load(JobSpec, job.definition), kept=None)
+            await _begin_again(connection, job, spec, snapshot_id=snapshot_id, cell_id=cell_id)
+
+        return await self._again(job_id, key, again)
+
+    async def push(self, job_id: str, *, key: IdempotencyKey | None) -> JobView:
+        """Put a job that FAILED or was CANCELLED into the queue again, to publish what its last attempt left.
+
+        Raises as `retry` does, but NO_RESULT in place of NO_SNAPSHOT.
+        """
+
+        async def again(connection: AsyncConnection, job: Row[Any]) -> None:
+            kept, cell_id = await _last_result(connection, job)
+            spec = load(JobSpec, job.definition)
+            spec = replace(spec, kept=kept, policy=replace(spec.policy, publish=Publish.PUSH))
+            await _begin_again(connection, job, spec, cell_id=cell_id)
+
+        return await self._again(job_id, key, again)
+
+    async def _again(
+        self, job_id: str, key: IdempotencyKey | None, again: Callable[[AsyncConnection, Row[Any]], Awaitable[None]]
+    ) -> JobView:
         async with self._engine.begin() as connection:
             job = await job_row(connection, job_id, locked=True)
             if await idempotency.claim(connection, key, job.project_id, job_id) is None:
-                await _begin_again(connection, job, from_snapshot=from_snapshot)
+                _check_state(job)
+                await again(connection, job)
             view = await job_view(connection, job_id)
         self._notifier.notify(job_id, work=True)
         return view
 
 
-async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snapshot: bool) -> None:
+def _check_state(job: Row[Any]) -> None:
     if JobState(job.state) not in _RETRIABLE:
         raise FailedPrecondition(
             "JOB_STATE",
@@ -61,12 +89,17 @@ async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snaps
             state=job.state,
             allowed_states=_RETRIABLE,
         )
-    snapshot_id, cell_id = await _last_snapshot(connection, job) if from_snapshot else ("", "")
+
+
+async def _begin_again(
+    connection: AsyncConnection, job: Row[Any], admitted: JobSpec, *, snapshot_id: str = "", cell_id: str = ""
+) -> None:
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    admitted = load(JobSpec, job.definition)
     await check_isolation(connection, admitted.agent)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
+    if spec.kept is not None and spec.policy.publish is not Publish.PUSH:
+        raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job.job_id)
@@ -92,14 +125,32 @@ async def _begin_again(connection: AsyncConnection, job: Row[Any], *, from_snaps
 
 
 async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
-    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT)."""
-    last = select(executions.c.output, executions.c.cell_id).where(executions.c.execution_id == job.execution_id)
-    row = (await connection.execute(last)).one()
-    snapshot_id = load(Output, row.output).snapshot_id
-    if not snapshot_id:
+    """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT).
+
+    An attempt that left none, as its agent never began or its cell was lost, left the one that it began from.
+    """
+    of_attempt = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
+    agents = select(executions.c.output, executions.c.cell_id).where(*of_attempt, executions.c.purpose == Purpose.AGENT)
+    for row in await connection.execute(agents):  # one for each round; the last one's has it
+        if left := load(Output, row.output).snapshot_id:
+            return left, row.cell_id
+    if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
             f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
             job.job_id,
         )
-    return snapshot_id, row.cell_id
+    return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)
+
+
+async def _last_result(connection: AsyncConnection, job: Row[Any]) -> tuple[KeptResult, str]:
+    """Return the last result of a job's last attempt, and its cell. Raises FailedPrecondition (NO_RESULT)."""
+    agents = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
+    of_agents = select(executions.c.output, executions.c.cell_id).where(*agents, executions.c.purpose == Purpose.AGENT)
+    rows = (await connection.execute(of_agents.order_by(executions.c.create_time.desc()))).all()
+    for row in rows:
+        output = load(Output, row.output)
+        if output.commit_id and output.base_commit_id and output.commit_id != output.base_commit_id:
+            return KeptResult(output.commit_id, output.base_commit_id), row.cell_id
+    message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
+    raise FailedPrecondition("NO_RESULT", message, job.job_id)

@@ -58,6 +58,10 @@ class JobServicer(JobServiceServicer):
         view = await self._retries.retry(request.job_id, from_snapshot=request.from_snapshot, key=key)
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
+    async def PushJob(self, request: pb.PushJobRequest, context: Context) -> pb.PushJobResponse:
+        view = await self._retries.push(request.job_id, key=idempotency_key(request))
+        return pb.PushJobResponse(job=wire.job_to_proto(view))
+
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:
         views = watch_job(self._reads, self._notifier, request.job_id)
         async for view in self._draining.stream(views, start=0, position_after=lambda _: 0):

@@ -12,6 +12,7 @@ from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, stages
 from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.lifecycle.ledger import Lease
+from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, Purpose, StageState
 
@@ -31,6 +32,14 @@ def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose
         "create_time": NOW,
         **output_to_columns(Output()),
     }
+
+
+async def cell_of_snapshot(connection: AsyncConnection, snapshot_id: str) -> str:
+    """Return the cell that has the snapshot, where the job must run; empty without a snapshot or a known cell."""
+    if not snapshot_id:
+        return ""
+    query = select(executions.c.cell_id).where(executions.c.execution_id == execution_of_snapshot(snapshot_id))
+    return (await connection.execute(query)).scalar_one_or_none() or ""
 
 
 async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, note: ExecutionNote) -> None:

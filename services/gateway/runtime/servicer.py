@@ -29,6 +29,7 @@ from services.gateway.runtime.relay import Relay
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.model.ids import execution_of_snapshot
+from services.lifecycle.model.job_spec import kept_under
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import job_redactor
 from services.redaction.strand import Flow
@@ -210,7 +211,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             repository_id, commits = snapshot.repository_id, (snapshot.base_commit_id, snapshot.commit_id)
         else:
             view = await self._store.execution(request.execution_id)
-            repository_id, commits = view.repository_id, wire.result_commits(view)
+            repository_id, commits = kept_under(view.repository_id, view.project_id), wire.result_commits(view)
         return git_pb2.GetDiffRequest(repository_id=repository_id, base_commit_id=commits[0], commit_id=commits[1])
 
 

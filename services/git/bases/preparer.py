@@ -1,17 +1,24 @@
 """Prepares what work on a commit needs: the tree to start from, and the objects to take the changed tree with."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from services.git import failures
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.notes import read_notes
 from services.git.bases.warming import BranchWarmer
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
-from services.git.names import is_commit_id
+from services.git.names import NO_REMOTE, is_commit_id
 from services.git.store import RepositoryRecords
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.results import ResultStores
+from services.git.stores.snapshots import Snapshots
+
+# The commits of snapshots that were each begun from the one before, and of the agents in between.
+_LONGEST_CHAIN: Final = 100
 
 
 class BasePreparer:
@@ -23,27 +30,56 @@ class BasePreparer:
         mirrors: Mirrors,
         bases: BaseBuilder,
         results: ResultStores,
+        snapshots: Snapshots,
+        *,
         warm_seconds: float,
     ) -> None:
         self._records = records
         self._mirrors = mirrors
         self._bases = bases
         self._results = results
+        self._snapshots = snapshots
         self.warmer = BranchWarmer(self._warm, warm_seconds)
 
     async def prepare(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
-        """Return a base of the commit to start from.
+        """Return a base of what to start from.
 
         Raises:
-            NotFound: REVISION_NOT_FOUND.
+            NotFound: REVISION_NOT_FOUND, SNAPSHOT_NOT_FOUND.
             FailedPrecondition: CLONE_FAILED.
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
         with self._bases.holding(remote.repository_id):
+            if start.snapshot_id:
+                return await self._prepare_snapshot(remote, start.snapshot_id, report)
             base = await self._prepare_held(remote, start, report)
         if not start.result_commit_id and not is_commit_id(start.revision.decode("ascii", "replace")):
             self.warmer.note(remote, start.revision or base.branch)
         return base
+
+    async def prepare_empty(self, repository_id: str, result_commit_id: str, snapshot_id: str) -> Base:
+        """Return a base for work that has no remote: without files, or with those of a result or a snapshot of it.
+
+        Raises:
+            NotFound: REVISION_NOT_FOUND, SNAPSHOT_NOT_FOUND.
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        with self._bases.holding(repository_id):
+            await self._mirrors.make_empty(repository_id)
+            if snapshot_id:
+                snapshot = await self._snapshots.get(snapshot_id)
+                if snapshot.repository_id != repository_id:
+                    raise failures.snapshot_not_found(snapshot_id, repository_id)
+                result_commit_id = snapshot.commit_id
+            commit_id = result_commit_id or EMPTY_COMMIT_ID
+            if not await self._results.has(repository_id, commit_id):
+                raise failures.revision_not_found(commit_id)
+            prepare = self._bases.prepare if commit_id == EMPTY_COMMIT_ID else self._bases.prepare_result
+            cached = await prepare(repository_id, commit_id, "", lambda _: None)
+        compared_with = EMPTY_COMMIT_ID if snapshot_id else commit_id
+        objects = (self._mirrors.objects(repository_id),)
+        return Base(compared_with, cached.layers, objects, b"", cached.pins_path, head_commit_id=commit_id)
 
     async def objects_to_take_with(
         self, repository_id: str, name: str, tree: WorkingTree, base_commit_id: str
@@ -54,12 +90,16 @@ class BasePreparer:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
             FailedPrecondition: TAKE_FAILED.
         """
+        if repository_id.startswith(NO_REMOTE):
+            await self._mirrors.make_empty(repository_id)
         if not self._mirrors.exists(repository_id):
             raise failures.repository_not_found(repository_id)
         if not tree.path.is_dir():
             raise failures.take_failed(name, FileNotFoundError(f"{tree.path} is no directory"))
         borrowed = await self._objects_of(repository_id, base_commit_id)
-        layered_on = self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers else ""
+        layered_on = (
+            self._bases.commit_of(repository_id, tree.layers.lowers) if tree.layers and tree.layers.lowers else ""
+        )
         # The index is built from the commit below the layers first, so its objects are needed too.
         if layered_on and layered_on != base_commit_id:
             borrowed = tuple(dict.fromkeys((*borrowed, *await self._objects_of(repository_id, layered_on))))
@@ -68,6 +108,25 @@ class BasePreparer:
     async def _warm(self, remote: Remote, branch: bytes) -> Base:
         with self._bases.holding(remote.repository_id):
             return await self._prepare_held(remote, StartPoint(branch), lambda _: None)
+
+    async def _prepare_snapshot(self, remote: Remote, snapshot_id: str, report: ProgressListener) -> Base:
+        """Return a base with the tree of a snapshot, of the commit that the snapshot's results are compared with."""
+        repository_id = remote.repository_id
+        snapshot = await self._snapshots.get(snapshot_id)
+        if snapshot.repository_id != repository_id:
+            raise failures.snapshot_not_found(snapshot_id, repository_id)
+        tree = await self._prepare_held(remote, StartPoint(result_commit_id=snapshot.commit_id), report)
+        base_commit_id = await self._of_remote(repository_id, snapshot.base_commit_id)
+        head_commit_id = await self._snapshots.head_of(snapshot)
+        return replace(tree, commit_id=base_commit_id, head_commit_id=head_commit_id)
+
+    async def _of_remote(self, repository_id: str, commit_id: str) -> str:
+        """Return a snapshot's base; when that is a snapshot too, as before decision 47, the first one's base."""
+        if not await self._mirrors.has(repository_id, commit_id):
+            for earlier in await self._results.first_parents(repository_id, commit_id, _LONGEST_CHAIN):
+                if await self._mirrors.has(repository_id, earlier):
+                    return earlier
+        return commit_id
 
     async def _prepare_held(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
         repository_id = remote.repository_id
@@ -93,6 +152,7 @@ class BasePreparer:
             branch,
             cached.pins_path,
             await asyncio.to_thread(read_notes, cached.path),
+            head_commit_id=commit_id,
         )
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:

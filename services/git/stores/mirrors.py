@@ -17,6 +17,7 @@ from services.common.lock import LockHeldError
 from services.git import failures
 from services.git.disk.budget import DiskBudget
 from services.git.disk.walk import walk_tree
+from services.git.empty import EMPTY_COMMIT_ID, write_empty_commit
 from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.names import SINGLE_COMMITS, is_commit_id
@@ -102,6 +103,31 @@ class Mirrors:
         self._asked[key] |= set(_names(revision))
         await self._single_flight.join(key, lambda report: self._refresh(remote, key, report), listener)
 
+    async def make_empty(self, repository_id: str) -> None:
+        """Make a mirror of no remote, with the one commit EMPTY_COMMIT_ID, unless it exists.
+
+        Raises:
+            FailedPrecondition: CLONE_FAILED.
+            Exhausted: DISK_FULL, REPOSITORY_BUSY.
+        """
+        mirror = self._paths.mirror(repository_id)
+        if mirror.is_dir():
+            return
+        try:
+            async with self._budget.reserve(0), self.writing(repository_id):
+                if not mirror.is_dir():
+                    await self._build_empty(mirror)
+        except GitError as error:
+            raise failures.clone_failed(repository_id, error) from error
+
+    async def _build_empty(self, mirror: Path) -> None:
+        async with self._building() as building:
+            await asyncio.to_thread(write_empty_commit, building / "objects")
+            inside = Invocation(git_dir=building)
+            await self._git.run(Command("update-ref", (), ("refs/heads/main", EMPTY_COMMIT_ID)), inside)
+            await self._git.run(Command("symbolic-ref", (), ("HEAD", "refs/heads/main")), inside)
+            building.rename(mirror)
+
     async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
         """Find a revision of the remote; None when there is none. A commit id already in the mirror needs no fetch.
 
@@ -186,15 +212,21 @@ class Mirrors:
                 remove_stale_locks(mirror)  # what was refused, or cut off at a limit, does not stay
                 raise
             return
+        async with self._building() as building:
+            await self._fetch(building, remote, asked, lock_fd, report)
+            async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
+                building.rename(mirror)
+
+    @contextlib.asynccontextmanager
+    async def _building(self) -> AsyncIterator[Path]:
+        """Make a mirror aside, to be filled and renamed into place. Yields its path."""
         scratch = self._paths.scratch()
         try:
             building = scratch / "mirror.git"
             await self._git.run(Command("init", ("--quiet", "--bare", "--template="), (str(building),)))
             for key, value in _CONFIG.items():
                 await self._git.run(Command("config", (f"--file={building / 'config'}",), (key, value)))
-            await self._fetch(building, remote, asked, lock_fd, report)
-            async with self._budget.reserve((await asyncio.to_thread(walk_tree, building)).bytes):
-                building.rename(mirror)
+            yield building
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 

@@ -62,6 +62,17 @@ class ResultStores:
         """True when the store, or the mirror that it borrows from, holds the commit."""
         return await commit_of(self._git, await self.store(repository_id), commit_id.encode()) is not None
 
+    async def raw_commit(self, repository_id: str, commit_id: str) -> bytes:
+        """Return a commit object of the store, its headers and its message. Raises GitError."""
+        read = Command("cat-file", (), ("commit", commit_id))
+        return (await self._git.run(read, Invocation(git_dir=await self.store(repository_id)))).stdout
+
+    async def first_parents(self, repository_id: str, commit_id: str, limit: int) -> list[str]:
+        """Return a commit, its first parent, that one's first parent, and so on. Raises GitError."""
+        walk = Command("rev-list", ("--first-parent", f"--max-count={limit}"), (commit_id,))
+        listing = await self._git.run(walk, Invocation(git_dir=await self.store(repository_id)))
+        return listing.stdout.decode("ascii").split()
+
     async def take(self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...]) -> ResultCommit:
         """Take a working tree as a commit, and point a ref of the store at it.
 

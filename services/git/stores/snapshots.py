@@ -15,6 +15,7 @@ from services.git.model import Signature, Snapshot, SnapshotSpec, TakeSpec
 from services.git.single_flight import SingleFlight
 from services.git.store import SnapshotRecords
 from services.git.stores.results import ResultStores
+from services.git.worktree.signatures import message_bytes, signature_line
 
 _AT_ONCE: Final = 100
 
@@ -50,6 +51,21 @@ class Snapshots:
         if snapshot is None or not snapshot.commit_id:
             raise NotFound("snapshot", snapshot_id)
         return snapshot
+
+    async def head_of(self, snapshot: Snapshot) -> str:
+        """Return the commit that HEAD of the tree was at when the snapshot was taken.
+
+        It is the parent of the commit that was made for what had not been committed, or the last commit of the agent's
+        own when that was all.
+        """
+        raw = await self._results.raw_commit(snapshot.repository_id, snapshot.commit_id)
+        headers, _, message = raw.partition(b"\n\n")
+        lines = headers.split(b"\n")
+        parents = [line.removeprefix(b"parent ").decode("ascii") for line in lines if line.startswith(b"parent ")]
+        is_ours = b"committer " + signature_line(_signature(snapshot)) in lines
+        if len(parents) == 1 and is_ours and message == message_bytes(snapshot.message):
+            return parents[0]
+        return snapshot.commit_id
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
         """Return a page of snapshots, newest first, and the token of the next page."""
@@ -91,12 +107,16 @@ class Snapshots:
             raise RequestIdReused("snapshot", spec.snapshot_id)
         if claimed.commit_id:
             return claimed
-        # The time of the first try, so that every try makes the same commit.
-        signature = Signature("Boatyard", "boatyard@localhost", int(claimed.create_time.timestamp()))
-        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on)
+        signature = _signature(claimed)
+        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
         await self._records.complete(spec.snapshot_id, taken.commit_id)
         return replace(claimed, commit_id=taken.commit_id)
+
+
+def _signature(snapshot: Snapshot) -> Signature:
+    """Return who makes the snapshot's commit, at the time of the first try, so that every try makes the same commit."""
+    return Signature("Boatyard", "boatyard@localhost", int(snapshot.create_time.timestamp()))
 
 
 def _ref(snapshot_id: str) -> str:

@@ -7,6 +7,7 @@ from boatyard.workspace.v1 import layout_pb2
 
 from services.common.credentials import credential_complaint
 from services.common.rpc.rules import Check, Violation
+from services.git.names import NO_REMOTE
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.worktree.signatures import without_crud
@@ -16,6 +17,8 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
     """Return the rules, by the full names of the messages that they are for."""
 
     def remote(message: pb.Remote) -> Iterator[Violation]:
+        if message.repository_id.startswith(NO_REMOTE):
+            yield "repository_id", f"must not begin with {NO_REMOTE}: such are for work without a remote"
         if complaint := addresses.complaint(message.url):
             yield "url", complaint
         elif complaint := credential_complaint(message.token, addresses.address(message.url).protocol):
@@ -31,6 +34,7 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
 
     return {
         pb.Remote.DESCRIPTOR.full_name: remote,
+        pb.PrepareEmptyBaseRequest.DESCRIPTOR.full_name: _empty_base,
         pb.WorkingTree.DESCRIPTOR.full_name: working_tree,
         pb.Signature.DESCRIPTOR.full_name: _signature,
     }
@@ -48,6 +52,11 @@ def _layout_complaints(layout: layout_pb2.Layout, paths: GitPaths) -> Iterable[t
             yield "layers.work", paths.tree_complaint(layers.work.encode())
             if layers.mounted_path:
                 yield "layers.mounted_path", paths.tree_complaint(layers.mounted_path.encode())
+
+
+def _empty_base(message: pb.PrepareEmptyBaseRequest) -> Iterator[Violation]:
+    if not message.repository_id.startswith(NO_REMOTE):
+        yield "repository_id", f"must begin with {NO_REMOTE}: others are repositories"
 
 
 def _signature(message: pb.Signature) -> Iterator[Violation]:

@@ -20,7 +20,8 @@ _TIERS: Final = {
 
 def prepare_base(request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
     """Read what to start from."""
-    return _remote(request.remote), StartPoint(request.revision.encode(), request.result_commit_id)
+    start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id)
+    return _remote(request.remote), start
 
 
 def clone(request: pb.CloneRepositoryRequest) -> CloneSpec:
@@ -60,7 +61,8 @@ def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
 
 def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec]:
     """Read which tree to take, as which result of which repository."""
-    spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, _signature(request.signature))
+    signature, leave_out = _signature(request.signature), tuple(request.leave_out)
+    spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, signature, leave_out=leave_out)
     return request.repository_id, request.result_id, spec
 
 
@@ -73,6 +75,7 @@ def snapshot(request: pb.SnapshotTreeRequest) -> SnapshotSpec:
         request.base_commit_id,
         request.message,
         request.keep_for.ToTimedelta() if request.HasField("keep_for") else None,
+        tuple(request.leave_out),
     )
 
 

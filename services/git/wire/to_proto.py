@@ -35,7 +35,7 @@ RESULT: Final = Mapper(ResultCommit, pb.TakeResultResponse)
 SNAPSHOT: Final = Mapper(Snapshot, pb.Snapshot)
 _ARTIFACT: Final = Mapper(Artifact, pb.Artifact)
 _OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, pb.OmittedArtifact)
-_BASE: Final = Mapper(Base, pb.Base)
+BASE: Final = Mapper(Base, pb.Base)
 _CLONE: Final = Mapper(Clone, pb.Clone)
 _PROGRESS: Final = Mapper(Progress, pb.Progress)
 _STATUS_ENTRY: Final = Mapper(StatusEntry, pb.StatusEntry)
@@ -46,7 +46,7 @@ def base_to_proto(message: Progress | Base) -> pb.PrepareBaseResponse:
     """Convert progress, or the base."""
     if isinstance(message, Progress):
         return pb.PrepareBaseResponse(progress=_PROGRESS.to_proto(message))
-    return pb.PrepareBaseResponse(base=_BASE.to_proto(message))
+    return pb.PrepareBaseResponse(base=BASE.to_proto(message))
 
 
 def clone_to_proto(message: Progress | Clone) -> pb.CloneRepositoryResponse:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec, WorkingTree
@@ -66,7 +67,9 @@ class Taker:
         Raises:
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
-        repository_dir = await self._prepare(scratch, borrowed)
+        if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
+            return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
+        repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
         tree = replace(spec.tree, read_only_paths=borrowed)
         head = await self._agents_head(tree, spec, repository_dir) if keep_commits else None
@@ -139,12 +142,12 @@ class Taker:
         await covered.stage_everything()
         return covered, tuple(sorted({*submodules, *await covered.links_among(tuple(nested))}))
 
-    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...]) -> Path:
+    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...], leave_out: tuple[str, ...]) -> Path:
         repository_dir = scratch / "repository"
         repository_dir.mkdir()
         git_dir = repository_dir / "git"
         await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        exclude_boatyard(git_dir)
+        exclude_boatyard(git_dir, leave_out)
         alternates = git_dir / "objects" / "info" / "alternates"
         alternates.parent.mkdir(exist_ok=True)
         alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
@@ -184,6 +187,14 @@ class Taker:
         return tuple(mounts)
 
 
+def _is_bare(spec: TakeSpec) -> bool:
+    """True when a tree that began without files has none, without asking git."""
+    layers = spec.tree.layers
+    if layers is not None and layers.lowers:
+        return False
+    return {path.name for path in (layers.upper if layers else spec.tree.path).iterdir()} <= {".boatyard"}
+
+
 async def _start_from(
     repository: ScratchRepository, base: str, parent: str, nested: tuple[bytes, ...]
 ) -> tuple[bytes, ...]:
@@ -203,12 +214,15 @@ async def _start_from(
 def _links(
     tracked: list[IndexEntry], below: Mapping[bytes, IndexEntry], changes: UpperChanges, upper: UpperListing
 ) -> list[IndexEntry]:
-    """Return the empty submodules that the agent added or moved to another commit, as it committed them."""
+    """Return the empty submodules that the agent added or moved to another commit, as it committed them.
+
+    Where the commit below has a file in place of a submodule, the file is what the tree has.
+    """
     directories, read = set(upper.directories), changes.read
     return [
         entry
         for entry in tracked
         if entry.link and below.get(entry.path) != entry and entry.path not in changes.removed
-        if entry.path in below or entry.path in directories
+        if entry.path in directories or (entry.path in below and below[entry.path].link)
         if not any(path.startswith(entry.path + b"/") for path in read)
     ]

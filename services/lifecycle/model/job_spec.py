@@ -1,5 +1,6 @@
 """A job as it was admitted: everything is decided, and nothing of it changes."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -26,12 +27,29 @@ MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
 """The bound of a prompt that is passed as an argument: the kernel's, less the closing NUL."""
 
 
+NO_REMOTE: Final = "no-remote-"
+"""How the ids begin under which a git service keeps the results of jobs without a repository; no repository has one."""
+
+
+def kept_under(repository_id: str, project_id: str) -> str:
+    """Return the id under which a job's results are kept: its repository's, or one for its project's other jobs."""
+    return repository_id or NO_REMOTE + hashlib.sha256(project_id.encode()).hexdigest()[:32]
+
+
 @dataclass(frozen=True, slots=True)
 class InputFile(Recorded):
     """A file that a job works on, without its content. `name` is its path below `.boatyard/input`."""
 
     name: str
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class KeptResult(Recorded):
+    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with."""
+
+    commit_id: str
+    base_commit_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,7 @@ class JobSpec(Recorded):
     the input. `not_before` is the earliest time at which it may be claimed; `data` is a JSON object, or empty.
     `agent` and `policy` are bound to `floors`. `submitters` are the names of those who submitted and retried it,
     `steered_by` of those who wrote to its agent or typed at its terminal.
+    `kept` is a result that a person wants published: no agent works then.
     """
 
     job_id: str
@@ -68,4 +87,10 @@ class JobSpec(Recorded):
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()
+    kept: KeptResult | None = None
     steered_by: tuple[str, ...] = ()
+
+    @property
+    def kept_under(self) -> str:
+        """The id under which the git service keeps its results."""
+        return kept_under(self.repository_id, self.project_id)

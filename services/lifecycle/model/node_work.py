@@ -22,12 +22,18 @@ class Layout(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Base(Recorded):
-    """A prepared tree of one commit: its layers, the topmost first, and the directory that records its users."""
+    """A prepared tree: its layers, the topmost first, and the directory that records its users.
+
+    Results are compared with `commit_id`. The tree is that commit's, or a snapshot's that goes back to it: then HEAD
+    begins at the last commit in the snapshot that is its agent's own. (Empty, as recorded before decision 47: HEAD
+    began at `commit_id`, which was the snapshot's own.)
+    """
 
     commit_id: str
     layers: tuple[bytes, ...]
     read_only_paths: tuple[bytes, ...]
     pins_path: bytes = b""
+    head_commit_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,14 +117,12 @@ class ResultCommit(Recorded):
     """The result that was taken from a workspace; `commit_id` is the base's when nothing has changed."""
 
     commit_id: str
-    changed: bool
     lost_repositories: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class ProtectedChanges(Recorded):
-    """The paths that a result changes of those that floors protect: the first, and how many; unknown of a snapshot."""
+    """The paths that a result changes of those that floors protect: the first, and how many."""
 
     paths: tuple[bytes, ...] = ()
     total: int = 0
-    is_unknown: bool = False

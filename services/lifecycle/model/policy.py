@@ -50,6 +50,7 @@ class Policy(Recorded, Generic[Open_co]):
     retry_on: tuple[str, ...] = ()
     retry_from: RetryFrom | Open_co = _OPEN
     artifacts: tuple[str, ...] = ()
+    leave_out: tuple[str, ...] = ()
 
 
 DEFAULT_POLICY: Final[Policy[Never]] = Policy(

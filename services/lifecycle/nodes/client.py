@@ -79,13 +79,22 @@ class JobNodes:
     # Workspaces.
 
     async def create_workspace(
-        self, workspace_id: str, base: Base | None, spec: JobSpec, files: Mapping[str, bytes] | None = None
+        self,
+        workspace_id: str,
+        base: Base | None,
+        spec: JobSpec,
+        files: Mapping[str, bytes] | None = None,
+        *,
+        is_empty: bool = False,
     ) -> Layout:
-        """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it."""
+        """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it.
+
+        With `is_empty` the base is only kept from being removed: the workspace has nothing of it, no `.git` either.
+        """
         given = (files or {}).items()
         request = workspace_pb.CreateWorkspaceRequest(
             workspace_id=workspace_id,
-            base_layers=() if base is None else wire.texts_to_proto("base_layers", base.layers),
+            base_layers=() if base is None or is_empty else wire.texts_to_proto("base_layers", base.layers),
             pins_path="" if base is None else wire.text_to_proto("pins_path", base.pins_path),
             labels=wire.workspace_labels_to_proto(spec),
             visibility=wire.visibility_to_proto(spec.agent.tier),
@@ -111,10 +120,14 @@ class JobNodes:
 
     # Git.
 
-    async def prepare_base(self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "") -> Base:
-        """Prepare a tree of a revision of the remote (empty: its default branch), or of a taken result."""
+    async def prepare_base(
+        self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "", snapshot_id: str = ""
+    ) -> Base:
+        """Prepare a tree of a revision of the remote (empty: its default branch), of a taken result, or a snapshot."""
         request = git_pb.PrepareBaseRequest(remote=wire.REMOTE.to_proto(remote))
-        if result_commit_id:
+        if snapshot_id:
+            request.snapshot_id = snapshot_id
+        elif result_commit_id:
             request.result_commit_id = result_commit_id
         elif revision:
             request.revision = wire.text_to_proto("revision", revision)
@@ -129,12 +142,19 @@ class JobNodes:
 
         return await self._persist(prepare)
 
+    async def prepare_empty_base(self, kept_under: str, *, result_commit_id: str = "", snapshot_id: str = "") -> Base:
+        """Prepare a tree without files for a job without a repository, or of a result or snapshot of such a job."""
+        request = git_pb.PrepareEmptyBaseRequest(
+            repository_id=kept_under, result_commit_id=result_commit_id, snapshot_id=snapshot_id
+        )
+        return wire.BASE.from_proto((await self._call(self._git.PrepareEmptyBase, request, _LONG_SECONDS)).base)
+
     async def create_branch(self, layout: Layout, base: Base, tier: Tier, name: bytes) -> None:
         """Make a branch in a working tree, and switch to it."""
         request = git_pb.CreateBranchRequest(
             tree=wire.working_tree_to_proto(layout, base, tier),
             branch=wire.text_to_proto("branch", name),
-            commit_id=base.commit_id,
+            commit_id=base.head_commit_id or base.commit_id,
         )
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
@@ -144,11 +164,12 @@ class JobNodes:
         """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
-            repository_id=spec.repository_id,
+            repository_id=spec.kept_under,
             result_id=result_id,
             base_commit_id=base.commit_id,
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
+            leave_out=spec.policy.leave_out,
         )
         return wire.RESULT.from_proto(await self._call(self._git.TakeResult, request, _LONG_SECONDS))
 
@@ -156,10 +177,11 @@ class JobNodes:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
         request = git_pb.SnapshotTreeRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
-            repository_id=spec.repository_id,
+            repository_id=spec.kept_under,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
+            leave_out=spec.policy.leave_out,
         )
         answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
@@ -182,11 +204,6 @@ class JobNodes:
             tuple(map(wire.OMITTED_ARTIFACT.from_proto, taken.omitted[:_OMITTED_TOLD])),
             taken.total_omitted,
         )
-
-    async def find_snapshot(self, snapshot_id: str) -> Snapshot:
-        """Return a snapshot."""
-        answer = await self._call(self._git.GetSnapshot, git_pb.GetSnapshotRequest(snapshot_id=snapshot_id))
-        return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def changes(self, repository_id: str, base_commit_id: str, commit_id: str) -> DiffSummary:
         """Return what differs between two commits, cut to what is kept of it."""

@@ -33,7 +33,7 @@ from services.sandbox.spec import Tier
 
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
-RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits"})
+RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits", "changed"})
 FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile)
 ARTIFACT: Final = Mapper(Artifact, git_pb.Artifact)
 OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, git_pb.OmittedArtifact)

@@ -13,6 +13,7 @@ from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import fits
 from services.lifecycle.stages.executions import AuxiliaryExecution, run_auxiliary
+from services.lifecycle.stages.snapshot_bases import is_outdated
 
 _MAX_FILES = 100
 _ASK_SECONDS = 60.0
@@ -24,6 +25,7 @@ _TEXTS = {
     "push": "May the result be pushed?",
     "end": "Is the job done?",
 }
+_HANDED_OVER = "May the result be handed over?"
 
 
 async def ask(job: JobRun, name: str, origin: Origin, text: str, *, takes_changes: bool = False) -> Decision:
@@ -55,13 +57,16 @@ async def approval(job: JobRun, stage: str, because: str = "") -> str:
 
     Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
-    if not because and stage not in job.spec.policy.checkpoints.before:
-        return ""
     has_result = stage in {"verify", "push"}
     takes_changes = has_result and job.round <= job.spec.policy.max_extra_rounds
     name = job.in_round(stage) if has_result else stage
-    text = f"{_TEXTS[stage]} {because}".rstrip()
+    if not because and stage not in job.spec.policy.checkpoints.before and not job.has_begun(f"approval-{name}"):
+        return ""
+    without_remote = not job.spec.repository_id and stage == "push"
+    text = _HANDED_OVER if without_remote else f"{_TEXTS[stage]} {because}".rstrip()
     decision = await ask(job, name, Origin.POLICY, text, takes_changes=takes_changes)
+    if decision.state is CheckpointState.APPROVED and is_outdated(job, f"approval-{name}"):
+        decision = await ask(job, f"{name}-anew", Origin.POLICY, text, takes_changes=takes_changes)
     if decision.state is CheckpointState.APPROVED:
         return ""
     return _told_again(job, f"## Changes that were asked for\n\n{decision.comment}")

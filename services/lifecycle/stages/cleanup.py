@@ -3,11 +3,12 @@
 from dataclasses import replace
 
 from services.lifecycle.model.ids import snapshot_of
-from services.lifecycle.model.node_work import Base, Layout, Snapshot
+from services.lifecycle.model.node_work import Layout, Snapshot
 from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.snapshot_bases import recorded_base
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 
@@ -15,9 +16,12 @@ _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
 async def keep_state(job: JobRun) -> None:
     """Keep a snapshot of the workspace of a job that has not succeeded, before it is released.
 
+    It holds all that differs from what the job's result would be compared with. If nothing does, that is worth a
+    snapshot only after one: else the next attempt would begin with what this one has undone.
+
     Raises JobFailed, and JobCancelled when the job is cancelled and this takes too long.
     """
-    layout, base = job.recorded("workspace", Layout), job.recorded("base", Base)
+    layout, base = job.recorded("workspace", Layout), recorded_base(job)
     if layout is None or base is None or not job.has_begun("start"):
         return  # there was no agent, or nothing that git could compare
     # The message does not say how the job ended: after a kill it may end otherwise, with the same snapshot id.
@@ -28,16 +32,13 @@ async def keep_state(job: JobRun) -> None:
         keeping = job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
         return await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
 
-    def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
-        return replace(note, output=replace(note.output, snapshot_id=kept.snapshot_id if kept.changed else ""))
+    def named(kept: Snapshot) -> str:
+        return kept.snapshot_id if kept.changed or job.start_snapshot_id else ""
 
-    await job.step(
-        "snapshot",
-        Snapshot,
-        keep,
-        learn,
-        lambda kept: kept.snapshot_id if kept.changed else "nothing had changed",
-    )
+    def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
+        return replace(note, output=replace(note.output, snapshot_id=named(kept)))
+
+    await job.step("snapshot", Snapshot, keep, learn, lambda kept: named(kept) or "nothing had changed")
 
 
 async def clean_up(job: JobRun, state: JobState) -> None:

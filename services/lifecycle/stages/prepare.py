@@ -11,11 +11,13 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.snapshot_bases import corrected
 
 
-async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[str]) -> Base:
-    """Update the mirror, and prepare the tree that the job starts from. Raises JobFailed (CLONE_FAILED, …).
+async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collection[str]) -> Base:
+    """Prepare the tree that the job starts from: of its remote, whose mirror is updated first, or without files.
 
+    From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
     A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
     """
 
@@ -24,32 +26,47 @@ async def prepare_base(job: JobRun, remote: Remote, pushed_before: Collection[st
 
     async def prepare() -> Base:
         base = await _prepare(job, remote)
-        if job.spec.policy.publish is Publish.PUSH:
+        if remote is not None and job.spec.policy.publish is Publish.PUSH:
             await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return base
 
-    return await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
+    base = await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
+    if job.start_snapshot_id and not base.head_commit_id:
+        return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
+    return base
 
 
-async def _prepare(job: JobRun, remote: Remote) -> Base:
-    snapshot_id = job.lease.snapshot_id or job.spec.snapshot_id
-    if not snapshot_id:
-        return await job.nodes.prepare_base(remote, revision=job.spec.revision)
-    snapshot = await job.nodes.find_snapshot(snapshot_id)
-    if snapshot.repository_id != remote.repository_id:
-        raise JobFailed(Failure("SNAPSHOT_NOT_FOUND", f"{snapshot.snapshot_id} is of another repository"))
-    if snapshot.changed:
-        return await job.nodes.prepare_base(remote, result_commit_id=snapshot.commit_id)
-    return await job.nodes.prepare_base(remote, revision=snapshot.base_commit_id.encode())
+async def _prepare(job: JobRun, remote: Remote | None) -> Base:
+    if remote is None:
+        return await job.nodes.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
+    if job.spec.kept is not None:
+        return await job.nodes.prepare_base(remote, revision=job.spec.kept.base_commit_id.encode())
+    base = await job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+    if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
+        raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
+    return base
 
 
-async def make_workspace(job: JobRun, base: Base | None, files: Sequence[FileContent] = ()) -> Layout:
-    """Make the agent's workspace, from the base or empty, with the job's input. Raises JobFailed (DISK_FULL)."""
+async def tree_of(job: JobRun, remote: Remote | None, commit_id: str) -> Base:
+    """Prepare the tree of a commit that was taken from this or an earlier job."""
+    if remote is None:
+        return await job.nodes.prepare_empty_base(job.spec.kept_under, result_commit_id=commit_id)
+    return await job.nodes.prepare_base(remote, result_commit_id=commit_id)
+
+
+async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] = ()) -> Layout:
+    """Make the agent's workspace, with the job's input. Raises JobFailed (DISK_FULL).
+
+    It is made from the base, or is an empty directory where the job has neither a repository nor a snapshot.
+    """
+    is_empty = not (job.spec.repository_id or job.start_snapshot_id)
     given = _input(job.spec, files)
     return await job.step(
         "workspace",
         Layout,
-        lambda: job.interruptible(job.nodes.create_workspace(job.workspace_id, base, job.spec, given)),
+        lambda: job.interruptible(
+            job.nodes.create_workspace(job.workspace_id, base, job.spec, given, is_empty=is_empty)
+        ),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
     )
 

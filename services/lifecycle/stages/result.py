@@ -10,12 +10,15 @@ from services.common.errors import Aborted, ServiceError
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.authors import author
 from services.lifecycle.model.job_context import Remote
+from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
 from services.lifecycle.model.states import ExecutionState, Publish, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
+from services.lifecycle.stages.prepare import tree_of
+from services.lifecycle.stages.snapshot_bases import current
 
 _SUBJECT_CHARACTERS = 72
 _LINE_BYTES = 512
@@ -50,19 +53,33 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
     )
 
 
+async def take_kept(job: JobRun, kept: KeptResult) -> ResultCommit:
+    """Record a result of an earlier attempt as that of this one."""
+
+    async def found() -> ResultCommit:
+        return ResultCommit(kept.commit_id)
+
+    return await job.step(
+        "take",
+        ResultCommit,
+        found,
+        lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
+    )
+
+
 async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     """Keep the changed files and the beginning of the diff."""
 
     async def changes() -> DiffSummary:
-        if not taken.changed:
+        if taken.commit_id == base.commit_id:
             return DiffSummary()
-        comparing = job.nodes.changes(job.spec.repository_id, base.commit_id, taken.commit_id)
+        comparing = job.nodes.changes(job.spec.kept_under, base.commit_id, taken.commit_id)
         return _redacted(job, await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS))
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
         return replace(note, output=replace(note.output, changes=found))
 
-    await job.step(job.in_round("diff"), DiffSummary, changes, learn)
+    await job.step(current(job, job.in_round("diff")), DiffSummary, changes, learn)
 
 
 def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
@@ -72,13 +89,11 @@ def _redacted(job: JobRun, found: DiffSummary) -> DiffSummary:
     return replace(found, files=files, diff=clean(found.diff))
 
 
-async def verify(job: JobRun, remote: Remote, base: Base, taken: ResultCommit) -> None:
+async def verify(job: JobRun, remote: Remote | None, taken: ResultCommit) -> None:
     """Run the policy's check on the taken commit, in a fresh tree. Raises JobFailed (VERIFY_FAILED)."""
 
     async def check() -> Verification:
-        tree = base
-        if taken.changed:
-            tree = await job.interruptible(job.nodes.prepare_base(remote, result_commit_id=taken.commit_id))
+        tree = await job.interruptible(tree_of(job, remote, taken.commit_id))
         return await _check(job, tree)
 
     def learn(note: ExecutionNote, verification: Verification) -> ExecutionNote:
@@ -106,9 +121,9 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     return Verification(run.execution_id, passed, run.exit_code, reason, seconds, message)
 
 
-def is_to_publish(job: JobRun, taken: ResultCommit) -> bool:
-    """True when there is a result, and the policy publishes it."""
-    return job.spec.policy.publish is Publish.PUSH and taken.changed
+def is_to_publish(job: JobRun, base: Base, taken: ResultCommit) -> bool:
+    """True when there is a result, and the policy publishes it: pushes it, if the job has a repository."""
+    return job.spec.policy.publish is Publish.PUSH and taken.commit_id != base.commit_id
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:

@@ -91,11 +91,15 @@ async def test_other_changes_are_pushed_and_checked_as_the_floor_wants(floored: 
 
 
 @pytest.mark.slow
-async def test_what_began_from_a_snapshot_is_always_asked_about(floored: Services, remote: Repo) -> None:
-    """Else one job would leave the change in a snapshot, and the next one push it as its base."""
+async def test_what_a_snapshot_holds_is_asked_about_and_nothing_else(floored: Services, remote: Repo) -> None:
+    """Else one job would leave the change in a snapshot, and the next one push it."""
     repository = await floored.repository(remote)
     first = await floored.run(f"{WORKFLOW}; exit 1", repository_id=repository)
     assert (first.state, bool(first.output.snapshot_id)) == (FAILED, True)
     second = await floored.submit("touch mine", repository_id=repository, snapshot_id=first.output.snapshot_id)
     asked = await floored.asked(second.job_id)
-    assert "began from a snapshot" in asked.question
+    assert asked.question == "May the result be pushed? It changes protected paths: .github/workflows/ci.yml."
+    first = await floored.run("touch other; exit 1", repository_id=repository)
+    second = await floored.run("touch mine", repository_id=repository, snapshot_id=first.output.snapshot_id)
+    assert (second.state, [*second.checkpoints]) == (SUCCEEDED, [])
+    assert [change.path for change in second.output.files_changed] == ["mine", "other"]

@@ -144,7 +144,7 @@ async def test_a_worker_works_on_a_work_item(services: Services, remote: Repo) -
 async def test_a_job_without_a_repository_has_an_empty_workspace(services: Services) -> None:
     job = await services.run("ls -A; echo x > left; pwd", policy={"retention": "RETENTION_KEEP"})
     assert job.state == SUCCEEDED
-    assert list(stages(job)) == ["hooks", "workspace", "start", "agent", "cleanup"]
+    assert list(stages(job)) == ["hooks", "base", "workspace", "start", "agent", "take", "diff", "cleanup"]
     assert job.output.log_tail == "/workspace\n"
     assert await workspaces(services, job.job_id) == [job.workspace_id]
     await services.runtime.DeleteWorkspace(runtime_pb2.DeleteWorkspaceRequest(workspace_id=job.workspace_id))

@@ -53,6 +53,7 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     ),
     "JobService.CreateJob": ({"spec": {"prompt": "x", "repository_id": "nothing"}}, "REPOSITORY_NOT_FOUND"),
     "JobService.RetryJob": ({"job_id": "nothing"}, "JOB_NOT_FOUND"),
+    "JobService.PushJob": ({"job_id": "nothing"}, "JOB_NOT_FOUND"),
     "HookService.CreateHook": (
         {"hook": {"project_id": "nowhere", "event": "EVENT_PRE", "command": "true"}},
         "PROJECT_NOT_FOUND",

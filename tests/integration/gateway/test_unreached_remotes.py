@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 
+import grpc
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, job_pb2
+from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2
 
+from services.common.rpc.status import service_error
 from tests.kit.githttp import Fault, GitServer, git_server
 from tests.kit.repos import Repo
 from tests.kit.services import Services
@@ -54,3 +56,50 @@ async def test_a_token_that_may_not_push_is_found_before_the_agent_works(service
     job = await services.run("echo worked; touch new", repository_id=await add(services, server))
     assert job.reason == "REMOTE_ACCESS_DENIED"
     assert "start" not in {stage.name for stage in job.timeline}
+
+
+async def test_a_kept_result_is_pushed_without_its_agent(services: Services, remote: Repo) -> None:
+    remote.git("config", "transfer.hideRefs", "refs/heads/boatyard")
+    policy = {"verify_command": "test -e new"}
+    job = await services.run("echo worked; touch new", repository_id=await services.repository(remote), policy=policy)
+    assert (job.reason, job.output.pushed) == ("PUSH_REJECTED", False)
+    request = job_pb2.PushJobRequest(job_id=job.job_id)
+    await services.jobs.PushJob(request)
+    refused = await services.ended(job.job_id)
+    assert (refused.reason, refused.output.commit_id) == ("PUSH_REJECTED", job.output.commit_id)
+    remote.git("config", "--unset", "transfer.hideRefs")
+    await services.jobs.PushJob(request)
+    pushed = await services.ended(job.job_id)
+    assert (pushed.state, pushed.reason) == (job_pb2.Job.STATE_SUCCEEDED, ""), pushed.message
+    assert remote.head(f"boatyard/{job.job_id}") == job.output.commit_id == pushed.output.commit_id
+    assert pushed.output.pushed
+    assert [file.path for file in pushed.output.files_changed] == ["new"]
+    assert pushed.output.verification.passed
+    assert [stage.name for stage in pushed.timeline].count("start") <= 1
+
+
+async def test_a_job_without_a_result_has_nothing_to_push(services: Services, remote: Repo) -> None:
+    job = await services.run("exit 3", repository_id=await services.repository(remote))
+    with pytest.raises(grpc.aio.AioRpcError) as failure:
+        await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
+    assert service_error(failure.value).reason == "NO_RESULT"
+
+
+async def test_a_person_is_asked_before_a_kept_result_is_pushed(services: Services, remote: Repo) -> None:
+    policy = {"checkpoints": {"before": ["push"]}}
+    job = await services.submit("touch new", repository_id=await services.repository(remote), policy=policy)
+    decide = checkpoint_pb2.RejectCheckpointRequest(
+        checkpoint_id=(await services.asked(job.job_id)).checkpoint_id, reason="not yet"
+    )
+    await services.checkpoints.RejectCheckpoint(decide)
+    assert (await services.ended(job.job_id)).reason == "REJECTED"
+    await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
+    asked = await services.asked(job.job_id)
+    assert remote.git("for-each-ref", "refs/heads/boatyard") == ""
+    whole = checkpoint_pb2.GetCheckpointRequest(checkpoint_id=asked.checkpoint_id)
+    seen = (await services.checkpoints.GetCheckpoint(whole)).checkpoint.output
+    assert [file.path for file in seen.files_changed] == ["new"]
+    await services.checkpoints.ApproveCheckpoint(
+        checkpoint_pb2.ApproveCheckpointRequest(checkpoint_id=asked.checkpoint_id)
+    )
+    assert (await services.ended(job.job_id)).output.pushed

@@ -3,13 +3,11 @@
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from services.agent.settings import AgentSettings, CommandEngine, PromptDelivery
-from services.common.db.engine import sqlite_url
 from services.common.db.paging import Page
 from services.common.rpc.channel import open_channel
 from services.gateway.values.checkpoints import CheckpointDecision, CheckpointFilter, Decider
@@ -27,13 +25,7 @@ from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import is_agent_gone
 from services.lifecycle.stages.checkpoints import answer_agent, approval, ask, first_task
 from services.lifecycle.webhooks import Webhooks
-from tests.kit.ledger import Books, books, claimed
-
-
-@pytest.fixture
-async def book(tmp_path: Path) -> AsyncIterator[Books]:
-    async with books(sqlite_url(tmp_path / "gateway.db")) as opened:
-        yield opened
+from tests.kit.ledger import Books, claimed
 
 
 @asynccontextmanager

@@ -76,9 +76,9 @@ class Floor(message.Message):
     def protected_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Paths, such as `.github/workflows` or `**/Makefile`: a person is asked before a result is pushed that changes any of
         them. A path names what is below it too, `*` and `?` stand for characters of one part, `**` for any parts. Renames,
-        deletions, symbolic links, submodules and other cases of letters count. Before a result is pushed whose job began
-        from a snapshot, a person is always asked, as the snapshot may have changed them. What led to the commit that the job
-        began from counts too, as far as no branch and no tag of the remote has it.
+        deletions, symbolic links, submodules and other cases of letters count, also those of a snapshot that the job began
+        from. What led to the commit that the result is compared with counts too, as far as no branch and no tag of the
+        remote has it.
         """
 
     @builtins.property

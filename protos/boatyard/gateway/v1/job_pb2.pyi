@@ -342,7 +342,7 @@ class RetryJobRequest(message.Message):
     """The job."""
     from_snapshot: builtins.bool
     """True to start from the snapshot of what its last attempt left, on that attempt's cell, instead of from its original
-    starting point.
+    starting point. An attempt whose agent never began, or whose cell was lost, left what it began from.
     """
     def __init__(
         self,
@@ -360,6 +360,52 @@ class RetryJobRequest(message.Message):
 @typing.final
 class RetryJobResponse(message.Message):
     """Response for RetryJob."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def job(self) -> Job:
+        """The job as it is now: PENDING."""
+
+    def __init__(
+        self,
+        *,
+        job: Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushJobRequest(message.Message):
+    """Request for PushJob."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes the call safe to repeat."""
+    job_id: builtins.str
+    """The job."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        job_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushJobResponse(message.Message):
+    """Response for PushJob."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -668,7 +714,7 @@ class JobSpec(message.Message):
     """The template; empty means the worker's."""
     snapshot_id: builtins.str
     """The snapshot of that repository to start from, instead of `revision`; empty means none. The result is compared with
-    it, and the result's branch contains it.
+    what the snapshot is compared with, so what the snapshot holds is part of the result.
     """
     data: builtins.str
     """The text of a JSON object to work on, kept as it was sent: the file `.boatyard/input.json` in the workspace.

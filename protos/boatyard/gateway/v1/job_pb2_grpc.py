@@ -67,6 +67,11 @@ class JobServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
                 _registered_method=True)
+        self.PushJob = channel.unary_unary(
+                '/boatyard.gateway.v1.JobService/PushJob',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.PushJobRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.PushJobResponse.FromString,
+                _registered_method=True)
         self.WatchJob = channel.unary_stream(
                 '/boatyard.gateway.v1.JobService/WatchJob',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.WatchJobRequest.SerializeToString,
@@ -172,6 +177,26 @@ class JobServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PushJob(self, request, context):
+        """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
+        policy's check runs again, people are asked again before it and before the push, and the floors of now hold.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+        - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from.
+        - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
+        pushed, or no longer allows its sandbox tier or its network.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+        network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def WatchJob(self, request, context):
         """Streams a job as it is now, and again after every change, until it has ended.
 
@@ -242,6 +267,11 @@ def add_JobServiceServicer_to_server(servicer, server):
                     servicer.RetryJob,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobResponse.SerializeToString,
+            ),
+            'PushJob': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushJob,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.PushJobRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_job__pb2.PushJobResponse.SerializeToString,
             ),
             'WatchJob': grpc.unary_stream_rpc_method_handler(
                     servicer.WatchJob,
@@ -402,6 +432,33 @@ class JobService:
             '/boatyard.gateway.v1.JobService/RetryJob',
             boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_job__pb2.RetryJobResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushJob(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.JobService/PushJob',
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.PushJobRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_job__pb2.PushJobResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -81,6 +81,22 @@ class JobServiceStub:
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
+    PushJob: aio.UnaryUnaryMultiCallable[job_pb2.PushJobRequest, job_pb2.PushJobResponse]
+    """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
+    policy's check runs again, people are asked again before it and before the push, and the floors of now hold.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+    - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from.
+    - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
+      pushed, or no longer allows its sandbox tier or its network.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+    - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+      network; the message names the setting.
+    - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+    - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+    """
     WatchJob: aio.UnaryStreamMultiCallable[job_pb2.WatchJobRequest, job_pb2.WatchJobResponse]
     """Streams a job as it is now, and again after every change, until it has ended.
 
@@ -204,6 +220,28 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
           its sandbox tier or its network.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+          network; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+
+    @abc_1.abstractmethod
+    def PushJob(
+        self,
+        request: job_pb2.PushJobRequest,
+        context: aio.ServicerContext[job_pb2.PushJobRequest, abc.Awaitable[job_pb2.PushJobResponse]],
+    ) -> abc.Awaitable[job_pb2.PushJobResponse]:
+        """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
+        policy's check runs again, people are asked again before it and before the push, and the floors of now hold.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+        - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from.
+        - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
+          pushed, or no longer allows its sandbox tier or its network.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.

@@ -62,7 +62,10 @@ class Output(message.Message):
     total_files_changed: builtins.int
     """The total number of files that differ."""
     base_commit_id: builtins.str
-    """The commit that the work started from; empty without a repository."""
+    """The commit of the remote that the work started from, and that the result is compared with: from a snapshot, the
+    snapshot's. Without a repository, one that has no
+    files.
+    """
     commit_id: builtins.str
     """The commit of the result; the base commit when nothing has changed."""
     branch: builtins.str
@@ -94,7 +97,7 @@ class Output(message.Message):
     turns: builtins.int
     """Number of the model's answers; absent where the runtime cannot see them."""
     snapshot_id: builtins.str
-    """The snapshot of what a failed or cancelled job left in its workspace; empty when nothing had changed, and while the
+    """The snapshot of what a failed or cancelled job left in its workspace; empty when nothing had ever changed, and while the
     job is live. See AgentRuntimeService.ListSnapshots.
     """
     cpu_seconds: builtins.float

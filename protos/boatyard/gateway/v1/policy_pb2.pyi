@@ -113,6 +113,7 @@ class Policy(message.Message):
     RETRY_ON_FIELD_NUMBER: builtins.int
     RETRY_FROM_FIELD_NUMBER: builtins.int
     ARTIFACTS_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
     means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. The default is
@@ -171,6 +172,13 @@ class Policy(message.Message):
         is not, is in the execution's output. An empty list inherits; the default is none.
         """
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Files that the agent drops into the working tree and nobody wants in a result or a snapshot: patterns as in a
+        .gitignore file, such as `.aider*`, of which none begins with `!`, `#` or a space. Files of the base, and what the
+        agent has committed itself, are kept. An empty list inherits; the default is none.
+        """
+
     def __init__(
         self,
         *,
@@ -186,10 +194,11 @@ class Policy(message.Message):
         retry_on: abc.Iterable[builtins.str] | None = ...,
         retry_from: Policy.RetryFrom.ValueType | None = ...,
         artifacts: abc.Iterable[builtins.str] | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_may_ask: _TypeAlias = typing.Literal["agent_may_ask"]  # noqa: Y015
     _WhichOneofArgType__agent_may_ask: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask"]  # noqa: Y015

@@ -122,10 +122,15 @@ class PrepareBaseRequest(message.Message):
     REMOTE_FIELD_NUMBER: builtins.int
     REVISION_FIELD_NUMBER: builtins.int
     RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     revision: builtins.str
     """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
     """The id of a commit in this machine's result store; nothing is fetched."""
+    snapshot_id: builtins.str
+    """The id of a snapshot on this machine; nothing is fetched. The tree is the snapshot's, but results are compared with
+    what its workspace began from: the base is of that commit.
+    """
     @builtins.property
     def remote(self) -> Remote:
         """The repository."""
@@ -136,14 +141,65 @@ class PrepareBaseRequest(message.Message):
         remote: Remote | None = ...,
         revision: builtins.str = ...,
         result_commit_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_commit: _TypeAlias = typing.Literal["revision", "result_commit_id"]  # noqa: Y015
+    _WhichOneofReturnType_commit: _TypeAlias = typing.Literal["revision", "result_commit_id", "snapshot_id"]  # noqa: Y015
     _WhichOneofArgType_commit: _TypeAlias = typing.Literal["commit", b"commit"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_commit) -> _WhichOneofReturnType_commit | None: ...
+
+@typing.final
+class PrepareEmptyBaseRequest(message.Message):
+    """Request for PrepareEmptyBase."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
+    SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    repository_id: builtins.str
+    """What results are kept under in place of a repository's id. It begins with `no-remote-`, as no repository's does."""
+    result_commit_id: builtins.str
+    """The id of a commit in its result store, whose tree is prepared instead; empty means the tree without files."""
+    snapshot_id: builtins.str
+    """A snapshot, whose tree is prepared instead; results are compared with the commit without files all the same."""
+    def __init__(
+        self,
+        *,
+        repository_id: builtins.str = ...,
+        result_commit_id: builtins.str = ...,
+        snapshot_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["repository_id", b"repository_id", "result_commit_id", b"result_commit_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PrepareEmptyBaseResponse(message.Message):
+    """Response for PrepareEmptyBase."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    BASE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def base(self) -> Base:
+        """The base."""
+
+    def __init__(
+        self,
+        *,
+        base: Base | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class PrepareBaseResponse(message.Message):
@@ -203,7 +259,7 @@ class Progress(message.Message):
 
 @typing.final
 class Base(message.Message):
-    """A prepared tree of one commit."""
+    """A prepared tree to start from."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -214,8 +270,9 @@ class Base(message.Message):
     PINS_PATH_FIELD_NUMBER: builtins.int
     NOTES_FIELD_NUMBER: builtins.int
     BRANCH_IS_LOSSY_FIELD_NUMBER: builtins.int
+    HEAD_COMMIT_ID_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
-    """The full id of the commit."""
+    """The full id of the commit that results are compared with. The tree is this commit's, unless a snapshot was asked for."""
     branch: builtins.str
     """The branch that the revision names, or the remote's default branch if it names none. Not a usable name if
     `branch_is_lossy`.
@@ -226,6 +283,10 @@ class Base(message.Message):
     """
     branch_is_lossy: builtins.bool
     """True when the branch's name is not UTF-8: `branch` has U+FFFD in place of each malformed part."""
+    head_commit_id: builtins.str
+    """The full id of the commit that HEAD of a working tree begins at: `commit_id`, or for a snapshot the last commit of
+    the agent's own in it. What the snapshot holds beyond that is staged, as work that is not committed yet.
+    """
     @builtins.property
     def layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the read-only directories that together form the tree, including its `.git`: topmost first, at
@@ -250,10 +311,11 @@ class Base(message.Message):
         pins_path: builtins.str = ...,
         notes: abc.Iterable[BaseNote] | None = ...,
         branch_is_lossy: builtins.bool = ...,
+        head_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "commit_id", b"commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "commit_id", b"commit_id", "head_commit_id", b"head_commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -722,6 +784,7 @@ class TakeResultRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     result_id: builtins.str
@@ -738,6 +801,10 @@ class TakeResultRequest(message.Message):
     def signature(self) -> Signature:
         """Author and committer of the commit that the service adds."""
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of untracked files that are left out."""
+
     def __init__(
         self,
         *,
@@ -747,10 +814,11 @@ class TakeResultRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         signature: Signature | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,6 +876,7 @@ class SnapshotTreeRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     snapshot_id: builtins.str
@@ -826,6 +895,10 @@ class SnapshotTreeRequest(message.Message):
         days).
         """
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of untracked files that are left out."""
+
     def __init__(
         self,
         *,
@@ -835,10 +908,11 @@ class SnapshotTreeRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         keep_for: duration_pb2.Duration | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

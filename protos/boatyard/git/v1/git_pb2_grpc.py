@@ -54,6 +54,11 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseResponse.FromString,
                 _registered_method=True)
+        self.PrepareEmptyBase = channel.unary_unary(
+                '/boatyard.git.v1.GitService/PrepareEmptyBase',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareEmptyBaseRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareEmptyBaseResponse.FromString,
+                _registered_method=True)
         self.CloneRepository = channel.unary_stream(
                 '/boatyard.git.v1.GitService/CloneRepository',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.SerializeToString,
@@ -176,6 +181,7 @@ class GitServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
         - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
@@ -194,6 +200,23 @@ class GitServiceServicer:
         belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+        to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PrepareEmptyBase(self, request, context):
+        """Prepares what work that has no remote is compared with: a tree without files, in a mirror of this service's own.
+
+        The commit is the same on every machine. Its mirror takes results and snapshots as that of any repository does.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is no such snapshot of such work.
+        - FAILED_PRECONDITION (CLONE_FAILED): git could not make the tree; its error is in the message.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
         to retry.
@@ -349,8 +372,8 @@ class GitServiceServicer:
         """Records a working tree as it is (tracked and untracked files, without files ignored by git) as a commit in the
         repository's result store, under a private ref that is never visible to any sandbox or remote.
 
-        To start a workspace from a snapshot, call PrepareBase with its commit id; GetDiff and ListChangedFiles can compare
-        it. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
+        To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
+        commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
         since.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -550,6 +573,11 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseResponse.SerializeToString,
             ),
+            'PrepareEmptyBase': grpc.unary_unary_rpc_method_handler(
+                    servicer.PrepareEmptyBase,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareEmptyBaseRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.PrepareEmptyBaseResponse.SerializeToString,
+            ),
             'CloneRepository': grpc.unary_stream_rpc_method_handler(
                     servicer.CloneRepository,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.FromString,
@@ -688,6 +716,33 @@ class GitService:
             '/boatyard.git.v1.GitService/PrepareBase',
             boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.PrepareBaseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PrepareEmptyBase(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/PrepareEmptyBase',
+            boatyard_dot_git_dot_v1_dot_git__pb2.PrepareEmptyBaseRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.PrepareEmptyBaseResponse.FromString,
             options,
             channel_credentials,
             insecure,

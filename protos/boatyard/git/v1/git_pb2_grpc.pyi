@@ -38,6 +38,7 @@ class GitServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
     - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
     - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
     - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
@@ -56,6 +57,19 @@ class GitServiceStub:
       belongs to another user, or lies where none may.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
       to serve it in; the message says how to fix it.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+      to retry.
+    """
+    PrepareEmptyBase: aio.UnaryUnaryMultiCallable[git_pb2.PrepareEmptyBaseRequest, git_pb2.PrepareEmptyBaseResponse]
+    """Prepares what work that has no remote is compared with: a tree without files, in a mirror of this service's own.
+
+    The commit is the same on every machine. Its mirror takes results and snapshots as that of any repository does.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is no such snapshot of such work.
+    - FAILED_PRECONDITION (CLONE_FAILED): git could not make the tree; its error is in the message.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
       to retry.
@@ -179,8 +193,8 @@ class GitServiceStub:
     """Records a working tree as it is (tracked and untracked files, without files ignored by git) as a commit in the
     repository's result store, under a private ref that is never visible to any sandbox or remote.
 
-    To start a workspace from a snapshot, call PrepareBase with its commit id; GetDiff and ListChangedFiles can compare
-    it. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
+    To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
+    commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
     since.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
@@ -355,6 +369,7 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
         - FAILED_PRECONDITION (REMOTE_MOVED): the server says that the repository is at another URL; the message has it.
@@ -373,6 +388,25 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
           to serve it in; the message says how to fix it.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+          to retry.
+        """
+
+    @abc_1.abstractmethod
+    def PrepareEmptyBase(
+        self,
+        request: git_pb2.PrepareEmptyBaseRequest,
+        context: aio.ServicerContext[git_pb2.PrepareEmptyBaseRequest, abc.Awaitable[git_pb2.PrepareEmptyBaseResponse]],
+    ) -> abc.Awaitable[git_pb2.PrepareEmptyBaseResponse]:
+        """Prepares what work that has no remote is compared with: a tree without files, in a mirror of this service's own.
+
+        The commit is the same on every machine. Its mirror takes results and snapshots as that of any repository does.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): there is no such snapshot of such work.
+        - FAILED_PRECONDITION (CLONE_FAILED): git could not make the tree; its error is in the message.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
           to retry.
@@ -544,8 +578,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         """Records a working tree as it is (tracked and untracked files, without files ignored by git) as a commit in the
         repository's result store, under a private ref that is never visible to any sandbox or remote.
 
-        To start a workspace from a snapshot, call PrepareBase with its commit id; GetDiff and ListChangedFiles can compare
-        it. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
+        To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
+        commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
         since.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.

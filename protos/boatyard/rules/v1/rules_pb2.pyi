@@ -31,6 +31,7 @@ LABEL_FIELD_NUMBER: builtins.int
 VARIABLE_FIELD_NUMBER: builtins.int
 TOOL_FIELD_NUMBER: builtins.int
 REASON_FIELD_NUMBER: builtins.int
+LEFT_OUT_FIELD_NUMBER: builtins.int
 SHELL_LINE_FIELD_NUMBER: builtins.int
 id: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """An id of anything that callers may name."""
@@ -74,5 +75,7 @@ tool: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtin
 """The name of a model's tool."""
 reason: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """The reason of a failure, of a job or an RPC."""
+left_out: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A pattern as in a .gitignore file, of files that are left out."""
 shell_line: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A line for /bin/sh of which something depends. A blank one does nothing and succeeds."""

@@ -12,7 +12,7 @@ from services.common.rpc.rules import Rules
 from tests.kit.protos import compiled
 
 NAMES = list(rules_pb2.DESCRIPTOR.extensions_by_name)
-NOT_EMPTY = {"not_blank", "shell_line", "variable", "tool", "reason"}
+NOT_EMPTY = {"left_out", "not_blank", "shell_line", "variable", "tool", "reason"}
 RULES = Rules()
 PIECES = ["a", "/", ".", "..", "@{", "@", "-", "~", " ", "\n", "\\", ".lock", "\ufffd", "HEAD", "*"]
 Names = compiled(
@@ -86,3 +86,13 @@ def test_relative_paths(path: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_rules_of_fields_allow_the_empty_text_which_required_refuses(name: str) -> None:
     assert allows(name, "") == (name not in NOT_EMPTY)
+
+
+@pytest.mark.parametrize("pattern", [".aider*", "*.log", "/build/", "a b", "**/x", "\\!a", "\u00e9"])
+def test_patterns_of_what_is_left_out(pattern: str) -> None:
+    assert allows("left_out", pattern)
+
+
+@pytest.mark.parametrize("pattern", ["", "!a", "#a", " a", "a\nb", "a\x00", "\t"])
+def test_a_pattern_of_what_is_left_out_brings_nothing_in(pattern: str) -> None:
+    assert not allows("left_out", pattern)

@@ -1,6 +1,7 @@
 """A working tree that is kept can be looked at, compared and started from, until it is deleted or its time is over."""
 
 import os
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -51,6 +52,79 @@ async def test_a_snapshot_holds_the_tree_and_a_workspace_starts_from_it(
     again = await manager.snapshot_tree(spec(fork, "fork-of-a-fork"))
     assert again.base_commit_id == kept.commit_id
     assert store(shared_parts).files(again.commit_id)["new"] == "2"
+
+
+COMMIT = ("-c", "user.name=Ada", "-c", "user.email=a@b", "commit", "--quiet", "--all")
+
+
+@pytest.mark.parametrize("commits", ["none", "some", "all"])
+async def test_a_workspace_begins_as_the_one_that_the_snapshot_was_taken_of(
+    shared_parts: GitParts, workspace: Workspace, shared_remote: Remote, commits: str
+) -> None:
+    """Its tree is the snapshot's, its HEAD where the agent left it, and its result is compared with the first base."""
+    agent, first = workspace.agent, workspace.base.commit_id
+    agent.write({"README": "one"})
+    if commits != "none":
+        agent.git(*COMMIT, "-m", "its own")
+    head = agent.head()
+    agent.write({"new": "2"} if commits != "all" else {})
+    kept = await shared_parts.manager.snapshot_tree(spec(workspace, f"begin-{commits}"))
+
+    base = await shared_parts.prepare(shared_remote, StartPoint(snapshot_id=kept.snapshot_id))
+    assert (base.commit_id, base.head_commit_id) == (first, head)
+    fork = shared_parts.workspace(base)
+    await shared_parts.manager.create_branch(fork.tree, b"again", base.head_commit_id)
+    assert fork.agent.head() == head
+    assert fork.agent.git("diff", "--cached", kept.commit_id) == "", "what was not committed is staged"
+    result = await shared_parts.manager.take_result("repo-1", f"begun-{commits}", fork.take_spec())
+    assert (result.changed, result.agent_commits) == (True, commits != "none")
+    assert store(shared_parts).files(result.commit_id) == store(shared_parts).files(kept.commit_id)
+    assert store(shared_parts).head(f"{result.commit_id}{'' if commits == 'all' else '^'}") == head
+
+
+async def test_a_snapshot_of_what_began_from_one_goes_back_to_the_first_base(
+    shared_parts: GitParts, workspace: Workspace, shared_remote: Remote
+) -> None:
+    """Also where the version before compared with the snapshot's own commit, and recorded that as a base."""
+    first = workspace.base.commit_id
+    for number, is_earlier in enumerate((False, False, True, True)):
+        workspace.agent.write({f"file-{number}": "new"})
+        kept = await shared_parts.manager.snapshot_tree(spec(workspace, f"chain-{number}"))
+        base = await shared_parts.prepare(shared_remote, StartPoint(snapshot_id=kept.snapshot_id))
+        assert base.commit_id == first
+        workspace = shared_parts.workspace(replace(base, commit_id=kept.commit_id) if is_earlier else base)
+        head = "" if is_earlier else base.head_commit_id
+        await shared_parts.manager.create_branch(workspace.tree, b"again", head)
+    result = await shared_parts.manager.take_result("repo-1", "chain", replace(workspace, base=base).take_spec())
+    changes = await shared_parts.manager.changed_files("repo-1", first, result.commit_id)
+    assert [change.path for change in changes] == [f"file-{number}".encode() for number in range(4)]
+
+
+async def test_a_workspace_that_was_undone_is_a_snapshot_of_nothing(
+    shared_parts: GitParts, workspace: Workspace, shared_remote: Remote
+) -> None:
+    workspace.agent.write({"new": "1"})
+    await shared_parts.manager.snapshot_tree(spec(workspace, "to-undo"))
+    fork = shared_parts.workspace(await shared_parts.prepare(shared_remote, StartPoint(snapshot_id="to-undo")))
+    await shared_parts.manager.create_branch(fork.tree, b"again", fork.base.head_commit_id)
+    fork.agent.git("reset", "--quiet", "--hard")
+    undone = await shared_parts.manager.snapshot_tree(spec(fork, "undone"))
+    assert undone.commit_id == undone.base_commit_id == workspace.base.commit_id
+    base = await shared_parts.prepare(shared_remote, StartPoint(snapshot_id="undone"))
+    assert (base.commit_id, base.head_commit_id) == (undone.base_commit_id, undone.base_commit_id)
+
+
+async def test_a_workspace_begins_from_a_snapshot_of_its_own_repository(
+    shared_parts: GitParts, workspace: Workspace, shared_remote: Remote
+) -> None:
+    await shared_parts.manager.snapshot_tree(spec(workspace, "of-repo-1"))
+    for remote, snapshot_id in (
+        (replace(shared_remote, repository_id="repo-2"), "of-repo-1"),
+        (shared_remote, "no-such"),
+    ):
+        with pytest.raises(NotFound) as failure:
+            await shared_parts.prepare(remote, StartPoint(snapshot_id=snapshot_id))
+        assert failure.value.reason == "SNAPSHOT_NOT_FOUND"
 
 
 async def test_the_same_id_is_the_same_snapshot_whatever_became_of_the_tree(

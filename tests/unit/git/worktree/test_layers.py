@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import FailedPrecondition
+from services.common.ids import new_id
 from services.git.model import Base, Remote, ResultCommit, SnapshotSpec, StartPoint
 from services.git.worktree.upper import IndexEntry, UpperListing, compare
 from services.sandbox import layer_locks
@@ -232,6 +233,59 @@ async def test_a_workspace_on_a_result_can_be_taken_against_the_first_base(
         SnapshotSpec("layered", "repo-1", second.tree, base.commit_id, "kept")
     )
     assert tree_of(deep_parts, replace(result, commit_id=kept.commit_id)) == tree_of(deep_parts, result)
+
+
+async def goes_on_as_if_it_had_not_ended(parts: GitParts, workspace: LayeredWorkspace, left: str, done: str) -> None:
+    """What is done from a snapshot gives the same tree, on the same base, as what is done in the workspace itself."""
+    manager, base = parts.manager, workspace.base.commit_id
+    await workspace.agent(left)
+    kept = await manager.snapshot_tree(SnapshotSpec(new_id("snap"), "repo-1", workspace.tree, base, "kept"))
+    remote = Remote("repo-1", str(parts.paths.home.root.parent / "remote.git"))
+    begun = await parts.prepare(remote, StartPoint(snapshot_id=kept.snapshot_id))
+    assert begun.commit_id == base
+    layers = workspace.tree.layers
+    again = await parts.layered(begun, mounted=bool(layers and layers.mounted_path))
+    try:
+        assert await manager.create_branch(again.tree, b"again", begun.head_commit_id) == begun.head_commit_id
+        untouched = await manager.take_result("repo-1", "untouched", again.take_spec())
+        assert tree_of(parts, untouched) == tree_of(parts, replace(untouched, commit_id=kept.commit_id))
+        assert untouched.changed == (kept.commit_id != base)
+        assert subjects(parts, base, untouched.commit_id) == subjects(parts, base, kept.commit_id, ours="kept")
+        await again.agent(done)
+        await workspace.agent(done)
+        result, expected = await take(parts, again), await take(parts, workspace)
+        assert tree_of(parts, result) == tree_of(parts, expected)
+    finally:
+        again.unmount()
+
+
+def subjects(parts: GitParts, base: str, commit_id: str, ours: str = "the work") -> list[str]:
+    """Return the subjects of the commits since the base, without that of our own."""
+    listed = Repo(parts.paths.result_store("repo-1")).git("log", "--format=%s", f"{base}..{commit_id}").splitlines()
+    return [subject for subject in listed if subject != ours]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("left", "done"),
+    [
+        ("a submodule made a file", "edit, add, delete"),
+        ("commits", "commits"),
+        ("a submodule removed", "what is ignored"),
+        ("renamed and changed", "nothing"),
+        ("no repository", "a file made a directory"),
+    ],
+)
+async def test_from_a_snapshot_an_agent_goes_on(
+    deep_parts: GitParts, workspace: LayeredWorkspace, left: str, done: str
+) -> None:
+    await goes_on_as_if_it_had_not_ended(deep_parts, workspace, CHANGES[left], f"({CHANGES[done]}) || true")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+async def test_from_a_snapshot_any_agent_goes_on(deep_parts: GitParts, workspace: LayeredWorkspace, seed: int) -> None:
+    await goes_on_as_if_it_had_not_ended(deep_parts, workspace, deeds(seed), deeds(seed + 500))
 
 
 async def test_what_cannot_be_read_is_refused(deep_parts: GitParts, workspace: LayeredWorkspace) -> None:

@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,35 @@ async def test_what_is_ours_in_the_tree_is_no_part_of_the_result(shared_parts: G
     again = await take(shared_parts, workspace, "result-2")
     names = set(content(shared_parts, again.commit_id)) - set(FILES)
     assert names == {"b", "c", "sub/.boatyard"}, "and ours, whatever became of its rules"
+
+
+LEFT = {
+    ".aider*": {".aider.chat.history.md", ".aider.tags.cache/a", "sub/.aider.input"},
+    "*.log": {"a.log", "sub/b.log"},
+    "/only-here": {"only-here/a"},
+    "spaces in it": {"spaces in it"},
+    "**/deep/": {"x/deep/a"},
+    ".boatyard": set(),
+}
+
+
+@pytest.mark.parametrize("pattern", LEFT)
+async def test_files_that_nobody_wants_are_left_out(shared_parts: GitParts, workspace: Workspace, pattern: str) -> None:
+    workspace.agent.write({"wanted": "1", "sub/only-here/a": "1"} | dict.fromkeys(set.union(*LEFT.values()), "1"))
+    whole = await take(shared_parts, workspace)
+    spec = replace(workspace.take_spec(), leave_out=(pattern,))
+    less = await shared_parts.manager.take_result("repo-1", "result-less", spec)
+    assert set(content(shared_parts, whole.commit_id)) - set(content(shared_parts, less.commit_id)) == LEFT[pattern]
+
+
+async def test_what_the_base_has_is_not_left_out(shared_parts: GitParts, workspace: Workspace) -> None:
+    workspace.agent.write({"README": "changed", "new": "1"})
+    result = await shared_parts.manager.take_result(
+        "repo-1", "result-1", replace(workspace.take_spec(), leave_out=("*",))
+    )
+    assert content(shared_parts, result.commit_id) == content(shared_parts, workspace.base.commit_id) | {
+        "README": "changed"
+    }
 
 
 async def test_taking_twice_is_the_same_commit(shared_parts: GitParts, workspace: Workspace) -> None:

@@ -1,0 +1,31 @@
+"""`boatyard push`."""
+
+import uuid
+
+import click
+from boatyard.gateway.v1 import job_pb2
+
+from services.cli import options, shapes
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import get_job_or_execution
+from services.cli.screen import Screen
+
+
+@click.command("push", short_help="Push the result that a failed job left.")
+@options.job_or_execution
+@options.as_json
+def command(id_: str, as_json: bool) -> None:
+    """Push the result of the last attempt of a job that failed or was cancelled, without its agent.
+
+    The job's check runs again, and people are asked again where its policy or a floor says so. Returns at once;
+    `boatyard logs -f` follows it.
+    """
+
+    async def push(gateway: Gateway) -> job_pb2.Job:
+        job_id = (await get_job_or_execution(gateway, id_)).job_id
+        request = job_pb2.PushJobRequest(request_id=uuid.uuid4().hex, job_id=job_id)  # safe to retry
+        return (await gateway.ask(gateway.jobs.PushJob(request))).job
+
+    job = with_gateway(push)
+    text = f"{job.job_id} is queued again, to be pushed: `boatyard show {job.job_id}` shows its state"
+    Screen().answer(shapes.job(job), text, as_json=as_json)
