@@ -96,6 +96,7 @@ READABLE = {
         git.v1.Artifact name sha256
         git.v1.OmittedArtifact name
         gateway.v1.Verification reason
+        git.v1.Caveat paths raw_paths detail
         git.v1.Snapshot message""",
     "what happened to it": """
         gateway.v1.Job reason message submitters steered_by
