@@ -51,6 +51,7 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         {"execution_id": "nothing", "permission_id": "one"},
         "EXECUTION_NOT_FOUND",
     ),
+    "AgentRuntimeService.ReadArtifact": ({"execution_id": "nothing", "name": "a"}, "EXECUTION_NOT_FOUND"),
     "JobService.CreateJob": ({"spec": {"prompt": "x", "repository_id": "nothing"}}, "REPOSITORY_NOT_FOUND"),
     "JobService.RetryJob": ({"job_id": "nothing"}, "JOB_NOT_FOUND"),
     "JobService.PushJob": ({"job_id": "nothing"}, "JOB_NOT_FOUND"),
