@@ -148,6 +148,11 @@ SETTINGS: Final = (
         ),
         Flag("--verify-timeout", "policy.verify_timeout", "Seconds that the check may take (default: 600).", "S"),
         Flag("--publish", "policy.publish", "What happens to the result (default: push)."),
+        Flag(
+            "--incomplete",
+            "policy.incomplete",
+            "What happens to a result without all that the agent left, because it cannot be read, say (default: fail).",
+        ),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
         Flag(
             "--artifact",

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
-from boatyard.git.v1.git_pb2 import ChangedFile, OmittedArtifact
+from boatyard.git.v1.git_pb2 import Caveat, ChangedFile, OmittedArtifact
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.settings import DEFAULT_ENGINE
 from services.cli import humanize, shapes
 from services.cli.screen import STATE_STYLES, Line, Screen, first_line, message_lines, quoted
+from services.common.caveats import CAVEATS, CaveatKind, told
 
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
@@ -113,7 +114,12 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     for label, value in rows:
         if value:
             screen.show(_fact(label, value))
-    for line in (*_program(execution.output), *_files(execution.output), *_artifacts(execution.output)):
+    for line in (
+        *_program(execution.output),
+        *_files(execution.output),
+        *_caveats(execution.output),
+        *_artifacts(execution.output),
+    ):
         screen.show(line)
     _print_summary(screen, execution.output)
 
@@ -132,6 +138,7 @@ def _facts(job: job_pb2.Job) -> Iterable[Line]:
         yield _fact("branch", f"{output.branch} {where}") if output.branch else _fact("result", kept)
         yield _fact("commit", output.commit_id)
     yield from _files(output)
+    yield from _caveats(output)
     yield from _artifacts(output)
     yield from _verification(job)
     yield from _program(output)
@@ -171,6 +178,15 @@ def _files(output: output_pb2.Output) -> Iterable[Line]:
     hidden = output.total_files_changed - min(len(output.files_changed), _FILES_SHOWN)
     if hidden > 0:
         yield _fact("", f"… and {hidden} more: see `boatyard diff`")
+
+
+def _caveats(output: output_pb2.Output) -> Iterable[Line]:
+    for caveat in output.caveats:
+        kind = shapes.name(Caveat.Kind.Name, caveat.kind, "KIND_")
+        paths = shapes.paths(caveat.paths, caveat.raw_paths)
+        is_loss = kind in CaveatKind.__members__ and CAVEATS[CaveatKind(kind)].is_loss
+        label = "incomplete" if is_loss else "but"
+        yield _fact(label, told(kind, paths, caveat.total_paths, caveat.detail))
 
 
 def _artifacts(output: output_pb2.Output) -> Iterable[Line]:
@@ -218,6 +234,8 @@ def _program(output: output_pb2.Output) -> Iterable[Line]:
         yield _fact("agent", f"exit code {output.exit_code}, wrote {humanize.size(output.output_bytes)}")
     elif output.HasField("signal"):
         yield _fact("agent", f"ended by signal {output.signal}, wrote {humanize.size(output.output_bytes)}")
+    if output.processes_left:
+        yield _fact("but", f"processes of it could not be ended: {output.processes_left}")
     if output.HasField("cpu_seconds"):
         memory = humanize.size(output.memory_peak_bytes)
         yield _fact("used", f"{output.cpu_seconds:.1f} s of CPU time, at most {memory} of memory")

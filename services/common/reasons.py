@@ -405,6 +405,14 @@ _ROWS: Final = (
         advice="`boatyard show` names the workspace, or the snapshot, with what the agent left",
     ),
     ReasonRow(
+        reason="RESULT_INCOMPLETE",
+        meaning="something that the agent left is not in the result: it cannot be read, git does not accept it, or it"
+        " is inside a submodule",
+        sources=(Source.DRIVER,),
+        advice="what could be taken is kept: `boatyard diff` shows it, `boatyard retry --from-snapshot` continues from"
+        " it, and `--incomplete accept` lets a job go on with it",
+    ),
+    ReasonRow(
         reason="RESULT_TOO_LARGE",
         meaning="the agent left more files, or more bytes in files, than can be taken",
         sources=(Source.GIT,),

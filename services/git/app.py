@@ -142,7 +142,7 @@ def build_manager(
     )
     limits = StoreLimits(settings.lock_seconds, settings.min_free_bytes, settings.max_refs, network)
     sandboxed = SandboxedGit()
-    taker = Taker(git, sandboxed, paths.empty, max_pack_bytes=settings.max_result_bytes)
+    taker = Taker(git, sandboxed, max_pack_bytes=settings.max_result_bytes)
     results = ResultStores(git, paths, taker, limits, TreeLimits(settings.take_max_bytes, settings.take_max_files))
     mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)

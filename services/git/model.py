@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
+from services.common.caveats import CaveatKind
 from services.sandbox.spec import Tier
 
 
@@ -67,20 +68,14 @@ class Progress:
 ProgressListener = Callable[[Progress], None]
 
 
-class NoteKind(enum.Enum):
-    """The kinds of content that a base lacks."""
-
-    SUBMODULES = "submodules"
-    LFS_POINTERS = "lfs-pointers"
-
-
 @dataclass(frozen=True, slots=True)
-class BaseNote:
-    """Content that a base lacks: the first of its paths, and how many there are in total."""
+class Caveat:
+    """In what a base or a result differs from what it was made of: the first of the paths, and how many there are."""
 
-    kind: NoteKind
+    kind: CaveatKind
     paths: tuple[bytes, ...]
     total_paths: int
+    detail: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +91,7 @@ class Base:
     read_only_paths: tuple[Path, ...]
     branch: bytes
     pins_path: Path
-    notes: tuple[BaseNote, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
     head_commit_id: str = ""
 
 
@@ -131,7 +126,7 @@ class ResultCommit:
     commit_id: str
     changed: bool
     agent_commits: int = 0
-    lost_repositories: tuple[bytes, ...] = ()
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +163,7 @@ class Snapshot:
     message: str
     create_time: datetime
     expire_time: datetime
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

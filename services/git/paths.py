@@ -50,7 +50,7 @@ class GitPaths:
 
     @property
     def empty(self) -> Path:
-        """An empty directory: git's home, and what is mounted over nested repositories to hide them."""
+        """An empty directory: git's home."""
         return self.root / "empty"
 
     @property

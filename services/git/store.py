@@ -26,7 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.git.model import ResultRecord, Snapshot
+from services.git.caveats import caveats_from_json, caveats_to_json
+from services.git.model import Caveat, ResultRecord, Snapshot
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -54,6 +55,8 @@ snapshots = Table(
     Column("message", Text, nullable=False),
     Column("create_time", Moment, nullable=False),
     Column("expire_time", Moment, nullable=False, index=True),
+    # None until the tree has been taken, and for those of versions that did not record it.
+    Column("caveats", Text, nullable=True),
 )
 results = Table(
     "results",
@@ -175,11 +178,11 @@ class SnapshotRecords:
             ).one()
         return _snapshot(row) if row.request_hash == request_hash else None
 
-    async def complete(self, snapshot_id: str, commit_id: str) -> None:
-        """Record which commit holds the tree."""
+    async def complete(self, snapshot_id: str, commit_id: str, caveats: Sequence[Caveat]) -> None:
+        """Record which commit holds the tree, and in what they differ."""
         async with self._engine.begin() as connection:
             statement = update(snapshots).where(snapshots.c.snapshot_id == snapshot_id)
-            await connection.execute(statement.values(commit_id=commit_id))
+            await connection.execute(statement.values(commit_id=commit_id, caveats=caveats_to_json(caveats)))
 
     async def find(self, snapshot_id: str) -> Snapshot | None:
         """Return a snapshot's record, even when its tree has not been taken yet."""
@@ -233,4 +236,5 @@ def _snapshot(row: Row[tuple[object, ...]]) -> Snapshot:
         message=row.message,
         create_time=row.create_time,
         expire_time=row.expire_time,
+        caveats=caveats_from_json(row.caveats or "[]"),
     )

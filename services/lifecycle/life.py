@@ -16,6 +16,7 @@ from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_nu
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.artifacts import take_artifacts
+from services.lifecycle.stages.caveats import check_complete
 from services.lifecycle.stages.checkpoints import answer_agent, approval, first_task
 from services.lifecycle.stages.cleanup import clean_up, keep_state
 from services.lifecycle.stages.hooks import (
@@ -133,6 +134,7 @@ async def _checked_and_published(
 
     Return the agent's next task if a person asks for changes, or an empty string.
     """
+    check_complete(job)
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more

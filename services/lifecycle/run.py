@@ -110,7 +110,8 @@ class JobRun:
         self.round += 1
         if self.recorded(self.in_round("start"), Run) is None:
             known = self.execution.output
-            output = Output(base_commit_id=known.base_commit_id, branch=known.branch)
+            lacking = tuple(caveat for caveat in known.caveats if caveat.is_of_base)
+            output = Output(base_commit_id=known.base_commit_id, branch=known.branch, caveats=lacking)
             self.execution = ExecutionNote(self.agent_id, Purpose.AGENT, self.workspace_id, output=output)
 
     # What the driver calls.

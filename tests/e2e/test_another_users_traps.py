@@ -159,7 +159,8 @@ def test_a_repository_of_another_user_leads_to_nothing_and_runs_nothing(scratch:
         somebody(SWAP, "repo.git", private / "remote.git", cwd=place) as swapping,
     ):
         (repository,) = cell.lines("repository", "create", "--url", place / "repo.git")
-        jobs = [cell.submit(repository["repository_id"], agent, "--max-attempts", "1")["job_id"] for _ in range(3)]
+        options = ("--repository", repository["repository_id"], "--command", agent, "--max-attempts", 1, "--detach")
+        jobs = [cell.lines("run", *options, "Do it.")[0]["job_id"] for _ in range(3)]
         ends = [cell.result(job_id) for job_id in jobs]
         assert re.fullmatch(r"SWAPS [1-9]\d*\n", said(swapping))
         assert cell.run(place / "repo.git", agent, "--no-push")["state"] == "SUCCEEDED"

@@ -21,7 +21,7 @@ from services.cli.shapes.jobs import (
     stage,
     submitted,
 )
-from services.cli.shapes.values import Shape, line, name, path, time
+from services.cli.shapes.values import Shape, line, name, path, paths, time
 
 __all__ = [
     "Shape",
@@ -40,6 +40,7 @@ __all__ = [
     "name",
     "networks",
     "path",
+    "paths",
     "permission_answer",
     "result",
     "saved_artifact",

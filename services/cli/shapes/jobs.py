@@ -6,7 +6,7 @@ from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 
-from services.cli.shapes.values import Shape, content, known, name, path, time_of
+from services.cli.shapes.values import Shape, content, known, name, path, paths, time_of
 
 
 def submitted(job: job_pb2.Job) -> Shape:
@@ -181,8 +181,19 @@ def _outcome(output: output_pb2.Output) -> Shape:
         "total_omitted_artifacts": output.total_omitted_artifacts,
         "tests_run": is_verified,
         "tests_passed": output.verification.passed if is_verified else None,
+        "incomplete": output.incomplete,
+        "caveats": [_caveat(each) for each in output.caveats],
         "tokens_used": known(output, "tokens_used"),
         "cost_usd": known(output, "cost_usd"),
+    }
+
+
+def _caveat(value: git_pb2.Caveat) -> Shape:
+    return {
+        "kind": name(git_pb2.Caveat.Kind.Name, value.kind, "KIND_"),
+        "paths": paths(value.paths, value.raw_paths),
+        "total_paths": value.total_paths,
+        "detail": value.detail or None,
     }
 
 
@@ -190,12 +201,14 @@ def _details(output: output_pb2.Output) -> Shape:
     return {
         "total_files_changed": output.total_files_changed,
         "base_commit": output.base_commit_id or None,
+        "agent_commits": output.agent_commits,
         "pushed": output.pushed,
         "verification_execution_id": output.verification.execution_id or None,
         "summary": output.summary or None,
         "output_bytes": output.output_bytes,
         "exit_code": known(output, "exit_code"),
         "signal": known(output, "signal"),
+        "processes_left": known(output, "processes_left"),
         "tool_calls": known(output, "tool_calls"),
         "turns": known(output, "turns"),
         "snapshot_id": output.snapshot_id or None,

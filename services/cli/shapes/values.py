@@ -2,7 +2,7 @@
 
 import base64
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from google.protobuf.message import Message
@@ -19,6 +19,11 @@ def line(shape: Shape) -> str:
 def path(value: str, raw: bytes = b"") -> str | None:
     """Read a path, whose bytes are in `raw` when it is not UTF-8; None when it is empty."""
     return raw.decode("utf-8", "surrogateescape") or value or None
+
+
+def paths(values: Sequence[str], raw: Sequence[bytes]) -> list[str]:
+    """Read paths; `raw` has the bytes of those that are not UTF-8, and is empty where all are."""
+    return [path(value, raw[index] if raw else b"") or "" for index, value in enumerate(values)]
 
 
 def name(name_of: Callable[[Any], str], number: int, prefix: str = "STATE_") -> str:

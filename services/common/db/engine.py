@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from services.common.db import one_trip
 from services.common.db.outages import tell_outage
 from services.common.db.pool import Pool
 from services.common.errors import StartError
@@ -62,7 +63,13 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
     # One connection: BEGIN IMMEDIATE admits one transaction at a time, and SQLite lets the others poll, at intervals of
     # up to 100 ms: a hundred at once took many times as long as one after the other.
     engine = create_async_engine(
-        parsed, hide_parameters=True, poolclass=Pool, pool_size=1, max_overflow=0, pool_timeout=60
+        parsed,
+        hide_parameters=True,
+        poolclass=Pool,
+        connect_args={"async_creator_fn": one_trip.connect},
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=60,
     )
     event.listen(engine.sync_engine, "handle_error", tell_outage)
     event.listen(engine.sync_engine, "connect", _set_up_sqlite)

@@ -16,7 +16,7 @@ _OUTPUT: Final = Mapper(
     by_hand={
         *("changes", "files_changed", "total_files_changed", "diff", "diff_is_lossy", "diff_truncated"),
         *("artifacts", "total_artifacts", "total_artifact_bytes", "omitted_artifacts", "total_omitted_artifacts"),
-        "verification",
+        *("verification", "incomplete"),
     },
 )
 _FILE_CHANGE: Final = Mapper(FileChange, pb.FileChange)
@@ -37,6 +37,7 @@ def output_to_proto(value: Output) -> pb.Output:
         diff=lossy(changes.diff),
         diff_is_lossy=not is_utf8(changes.diff),
         diff_truncated=changes.diff_truncated,
+        incomplete=value.incomplete,
         artifacts=map(ARTIFACT.to_proto, artifacts.kept),
         total_artifacts=artifacts.total,
         total_artifact_bytes=artifacts.total_bytes,

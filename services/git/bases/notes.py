@@ -1,20 +1,20 @@
-"""Notes on what a base lacks of its repository: the content of submodules, and files stored with Git LFS."""
+"""What a base lacks of its repository, noted beside it: the content of submodules, and files stored with Git LFS."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
+from services.common.caveats import CaveatKind
+from services.git.caveats import caveats_from_json, caveats_of, caveats_to_json
 from services.git.gitcmd import Command, Git, Invocation
-from services.git.model import BaseNote, NoteKind
+from services.git.model import Caveat
 
-# A note lists this many paths at most, beside their total.
-_MAX_PATHS: Final = 100
 # With more .gitattributes files than this, asking git about every path is faster than reading them.
 _MAX_RULES: Final = 20
 _LINK: Final = b"160000"
 
 
-async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
+async def take_notes(git: Git, tree: Path) -> tuple[Caveat, ...]:
     """Inspect the index of a tree of ours. `tree` may be a layer, which lacks files that its index lists."""
     inside = Invocation(git_dir=tree / ".git", cwd=tree)
     listing = (await git.run(Command("ls-files", ("-z", "--stage")), inside)).stdout
@@ -32,25 +32,17 @@ async def take_notes(git: Git, tree: Path) -> list[BaseNote]:
         names.unlink()
         fields = attributes.split(b"\0")
         pointers = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
-    kinds = ((NoteKind.SUBMODULES, links), (NoteKind.LFS_POINTERS, pointers))
-    return [BaseNote(kind, tuple(paths[:_MAX_PATHS]), len(paths)) for kind, paths in kinds if paths]
+    return caveats_of({CaveatKind.EMPTY_SUBMODULES: links, CaveatKind.LFS_POINTERS: pointers})
 
 
-def write_notes(directory: Path, notes: list[BaseNote]) -> None:
-    """Write notes beside a base that is being built."""
-    entries = [
-        {"kind": note.kind.value, "paths": [path.hex() for path in note.paths], "total": note.total_paths}
-        for note in notes
-    ]
-    (directory / "notes").write_text(json.dumps(entries))
+def write_notes(directory: Path, caveats: Iterable[Caveat]) -> None:
+    """Write what a base lacks beside it, while it is being built."""
+    (directory / "notes").write_text(caveats_to_json(caveats))
 
 
-def read_notes(directory: Path) -> tuple[BaseNote, ...]:
-    """Return the notes beside a base."""
-    entries = json.loads((directory / "notes").read_bytes())
-    return tuple(
-        BaseNote(NoteKind(one["kind"]), tuple(map(bytes.fromhex, one["paths"])), one["total"]) for one in entries
-    )
+def read_notes(directory: Path) -> tuple[Caveat, ...]:
+    """Return what a base lacks."""
+    return caveats_from_json((directory / "notes").read_bytes())
 
 
 async def _mention_lfs(git: Git, inside: Invocation, rules: list[bytes]) -> bool:

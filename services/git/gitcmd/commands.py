@@ -52,7 +52,7 @@ _REMOTE: Final = _CHECKED | {
 
 COMMANDS: Final[Mapping[str, Spec]] = {
     "add": _spec("--all", config={"advice.addEmbeddedRepo": "false"}, paths=True),
-    "cat-file": _spec("--batch-check="),
+    "cat-file": _spec("--batch-check=", "--batch="),
     "check-attr": _spec("-z", "--stdin", "--cached", end_of_options=False),
     "check-ignore": _spec("-z", "--stdin"),
     # Does not know --end-of-options in git 2.39, so it is only ever given commit ids.
@@ -71,7 +71,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     # read about.
     "diff": _spec(
         *("--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--src-prefix=", "--dst-prefix="),
-        *("--raw", "--numstat", "--name-only", "-z", "--find-renames", "--no-renames", "--cached"),
+        *("--raw", "--numstat", "--name-only", "-z", "--find-renames", "--no-renames", "--cached", "--no-abbrev"),
         config={"diff.renameLimit": "2000", "diff.ignoreSubmodules": "none"},
         paths=True,
     ),
@@ -107,7 +107,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     "repack": _spec("-A", "-d", "-l", "-q", "--geometric=", "--unpack-unreachable=", end_of_options=False),
     "rev-list": _spec("--count", "--first-parent", "--max-count="),
     "rev-parse": _spec("--verify", "--quiet"),
-    "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", paths=True),
+    "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", "--branch", paths=True),
     "symbolic-ref": _spec("--quiet"),
     "update-index": _spec(
         *("-q", "--refresh", "--ignore-missing"),

@@ -11,7 +11,7 @@ from services.sandbox.spec import Limits
 # A million refs take 300 MiB of memory and 64 MiB of text.
 _LISTING_MEMORY_BYTES: Final = 512 << 20
 _LISTING_BYTES: Final = 64 << 20
-_LISTING_SECONDS: Final = 120.0
+_LISTING_SECONDS: Final = 60.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,19 +1,21 @@
 """Result stores: the results of agents, one bare repository beside each mirror. No sandbox ever sees one."""
 
 import asyncio
+import re
 import shutil
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from services.common.lock import LockHeldError
 from services.git import failures
-from services.git.gitcmd import Command, Git, GitError, Invocation, OutputTooLarge
+from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation, OutputTooLarge
 from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.model import ResultCommit, TakeSpec
 from services.git.paths import GitPaths
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 from services.git.worktree.size import TreeLimits, TreeTooLarge, check_size
-from services.git.worktree.taker import TakenResult, Taker
+from services.git.worktree.taker import Manner, TakenResult, Taker
 
 # Base trees of results are made by fetching a commit by its id.
 _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
@@ -21,6 +23,9 @@ _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
 _UNNAMED_KEPT = "12.hours.ago"
 # All of taking one tree: below what its caller waits, so that the caller is told what took so long.
 _TAKE_SECONDS = 540.0
+# Objects that are not accepted are found a few at a time.
+_MOST_TRIES = 8
+_REFUSED_OBJECT = re.compile(r"^error: object ([0-9a-f]{40,64}): (.+)$", re.MULTILINE)
 # A file in the store whose time says when a ref was last removed.
 _LOOSENED = "loosened"
 
@@ -77,7 +82,7 @@ class ResultStores:
         """Take a working tree as a commit, and point a ref of the store at it.
 
         The agent's own commits on top of the base are kept. If they are unusable (an object is missing or malformed),
-        the files are taken all the same, as one commit on the base.
+        the files are taken all the same, as one commit on the base. Files that this store does not accept are left out.
 
         Raises:
             FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE.
@@ -87,10 +92,7 @@ class ResultStores:
         try:
             async with asyncio.timeout(_TAKE_SECONDS):
                 await asyncio.to_thread(check_size, spec.tree, self._tree_limits)
-                try:
-                    return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=True)
-                except GitError:
-                    return await self._attempt(repository_id, ref, spec, borrowed, keep_commits=False)
+                return await self._persist(repository_id, ref, spec, borrowed)
         except (TreeTooLarge, OutputTooLarge) as error:
             raise failures.result_too_large(name, error) from error
         except TimeoutError as error:
@@ -158,21 +160,40 @@ class ResultStores:
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
+    async def _persist(self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...]) -> ResultCommit:
+        """Try again without what was not accepted: first objects, then the agent's commits. Raises GitError."""
+        manner = Manner()
+        for _ in range(_MOST_TRIES):
+            try:
+                return await self._attempt(repository_id, ref, spec, borrowed, manner)
+            except GitFailed as error:
+                if new := _refused_objects(error).items() - manner.refused.items():
+                    manner = replace(manner, refused={**manner.refused, **dict(new)})
+                elif manner.keep_commits:
+                    manner = replace(manner, keep_commits=False)
+                else:
+                    raise
+            except GitError:
+                if not manner.keep_commits:
+                    raise
+                manner = replace(manner, keep_commits=False)
+        return await self._attempt(repository_id, ref, spec, borrowed, manner)
+
     async def _attempt(
-        self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...], *, keep_commits: bool
+        self, repository_id: str, ref: str, spec: TakeSpec, borrowed: tuple[Path, ...], manner: Manner
     ) -> ResultCommit:
         store = await self.store(repository_id)
         self._paths.check_room(self._limits.min_free_bytes)
         scratch = self._paths.scratch()
         try:
-            taken = await self._taker.take(spec, borrowed, scratch, keep_commits=keep_commits)
+            taken = await self._taker.take(spec, borrowed, scratch, manner)
             async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as lock_fd:
                 remove_stale_locks(store)
                 await self._store_result(store, ref, spec, taken, lock_fd)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         changed = taken.commit_id != spec.base_commit_id
-        return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.lost_repositories)
+        return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.caveats)
 
     async def _store_result(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, lock_fd: int) -> None:
         """Check every object of the pack and every link between them, then point the ref at the commit."""
@@ -185,3 +206,8 @@ class ResultStores:
             await self._git.run(descends, Invocation(git_dir=store))
         name = Command("update-ref", (), (ref, taken.commit_id))
         await self._git.run(name, Invocation(git_dir=store, inherited_fds=(lock_fd,)))
+
+
+def _refused_objects(error: GitFailed) -> dict[bytes, str]:
+    """Return the objects that git's check refuses, by their ids, and why."""
+    return {object_id.encode(): why for object_id, why in _REFUSED_OBJECT.findall(error.stderr)}

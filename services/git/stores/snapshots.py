@@ -110,8 +110,8 @@ class Snapshots:
         signature = _signature(claimed)
         take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
-        await self._records.complete(spec.snapshot_id, taken.commit_id)
-        return replace(claimed, commit_id=taken.commit_id)
+        await self._records.complete(spec.snapshot_id, taken.commit_id, taken.caveats)
+        return replace(claimed, commit_id=taken.commit_id, caveats=taken.caveats)
 
 
 def _signature(snapshot: Snapshot) -> Signature:

@@ -31,11 +31,11 @@ _BASES_TOLD: Final = 100
 _OMISSIONS_TOLD: Final = 100
 
 HEAD: Final = Mapper(Head, pb.GetCurrentBranchResponse)
-RESULT: Final = Mapper(ResultCommit, pb.TakeResultResponse)
+RESULT: Final = Mapper(ResultCommit, pb.TakeResultResponse, by_hand={"lost_repositories", "raw_lost_repositories"})
 SNAPSHOT: Final = Mapper(Snapshot, pb.Snapshot)
 _ARTIFACT: Final = Mapper(Artifact, pb.Artifact)
 _OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, pb.OmittedArtifact)
-BASE: Final = Mapper(Base, pb.Base)
+BASE: Final = Mapper(Base, pb.Base, by_hand={"notes"})
 _CLONE: Final = Mapper(Clone, pb.Clone)
 _PROGRESS: Final = Mapper(Progress, pb.Progress)
 _STATUS_ENTRY: Final = Mapper(StatusEntry, pb.StatusEntry)

@@ -13,6 +13,7 @@ from typing import Final
 from services.git.gitcmd import Command, GitFailed, GitOutput, GitTimedOut, OutputTooLarge, build_environment, git_argv
 from services.git.gitcmd.errors import scrub
 from services.git.model import WorkingTree
+from services.git.worktree.changes import TreeListing
 from services.sandbox import aio, environment, host_uids
 from services.sandbox.errors import OutputLimitError, SandboxTimeoutError
 from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec, Tier
@@ -22,6 +23,17 @@ _SCRATCH: Final = Path("/scratch")
 # Commands that only look something up in an agent's `.git` answer at once, unless the agent put a pipe there.
 ANSWER_SECONDS = 30.0
 _LOOKUPS: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
+_LISTING_BYTES: Final = 512 * 1024 * 1024
+# What git cannot take is printed with a letter of ours, and not descended into. `find` prints `./` before each path,
+# and the system takes paths of 4095 bytes.
+_LISTED: Final = (
+    *(b"-regextype", b"posix-extended", b"-name", b".git", b"-prune"),
+    *(b"-o", b"-regex", b".{4098,}", b"-prune", b"-printf", b"L%p\\0"),
+    *(b"-o", b"-type", b"d", b"(", b"!", b"-readable", b"-o", b"!", b"-executable", b")"),
+    *(b"-prune", b"-printf", b"R%p\\0"),
+    *(b"-o", b"-type", b"f", b"!", b"-readable", b"-printf", b"R%p\\0"),
+    *(b"-o", b"-printf", b"%y%p\\0"),
+)
 _STDERR_KEPT: Final = 10 * 1024
 _CHUNK: Final = 64 * 1024
 
@@ -61,9 +73,9 @@ class TreeView:
                 for name in (".", *names):
                     os.chown(Path(directory, name), owner, owner, follow_symlinks=False)
 
-    def hiding(self, hidden: tuple[Mount, ...]) -> "TreeView":
-        """Return the same view with something mounted over parts of it. Without a sandbox nothing can be hidden."""
-        return self if self.tier is Tier.NONE else replace(self, mounts=(*self.mounts, *hidden))
+    def inside(self, path: bytes) -> "TreeView":
+        """Return the view of a directory of the tree as a tree of its own."""
+        return replace(self, tree=self.tree / os.fsdecode(path))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,66 +134,48 @@ class SandboxedGit:
         await self._write_output(spec, "tar", target, invocation)
 
     async def find(
-        self, view: TreeView, expression: tuple[bytes, ...], starts: tuple[bytes, ...] = (b".",)
+        self,
+        view: TreeView,
+        expression: tuple[bytes, ...],
+        starts: tuple[bytes, ...] = (b".",),
+        *,
+        expected_codes: tuple[int, ...] = (0, 1),
     ) -> list[bytes]:
-        """Run `find`; return what it printed, sorted: records that end with NUL.
+        """Run `find`; return what it printed, sorted: records that end with NUL. Its code is 1 for what it cannot read.
 
         Raises the errors of `run`.
         """
         spec = self._plain_spec(view, (b"find", *starts, *expression))
-        completed = await self._bounded(spec, "find", SandboxedInvocation())
-        # Unreadable directories make it exit with 1; git will say more about them than we could.
-        if completed.exit_code not in {0, 1} or completed.stderr.startswith(b"bwrap: "):
+        completed = await self._bounded(spec, "find", SandboxedInvocation(output_limit=_LISTING_BYTES))
+        # A sandbox that cannot be made also exits with 1.
+        if completed.exit_code not in expected_codes or completed.stderr.startswith(b"bwrap: "):
             raise GitFailed("find", completed.exit_code, _stderr_text(completed.stderr))
         return sorted(record for record in completed.stdout.split(b"\0") if record)
 
-    async def nested_repositories(self, view: TreeView) -> dict[bytes, bool]:
-        """Find the repositories inside the tree: their paths from its top, and whether their `.git` is a directory.
+    async def listing(self, view: TreeView, starts: tuple[bytes, ...] = (b"",)) -> TreeListing:
+        """List directories of the tree and all that is below them, without the `.git` of repositories.
 
         Raises the errors of `run`.
         """
-        expression = (
-            b"-mindepth",
-            b"2",
-            b"-name",
-            b".git",
-            b"(",
-            b"-type",
-            b"d",
-            b"-o",
-            b"-type",
-            b"f",
-            b")",
-            b"-prune",
+        found: dict[bytes, list[bytes]] = {}
+        below = tuple(b"./" + start for start in starts)
+        for record in await self.find(view, _LISTED, below, expected_codes=(0,)):
+            found.setdefault(record[:1], []).append(record[1:].removeprefix(b"./"))
+        special = [path for kind, paths in found.items() if kind not in b"fldRL" for path in paths]
+        return TreeListing(
+            files=(*found.get(b"f", ()), *found.get(b"l", ())),
+            directories=tuple(path for path in found.get(b"d", ()) if path),
+            special=tuple(special),
+            unreadable=tuple(found.get(b"R", ())),
+            too_long=tuple(found.get(b"L", ())),
         )
-        repositories = await self._find(view, (b".",), expression)
-        return {path.removesuffix(b"/.git"): kind == b"d" for kind, path in repositories}
-
-    async def below(self, view: TreeView, paths: tuple[bytes, ...]) -> tuple[tuple[bytes, ...], tuple[bytes, ...]]:
-        """Return the files and links below some directories, and the directories: paths from the top of the tree.
-
-        The `.git` of repositories is left out.
-
-        Raises the errors of `run`.
-        """
-        kinds = (b"(", b"-type", b"f", b"-o", b"-type", b"l", b"-o", b"-type", b"d", b")")
-        starts = tuple(b"./" + path for path in paths)
-        listed = await self._find(view, starts, (b"-mindepth", b"1", b"-name", b".git", b"-prune", b"-o", *kinds))
-        files = tuple(path for kind, path in listed if kind != b"d")
-        return files, tuple(path for kind, path in listed if kind == b"d")
 
     async def remove_locks(self, view: TreeView) -> None:
         """Remove the lock files of the tree's own repository.
 
         Raises the errors of `run`.
         """
-        await self._find(view, (b"./.git",), (b"-type", b"f", b"-name", b"*.lock", b"-delete"))
-
-    async def _find(
-        self, view: TreeView, starts: tuple[bytes, ...], expression: tuple[bytes, ...]
-    ) -> list[tuple[bytes, bytes]]:
-        records = await self.find(view, (*expression, b"-printf", b"%y%p\\0"), starts)
-        return [(record[:1], record[1:].removeprefix(b"./")) for record in records]
+        await self.find(view, (b"-type", b"f", b"-name", b"*.lock", b"-delete"), (b"./.git",))
 
     async def _write_output(self, spec: SandboxSpec, name: str, target: Path, invocation: SandboxedInvocation) -> None:
         try:

@@ -3,19 +3,27 @@
 Git runs in the sandbox on both, with an index built here from a commit of ours and from the files of the tree.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from services.git.gitcmd import Command, GitFailed
 from services.git.model import TakeSpec
+from services.git.worktree.changes import IndexEntry, TreeChanges
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_variables
-from services.git.worktree.upper import IndexEntry, UpperChanges
-from services.sandbox.spec import Mount
 
-_LINK: Final = b"160000 "
+# How many paths are looked for one by one that git does not take.
+_MOST_REFUSED: Final = 100
+# What git says of a path that it leaves out, with success.
+_LEAVES_OUT: Final = "Ignoring path "
+# What git says when it stops at a path, and when the fault is not that path's.
+_OF_A_PATH: Final = "Unable to process path"
+_NOT_STORED: Final = "failed to insert into database"
+# A pointer of Git LFS is a small text that begins so.
+_POINTER: Final = b"version https://git-lfs."
+_POINTER_BYTES: Final = 1024
 _FROM_LIST: Final = ("-z", "--stdin")
 
 
@@ -42,11 +50,6 @@ class ScratchRepository:
         """Run a command that answers by its exit code; True when that is 0."""
         return (await self._git.run(self._view, command, self._invocation(expected_codes=(0, 1, 128)))).code == 0
 
-    def hiding(self, mounts: tuple[Mount, ...]) -> "ScratchRepository":
-        """Return the same repository, with something mounted over parts of the tree."""
-        view = self._view.hiding(mounts)
-        return ScratchRepository(self._git, view, self._spec, with_agents_objects=self._with_agents_objects)
-
     def with_other_index(self) -> "ScratchRepository":
         """Return the same repository, with a second index."""
         with_objects = self._with_agents_objects
@@ -58,33 +61,86 @@ class ScratchRepository:
         """Fill the index with a commit's tree."""
         await self.text(Command("read-tree", (), (commit_id,)))
 
-    async def entries(self, paths: tuple[bytes, ...] = ()) -> list[IndexEntry]:
-        """List the index, or what of it lies at or below the paths."""
-        command = Command("ls-files", ("-z", "--stage"), (), paths)
-        listing = (await self._git.run(self._view, command, self._invocation())).stdout
+    async def entries(self) -> list[IndexEntry]:
+        """List the index."""
+        listing = (await self._git.run(self._view, Command("ls-files", ("-z", "--stage")), self._invocation())).stdout
         records = (record.partition(b"\t") for record in listing.split(b"\0") if record)
-        return [
-            IndexEntry(path, facts.removeprefix(_LINK).split(b" ")[0] if facts.startswith(_LINK) else b"")
-            for facts, _, path in records
-        ]
+        return [IndexEntry(path, *facts.split(b" ")[:2]) for facts, _, path in records]
 
-    async def links_among(self, nested: tuple[bytes, ...]) -> tuple[bytes, ...]:
-        """Return those of the nested repositories that the index has as links, without their content."""
-        return tuple(sorted(entry.path for entry in await self.entries(nested) if entry.link)) if nested else ()
+    async def changes(self, commit_id: str) -> list[IndexEntry]:
+        """List the files in the index that differ from a commit's, without those that are gone."""
+        command = Command(
+            "diff", ("--cached", "--raw", "-z", "--no-renames", "--no-abbrev", "--no-ext-diff"), (commit_id,)
+        )
+        fields = (await self._git.run(self._view, command, self._invocation())).stdout.split(b"\0")
+        records = ((path, facts.split(b" ")) for facts, path in zip(fields[0::2], fields[1::2], strict=False))
+        return [IndexEntry(path, mode, object_id) for path, (_, mode, _, object_id, kind) in records if kind != b"D"]
 
-    async def stage_everything(self) -> None:
-        """Bring the index to the working tree by reading every file of it."""
-        staged = await self._git.run(self._view, Command("add", ("--all",)), self._invocation())
-        # Git skips a directory that it may not read, and still reports success.
-        if "Permission denied" in staged.stderr:
-            raise GitFailed("add", staged.code, staged.stderr)
+    async def stage(self, changes: TreeChanges) -> tuple[tuple[bytes, ...], str]:
+        """Bring the index to the working tree by reading the changed files, even those that git would ignore.
 
-    async def stage(self, changes: UpperChanges) -> None:
-        """Bring the index to the working tree by reading the changed files, even those that git would ignore."""
+        Returns the files that git does not take, and what it said of one of them.
+        """
         if changes.removed:
             await self._update("--force-remove", paths=changes.removed)
-        if changes.read:
-            await self._update("--add", "--remove", paths=changes.read)
+        return await self._add(changes.read, [_MOST_REFUSED]) if changes.read else ((), "")
+
+    async def _add(self, paths: tuple[bytes, ...], left: list[int]) -> tuple[tuple[bytes, ...], str]:
+        """Add paths; where git stops at one of them, each half alone. `left`: how many more such paths to look for."""
+        try:
+            said = await self._update("--add", "--remove", paths=paths)
+        except GitFailed as error:
+            if _OF_A_PATH not in error.stderr or _NOT_STORED in error.stderr:
+                raise
+            if len(paths) == 1 or not left[0]:
+                left[0] = max(0, left[0] - 1)
+                return paths, error.stderr.partition("\n")[0].removeprefix("error: ")
+            middle = len(paths) // 2
+            first, why = await self._add(paths[:middle], left)
+            second, also = await self._add(paths[middle:], left)
+            return (*first, *second), why or also
+        if _LEAVES_OUT not in said:
+            return (), ""
+        taken = {entry.path for entry in await self.entries()}
+        return tuple(path for path in paths if path not in taken), "its name is one that git keeps for itself"
+
+    async def restore(self, paths: Iterable[bytes], entries: Mapping[bytes, IndexEntry]) -> None:
+        """Put paths of the index back to what they were: those without an entry are removed."""
+        paths = tuple(paths)
+        if gone := tuple(path for path in paths if path not in entries):
+            await self._update("--force-remove", paths=gone)
+        await self.put(entries[path] for path in paths if path in entries)
+
+    async def put(self, entries: Iterable[IndexEntry]) -> None:
+        """Put entries into the index."""
+        stdin = _lines(entry.mode + b" " + entry.object_id + b"\t" + entry.path for entry in entries)
+        if stdin:
+            await self.text(Command("update-index", ("-z", "--index-info")), stdin=stdin)
+
+    async def files_for_lfs(self, entries: Iterable[IndexEntry]) -> tuple[bytes, ...]:
+        """Return those of the paths that .gitattributes gives to Git LFS, and that are no pointers."""
+        objects = {entry.path: entry.object_id for entry in entries if not entry.is_link}
+        if not objects:
+            return ()
+        command = Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",))
+        answer = await self._git.run(self._view, command, self._invocation(stdin=_lines(objects)))
+        fields = answer.stdout.split(b"\0")
+        paths = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
+        pointers = await self._pointers({objects[path] for path in paths}) if paths else set()
+        return tuple(path for path in paths if objects[path] not in pointers)
+
+    async def _pointers(self, object_ids: set[bytes]) -> set[bytes]:
+        """Return those of the objects that are pointers of Git LFS."""
+        asked = b"".join(object_id + b"\n" for object_id in object_ids)
+        sizes = Command("cat-file", ("--batch-check=%(objectname) %(objectsize)",))
+        listed = (await self._git.run(self._view, sizes, self._invocation(stdin=asked))).stdout.splitlines()
+        small = [line.split()[0] for line in listed if int(line.split()[1]) <= _POINTER_BYTES]
+        if not small:
+            return set()
+        contents = Command("cat-file", ("--batch=%(objectname)",))
+        read = self._invocation(stdin=b"".join(object_id + b"\n" for object_id in small))
+        answer = (await self._git.run(self._view, contents, read)).stdout
+        return {object_id for object_id in small if object_id + b"\n" + _POINTER in answer}
 
     async def ignored(self, paths: Iterable[bytes]) -> frozenset[bytes]:
         """Return those of the paths that git ignores. Paths in the index are not ignored."""
@@ -95,17 +151,6 @@ class ScratchRepository:
         invocation = self._invocation(stdin=stdin, variables={"GIT_LITERAL_PATHSPECS": "0"}, expected_codes=(0, 1))
         answer = await self._git.run(self._view, Command("check-ignore", _FROM_LIST), invocation)
         return frozenset(path.removeprefix(b"./") for path in answer.stdout.split(b"\0") if path)
-
-    async def link(self, links: Iterable[IndexEntry]) -> None:
-        """Put submodules into the index."""
-        stdin = _lines(_LINK + entry.link + b"\t" + entry.path for entry in links)
-        if stdin:
-            await self.text(Command("update-index", ("-z", "--index-info")), stdin=stdin)
-
-    async def unlink(self, paths: tuple[bytes, ...]) -> None:
-        """Remove paths from the index, whether the tree has them or not."""
-        if paths:
-            await self._update("--force-remove", paths=paths)
 
     async def commit_tree(self, parent: str) -> str:
         """Commit the index on `parent`; return the parent itself when it has the same tree."""
@@ -123,8 +168,10 @@ class ScratchRepository:
         invocation = replace(self._invocation(stdin=revisions), output_limit=limit)
         await self._git.write_output(self._view, command, pack, invocation)
 
-    async def _update(self, *flags: str, paths: Iterable[bytes]) -> None:
-        await self.text(Command("update-index", (*flags, *_FROM_LIST)), stdin=_lines(paths))
+    async def _update(self, *flags: str, paths: Iterable[bytes]) -> str:
+        """Bring paths of the index up to date; return what git said."""
+        command = Command("update-index", (*flags, *_FROM_LIST))
+        return (await self._git.run(self._view, command, self._invocation(stdin=_lines(paths)))).stderr
 
     def _invocation(
         self, *, stdin: bytes = b"", variables: dict[str, str] | None = None, expected_codes: tuple[int, ...] = (0,)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.settings import AgentSettings
+from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
 
@@ -33,6 +34,7 @@ class Base(Recorded):
     layers: tuple[bytes, ...]
     read_only_paths: tuple[bytes, ...]
     pins_path: bytes = b""
+    caveats: tuple[Caveat, ...] = ()
     head_commit_id: str = ""
 
 
@@ -87,6 +89,7 @@ class Run(Recorded):
     output_bytes: int = 0
     model_use: ModelUse | None = None
     vitals: ResourceUsage | None = None
+    processes_left: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +108,7 @@ class Snapshot(Recorded):
     repository_id: str
     base_commit_id: str
     commit_id: str
+    caveats: tuple[Caveat, ...] = ()
 
     @property
     def changed(self) -> bool:
@@ -117,7 +121,8 @@ class ResultCommit(Recorded):
     """The result that was taken from a workspace; `commit_id` is the base's when nothing has changed."""
 
     commit_id: str
-    lost_repositories: tuple[bytes, ...] = ()
+    agent_commits: int = 0
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

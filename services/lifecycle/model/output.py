@@ -4,6 +4,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.common.caveats import CAVEATS, CaveatKind, told
+from services.common.display import one_line
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
 
@@ -37,6 +39,30 @@ class DiffSummary(Recorded):
     total_files: int = 0
     diff: bytes = b""
     diff_truncated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Caveat(Recorded):
+    """In what a base or a result differs from what it was made of: the first of the paths, and how many there are."""
+
+    kind: CaveatKind
+    paths: tuple[bytes, ...] = ()
+    total_paths: int = 0
+    detail: str = ""
+
+    @property
+    def is_loss(self) -> bool:
+        """True when work is missing from the result."""
+        return CAVEATS[self.kind].is_loss
+
+    @property
+    def is_of_base(self) -> bool:
+        """True when it is about what the agent was given."""
+        return CAVEATS[self.kind].is_of_base
+
+    def __str__(self) -> str:
+        paths = [one_line(path.decode(errors="surrogateescape")) for path in self.paths]
+        return told(self.kind, paths, self.total_paths, self.detail)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,6 +142,14 @@ class Output(Recorded):
     pull_request_number: int = 0
     review_comment: str = ""
     artifacts: ArtifactSummary = field(default_factory=ArtifactSummary)
+    caveats: tuple[Caveat, ...] = ()
+    agent_commits: int = 0
+    processes_left: int | None = None
+
+    @property
+    def incomplete(self) -> bool:
+        """True when something of the working tree is not in the result."""
+        return any(caveat.is_loss for caveat in self.caveats)
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BeforeValidator
 from services.agent.settings import overlay
 from services.common.reasons import REASONS, Retried
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
-from services.lifecycle.model.states import Publish, Retention, RetryFrom
+from services.lifecycle.model.states import Incomplete, Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
 
 RETRY_ON: Final = tuple(row.reason for row in REASONS.values() if row.retried_by_default)
@@ -50,6 +50,7 @@ class Policy(Recorded, Generic[Open_co]):
     retry_on: tuple[str, ...] = ()
     retry_from: RetryFrom | Open_co = _OPEN
     artifacts: tuple[str, ...] = ()
+    incomplete: Incomplete | Open_co = _OPEN
     leave_out: tuple[str, ...] = ()
 
 
@@ -65,6 +66,7 @@ DEFAULT_POLICY: Final[Policy[Never]] = Policy(
     max_attempts=3,
     retry_on=RETRY_ON,
     retry_from=RetryFrom.BASE,
+    incomplete=Incomplete.FAIL,
 )
 """What holds where no layer says anything."""
 

@@ -82,6 +82,13 @@ class Publish(enum.StrEnum):
     NONE = "NONE"
 
 
+class Incomplete(enum.StrEnum):
+    """What happens to a result that lacks something of the working tree."""
+
+    FAIL = "FAIL"
+    ACCEPT = "ACCEPT"
+
+
 class RetryFrom(enum.StrEnum):
     """What the next attempt of a job begins from."""
 

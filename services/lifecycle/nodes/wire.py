@@ -33,7 +33,9 @@ from services.sandbox.spec import Tier
 
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
-RESULT: Final = Mapper(ResultCommit, git_pb.TakeResultResponse, by_hand={"agent_commits", "changed"})
+RESULT: Final = Mapper(
+    ResultCommit, git_pb.TakeResultResponse, by_hand={"changed", "lost_repositories", "raw_lost_repositories"}
+)
 FILE_CHANGE: Final = Mapper(FileChange, git_pb.ChangedFile)
 ARTIFACT: Final = Mapper(Artifact, git_pb.Artifact)
 OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, git_pb.OmittedArtifact)
@@ -43,7 +45,7 @@ _RUN: Final = Mapper(
     execution_pb.NodeExecution,
     by_hand={
         *("vitals", "purpose", "job_id", "sandbox_tier", "create_time"),
-        *("processes_left", "end_verified_by", "pending_permissions", "events_trimmed"),
+        *("end_verified_by", "pending_permissions", "events_trimmed"),
         "host_uid",
     },
 )

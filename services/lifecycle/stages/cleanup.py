@@ -8,6 +8,7 @@ from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.caveats import recordable
 from services.lifecycle.stages.snapshot_bases import recorded_base
 
 _UNTIL_REMOVED_SECONDS = 100 * 365 * 86400.0
@@ -30,15 +31,22 @@ async def keep_state(job: JobRun) -> None:
 
     async def keep() -> Snapshot:
         keeping = job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
-        return await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
+        kept = await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
+        return replace(kept, caveats=recordable(job, kept.caveats))
 
     def named(kept: Snapshot) -> str:
         return kept.snapshot_id if kept.changed or job.start_snapshot_id else ""
 
     def learn(note: ExecutionNote, kept: Snapshot) -> ExecutionNote:
-        return replace(note, output=replace(note.output, snapshot_id=named(kept)))
+        output = replace(note.output, snapshot_id=named(kept))
+        if not output.commit_id:
+            output = replace(output, caveats=(*base.caveats, *kept.caveats))
+        return replace(note, output=output)
 
-    await job.step("snapshot", Snapshot, keep, learn, lambda kept: named(kept) or "nothing had changed")
+    def tell(kept: Snapshot) -> str:
+        return "; ".join((named(kept) or "nothing had changed", *map(str, kept.caveats)))
+
+    await job.step("snapshot", Snapshot, keep, learn, tell)
 
 
 async def clean_up(job: JobRun, state: JobState) -> None:

@@ -75,6 +75,7 @@ def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
             output_bytes=run.output_bytes,
             cpu_seconds=run.vitals.cpu_seconds if run.vitals else None,
             memory_peak_bytes=run.vitals.memory_peak_bytes if run.vitals else None,
+            processes_left=run.processes_left,
         ),
     )
 

@@ -11,6 +11,7 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.snapshot_bases import corrected
 
 
@@ -22,15 +23,18 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
     """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
-        return replace(note, output=replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch))
+        output = replace(note.output, base_commit_id=base.commit_id, branch=job.spec.branch, caveats=base.caveats)
+        return replace(note, output=output)
 
     async def prepare() -> Base:
         base = await _prepare(job, remote)
         if remote is not None and job.spec.policy.publish is Publish.PUSH:
             await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
-        return base
+        return replace(base, caveats=recordable(job, base.caveats))
 
-    base = await job.step("base", Base, lambda: job.interruptible(prepare()), learn)
+    base = await job.step(
+        "base", Base, lambda: job.interruptible(prepare()), learn, lambda base: in_words(base.caveats)
+    )
     if job.start_snapshot_id and not base.head_commit_id:
         return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
     return base

@@ -16,6 +16,7 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
 from services.lifecycle.model.states import ExecutionState, Publish, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
 from services.lifecycle.stages.prepare import tree_of
 from services.lifecycle.stages.snapshot_bases import current
@@ -29,7 +30,7 @@ log = structlog.get_logger()
 
 
 async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
-    """Take the workspace as a commit, whatever the agent has done to it.
+    """Take the workspace as a commit, whatever the agent has done to it; what cannot be taken is in its caveats.
 
     Raises JobFailed (TAKE_FAILED, RESULT_TOO_LARGE), and JobCancelled when the job is and this takes too long.
     """
@@ -43,14 +44,15 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
             message=commit_message(job.spec.prompt, job.spec.job_id),
             author=author(job.spec.worker_name),
         )
-        return await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
+        taken = await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
+        return replace(taken, caveats=recordable(job, taken.caveats))
 
-    return await job.step(
-        job.in_round("take"),
-        ResultCommit,
-        work,
-        lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
-    )
+    def learn(note: ExecutionNote, taken: ResultCommit) -> ExecutionNote:
+        caveats = (*base.caveats, *taken.caveats)
+        output = replace(note.output, commit_id=taken.commit_id, agent_commits=taken.agent_commits, caveats=caveats)
+        return replace(note, output=output)
+
+    return await job.step(job.in_round("take"), ResultCommit, work, learn, lambda taken: in_words(taken.caveats))
 
 
 async def take_kept(job: JobRun, kept: KeptResult) -> ResultCommit:

@@ -210,6 +210,7 @@ class Story:
                     and job.checkpoints[-1].checkpoint_id != known
                 )
             ),
+            timeout=300,
         )
         is_asked = now.state == job_pb2.Job.STATE_AWAITING_APPROVAL
         assert is_asked == (self.work.to_push and (bool(self.policy) or self.work.asks_for_protected)), now
@@ -232,7 +233,7 @@ class Story:
         assert shown.files(shown.git("write-tree")) == stripped(self.work.tree)
 
     async def _ended(self, state: "job_pb2.Job.State.ValueType", reason: str = "") -> bool:
-        job = self.job = await self.services.ended(self.job.job_id)
+        job = self.job = await self.services.ended(self.job.job_id, timeout=300)
         assert (job.state, job.reason) == (state, reason), job
         base, pushed = self.remote.head("main"), state == SUCCEEDED and self.work.to_push
         assert job.output.base_commit_id == base
@@ -285,6 +286,7 @@ async def test_a_refused_push_is_made_up_for(services: Services, tmp_path: Path)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "attempts",
     [

@@ -15,7 +15,7 @@ from services.common.rpc.rules import Rules
 from services.gateway.wire.policy import CHECKS, POLICY
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy, complete_policy
-from services.lifecycle.model.states import Publish, Retention, RetryFrom
+from services.lifecycle.model.states import Incomplete, Publish, Retention, RetryFrom
 
 BLANK = ("", " ", "\t\n", "\u3000\u00a0")
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -33,6 +33,7 @@ policies = st.builds(
     checkpoint_timeout=spans,
     max_extra_rounds=st.none() | st.integers(0, 50),
     agent_may_ask=st.none() | st.booleans(),
+    incomplete=st.none() | st.sampled_from(Incomplete),
 )
 
 
@@ -48,6 +49,7 @@ POLICY_OF_ALL: Policy[None] = Policy(
     max_attempts=4,
     retry_on=("NODE_LOST",),
     retry_from=RetryFrom.SNAPSHOT,
+    incomplete=Incomplete.ACCEPT,
 )
 
 

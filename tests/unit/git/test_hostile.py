@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import FailedPrecondition, ServiceError
+from services.common.caveats import CaveatKind
+from services.common.errors import ServiceError
 from services.common.ids import new_id
 from services.git.model import ResultCommit, SnapshotSpec, WorkingTree
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
@@ -388,13 +389,15 @@ async def test_nothing_that_stands_in_a_gits_place_runs_commands(
     await check(shared_parts, workspace, canary)
 
 
-async def test_a_submodule_that_would_run_a_command_is_refused(
+async def test_a_submodule_that_would_run_a_command_is_left_out(
     shared_parts: GitParts, workspace: Workspace, tmp_path: Path
 ) -> None:
     submodule("./here", update="!touch {canary}")(workspace.agent, tmp_path / "canary")
-    with pytest.raises(FailedPrecondition, match="gitmodulesUpdate: disallowed") as failure:
-        await do_everything(shared_parts, workspace)
-    assert failure.value.reason == "TAKE_FAILED"
+    result = await do_everything(shared_parts, workspace)
+    (caveat,) = result.caveats
+    assert (caveat.kind, caveat.paths) == (CaveatKind.REFUSED, (b".gitmodules",))
+    assert "gitmodulesUpdate: disallowed" in caveat.detail
+    assert ".gitmodules" not in Repo(shared_parts.paths.result_store("repo-1")).git("ls-tree", "-r", result.commit_id)
     assert not (tmp_path / "canary").exists()
 
 

@@ -872,8 +872,9 @@ class Job(message.Message):
     NETWORK_NOT_ALLOWED,
     IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,
     PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED,
-    MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is gone), TAKE_FAILED,
-    RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the file with the agent's question),
+    MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is
+    gone), TAKE_FAILED, RESULT_INCOMPLETE, RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the
+    file with the agent's question),
     ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was asked: REJECTED, EXPIRED. Clients
     that run jobs themselves may give other reasons, such as NODE_BUSY. Empty otherwise.
     """

@@ -52,6 +52,10 @@ class Output(message.Message):
     REVIEW_COMMENT_FIELD_NUMBER: builtins.int
     DIFF_IS_LOSSY_FIELD_NUMBER: builtins.int
     LOG_TAIL_IS_LOSSY_FIELD_NUMBER: builtins.int
+    CAVEATS_FIELD_NUMBER: builtins.int
+    INCOMPLETE_FIELD_NUMBER: builtins.int
+    AGENT_COMMITS_FIELD_NUMBER: builtins.int
+    PROCESSES_LEFT_FIELD_NUMBER: builtins.int
     ARTIFACTS_FIELD_NUMBER: builtins.int
     TOTAL_ARTIFACTS_FIELD_NUMBER: builtins.int
     TOTAL_ARTIFACT_BYTES_FIELD_NUMBER: builtins.int
@@ -114,6 +118,14 @@ class Output(message.Message):
     """True when the diff is not UTF-8: `diff` has U+FFFD in place of each malformed part."""
     log_tail_is_lossy: builtins.bool
     """True when the log is not UTF-8: `log_tail` has U+FFFD in place of each malformed part."""
+    incomplete: builtins.bool
+    """True when something of the working tree is not in the result: see the caveats, and `Policy.incomplete`."""
+    agent_commits: builtins.int
+    """The number of the agent's own commits between base and result."""
+    processes_left: builtins.int
+    """Number of the agent's processes that could not be ended, which is 0 unless something is wrong with the machine; absent
+    where this is not known.
+    """
     total_artifacts: builtins.int
     """How many are kept."""
     total_artifact_bytes: builtins.int
@@ -127,6 +139,12 @@ class Output(message.Message):
     @builtins.property
     def verification(self) -> Verification:
         """The verify command's outcome on the result; absent when there was none, or it was not reached."""
+
+    @builtins.property
+    def caveats(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Caveat]:
+        """In what the base differs from the repository, and the result (or the snapshot, where there is no result) from the
+        working tree: one of each kind, each with at most 20 paths.
+        """
 
     @builtins.property
     def artifacts(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.Artifact]:
@@ -165,15 +183,19 @@ class Output(message.Message):
         review_comment: builtins.str = ...,
         diff_is_lossy: builtins.bool = ...,
         log_tail_is_lossy: builtins.bool = ...,
+        caveats: abc.Iterable[git_pb2.Caveat] | None = ...,
+        incomplete: builtins.bool = ...,
+        agent_commits: builtins.int = ...,
+        processes_left: builtins.int | None = ...,
         artifacts: abc.Iterable[git_pb2.Artifact] | None = ...,
         total_artifacts: builtins.int = ...,
         total_artifact_bytes: builtins.int = ...,
         omitted_artifacts: abc.Iterable[git_pb2.OmittedArtifact] | None = ...,
         total_omitted_artifacts: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "agent_commits", b"agent_commits", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "caveats", b"caveats", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "incomplete", b"incomplete", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -181,6 +203,8 @@ class Output(message.Message):
     _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
     _WhichOneofReturnType__memory_peak_bytes: _TypeAlias = typing.Literal["memory_peak_bytes"]  # noqa: Y015
     _WhichOneofArgType__memory_peak_bytes: _TypeAlias = typing.Literal["_memory_peak_bytes", b"_memory_peak_bytes"]  # noqa: Y015
+    _WhichOneofReturnType__processes_left: _TypeAlias = typing.Literal["processes_left"]  # noqa: Y015
+    _WhichOneofArgType__processes_left: _TypeAlias = typing.Literal["_processes_left", b"_processes_left"]  # noqa: Y015
     _WhichOneofReturnType__tokens_used: _TypeAlias = typing.Literal["tokens_used"]  # noqa: Y015
     _WhichOneofArgType__tokens_used: _TypeAlias = typing.Literal["_tokens_used", b"_tokens_used"]  # noqa: Y015
     _WhichOneofReturnType__tool_calls: _TypeAlias = typing.Literal["tool_calls"]  # noqa: Y015
@@ -195,6 +219,8 @@ class Output(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cpu_seconds) -> _WhichOneofReturnType__cpu_seconds | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__memory_peak_bytes) -> _WhichOneofReturnType__memory_peak_bytes | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__processes_left) -> _WhichOneofReturnType__processes_left | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__tokens_used) -> _WhichOneofReturnType__tokens_used | None: ...
     @typing.overload

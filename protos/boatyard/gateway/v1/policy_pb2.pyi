@@ -78,6 +78,29 @@ class Policy(message.Message):
     RETENTION_REMOVE: Policy.Retention.ValueType  # 3
     """It is removed."""
 
+    class _Incomplete:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _IncompleteEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Policy._Incomplete.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        INCOMPLETE_UNSPECIFIED: Policy._Incomplete.ValueType  # 0
+        """FAIL."""
+        INCOMPLETE_FAIL: Policy._Incomplete.ValueType  # 1
+        """The job ends FAILED with RESULT_INCOMPLETE. What could be taken is kept on this machine."""
+        INCOMPLETE_ACCEPT: Policy._Incomplete.ValueType  # 2
+        """The job goes on with what could be taken. `Output.caveats` names what could not."""
+
+    class Incomplete(_Incomplete, metaclass=_IncompleteEnumTypeWrapper):
+        """What happens to a result that lacks something of the working tree, because it cannot be read or git refuses it."""
+
+    INCOMPLETE_UNSPECIFIED: Policy.Incomplete.ValueType  # 0
+    """FAIL."""
+    INCOMPLETE_FAIL: Policy.Incomplete.ValueType  # 1
+    """The job ends FAILED with RESULT_INCOMPLETE. What could be taken is kept on this machine."""
+    INCOMPLETE_ACCEPT: Policy.Incomplete.ValueType  # 2
+    """The job goes on with what could be taken. `Output.caveats` names what could not."""
+
     class _RetryFrom:
         ValueType = typing.NewType("ValueType", builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
@@ -112,6 +135,7 @@ class Policy(message.Message):
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     RETRY_ON_FIELD_NUMBER: builtins.int
     RETRY_FROM_FIELD_NUMBER: builtins.int
+    INCOMPLETE_FIELD_NUMBER: builtins.int
     ARTIFACTS_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
@@ -141,6 +165,8 @@ class Policy(message.Message):
     """
     retry_from: Policy.RetryFrom.ValueType
     """What the next attempt starts from. The default is BASE."""
+    incomplete: Policy.Incomplete.ValueType
+    """What happens to a result that is not the whole working tree. The default is FAIL."""
     @builtins.property
     def verify_timeout(self) -> duration_pb2.Duration:
         """Maximum run time of the verify command. The default is 10 min."""
@@ -193,17 +219,20 @@ class Policy(message.Message):
         max_attempts: builtins.int | None = ...,
         retry_on: abc.Iterable[builtins.str] | None = ...,
         retry_from: Policy.RetryFrom.ValueType | None = ...,
+        incomplete: Policy.Incomplete.ValueType | None = ...,
         artifacts: abc.Iterable[builtins.str] | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "incomplete", b"incomplete", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "incomplete", b"incomplete", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_may_ask: _TypeAlias = typing.Literal["agent_may_ask"]  # noqa: Y015
     _WhichOneofArgType__agent_may_ask: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask"]  # noqa: Y015
     _WhichOneofReturnType__checkpoints: _TypeAlias = typing.Literal["checkpoints"]  # noqa: Y015
     _WhichOneofArgType__checkpoints: _TypeAlias = typing.Literal["_checkpoints", b"_checkpoints"]  # noqa: Y015
+    _WhichOneofReturnType__incomplete: _TypeAlias = typing.Literal["incomplete"]  # noqa: Y015
+    _WhichOneofArgType__incomplete: _TypeAlias = typing.Literal["_incomplete", b"_incomplete"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
     _WhichOneofReturnType__max_extra_rounds: _TypeAlias = typing.Literal["max_extra_rounds"]  # noqa: Y015
@@ -220,6 +249,8 @@ class Policy(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_may_ask) -> _WhichOneofReturnType__agent_may_ask | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoints) -> _WhichOneofReturnType__checkpoints | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__incomplete) -> _WhichOneofReturnType__incomplete | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
     @typing.overload

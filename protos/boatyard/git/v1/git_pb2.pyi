@@ -21,6 +21,11 @@ if sys.version_info >= (3, 11):
 else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
+if sys.version_info >= (3, 13):
+    from warnings import deprecated as _deprecated
+else:
+    from typing_extensions import deprecated as _deprecated
+
 DESCRIPTOR: descriptor.FileDescriptor
 
 @typing.final
@@ -271,6 +276,7 @@ class Base(message.Message):
     NOTES_FIELD_NUMBER: builtins.int
     BRANCH_IS_LOSSY_FIELD_NUMBER: builtins.int
     HEAD_COMMIT_ID_FIELD_NUMBER: builtins.int
+    CAVEATS_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """The full id of the commit that results are compared with. The tree is this commit's, unless a snapshot was asked for."""
     branch: builtins.str
@@ -298,8 +304,13 @@ class Base(message.Message):
         """Absolute paths that a sandbox using the base must make available read-only at the same paths."""
 
     @builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def notes(self) -> containers.RepeatedCompositeFieldContainer[BaseNote]:
-        """What the commit has in the repository but the base does not; empty when the base is complete."""
+        """Always empty; `caveats` has them."""
+
+    @builtins.property
+    def caveats(self) -> containers.RepeatedCompositeFieldContainer[Caveat]:
+        """In what the base differs from the repository at that commit, one of each kind; empty when it is complete."""
 
     def __init__(
         self,
@@ -312,16 +323,17 @@ class Base(message.Message):
         notes: abc.Iterable[BaseNote] | None = ...,
         branch_is_lossy: builtins.bool = ...,
         head_commit_id: builtins.str = ...,
+        caveats: abc.Iterable[Caveat] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "commit_id", b"commit_id", "head_commit_id", b"head_commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "branch_is_lossy", b"branch_is_lossy", "caveats", b"caveats", "commit_id", b"commit_id", "head_commit_id", b"head_commit_id", "layers", b"layers", "notes", b"notes", "pins_path", b"pins_path", "read_only_paths", b"read_only_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class BaseNote(message.Message):
-    """Something that a base does not contain."""
+    """Until 30 November 2026: Caveat."""
 
     DESCRIPTOR: descriptor.Descriptor
 
@@ -334,14 +346,9 @@ class BaseNote(message.Message):
         KIND_UNSPECIFIED: BaseNote._Kind.ValueType  # 0
         """Never sent."""
         KIND_SUBMODULES: BaseNote._Kind.ValueType  # 1
-        """Submodules: their directories are empty because their content is not fetched. A result keeps each submodule at
-        its current commit, or at the one that the agent committed; files added to a submodule are not part of the
-        result, which lists such submodules.
-        """
+        """Submodules."""
         KIND_LFS_POINTERS: BaseNote._Kind.ValueType  # 2
-        """Files stored with Git LFS: they are pointers because their content is not fetched. A result keeps them as they
-        are; a new file with a matching name is kept as the file itself, not as a pointer.
-        """
+        """Files stored with Git LFS."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """The kind of missing content."""
@@ -349,14 +356,9 @@ class BaseNote(message.Message):
     KIND_UNSPECIFIED: BaseNote.Kind.ValueType  # 0
     """Never sent."""
     KIND_SUBMODULES: BaseNote.Kind.ValueType  # 1
-    """Submodules: their directories are empty because their content is not fetched. A result keeps each submodule at
-    its current commit, or at the one that the agent committed; files added to a submodule are not part of the
-    result, which lists such submodules.
-    """
+    """Submodules."""
     KIND_LFS_POINTERS: BaseNote.Kind.ValueType  # 2
-    """Files stored with Git LFS: they are pointers because their content is not fetched. A result keeps them as they
-    are; a new file with a matching name is kept as the file itself, not as a pointer.
-    """
+    """Files stored with Git LFS."""
 
     KIND_FIELD_NUMBER: builtins.int
     PATHS_FIELD_NUMBER: builtins.int
@@ -385,6 +387,111 @@ class BaseNote(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "paths", b"paths", "raw_paths", b"raw_paths", "total_paths", b"total_paths"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Caveat(message.Message):
+    """Something in which a base or a result differs from what it was made of."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Caveat._Kind.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Caveat._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_EMPTY_SUBMODULES: Caveat._Kind.ValueType  # 1
+        """Of a base: submodules whose content is not fetched. Their directories are empty."""
+        KIND_LFS_POINTERS: Caveat._Kind.ValueType  # 2
+        """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
+        KIND_SUBMODULE_CONTENT: Caveat._Kind.ValueType  # 3
+        """Of a result: submodules with files that are not those of the submodule's commit. They are left out, and the
+        submodule stays at its commit. The result is incomplete.
+        """
+        KIND_LFS_FILES: Caveat._Kind.ValueType  # 4
+        """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
+        pointers.
+        """
+        KIND_UNREADABLE: Caveat._Kind.ValueType  # 5
+        """Of a result: files that cannot be read, and directories with all that is below them. They are left out, or stay
+        as they were in the base. The result is incomplete.
+        """
+        KIND_PATH_TOO_LONG: Caveat._Kind.ValueType  # 6
+        """Of a result: paths longer than the 4095 bytes that the system takes. They are left out. The result is incomplete."""
+        KIND_SPECIAL_FILES: Caveat._Kind.ValueType  # 7
+        """Of a result: pipes, sockets and devices, which git does not know."""
+        KIND_REFUSED: Caveat._Kind.ValueType  # 8
+        """Of a result: what git does not accept, such as a `.gitmodules` that would run a command. It is left out, or stays
+        as it was in the base. The result is incomplete.
+        """
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is different. A base is compared with the repository, a result or snapshot with the working tree."""
+
+    KIND_UNSPECIFIED: Caveat.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_EMPTY_SUBMODULES: Caveat.Kind.ValueType  # 1
+    """Of a base: submodules whose content is not fetched. Their directories are empty."""
+    KIND_LFS_POINTERS: Caveat.Kind.ValueType  # 2
+    """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
+    KIND_SUBMODULE_CONTENT: Caveat.Kind.ValueType  # 3
+    """Of a result: submodules with files that are not those of the submodule's commit. They are left out, and the
+    submodule stays at its commit. The result is incomplete.
+    """
+    KIND_LFS_FILES: Caveat.Kind.ValueType  # 4
+    """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
+    pointers.
+    """
+    KIND_UNREADABLE: Caveat.Kind.ValueType  # 5
+    """Of a result: files that cannot be read, and directories with all that is below them. They are left out, or stay
+    as they were in the base. The result is incomplete.
+    """
+    KIND_PATH_TOO_LONG: Caveat.Kind.ValueType  # 6
+    """Of a result: paths longer than the 4095 bytes that the system takes. They are left out. The result is incomplete."""
+    KIND_SPECIAL_FILES: Caveat.Kind.ValueType  # 7
+    """Of a result: pipes, sockets and devices, which git does not know."""
+    KIND_REFUSED: Caveat.Kind.ValueType  # 8
+    """Of a result: what git does not accept, such as a `.gitmodules` that would run a command. It is left out, or stays
+    as it was in the base. The result is incomplete.
+    """
+
+    KIND_FIELD_NUMBER: builtins.int
+    PATHS_FIELD_NUMBER: builtins.int
+    TOTAL_PATHS_FIELD_NUMBER: builtins.int
+    RAW_PATHS_FIELD_NUMBER: builtins.int
+    DETAIL_FIELD_NUMBER: builtins.int
+    kind: Caveat.Kind.ValueType
+    """What is different."""
+    total_paths: builtins.int
+    """The total number of affected paths."""
+    detail: builtins.str
+    """What git said of the first of them, on one line of at most 1 KiB; empty when there is nothing to add."""
+    @builtins.property
+    def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The first hundred affected paths, relative to the top of the tree, in order. Of a path that is too long, the first
+        1024 bytes.
+        """
+
+    @builtins.property
+    def raw_paths(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
+        """Empty when all `paths` are UTF-8; else one for each of `paths`: its bytes if it is not UTF-8, or else nothing."""
+
+    def __init__(
+        self,
+        *,
+        kind: Caveat.Kind.ValueType = ...,
+        paths: abc.Iterable[builtins.str] | None = ...,
+        total_paths: builtins.int = ...,
+        raw_paths: abc.Iterable[builtins.bytes] | None = ...,
+        detail: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["detail", b"detail", "kind", b"kind", "paths", b"paths", "raw_paths", b"raw_paths", "total_paths", b"total_paths"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -833,6 +940,7 @@ class TakeResultResponse(message.Message):
     AGENT_COMMITS_FIELD_NUMBER: builtins.int
     LOST_REPOSITORIES_FIELD_NUMBER: builtins.int
     RAW_LOST_REPOSITORIES_FIELD_NUMBER: builtins.int
+    CAVEATS_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
     """The full id of the commit: the base's id when nothing has changed."""
     changed: builtins.bool
@@ -840,14 +948,18 @@ class TakeResultResponse(message.Message):
     agent_commits: builtins.int
     """The number of the agent's own commits between the base and the result."""
     @builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def lost_repositories(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
-        """Nested repositories of which only a link could be kept, ordered by path."""
+        """Always empty; `caveats` has them."""
 
     @builtins.property
+    @_deprecated("""This field has been marked as deprecated using proto field options.""")
     def raw_lost_repositories(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """Empty when all `lost_repositories` are UTF-8; else one for each of them: its bytes if it is not UTF-8, or else
-        nothing.
-        """
+        """Always empty."""
+
+    @builtins.property
+    def caveats(self) -> containers.RepeatedCompositeFieldContainer[Caveat]:
+        """In what the commit differs from the working tree, one of each kind; empty when it is the tree."""
 
     def __init__(
         self,
@@ -857,10 +969,11 @@ class TakeResultResponse(message.Message):
         agent_commits: builtins.int = ...,
         lost_repositories: abc.Iterable[builtins.str] | None = ...,
         raw_lost_repositories: abc.Iterable[builtins.bytes] | None = ...,
+        caveats: abc.Iterable[Caveat] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_commits", b"agent_commits", "changed", b"changed", "commit_id", b"commit_id", "lost_repositories", b"lost_repositories", "raw_lost_repositories", b"raw_lost_repositories"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent_commits", b"agent_commits", "caveats", b"caveats", "changed", b"changed", "commit_id", b"commit_id", "lost_repositories", b"lost_repositories", "raw_lost_repositories", b"raw_lost_repositories"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -951,6 +1064,7 @@ class Snapshot(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
+    CAVEATS_FIELD_NUMBER: builtins.int
     snapshot_id: builtins.str
     """Its id."""
     repository_id: builtins.str
@@ -969,6 +1083,12 @@ class Snapshot(message.Message):
     def expire_time(self) -> timestamp_pb2.Timestamp:
         """When it expires."""
 
+    @builtins.property
+    def caveats(self) -> containers.RepeatedCompositeFieldContainer[Caveat]:
+        """In what the commit differs from the working tree, one of each kind; empty when it is the tree, and for snapshots
+        from before 30 November 2026.
+        """
+
     def __init__(
         self,
         *,
@@ -979,10 +1099,11 @@ class Snapshot(message.Message):
         message: builtins.str = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         expire_time: timestamp_pb2.Timestamp | None = ...,
+        caveats: abc.Iterable[Caveat] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "create_time", b"create_time", "expire_time", b"expire_time", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "caveats", b"caveats", "commit_id", b"commit_id", "create_time", b"create_time", "expire_time", b"expire_time", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

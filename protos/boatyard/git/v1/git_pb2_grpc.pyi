@@ -169,6 +169,8 @@ class GitServiceStub:
     TakeResult: aio.UnaryUnaryMultiCallable[git_pb2.TakeResultRequest, git_pb2.TakeResultResponse]
     """Records a working tree as it is, whatever has happened to its `.git`, as a commit in the repository's result store.
 
+    All that can be recorded is, and the caveats name what cannot. Files ignored by git are not part of a result.
+
     The agent's commits are kept if HEAD descends from the base. The same tree, base and signature give the same
     commit, however often the result is taken. A result is kept for the time set in the service's settings (30 days),
     and longer while the tree it was taken from exists; objects that only it referenced are removed from disk some
@@ -191,7 +193,8 @@ class GitServiceStub:
     """
     SnapshotTree: aio.UnaryUnaryMultiCallable[git_pb2.SnapshotTreeRequest, git_pb2.SnapshotTreeResponse]
     """Records a working tree as it is (tracked and untracked files, without files ignored by git) as a commit in the
-    repository's result store, under a private ref that is never visible to any sandbox or remote.
+    repository's result store, under a private ref that is never visible to any sandbox or remote. All that can be
+    recorded is, and the caveats name what cannot.
 
     To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
     commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree
@@ -548,6 +551,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[git_pb2.TakeResultResponse]:
         """Records a working tree as it is, whatever has happened to its `.git`, as a commit in the repository's result store.
 
+        All that can be recorded is, and the caveats name what cannot. Files ignored by git are not part of a result.
+
         The agent's commits are kept if HEAD descends from the base. The same tree, base and signature give the same
         commit, however often the result is taken. A result is kept for the time set in the service's settings (30 days),
         and longer while the tree it was taken from exists; objects that only it referenced are removed from disk some
@@ -576,7 +581,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[git_pb2.SnapshotTreeRequest, abc.Awaitable[git_pb2.SnapshotTreeResponse]],
     ) -> abc.Awaitable[git_pb2.SnapshotTreeResponse]:
         """Records a working tree as it is (tracked and untracked files, without files ignored by git) as a commit in the
-        repository's result store, under a private ref that is never visible to any sandbox or remote.
+        repository's result store, under a private ref that is never visible to any sandbox or remote. All that can be
+        recorded is, and the caveats name what cannot.
 
         To start a workspace from a snapshot, call PrepareBase with its id; GetDiff and ListChangedFiles can compare its
         commit. Idempotent: the same id with the same request returns the first snapshot, whatever has happened to the tree

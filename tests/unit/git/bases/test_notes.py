@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from services.common.caveats import CaveatKind
 from services.common.errors import FailedPrecondition
-from services.git.model import BaseNote, NoteKind, Remote
+from services.git.model import Caveat, Remote
 from services.git.wire import to_proto
 from tests.kit.gitservice import GitParts
 from tests.kit.repos import Repo
@@ -22,11 +23,11 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
         "both", {"assets/.gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "assets/a.bin": POINTER}
     )
     base = await parts.prepare(Remote("repo-1", str(work.path)))
-    links = BaseNote(NoteKind.SUBMODULES, (b"vendor/lib",), 1)
-    assert base.notes == (links, BaseNote(NoteKind.LFS_POINTERS, (b"assets/a.bin",), 1))
+    links = Caveat(CaveatKind.EMPTY_SUBMODULES, (b"vendor/lib",), 1)
+    assert base.caveats == (links, Caveat(CaveatKind.LFS_POINTERS, (b"assets/a.bin",), 1))
     assert list((base.layers[0] / "vendor" / "lib").iterdir()) == []
     assert (base.layers[0] / "assets" / "a.bin").read_text() == POINTER
-    notes = to_proto.base_to_proto(base).base.notes
+    notes = to_proto.base_to_proto(base).base.caveats
     assert [(note.kind, list(note.paths), note.total_paths) for note in notes] == [
         (1, ["vendor/lib"], 1), (2, ["assets/a.bin"], 1)
     ]  # fmt: skip
@@ -39,7 +40,7 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
 
 
 async def test_a_whole_base_has_no_notes(parts: GitParts, remote: Remote) -> None:
-    assert (await parts.prepare(remote)).notes == ()
+    assert (await parts.prepare(remote)).caveats == ()
 
 
 async def test_a_remote_without_its_history_is_refused(parts: GitParts, tmp_path: Path) -> None:

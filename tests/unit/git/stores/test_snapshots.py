@@ -82,6 +82,7 @@ async def test_a_workspace_begins_as_the_one_that_the_snapshot_was_taken_of(
     assert store(shared_parts).head(f"{result.commit_id}{'' if commits == 'all' else '^'}") == head
 
 
+@pytest.mark.slow
 async def test_a_snapshot_of_what_began_from_one_goes_back_to_the_first_base(
     shared_parts: GitParts, workspace: Workspace, shared_remote: Remote
 ) -> None:

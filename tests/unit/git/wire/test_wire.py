@@ -12,18 +12,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.caveats import CaveatKind
 from services.common.db.paging import Page
 from services.common.home import Home
 from services.common.rpc.rules import Rules
 from services.git.model import (
     Base,
-    BaseNote,
+    Caveat,
     ChangedFile,
     ChangeKind,
     DiffEnd,
     Head,
     Layers,
-    NoteKind,
     Progress,
     ResultCommit,
     Signature,
@@ -187,19 +187,21 @@ def test_paths_that_are_not_utf_8_are_lossy_with_their_bytes_beside_them() -> No
     assert (odd.path, odd.raw_path, odd.old_path, odd.raw_old_path) == ("a\ufffd", b"a\xff", "\ufffd", b"\xfe")
     assert (plain.path, plain.raw_path) == ("b", b"")
 
-    result = to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (b"ok", b"n\xff")))
-    assert (list(result.lost_repositories), list(result.raw_lost_repositories)) == (["ok", "n\ufffd"], [b"", b"n\xff"])
-    assert not to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (b"ok",))).raw_lost_repositories
+    caveat = Caveat(CaveatKind.UNREADABLE, (b"ok", b"n\xff"), 2)
+    (odd,) = to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (caveat,))).caveats
+    assert (list(odd.paths), list(odd.raw_paths)) == (["ok", "n\ufffd"], [b"", b"n\xff"])
+    (plain,) = to_proto.RESULT.to_proto(ResultCommit(COMMIT, True, 0, (replace(caveat, paths=(b"ok",)),))).caveats
+    assert not plain.raw_paths
 
 
 def test_a_reported_branch_that_is_not_utf_8_says_so() -> None:
     head = to_proto.HEAD.to_proto(Head(b"b\xff", COMMIT))
     assert (head.branch, head.branch_is_lossy) == ("b\ufffd", True)
     assert not to_proto.HEAD.to_proto(Head(b"main", COMMIT)).branch_is_lossy
-    notes = (BaseNote(NoteKind.SUBMODULES, (b"s\xff",), 1),)
-    base = to_proto.base_to_proto(Base(COMMIT, (Path("/a"),), (), b"b\xff", Path("/p"), notes)).base
+    caveats = (Caveat(CaveatKind.EMPTY_SUBMODULES, (b"s\xff",), 1),)
+    base = to_proto.base_to_proto(Base(COMMIT, (Path("/a"),), (), b"b\xff", Path("/p"), caveats)).base
     assert (base.branch, base.branch_is_lossy, list(base.layers), base.pins_path) == ("b\ufffd", True, ["/a"], "/p")
-    assert (list(base.notes[0].paths), list(base.notes[0].raw_paths)) == (["s\ufffd"], [b"s\xff"])
+    assert (list(base.caveats[0].paths), list(base.caveats[0].raw_paths)) == (["s\ufffd"], [b"s\xff"])
 
 
 def test_a_diff_comes_in_pieces() -> None:

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
+from services.common.caveats import CaveatKind
 from services.common.errors import FailedPrecondition
 from services.common.ids import new_id
-from services.git.model import Base, Remote, ResultCommit, SnapshotSpec, StartPoint
-from services.git.worktree.upper import IndexEntry, UpperListing, compare
+from services.git.model import Base, Caveat, Remote, ResultCommit, SnapshotSpec, StartPoint
+from services.git.worktree.changes import IndexEntry, TreeListing, compare
 from services.sandbox import layer_locks
 from services.sandbox.spec import Tier
 from tests.kit.gitservice import SIGNATURE, GitParts, LayeredWorkspace, git_parts
@@ -160,10 +161,6 @@ async def test_each_change_gives_the_result_of_reading_every_file(
 ) -> None:
     await workspace.agent(CHANGES[name])
     fast = await take(deep_parts, workspace)
-    if name == "no files":
-        # Reading all of them, git refuses a file that became a pipe; the file is gone all the same.
-        assert "\ttop" not in tree_of(deep_parts, fast)
-        return
     whole = await take_by_reading_all(deep_parts, workspace)
     assert tree_of(deep_parts, fast) == tree_of(deep_parts, whole)
     assert fast == whole
@@ -288,14 +285,13 @@ async def test_from_a_snapshot_any_agent_goes_on(deep_parts: GitParts, workspace
     await goes_on_as_if_it_had_not_ended(deep_parts, workspace, deeds(seed), deeds(seed + 500))
 
 
-async def test_what_cannot_be_read_is_refused(deep_parts: GitParts, workspace: LayeredWorkspace) -> None:
-    await workspace.agent("mkdir new; echo 1 > new/file; chmod 0 new")
-    with pytest.raises(FailedPrecondition, match="Permission denied") as failure:
-        await take(deep_parts, workspace)
-    assert failure.value.reason == "TAKE_FAILED"
-    await workspace.agent("chmod 700 new; echo 1 > a/x/1; chmod 0 a/x/1")
-    with pytest.raises(FailedPrecondition, match="Permission denied"):
-        await take(deep_parts, workspace)
+async def test_what_cannot_be_read_stays_as_it_was(deep_parts: GitParts, workspace: LayeredWorkspace) -> None:
+    await workspace.agent("mkdir new; echo 1 > new/file; chmod 0 new; echo 1 > a/x/1; chmod 0 a/x/1; echo 2 > a/x/2")
+    result = await take(deep_parts, workspace)
+    assert result.caveats == (Caveat(CaveatKind.UNREADABLE, (b"a/x/1", b"new"), 2),)
+    assert result == await take_by_reading_all(deep_parts, workspace)
+    changes = await deep_parts.manager.changed_files("repo-1", workspace.base.commit_id, result.commit_id)
+    assert [change.path for change in changes] == [b"a/x/2"]
 
 
 async def test_layers_that_nobody_has_mounted_need_a_sandbox(deep_parts: GitParts, deep_base: Base) -> None:
@@ -333,8 +329,10 @@ async def test_layers_that_somebody_else_has_are_left_alone(deep_parts: GitParts
 
 
 def test_what_an_upper_directory_says() -> None:
-    below = [IndexEntry(path) for path in (b"a/1", b"a/2", b"ab", b"b", b"c/d/3")] + [IndexEntry(b"s", LINK.encode())]
-    changed = compare(below, UpperListing(files=(b"a", b"b/new"), gone=(b"c",), directories=(b"b", b"s")))
+    below = [IndexEntry(path) for path in (b"a/1", b"a/2", b"ab", b"b", b"c/d/3")] + [
+        IndexEntry(b"s", b"160000", LINK.encode())
+    ]
+    changed = compare(below, TreeListing(files=(b"a", b"b/new"), gone=(b"c",), directories=(b"b", b"s")))
     assert (changed.removed, changed.read) == ((b"a/1", b"a/2", b"b", b"c/d/3"), (b"a", b"b/new"))
-    inside = compare(below, UpperListing(files=(b"s/file", b"a/2"), directories=(b"s", b"a"), opaque=(b"a", b"s")))
-    assert (inside.removed, inside.read, inside.lost) == ((b"a/1",), (b"a/2",), (b"s",))
+    inside = compare(below, TreeListing(files=(b"s/file", b"a/2"), directories=(b"s", b"a"), opaque=(b"a", b"s")))
+    assert (inside.removed, inside.read, inside.submodules) == ((b"a/1",), (b"a/2",), (b"s",))

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from services.common.caveats import CaveatKind
 from services.common.errors import FailedPrecondition, NotFound
-from services.git.model import Remote, ResultCommit, StartPoint, TakeSpec, WorkingTree
+from services.git.model import Caveat, Remote, ResultCommit, StartPoint, TakeSpec, WorkingTree
 from services.sandbox.spec import Tier
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace, git_parts
 from tests.kit.repos import FILES, Repo
@@ -103,8 +104,7 @@ async def test_commits_that_do_not_hold_are_dropped_and_their_files_kept(
 ) -> None:
     agent = workspace.agent
     agent.commit("good", {"a": "1"})
-    tree = agent.git("rev-parse", "HEAD^{tree}")
-    raw = f"tree {tree}\nparent {agent.head()}\nauthor nobody\ncommitter nobody\n\nbad\n".encode()
+    raw = f"tree {'1' * 40}\nparent {agent.head()}\nauthor a <a@b> 1 +0000\ncommitter a <a@b> 1 +0000\n\nbad\n".encode()
     bad = agent.git("hash-object", "-t", "commit", "-w", "--literally", "--stdin", stdin=raw)
     agent.git("update-ref", "HEAD", bad)
     result = await take(shared_parts, workspace)
@@ -178,7 +178,7 @@ async def test_nested_repositories_are_taken_as_files(
     files = content(shared_parts, result.commit_id)
     assert {"vendor/lib/deep/file", "vendor/lib/.gitignore", "unborn/here", "linked/file"} <= files.keys()
     assert "vendor/lib/x.log" not in files
-    assert result.lost_repositories == ()
+    assert result.caveats == ()
     assert not canary.exists()
 
 
@@ -191,15 +191,24 @@ async def test_a_nested_repository_that_the_agent_committed_as_a_link_is_taken_a
     result = await take(shared_parts, workspace)
     assert content(shared_parts, result.commit_id)["nested/file"] == "content"
     assert stored(shared_parts).head(f"{result.commit_id}~1") == mine
-    assert (result.agent_commits, result.lost_repositories) == (1, ())
+    assert (result.agent_commits, result.caveats) == (1, ())
 
 
-async def test_without_a_sandbox_nested_repositories_are_reported(shared_parts: GitParts, workspace: Workspace) -> None:
-    Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
+async def test_without_a_sandbox_nested_repositories_are_taken_as_files_too(
+    shared_parts: GitParts, workspace: Workspace
+) -> None:
+    nested = Repo.init(workspace.agent.path / "nested")
+    nested.commit("theirs", {"file": "content", ".gitignore": "*.log\n", "x.log": "noise"})
+    workspace.agent.commit("with a link")
+    Repo.init(workspace.agent.path / "unborn").write({"here": "too"})
+    Repo.init(workspace.agent.path / "src").commit("over what is tracked", {"lib.py": CHANGED})
     tree = WorkingTree(workspace.tree.path, workspace.tree.read_only_paths, Tier.NONE)
     spec = TakeSpec(tree, workspace.base.commit_id, "the work", SIGNATURE)
     result = await shared_parts.manager.take_result("repo-1", "result-1", spec)
-    assert result.lost_repositories == (b"nested",)
+    files = content(shared_parts, result.commit_id)
+    assert files.keys() == FILES.keys() | {"nested/file", "nested/.gitignore", "unborn/here"}
+    assert files["src/lib.py"] == CHANGED.strip()
+    assert result.caveats == ()
 
 
 async def test_a_hostile_git_directory_executes_nothing_with_our_rights(
@@ -294,16 +303,6 @@ async def test_what_cannot_be_taken_says_why(shared_parts: GitParts, workspace: 
     assert failure.value.reason == "TAKE_FAILED"
 
 
-@pytest.mark.parametrize("name", ["src", "README", "new"])
-async def test_what_cannot_be_read_is_never_left_out_silently(
-    shared_parts: GitParts, workspace: Workspace, name: str
-) -> None:
-    workspace.agent.write({"new/file": "x"})
-    (workspace.agent.path / name).chmod(0)
-    with pytest.raises(FailedPrecondition, match="Permission denied"):
-        await take(shared_parts, workspace)
-
-
 async def test_a_result_that_is_too_large_is_refused(tmp_path: Path, remote: Remote) -> None:
     async with git_parts(tmp_path / "home", tmp_path, max_result_bytes=200_000) as parts:
         workspace = parts.workspace(await parts.prepare(remote))
@@ -333,6 +332,6 @@ async def test_a_submodule_stays_a_link_and_what_is_put_into_it_is_reported(part
     Repo.init(workspace.agent.path / "sub" / "deeper").commit("inside", {"file": "content"})
     workspace.agent.write({"a": "1"})
     result = await take(parts, workspace)
-    assert result.lost_repositories == (b"sub",)
+    assert result.caveats == (Caveat(CaveatKind.SUBMODULE_CONTENT, (b"sub",), 1),)
     changes = await parts.manager.changed_files("repo-1", base.commit_id, result.commit_id)
     assert [change.path for change in changes] == [b"a"]

@@ -8,11 +8,12 @@ from boatyard.execution.v1 import execution_pb2
 from boatyard.git.v1 import git_pb2 as git_pb
 from boatyard.workspace.v1 import layout_pb2 as layout_pb
 
+from services.common.caveats import CaveatKind
 from services.common.errors import Invalid
 from services.common.fence import Fence
 from services.common.text import is_utf8
 from services.lifecycle.model.node_work import Base, Layout, Run
-from services.lifecycle.model.output import ChangeKind
+from services.lifecycle.model.output import Caveat, ChangeKind
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import Nodes, wire
 
@@ -43,10 +44,11 @@ def test_paths_in_a_repository_are_read_as_bytes() -> None:
         git_pb.ChangedFile(path="\ufffd", raw_path=b"\xff", old_path="old", change=git_pb.ChangedFile.CHANGE_RENAMED)
     )
     assert (changed.path, changed.change, changed.old_path) == (b"\xff", ChangeKind.RENAMED, b"old")
-    taken = git_pb.TakeResultResponse(
-        commit_id="c", lost_repositories=["a", "\ufffd"], raw_lost_repositories=[b"", b"\xff"]
+    odd = git_pb.Caveat(
+        kind=git_pb.Caveat.KIND_UNREADABLE, paths=["a", "\ufffd"], raw_paths=[b"", b"\xff"], total_paths=2
     )
-    assert wire.RESULT.from_proto(taken).lost_repositories == (b"a", b"\xff")
+    (caveat,) = wire.RESULT.from_proto(git_pb.TakeResultResponse(commit_id="c", caveats=[odd])).caveats
+    assert caveat == Caveat(CaveatKind.UNREADABLE, (b"a", b"\xff"), 2)
 
 
 class Written:

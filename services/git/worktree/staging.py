@@ -1,0 +1,123 @@
+"""Brings an index to a working tree: with all that git takes of it, and a caveat for whatever it does not."""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.common.caveats import CaveatKind
+from services.git.caveats import caveats_of
+from services.git.gitcmd import Command, GitError
+from services.git.model import Caveat, TakeSpec
+from services.git.worktree.changes import IndexEntry, TreeChanges, TreeListing, compare
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.scratch_repository import ScratchRepository
+
+# Each costs a sandbox. Of more submodules it is not looked up whether their content is that of their commit.
+_MOST_SUBMODULES: Final = 64
+_PATH_BYTES: Final = 4095
+
+
+@dataclass(frozen=True, slots=True)
+class Staging:
+    """One working tree, and the repository whose index is brought to it. `parent` is what will be committed on."""
+
+    git: SandboxedGit
+    view: TreeView
+    repository: ScratchRepository
+    spec: TakeSpec
+    parent: str
+
+    async def stage(
+        self, listing: TreeListing, refused: Mapping[bytes, str], *, is_read: bool = False
+    ) -> tuple[Caveat, ...]:
+        """Bring the index to the tree, and return in what they differ.
+
+        Args:
+            listing: the whole tree, or an upper directory with the content of what was moved.
+            refused: objects that are not kept, by their ids, and why.
+            is_read: whether it was looked at in the sandbox what of the listing can be read.
+
+        Raises:
+            GitError: git cannot work on the tree at all.
+        """
+        below = self.spec.layered_on or self.spec.base_commit_id
+        await self.repository.read_commit(below)
+        entries = await self.repository.entries()
+        known = {entry.path: entry for entry in entries}
+        changes = compare(entries, listing)
+        tracking, tracked = await self._tracking(below, entries)
+        left_out = {
+            CaveatKind.UNREADABLE: listing.unreadable,
+            CaveatKind.PATH_TOO_LONG: listing.too_long,
+            CaveatKind.SPECIAL_FILES: listing.special,
+        }
+        named = (path for paths in left_out.values() for path in paths)
+        ignored = await tracking.ignored(
+            _readable(path) for path in (*changes.read, *named) if path not in known and path
+        )
+        changes = replace(changes, read=tuple(path for path in changes.read if path not in ignored))
+        untaken, why = await self.repository.stage(changes)
+        if untaken and not is_read:
+            return await self.stage(listing.read_as(await self.git.listing(self.view)), refused, is_read=True)
+        await self.repository.put(_links(tracked, known, changes, listing))
+        changed = await self.repository.changes(self.spec.base_commit_id)
+        unkept = {entry.path: refused[entry.object_id] for entry in changed if entry.object_id in refused}
+        await self.repository.restore(unkept, known)
+        found = {
+            **{kind: [each for each in paths if _readable(each) not in ignored] for kind, paths in left_out.items()},
+            CaveatKind.REFUSED: (*untaken, *unkept),
+            CaveatKind.SUBMODULE_CONTENT: await self._written(changes.submodules, known),
+            CaveatKind.LFS_FILES: await self.repository.files_for_lfs(
+                entry for entry in changed if entry.path not in unkept
+            ),
+        }
+        return caveats_of(found, {CaveatKind.REFUSED: next(iter(unkept.values()), why)})
+
+    async def _tracking(self, below: str, entries: list[IndexEntry]) -> tuple[ScratchRepository, list[IndexEntry]]:
+        """Return an index of what is tracked, which is never ignored: the agent's own commits say what that is now."""
+        if self.parent == below:
+            return self.repository, entries
+        tracking = self.repository.with_other_index()
+        await tracking.read_commit(self.parent)
+        tracked = await tracking.entries()
+        # Nested repositories that the agent committed as links are files, and git looks up nothing below a link.
+        known = {entry.path for entry in entries if entry.is_link}
+        await tracking.restore([entry.path for entry in tracked if entry.is_link and entry.path not in known], {})
+        return tracking, tracked
+
+    async def _written(self, submodules: tuple[bytes, ...], known: Mapping[bytes, IndexEntry]) -> list[bytes]:
+        """Return those of the submodules whose content is not exactly that of their commit."""
+        looked_at = submodules[:_MOST_SUBMODULES]
+        untouched = {path for path in looked_at if await self._is_untouched(path, known[path].object_id)}
+        return [path for path in submodules if path not in untouched]
+
+    async def _is_untouched(self, path: bytes, commit_id: bytes) -> bool:
+        status = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all", "--branch"))
+        try:
+            answer = await self.git.run(self.view.inside(path), status, SandboxedInvocation(timeout_seconds=60))
+        except GitError:
+            return False
+        records = [record for record in answer.stdout.split(b"\0") if record]
+        return b"# branch.oid " + commit_id in records and all(record.startswith(b"# ") for record in records)
+
+
+def _readable(path: bytes) -> bytes:
+    """Return the path, or of one that is too long a directory above it: what git can look up."""
+    return path if len(path) <= _PATH_BYTES else path[:_PATH_BYTES].rpartition(b"/")[0]
+
+
+def _links(
+    tracked: Iterable[IndexEntry], below: Mapping[bytes, IndexEntry], changes: TreeChanges, listing: TreeListing
+) -> list[IndexEntry]:
+    """Return the empty submodules that the agent added or moved to another commit, as it committed them.
+
+    Where the commit below has a file in place of a submodule, the file is what the tree has.
+    """
+    directories: Collection[bytes] = set(listing.directories)
+    return [
+        entry
+        for entry in tracked
+        if entry.is_link and below.get(entry.path) != entry and entry.path not in changes.removed
+        if entry.path in directories or (entry.path in below and below[entry.path].is_link)
+        if not any(path.startswith(entry.path + b"/") for path in changes.read)
+    ]

@@ -1,0 +1,48 @@
+"""In what a base or a result differs from what it was made of: what is recorded of that, and what a job makes of it."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Final
+
+from services.lifecycle.failures import JobFailed
+from services.lifecycle.model.outcome import Failure
+from services.lifecycle.model.output import Caveat
+from services.lifecycle.model.states import Incomplete
+from services.lifecycle.run import JobRun
+
+_MAX_PATHS: Final = 20
+_MAX_PATHS_BYTES: Final = 4096
+
+
+def recordable(job: JobRun, caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
+    """Return caveats with their first paths, without the job's secrets, which the agent may have written anywhere."""
+    return tuple(
+        replace(
+            caveat,
+            paths=tuple(_first(job.redactor.bytes(path) for path in caveat.paths[:_MAX_PATHS])),
+            detail=job.redactor.text(caveat.detail),
+        )
+        for caveat in caveats
+    )
+
+
+def in_words(caveats: Iterable[Caveat]) -> str:
+    """Return caveats for the timeline, in one line."""
+    return "; ".join(map(str, caveats))
+
+
+def check_complete(job: JobRun) -> None:
+    """Raise JobFailed (RESULT_INCOMPLETE) when work is missing from the result, unless the policy accepts that."""
+    if job.execution.output.incomplete and job.spec.policy.incomplete is Incomplete.FAIL:
+        lacking = in_words(caveat for caveat in job.execution.output.caveats if caveat.is_loss)
+        raise JobFailed(Failure("RESULT_INCOMPLETE", f"the result is not all that the agent left: {lacking}"))
+
+
+def _first(paths: Iterable[bytes]) -> Iterable[bytes]:
+    """Yield the first paths that fit into _MAX_PATHS_BYTES."""
+    size = 0
+    for path in paths:
+        size += len(path)
+        if size > _MAX_PATHS_BYTES:
+            return
+        yield path

@@ -1,0 +1,42 @@
+"""A result that is not all that the agent left: the job fails and keeps it, or goes on where somebody has said so."""
+
+from boatyard.gateway.v1 import job_pb2
+from boatyard.git.v1.git_pb2 import Caveat
+
+from tests.kit.repos import Repo
+from tests.kit.services import Services
+
+LEAVES = "cat > /dev/null; echo work > work; echo k > s3cret-key; chmod 0 s3cret-key; echo 1 > lib/inside"
+SECRET = "s3cret-key"
+
+
+async def _repository(services: Services, remote: Repo, source: Repo) -> str:
+    source.git("update-index", "--add", "--cacheinfo", f"160000,{source.head()},lib")
+    source.git("commit", "--quiet", "--message=with a submodule")
+    source.git("push", "--quiet", str(remote.path), "HEAD:main")
+    return await services.repository(remote)
+
+
+async def test_an_incomplete_result_is_kept_and_told_or_accepted(services: Services, remote: Repo) -> None:
+    source = Repo(remote.path.parent / "source")
+    repository = await _repository(services, remote, source)
+    asked = {"repository_id": repository, "agent": {"secrets": {"KEY": SECRET}}}
+    failed = await services.run(LEAVES, policy={"verify_command": "exit 1"}, **asked)
+    assert (failed.state, failed.reason) == (job_pb2.Job.STATE_FAILED, "RESULT_INCOMPLETE")
+    assert not failed.output.HasField("verification")
+    assert failed.output.snapshot_id
+    kinds = [Caveat.KIND_EMPTY_SUBMODULES, Caveat.KIND_SUBMODULE_CONTENT, Caveat.KIND_UNREADABLE]
+    assert [each.kind for each in failed.output.caveats] == kinds
+    told = {stage.name: stage.message for stage in failed.timeline}
+    assert "submodules are not fetched, their directories are empty: lib" in told["base"]
+    for text in (told["take"], told["snapshot"], failed.message):
+        assert "inside submodules is not in the result: lib" in text
+        assert SECRET not in text
+
+    accepted = await services.run(LEAVES, policy={"incomplete": "INCOMPLETE_ACCEPT"}, **asked)
+    assert accepted.state == job_pb2.Job.STATE_SUCCEEDED
+    assert accepted.output.incomplete
+    assert accepted.output.pushed
+    assert list(accepted.output.caveats) == list(failed.output.caveats)
+    assert remote.git("show", f"{accepted.output.branch}:work") == "work"
+    assert SECRET not in str(accepted.output)
