@@ -65,7 +65,7 @@ READABLE = {
         agent.v1.AgentSettings system_prompt model allowed_hosts image
         agent.v1.CommandEngine line
         agent.v1.AnthropicEngine ask_before
-        gateway.v1.Policy verify_command retry_on artifacts
+        gateway.v1.Policy verify_command retry_on artifacts leave_out
         gateway.v1.Floor verify_command protected_paths allowed_hosts
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
