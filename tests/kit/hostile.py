@@ -135,6 +135,7 @@ def terminal(columns: int = 100) -> Iterator[list[bytes]]:
     termios.tcsetwinsize(theirs, (50, columns))
     shown: list[bytes] = []
     before = sys.stdout, sys.stderr
+    descriptors = {number: os.dup(number) for number in (1, 2)}
 
     def read() -> None:
         with contextlib.suppress(OSError):
@@ -143,11 +144,15 @@ def terminal(columns: int = 100) -> Iterator[list[bytes]]:
 
     reader = threading.Thread(target=read)
     reader.start()
-    with os.fdopen(theirs, "w", encoding="utf-8") as out, os.fdopen(os.dup(theirs), "w", encoding="utf-8") as err:
-        sys.stdout, sys.stderr = out, err
-        try:
-            yield shown
-        finally:
-            sys.stdout, sys.stderr = before
-    reader.join()
-    os.close(ours)
+    for number in descriptors:
+        os.dup2(theirs, number)
+    os.close(theirs)
+    try:
+        yield shown
+    finally:
+        sys.stdout, sys.stderr = before
+        for number, kept in descriptors.items():
+            os.dup2(kept, number)
+            os.close(kept)
+        reader.join()
+        os.close(ours)

@@ -77,7 +77,8 @@ def refusing_gateway() -> Iterator[str]:
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(sys, "argv", sys.argv)
+    for name in ("argv", "stdin", "stdout", "stderr"):  # which the command line makes its own
+        monkeypatch.setattr(sys, name, getattr(sys, name))
     monkeypatch.setenv("BOATYARD_HOME", str(tmp_path))
     for name, value in {"BOATYARD_TOKEN": "t", "TERM": "xterm", "COLUMNS": str(COLUMNS)}.items():
         monkeypatch.setenv(name, value)

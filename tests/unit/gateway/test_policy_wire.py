@@ -50,6 +50,8 @@ POLICY_OF_ALL: Policy[None] = Policy(
     retry_on=("NODE_LOST",),
     retry_from=RetryFrom.SNAPSHOT,
     incomplete=Incomplete.ACCEPT,
+    artifacts=("build/**",),
+    leave_out=(".aider*",),
 )
 
 
@@ -69,7 +71,8 @@ def test_what_layers_set_a_job_has_and_shows() -> None:
 
 def test_what_layers_leave_open_has_its_default() -> None:
     assert complete_policy(Policy()) == DEFAULT_POLICY
-    assert [each.name for each in fields(Policy) if getattr(DEFAULT_POLICY, each.name) in (None, ())] == []
+    empty = {"artifacts", "leave_out"}  # lists whose default is nothing
+    assert {each.name for each in fields(Policy) if getattr(DEFAULT_POLICY, each.name) in (None, ())} == empty
     assert complete_policy(Policy(verify_command="", agent_may_ask=False)) == DEFAULT_POLICY
     none = complete_policy(Policy(max_extra_rounds=0, checkpoints=Checkpoints()))
     assert none == replace(DEFAULT_POLICY, max_extra_rounds=0)

@@ -37,7 +37,13 @@ JOBS = {
     "d3fb233": {**JOB, "verify_timeout": 5.5, "checkpoint_timeout": 86400.0},
     "40590b2": JOB,
     "afd5df60": {**JOB, "checkpoints": {"before": ["start", "push"]}},
-    "today": {**JOB, "checkpoints": {"before": ["start", "push"]}, "artifacts": [], "incomplete": "FAIL"},
+    "today": {
+        **JOB,
+        "checkpoints": {"before": ["start", "push"]},
+        "artifacts": [],
+        "incomplete": "FAIL",
+        "leave_out": [],
+    },
 }
 """By the commit that wrote them."""
 VALUE = complete_policy(
@@ -81,4 +87,4 @@ def test_a_layer_is_read_with_what_it_leaves_open() -> None:
         checkpoints=Checkpoints(("push",)),
     )
     assert adapter.validate_python(stored) == layer
-    assert adapter.dump_python(layer, mode="json", exclude_none=True) == {**stored, "artifacts": []}
+    assert adapter.dump_python(layer, mode="json", exclude_none=True) == {**stored, "artifacts": [], "leave_out": []}

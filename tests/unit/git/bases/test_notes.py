@@ -48,4 +48,4 @@ async def test_a_remote_without_its_history_is_refused(parts: GitParts, tmp_path
     whole.git("clone", "--quiet", "--bare", "--depth=1", f"file://{whole.path}", str(tmp_path / "shallow.git"))
     with pytest.raises(FailedPrecondition, match="shallow") as failure:
         await parts.prepare(Remote("repo-1", str(tmp_path / "shallow.git")))
-    assert failure.value.reason == "CLONE_FAILED"
+    assert failure.value.reason == "REMOTE_UNSUPPORTED"
