@@ -9,6 +9,7 @@ from typing import Final
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
 from services.lifecycle.model.floor import BindingFloor
+from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.policy import DEFAULT_POLICY, StoredPolicy
 from services.lifecycle.model.value import Recorded
 
@@ -46,10 +47,15 @@ class InputFile(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class KeptResult(Recorded):
-    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with."""
+    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with.
+
+    `caveats` are those of the result, without its base's.
+    """
 
     commit_id: str
     base_commit_id: str
+    agent_commits: int = 0
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

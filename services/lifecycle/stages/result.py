@@ -1,7 +1,7 @@
 """The result: taken as a commit, compared with the base, verified by us, and published."""
 
 import random
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 import structlog
@@ -47,26 +47,25 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
         taken = await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
         return replace(taken, caveats=recordable(job, taken.caveats))
 
+    return await _taken(job, base, work)
+
+
+async def take_kept(job: JobRun, base: Base, kept: KeptResult) -> ResultCommit:
+    """Record a result of an earlier attempt, and what it lacks, as that of this one."""
+
+    async def found() -> ResultCommit:
+        return ResultCommit(kept.commit_id, kept.agent_commits, kept.caveats)
+
+    return await _taken(job, base, found)
+
+
+async def _taken(job: JobRun, base: Base, work: Callable[[], Awaitable[ResultCommit]]) -> ResultCommit:
     def learn(note: ExecutionNote, taken: ResultCommit) -> ExecutionNote:
         caveats = (*base.caveats, *taken.caveats)
         output = replace(note.output, commit_id=taken.commit_id, agent_commits=taken.agent_commits, caveats=caveats)
         return replace(note, output=output)
 
     return await job.step(job.in_round("take"), ResultCommit, work, learn, lambda taken: in_words(taken.caveats))
-
-
-async def take_kept(job: JobRun, kept: KeptResult) -> ResultCommit:
-    """Record a result of an earlier attempt as that of this one."""
-
-    async def found() -> ResultCommit:
-        return ResultCommit(kept.commit_id)
-
-    return await job.step(
-        "take",
-        ResultCommit,
-        found,
-        lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
-    )
 
 
 async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
