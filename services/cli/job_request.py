@@ -46,6 +46,8 @@ def check_there(url: str, address: str) -> None:
     """Raise UsageError for a path where this machine has no repository, if it is the gateway's machine too."""
     if is_url(url) or is_elsewhere(address) or top_of(Path(url)) is not None:
         return
+    if Path(url).is_file():
+        raise click.UsageError(f"--repo: {url} is a file, not a repository's directory")
     if _is_hidden(Path(url)):  # from us, not from the account that runs the cell
         return
     raise click.UsageError(f"--repo: there is no git repository at {url}, nor above it")

@@ -409,8 +409,8 @@ _ROWS: Final = (
         meaning="something that the agent left is not in the result: it cannot be read, git does not accept it, or it"
         " is inside a submodule",
         sources=(Source.DRIVER,),
-        advice="what could be taken is kept: `boatyard diff` shows it, `boatyard retry --from-snapshot` continues from"
-        " it, and `--incomplete accept` lets a job go on with it",
+        advice="what could be taken is kept: `boatyard diff` shows it, `boatyard push` pushes it as it is, `boatyard"
+        " retry --from-snapshot` continues from it, and `--incomplete accept` lets a job go on with it",
     ),
     ReasonRow(
         reason="RESULT_TOO_LARGE",

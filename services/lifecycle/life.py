@@ -7,7 +7,7 @@ import structlog
 
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked
 from services.lifecycle.ledger import LeaseLost
-from services.lifecycle.model.job_context import JobContext, Remote
+from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit, Run
 from services.lifecycle.model.outcome import Failure, Outcome
@@ -84,8 +84,8 @@ async def _work(job: JobRun, context: JobContext) -> None:
     if remote is not None or not job.has_begun("workspace"):  # the version before had no base without a repository
         await approval(job, "base")
     base = await prepare_base(job, remote, context.pushed_before)
-    if job.spec.kept is not None and remote is not None:
-        await _push_kept(job, context, remote, base, job.spec.kept)
+    if job.spec.kept is not None:
+        await _publish_kept(job, context, base, job.spec.kept)
     else:
         await _rounds(job, context, base)
     await approval(job, "end")
@@ -104,11 +104,11 @@ async def _rounds(job: JobRun, context: JobContext, base: Base) -> None:
         job.begin_round()
 
 
-async def _push_kept(job: JobRun, context: JobContext, remote: Remote, base: Base, kept: KeptResult) -> None:
-    """Publish a result of an earlier attempt as if it had just been taken."""
-    taken = await take_kept(job, kept)
+async def _publish_kept(job: JobRun, context: JobContext, base: Base, kept: KeptResult) -> None:
+    """Publish a result of an earlier attempt as if it had just been taken; whoever asked for it knows what it lacks."""
+    taken = await take_kept(job, base, kept)
     await compare(job, base, taken)
-    if await _checked_and_published(job, context, remote, base, taken):
+    if await _checked_and_published(job, context, base, taken):
         raise JobFailed(
             Failure("REJECTED", "changes were asked for, and no agent works on a result that is only pushed")
         )
@@ -116,7 +116,6 @@ async def _push_kept(job: JobRun, context: JobContext, remote: Remote, base: Bas
 
 async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, task: str) -> str:
     """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
-    remote = context.remote
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
         run = await follow_agent(job)
@@ -124,17 +123,16 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, t
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):
         return more
-    return await _checked_and_published(job, context, remote, base, taken)
+    check_complete(job)
+    return await _checked_and_published(job, context, base, taken)
 
 
-async def _checked_and_published(
-    job: JobRun, context: JobContext, remote: Remote | None, base: Base, taken: ResultCommit
-) -> str:
+async def _checked_and_published(job: JobRun, context: JobContext, base: Base, taken: ResultCommit) -> str:
     """Check and publish a result; without a remote, ask whether it may be handed over.
 
     Return the agent's next task if a person asks for changes, or an empty string.
     """
-    check_complete(job)
+    remote = context.remote
     if job.spec.policy.verify_command:
         if more := await approval(job, "verify"):
             return more

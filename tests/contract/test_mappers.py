@@ -75,6 +75,6 @@ def test_what_is_written_is_read_as_the_same_value(mapper: Mapper[Any, Any], dat
     value = data.draw(values_of(mapper.value, mapper.by_hand))
     others = [field.name for oneof in mapper.message.DESCRIPTOR.oneofs for field in oneof.fields[1:]]
     value = replace(value, **{name: None for name in others if hasattr(value, name) and name not in mapper.by_hand})
-    by_hand = dict.fromkeys(name for name in mapper.by_hand if hasattr(value, name))
+    by_hand = dict.fromkeys(field.name for field in fields(value) if field.name in mapper.by_hand)
 
     assert mapper.from_proto(mapper.to_proto(value), **by_hand) == value

@@ -23,7 +23,7 @@ from services.common.rpc.streaming import streaming
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", help="Write it to this file.")
 @options.as_json
 def command(id_: str, name: str, output: Path | None, as_json: bool) -> None:
-    """Write a file that was kept of a job, or of an execution, to standard output or to a file.
+    """Write a file that was kept of the last attempt of a job, or of an execution, to standard output or to a file.
 
     `boatyard artifacts ID` lists their names. With -o the file appears when all of it is there.
     """

@@ -16,7 +16,7 @@ _COLUMNS = ("SIZE", "NAME")
 @options.job_or_execution
 @options.as_json
 def command(id_: str, as_json: bool) -> None:
-    """List the files that were kept of a job, or of an execution, by `boatyard run --artifact GLOB`.
+    """List the files that `boatyard run --artifact GLOB` kept of the last attempt of a job, or of an execution.
 
     `boatyard artifact ID NAME` reads one.
     """

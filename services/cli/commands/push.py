@@ -17,8 +17,8 @@ from services.cli.screen import Screen
 def command(id_: str, as_json: bool) -> None:
     """Push the result of the last attempt of a job that failed or was cancelled, without its agent.
 
-    The job's check runs again, and people are asked again where its policy or a floor says so. Returns at once;
-    `boatyard logs -f` follows it.
+    The job's check runs again, and people are asked again where its policy or a floor says so. A result that lacks work
+    is pushed as it is, and without a repository nothing is pushed. Returns at once; `boatyard show` tells its stages.
     """
 
     async def push(gateway: Gateway) -> job_pb2.Job:
@@ -27,5 +27,5 @@ def command(id_: str, as_json: bool) -> None:
         return (await gateway.ask(gateway.jobs.PushJob(request))).job
 
     job = with_gateway(push)
-    text = f"{job.job_id} is queued again, to be pushed: `boatyard show {job.job_id}` shows its state"
+    text = f"{job.job_id} is queued again, with the result that it has: `boatyard show {job.job_id}` shows its state"
     Screen().answer(shapes.job(job), text, as_json=as_json)

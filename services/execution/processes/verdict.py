@@ -79,7 +79,7 @@ def _limit(reason: Reason, bounds: Bounds) -> str:
         Reason.DISK_LIMIT: f"its workspace grew by more than {bounds.workspace_bytes} bytes (disk_bytes); each"
         " file counts as 1 KiB at least",
         Reason.SCRATCH_LIMIT: f"its /tmp, HOME or /dev/shm was full, which have {bounds.scratch_bytes} bytes each"
-        " (scratch_bytes); BOATYARD_EXECUTION_SCRATCH_BYTES is the most that this machine allows",
+        " (scratch_bytes)",
         Reason.OUTPUT_LIMIT: f"it wrote more than {bounds.max_output_bytes} bytes (output_bytes); what exceeds them is"
         " not in the events",
     }[reason]

@@ -26,7 +26,7 @@ from services.gateway.values.principal import with_caller
 from services.lifecycle.model.job_spec import JobSpec, KeptResult
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import JobState, Publish, Purpose
+from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
@@ -60,10 +60,9 @@ class Retries:
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
-            kept, cell_id = await _last_result(connection, job)
             spec = load(JobSpec, job.definition)
-            spec = replace(spec, kept=kept, policy=replace(spec.policy, publish=Publish.PUSH))
-            await _begin_again(connection, job, spec, cell_id=cell_id)
+            kept, cell_id = await _last_result(connection, job, spec.kept)
+            await _begin_again(connection, job, replace(spec, kept=kept), cell_id=cell_id)
 
         return await self._again(job_id, key, again)
 
@@ -98,7 +97,7 @@ async def _begin_again(
         await occupy(connection, job.work_item_id)
     await check_isolation(connection, admitted.agent)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
-    if spec.kept is not None and spec.policy.publish is not Publish.PUSH:
+    if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
@@ -143,14 +142,20 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[st
     return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)
 
 
-async def _last_result(connection: AsyncConnection, job: Row[Any]) -> tuple[KeptResult, str]:
-    """Return the last result of a job's last attempt, and its cell. Raises FailedPrecondition (NO_RESULT)."""
-    agents = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
-    of_agents = select(executions.c.output, executions.c.cell_id).where(*agents, executions.c.purpose == Purpose.AGENT)
-    rows = (await connection.execute(of_agents.order_by(executions.c.create_time.desc()))).all()
-    for row in rows:
+async def _last_result(connection: AsyncConnection, job: Row[Any], before: KeptResult | None) -> tuple[KeptResult, str]:
+    """Return the last result of a job's last attempt, and its cell. Raises FailedPrecondition (NO_RESULT).
+
+    An attempt that was to publish the result `before`, and did not come so far as to record it, left that one.
+    """
+    columns = select(executions.c.attempt, executions.c.output, executions.c.cell_id)
+    of_agents = columns.where(executions.c.job_id == job.job_id, executions.c.purpose == Purpose.AGENT)
+    for row in await connection.execute(of_agents.order_by(executions.c.create_time.desc())):
         output = load(Output, row.output)
-        if output.commit_id and output.base_commit_id and output.commit_id != output.base_commit_id:
-            return KeptResult(output.commit_id, output.base_commit_id), row.cell_id
+        is_result = output.commit_id and output.base_commit_id and output.commit_id != output.base_commit_id
+        is_before = before is not None and output.commit_id == before.commit_id
+        if is_result and (row.attempt == job.attempt or is_before):
+            caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
+            kept = KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats)
+            return kept, row.cell_id
     message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
     raise FailedPrecondition("NO_RESULT", message, job.job_id)

@@ -19,6 +19,9 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _NOT_ALLOWED: Final = (
     "must be https, ssh, or an absolute file path under the configured roots (BOATYARD_GIT_FILE_ROOTS)"
 )
+_NO_LOOPBACK_HTTP: Final = (
+    "may be http, for a git server on this machine, only where BOATYARD_GIT_ALLOW_LOOPBACK_HTTP is true"
+)
 # user@host:path as git parses it: no slash before the first colon.
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>.+)")
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
@@ -139,7 +142,8 @@ class AddressBook:
         if parts.scheme == "file":
             return self._file_url_complaint(parts)
         if parts.scheme not in self._schemes(parts.hostname):
-            return _NOT_ALLOWED
+            is_ours = parts.scheme == "http" and parts.hostname is not None and _is_loopback(parts.hostname)
+            return _NO_LOOPBACK_HTTP if is_ours else _NOT_ALLOWED
         return _host_complaint(parts.hostname) or _user_complaint(parts.username)
 
     def _file_url_complaint(self, parts: SplitResult) -> str | None:

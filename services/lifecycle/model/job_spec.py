@@ -9,7 +9,9 @@ from typing import Final
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
 from services.lifecycle.model.floor import BindingFloor
+from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.policy import DEFAULT_POLICY, StoredPolicy
+from services.lifecycle.model.states import Publish
 from services.lifecycle.model.value import Recorded
 
 INPUT_DIRECTORY = ".boatyard/input"
@@ -46,10 +48,15 @@ class InputFile(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class KeptResult(Recorded):
-    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with."""
+    """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with.
+
+    `caveats` are those of the result, without its base's.
+    """
 
     commit_id: str
     base_commit_id: str
+    agent_commits: int = 0
+    caveats: tuple[Caveat, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,11 @@ class JobSpec(Recorded):
     submitters: tuple[str, ...] = ()
     kept: KeptResult | None = None
     steered_by: tuple[str, ...] = ()
+
+    @property
+    def is_published(self) -> bool:
+        """True when a result is to be published: by the policy, or because a person wants one that is kept."""
+        return self.kept is not None or self.policy.publish is Publish.PUSH
 
     @property
     def kept_under(self) -> str:

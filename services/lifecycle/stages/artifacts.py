@@ -4,18 +4,10 @@ from dataclasses import replace
 
 from services.common.display import one_line
 from services.lifecycle.model.node_work import Base, Layout
-from services.lifecycle.model.output import ArtifactSummary, ExecutionNote, OmissionReason
+from services.lifecycle.model.output import ArtifactSummary, ExecutionNote
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 
 _TOLD = 3
-_WORDS = {
-    OmissionReason.NO_SUCH_FILE: "there is none",
-    OmissionReason.TOO_LARGE: "more than is kept",
-    OmissionReason.TOO_MANY: "more than are kept",
-    OmissionReason.UNREADABLE: "cannot be read",
-    OmissionReason.NOT_A_FILE: "no regular file",
-    OmissionReason.UNUSABLE_NAME: "its name cannot be kept",
-}
 
 
 async def take_artifacts(job: JobRun) -> None:
@@ -43,6 +35,8 @@ def _told(summary: ArtifactSummary) -> str:
     kept = f"{summary.total} kept, {summary.total_bytes} bytes"
     if not summary.total_omitted:
         return kept
-    first = ", ".join(f"{one_line(each.name)} ({_WORDS[each.reason]})" for each in summary.omitted[:_TOLD])
+    first = ", ".join(
+        f"{one_line(each.name)} ({each.reason.lower().replace('_', ' ')})" for each in summary.omitted[:_TOLD]
+    )
     more = summary.total_omitted - min(_TOLD, len(summary.omitted))
     return f"{kept}; not kept: {first}" + (f", and {more} more" if more else "")

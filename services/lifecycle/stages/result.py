@@ -1,7 +1,7 @@
 """The result: taken as a commit, compared with the base, verified by us, and published."""
 
 import random
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 
 import structlog
@@ -14,7 +14,7 @@ from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
-from services.lifecycle.model.states import ExecutionState, Publish, Purpose
+from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
@@ -47,26 +47,25 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
         taken = await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
         return replace(taken, caveats=recordable(job, taken.caveats))
 
+    return await _taken(job, base, work)
+
+
+async def take_kept(job: JobRun, base: Base, kept: KeptResult) -> ResultCommit:
+    """Record a result of an earlier attempt, and what it lacks, as that of this one."""
+
+    async def found() -> ResultCommit:
+        return ResultCommit(kept.commit_id, kept.agent_commits, kept.caveats)
+
+    return await _taken(job, base, found)
+
+
+async def _taken(job: JobRun, base: Base, work: Callable[[], Awaitable[ResultCommit]]) -> ResultCommit:
     def learn(note: ExecutionNote, taken: ResultCommit) -> ExecutionNote:
         caveats = (*base.caveats, *taken.caveats)
         output = replace(note.output, commit_id=taken.commit_id, agent_commits=taken.agent_commits, caveats=caveats)
         return replace(note, output=output)
 
     return await job.step(job.in_round("take"), ResultCommit, work, learn, lambda taken: in_words(taken.caveats))
-
-
-async def take_kept(job: JobRun, kept: KeptResult) -> ResultCommit:
-    """Record a result of an earlier attempt as that of this one."""
-
-    async def found() -> ResultCommit:
-        return ResultCommit(kept.commit_id)
-
-    return await job.step(
-        "take",
-        ResultCommit,
-        found,
-        lambda note, taken: replace(note, output=replace(note.output, commit_id=taken.commit_id)),
-    )
 
 
 async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
@@ -125,7 +124,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
 
 def is_to_publish(job: JobRun, base: Base, taken: ResultCommit) -> bool:
     """True when there is a result, and the policy publishes it: pushes it, if the job has a repository."""
-    return job.spec.policy.publish is Publish.PUSH and taken.commit_id != base.commit_id
+    return job.spec.is_published and taken.commit_id != base.commit_id
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:

@@ -59,7 +59,7 @@ async def test_a_secret_is_a_file_of_the_sandbox_alone(shared: Client) -> None:
     name, key = new_id("file"), f"-----BEGIN\n{secrets.token_hex(24)} $HOME '\\n\n-----END"
     line = (
         'cd "$BOATYARD_SECRETS_DIR" && ls && stat -c %a . * && printf "%s\\n" "$KEY" | cmp - KEY && cat _2 name; pwd;'
-        ' cat; echo "$1"; ls -A /workspace'
+        ' cat; echo "$1"; find /workspace -name KEY'
     )
     spec = shared.service.spec(line, "a prompt")
     spec.agent.secrets.update({"KEY": key, "_2": secrets.token_hex(8), "name": secrets.token_hex(8)})

@@ -37,7 +37,7 @@ async def test_they_are_kept_with_and_without_a_repository_and_in_the_output(ser
             "dist/link": OmittedArtifact.REASON_NOT_A_FILE,
         }
         (told,) = [stage.message for stage in job.timeline if stage.name == "artifacts"]
-        assert told == "1 kept, 5 bytes; not kept: *.log (there is none), dist/link (no regular file)"
+        assert told == "1 kept, 5 bytes; not kept: *.log (no such file), dist/link (not a file)"
         assert await artifacts(services, execution_id) == {"dist/a.whl": 5}
         assert await read(services, execution_id, "dist/a.whl") == b"wheel"
         assert await read(services, execution_id, "dist/a.whl", offset=1, max_bytes=2) == b"he"

@@ -39,6 +39,12 @@ async def test_an_incomplete_result_is_kept_and_told_or_accepted(services: Servi
     assert failed.output.snapshot_id in {each.snapshot_id for each in listed.snapshots}
     assert SECRET not in str(listed)
 
+    await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=failed.job_id))  # by somebody who knows what it lacks
+    pushed = await services.ended(failed.job_id)
+    assert pushed.reason == "VERIFY_FAILED"
+    assert list(pushed.output.caveats) == list(failed.output.caveats)
+    assert pushed.output.agent_commits == failed.output.agent_commits
+
     accepted = await services.run(LEAVES, policy={"incomplete": "INCOMPLETE_ACCEPT"}, **asked)
     assert accepted.state == job_pb2.Job.STATE_SUCCEEDED
     assert accepted.output.incomplete

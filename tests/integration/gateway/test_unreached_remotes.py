@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2
+from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2, policy_pb2
 
 from services.common.rpc.status import service_error
 from tests.kit.githttp import Fault, GitServer, git_server
@@ -68,6 +68,10 @@ async def test_a_kept_result_is_pushed_without_its_agent(services: Services, rem
     refused = await services.ended(job.job_id)
     assert (refused.reason, refused.output.commit_id) == ("PUSH_REJECTED", job.output.commit_id)
     remote.git("config", "--unset", "transfer.hideRefs")
+    away = remote.path.rename(remote.path.with_name("away"))
+    await services.jobs.PushJob(request)
+    assert (await services.ended(job.job_id)).reason == "REMOTE_NOT_FOUND"
+    away.rename(remote.path)
     await services.jobs.PushJob(request)
     pushed = await services.ended(job.job_id)
     assert (pushed.state, pushed.reason) == (job_pb2.Job.STATE_SUCCEEDED, ""), pushed.message
@@ -76,6 +80,25 @@ async def test_a_kept_result_is_pushed_without_its_agent(services: Services, rem
     assert [file.path for file in pushed.output.files_changed] == ["new"]
     assert pushed.output.verification.passed
     assert [stage.name for stage in pushed.timeline].count("start") <= 1
+
+
+async def test_a_push_does_not_make_later_attempts_publish(services: Services, remote: Repo) -> None:
+    policy = {"publish": "PUBLISH_NONE", "verify_command": "test -e other"}
+    job = await services.run("touch new", repository_id=await services.repository(remote), policy=policy)
+    await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
+    pushed = await services.ended(job.job_id)
+    assert (pushed.reason, pushed.spec.policy.publish) == ("VERIFY_FAILED", policy_pb2.Policy.PUBLISH_NONE)
+
+
+async def test_a_kept_result_without_a_repository_is_checked_again_without_its_agent(services: Services) -> None:
+    job = await services.run("touch new", policy={"verify_command": "exit 1"})
+    assert job.reason == "VERIFY_FAILED"
+    await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
+    again = await services.ended(job.job_id)
+    assert (again.reason, again.output.commit_id) == ("VERIFY_FAILED", job.output.commit_id), again.message
+    assert len(again.execution_ids) == 2
+    assert [stage.name for stage in again.timeline].count("start") == 1
+    assert [stage.name for stage in again.timeline].count("verify") == 2
 
 
 async def test_a_job_without_a_result_has_nothing_to_push(services: Services, remote: Repo) -> None:

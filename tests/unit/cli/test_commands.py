@@ -195,15 +195,27 @@ def test_a_path_in_a_repository_is_that_repositorys(
     check_there(repository_url(typed), "unix:/run/gateway.sock")
 
 
-@pytest.mark.parametrize("typed", ["typo", "sub/typo", "../nothing", "../empty"])
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        ("typo", "no git repository"),
+        ("sub/typo", "no git repository"),
+        ("../nothing", "no git repository"),
+        ("../empty", "no git repository"),
+        ("file", "is a file"),
+        ("../all.bundle", "is a file"),
+    ],
+)
 def test_a_path_without_a_repository_is_refused_where_the_cell_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, typed: str, words: str
 ) -> None:
     (Repo.init(tmp_path / "work").path / "sub").mkdir()
     (tmp_path / "empty").mkdir()
+    for name in ("work/file", "all.bundle"):
+        (tmp_path / name).touch(0o644)
     monkeypatch.chdir(tmp_path / "work")
     for address in ("unix:/run/gateway.sock", "127.0.0.1:7460"):
-        with pytest.raises(click.UsageError, match="no git repository"):
+        with pytest.raises(click.UsageError, match=words):
             check_there(repository_url(typed), address)
     check_there(repository_url(typed), "cell.example:7460")
 

@@ -83,12 +83,14 @@ class JobServiceStub:
     """
     PushJob: aio.UnaryUnaryMultiCallable[job_pb2.PushJobRequest, job_pb2.PushJobResponse]
     """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
-    policy's check runs again, people are asked again before it and before the push, and the floors of now hold.
+    policy's check runs again, people are asked again before it and before the push, and the floors of now hold. A result
+    that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
-    - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from.
+    - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it
+      to publish one.
     - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
       pushed, or no longer allows its sandbox tier or its network.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
@@ -234,12 +236,14 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[job_pb2.PushJobRequest, abc.Awaitable[job_pb2.PushJobResponse]],
     ) -> abc.Awaitable[job_pb2.PushJobResponse]:
         """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
-        policy's check runs again, people are asked again before it and before the push, and the floors of now hold.
+        policy's check runs again, people are asked again before it and before the push, and the floors of now hold. A result
+        that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
-        - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from.
+        - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it
+          to publish one.
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
           pushed, or no longer allows its sandbox tier or its network.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.

@@ -63,6 +63,20 @@ async def test_no_way_of_writing_it_leads_to_this_machine(tmp_path: Path, url: s
         assert failure.value.reason == "ADDRESS_NOT_ALLOWED"
 
 
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("http://localhost:3000/x", "BOATYARD_GIT_ALLOW_LOOPBACK_HTTP"),
+        ("http://git.example.com/x", "must be https, ssh"),
+    ],
+)
+def test_plain_http_is_refused_and_where_it_could_be_allowed_the_setting_is_named(
+    tmp_path: Path, url: str, words: str
+) -> None:
+    assert words in (AddressBook(FileRoots((), (), tmp_path)).complaint(url) or "")
+    assert AddressBook(FileRoots((), (), tmp_path), allow_loopback_http=True).complaint("http://localhost:3/x") is None
+
+
 async def test_a_name_that_leads_nowhere_is_told() -> None:
     async def fail(host: str, port: int) -> list[IPAddress]:
         raise OSError(1, "no such name")
