@@ -47,9 +47,9 @@ class Retries:
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
-            snapshot_id, cell_id = await _last_snapshot(connection, job) if from_snapshot else ("", "")
-            spec = replace(load(JobSpec, job.definition), kept=None)
-            await _begin_again(connection, job, spec, snapshot_id=snapshot_id, cell_id=cell_id)
+            spec = load(JobSpec, job.definition)
+            left = await _last_snapshot(connection, job, spec.kept) if from_snapshot else ("", "")
+            await _begin_again(connection, job, replace(spec, kept=None), snapshot_id=left[0], cell_id=left[1])
 
         return await self._again(job_id, key, again)
 
@@ -123,16 +123,14 @@ async def _begin_again(
     )
 
 
-async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[str, str]:
+async def _last_snapshot(connection: AsyncConnection, job: Row[Any], kept: KeptResult | None) -> tuple[str, str]:
     """Return the snapshot that a job's last attempt left, and its cell. Raises FailedPrecondition (NO_SNAPSHOT).
 
     An attempt that left none, as its agent never began or its cell was lost, left the one that it began from.
     """
-    of_attempt = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
-    agents = select(executions.c.output, executions.c.cell_id).where(*of_attempt, executions.c.purpose == Purpose.AGENT)
-    for row in await connection.execute(agents):  # one for each round; the last one's has it
-        if left := load(Output, row.output).snapshot_id:
-            return left, row.cell_id
+    for output, cell_id in await _left(connection, job, kept):  # one for each round; the last one's has it
+        if output.snapshot_id:
+            return output.snapshot_id, cell_id
     if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
@@ -142,20 +140,24 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any]) -> tuple[st
     return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)
 
 
-async def _last_result(connection: AsyncConnection, job: Row[Any], before: KeptResult | None) -> tuple[KeptResult, str]:
-    """Return the last result of a job's last attempt, and its cell. Raises FailedPrecondition (NO_RESULT).
+async def _last_result(connection: AsyncConnection, job: Row[Any], kept: KeptResult | None) -> tuple[KeptResult, str]:
+    """Return the last result of a job's last attempt, and its cell. Raises FailedPrecondition (NO_RESULT)."""
+    for output, cell_id in await _left(connection, job, kept):
+        if output.commit_id and output.base_commit_id and output.commit_id != output.base_commit_id:
+            caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
+            return KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats), cell_id
+    message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
+    raise FailedPrecondition("NO_RESULT", message, job.job_id)
 
-    An attempt that was to publish the result `before`, and did not come so far as to record it, left that one.
+
+async def _left(connection: AsyncConnection, job: Row[Any], kept: KeptResult | None) -> list[tuple[Output, str]]:
+    """Return the outputs of a job's last attempt, each with its cell, the newest first.
+
+    An attempt that was to publish a result that is kept has left, in whatever way it failed, what that result's has.
     """
     columns = select(executions.c.attempt, executions.c.output, executions.c.cell_id)
     of_agents = columns.where(executions.c.job_id == job.job_id, executions.c.purpose == Purpose.AGENT)
-    for row in await connection.execute(of_agents.order_by(executions.c.create_time.desc())):
-        output = load(Output, row.output)
-        is_result = output.commit_id and output.base_commit_id and output.commit_id != output.base_commit_id
-        is_before = before is not None and output.commit_id == before.commit_id
-        if is_result and (row.attempt == job.attempt or is_before):
-            caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
-            kept = KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats)
-            return kept, row.cell_id
-    message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
-    raise FailedPrecondition("NO_RESULT", message, job.job_id)
+    rows = (await connection.execute(of_agents.order_by(executions.c.create_time.desc()))).all()
+    outputs = [(row.attempt, load(Output, row.output), row.cell_id) for row in rows]
+    attempts = {job.attempt, *(number for number, output, _ in outputs if kept and output.commit_id == kept.commit_id)}
+    return [(output, cell_id) for number, output, cell_id in outputs if number in attempts]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import BinaryIO, Final
 from urllib.parse import urljoin
 
-from services.git.gitcmd import GitFailed, Invocation, scrub
+from services.git.gitcmd import GitError, Invocation, scrub
 
 _HEADER: Final = re.compile(rb"<= Recv header: (.*)")
 _STATUS: Final = re.compile(r"HTTP/[\d.]+ (\d{3})")
@@ -33,7 +33,7 @@ class HttpAnswer:
             target = scrub(urljoin(f"{url.rstrip('/')}/info/refs", self.location))
             if _REFS.search(target):
                 return f"the repository has moved to {_REFS.sub('', target)}"
-            return f"the server answers with a page, as for signing in: {target}"
+            return f"the server answers with a page, as for signing in: {target.partition('?')[0]}"
         if 200 <= self.status < 300 and self.content_type.startswith("text/html"):
             return "the server answers with a page, as for signing in, in place of a list of refs"
         return ""
@@ -56,10 +56,10 @@ class Answers:
     def __init__(self, file: BinaryIO | None) -> None:
         self._file = file
 
-    def check(self, url: str, failed: GitFailed | None = None) -> None:
-        """Raise GitFailed, in better words than git's own, where the last answer is of no git server."""
+    def check(self, url: str) -> None:
+        """Raise GitError, in better words than git's own, where the last answer is of no git server."""
         if self._file is not None and (complaint := self._last().complaint(url)):
-            raise GitFailed("ls-remote", failed.code if failed else 0, complaint) from failed
+            raise GitError("ls-remote", complaint)
 
     def _last(self) -> HttpAnswer:
         answer = HttpAnswer()

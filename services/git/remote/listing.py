@@ -55,8 +55,8 @@ async def ask_remote(git: Git, address: Address, invocation: Invocation, pattern
         with answers_of(remote.invocation) as (answering, answers):
             try:
                 listed = await git.run(listing, answering)
-            except GitFailed as error:
-                answers.check(address.url, error)
+            except GitFailed:
+                answers.check(address.url)
                 raise
             if not listed.stdout:
                 answers.check(address.url)

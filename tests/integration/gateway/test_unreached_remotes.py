@@ -99,6 +99,9 @@ async def test_a_kept_result_without_a_repository_is_checked_again_without_its_a
     assert len(again.execution_ids) == 2
     assert [stage.name for stage in again.timeline].count("start") == 1
     assert [stage.name for stage in again.timeline].count("verify") == 2
+    await services.jobs.RetryJob(job_pb2.RetryJobRequest(job_id=job.job_id, from_snapshot=True))  # as its message says
+    continued = await services.ended(job.job_id)
+    assert [stage.name for stage in continued.timeline].count("start") == 2
 
 
 async def test_a_job_without_a_result_has_nothing_to_push(services: Services, remote: Repo) -> None:

@@ -95,6 +95,14 @@ async def test_where_a_repository_has_moved_to_is_said(parts: GitParts, failing:
     assert "secret" not in str(failure.value)
 
 
+async def test_a_page_for_signing_in_is_named_without_what_it_is_asked(parts: GitParts, failing: GitServer) -> None:
+    failing.faults.append(Fault(REFS, "https://login.example/sso?state=secret"))
+    with pytest.raises(FailedPrecondition, match=r"page, as for signing in: https://login\.example/sso$") as failure:
+        await parts.prepare(Remote(new_id("repo"), failing.url("repo.git"), TOKEN))
+    assert failure.value.reason == "REMOTE_NOT_GIT"
+    assert "failed with code" not in str(failure.value)
+
+
 @pytest.mark.parametrize(("at", "does", "reason"), faults({PUSH_REFS: ANYWHERE, PUSH: ("away", "drops")}))
 async def test_a_push(parts: GitParts, failing: GitServer, result: str, at: str, does: int | str, reason: str) -> None:
     remote, branch = Remote("pushed", failing.url("repo.git"), TOKEN), new_id("job").encode()
