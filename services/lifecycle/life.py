@@ -149,9 +149,9 @@ async def _checked_and_published(job: JobRun, context: JobContext, base: Base, t
 async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
     """Take the agent's work, however the agent ended."""
     try:
-        await take_artifacts(job)
         taken = await take(job, layout, base)
         await compare(job, base, taken)
+        await take_artifacts(job)  # last: where they cannot be kept, the result is there all the same
     except JobFailed:
         judge_agent(job, run)  # the agent's own failure says more than that of taking its result
         raise
