@@ -7,11 +7,12 @@ NAME: Final = "BOATYARD_AUTHOR_NAME"
 EMAIL: Final = "BOATYARD_AUTHOR_EMAIL"
 """The variables that have the author's name and address."""
 
-# git reads this file, and after it the one that `git config --global` makes, the repository's own and GIT_AUTHOR_NAME.
+# Without variables of its own, which would take the place of the agent's of that name. Git reads this file,
+# and after it the one that `git config --global` makes, the repository's own and GIT_AUTHOR_NAME.
 _WRITE: Final = """
-own="$HOME/.config/git/config"
-[ -e "$own" ] || { mkdir -p "${own%/*}" && printf '%s' "$1" >"$own"; } 2>/dev/null
-shift; exec "$@"
+set -- "$HOME/.config/git" "$@"
+[ -e "$1/config" ] || { mkdir -p "$1" && printf '%s' "$2" >"$1/config"; } 2>/dev/null
+shift 2; exec "$@"
 """
 
 

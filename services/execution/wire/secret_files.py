@@ -11,8 +11,8 @@ DIRECTORY: Final = environment.HOME / ".boatyard" / "secrets"
 
 # In a subshell: where a limit does not let them be written, that is said, and the program has its variables.
 _WRITE: Final = """
-(umask 077; mkdir -p "$1" && cd "$1" && shift && for name; do
-  [ "$name" = -- ] && exit; eval "printf '%s\\n' \\"\\$$name\\"" >"$name" || exit; done) ||
+(umask 077; mkdir -p "$1" && cd "$1" && shift && while [ "$1" != -- ]; do
+  eval "printf '%s\\n' \\"\\$$1\\"" >"$1" || exit; shift; done) ||
   echo "boatyard: secrets could not be written to files" >&2
 while [ "$1" != -- ]; do shift; done; shift
 exec "$@"

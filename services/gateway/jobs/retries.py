@@ -26,7 +26,7 @@ from services.gateway.values.principal import with_caller
 from services.lifecycle.model.job_spec import JobSpec, KeptResult
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
-from services.lifecycle.model.states import JobState, Publish, Purpose
+from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
@@ -62,8 +62,7 @@ class Retries:
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
             spec = load(JobSpec, job.definition)
             kept, cell_id = await _last_result(connection, job, spec.kept)
-            spec = replace(spec, kept=kept, policy=replace(spec.policy, publish=Publish.PUSH))
-            await _begin_again(connection, job, spec, cell_id=cell_id)
+            await _begin_again(connection, job, replace(spec, kept=kept), cell_id=cell_id)
 
         return await self._again(job_id, key, again)
 
@@ -98,7 +97,7 @@ async def _begin_again(
         await occupy(connection, job.work_item_id)
     await check_isolation(connection, admitted.agent)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
-    if spec.kept is not None and spec.policy.publish is not Publish.PUSH:
+    if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))

@@ -186,6 +186,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         answer = await _answer(self._git.ListSnapshots(wire.same_fields(request, git_pb2.ListSnapshotsRequest)))
         cell_ids = {snapshot.snapshot_id: self._cell_id for snapshot in answer.snapshots}
+        wire.leave_caveats_out(answer.snapshots)
         return wire.same_fields(answer, pb.ListSnapshotsResponse, cell_ids=cell_ids)
 
     async def GetSnapshot(self, request: pb.GetSnapshotRequest, context: Context) -> pb.GetSnapshotResponse:
@@ -202,7 +203,9 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def _snapshot(self, snapshot_id: str) -> git_pb2.Snapshot:
         asked = git_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
-        return (await _answer(self._git.GetSnapshot(asked))).snapshot
+        snapshot = (await _answer(self._git.GetSnapshot(asked))).snapshot
+        wire.leave_caveats_out([snapshot])
+        return snapshot
 
     async def _compared(self, request: pb.ReadDiffRequest) -> git_pb2.GetDiffRequest:
         """Return the request for a diff, with the commits that it compares."""

@@ -1,11 +1,12 @@
 """Converts executions, and what is asked about them, between messages and values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
 from boatyard.gateway.v1 import runtime_pb2 as pb
+from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.message import Message
 
@@ -122,6 +123,12 @@ def update_to_proto(update: ExecutionUpdate) -> pb.WatchExecutionResponse:
     """Convert what a viewer is sent."""
     end = None if update.end is None else execution_to_proto(update.end)
     return pb.WatchExecutionResponse(events=update.events, end=end, next_sequence=update.next_sequence)
+
+
+def leave_caveats_out(snapshots: Iterable[git_pb2.Snapshot]) -> None:
+    """Remove what was not taken: its paths may have secrets, which git services do not know. An output has it clean."""
+    for snapshot in snapshots:
+        snapshot.ClearField("caveats")
 
 
 def artifacts_request(request: pb.ListArtifactsRequest | pb.ReadArtifactRequest, kind: type[Converted]) -> Converted:

@@ -1,14 +1,13 @@
 """Artifacts: files kept by an id, apart from any repository, and removed as results are. No sandbox ever sees them.
 
-Below the directory of an id there is one for each source: who makes artifacts replaces its own alone. It has the files,
-under numbers, and a manifest with their names in order.
+The directory of an id has the files, under numbers, and a manifest with their names in order.
 """
 
 import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import IO, Any, Final
@@ -22,9 +21,6 @@ from services.git.model import Artifact, OmissionReason, OmittedArtifact, TakenA
 from services.git.paths import GitPaths
 from services.git.worktree.artifact_reader import ArtifactReader, members
 from services.redaction.strand import Flow, Redactor
-
-OF_PATTERNS: Final = "files"
-"""The source of what patterns name."""
 
 _MANIFEST: Final = "manifest.json"
 _MAX_NAME_BYTES: Final = 1024
@@ -72,7 +68,7 @@ class ArtifactStore:
         except (GitError, OSError) as error:
             raise failures.take_failed(artifacts_id, error) from error
         else:
-            await asyncio.to_thread(self._put, artifacts_id, OF_PATTERNS, scratch / "kept")
+            await asyncio.to_thread(self._put, artifacts_id, scratch / "kept")
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         done = {*taken.read, *(path for path, _ in found.omitted)}
@@ -80,22 +76,6 @@ class ArtifactStore:
         omitted = sorted({*found.omitted, *taken.omitted, *unread}, key=lambda each: each[0])
         shown = (OmittedArtifact(_shown(path, redactor), reason) for path, reason in omitted)
         return TakenArtifacts(taken.artifacts, tuple(shown))
-
-    async def keep(
-        self, artifacts_id: str, source: str, files: Mapping[str, Path], tree: Path, redactor: Redactor
-    ) -> tuple[Artifact, ...]:
-        """Keep copies of files of our own, by their names, in place of those that the source has kept before.
-
-        `tree` is what they are about: they are kept while it exists. An empty mapping removes the source's artifacts.
-        """
-        scratch = self._paths.scratch()
-        try:
-            opened = ((name, path.open("rb")) for name, path in sorted(files.items()))
-            written = await asyncio.to_thread(_write, scratch / "kept", opened, redactor, tree)
-            await asyncio.to_thread(self._put, artifacts_id, source, scratch / "kept")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
-        return written.artifacts
 
     async def kept(self, artifacts_id: str) -> list[Artifact]:
         """Return all that is kept under an id, ordered by name; nothing when it has expired."""
@@ -136,15 +116,13 @@ class ArtifactStore:
         return await asyncio.to_thread(self._remove_before, now - self._keep_for)
 
     def _all(self, artifacts_id: str) -> Iterable[tuple[Artifact, Path]]:
-        for directory in sorted((self._paths.artifacts / artifacts_id).glob("*")):
-            for number, entry in enumerate(_manifest(directory)["artifacts"]):
-                yield Artifact(*entry), directory / str(number)
-
-    def _put(self, artifacts_id: str, source: str, kept: Path) -> None:
-        """Put what was written aside in the place of what the source had."""
         directory = self._paths.artifacts / artifacts_id
-        directory.mkdir(mode=0o700, exist_ok=True)
-        place = directory / source
+        for number, entry in enumerate(_manifest(directory)["artifacts"]):
+            yield Artifact(*entry), directory / str(number)
+
+    def _put(self, artifacts_id: str, kept: Path) -> None:
+        """Put what was written aside in the place of what was there."""
+        place = self._paths.artifacts / artifacts_id
         if place.is_dir():
             place.rename(kept.with_name("replaced"))
         kept.rename(place)
@@ -153,22 +131,18 @@ class ArtifactStore:
         removed = []
         for directory in self._paths.artifacts.glob("*"):
             try:
-                left = [source for source in directory.glob("*") if not self._remove_source(source, time)]
-                if not left:
-                    directory.rmdir()
+                if self._is_expired(directory, time):
+                    gone = self._paths.scratch()
+                    directory.rename(gone / "expired")
+                    shutil.rmtree(gone)
                     removed.append(directory.name)
-            except OSError as error:  # another source has just been put there, or the disk has a fault
+            except OSError as error:  # it has just been replaced, or the disk has a fault
                 _log.warning("cannot remove artifacts", artifacts_id=directory.name, error=str(error))
         return removed
 
-    def _remove_source(self, source: Path, time: datetime) -> bool:
-        taken = datetime.fromtimestamp((source / _MANIFEST).stat().st_mtime, UTC)
-        if taken > time or Path(_manifest(source)["tree"]).exists():
-            return False
-        gone = self._paths.scratch()
-        source.rename(gone / "expired")
-        shutil.rmtree(gone)
-        return True
+    def _is_expired(self, directory: Path, time: datetime) -> bool:
+        taken = datetime.fromtimestamp((directory / _MANIFEST).stat().st_mtime, UTC)
+        return taken <= time and not Path(_manifest(directory)["tree"]).exists()
 
 
 class _Written:

@@ -165,7 +165,8 @@ def _may_name(patterns: Iterable[str]) -> Iterator[bytes]:
     either = b""
     for pattern in patterns:
         literal = re.sub(r"([\[\]\\])", r"\\\1", pattern)
-        path = b"./" + re.sub(r"\*\*/?", "*", literal).encode()
+        # `find` runs in the locale C, where `?` is a byte.
+        path = b"./" + re.sub(r"\*\*/?|\?", "*", literal).encode()
         for each in (path, path.rstrip(b"/") + b"/*"):
             yield from (either, b"-path", each) if either else (b"-path", each)
             either = b"-o"

@@ -1,6 +1,6 @@
 """Brings an index to a working tree: with all that git takes of it, and a caveat for whatever it does not."""
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -114,10 +114,18 @@ def _links(
     Where the commit below has a file in place of a submodule, the file is what the tree has.
     """
     directories: Collection[bytes] = set(listing.directories)
+    inhabited = {path[:end] for path in changes.read for end in _slashes(path)}
     return [
         entry
         for entry in tracked
         if entry.is_link and below.get(entry.path) != entry and entry.path not in changes.removed
         if entry.path in directories or (entry.path in below and below[entry.path].is_link)
-        if not any(path.startswith(entry.path + b"/") for path in changes.read)
+        if entry.path not in inhabited
     ]
+
+
+def _slashes(path: bytes) -> Iterator[int]:
+    end = path.find(b"/")
+    while end >= 0:
+        yield end
+        end = path.find(b"/", end + 1)

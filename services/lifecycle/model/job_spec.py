@@ -11,6 +11,7 @@ from services.agent.stored import StoredAgentSettings
 from services.lifecycle.model.floor import BindingFloor
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.policy import DEFAULT_POLICY, StoredPolicy
+from services.lifecycle.model.states import Publish
 from services.lifecycle.model.value import Recorded
 
 INPUT_DIRECTORY = ".boatyard/input"
@@ -95,6 +96,11 @@ class JobSpec(Recorded):
     submitters: tuple[str, ...] = ()
     kept: KeptResult | None = None
     steered_by: tuple[str, ...] = ()
+
+    @property
+    def is_published(self) -> bool:
+        """True when a result is to be published: by the policy, or because a person wants one that is kept."""
+        return self.kept is not None or self.policy.publish is Publish.PUSH
 
     @property
     def kept_under(self) -> str:

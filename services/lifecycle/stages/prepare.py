@@ -9,7 +9,6 @@ from services.lifecycle.model.job_spec import ASK_FILE, INPUT_DATA, INPUT_DIRECT
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.states import Publish
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.snapshot_bases import corrected
@@ -28,7 +27,7 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
 
     async def prepare() -> Base:
         base = await _prepare(job, remote)
-        if remote is not None and job.spec.policy.publish is Publish.PUSH:
+        if remote is not None and job.spec.is_published:
             await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return replace(base, caveats=recordable(job, base.caveats))
 

@@ -14,7 +14,7 @@ from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
-from services.lifecycle.model.states import ExecutionState, Publish, Purpose
+from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
@@ -124,7 +124,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
 
 def is_to_publish(job: JobRun, base: Base, taken: ResultCommit) -> bool:
     """True when there is a result, and the policy publishes it: pushes it, if the job has a repository."""
-    return job.spec.policy.publish is Publish.PUSH and taken.commit_id != base.commit_id
+    return job.spec.is_published and taken.commit_id != base.commit_id
 
 
 async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_before: Collection[str]) -> None:

@@ -137,9 +137,11 @@ async def test_a_path_of_the_settings_that_is_not_there_is_named_before_anything
 async def test_git_commits_in_a_sandbox_as_the_author_that_it_is_told_unless_it_knows_better(
     shared: Client, tier: int, line: str
 ) -> None:
-    author = {"BOATYARD_AUTHOR_NAME": 'ann "b\\c" d', "BOATYARD_AUTHOR_EMAIL": "a@example.com"}
+    author = {"BOATYARD_AUTHOR_NAME": 'ann "b\\c" d', "BOATYARD_AUTHOR_EMAIL": "a@example.com", "own": "mine"}
     name = new_id("run")
-    end = await shared.run(name, f"cd $(mktemp -d) && {line}", sandbox_tier=tier, environment=author)
+    end = await shared.run(
+        name, f'test "$own" = mine && cd $(mktemp -d) && {line}', sandbox_tier=tier, environment=author
+    )
     assert end.state == State.STATE_SUCCEEDED
     assert (await shared.watch(name)).output.decode().strip() == IDENTITIES[line]
 

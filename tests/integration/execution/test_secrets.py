@@ -58,15 +58,16 @@ async def test_an_agent_that_reads_the_cells_own_tokens_writes_them_nowhere(dire
 async def test_a_secret_is_a_file_of_the_sandbox_alone(shared: Client) -> None:
     name, key = new_id("file"), f"-----BEGIN\n{secrets.token_hex(24)} $HOME '\\n\n-----END"
     line = (
-        'cd "$BOATYARD_SECRETS_DIR" && ls && stat -c %a . * && printf "%s\\n" "$KEY" | cmp - KEY && cat _2; pwd;'
+        'cd "$BOATYARD_SECRETS_DIR" && ls && stat -c %a . * && printf "%s\\n" "$KEY" | cmp - KEY && cat _2 name; pwd;'
         ' cat; echo "$1"; find /workspace -name KEY'
     )
     spec = shared.service.spec(line, "a prompt")
-    spec.agent.secrets.update({"KEY": key, "_2": secrets.token_hex(8)})
+    spec.agent.secrets.update({"KEY": key, "_2": secrets.token_hex(8), "name": secrets.token_hex(8)})
     await shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=60)
     seen = await shared.watch(name)
     assert seen.output.decode().split("\n")[:-1] == [
-        *("KEY", "_2", "700", "600", "600", "[redacted:_2]", "/home/agent/.boatyard/secrets", "a prompt")
+        *("KEY", "_2", "name", "700", "600", "600", "600", "[redacted:_2]", "[redacted:name]"),
+        *("/home/agent/.boatyard/secrets", "a prompt"),
     ]
     assert not [path for path in shared.service.run_directory(name).iterdir() if key.encode() in path.read_bytes()]
 

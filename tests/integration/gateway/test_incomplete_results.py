@@ -1,6 +1,6 @@
 """A result that is not all that the agent left: the job fails and keeps it, or goes on where somebody has said so."""
 
-from boatyard.gateway.v1 import job_pb2
+from boatyard.gateway.v1 import job_pb2, runtime_pb2
 from boatyard.git.v1.git_pb2 import Caveat
 
 from tests.kit.repos import Repo
@@ -32,6 +32,12 @@ async def test_an_incomplete_result_is_kept_and_told_or_accepted(services: Servi
     for text in (told["take"], told["snapshot"], failed.message):
         assert "inside submodules is not in the result: lib" in text
         assert SECRET not in text
+
+    snapshot = runtime_pb2.GetSnapshotRequest(snapshot_id=failed.output.snapshot_id)
+    assert SECRET not in str(await services.runtime.GetSnapshot(snapshot))
+    listed = await services.runtime.ListSnapshots(runtime_pb2.ListSnapshotsRequest())
+    assert failed.output.snapshot_id in {each.snapshot_id for each in listed.snapshots}
+    assert SECRET not in str(listed)
 
     await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=failed.job_id))  # by somebody who knows what it lacks
     pushed = await services.ended(failed.job_id)

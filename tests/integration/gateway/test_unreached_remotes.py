@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2
+from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2, policy_pb2
 
 from services.common.rpc.status import service_error
 from tests.kit.githttp import Fault, GitServer, git_server
@@ -80,6 +80,14 @@ async def test_a_kept_result_is_pushed_without_its_agent(services: Services, rem
     assert [file.path for file in pushed.output.files_changed] == ["new"]
     assert pushed.output.verification.passed
     assert [stage.name for stage in pushed.timeline].count("start") <= 1
+
+
+async def test_a_push_does_not_make_later_attempts_publish(services: Services, remote: Repo) -> None:
+    policy = {"publish": "PUBLISH_NONE", "verify_command": "test -e other"}
+    job = await services.run("touch new", repository_id=await services.repository(remote), policy=policy)
+    await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
+    pushed = await services.ended(job.job_id)
+    assert (pushed.reason, pushed.spec.policy.publish) == ("VERIFY_FAILED", policy_pb2.Policy.PUBLISH_NONE)
 
 
 async def test_a_kept_result_without_a_repository_is_checked_again_without_its_agent(services: Services) -> None:

@@ -1085,8 +1085,8 @@ class Snapshot(message.Message):
 
     @builtins.property
     def caveats(self) -> containers.RepeatedCompositeFieldContainer[Caveat]:
-        """In what the commit differs from the working tree, one of each kind; empty when it is the tree, and for snapshots
-        from before 30 November 2026.
+        """In what the commit differs from the working tree, one of each kind; empty when it is the tree, for snapshots from
+        before 30 November 2026, and in answers of gateways: there `Output.caveats` has them, without the job's secrets.
         """
 
     def __init__(
