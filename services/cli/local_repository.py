@@ -41,6 +41,12 @@ def commit_uncommitted(top: Path) -> str:
 
     Neither the index nor HEAD changes. What git ignores is left out. Raises ClickException.
     """
+    try:
+        _git(top, "rev-parse", "--verify", "HEAD^{commit}")
+    except click.ClickException as error:
+        raise click.ClickException(
+            f"{top} has no commit yet: make a first one with git, from which jobs start"
+        ) from error
     with tempfile.TemporaryDirectory() as directory:
         index = Path(directory, "index")
         own = top / _git(top, "rev-parse", "--git-path", "index").strip()

@@ -206,7 +206,7 @@ _ROWS: Final = (
         reason="REVISION_NOT_FOUND",
         meaning="the repository has no such branch, tag or commit, or no commit at all",
         sources=(Source.GIT,),
-        advice="`boatyard run --ref REF` names another revision",
+        advice="`boatyard run --ref REF` names another revision; a new repository needs a first commit",
     ),
     ReasonRow(
         reason="SNAPSHOT_NOT_FOUND",

@@ -129,7 +129,8 @@ def _take_uncommitted(screen: Screen, spec: job_pb2.JobSpec, top: Path, *, inclu
         spec.revision = commit_uncommitted(top)
     elif count and not spec.revision and not spec.snapshot_id:
         screen.say(
-            f"{count} paths in {top} are not committed, and the job lacks them; --include-dirty takes them along",
+            f"what is not committed in {top} ({count} {'path' if count == 1 else 'paths'}) is not in the job;"
+            " --include-dirty takes it along",
             "yellow",
         )
 

@@ -83,7 +83,7 @@ def _check_state(job: Row[Any]) -> None:
     if JobState(job.state) not in _RETRIABLE:
         raise FailedPrecondition(
             "JOB_STATE",
-            f"job {job.job_id!r} is {job.state}: only a job that has failed or was cancelled can be retried",
+            f"job {job.job_id!r} is {job.state}: only what has failed or was cancelled can be retried or pushed",
             job.job_id,
             state=job.state,
             allowed_states=_RETRIABLE,

@@ -12,6 +12,7 @@ from click.testing import CliRunner
 
 from services.cli import checks
 from services.cli.job_request import check_there, repository_url
+from services.cli.local_repository import commit_uncommitted, uncommitted
 from services.cli.main import COMMANDS, cli
 from services.common.home import Home
 from services.common.lock import FileLock
@@ -218,6 +219,14 @@ def test_a_path_without_a_repository_is_refused_where_the_cell_is(
         with pytest.raises(click.UsageError, match=words):
             check_there(repository_url(typed), address)
     check_there(repository_url(typed), "cell.example:7460")
+
+
+def test_a_repository_without_a_commit_has_nothing_that_what_is_new_could_follow(tmp_path: Path) -> None:
+    work = Repo.init(tmp_path / "work")
+    (work.path / "new").touch()
+    assert uncommitted(work.path) == 1
+    with pytest.raises(click.ClickException, match="has no commit yet"):
+        commit_uncommitted(work.path)
 
 
 @pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])
