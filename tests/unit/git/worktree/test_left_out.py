@@ -62,8 +62,8 @@ CASES = {
     ),
     "a link for .gitmodules": Case("ln -s work .gitmodules", R, (".gitmodules",)),
     "attributes of one long line": Case(
-        "python3 -c 'print(\"a\" * 5000 + \" text\")' > .gitattributes", R, (".gitattributes",), detail="gitattributesL",
-        has=(".gitattributes",),  # the base's
+        "python3 -c 'print(\"a\" * 5000 + \" text\")' > .gitattributes", R, (".gitattributes",),
+        detail="gitattributesL", has=(".gitattributes",),  # the base's
     ),
     "a refused file that is committed": Case(
         "printf '[submodule \"../x\"]\\n\\tpath = x\\n\\turl = https://h.example/x\\n' > .gitmodules;"
