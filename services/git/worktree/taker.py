@@ -135,4 +135,7 @@ def _is_bare(spec: TakeSpec) -> bool:
     layers = spec.tree.layers
     if layers is not None and layers.lowers:
         return False
-    return {path.name for path in (layers.upper if layers else spec.tree.path).iterdir()} <= {".boatyard"}
+    try:
+        return {path.name for path in (layers.upper if layers else spec.tree.path).iterdir()} <= {".boatyard"}
+    except OSError:  # it is closed to us: git says more about it
+        return False

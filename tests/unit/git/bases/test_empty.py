@@ -6,13 +6,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from services.common.errors import NotFound
+from services.common.errors import FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.git.empty import EMPTY_COMMIT_ID
 from services.git.model import SnapshotSpec, TakeSpec, WorkingTree
 from services.git.names import NO_REMOTE
 from tests.kit.gitservice import SIGNATURE, GitParts, git_parts
 from tests.kit.layout import workspace_trees
+from tests.kit.uids import give_to_agents
 
 KEPT_UNDER = f"{NO_REMOTE}a"
 
@@ -51,6 +52,18 @@ async def test_a_tree_that_began_without_files_is_taken_compared_and_made_again(
     assert snapshot.commit_id != EMPTY_COMMIT_ID
     with pytest.raises(NotFound):
         await parts.manager.prepare_empty_base(f"{NO_REMOTE}b", taken.commit_id)
+
+
+async def test_a_tree_that_is_closed_to_us_is_said_to_be(parts: GitParts, tree: WorkingTree) -> None:
+    (tree.path / "made").write_text("x\n")
+    give_to_agents(tree.path)
+    tree.path.chmod(0)
+    try:
+        with pytest.raises(FailedPrecondition) as failure:
+            await parts.manager.take_result(KEPT_UNDER, "exec-1", TakeSpec(tree, EMPTY_COMMIT_ID, "m", SIGNATURE))
+        assert failure.value.reason == "TAKE_FAILED"
+    finally:
+        tree.path.chmod(0o700)
 
 
 async def test_a_repository_that_the_agent_made_there_is_taken_as_files(parts: GitParts, tree: WorkingTree) -> None:
