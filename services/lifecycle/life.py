@@ -10,7 +10,7 @@ from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit, Run
-from services.lifecycle.model.outcome import Failure, Outcome
+from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
 from services.lifecycle.run import JobRun
@@ -108,10 +108,7 @@ async def _publish_kept(job: JobRun, context: JobContext, base: Base, kept: Kept
     """Publish a result of an earlier attempt as if it had just been taken; whoever asked for it knows what it lacks."""
     taken = await take_kept(job, base, kept)
     await compare(job, base, taken)
-    if await _checked_and_published(job, context, base, taken):
-        raise JobFailed(
-            Failure("REJECTED", "changes were asked for, and no agent works on a result that is only pushed")
-        )
+    await _checked_and_published(job, context, base, taken)
 
 
 async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, task: str) -> str:

@@ -58,7 +58,8 @@ async def approval(job: JobRun, stage: str, because: str = "") -> str:
     Return the agent's task for another round; empty when the stage may begin. Raises what `ask` raises.
     """
     has_result = stage in {"verify", "push"}
-    takes_changes = has_result and job.round <= job.spec.policy.max_extra_rounds
+    # No agent works on a result that is kept.
+    takes_changes = has_result and job.spec.kept is None and job.round <= job.spec.policy.max_extra_rounds
     name = job.in_round(stage) if has_result else stage
     if not because and stage not in job.spec.policy.checkpoints.before and not job.has_begun(f"approval-{name}"):
         return ""

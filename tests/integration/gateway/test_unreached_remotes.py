@@ -121,6 +121,7 @@ async def test_a_person_is_asked_before_a_kept_result_is_pushed(services: Servic
     assert (await services.ended(job.job_id)).reason == "REJECTED"
     await services.jobs.PushJob(job_pb2.PushJobRequest(job_id=job.job_id))
     asked = await services.asked(job.job_id)
+    assert not asked.takes_changes
     assert remote.git("for-each-ref", "refs/heads/boatyard") == ""
     whole = checkpoint_pb2.GetCheckpointRequest(checkpoint_id=asked.checkpoint_id)
     seen = (await services.checkpoints.GetCheckpoint(whole)).checkpoint.output

@@ -136,8 +136,8 @@ class CheckpointServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id or the comment is missing or malformed.
         - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
-        - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, or no
-        rounds are left; see `Checkpoint.takes_changes`.
+        - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, no
+        rounds are left, or no agent works in a push of a kept result; see `Checkpoint.takes_changes`.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -60,8 +60,8 @@ class CheckpointServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id or the comment is missing or malformed.
     - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
-    - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, or no
-      rounds are left; see `Checkpoint.takes_changes`.
+    - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, no
+      rounds are left, or no agent works in a push of a kept result; see `Checkpoint.takes_changes`.
     """
 
 class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
@@ -140,8 +140,8 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id or the comment is missing or malformed.
         - NOT_FOUND (CHECKPOINT_NOT_FOUND): no checkpoint has that id.
-        - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, or no
-          rounds are left; see `Checkpoint.takes_changes`.
+        - FAILED_PRECONDITION (CHANGES_NOT_POSSIBLE): the agent has not worked yet, its result is already published, no
+          rounds are left, or no agent works in a push of a kept result; see `Checkpoint.takes_changes`.
         """
 
 def add_CheckpointServiceServicer_to_server(servicer: CheckpointServiceServicer, server: aio.Server) -> None: ...
