@@ -216,11 +216,15 @@ def _id() -> click.Parameter:
 
 
 def _flat(described: shapes.Shape, prefix: str = "") -> list[tuple[str, str]]:
-    """Return a line for all that is set, also for what is set to nothing: it hides what other layers say."""
+    """Return a line for all that is set, also for what is set to nothing: it hides what other layers say.
+
+    A floor has no other layers below it: what it leaves open says nothing.
+    """
     lines: list[tuple[str, str]] = []
     for name, value in described.items():
         if isinstance(value, dict) and value:
-            lines += _flat(value, f"{prefix}{name}.") or ([(prefix + name, "{}")] if prefix else [])
+            inner = _flat(value, f"{prefix}{name}.") or ([(prefix + name, "{}")] if prefix else [])
+            lines += [line for line in inner if name != "floor" or line[1] not in {"{}", "False"}]
         elif isinstance(value, list):
             lines += [line for each in value for line in _flat({name: each}, prefix)]
         elif value not in (None, {}) and name != "kind":

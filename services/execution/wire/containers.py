@@ -43,7 +43,7 @@ def container(agent: AgentSettings, settings: ExecutionSettings) -> Container:
 def _image(agent: AgentSettings, settings: ExecutionSettings) -> str:
     image = agent.image or settings.container_image
     if not image:
-        text = "spec.agent.image is required: there is no default here (BOATYARD_EXECUTION_CONTAINER_IMAGE)"
+        text = "an image is required (--image): there is no default here (BOATYARD_EXECUTION_CONTAINER_IMAGE)"
         raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.agent.image")
     allowed = (settings.container_image, *settings.container_images)
     if not _IMAGE.fullmatch(image) or not any(fnmatch.fnmatchcase(image, pattern) for pattern in allowed):

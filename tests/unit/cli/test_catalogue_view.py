@@ -29,3 +29,19 @@ def test_all_that_a_layer_sets_is_shown(settings: dict[str, Any], lines: list[tu
 
     assert sorted(_flat(plain(worker))) == sorted(lines + rest)
     assert plain(catalog_pb2.Worker()).items() >= {"agent": None, "policy": None, "display_name": None}.items()
+
+
+@pytest.mark.parametrize(
+    ("floor", "lines"),
+    [
+        ({"checkpoints": {}, "limits": {}}, []),
+        (
+            {"limits": {"memory_bytes": 4}, "never_pushed": True},
+            [("limits.memory_bytes", "4"), ("never_pushed", "True")],
+        ),
+    ],
+)
+def test_of_a_floor_what_it_demands_is_shown(floor: dict[str, Any], lines: list[tuple[str, str]]) -> None:
+    shown = _flat(plain(catalog_pb2.Template(template_id="fixer", floor=floor)))
+
+    assert sorted(shown) == sorted([("template_id", "fixer"), *((f"floor.{name}", value) for name, value in lines)])
