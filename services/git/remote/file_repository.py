@@ -98,7 +98,8 @@ class _Search:
         self._path = path
         self._roots = roots
         self._stack = stack
-        self._anybodys = roots.are_others(path.resolve())
+        # By all of the path: where others may make links, one of theirs must not make what it leads to ours.
+        self._anybodys = any(roots.are_others(part.resolve()) for part in (path, *path.parents))
 
     def repository(self) -> FileRepository:
         git_dir = self._git_dir(self._open(self._path))

@@ -93,7 +93,7 @@ async def test_a_token_opens_the_remote_and_is_found_nowhere_else(cell: Services
 async def test_a_remote_that_stays_closed_ends_the_job(cell: Services, server: GitServer, token: str) -> None:
     private = await repository(cell, server, token)
     job = await cell.run("true", repository_id=private.repository_id)
-    assert (job.state, job.reason) == (job_pb2.Job.STATE_FAILED, "CLONE_FAILED")
+    assert (job.state, job.reason) == (job_pb2.Job.STATE_FAILED, "REMOTE_ACCESS_DENIED")
     assert "wants a token" in job.message, "it says what to mend"
     assert not any("wrong-canary" in cell.log(name) for name in cell.processes)
     assert "wrong-canary" not in str(job)

@@ -281,6 +281,17 @@ async def test_below_the_roots_of_others_a_repository_shows_itself_alone(
                 await parts.prepare(Remote(f"repo-{number}", str(theirs.path)), StartPoint(b"steal"))
 
 
+async def test_below_the_roots_of_others_a_link_leads_to_nothing_of_ours(mine: Repo, tmp_path: Path) -> None:
+    (theirs := tmp_path / "theirs").mkdir()
+    (theirs / "repo.git").symlink_to(mine.path)
+    (theirs / "directory").symlink_to(mine.path.parent)
+    async with git_parts(tmp_path / "home-2", file_roots=(tmp_path,), others_file_roots=(theirs,)) as parts:
+        assert await parts.prepare(Remote("repo-0", str(mine.path))), "by its own path it is used"
+        for number, path in enumerate((theirs / "repo.git", theirs / "directory" / mine.path.name), start=1):
+            with pytest.raises(FailedPrecondition, match="BOATYARD_GIT_OTHERS_FILE_ROOTS"):
+                await parts.prepare(Remote(f"repo-{number}", str(path)))
+
+
 @as_root
 async def test_without_a_sandbox_own_repositories_are_served_alone(mine: Repo, tmp_path: Path) -> None:
     everywhere = (Path("/"),)
