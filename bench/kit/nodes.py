@@ -8,11 +8,28 @@ from typing import Any
 import grpc
 from boatyard.execution.v1 import execution_pb2 as execution
 from boatyard.execution.v1 import execution_pb2_grpc as execution_rpc
+from boatyard.git.v1 import git_pb2 as git
+from boatyard.git.v1 import git_pb2_grpc as git_rpc
 from boatyard.workspace.v1 import layout_pb2 as layout
 from boatyard.workspace.v1 import workspace_pb2 as workspace
 from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
 
 from services.lifecycle.nodes import Nodes
+
+_COMMIT_ID = "0" * 40
+
+
+class NoGit(git_rpc.GitServiceServicer):
+    """A git service that finds no change in anything."""
+
+    async def PrepareEmptyBase(
+        self, request: git.PrepareEmptyBaseRequest, context: Any
+    ) -> git.PrepareEmptyBaseResponse:
+        base = git.Base(commit_id=_COMMIT_ID, layers=["/nowhere"], pins_path="/nowhere", head_commit_id=_COMMIT_ID)
+        return git.PrepareEmptyBaseResponse(base=base)
+
+    async def TakeResult(self, request: git.TakeResultRequest, context: Any) -> git.TakeResultResponse:
+        return git.TakeResultResponse(commit_id=_COMMIT_ID)
 
 
 class NoWorkspaces(workspace_rpc.WorkspaceServiceServicer):
@@ -56,8 +73,9 @@ class NoOpAgents(execution_rpc.ExecutionServiceServicer):
 
 @asynccontextmanager
 async def idle_nodes(agents: NoOpAgents) -> AsyncIterator[Nodes]:
-    """Serve them in this process; yield channels to them. There is no git service: the jobs have no repository."""
+    """Serve them in this process; yield channels to them."""
     server = grpc.aio.server()
+    git_rpc.add_GitServiceServicer_to_server(NoGit(), server)  # type: ignore[abstract] # a job calls no more
     workspace_rpc.add_WorkspaceServiceServicer_to_server(NoWorkspaces(), server)  # type: ignore[abstract] # a job calls no more
     execution_rpc.add_ExecutionServiceServicer_to_server(agents, server)
     port = server.add_insecure_port("127.0.0.1:0")
