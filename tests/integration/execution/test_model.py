@@ -84,8 +84,8 @@ async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
 
 @pytest.mark.slow
 async def test_silence_has_an_end(directory: Path) -> None:
-    async with playing(directory, [{**DONE, "faults": ["silence:20"]}]) as model:
-        async with asyncio.timeout(10):
+    async with playing(directory, [{**DONE, "faults": ["silence:60"]}]) as model:
+        async with asyncio.timeout(50):
             seen = await model.run(RUN, idle_timeout=Duration(seconds=1))
     assert (seen.end.state, seen.end.reason, seen.end.processes_left) == (State.STATE_FAILED, "IDLE", 0)
     assert "1 s" in seen.end.message
