@@ -185,6 +185,27 @@ async def test_what_the_last_round_left_is_what_was_left(book: Books) -> None:
     assert (await claimed(cell)).snapshot_id == "snap-1"
 
 
+@pytest.mark.parametrize(("last", "pushed"), [("two", "two"), ("", "one"), ("base", None)])
+async def test_the_last_result_is_pushed_unless_a_round_took_it_back(
+    book: Books, last: str, pushed: str | None
+) -> None:
+    await book.admit()
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    for number, commit_id in enumerate(("one", last)):
+        output = Output(base_commit_id="base", commit_id=commit_id)
+        await cell.note(lease, ExecutionNote(f"{lease.execution_id}-round-{number}", Purpose.AGENT, output=output))
+    await cell.finish(lease, FAILED)
+    retries = Retries(book.engine, book.notifier)
+    if pushed is None:
+        with pytest.raises(FailedPrecondition) as refused:
+            await retries.push(lease.job_id, key=None)
+        assert refused.value.reason == "NO_RESULT"
+    else:
+        await retries.push(lease.job_id, key=None)
+        assert (await claimed(cell)).spec.kept.commit_id == pushed
+
+
 async def test_a_work_item_is_in_progress_again(book: Books) -> None:
     catalog, retries = CatalogStore(book.engine), Retries(book.engine, book.notifier)
     created = (await book.admit()).create_time

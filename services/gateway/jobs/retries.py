@@ -141,9 +141,13 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any], kept: KeptR
 
 
 async def _last_result(connection: AsyncConnection, job: Row[Any], kept: KeptResult | None) -> tuple[KeptResult, str]:
-    """Return the last result of a job's last attempt, and its cell. Raises FailedPrecondition (NO_RESULT)."""
-    for output, cell_id in await _left(connection, job, kept):
-        if output.commit_id and output.base_commit_id and output.commit_id != output.base_commit_id:
+    """Return the last result of a job's last attempt, and its cell.
+
+    Raises FailedPrecondition (NO_RESULT) when there is none, also when the last round took back what another had done.
+    """
+    taken = [one for one in await _left(connection, job, kept) if one[0].commit_id and one[0].base_commit_id]
+    for output, cell_id in taken[:1]:
+        if output.commit_id != output.base_commit_id:
             caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
             return KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats), cell_id
     message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
