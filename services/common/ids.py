@@ -4,8 +4,12 @@ import re
 import secrets
 import time
 from pathlib import Path
+from typing import Final
 
 ID_RULE = "1 to 63 of a-z, 0-9 and '-', beginning with a letter or a digit"
+
+NO_REMOTE: Final = "no-remote-"
+"""How ids begin under which git services keep the results of jobs without a repository; no repository has one."""
 
 _ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"  # Crockford's base 32, as ULID has it, in lower case
 _VALID = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")

@@ -6,9 +6,6 @@ from typing import Final
 SINGLE_COMMITS: Final = "refs/upstream/commits/"
 """The refs of commits on no branch that were asked for by id or name: of forks, of removed branches, of requests."""
 
-NO_REMOTE: Final = "no-remote-"
-"""How the ids begin under which work without a remote is kept; no remote has such an id."""
-
 _COMMIT_ID: Final = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 

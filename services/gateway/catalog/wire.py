@@ -9,7 +9,7 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from services.agent.settings import environment_complaint, secret_complaints
 from services.common.credentials import credential_complaint
 from services.common.errors import Invalid
-from services.common.ids import new_id
+from services.common.ids import NO_REMOTE, new_id
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
 from services.gateway import scope
@@ -24,7 +24,6 @@ from services.gateway.values.catalog import (
     WorkItem,
     WorkItemState,
 )
-from services.lifecycle.model.job_spec import NO_REMOTE
 
 _STATES: Final = {pb.WorkItem.State.Value(f"STATE_{state}"): state for state in WorkItemState}
 

@@ -145,13 +145,13 @@ async def _last_result(connection: AsyncConnection, job: Row[Any], kept: KeptRes
 
     Raises FailedPrecondition (NO_RESULT) when there is none, also when the last round took back what another had done.
     """
-    taken = [one for one in await _left(connection, job, kept) if one[0].commit_id and one[0].base_commit_id]
-    for output, cell_id in taken[:1]:
-        if output.commit_id != output.base_commit_id:
-            caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
-            return KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats), cell_id
-    message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
-    raise FailedPrecondition("NO_RESULT", message, job.job_id)
+    taken = (one for one in await _left(connection, job, kept) if one[0].commit_id and one[0].base_commit_id)
+    output, cell_id = next(taken, (Output(), ""))
+    if output.commit_id == output.base_commit_id:
+        message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
+        raise FailedPrecondition("NO_RESULT", message, job.job_id)
+    caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
+    return KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats), cell_id
 
 
 async def _left(connection: AsyncConnection, job: Row[Any], kept: KeptResult | None) -> list[tuple[Output, str]]:

@@ -5,13 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from services.common.ids import NO_REMOTE
 from services.git import failures
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.notes import read_notes
 from services.git.bases.warming import BranchWarmer
 from services.git.empty import EMPTY_COMMIT_ID
 from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
-from services.git.names import NO_REMOTE, is_commit_id
+from services.git.names import is_commit_id
 from services.git.store import RepositoryRecords
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.results import ResultStores

@@ -19,11 +19,10 @@ from services.git import failures
 from services.git.gitcmd import GitError, OutputTooLarge
 from services.git.model import Artifact, OmissionReason, OmittedArtifact, TakenArtifacts, WorkingTree
 from services.git.paths import GitPaths
-from services.git.worktree.artifact_reader import ArtifactReader, members
+from services.git.worktree.artifact_reader import MAX_NAME_BYTES, ArtifactReader, members
 from services.redaction.strand import Flow, Redactor
 
 _MANIFEST: Final = "manifest.json"
-_MAX_NAME_BYTES: Final = 1024
 _TAKE_SECONDS: Final = 540.0
 _BLOCK: Final = 1 << 20
 _PIECE: Final = 64 << 10
@@ -163,7 +162,7 @@ def _write(target: Path, files: Iterable[tuple[str, IO[bytes]]], redactor: Redac
         written.read.add(path)
         name = redactor.text(path)
         with content:
-            if name in kept or len(name.encode()) > _MAX_NAME_BYTES:
+            if name in kept or len(name.encode()) > MAX_NAME_BYTES:
                 written.omitted.append((path, OmissionReason.UNUSABLE_NAME))
                 continue
             kept[name] = Artifact(name, *_copy(content, target / str(len(kept)), redactor))
@@ -195,4 +194,4 @@ def _manifest(directory: Path) -> Any:  # noqa: ANN401 - JSON of our own
 
 def _shown(path: str, redactor: Redactor) -> str:
     name = redactor.text(path.encode(errors="surrogateescape").decode(errors="replace"))
-    return name.encode()[:_MAX_NAME_BYTES].decode(errors="ignore")
+    return name.encode()[:MAX_NAME_BYTES].decode(errors="ignore")

@@ -6,8 +6,8 @@ from boatyard.git.v1 import git_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
 from services.common.credentials import credential_complaint
+from services.common.ids import NO_REMOTE
 from services.common.rpc.rules import Check, Violation
-from services.git.names import NO_REMOTE
 from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.worktree.signatures import without_crud

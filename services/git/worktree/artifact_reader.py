@@ -18,7 +18,8 @@ from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.sandbox.spec import MountAccess
 
 _ANY_PARTS: Final = "**"
-_MAX_NAME_BYTES: Final = 1024
+MAX_NAME_BYTES: Final = 1024
+"""The longest name that is kept."""
 # Beside the content of each file: its header, its name if that is long, and what fills its last block.
 _ARCHIVE_BYTES_EACH: Final = 8192
 _WITHOUT: Final = (b"-mindepth", b"1", b"(", b"-name", b".git", b"-o", b"-path", b"./.boatyard", b")", b"-prune", b"-o")
@@ -101,7 +102,7 @@ class ArtifactReader:
         """Return why a file is not kept, with `left` bytes left for it, and `before` files kept before it."""
         if kind != b"f":
             return OmissionReason.NOT_A_FILE
-        if len(path) > _MAX_NAME_BYTES or path != path.decode(errors="replace").encode():
+        if len(path) > MAX_NAME_BYTES or path != path.decode(errors="replace").encode():
             return OmissionReason.UNUSABLE_NAME
         if before >= self._limits.files:
             return OmissionReason.TOO_MANY

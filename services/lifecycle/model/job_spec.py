@@ -8,6 +8,7 @@ from typing import Final
 
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
+from services.common.ids import NO_REMOTE
 from services.lifecycle.model.floor import BindingFloor
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.policy import DEFAULT_POLICY, StoredPolicy
@@ -27,10 +28,6 @@ MAX_PROMPT_BYTES: Final = 1 << 20
 """The bound of the whole prompt of an agent."""
 MAX_ARGUMENT_BYTES: Final = (128 << 10) - 1
 """The bound of a prompt that is passed as an argument: the kernel's, less the closing NUL."""
-
-
-NO_REMOTE: Final = "no-remote-"
-"""How the ids begin under which a git service keeps the results of jobs without a repository; no repository has one."""
 
 
 def kept_under(repository_id: str, project_id: str) -> str:

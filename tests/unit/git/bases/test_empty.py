@@ -7,10 +7,9 @@ import pytest
 import pytest_asyncio
 
 from services.common.errors import FailedPrecondition, NotFound
-from services.common.ids import new_id
+from services.common.ids import NO_REMOTE, new_id
 from services.git.empty import EMPTY_COMMIT_ID
 from services.git.model import SnapshotSpec, TakeSpec, WorkingTree
-from services.git.names import NO_REMOTE
 from tests.kit.gitservice import SIGNATURE, GitParts, git_parts
 from tests.kit.layout import workspace_trees
 from tests.kit.uids import give_to_agents
