@@ -196,8 +196,8 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_NOT_ALLOWED",
-        meaning="the remote is on this machine, and it or what it leads to is another user's, or lies where none may;"
-        " also on push",
+        meaning="the remote is on this machine, and it, what leads to it or what it leads to is another user's, or lies"
+        " where none may; also on push",
         sources=(Source.GIT,),
         advice="give it to the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
         advised_by=("BOATYARD_GIT_OTHERS_FILE_ROOTS",),
