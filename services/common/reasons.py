@@ -282,6 +282,13 @@ _ROWS: Final = (
         advised_by=("BOATYARD_EXECUTION_ALLOWED_NETWORKS",),
     ),
     ReasonRow(
+        reason="LIMIT_NOT_ALLOWED",
+        meaning="the job asks for more of something, such as memory or time, than the machine lets agents have",
+        sources=(Source.EXECUTION,),
+        advice="ask for less, or raise the maximum in BOATYARD_EXECUTION_LIMITS",
+        advised_by=("BOATYARD_EXECUTION_LIMITS",),
+    ),
+    ReasonRow(
         reason="IMAGE_NOT_ALLOWED",
         meaning="the container's image may not be used on this machine, or none is named and there is no default",
         sources=(Source.EXECUTION,),

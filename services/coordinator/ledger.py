@@ -9,6 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
+from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.agent.wire import allowance_to_proto
 from services.common.ids import new_id
 from services.common.rpc.times import seconds_from_proto
@@ -23,7 +24,6 @@ from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.value import pack, unpack
-from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 _CLAIM_SECONDS: Final = 20.0
 """The deadline of a claim: a gateway answers within 16 s, so a broken link is noticed."""

@@ -7,6 +7,7 @@ import structlog
 from sqlalchemy import Row, Select, and_, delete, func, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.allowance import Allowance
 from services.common.db.columns import as_number
 from services.common.db.paging import Page
 from services.common.db.retention import every_hour
@@ -21,7 +22,6 @@ from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.cells import Cell, CellKind, CellState, CellView
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
-from services.sandbox.allowance import Allowance
 
 _SECOND = 1_000_000
 _CELL_GONE = Failure(
@@ -143,5 +143,6 @@ class CellStore:
 
 def _view(row: Row[Any]) -> CellView:
     fields = {**row._mapping, "kind": CellKind(row.kind), "is_away": bool(row.is_away)}
-    allowance = allowance_of_columns(row.kind, fields.pop("allowed_tiers"), fields.pop("allowed_networks"))
+    said = (fields.pop(name) for name in ("allowed_tiers", "allowed_networks", "limits"))
+    allowance = allowance_of_columns(row.kind, *said)
     return CellView(**fields, allowance=allowance)

@@ -5,6 +5,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
+from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.agent.wire import allowance_from_proto
 from services.common.errors import Invalid
 from services.common.fence import Fence
@@ -18,7 +19,6 @@ from services.lifecycle.ledger import Beat, Lease
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.value import pack
-from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 _MAX_WAIT_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 1.0  # left of the call's deadline, for the answer to arrive
@@ -40,10 +40,11 @@ def coordinator_from_proto(request: pb.RegisterCoordinatorRequest) -> Cell:
 
 def allowance_of_coordinator(request: pb.RegisterCoordinatorRequest) -> Allowance:
     """Read what a coordinator lets jobs choose: what it does not say is the default."""
-    said = allowance_from_proto(request.allowed_tiers, request.allowed_networks)
+    said = allowance_from_proto(request.allowed_tiers, request.allowed_networks, request.limits)
     return Allowance(
         said.tiers if request.allowed_tiers else DEFAULT_ALLOWANCE.tiers,
         said.networks if request.allowed_networks else DEFAULT_ALLOWANCE.networks,
+        said.limits,
     )
 
 

@@ -105,7 +105,7 @@ class Claimer:
         if claim_filter.capacity is not None and await self._count_held(connection) >= claim_filter.capacity:
             return None
         fleet = await members(connection)
-        conditions = [*claim_filter.conditions, *left_to_others(self.cell_id, fleet)]
+        conditions = [*claim_filter.conditions, *await left_to_others(connection, self.cell_id, fleet)]
         if any(cell.is_paused for cell in fleet if cell.cell_id == self.cell_id):
             conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
         while (row := await self._lock_expired(connection, conditions, takes_over)) is not None:

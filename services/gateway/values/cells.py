@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.sandbox.allowance import Allowance
+from services.agent.allowance import Allowance
 
 
 class CellKind(enum.StrEnum):

@@ -201,7 +201,9 @@ class _Search:
 
     def _check_owner(self, directory: Path, status: os.stat_result, name: str = "") -> None:
         if not self._anybodys and status.st_uid != os.geteuid():
-            message = f"belongs to {ways.user_name(status.st_uid)}, and this cell runs as {ways.user_name(os.geteuid())}"
+            message = (
+                f"belongs to {ways.user_name(status.st_uid)}, and this cell runs as {ways.user_name(os.geteuid())}"
+            )
             raise failures.remote_not_allowed(directory / name, message)
 
     def _check_closed(self, shown: Path, path: str, status: os.stat_result) -> None:

@@ -92,7 +92,7 @@ def _check_step(directory: int, name: str, entry: os.stat_result) -> None:
 
 def _trusted() -> set[int]:
     """Return who may lead us: our user and root, which is somebody else's number where / is another machine's."""
-    return {0, os.geteuid(), os.stat("/").st_uid}
+    return {0, os.geteuid(), Path("/").stat().st_uid}
 
 
 def _is_our_group_alone(gid: int, directory: str) -> bool:
