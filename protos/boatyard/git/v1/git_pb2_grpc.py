@@ -180,7 +180,7 @@ class GitServiceServicer:
         The stream carries progress and finally the base. The tree is created once per commit and never changed.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
-        - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+        - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision.
         - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
