@@ -34,7 +34,9 @@ async def seen(store: CellStore, cell_id: str = "one") -> CellView:
     return found
 
 
-@pytest.mark.parametrize("troubles", [(FULL,), (BROKEN,), (FULL, BROKEN), (STARTING,)], ids=str)
+@pytest.mark.parametrize(
+    "troubles", [(FULL,), (BROKEN,), (FULL, BROKEN), (STARTING,)], ids=["disk", "sandbox", "both", "starting"]
+)
 async def test_a_cell_with_troubles_claims_nothing_new_and_says_why(book: Books, troubles: tuple[Trouble, ...]) -> None:
     store = CellStore(book.engine, LEASE_SECONDS)
     await store.register(a_cell("one"))
