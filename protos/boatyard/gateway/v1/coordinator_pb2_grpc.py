@@ -42,8 +42,8 @@ class CoordinatorServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     def __init__(self, channel):
@@ -116,8 +116,8 @@ class CoordinatorServiceServicer:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     def RegisterCoordinator(self, request, context):
@@ -323,8 +323,8 @@ class CoordinatorService:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     @staticmethod
