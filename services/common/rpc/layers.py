@@ -28,6 +28,7 @@ from services.common.rpc.auth_failures import TooManyFailuresError, address_of
 from services.common.rpc.bounds import Bounds, TooManyCallsError
 from services.common.rpc.call import Layer, RpcCall
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
+from services.common.shortage import is_shortage
 from services.common.turns import OURSELVES, set_current_turns
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
@@ -260,6 +261,9 @@ def _status_of(call: RpcCall, error: Exception) -> status_pb2.Status:
             log.warning("node unavailable", method=call.method, error=service_error(error).message)
             unreachable = Unavailable("NODE_UNAVAILABLE", "a service behind this one cannot be reached")
             return _status_of(call, unreachable)
+        case _ if is_shortage(error):
+            log.warning("the machine is busy", method=call.method, exc_info=error)
+            return _status_of(call, Unavailable("MACHINE_BUSY", "the machine has no room for this call now: ask again"))
         case _:
             return _internal(call, error)
 
