@@ -30,6 +30,7 @@ from services.common.rpc.auth_failures import TooManyFailuresError, address_of
 from services.common.rpc.bounds import Bounds, TooManyCallsError
 from services.common.rpc.call import Layer, RpcCall
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
+from services.common.shortage import is_shortage
 from services.common.turns import OURSELVES, set_current_turns
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
@@ -267,6 +268,9 @@ def _status_of(call: RpcCall, error: Exception) -> status_pb2.Status:
             log.warning("a call failed for lack of room", method=call.method, error=str(error))
             text = "a disk of this service has no room: make some, and ask again"
             return _status_of(call, Exhausted("DISK_FULL", text, retry_after=_ROOM_SECONDS, metadata={RESOURCE: DISK}))
+        case _ if is_shortage(error):
+            log.warning("the machine is busy", method=call.method, exc_info=error)
+            return _status_of(call, Unavailable("MACHINE_BUSY", "the machine has no room for this call now: ask again"))
         case _:
             return _internal(call, error)
 

@@ -20,8 +20,9 @@ class ExecutionServiceStub:
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -149,8 +150,9 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     @abc_1.abstractmethod
