@@ -225,7 +225,7 @@ _ROWS: Final = (
     ReasonRow(
         reason="DISK_FULL",
         meaning="the machine has too little disk space",
-        sources=(Source.WORKSPACE, Source.GIT),
+        sources=(Source.WORKSPACE, Source.GIT, Source.EXECUTION),
         retried=Retried.BY_DEFAULT,
         advice="free space on the machine: `boatyard workspaces --delete ID` removes a workspace that is kept",
         advised_by=_DELETE_SOME,
