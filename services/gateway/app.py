@@ -170,6 +170,7 @@ async def _main() -> None:
             screen=entrance.screen,
             around=[*entrance.around, meters.around],
             tls=settings.server_tls,
+            waits_for_port=True,
             draining=draining,
             reflection=settings.reflection,
         )

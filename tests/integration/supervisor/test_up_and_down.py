@@ -179,12 +179,33 @@ def test_a_second_ctrl_c_ends_the_agents_too(cell: Cell) -> None:
     assert processes.with_environment({"BOATYARD_HOME": str(cell.home)}) == {}
 
 
-def test_a_port_that_is_taken_is_named(cell: Cell) -> None:
-    with socket.create_server(("127.0.0.1", cell.base)):
-        result = attempt(cell, "up", "--port-base", cell.base)
+def test_whoever_sits_on_the_ports_keeps_nothing_from_starting(cell: Cell) -> None:
+    """Neither at the start nor when the gateway is restarted; it takes its ports as soon as they are free."""
+    ports = (cell.base, cell.base + 20)
+    squatters = [socket.create_server(("127.0.0.1", port)) for port in ports]
+    cell.begin()
+    assert cell.process
+    assert cell.process.stdout
+    assert f"gateway {cell.socket('gateway')}" in cell.process.stdout.readline().decode()
+    for port, service in zip(ports, ("gateway", "http"), strict=True):
+        assert f"another program listens on 127.0.0.1:{port}, the address of {service}" in complaints(cell)
+    cell.await_restart("gateway", cell.kill_service("gateway"))
+    assert cell.lines("ps") == []
+    for squatter in squatters:
+        squatter.close()
+    for port in ports:
+        eventually(lambda port=port: listens(f"127.0.0.1:{port}"), f"the gateway listens on {port}")
+    assert cell.lines("ps") == []
+    cell.down()
+
+
+def test_a_node_services_port_that_is_taken_is_named(cell: Cell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_GIT_LISTEN=address)
 
     assert result.returncode == 1
-    assert f"another program listens on 127.0.0.1:{cell.base}, the address of gateway" in result.stderr
+    assert f"another program listens on {address}, the address of git" in result.stderr
     assert services_of(cell) == []
 
 
