@@ -23,7 +23,9 @@ from services.git.model import ProgressListener, Remote
 from services.git.names import SINGLE_COMMITS, is_commit_id
 from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
+from services.git.refusals import is_not_offered
 from services.git.remote.addresses import Address, AddressBook
+from services.git.remote.http_answers import run_connected
 from services.git.remote.listing import RemoteListing, list_remote
 from services.git.single_flight import SingleFlight
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
@@ -205,12 +207,8 @@ class Mirrors:
     async def _fetch_locked(self, remote: Remote, asked: set[bytes], lock_fd: int, report: ProgressListener) -> None:
         mirror = self._paths.mirror(remote.repository_id)
         if mirror.is_dir():
-            remove_stale_locks(mirror)
-            try:
+            with _without_leftovers(mirror):
                 await self._fetch(mirror, remote, asked, lock_fd, report)
-            except GitError:
-                remove_stale_locks(mirror)  # what was refused, or cut off at a limit, does not stay
-                raise
             return
         async with self._building() as building:
             await self._fetch(building, remote, asked, lock_fd, report)
@@ -261,7 +259,7 @@ class Mirrors:
             reporting = replace(limited, stdin_file=file, on_message=ProgressParser(report))
             async with address.reading(reporting) as source:
                 fetch = Command("fetch", (*flags, *source.flags), (source.url,))
-                fetched = await self._git.run(fetch, source.invocation)
+                fetched = await run_connected(self._git, fetch, source)
         # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
             raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
@@ -291,20 +289,27 @@ class Mirrors:
         return await self.has(remote.repository_id, commit_id)
 
     async def _fetch_one(self, remote: Remote, source: bytes, target: bytes) -> bool:
-        """Fetch a commit or a ref by its name, and keep it as `target`; return False when git could not."""
+        """Fetch a commit or a ref by its name, and keep it as `target`; return False when the remote does not have it.
+
+        Raises the errors of `refresh`.
+        """
         address = await self._addresses.resolve(remote.url)
         mirror = self._paths.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
         refspec = b"+%b:%b" % (source, target)
-        with contextlib.suppress(GitFailed):
+        try:
             async with self.writing(remote.repository_id) as lock_fd:
                 invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
                 limited = self._limits.network.fetching(invocation, self._paths.root)
                 async with address.reading(limited) as connection:
                     fetch = Command("fetch", (*flags, *connection.flags), (connection.url, refspec))
-                    await self._git.run(fetch, connection.invocation)
-                    return True
-        return False
+                    with _without_leftovers(mirror):
+                        await run_connected(self._git, fetch, connection)
+        except GitError as error:
+            if is_not_offered(error):
+                return False
+            raise failures.clone_failed(remote.repository_id, error, self._limits.network.fetch_bytes) from error
+        return True
 
     def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
         """Return the remote's HEAD; without one (as in a new bare repository) main, or else master."""
@@ -329,6 +334,17 @@ class Mirrors:
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
         return await commit_of(self._git, self._paths.mirror(repository_id), name)
+
+
+@contextlib.contextmanager
+def _without_leftovers(mirror: Path) -> Iterator[None]:
+    """Remove what a git that was killed left before, and what stays of a fetch that fails or is cut off at a limit."""
+    remove_stale_locks(mirror)
+    try:
+        yield
+    except GitError:
+        remove_stale_locks(mirror)
+        raise
 
 
 def _names(revision: bytes) -> tuple[bytes, ...]:
