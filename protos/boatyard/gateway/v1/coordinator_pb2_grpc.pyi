@@ -44,6 +44,13 @@ class CoordinatorServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
     """
+    ReportCondition: aio.UnaryUnaryMultiCallable[coordinator_pb2.ReportConditionRequest, coordinator_pb2.ReportConditionResponse]
+    """Reports what a coordinator's machine lets jobs choose, and what keeps it from running any. While there is a trouble,
+    it is given no jobs but those that it has begun. Holds until the next report, or RegisterCoordinator.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+    """
     ClaimJob: aio.UnaryUnaryMultiCallable[coordinator_pb2.ClaimJobRequest, coordinator_pb2.ClaimJobResponse]
     """Claims one job, waiting if there is none. Returns without a job before 80 % of the deadline has passed, and after 5
     minutes at the latest.
@@ -154,6 +161,19 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
 
         Call it once per start, before the first ClaimJob, in the only process that uses this id: the jobs it holds are
         released, to be claimed again. Without this call a restarted coordinator waits for its old leases to expire.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+        """
+
+    @abc_1.abstractmethod
+    def ReportCondition(
+        self,
+        request: coordinator_pb2.ReportConditionRequest,
+        context: aio.ServicerContext[coordinator_pb2.ReportConditionRequest, abc.Awaitable[coordinator_pb2.ReportConditionResponse]],
+    ) -> abc.Awaitable[coordinator_pb2.ReportConditionResponse]:
+        """Reports what a coordinator's machine lets jobs choose, and what keeps it from running any. While there is a trouble,
+        it is given no jobs but those that it has begun. Holds until the next report, or RegisterCoordinator.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
