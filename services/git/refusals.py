@@ -90,8 +90,8 @@ _TABLE: Final = (
 
 # What a server that works says of the one thing that was asked for.
 _NOT_OFFERED: Final = re.compile(
-    "not our ref|couldn't find remote ref|no such remote ref|request for unadvertised|want [0-9a-f]+ not valid"
-    "|invalid refspec"
+    "not our ref|couldn't find remote ref|no such (remote )?ref|unadvertised object|want [0-9a-f]+ not valid"
+    "|not a valid ref|invalid refspec"
 )
 
 

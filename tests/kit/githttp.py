@@ -21,17 +21,18 @@ from typing import Final
 class Fault:
     """What a server does in place of an answer, at requests whose method and path hold `at`.
 
-    It lets `skip` of them pass, and does so a number of `times`. `does` is a status, `page`, or a URL to which it sends
-    the client with status `code` (`{path}` is the request's); `retry_after` is a header of the answer, in seconds. Or
-    it closes the connection: `drop` (without a word), `headers` (after them), `cut` (in the middle of its answer),
-    `break` (in the middle of what it is sent), `lose` (when it has done what it was asked to). Or it falls silent, and
-    waits for the client to go: `hang` (without a word), `stall` (in the middle of its answer). Or it is slow: `drip`.
+    The first `after` of them are answered, and then it does so a number of `times`. `does` is a status, `page`, or a
+    URL to which it sends the client with status `code` (`{path}` is the request's); `retry_after` is a header of the
+    answer, in seconds. Or it closes the connection: `drop` (without a word), `headers` (after them), `cut` (in the
+    middle of its answer), `break` (in the middle of what it is sent), `lose` (when it has done what it was asked to).
+    Or it falls silent, and waits for the client to go: `hang` (without a word), `stall` (in the middle of its answer).
+    Or it is slow: `drip`.
     """
 
     at: str
     does: int | str
     times: int = 1_000_000
-    skip: int = 0
+    after: int = 0
     code: int = 302
     retry_after: int = 0
 
@@ -198,8 +199,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _fault(self) -> Fault:
         for fault in self.git_server.faults:
             if fault.times and fault.at in f"{self.command} {self.path}":
-                if fault.skip:
-                    fault.skip -= 1
+                if fault.after:
+                    fault.after -= 1
                 else:
                     fault.times -= 1
                     return fault

@@ -88,7 +88,7 @@ class Claimer:
         """Take the next job that may be taken and matches the filter; see Ledger.claim.
 
         Without `takes_over`, no job of another cell is taken. What another cell allows and this one does not is left to
-        the other. A paused cell takes only jobs that it has begun.
+        the other. A cell that is paused or has troubles takes only jobs that it has begun.
         Raises Unavailable (DATABASE_UNAVAILABLE) when the database stood still; nothing may be committed after that.
         """
         start = time.monotonic()
@@ -105,8 +105,8 @@ class Claimer:
         if claim_filter.capacity is not None and await self._count_held(connection) >= claim_filter.capacity:
             return None
         fleet = await members(connection)
-        conditions = [*claim_filter.conditions, *left_to_others(self.cell_id, fleet)]
-        if any(cell.is_paused for cell in fleet if cell.cell_id == self.cell_id):
+        conditions = [*claim_filter.conditions, *await left_to_others(connection, self.cell_id, fleet)]
+        if not all(cell.takes_new_jobs for cell in fleet if cell.cell_id == self.cell_id):
             conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
         while (row := await self._lock_expired(connection, conditions, takes_over)) is not None:
             lease = await self._take(connection, row)

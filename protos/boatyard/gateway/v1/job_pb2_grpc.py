@@ -33,7 +33,8 @@ class JobServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def __init__(self, channel):
@@ -97,7 +98,8 @@ class JobServiceServicer:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def CreateJob(self, request, context):
@@ -111,6 +113,7 @@ class JobServiceServicer:
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
         or the job is to be without floors, and the caller is no ADMIN.
         """
@@ -170,6 +173,7 @@ class JobServiceServicer:
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -192,6 +196,7 @@ class JobServiceServicer:
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -306,7 +311,8 @@ class JobService:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     @staticmethod

@@ -20,7 +20,8 @@ class JobServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -35,6 +36,7 @@ class JobServiceStub:
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
       or the job is to be without floors, and the caller is no ADMIN.
     """
@@ -78,6 +80,7 @@ class JobServiceStub:
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
@@ -96,6 +99,7 @@ class JobServiceStub:
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
@@ -139,7 +143,8 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     @abc_1.abstractmethod
@@ -158,6 +163,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
           or the job is to be without floors, and the caller is no ADMIN.
         """
@@ -225,6 +231,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -249,6 +256,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """

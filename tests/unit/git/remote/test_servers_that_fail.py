@@ -103,12 +103,12 @@ def faults(points: Mapping[str, tuple[str, int]]) -> list[ParameterSet]:
     """Return each fault at each point of a conversation, and its reason."""
     return [
         pytest.param(
-            replace(fault, at=at, skip=skip),
+            replace(fault, at=at, after=after),
             reason,
             id=f"{point}: {name}",
             marks=() if (point, name) in SOON else pytest.mark.slow,
         )
-        for point, (at, skip) in points.items()
+        for point, (at, after) in points.items()
         for name, (fault, reason) in ANYWHERE.items()
         if at != PUSH or fault.does not in LOST  # those pushes are made
     ]
@@ -126,18 +126,18 @@ async def test_a_fetch(parts: GitParts, failing: GitServer, fault: Fault, reason
 
 
 @pytest.mark.parametrize(
-    ("at", "skip", "does"),
+    ("at", "after", "does"),
     [
-        pytest.param(at, skip, does, id=f"{point}: {does}", marks=() if does in now else pytest.mark.slow)
-        for point, (at, skip) in OF_FETCH.items()
+        pytest.param(at, after, does, id=f"{point}: {does}", marks=() if does in now else pytest.mark.slow)
+        for point, (at, after) in OF_FETCH.items()
         for now in [("stall",) if point == "the pack" else ()]
         for does in ("hang", "stall")
     ],
 )
 async def test_a_fetch_from_a_server_that_falls_silent(
-    impatient: GitParts, failing: GitServer, at: str, skip: int, does: str
+    impatient: GitParts, failing: GitServer, at: str, after: int, does: str
 ) -> None:
-    failing.faults.append(Fault(at, does, skip=skip))
+    failing.faults.append(Fault(at, does, after=after))
     with pytest.raises(FailedPrecondition, match=SILENT) as failure:
         await impatient.prepare(Remote(new_id("repo"), failing.url("repo.git"), TOKEN))
     assert failure.value.reason == "REMOTE_UNREACHABLE"
@@ -190,12 +190,29 @@ async def test_a_fetch_of_what_is_on_no_branch(
     with pytest.raises(NotFound):
         await parts.prepare(remote, StartPoint((revision if named else "1" * 40).encode()))
     upstream.git("update-ref", name, commit_id)
-    failing.faults.append(Fault(REFS, does, skip=2))  # after those of ls-remote, and of the fetch of all branches
+    failing.faults.append(Fault(REFS, does, after=2))  # after those of ls-remote, and of the fetch of all branches
     with pytest.raises(FailedPrecondition) as failure:
         await parts.prepare(remote, StartPoint(revision.encode()))
     assert failure.value.reason == reason, failure.value
     failing.faults.clear()
     assert (await parts.prepare(remote, StartPoint(revision.encode()))).commit_id == commit_id
+
+
+async def test_a_server_that_goes_away_has_said_nothing_of_a_ref(parts: GitParts, failing: GitServer) -> None:
+    remote, upstream = Remote(new_id("repo"), failing.url("repo.git"), TOKEN), Repo(failing.root / "repo.git")
+    upstream.git("update-ref", "refs/pull/7/head", "v1^{commit}")
+    start = StartPoint(b"refs/pull/7/head")
+    assert (await parts.prepare(remote, start)).commit_id == upstream.head("v1")
+    upstream.git("update-ref", "refs/pull/7/head", "main")
+    told: list[str] = []
+    while upstream.head("main") not in told:
+        failing.faults[:] = [Fault("", 503, after=len(told))]
+        try:
+            told.append((await parts.prepare(remote, start)).commit_id)
+        except FailedPrecondition as failure:
+            told.append(failure.reason)
+    assert len(told) > 3
+    assert set(told[:-1]) == {"REMOTE_UNREACHABLE"}
 
 
 async def test_where_a_repository_has_moved_to_is_said(parts: GitParts, failing: GitServer) -> None:
