@@ -9,11 +9,9 @@ from services.common.ids import new_id
 from services.gateway.ledger.ending import end_job, end_stages
 from services.gateway.ledger.executions import end_executions, new_execution
 from services.gateway.ledger.questions import withdraw
-from services.gateway.ledger.rows import job_row
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
-from services.lifecycle.ledger import Lease, LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.value import dump
@@ -51,13 +49,8 @@ async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Fail
     return execution_id
 
 
-async def retry_later(connection: AsyncConnection, cell_id: str, lease: Lease, retry: Retry) -> None:
-    """Let the lease's job wait for its next attempt; see Ledger.retry."""
-    job = await job_row(connection, lease.job_id, locked=True)
-    if job.fence != lease.fence or job.state == JobState.AWAITING_APPROVAL:
-        raise LeaseLost
-    if job.state != JobState.RUNNING:  # already done, and the response was lost
-        return
+async def retry_later(connection: AsyncConnection, cell_id: str, job: Row[Any], retry: Retry) -> None:
+    """Let a running job, whose row is locked, wait for its next attempt; see Ledger.retry."""
     if job.cancel_requested:
         await end_job(connection, job, Outcome(JobState.CANCELLED))
         return
