@@ -1,6 +1,7 @@
 """The driver's ledger, kept by a remote gateway: each method is an RPC that may be repeated."""
 
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from importlib.metadata import version
@@ -15,7 +16,7 @@ from services.common.rpc.times import seconds_from_proto
 from services.coordinator import wire
 from services.coordinator.clients import Upstream
 from services.coordinator.event_forwarding import EventForwarder
-from services.lifecycle.ledger import Attempt, Beat, Document, Lease, StageEnd
+from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, StageEnd
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.job_context import JobContext
@@ -163,14 +164,14 @@ class RemoteLedger:
 
     async def retry(self, lease: Lease, retry: Retry, ended: Sequence[StageEnd] = ()) -> None:
         """Send the attempt's last events first."""
-        await self._end_stages(lease, ended)
+        await self._end_last_stages(lease, ended)
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
         await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
     async def finish(self, lease: Lease, outcome: Outcome, ended: Sequence[StageEnd] = ()) -> None:
         """Send the job's last events first, so that whoever watches the job to its end has seen them."""
-        await self._end_stages(lease, ended)
+        await self._end_last_stages(lease, ended)
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.FinishJobRequest(holder=self._holder(lease), outcome=pack(outcome))
         await self._upstream.ask(lambda stubs: stubs.ledger.FinishJob(request, timeout=_CALL_SECONDS))
@@ -178,6 +179,10 @@ class RemoteLedger:
     async def _end_stages(self, lease: Lease, ended: Sequence[StageEnd]) -> None:
         for each in ended:
             await self.end_stage(lease, each)
+
+    async def _end_last_stages(self, lease: Lease, ended: Sequence[StageEnd]) -> None:
+        with suppress(LeaseLost):  # perhaps we have given the job back, and the answer was lost: the next call tells
+            await self._end_stages(lease, ended)
 
     def _noted(self, lease: Lease, *notes: ExecutionNote) -> None:
         for note in notes:

@@ -6,8 +6,8 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.ids import new_id
-from services.gateway.ledger.ending import end_job, end_stages
-from services.gateway.ledger.executions import end_executions, new_execution
+from services.gateway.ledger.ending import end_job, end_what_is_open
+from services.gateway.ledger.executions import new_execution
 from services.gateway.ledger.questions import withdraw
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.jobs import executions, jobs, stages
@@ -41,9 +41,7 @@ async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Fail
     The job's row is locked; the caller updates it.
     """
     execution_id = new_id("exec")
-    await withdraw(connection, job.job_id)
-    await end_stages(connection, job.job_id)
-    await end_executions(connection, job.job_id, ExecutionState.FAILED, failure.reason, failure.message)
+    await end_what_is_open(connection, job.job_id, ExecutionState.FAILED, failure.reason, failure.message)
     fresh = new_execution(execution_id, job.job_id, job.attempt + 1, Purpose.AGENT)
     await connection.execute(insert(executions).values(fresh))
     return execution_id

@@ -6,7 +6,6 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment
-from services.gateway.ledger.hook_calls import interrupt_calls
 from services.gateway.ledger.rows import output_from_columns, output_to_columns
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, stages
@@ -92,19 +91,6 @@ async def note_of_agent(connection: AsyncConnection, lease: Lease) -> ExecutionN
         start_time=row.start_time,
         end_time=row.end_time,
         output=output_from_columns(row.output, row.bulk),
-    )
-
-
-async def end_executions(
-    connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
-) -> None:
-    """End those of a job's executions and calls of hooks that have not ended."""
-    await interrupt_calls(connection, job_id)
-    live = (ExecutionState.PENDING, ExecutionState.RUNNING)
-    await connection.execute(
-        update(executions)
-        .where(executions.c.job_id == job_id, executions.c.state.in_(live))
-        .values(state=state, reason=reason, message=storable_text(message), end_time=NOW)
     )
 
 

@@ -7,17 +7,18 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import ColumnElement, and_, not_, or_, select
+from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.schema.cells import cells
-from services.gateway.schema.jobs import PENDING, jobs
 from services.gateway.values.cells import CellKind
 from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.sandbox.spec import Network, Tier
 
 ANYTHING: Final = Allowance.of(tuple(Tier), tuple(Network))
 """What a cell may allow that has not said it."""
+
+_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.kind, cells.c.allowed_tiers, cells.c.allowed_networks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,26 +50,22 @@ def allowance_to_columns(allowance: Allowance | None) -> dict[str, str | None]:
 
 async def members(connection: AsyncConnection) -> list[Member]:
     """Return all cells that are not forgotten, those that are away among them."""
-    columns = (cells.c.cell_id, cells.c.paused, cells.c.kind, cells.c.allowed_tiers, cells.c.allowed_networks)
     return [
         Member(cell_id, bool(paused), allowance_of_columns(kind, tiers, networks))
-        for cell_id, paused, kind, tiers, networks in (await connection.execute(select(*columns))).all()
+        for cell_id, paused, kind, tiers, networks in (await connection.execute(_MEMBERS)).all()
     ]
 
 
-def left_to_others(cell_id: str, fleet: Collection[Member]) -> list[ColumnElement[bool]]:
-    """Return the conditions, none or one, that leave to other cells what they allow and this one does not.
+def left_to_others(cell_id: str, fleet: Collection[Member]) -> tuple[tuple[Tier, Network], ...]:
+    """Return what a cell leaves to other cells, because they allow it and this one does not.
 
-    What nobody allows any more is left to nobody: whoever takes it ends it with the refusal of its node. Jobs that
-    have begun here, or are bound to this cell, are not left to others.
+    What nobody allows any more is left to nobody: whoever takes it ends it with the refusal of its node.
     """
     own = next((each.allowance for each in fleet if each.cell_id == cell_id), None) or DEFAULT_ALLOWANCE
     others = [each.allowance or ANYTHING for each in fleet if each.cell_id != cell_id]
-    beyond = [
-        and_(jobs.c.sandbox_tier == tier, jobs.c.network == network)
+    return tuple(
+        (tier, network)
         for tier in Tier
         for network in Network
         if not own.allows(tier, network) and any(other.allows(tier, network) for other in others)
-    ]
-    begun_here = and_(jobs.c.cell_id == cell_id, jobs.c.state != PENDING)
-    return [or_(begun_here, jobs.c.bound_cell_id == cell_id, not_(or_(*beyond)))] if beyond else []
+    )

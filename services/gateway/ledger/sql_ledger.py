@@ -15,7 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.errors import Unavailable
 from services.common.fence import Fence
 from services.gateway.ledger.attempts import retry_later
-from services.gateway.ledger.claiming import ANY_JOB, Claimer, ClaimFilter, lease_end
+from services.gateway.ledger.claim_queries import ANY_JOB, ClaimFilter
+from services.gateway.ledger.claiming import Claimer, lease_end
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.executions import note_of_agent, running_stage, write_note
 from services.gateway.ledger.hook_calls import write_call
