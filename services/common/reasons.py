@@ -204,9 +204,10 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REVISION_NOT_FOUND",
-        meaning="the repository has no such branch, tag or commit, or no commit at all",
+        meaning="the repository has no such branch, tag or commit",
         sources=(Source.GIT,),
-        advice="`boatyard run --ref REF` names another revision; a new repository needs a first commit",
+        advice="`boatyard run --ref REF` names another revision; `--ref HEAD` is the default, also of a repository"
+        " without a commit",
     ),
     ReasonRow(
         reason="SNAPSHOT_NOT_FOUND",
@@ -224,7 +225,7 @@ _ROWS: Final = (
     ReasonRow(
         reason="DISK_FULL",
         meaning="the machine has too little disk space",
-        sources=(Source.WORKSPACE, Source.GIT),
+        sources=(Source.WORKSPACE, Source.GIT, Source.EXECUTION),
         retried=Retried.BY_DEFAULT,
         advice="free space on the machine: `boatyard workspaces --delete ID` removes a workspace that is kept",
         advised_by=_DELETE_SOME,

@@ -11,19 +11,22 @@ from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
 from services.agent.wire import allowance_to_proto
+from services.common.errors import Status
 from services.common.ids import new_id
 from services.common.rpc.times import seconds_from_proto
 from services.coordinator import wire
-from services.coordinator.clients import Upstream
+from services.coordinator.clients import Upstream, UpstreamUnavailable
 from services.coordinator.event_forwarding import EventForwarder
 from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, StageEnd
 from services.lifecycle.model.checkpoint import Decision, Question
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.value import pack, unpack
+from services.lifecycle.nodes.wire import TROUBLE
 from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 _CLAIM_SECONDS: Final = 20.0
@@ -84,6 +87,19 @@ class RemoteLedger:
         )
         self._lease_seconds = seconds_from_proto(answer.lease_duration)
         return answer.jobs_held
+
+    async def report(self, condition: Condition) -> None:
+        """Report this machine's condition; a gateway of a version before cannot be told it, and is not."""
+        request = coordinator_pb2.ReportConditionRequest(
+            coordinator_id=self._coordinator_id,
+            troubles=map(TROUBLE.to_proto, condition.troubles),
+            **allowance_to_proto(condition.allowance),
+        )
+        try:
+            await self._upstream.ask(lambda stubs: stubs.coordinator.ReportCondition(request, timeout=_CALL_SECONDS))
+        except UpstreamUnavailable as error:
+            if error.error.status is not Status.UNIMPLEMENTED:
+                raise
 
     async def claim(self) -> Lease | None:
         """Wait a while for a job. A claim whose answer was lost is repeated with the same id."""

@@ -90,6 +90,8 @@ class Bounds:
     """The size of each of the sandbox's directories in memory, which the kernel keeps."""
     workspace_begins_empty: bool = False
     """True when everything in `workspace` counts, because it holds changes alone."""
+    disk_floor_bytes: int = 0
+    """What the run's log leaves free on its disk; below it the program waits, once its log has more than a MiB."""
 
 
 @dataclass(frozen=True, slots=True)

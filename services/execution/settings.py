@@ -83,7 +83,7 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     memory_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
     """Memory that must be free, on the machine and in the service's own control group, for one more execution."""
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
-    """Disk space that must be free in the data directory for one more execution."""
+    """Disk space that must be free in the data directory for one more execution; events leave half of it free."""
     max_load: Annotated[float, Field(gt=0)] | None = None
     """How many processes may wait for each processor, in the mean of a minute, for one more execution."""
     pack_after_hours: Annotated[float, Field(ge=0)] = 1.0

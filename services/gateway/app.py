@@ -4,6 +4,7 @@ import resource
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2
@@ -26,7 +27,6 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.identity import this_cell
-from services.gateway.cells.node import keep_allowance
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
@@ -56,7 +56,6 @@ from services.gateway.keys.store import KeyStore, unlock
 from services.gateway.ledger.broadcast import ChangeBroadcast
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
-from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
@@ -69,7 +68,8 @@ from services.gateway.values.cells import Cell
 from services.gateway.wire.policy import CHECKS
 from services.gateway.wire.requests import page_checks
 from services.lifecycle.driver import Driver
-from services.lifecycle.nodes import NodeInventory, Nodes, connected
+from services.lifecycle.model.condition import STARTING, Condition
+from services.lifecycle.nodes import NodeInventory, Nodes, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
@@ -97,18 +97,18 @@ async def _main() -> None:
         engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
         key_file = KeyFile(settings.home.keys_file)
         ring = await unlock(engine, key_file, _given_keys(settings))
-        keys = KeyStore(engine, ring, key_file, AWAY_LEASES * settings.lease_seconds)
+        keys = KeyStore(engine, ring, key_file, settings.lease_seconds)
         nodes = await stack.enter_async_context(connected(settings))
         notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
-        await cells.register(cell)
+        await cells.register(cell, Condition(None, (STARTING,)))
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, notifier, settings)
         store, events = JobStore(engine, notifier), EventStore(engine)
         tasks = {
             "keys": keep_keys(keys, cell.cell_id),
             "notices": ChangeBroadcast(engine, notifier).run(),
-            "what the node allows": keep_allowance(cells, cell.cell_id, NodeInventory(nodes)),
+            "condition of the node": NodeWatch(nodes, partial(cells.set_condition, cell.cell_id)).run(),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
             **_retention_tasks(engine, cell, cells, settings),
         }

@@ -19,6 +19,7 @@ from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
+from services.common.readiness.servicer import registration as readiness
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.nodes import node_tls
@@ -102,6 +103,7 @@ async def _main() -> None:
                     checks(addresses, paths),
                 ),
                 metrics(meters),
+                readiness(manager.budget.check),
             ],
             around=[meters.around],
             authenticator=cell_authenticator(settings.home.cell_token()),

@@ -95,9 +95,11 @@ def not_a_repository(path: str, error: Exception) -> ServiceError:
     )
 
 
-def revision_not_found(revision: bytes | str) -> ServiceError:
-    """There is no such commit."""
-    return NotFound("revision", revision if isinstance(revision, str) else revision.decode("utf-8", "replace"))
+def revision_not_found(revision: bytes | str, *, of_empty: bool = False) -> ServiceError:
+    """There is no such commit, and none at all in a repository that is empty."""
+    name = revision if isinstance(revision, str) else revision.decode("utf-8", "replace")
+    because = "the repository has no commit yet: HEAD begins from nothing" if of_empty else ""
+    return NotFound("revision", name, because=because)
 
 
 def snapshot_not_found(snapshot_id: str, repository_id: str) -> ServiceError:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.checkpoints.store import checkpoint_key
-from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.fleet import AWAY_LEASES
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
 from services.lifecycle.ledger import Lease, LeaseLost, Stage, StageEnd

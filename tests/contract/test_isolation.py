@@ -11,6 +11,7 @@ from services.gateway.cells.store import CellStore
 from services.gateway.jobs.retries import Retries
 from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.principal import OURSELVES, Principal, Role, set_current_principal
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
@@ -25,7 +26,7 @@ async def register(book: Books, cell_id: str, allowance: Allowance | None, **fie
     cell = Cell(
         **{"cell_id": cell_id, "host": "h", "version": "1", "capacity": 1, "address": "", "peer_token": ""} | fields
     )
-    await CellStore(book.engine, 60).register(cell, allowance)
+    await CellStore(book.engine, 60).register(cell, Condition(allowance))
 
 
 async def refusal(book: Books, agent: AgentSettings) -> FailedPrecondition:
@@ -53,7 +54,7 @@ async def test_a_cell_that_has_not_said_it_may_allow_anything(book: Books) -> No
     """Its node is asked when it starts; it refuses by itself what it does not allow."""
     await register(book, "one", None)
     await book.admit(agent=BARE)
-    await CellStore(book.engine, 60).set_allowance("one", DEFAULT_ALLOWANCE)
+    await CellStore(book.engine, 60).set_condition("one", Condition(DEFAULT_ALLOWANCE))
     assert (await refusal(book, BARE)).reason == "TIER_NOT_ALLOWED"
 
 

@@ -13,7 +13,7 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.gateway.catalog.store import REPOSITORIES, TEMPLATES, WORK_ITEMS, CatalogStore
 from services.gateway.ledger.claim_queries import ClaimFilter
-from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.fleet import AWAY_LEASES
 from services.gateway.schema.clock import now
 from services.gateway.values.catalog import Repository, Template, WorkItem, WorkItemState
 from services.gateway.values.jobs import ExecutionFilter

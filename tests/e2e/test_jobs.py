@@ -126,6 +126,23 @@ def test_what_is_not_committed_is_said_and_taken_along(cell: Cell, remote: Remot
 
 
 @pytest.mark.slow
+def test_a_repository_without_a_commit_gets_its_first(cell: Cell, tmp_path: Path) -> None:
+    work = Repo.init(tmp_path / "new")
+    agent = "test -z \"$(git log 2>/dev/null)\" && echo one > made && echo '*.log' > .gitignore && echo x > kept.log"
+    rest = ("--verify", "grep one made", "--artifact", "*.log", "--branch", "begun")
+    failed = cell.run(work.path, f"{agent}; exit 1", *rest, code=1)
+    assert b"+one" in cell.boatyard("diff", failed["execution_id"])
+    cell.boatyard("retry", "--from-snapshot", failed["job_id"])
+    assert cell.result(failed["job_id"])["state"] == "FAILED"
+    cell.boatyard("push", failed["job_id"])
+    assert cell.result(failed["job_id"])["state"] == "SUCCEEDED"
+    assert work.git("log", "--format=%p", "begun") == ""
+    assert set(work.files("begun")) == {"made", ".gitignore"}
+    second = cell.run(work.path, "echo two > made", "--ref", "begun", "--verify", "grep two made")
+    assert work.head(f"{second['commit']}^") == work.head("begun")
+
+
+@pytest.mark.slow
 def test_a_push_that_is_refused(cell: Cell, remote: Remote) -> None:
     remote.git("config", "transfer.hideRefs", "refs/heads/boatyard")
     result = cell.run(remote.path, "touch new.txt", code=1)

@@ -19,6 +19,8 @@ from pathlib import Path
 class Fault:
     """What a server does in place of an answer, at requests whose method and path hold `at`, for a number of `times`.
 
+    The first `after` such requests are answered.
+
     `does` is a status, `page`, a URL to which it sends the client (`{path}` is the request's), `drop` (closes without a
     word), `cut` (closes in the middle of its answer), or `lose` (does what it was asked to, and closes without a word).
     """
@@ -26,6 +28,7 @@ class Fault:
     at: str
     does: int | str
     times: int = 1_000_000
+    after: int = 0
 
 
 class GitServer:
@@ -170,6 +173,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _fault(self) -> int | str:
         for fault in self.git_server.faults:
             if fault.times and fault.at in f"{self.command} {self.path}":
+                if fault.after:
+                    fault.after -= 1
+                    continue
                 fault.times -= 1
                 return fault.does
         return ""

@@ -18,6 +18,8 @@ def command(as_json: bool) -> None:
         screen.json(shapes.status(status))
         return
     cells = f"{status.active_cells} active, {status.paused_cells} paused, {status.away_cells} away"
+    if status.not_ready_cells:
+        cells += f", {status.not_ready_cells} not ready (`boatyard cells` says why)"
     jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(status.jobs.items()))
     lines = [
         ("version", status.version),

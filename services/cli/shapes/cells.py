@@ -27,6 +27,7 @@ def cell(value: admin_pb2.Cell) -> Shape:
         "beat_time": time_of(value, "beat_time"),
         "allowed_sandboxes": tiers(value.allowed_tiers),
         "allowed_networks": networks(value.allowed_networks),
+        "troubles": [{"reason": each.reason, "message": each.message} for each in value.troubles],
     }
 
 
@@ -48,6 +49,7 @@ def status(value: admin_pb2.GetStatusResponse) -> Shape:
         "cell_id": value.cell_id,
         "active_cells": value.active_cells,
         "paused_cells": value.paused_cells,
+        "not_ready_cells": value.not_ready_cells,
         "away_cells": value.away_cells,
         "capacity": value.capacity,
         "jobs": dict(sorted(value.jobs.items())),

@@ -161,33 +161,36 @@ class ExecutionStore:
         async with self._engine.begin() as connection:
             await connection.execute(statement.values(events_trimmed=True))
 
-    async def finish(self, execution: Execution, result: Result) -> Execution:
-        """Record the end of an execution; return the ended execution."""
-        finished = replace(
-            execution,
-            state=result.state,
-            reason=result.reason,
-            message=result.message,
-            exit_code=result.exit_code,
-            signal=result.signal,
-            processes_left=result.processes_left,
-            start_time=None if result.start_time_ns is None else from_microseconds(result.start_time_ns // 1000),
-            end_time=from_microseconds(result.end_time_ns // 1000),
-            last_sequence=result.last_sequence,
-            output_bytes=result.output_bytes,
-            model_use=result.model_use,
-            end_verified_by=result.end_verified_by,
-            vitals=result.vitals,
-        )
-        statement = update(executions).where(executions.c.execution_id == execution.execution_id)
+    async def finish(self, ended: Execution) -> None:
+        """Record how an execution has ended."""
+        statement = update(executions).where(executions.c.execution_id == ended.execution_id)
         async with self._engine.begin() as connection:
-            await connection.execute(statement.values(_to_row(finished)))
-            publish_on_commit(connection, finished)
-        return finished
+            await connection.execute(statement.values(_to_row(ended)))
+            publish_on_commit(connection, ended)
 
     async def _read(self, statement: Select[tuple[object, ...]]) -> list[Execution]:
         async with self._engine.begin() as connection:
             return [_from_row(row) for row in await connection.execute(statement)]
+
+
+def ended(execution: Execution, result: Result) -> Execution:
+    """Return an execution as it is after its end."""
+    return replace(
+        execution,
+        state=result.state,
+        reason=result.reason,
+        message=result.message,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        processes_left=result.processes_left,
+        start_time=None if result.start_time_ns is None else from_microseconds(result.start_time_ns // 1000),
+        end_time=from_microseconds(result.end_time_ns // 1000),
+        last_sequence=result.last_sequence,
+        output_bytes=result.output_bytes,
+        model_use=result.model_use,
+        end_verified_by=result.end_verified_by,
+        vitals=result.vitals,
+    )
 
 
 def _to_row(execution: Execution) -> dict[str, object]:

@@ -36,8 +36,8 @@ def complete(agent: AgentSettings, settings: ExecutionSettings) -> AgentSettings
     return overlay(overlay(defaults, agent), allowed)
 
 
-def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
-    """Return the limits that the runner enforces: it ends a run that exceeds one."""
+def bounds(agent: AgentSettings, layout: layout_pb2.Layout, disk_reserve_bytes: int) -> Bounds:
+    """Return the limits that the runner enforces: it ends a run that exceeds one, and logs stop at half the reserve."""
     upper = layout.layers.upper
     return Bounds(
         wall_timeout_s=(agent.timeout or DEFAULT_TIMEOUT).total_seconds(),
@@ -50,6 +50,7 @@ def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
         workspace=str(path_from_text(upper or layout.path)),
         workspace_begins_empty=bool(upper),
         scratch_bytes=None if agent.tier is Tier.NONE else agent.scratch_bytes,
+        disk_floor_bytes=disk_reserve_bytes // 2,
     )
 
 

@@ -11,6 +11,7 @@ from services.common.rpc.times import timestamp_to_proto
 from services.gateway.keys.store import KeysView
 from services.gateway.schema.keys import CURRENT, NEXT, OLD
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
+from services.lifecycle.nodes.wire import TROUBLE
 from services.sandbox.allowance import Allowance
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
@@ -36,6 +37,7 @@ def cell_to_proto(view: CellView) -> pb.Cell:
         running_jobs=view.running_jobs,
         start_time=timestamp_to_proto(view.start_time),
         beat_time=timestamp_to_proto(view.beat_time),
+        troubles=map(TROUBLE.to_proto, view.troubles),
         **allowance_to_proto(view.allowance),
     )
 
@@ -49,6 +51,7 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
         active_cells=states.count(CellState.ACTIVE),
         paused_cells=states.count(CellState.PAUSED),
         away_cells=states.count(CellState.AWAY) + states.count(CellState.AWAY_PAUSED),
+        not_ready_cells=states.count(CellState.NOT_READY),
         capacity=sum(view.capacity for view in cells if view.state is CellState.ACTIVE),
         jobs=queue.jobs,
         **allowance_to_proto(_union([view.allowance for view in cells if view.allowance])),

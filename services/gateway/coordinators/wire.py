@@ -15,9 +15,11 @@ from services.gateway.coordinators.model import HeldLease, coordinator_cell
 from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.values.cells import Cell
 from services.lifecycle.ledger import Beat, Lease
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.value import pack
+from services.lifecycle.nodes.wire import TROUBLE
 from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 _MAX_WAIT_SECONDS: Final = 300.0
@@ -45,6 +47,12 @@ def allowance_of_coordinator(request: pb.RegisterCoordinatorRequest) -> Allowanc
         said.tiers if request.allowed_tiers else DEFAULT_ALLOWANCE.tiers,
         said.networks if request.allowed_networks else DEFAULT_ALLOWANCE.networks,
     )
+
+
+def condition_from_proto(request: pb.ReportConditionRequest) -> Condition:
+    """Read a coordinator's condition; without tiers, what it allows has not changed."""
+    said = allowance_from_proto(request.allowed_tiers, request.allowed_networks)
+    return Condition(said if request.allowed_tiers else None, tuple(map(TROUBLE.from_proto, request.troubles)))
 
 
 def claim_from_proto(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, ClaimFilter, float]:

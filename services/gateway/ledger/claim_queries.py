@@ -62,7 +62,7 @@ class Terms:
 
     claim_filter: ClaimFilter
     left_to_others: tuple[tuple[Tier, Network], ...]
-    is_paused: bool
+    takes_new_jobs: bool
     takes_over: bool
     lease_seconds: float
     ageing_seconds: float
@@ -76,7 +76,7 @@ class Terms:
             pairs = ((jobs.c.sandbox_tier == tier, jobs.c.network == network) for tier, network in self.left_to_others)
             beyond = or_(*(and_(*pair) for pair in pairs))
             conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(beyond)))
-        if self.is_paused:
+        if not self.takes_new_jobs:
             conditions.append(begun_here)
         return conditions
 

@@ -102,7 +102,7 @@ class Claimer:
         """Take the next job that may be taken and matches the filter; see Ledger.claim.
 
         Without `takes_over`, no job of another cell is taken. What another cell allows and this one does not is left to
-        the other. A paused cell takes only jobs that it has begun.
+        the other. A cell that is paused or has troubles takes only jobs that it has begun.
         Raises Unavailable (DATABASE_UNAVAILABLE) when the database stood still; nothing may be committed after that.
         """
         start = time.monotonic()
@@ -124,7 +124,7 @@ class Claimer:
             Terms(
                 claim_filter,
                 left_to_others(self.cell_id, fleet),
-                any(cell.is_paused for cell in fleet if cell.cell_id == self.cell_id),
+                all(cell.takes_new_jobs for cell in fleet if cell.cell_id == self.cell_id),
                 takes_over,
                 self.lease_seconds,
                 self.ageing_seconds,

@@ -1,4 +1,4 @@
-"""What the cells let jobs choose, and which jobs a cell leaves to others.
+"""What is known of the cells: which are alive, what they let jobs choose, and which jobs a cell leaves to others.
 
 What a cell's node has not said yet is None: it may allow anything. A coordinator that says nothing has the default.
 """
@@ -7,18 +7,26 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from sqlalchemy import select
+from pydantic import TypeAdapter
+from sqlalchemy import ColumnElement, case, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.common.db.columns import as_number
 from services.gateway.schema.cells import cells
+from services.gateway.schema.clock import now
 from services.gateway.values.cells import CellKind
+from services.lifecycle.model.condition import Trouble
 from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.sandbox.spec import Network, Tier
 
 ANYTHING: Final = Allowance.of(tuple(Tier), tuple(Network))
 """What a cell may allow that has not said it."""
+AWAY_LEASES: Final = 3
+"""A cell that has not beaten for this many leases is away: leases of its own, as its row has them."""
+_TROUBLES: Final = TypeAdapter(tuple[Trouble, ...])
 
-_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.kind, cells.c.allowed_tiers, cells.c.allowed_networks)
+_ALLOWED: Final = (cells.c.allowed_tiers, cells.c.allowed_networks)
+_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.troubles, cells.c.kind, *_ALLOWED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +34,8 @@ class Member:
     """A cell, as far as it matters for which jobs it takes."""
 
     cell_id: str
-    is_paused: bool
+    takes_new_jobs: bool
+    """False when it is paused, or has troubles: it goes on with the jobs that it has begun, and takes no others."""
     allowance: Allowance | None
 
 
@@ -48,11 +57,27 @@ def allowance_to_columns(allowance: Allowance | None) -> dict[str, str | None]:
     }
 
 
+def troubles_of_column(text: str) -> tuple[Trouble, ...]:
+    """Read what keeps a cell from taking jobs."""
+    return _TROUBLES.validate_json(text) if text else ()
+
+
+def troubles_to_column(troubles: tuple[Trouble, ...]) -> str:
+    """Write what keeps a cell from taking jobs."""
+    return _TROUBLES.dump_json(troubles, ensure_ascii=True).decode() if troubles else ""
+
+
+def is_alive(lease_seconds: float) -> ColumnElement[bool]:
+    """Return the condition that a cell is not away. `lease_seconds` is for one whose lease is not known."""
+    lease = case((cells.c.lease_ms > 0, cells.c.lease_ms * 1000), else_=round(lease_seconds * 1_000_000))
+    return as_number(cells.c.beat_time) >= now() - AWAY_LEASES * lease
+
+
 async def members(connection: AsyncConnection) -> list[Member]:
     """Return all cells that are not forgotten, those that are away among them."""
     return [
-        Member(cell_id, bool(paused), allowance_of_columns(kind, tiers, networks))
-        for cell_id, paused, kind, tiers, networks in (await connection.execute(_MEMBERS)).all()
+        Member(cell_id, not paused and not troubles, allowance_of_columns(kind, tiers, networks))
+        for cell_id, paused, troubles, kind, tiers, networks in (await connection.execute(_MEMBERS)).all()
     ]
 
 

@@ -36,13 +36,12 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from services.common.db.columns import as_number, microseconds
+from services.gateway.ledger.fleet import is_alive
 from services.gateway.schema.catalog import projects, repositories, workers
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_QUEUED, PENDING, RUNNING, jobs
 
-AWAY_LEASES: Final = 3
-"""A cell that has not beaten for this many leases is away."""
 DEFAULT_AGEING_SECONDS: Final = 60.0
 _BOUND_PATIENCE_SECONDS: Final = 3600.0
 _SECOND: Final = 1_000_000
@@ -66,7 +65,7 @@ def next_of_projects(
 
     With `takes_over`, jobs that were parked by a cell that is away are among them.
     """
-    is_away = ~_has_beaten(jobs.c.cell_id, AWAY_LEASES * lease_seconds)
+    is_away = ~exists().where(cells.c.cell_id == jobs.c.cell_id, is_alive(lease_seconds))
     queued = (
         IS_QUEUED,
         jobs.c.wake_time <= now(),
@@ -105,7 +104,7 @@ def may_be_taken(lease_seconds: float) -> ColumnElement[bool]:
     the snapshot in its spec waits for the cell much longer, and then fails.
     """
     bound = jobs.c.bound_cell_id
-    for_a_retry = and_(jobs.c.snapshot_id != "", ~_has_beaten(bound, AWAY_LEASES * lease_seconds))
+    for_a_retry = and_(jobs.c.snapshot_id != "", ~exists().where(cells.c.cell_id == bound, is_alive(lease_seconds)))
     return or_(_IS_UNBOUND, for_a_retry, ~_has_beaten(bound, _BOUND_PATIENCE_SECONDS))
 
 

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, Final
 
-from sqlalchemy import and_, bindparam, exc, select, tuple_, update
+from sqlalchemy import and_, bindparam, exc, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Unavailable
@@ -63,7 +63,7 @@ class SqlLedger:
         self._cell_id = cell_id
         self._notifier = notifier
         self._document = document
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = self._longest_lease = lease_seconds
         self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
         self._is_away = False
         self._back_since = float("-inf")  # monotonic
@@ -92,10 +92,10 @@ class SqlLedger:
         While the database was away no cell could beat, and no coordinator could while its gateway was away. Who is
         alive is known only after all have had the time to beat.
         """
-        return not self._is_away and time.monotonic() - self._back_since > self._lease_seconds
+        return not self._is_away and time.monotonic() - self._back_since > self._longest_lease
 
     def wait_for_others(self) -> None:
-        """Take nothing from others for the time of a lease: those who beat through this gateway could not until now."""
+        """Take nothing from others for the longest lease: those who beat through this gateway could not until now."""
         self._back_since = time.monotonic()
 
     async def claim(self, claim_filter: ClaimFilter = ANY_JOB) -> Lease | None:
@@ -121,7 +121,10 @@ class SqlLedger:
         prolonged = held.values(lease_until=self._until()).returning(jobs.c.job_id, jobs.c.cancel_requested)
         async with self._transaction() as connection:
             rows = (await connection.execute(prolonged)).all() if pairs else ()
-            await connection.execute(update(cells).where(cells.c.cell_id == self._cell_id).values(beat_time=NOW))
+            own = update(cells).where(cells.c.cell_id == self._cell_id)
+            await connection.execute(own.values(beat_time=NOW, lease_ms=round(self._lease_seconds * 1000)))
+            longest = (await connection.execute(select(func.max(cells.c.lease_ms)))).scalar_one_or_none() or 0
+        self._longest_lease = max(self._lease_seconds, longest / 1000)
         return Beat(
             held=frozenset(row.job_id for row in rows),
             cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),

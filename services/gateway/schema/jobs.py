@@ -68,6 +68,9 @@ jobs = Table(
     Column("cell_id", String(63), nullable=False),
     Column("held", Boolean, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+    # The cells whose machines could not carry it, separated by spaces, and since when, in microseconds.
+    Column("refused_by", Text, nullable=False, server_default=""),
+    Column("refused_since", BigInteger, nullable=False, server_default="0"),
     Column("create_time", Moment, nullable=False),
     Column("start_time", Moment, nullable=True),
     Column("end_time", Moment, nullable=True),

@@ -20,8 +20,9 @@ class ExecutionServiceStub:
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -46,6 +47,8 @@ class ExecutionServiceStub:
       ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
       retry.
+    - RESOURCE_EXHAUSTED (DISK_FULL): the disk has no room for what an execution needs to begin and to end; RetryInfo
+      says when to try again.
     - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says which, and
       RetryInfo says when to retry.
     """
@@ -147,8 +150,9 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     @abc_1.abstractmethod
@@ -177,6 +181,8 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
           ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
           retry.
+        - RESOURCE_EXHAUSTED (DISK_FULL): the disk has no room for what an execution needs to begin and to end; RetryInfo
+          says when to try again.
         - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says which, and
           RetryInfo says when to retry.
         """

@@ -8,7 +8,7 @@ from _pytest.mark import ParameterSet
 
 from services.common.errors import FailedPrecondition
 from services.common.ids import new_id
-from services.git.model import Remote
+from services.git.model import Remote, StartPoint
 from tests.kit.githttp import Fault, GitServer, git_server
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
@@ -86,6 +86,23 @@ async def test_a_fetch(parts: GitParts, failing: GitServer, at: str, does: int |
     assert failure.value.reason == reason, failure.value
     assert not parts.paths.mirror(remote.repository_id).exists()
     assert list(parts.paths.scratch_root.iterdir()) == []
+
+
+async def test_a_server_that_goes_away_has_said_nothing_of_a_ref(parts: GitParts, failing: GitServer) -> None:
+    remote, upstream = Remote(new_id("repo"), failing.url("repo.git"), TOKEN), Repo(failing.root / "repo.git")
+    upstream.git("update-ref", "refs/pull/7/head", "v1^{commit}")
+    start = StartPoint(b"refs/pull/7/head")
+    assert (await parts.prepare(remote, start)).commit_id == upstream.head("v1")
+    upstream.git("update-ref", "refs/pull/7/head", "main")
+    told: list[str] = []
+    while upstream.head("main") not in told:
+        failing.faults[:] = [Fault("", 503, after=len(told))]
+        try:
+            told.append((await parts.prepare(remote, start)).commit_id)
+        except FailedPrecondition as failure:
+            told.append(failure.reason)
+    assert len(told) > 3
+    assert set(told[:-1]) == {"REMOTE_UNREACHABLE"}
 
 
 async def test_where_a_repository_has_moved_to_is_said(parts: GitParts, failing: GitServer) -> None:
