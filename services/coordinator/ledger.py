@@ -10,6 +10,7 @@ from typing import Final
 from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
+from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.agent.wire import allowance_to_proto
 from services.common.errors import Status
 from services.common.ids import new_id
@@ -27,7 +28,6 @@ from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.value import pack, unpack
 from services.lifecycle.nodes.wire import TROUBLE
-from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 _CLAIM_SECONDS: Final = 20.0
 """The deadline of a claim: a gateway answers within 16 s, so a broken link is noticed."""

@@ -21,6 +21,7 @@ from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
+from services.redaction.gaps import text_around_gaps
 from services.redaction.strand import Redactor
 
 T = TypeVar("T")
@@ -300,7 +301,7 @@ class JobRun:
         log.info("stage ends", stage=stage.name, state=stage.state, message=stage.message)
 
     def _redacted(self, failure: Failure) -> Failure:
-        return replace(failure, message=self.redactor.text(failure.message))
+        return replace(failure, message=text_around_gaps(self.redactor, failure.message))  # a long one was cut
 
     async def retry_until_lease_lost(self, write: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call while the ledger is unavailable, for as long as the job is ours. Raises LeaseLost."""

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, not_, or_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, not_, or_, tuple_
 
+from services.gateway.ledger.fleet import CHOICES
 from services.gateway.ledger.rows import JOBS
 from services.gateway.ledger.scheduling import THIS_CELL, may_be_taken, next_of_projects
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_QUEUED, IS_RUNNING, PENDING, jobs
-from services.sandbox.spec import Network, Tier
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +56,12 @@ class Queries:
 class Terms:
     """What decides which jobs a claim may take, beside the cell and the rows: see `Claimer.claim`.
 
-    `left_to_others` are the tiers and networks of jobs that this cell leaves to other cells. Jobs that have begun here,
-    or are bound to this cell, are not left to others.
+    Jobs whose first `choices` CHOICES are in the parameter `left_to_others` are left to other cells, unless they have
+    begun here or are bound to this cell.
     """
 
     claim_filter: ClaimFilter
-    left_to_others: tuple[tuple[Tier, Network], ...]
+    choices: int
     takes_new_jobs: bool
     takes_over: bool
     lease_seconds: float
@@ -72,10 +72,9 @@ class Terms:
         """The conditions on the jobs that may be taken, whether they wait or were lost."""
         begun_here = and_(jobs.c.cell_id == THIS_CELL, jobs.c.state != PENDING)
         conditions = self.claim_filter.conditions
-        if self.left_to_others:
-            pairs = ((jobs.c.sandbox_tier == tier, jobs.c.network == network) for tier, network in self.left_to_others)
-            beyond = or_(*(and_(*pair) for pair in pairs))
-            conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(beyond)))
+        if self.choices:
+            is_left = tuple_(*CHOICES[: self.choices]).in_(bindparam("left_to_others", expanding=True))
+            conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(is_left)))
         if not self.takes_new_jobs:
             conditions.append(begun_here)
         return conditions

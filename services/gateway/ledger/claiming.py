@@ -116,25 +116,24 @@ class Claimer:
     async def _claim(self, connection: AsyncConnection, claim_filter: ClaimFilter, *, takes_over: bool) -> Lease | None:
         if connection.dialect.name == "postgresql":
             await connection.execute(text("SELECT pg_advisory_xact_lock(:lock)"), {"lock": _CLAIMS_LOCK})
-        this_cell = {"this_cell": self.cell_id}
         if claim_filter.capacity is not None and await self._count_held(connection) >= claim_filter.capacity:
             return None
         fleet = await members(connection)
-        found = queries(
-            Terms(
-                claim_filter,
-                left_to_others(self.cell_id, fleet),
-                all(cell.takes_new_jobs for cell in fleet if cell.cell_id == self.cell_id),
-                takes_over,
-                self.lease_seconds,
-                self.ageing_seconds,
-            )
+        left = await left_to_others(connection, self.cell_id, fleet)
+        terms = Terms(
+            claim_filter,
+            len(left[0]) if left else 0,
+            all(cell.takes_new_jobs for cell in fleet if cell.cell_id == self.cell_id),
+            takes_over,
+            self.lease_seconds,
+            self.ageing_seconds,
         )
-        while (row := (await connection.execute(found.expired, this_cell)).first()) is not None:
+        found, this_claim = queries(terms), {"this_cell": self.cell_id, "left_to_others": left}
+        while (row := (await connection.execute(found.expired, this_claim)).first()) is not None:
             lease = await self._take(connection, row)
             if lease is not None:
                 return lease
-        for job_id in (await connection.execute(found.waiting, this_cell)).scalars().all():
+        for job_id in (await connection.execute(found.waiting, this_claim)).scalars().all():
             row = (await connection.execute(QUEUED, {"this_job": job_id})).first()
             lease = None if row is None else await self._take(connection, row)
             if lease is not None:
