@@ -70,6 +70,7 @@ from services.gateway.wire.policy import CHECKS
 from services.gateway.wire.requests import page_checks
 from services.lifecycle.driver import Driver
 from services.lifecycle.model.condition import STARTING, Condition
+from services.lifecycle.model.floor import Floor
 from services.lifecycle.nodes import NodeInventory, Nodes, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
@@ -228,6 +229,7 @@ def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySett
         settings.agent_command,
         settings.agent_model,
         load_kinds(settings.kinds_file),
+        tries=Floor(max_attempts=settings.max_attempts, max_extra_rounds=settings.max_extra_rounds),
         ageing_seconds=settings.ageing_seconds,
     )
 

@@ -39,6 +39,10 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a cell is remembered after it was last heard of."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 4
     """How many jobs this cell runs at once; 0 means that it takes none."""
+    max_attempts: Annotated[int, Field(ge=1)] | None = None
+    """The most attempts that a job may ask for; without it any number."""
+    max_extra_rounds: Annotated[int, Field(ge=0)] | None = None
+    """The most further rounds that a job may ask for; without it any number."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
     """How long a job stays this cell's without a heartbeat. Then another cell takes it, and begins it anew."""
     ageing_seconds: Annotated[float, Field(ge=0, le=86400)] = 60.0

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.common.errors import ServiceError, StartError
 from services.common.lock import is_held, single_instance
+from services.common.room import has_no_room
 from services.common.rpc.sockets import is_socket
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.commands import SupervisorCommands
@@ -31,6 +32,7 @@ _STARTED_WITHIN_S = 60.0
 _PREDECESSOR_GONE_WITHIN_S = 20.0
 _SECOND_CTRL_C_WITHIN_S = 3.0
 _LOGS_EVERY_S = 30.0
+_ROOM_EVERY_S = 1.0
 _PAUSE_S = 0.05
 
 
@@ -90,15 +92,24 @@ class _Cell:
                     task.result()
 
     async def _announce_when_serving(self) -> None:
+        while not await self._all_serve():
+            if not has_no_room(self._plan.home.root):
+                logs = self._plan.log_file(self._plan.driver).parent
+                raise StartError(f"not all services were SERVING within {_STARTED_WITHIN_S:g} s: see {logs}")
+            self._say(f"waiting for room in {self._plan.home.root}")
+        while not write_cell_file(self._plan):  # noqa: ASYNC110 - until somebody makes room
+            await asyncio.sleep(_ROOM_EVERY_S)
+        self._announce()
+
+    async def _all_serve(self) -> bool:
+        """Wait until all services are SERVING; return False when that takes too long."""
+        addresses = map(self._plan.called_at, self._plan.services)
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
-                addresses = map(self._plan.called_at, self._plan.services)
                 await asyncio.gather(*(wait_until_serving(self._plan.home, address) for address in addresses))
         except TimeoutError:
-            logs = self._plan.log_file(self._plan.driver).parent
-            raise StartError(f"not all services were SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
-        write_cell_file(self._plan)
-        self._announce()
+            return False
+        return True
 
     async def _bound_logs(self) -> None:
         while True:

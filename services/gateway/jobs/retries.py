@@ -10,10 +10,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
+from services.gateway.jobs.allowances import check_allowed, fleet_allowances
 from services.gateway.jobs.floors import bound_again
-from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
 from services.gateway.ledger.executions import cell_of_snapshot
+from services.gateway.ledger.fleet import choices_to_columns
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
@@ -43,7 +44,7 @@ class Retries:
         """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
 
         Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists
-        (REQUEST_ID_REUSED), and what check_isolation does.
+        (REQUEST_ID_REUSED), and what check_allowed does.
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
@@ -95,8 +96,8 @@ async def _begin_again(
 ) -> None:
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    await check_isolation(connection, admitted.agent)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
+    check_allowed(spec.agent, await fleet_allowances(connection))
     if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
@@ -105,6 +106,7 @@ async def _begin_again(
     await connection.execute(
         again.values(
             definition=dump(spec),
+            **choices_to_columns(spec.agent),
             state=JobState.PENDING,
             reason="",
             message="",
