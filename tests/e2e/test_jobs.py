@@ -122,6 +122,7 @@ def test_what_is_not_committed_is_said_and_taken_along(cell: Cell, remote: Remot
     job = cell.run(work.path / "deep", "cat README; cat deep/new; echo more > more", "--include-dirty")
     assert cell.output(job["execution_id"]) == b"changednew"
     assert work.git("status", "--porcelain") == " M README\n?? deep/"
+    assert work.git("for-each-ref", "refs/boatyard") == ""
     assert work.files(job["commit"])["deep/new"] == "new"
 
 
