@@ -25,6 +25,7 @@ from services.gateway.ledger.rows import (
     job_view,
     job_views,
 )
+from services.gateway.ledger.waiting import waiting_of
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
@@ -69,7 +70,9 @@ class JobStore:
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
         async with self._engine.begin() as connection:
-            return await job_view(connection, job_id)
+            row = await job_row(connection, job_id)
+            (view,) = await job_views(connection, [row])
+            return replace(view, waiting=await waiting_of(connection, row))
 
     async def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
         """Return the numbers that grow with every change of a job, by job; of those that exist."""
