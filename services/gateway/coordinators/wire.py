@@ -13,7 +13,7 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import duration_to_proto
 from services.gateway import scope
 from services.gateway.coordinators.model import HeldLease, coordinator_cell
-from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.values.cells import Cell
 from services.lifecycle.ledger import Beat, Lease
 from services.lifecycle.model.condition import Condition

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, and_, case, or_, select, tuple_
+from sqlalchemy import ColumnElement, case, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
@@ -18,17 +18,22 @@ from services.agent.settings import AgentSettings
 from services.common.db.columns import as_number
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
-from services.gateway.schema.jobs import IS_LIVE, PENDING, jobs
+from services.gateway.schema.jobs import IS_LIVE, jobs
 from services.gateway.values.cells import CellKind
 from services.lifecycle.model.condition import Trouble
 from services.sandbox.spec import Network, Tier
 
 ANYTHING: Final = Allowance.of(tuple(Tier), tuple(Network))
 """What a cell may allow that has not said it."""
-_CHOICES: Final = (jobs.c.sandbox_tier, jobs.c.network, jobs.c.limits)
+CHOICES: Final = (jobs.c.sandbox_tier, jobs.c.network, jobs.c.limits)
+"""What a job has chosen of what cells allow."""
 AWAY_LEASES: Final = 3
 """A cell that has not beaten for this many leases is away: leases of its own, as its row has them."""
 _TROUBLES: Final = TypeAdapter(tuple[Trouble, ...])
+
+_SAID: Final = (cells.c.allowed_tiers, cells.c.allowed_networks, cells.c.limits)
+_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.troubles, cells.c.kind, *_SAID)
+_LIMITS_ASKED: Final = select(jobs.c.limits).where(IS_LIVE).distinct()
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,36 +91,30 @@ def is_alive(lease_seconds: float) -> ColumnElement[bool]:
 
 async def members(connection: AsyncConnection) -> list[Member]:
     """Return all cells that are not forgotten, those that are away among them."""
-    columns = (cells.c.cell_id, cells.c.paused, cells.c.troubles, cells.c.kind)
-    said = (cells.c.allowed_tiers, cells.c.allowed_networks, cells.c.limits)
     return [
         Member(cell_id, not paused and not troubles, allowance_of_columns(kind, *allowance))
-        for cell_id, paused, troubles, kind, *allowance in (await connection.execute(select(*columns, *said))).all()
+        for cell_id, paused, troubles, kind, *allowance in (await connection.execute(_MEMBERS)).all()
     ]
 
 
-async def left_to_others(
-    connection: AsyncConnection, cell_id: str, fleet: Collection[Member]
-) -> list[ColumnElement[bool]]:
-    """Return the conditions, none or one, that leave to other cells what they allow and this one does not.
+async def left_to_others(connection: AsyncConnection, cell_id: str, fleet: Collection[Member]) -> list[tuple[str, ...]]:
+    """Return what a cell leaves to other cells, because they allow it and this one does not, as values of CHOICES.
 
-    What nobody allows any more is left to nobody: whoever takes it ends it with the refusal of its node. Jobs that
-    have begun here, or are bound to this cell, are not left to others.
+    Of limits too, where those are different. What nobody allows any more is left to nobody: whoever takes it ends it
+    with the refusal of its node.
     """
     own = next((each.allowance for each in fleet if each.cell_id == cell_id), None) or DEFAULT_ALLOWANCE
     others = [each.allowance or ANYTHING for each in fleet if each.cell_id != cell_id]
     others = [other for other in others if not own.covers(other)]
     are_of_limits = not all(covers(own.limits, other.limits) for other in others)
-    columns = _CHOICES if are_of_limits else _CHOICES[:2]
     asked = await _limits_asked(connection) if are_of_limits else [""]
-    beyond = [choice[: len(columns)] for choice in product(Tier, Network, asked) if _is_beyond(choice, own, others)]
-    begun_here = and_(jobs.c.cell_id == cell_id, jobs.c.state != PENDING)
-    return [or_(begun_here, jobs.c.bound_cell_id == cell_id, tuple_(*columns).not_in(beyond))] if beyond else []
+    count = len(CHOICES) if are_of_limits else len(CHOICES) - 1
+    return [choice[:count] for choice in product(Tier, Network, asked) if _is_beyond(choice, own, others)]
 
 
 async def _limits_asked(connection: AsyncConnection) -> Sequence[str]:
     """Return what the jobs that may be claimed have asked for, each once."""
-    return (await connection.execute(select(jobs.c.limits).where(IS_LIVE).distinct())).scalars().all()
+    return (await connection.execute(_LIMITS_ASKED)).scalars().all()
 
 
 def _is_beyond(choice: tuple[Tier, Network, str], own: Allowance, others: Collection[Allowance]) -> bool:
