@@ -37,9 +37,10 @@ def uncommitted(top: Path) -> int:
 
 
 def commit_uncommitted(top: Path) -> str:
-    """Make a commit of the working tree as it is, on no branch; return the full name of a ref that leads to it.
+    """Make a commit of the working tree as it is; return its id, to which nothing in the repository leads.
 
-    Neither the index nor HEAD changes. What git ignores is left out. Raises ClickException.
+    Git serves it by its id all the same, and keeps it for two weeks. Neither the index nor HEAD changes. What git
+    ignores is left out. Raises ClickException.
     """
     parents = ("-p", "HEAD") if _has_commit(top) else ()
     with tempfile.TemporaryDirectory() as directory:
@@ -51,10 +52,7 @@ def commit_uncommitted(top: Path) -> str:
         _git(top, "add", "--all", variables=variables)
         tree = _git(top, "write-tree", variables=variables).strip()
         message = "What was not committed yet"
-        commit_id = _git(top, "commit-tree", *parents, "-m", message, tree, variables=variables).strip()
-    ref = f"refs/boatyard/uncommitted/{commit_id}"
-    _git(top, "update-ref", ref, commit_id)
-    return ref
+        return _git(top, "commit-tree", *parents, "-m", message, tree, variables=variables).strip()
 
 
 def _is_repository(path: Path) -> bool:

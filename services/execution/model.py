@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from services.agent.limits import NO_LIMITS, Limits
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
@@ -180,6 +181,8 @@ class StartRequest:
     job_id: str
     plan: Plan
     stdin: bytes
+    asked: Limits = NO_LIMITS
+    """What was asked for, as far as that may be refused."""
 
 
 @dataclass(frozen=True, slots=True)

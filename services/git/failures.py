@@ -117,10 +117,10 @@ def address_not_allowed(host: str, address: str) -> ServiceError:
 
 
 def remote_not_allowed(path: Path, problem: str) -> ServiceError:
-    """A remote on this machine, or what it leads to, is another user's, or lies where none may."""
+    """A remote on this machine, what leads to it or what it leads to is another user's, or lies where none may."""
     message = (
-        f"{path} {problem}: a remote on this machine must belong to the cell's user, with all that it leads to, or lie"
-        " below a directory that BOATYARD_GIT_OTHERS_FILE_ROOTS names"
+        f"{path} {problem}: a remote on this machine must belong to the cell's user, with all that leads to it and that"
+        " it leads to, or lie below a directory that BOATYARD_GIT_OTHERS_FILE_ROOTS names"
     )
     return FailedPrecondition("REMOTE_NOT_ALLOWED", message, str(path))
 

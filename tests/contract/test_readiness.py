@@ -7,10 +7,10 @@ import pytest
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 from boatyard.readiness.v1 import readiness_pb2
 
+from services.agent.allowance import DEFAULT_ALLOWANCE
 from services.gateway.cells.store import CellStore
 from services.gateway.values.cells import Cell, CellState, CellView
 from services.lifecycle.model.condition import STARTING, Condition, Trouble
-from services.sandbox.allowance import DEFAULT_ALLOWANCE
 from tests.kit.coordinators import LEASE_SECONDS, coordinator_api, remote_ledger
 from tests.kit.ledger import Books, age_heartbeat, books, claimed, expire_leases, park, set_job
 

@@ -27,8 +27,7 @@ def command(as_json: bool) -> None:
         ("jobs", jobs or "none"),
     ]
     if status.allowed_tiers:
-        sandboxes, networks = shapes.tiers(status.allowed_tiers), shapes.networks(status.allowed_networks)
-        lines.append(("jobs may choose", f"--sandbox {' or '.join(sandboxes)}; --network {' or '.join(networks)}"))
+        lines.append(("jobs may choose", shapes.choices(status)))
     if status.HasField("oldest_wait_time"):
         lines.append(("waiting", f"the oldest for {humanize.age(status.oldest_wait_time)}"))
     screen.table(("WHAT", "HOW MUCH"), lines)

@@ -157,6 +157,7 @@ class CellStore:
 
 def _view(row: Row[Any]) -> CellView:
     fields = {**row._mapping, "kind": CellKind(row.kind), "is_away": bool(row.is_away)}
-    allowance = allowance_of_columns(row.kind, fields.pop("allowed_tiers"), fields.pop("allowed_networks"))
+    said = (fields.pop(name) for name in ("allowed_tiers", "allowed_networks", "limits"))
+    allowance = allowance_of_columns(row.kind, *said)
     troubles = troubles_of_column(fields.pop("troubles"))
     return CellView(**fields, allowance=allowance, troubles=troubles)

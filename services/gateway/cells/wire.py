@@ -5,6 +5,8 @@ from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
+from services.agent.allowance import Allowance
+from services.agent.limits import widest
 from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
@@ -12,7 +14,6 @@ from services.gateway.keys.store import KeysView
 from services.gateway.schema.keys import CURRENT, NEXT, OLD
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
 from services.lifecycle.nodes.wire import TROUBLE
-from services.sandbox.allowance import Allowance
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
@@ -60,9 +61,11 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
 
 
 def _union(allowances: Iterable[Allowance]) -> Allowance:
-    choices = [(allowance.tiers, allowance.networks) for allowance in allowances]
+    cells = list(allowances)
     return Allowance.of(
-        {tier for tiers, _ in choices for tier in tiers}, {network for _, networks in choices for network in networks}
+        {tier for cell in cells for tier in cell.tiers},
+        {network for cell in cells for network in cell.networks},
+        widest(cell.limits for cell in cells),
     )
 
 

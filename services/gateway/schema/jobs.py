@@ -45,6 +45,7 @@ jobs = Table(
     # What claims compare with what cells allow. Empty: written by a version that did not say, and left to the node.
     Column("sandbox_tier", String(31), nullable=False, server_default=""),
     Column("network", String(31), nullable=False, server_default=""),
+    Column("limits", Text, nullable=False, server_default=""),
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's JobSpec
     Column("secrets", SealedSecrets("jobs.secrets"), nullable=False, server_default=""),  # their names are in the spec

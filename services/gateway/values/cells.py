@@ -4,8 +4,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.agent.allowance import Allowance
 from services.lifecycle.model.condition import Trouble
-from services.sandbox.allowance import Allowance
 
 
 class CellKind(enum.StrEnum):

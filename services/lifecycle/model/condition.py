@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass
 
+from services.agent.allowance import Allowance
 from services.lifecycle.model.value import Recorded
-from services.sandbox.allowance import Allowance
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.readiness.v1 import readiness_pb2 as readiness_pb
 from boatyard.readiness.v1.readiness_pb2_grpc import ReadinessServiceStub
 
+from services.agent.allowance import Allowance
 from services.agent.wire import allowance_from_proto
 from services.common.errors import ServiceError, Status, Unavailable
 from services.common.rpc.status import service_error
@@ -18,7 +19,6 @@ from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.condition import Condition, Trouble
 from services.lifecycle.nodes.client import Nodes
 from services.lifecycle.nodes.wire import TROUBLE
-from services.sandbox.allowance import Allowance
 
 _ANSWER_SECONDS: Final = 10.0  # a service that is just started again is waited for
 _EVERY_SECONDS: Final = 5.0
@@ -74,7 +74,7 @@ class NodeWatch:
             answer = await self._execution.DescribeNode(request, timeout=_ANSWER_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError:  # then it does not tell its readiness either
             return None
-        return allowance_from_proto(answer.allowed_tiers, answer.allowed_networks)
+        return allowance_from_proto(answer.allowed_tiers, answer.allowed_networks, answer.limits)
 
     async def _troubles_of(self, service: str) -> Sequence[Trouble]:
         request = readiness_pb.GetReadinessRequest()

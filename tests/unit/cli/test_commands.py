@@ -225,10 +225,10 @@ def test_what_is_new_in_a_repository_without_a_commit_is_a_first_one(tmp_path: P
     work = Repo.init(tmp_path / "work")
     (work.path / "new").touch()
     assert uncommitted(work.path) == 1
-    ref = commit_uncommitted(work.path)
-    assert work.git("rev-list", "--count", ref) == "1"
-    assert work.git("ls-tree", "--name-only", ref) == "new"
-    assert work.git("for-each-ref", "refs/heads/") == ""
+    commit_id = commit_uncommitted(work.path)
+    assert work.git("rev-list", "--count", commit_id) == "1"
+    assert work.git("ls-tree", "--name-only", commit_id) == "new"
+    assert work.git("for-each-ref") == ""
 
 
 @pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])

@@ -43,6 +43,8 @@ class ExecutionServiceStub:
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): the machine's settings do not let executions choose
       that sandbox tier or that network, and the job has not begun with it before they changed; the message names the
       setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): the machine's settings do not let an agent ask for as much, and none of the
+      job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
       ANTHROPIC_API_KEY.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -177,6 +179,8 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): the machine's settings do not let executions choose
           that sandbox tier or that network, and the job has not begun with it before they changed; the message names the
           setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): the machine's settings do not let an agent ask for as much, and none of the
+          job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
           ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to

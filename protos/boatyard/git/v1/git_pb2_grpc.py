@@ -196,8 +196,8 @@ class GitServiceServicer:
         memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -248,8 +248,8 @@ class GitServiceServicer:
         memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -447,8 +447,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
@@ -479,8 +479,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.

@@ -53,8 +53,8 @@ class GitServiceStub:
       memory than the settings allow. What was fetched is removed.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
-    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+      what it leads to belongs to another user, or lies where none may.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
       to serve it in; the message says how to fix it.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -97,8 +97,8 @@ class GitServiceStub:
       memory than the settings allow. What was fetched is removed.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
-    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+      what it leads to belongs to another user, or lies where none may.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
       to serve it in; the message says how to fix it.
     - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -252,8 +252,8 @@ class GitServiceStub:
     - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
-    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+      what it leads to belongs to another user, or lies where none may.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
       to serve it in; the message says how to fix it.
     - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
@@ -280,8 +280,8 @@ class GitServiceStub:
     - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
     - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
       nor in a network allowed by the settings.
-    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-      belongs to another user, or lies where none may.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+      what it leads to belongs to another user, or lies where none may.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
       to serve it in; the message says how to fix it.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
@@ -387,8 +387,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+          what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
           to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -443,8 +443,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
           memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+          what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
           to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -664,8 +664,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+          what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
           to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
@@ -698,8 +698,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
           nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-          belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+          what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
           to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
