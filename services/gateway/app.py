@@ -12,6 +12,7 @@ from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_serve
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
@@ -93,9 +94,9 @@ async def _main() -> None:
         # Only the process that holds this lock may take back the cell's own leases.
         stack.enter_context(single_instance(directory / "lock", f"is the gateway of {directory}"))
         cell = this_cell(directory, settings)
-        configured_url = settings.database_url
-        url = sqlite_url(directory / "gateway.db") if configured_url is None else configured_url.get_secret_value()
-        engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
+        url = _given(settings.database_url) or sqlite_url(directory / "gateway.db")
+        listen_url = _given(settings.database_listen_url)
+        engine = await stack.enter_async_context(opened_database(url, cell.cell_id, listen_url))
         key_file = KeyFile(settings.home.keys_file)
         ring = await unlock(engine, key_file, _given_keys(settings))
         keys = KeyStore(engine, ring, key_file, settings.lease_seconds)
@@ -170,6 +171,7 @@ async def _main() -> None:
             screen=entrance.screen,
             around=[*entrance.around, meters.around],
             tls=settings.server_tls,
+            waits_for_port=True,
             draining=draining,
             reflection=settings.reflection,
         )
@@ -277,6 +279,9 @@ def _given_keys(settings: GatewaySettings) -> Sequence[bytes]:
     return keys
 
 
+def _given(setting: SecretStr | None) -> str:
+    return setting.get_secret_value() if setting else ""
+
+
 def _admin_token(settings: GatewaySettings) -> str:
-    given = settings.token.get_secret_value() if settings.token else ""
-    return token_from(given, "BOATYARD_TOKEN") or settings.home.admin_token()
+    return token_from(_given(settings.token), "BOATYARD_TOKEN") or settings.home.admin_token()

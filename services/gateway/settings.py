@@ -57,6 +57,10 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
         default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
     )
     """postgresql://…, for several cells. Default: a SQLite file on this machine."""
+    database_listen_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_LISTEN_URL", "database_listen_url")
+    )
+    """A direct URL of the same PostgreSQL, where `database_url` leads to a pooler of transactions (PgBouncer)."""
     keys_file: Path | None = None
     """Keys of the database, beside those in $BOATYARD_HOME/keys: for a further cell, a copy of that file of another."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))

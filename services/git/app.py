@@ -140,7 +140,11 @@ def build_manager(
     budget = DiskBudget(paths, cache, disk_limits)
     meters.add(DiskMetrics(budget))
     network = NetworkLimits(
-        settings.network_seconds, settings.fetch_memory_bytes, settings.fetch_max_bytes, settings.min_free_bytes
+        seconds=settings.network_seconds,
+        silence_seconds=settings.silence_seconds,
+        memory_bytes=settings.fetch_memory_bytes,
+        fetch_bytes=settings.fetch_max_bytes,
+        min_free_bytes=settings.min_free_bytes,
     )
     limits = StoreLimits(settings.lock_seconds, settings.min_free_bytes, settings.max_refs, network)
     sandboxed = SandboxedGit()

@@ -26,6 +26,7 @@ _DRAIN_S = 15.0
 _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # The database holds tokens of remotes and keys of webhooks.
     "BOATYARD_DATABASE_URL": (GATEWAY,),
+    "BOATYARD_DATABASE_LISTEN_URL": (GATEWAY,),
     # The users' token; node services accept the cell's own token only.
     "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
     "AGENT_COMMAND": (GATEWAY,),

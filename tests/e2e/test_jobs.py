@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Remote
-from tests.kit.cell import Cell
+from tests.kit.cell import Cell, eventually
 from tests.kit.repos import Repo
 
 
@@ -233,3 +233,16 @@ def test_files_are_kept_beside_the_result(cell: Cell, remote: Remote, tmp_path: 
     cell.boatyard("artifact", result["job_id"], "dist/a.whl", "-o", str(saved))
     assert saved.read_bytes() == b"wheel"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".saved")] == []
+
+
+@pytest.mark.slow
+def test_what_was_not_to_be_pushed_is_pushed_when_somebody_says_so(cell: Cell, remote: Remote) -> None:
+    job = cell.run(remote.path, "echo later > later.txt", "--no-push", "--approve-before", "push")
+    assert (job["state"], remote.branches()) == ("SUCCEEDED", ["main"])
+    cell.boatyard("push", job["job_id"], "--branch", "refs/tags/no", code=2)
+    cell.boatyard("push", job["job_id"], "--branch", "refs/heads/chosen")
+    eventually(lambda: cell.lines("checkpoints"), "it is asked whether it may be pushed")
+    cell.boatyard("approve", job["job_id"])
+    assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
+    assert remote.git("rev-parse", "chosen") == job["commit"]
+    cell.boatyard("push", job["job_id"], code=2)

@@ -128,7 +128,7 @@ class StartReader:
         argv = (engine.container_argv or engine.argv) if is_contained else engine.argv
         if agent.secrets and agent.tier is not Tier.NONE:
             argv = secret_files.before(argv, agent.secrets)
-            variables[secret_files.VARIABLE] = bytes(secret_files.DIRECTORY)
+            variables[environment.SECRETS_VARIABLE] = bytes(environment.SECRETS)
         argv = git_identity.before(argv, {**agent.environment, **spec.environment})
         return SandboxSpec(
             argv=argv,

@@ -102,8 +102,6 @@ async def left_to_others(connection: AsyncConnection, cell_id: str, fleet: Colle
 
     Of limits too, where those are different. What nobody allows any more is left to nobody: whoever takes it ends it
     with the refusal of its node.
-
-    What nobody allows any more is left to nobody: whoever takes it ends it with the refusal of its node.
     """
     own = next((each.allowance for each in fleet if each.cell_id == cell_id), None) or DEFAULT_ALLOWANCE
     others = [each.allowance or ANYTHING for each in fleet if each.cell_id != cell_id]

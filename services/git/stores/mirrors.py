@@ -23,7 +23,9 @@ from services.git.model import ProgressListener, Remote
 from services.git.names import SINGLE_COMMITS, is_commit_id
 from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
+from services.git.refusals import is_not_offered
 from services.git.remote.addresses import Address, AddressBook
+from services.git.remote.http_answers import run_connected
 from services.git.remote.listing import RemoteListing, list_remote
 from services.git.single_flight import SingleFlight
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
@@ -37,8 +39,6 @@ _REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
 _NAMED: Final = f"{SINGLE_COMMITS}named/".encode()
 _EMPTY_REF: Final = f"{SINGLE_COMMITS}{EMPTY_COMMIT_ID}"
 _TRIES: Final = 3
-# What servers say when they do not have what was asked for by its name, or do not give it.
-_NOT_THERE: Final = re.compile("couldn't find remote ref|not our ref|unadvertised object|no such ref|not a valid ref")
 _ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
     # Base trees borrow these objects, so none may ever be deleted; with this, git refuses to.
@@ -219,12 +219,8 @@ class Mirrors:
     async def _fetch_locked(self, remote: Remote, asked: set[bytes], lock_fd: int, report: ProgressListener) -> None:
         mirror = self._paths.mirror(remote.repository_id)
         if mirror.is_dir():
-            remove_stale_locks(mirror)
-            try:
+            with _without_leftovers(mirror):
                 await self._fetch(mirror, remote, asked, lock_fd, report)
-            except GitError:
-                remove_stale_locks(mirror)  # what was refused, or cut off at a limit, does not stay
-                raise
             return
         async with self._building() as building:
             await self._fetch(building, remote, asked, lock_fd, report)
@@ -277,7 +273,7 @@ class Mirrors:
             reporting = replace(limited, stdin_file=file, on_message=ProgressParser(report))
             async with address.reading(reporting) as source:
                 fetch = Command("fetch", (*flags, *source.flags), (source.url,))
-                fetched = await self._git.run(fetch, source.invocation)
+                fetched = await run_connected(self._git, fetch, source)
         # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
             raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
@@ -321,9 +317,10 @@ class Mirrors:
                 limited = self._limits.network.fetching(invocation, self._paths.root)
                 async with address.reading(limited) as connection:
                     fetch = Command("fetch", (*flags, *connection.flags), (connection.url, refspec))
-                    await self._git.run(fetch, connection.invocation)
+                    with _without_leftovers(mirror):
+                        await run_connected(self._git, fetch, connection)
         except GitError as error:
-            if _NOT_THERE.search(str(error)):
+            if is_not_offered(error):
                 return False
             raise failures.clone_failed(remote.repository_id, error, self._limits.network.fetch_bytes) from error
         return True
@@ -351,6 +348,17 @@ class Mirrors:
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
         return await commit_of(self._git, self._paths.mirror(repository_id), name)
+
+
+@contextlib.contextmanager
+def _without_leftovers(mirror: Path) -> Iterator[None]:
+    """Remove what a git that was killed left before, and what stays of a fetch that fails or is cut off at a limit."""
+    remove_stale_locks(mirror)
+    try:
+        yield
+    except GitError:
+        remove_stale_locks(mirror)
+        raise
 
 
 def _names(revision: bytes) -> tuple[bytes, ...]:

@@ -387,19 +387,23 @@ class PushJobRequest(message.Message):
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat."""
     job_id: builtins.str
     """The job."""
+    branch: builtins.str
+    """The branch to push to, from now on the job's; empty means the one that it has."""
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         job_id: builtins.str = ...,
+        branch: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -87,13 +87,15 @@ class JobServiceStub:
     PushJob: aio.UnaryUnaryMultiCallable[job_pb2.PushJobRequest, job_pb2.PushJobResponse]
     """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
     policy's check runs again, people are asked again before it and before the push, and the floors of now hold. A result
-    that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed.
+    that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed. A job that has
+    succeeded, whose policy pushes nothing, is pushed too, whatever the policy says: whoever asks for it wants it.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
-    - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+    - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or its result is on that branch already; its state is in
+      the details.
     - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it
-      to publish one.
+      to publish one; or it has no repository, and has succeeded or is to go to a branch.
     - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
       pushed, or no longer allows its sandbox tier or its network.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
@@ -244,13 +246,15 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[job_pb2.PushJobResponse]:
         """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
         policy's check runs again, people are asked again before it and before the push, and the floors of now hold. A result
-        that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed.
+        that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed. A job that has
+        succeeded, whose policy pushes nothing, is pushed too, whatever the policy says: whoever asks for it wants it.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
-        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or its result is on that branch already; its state is in
+          the details.
         - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it
-          to publish one.
+          to publish one; or it has no repository, and has succeeded or is to go to a branch.
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
           pushed, or no longer allows its sandbox tier or its network.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
