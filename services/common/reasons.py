@@ -170,9 +170,10 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_MALFORMED",
-        meaning="the repository's history has an object that could do harm; git's name of it is in the message",
+        meaning="the repository lacks an object, or has one that is damaged or could do harm; git's name of it is in"
+        " the message",
         sources=(Source.GIT,),
-        advice="mend the repository's history, such as with git filter-repo",
+        advice="`git fsck` in the repository says what is wrong; a history is mended such as with git filter-repo",
     ),
     ReasonRow(
         reason="REMOTE_NOT_FOUND",

@@ -239,14 +239,14 @@ class ExecutionManager:
         run = self.run_directory(request.execution_id)
         if run.path.exists():  # made before a crash, but not recorded
             shutil.rmtree(run.path)
+        engine = ENGINES[request.plan.engine]
         try:
             run.create(request.plan, request.stdin)
+            if engine.takes_messages or engine.asks_permission:
+                Inbox(run.path).create()
         except OSError:  # for lack of room, of which none of it may be kept
             shutil.rmtree(run.path, ignore_errors=True)
             raise
-        engine = ENGINES[request.plan.engine]
-        if engine.takes_messages or engine.asks_permission:
-            Inbox(run.path).create()
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:

@@ -23,7 +23,11 @@ _STDERR_KEPT: Final = 10 * 1024
 _GRACE_SECONDS: Final = 5.0
 # At the limit of a file's size, a write fails then, and git says so; the signal would end it without a word.
 _WITHOUT_SIGXFSZ: Final = (b"/bin/sh", b"-c", b"trap '' 25; exec \"$@\"", b"sh")
-_PROGRESS: Final = re.compile(r": +\d+% \(\d+/\d+\)")
+# What is not about a failure: progress, and what git says of objects that it takes all the same.
+_CHATTER: Final = re.compile(
+    r": +\d+% \(\d+/\d+\)|^(remote: )?(Enumerating objects: |Total \d+ |Delta compression using )"
+    "|^warning: object [0-9a-f]{40,64}: "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,9 +94,9 @@ class _Stderr:
 
     @property
     def text(self) -> str:
-        """Git's messages without progress, scrubbed before being cut: a secret cut in two would not be found."""
+        """Git's messages without chatter, scrubbed before being cut: a secret cut in two would not be found."""
         whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
-        messages = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
+        messages = "\n".join(line for line in whole.split("\n") if not _CHATTER.search(line))
         return scrub(messages, self._invocation.secrets)[-_STDERR_KEPT:].strip()
 
     async def _drain(self, reader: asyncio.StreamReader) -> None:

@@ -47,7 +47,8 @@ class NodeWatch:
     async def look(self) -> None:
         """Ask now, and record the answer."""
         condition = await self.condition()
-        if condition.troubles != self._troubles:
+        # By their reasons: messages have numbers, and a line about each would itself fill a disk.
+        if {trouble.reason for trouble in condition.troubles} != {trouble.reason for trouble in self._troubles}:
             for trouble in condition.troubles:
                 log.warning("takes no new jobs", reason=trouble.reason, why=trouble.message)
             if not condition.troubles:

@@ -13,8 +13,10 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
 from services.execution.rundir.directory import RunDirectory
+from tests.integration.execution.model import of, playing
 from tests.integration.execution.service import Client, State, running
 from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
+from tests.kit.replay import bash
 
 pytestmark = [needs_mount, pytest.mark.slow]
 
@@ -134,3 +136,35 @@ async def test_a_lost_runner_is_told_on_a_disk_without_any_room(directory: Path,
         client.service.start()
         assert (await client.end(name)).reason == "RUNNER_LOST"
         (await client.watch(name)).check_whole()
+
+
+@pytest.mark.parametrize("end", ["goes on", "is stopped"])
+async def test_a_model_does_nothing_that_has_no_room_to_be_told(directory: Path, end: str) -> None:
+    used = {"input": 10, "output": 1}
+    replies = [
+        {"text": "One.", "tools": [bash("until [ -e go ]; do sleep 0.02; done; seq 1 20000")], "usage": used},
+        {"text": "Two.", "tools": [bash("echo 2 >> file")], "usage": used},
+        {"text": "Done.", "usage": used},
+    ]
+    name = new_id("model")
+    with small_disk(directory / "home", size="20m") as disk:
+        async with playing(directory, replies, DISK_RESERVE_BYTES="0") as model:
+            await model.start(name)
+            await model.until(name, "tool_call")
+            ballast = fill(disk)
+            (model.client.service.workspace / "go").touch()
+            await asyncio.sleep(1)
+            assert not (model.client.service.workspace / "file").exists()
+            if end == "is stopped":
+                await model.client.stop(name, 0)
+                assert (await model.client.end(name)).state == State.STATE_CANCELLED
+                ballast.unlink()
+                (await model.client.watch(name)).check_whole()
+                return
+            ballast.unlink()
+            seen = await model.client.watch(name)
+    seen.check_whole()
+    assert seen.end.state == State.STATE_SUCCEEDED
+    assert (seen.end.model_use.tokens, seen.end.model_use.turns) == (33, 3)
+    assert [text.text for text in of(seen, "text")] == ["One.", "Two.", "Done."]
+    assert (model.client.service.workspace / "file").read_text() == "2\n"
