@@ -69,7 +69,8 @@ READABLE = {
         gateway.v1.Floor verify_command protected_paths allowed_hosts
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
-        gateway.v1.Hook command stage kinds""",
+        gateway.v1.Hook command stage kinds
+        gateway.v1.Repository ca push_options""",
     "addresses that cannot hold a secret: user, password and query are refused, or there is no path": """
         gateway.v1.Repository url
         gateway.v1.Callback url

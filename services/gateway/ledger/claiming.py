@@ -138,8 +138,8 @@ class Claimer:
         for job_id in (await connection.execute(found.waiting, this_claim)).scalars().all():
             row = (await connection.execute(QUEUED, {"this_job": job_id})).first()
             lease = None if row is None else await self._take(connection, row)
-            if lease is not None:
-                return lease
+            if row is not None and lease is not None:
+                return replace(lease, is_last=not row.others_wait)
         return None
 
     async def _count_held(self, connection: AsyncConnection) -> int:
