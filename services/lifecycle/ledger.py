@@ -7,7 +7,7 @@ a driver that has lost its lease cannot write any more. The ledger's clock is th
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Final, Protocol
 
 from services.common.fence import Fence
 from services.lifecycle.model.checkpoint import Decision, Question
@@ -17,6 +17,9 @@ from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import StageState
+
+PATIENCE_SECONDS: Final = 3600
+"""How long machines may refuse a job before it fails: see `Lease.patience_seconds`."""
 
 
 class LeaseLost(Exception):
@@ -45,6 +48,10 @@ class Lease:
     """The number of the last attempt that the job may have."""
     snapshot_id: str = ""
     """The snapshot that this attempt starts from, in place of what the job's spec names. It is on this cell."""
+    has_other_place: bool = False
+    """Whether another cell, which has not refused it, could take it now."""
+    patience_seconds: int = 0
+    """For how long machines may still refuse it, without using up attempts, before it fails."""
     is_last: bool = False
     """True when no other job waited, so that another claim would find nothing until somebody is woken for it."""
 

@@ -2,7 +2,9 @@
 
 import random
 
-from services.common.reasons import is_listed
+from services.common.reasons import REASONS, Elsewhere, is_listed
+from services.lifecycle.ledger import PATIENCE_SECONDS
+from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.states import RetryFrom
 from services.lifecycle.run import JobRun
@@ -19,11 +21,39 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
         return False
     if any(name.startswith(_TOLD_OTHERS) for name in job.stages):
         return False
+    if is_refusal(job, outcome.failure):
+        return True
+    if _may_pass(job, outcome.failure) and job.lease.patience_seconds <= 0:
+        return False  # it has been waited for, and an attempt would be refused again
     return job.lease.attempt < job.lease.last_attempt and is_listed(outcome.failure.reason, job.spec.policy.retry_on)
 
 
+def is_refusal(job: JobRun, failure: Failure) -> bool:
+    """True when this machine cannot carry the job, whose agent has not begun, and another one, or waiting, may help."""
+    row = REASONS.get(failure.reason)
+    if row is None or row.elsewhere is Elsewhere.NO or job.lease.patience_seconds <= 0 or _has_agent_begun(job):
+        return False
+    return job.lease.has_other_place or _may_pass(job, failure)
+
+
+def _may_pass(job: JobRun, failure: Failure) -> bool:
+    row = REASONS.get(failure.reason)
+    return row is not None and row.elsewhere is Elsewhere.HELPS_OR_WAITING and not _has_agent_begun(job)
+
+
+def _has_agent_begun(job: JobRun) -> bool:
+    return job.round > 1 or job.recorded(job.in_round("start"), Run) is not None
+
+
 def retry_after(job: JobRun, failure: Failure) -> Retry:
-    """Return how a job continues after a failure: the wait doubles with each attempt, and has jitter."""
+    """Return how a job continues after a failure: the wait doubles with each attempt, and has jitter.
+
+    What one machine refuses another may take at once; when there is no other, the wait grows with the time.
+    """
+    if is_refusal(job, failure):
+        waited = PATIENCE_SECONDS - job.lease.patience_seconds
+        longest = 0.0 if job.lease.has_other_place else min(max(_FIRST_SECONDS, waited / 2), _LONGEST_SECONDS)
+        return Retry(failure, longest, is_refusal=True)
     seconds = back_off(job.lease.attempt)
     from_snapshot = job.spec.policy.retry_from is RetryFrom.SNAPSHOT
     return Retry(failure, seconds, job.execution.output.snapshot_id if from_snapshot else "")

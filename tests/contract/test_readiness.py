@@ -1,5 +1,6 @@
 """A cell that cannot carry jobs takes none, and says why; who is alive is judged by each cell's own lease."""
 
+import dataclasses
 from collections.abc import AsyncIterator
 
 import grpc
@@ -9,8 +10,12 @@ from boatyard.readiness.v1 import readiness_pb2
 
 from services.agent.allowance import DEFAULT_ALLOWANCE
 from services.gateway.cells.store import CellStore
-from services.gateway.values.cells import Cell, CellState, CellView
+from services.gateway.jobs.retries import Retries
+from services.gateway.schema.clock import now
+from services.gateway.values.cells import Cell, CellKind, CellState, CellView
 from services.lifecycle.model.condition import STARTING, Condition, Trouble
+from services.lifecycle.model.outcome import Failure, Outcome, Retry
+from services.lifecycle.model.states import JobState
 from tests.kit.coordinators import LEASE_SECONDS, coordinator_api, remote_ledger
 from tests.kit.ledger import Books, age_heartbeat, books, claimed, expire_leases, park, set_job
 
@@ -139,3 +144,60 @@ async def test_after_an_outage_the_longest_lease_is_waited_for(book: Books) -> N
     await claimed(await book.cell("slow", LEASE_SECONDS))
     await expire_leases(book)
     assert await hasty.claim() is None
+
+
+REFUSED = Retry(Failure("DISK_FULL", "no room"), seconds=0.0, is_refusal=True)
+
+
+async def gateways(book: Books, *cell_ids: str, **known: object) -> CellStore:
+    store = CellStore(book.engine, LEASE_SECONDS)
+    for cell_id in cell_ids:
+        await store.register(dataclasses.replace(a_cell(cell_id), **known))
+    return store
+
+
+async def test_what_a_cell_refuses_goes_elsewhere_and_uses_up_no_attempt(book: Books) -> None:
+    await gateways(book, "one", "two")
+    one, two = await book.cell("one"), await book.cell("two")
+    job = await book.admit()
+    for number in range(5):
+        lease = await claimed(one)
+        assert (lease.attempt, lease.last_attempt) == (1 + number, 3 + number)
+        assert lease.has_other_place
+        assert lease.patience_seconds > 3500
+        await one.retry(lease, REFUSED)
+        assert await one.claim() is None, "others come first"
+        await set_job(book, job.spec.job_id, wake_time=1, refused_since=now() - 1_000_000)
+    lease = await claimed(two)
+    assert (lease.attempt, lease.last_attempt, lease.has_other_place) == (6, 8, False), "the other has refused it"
+    await two.retry(lease, Retry(Failure("AGENT_FAILED", "it broke"), seconds=0.0))
+    assert (await claimed(one)).last_attempt == 8, "a failure of the job's own counts, and forgets who refused it"
+
+
+async def test_the_patience_with_refusals_ends_and_a_person_renews_it(book: Books) -> None:
+    await gateways(book, "one")
+    one = await book.cell("one")
+    job = await book.admit()
+    await one.retry(await claimed(one), REFUSED)
+    await set_job(book, job.spec.job_id, wake_time=1, refused_since=now() - 7200 * 1_000_000)
+    lease = await claimed(one)
+    assert (lease.has_other_place, lease.patience_seconds) == (False, 0)
+    await one.finish(lease, Outcome(JobState.FAILED, REFUSED.failure))
+    await Retries(book.engine, book.notifier).retry(job.spec.job_id, from_snapshot=False, key=None)
+    assert (await claimed(one)).patience_seconds > 3500
+
+
+@pytest.mark.parametrize("other", ["paused", "not ready", "away", "without room", "coordinator", "not there"])
+async def test_who_takes_no_jobs_is_no_other_place(book: Books, other: str) -> None:
+    store = await gateways(book, "one")
+    if other != "not there":
+        kind = {"kind": CellKind.COORDINATOR} if other == "coordinator" else {}
+        await gateways(book, "two", capacity=0 if other == "without room" else 4, **kind)
+    if other == "paused":
+        await store.set_paused("two", paused=True)
+    if other == "not ready":
+        await store.set_condition("two", Condition(None, (FULL,)))
+    if other == "away":
+        await age_heartbeat(book, "two", 4 * LEASE_SECONDS)
+    await book.admit()
+    assert not (await claimed(await book.cell("one"))).has_other_place

@@ -123,6 +123,8 @@ async def _begin_again(
             snapshot_id=snapshot_id,
             bound_cell_id=cell_id,
             waits_for_cell=cell_id != "",
+            refused_by="",
+            refused_since=0,
             # It stands in the queue as if it had come now, with the priority that it has.
             turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
             wake_time=microseconds(since),

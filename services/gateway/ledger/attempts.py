@@ -62,11 +62,15 @@ async def retry_later(connection: AsyncConnection, cell_id: str, job: Row[Any], 
         await end_job(connection, job, Outcome(JobState.CANCELLED))
         return
     execution_id = await next_attempt(connection, job, retry.failure)
+    refusing = sorted({*job.refused_by.split(), cell_id}) if retry.is_refusal else ()
     waiting = update(jobs).where(jobs.c.job_id == job.job_id)
     await connection.execute(
         waiting.values(
             state=JobState.PENDING,
             attempt=job.attempt + 1,
+            last_attempt=job.last_attempt + (1 if retry.is_refusal else 0),
+            refused_by=" ".join(refusing),
+            refused_since=(job.refused_since or now()) if retry.is_refusal else 0,
             execution_id=execution_id,
             snapshot_id=retry.snapshot_id or job.snapshot_id,
             bound_cell_id=cell_id if retry.snapshot_id else job.bound_cell_id,

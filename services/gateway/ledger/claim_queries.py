@@ -36,6 +36,8 @@ class ClaimFilter:
 
 
 ANY_JOB: Final = ClaimFilter()
+_OTHERS_FIRST: Final = 10_000_000
+"""For how long, in microseconds, a cell leaves a job to others that it has just refused; then for longer and longer."""
 
 
 _ROWS: Final = JOBS.with_for_update(skip_locked=True)
@@ -77,7 +79,10 @@ class Terms:
     def conditions(self) -> list[ColumnElement[bool]]:
         """The conditions on the jobs that may be taken, whether they wait or were lost."""
         begun_here = and_(jobs.c.cell_id == THIS_CELL, jobs.c.state != PENDING)
-        conditions = self.claim_filter.conditions
+        has_refused = and_(jobs.c.refused_by != "", jobs.c.refused_by.contains(THIS_CELL))
+        others_time = _OTHERS_FIRST + (jobs.c.wake_time - jobs.c.refused_since) / 2
+        had_time = jobs.c.wake_time < now() - others_time
+        conditions = [*self.claim_filter.conditions, or_(not_(has_refused), begun_here, had_time)]
         if self.choices:
             is_left = tuple_(*CHOICES[: self.choices]).in_(bindparam("left_to_others", expanding=True))
             conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(is_left)))

@@ -5,6 +5,7 @@ transaction has the only write lock. So what a claim counts stays true until it 
 """
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -28,12 +29,12 @@ from services.common.db.outages import outage
 from services.gateway.ledger.attempts import give_up, next_attempt, tell
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.fleet import left_to_others, members
+from services.gateway.ledger.fleet import Member, left_to_others, members
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, THIS_CELL
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_RUNNING, executions, jobs, stages
 from services.gateway.values.facts import JobTaken
-from services.lifecycle.ledger import Lease
+from services.lifecycle.ledger import PATIENCE_SECONDS, Lease
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState, StageState
@@ -132,12 +133,12 @@ class Claimer:
         )
         found, this_claim = queries(terms), {"this_cell": self.cell_id, "left_to_others": left}
         while (row := (await connection.execute(found.expired, this_claim)).first()) is not None:
-            lease = await self._take(connection, row)
+            lease = await self._take(connection, row, fleet)
             if lease is not None:
                 return lease
         for job_id in (await connection.execute(found.waiting, this_claim)).scalars().all():
             row = (await connection.execute(QUEUED, {"this_job": job_id})).first()
-            lease = None if row is None else await self._take(connection, row)
+            lease = None if row is None else await self._take(connection, row, fleet)
             if row is not None and lease is not None:
                 return replace(lease, is_last=not row.others_wait)
         return None
@@ -145,7 +146,7 @@ class Claimer:
     async def _count_held(self, connection: AsyncConnection) -> int:
         return int((await connection.execute(_COUNT_HELD, {"this_cell": self.cell_id})).scalar_one())
 
-    async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
+    async def _take(self, connection: AsyncConnection, row: Row[Any], fleet: Collection[Member]) -> Lease | None:
         """Lease a locked job to this cell; return None when it ended: its end was requested, and its attempt is lost.
 
         A job that cannot be begun anew is leased too, with its failure recorded: what remains is to report it.
@@ -184,6 +185,14 @@ class Claimer:
             is_moved=is_moved,
             last_attempt=row.last_attempt,
             snapshot_id=attempt.snapshot_id,
+            has_other_place=self._has_other_place(row, spec, fleet),
+            patience_seconds=await _patience(connection, row),
+        )
+
+    def _has_other_place(self, row: Row[Any], spec: JobSpec, fleet: Collection[Member]) -> bool:
+        tried = {self.cell_id, *row.refused_by.split()}
+        return not row.bound_cell_id and any(
+            other.cell_id not in tried and other.could_take(spec.agent) for other in fleet
         )
 
     async def _attempt(self, connection: AsyncConnection, row: Row[Any], spec: JobSpec) -> _Attempt:
@@ -206,6 +215,14 @@ class Claimer:
         """Assign an execution to this cell unless it has a cell; return True when it is on this cell."""
         this = {"this_execution": execution_id, "this_cell": self.cell_id}
         return bool((await connection.execute(_ASSIGN, this)).scalar_one() == self.cell_id)
+
+
+async def _patience(connection: AsyncConnection, row: Row[Any]) -> int:
+    """Return for how many seconds machines may still refuse a job."""
+    if not row.refused_since:
+        return PATIENCE_SECONDS
+    refused = (await connection.execute(select(now() - row.refused_since))).scalar_one()
+    return max(0, PATIENCE_SECONDS - int(refused) // _SECOND)
 
 
 async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:

@@ -9,7 +9,7 @@ from itertools import product
 from typing import Final
 
 from pydantic import TypeAdapter
-from sqlalchemy import ColumnElement, case, select
+from sqlalchemy import ColumnElement, and_, case, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
@@ -32,8 +32,19 @@ AWAY_LEASES: Final = 3
 _TROUBLES: Final = TypeAdapter(tuple[Trouble, ...])
 
 _SAID: Final = (cells.c.allowed_tiers, cells.c.allowed_networks, cells.c.limits)
-_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.troubles, cells.c.kind, *_SAID)
+_A_LEASE_SECONDS: Final = 20.0
+"""What is taken for the lease of a cell that has not said its own."""
 _LIMITS_ASKED: Final = select(jobs.c.limits).where(IS_LIVE).distinct()
+
+
+def is_alive(lease_seconds: float = _A_LEASE_SECONDS) -> ColumnElement[bool]:
+    """Return the condition that a cell is not away. `lease_seconds` is for one whose lease is not known."""
+    lease = case((cells.c.lease_ms > 0, cells.c.lease_ms * 1000), else_=round(lease_seconds * 1_000_000))
+    return as_number(cells.c.beat_time) >= now() - AWAY_LEASES * lease
+
+
+_AT_WORK: Final = and_(is_alive(), cells.c.capacity > 0, cells.c.kind == CellKind.GATEWAY)
+_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.troubles, _AT_WORK, cells.c.kind, *_SAID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +54,15 @@ class Member:
     cell_id: str
     takes_new_jobs: bool
     """False when it is paused, or has troubles: it goes on with the jobs that it has begun, and takes no others."""
+    is_at_work: bool
+    """True when it is alive and takes jobs of any project: a coordinator may take only those of some."""
     allowance: Allowance | None
+
+    def could_take(self, agent: AgentSettings) -> bool:
+        """True when it would take a job with this agent now, as soon as it has room."""
+        allowance = self.allowance or ANYTHING
+        is_allowed = allowance.allows(agent.tier, agent.network or Network.NONE, Limits.of(agent))
+        return self.is_at_work and self.takes_new_jobs and is_allowed
 
 
 def allowance_of_columns(kind: str, tiers: str | None, networks: str | None, limits: str) -> Allowance | None:
@@ -83,17 +102,11 @@ def troubles_to_column(troubles: tuple[Trouble, ...]) -> str:
     return _TROUBLES.dump_json(troubles, ensure_ascii=True).decode() if troubles else ""
 
 
-def is_alive(lease_seconds: float) -> ColumnElement[bool]:
-    """Return the condition that a cell is not away. `lease_seconds` is for one whose lease is not known."""
-    lease = case((cells.c.lease_ms > 0, cells.c.lease_ms * 1000), else_=round(lease_seconds * 1_000_000))
-    return as_number(cells.c.beat_time) >= now() - AWAY_LEASES * lease
-
-
 async def members(connection: AsyncConnection) -> list[Member]:
     """Return all cells that are not forgotten, those that are away among them."""
     return [
-        Member(cell_id, not paused and not troubles, allowance_of_columns(kind, *allowance))
-        for cell_id, paused, troubles, kind, *allowance in (await connection.execute(_MEMBERS)).all()
+        Member(cell_id, not paused and not troubles, bool(at_work), allowance_of_columns(kind, *allowance))
+        for cell_id, paused, troubles, at_work, kind, *allowance in (await connection.execute(_MEMBERS)).all()
     ]
 
 

@@ -12,15 +12,13 @@ from services.gateway.schema.clock import now
 from services.gateway.values.jobs import Waiting, WaitsFor
 from services.lifecycle.model.states import JobState
 
-_A_LEASE_SECONDS: Final = 20.0
-"""What is taken for the lease of a cell that has not said its own."""
 _CELLS: Final = select(
     cells.c.cell_id,
     cells.c.host,
     cells.c.paused,
     cells.c.troubles,
     cells.c.capacity,
-    is_alive(_A_LEASE_SECONDS).label("alive"),
+    is_alive().label("alive"),
 ).order_by(cells.c.cell_id)
 
 

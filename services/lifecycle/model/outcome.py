@@ -34,6 +34,8 @@ class Retry(Recorded):
     failure: Failure
     seconds: float
     snapshot_id: str = ""
+    is_refusal: bool = False
+    """Whether the machine could not carry the job, whose agent has not begun: that uses up no attempt."""
 
 
 @dataclass(frozen=True, slots=True)
