@@ -18,6 +18,7 @@ from services.common.errors import StartError
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.bounds import MOST_CALLS, Bounds
 from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
+from services.common.rpc.connections import Connections
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
@@ -75,12 +76,15 @@ class RunningServer:
     _server: grpc.aio.Server
     _health: health.aio.HealthServicer
     _sockets: Sequence[ServedSocket]
+    _watching: asyncio.Task[None] | None
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Report NOT_SERVING, let streams end, refuse new calls, and cancel what is left after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self.draining.begin()
         await self._server.stop(grace)
+        if self._watching is not None:
+            self._watching.cancel()
         for socket in self._sockets:
             socket.close()
 
@@ -107,7 +111,8 @@ async def start_server(
     rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
     bounds = Bounds([registration.name for registration in registrations if registration.keeps_jobs])
-    passed = layers(authenticator, unary_limit_seconds, around, bounds)
+    connections = Connections()
+    passed = layers(authenticator, unary_limit_seconds, around, bounds, connections)
     server = grpc.aio.server(interceptors=[Interceptor(passed, inspect, rules, screen, bounds)], options=_OPTIONS)
     servicer = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
@@ -123,7 +128,11 @@ async def start_server(
     for served in sockets:
         server.add_insecure_port(served.target)
     await server.start()
-    return RunningServer(address, draining, server, servicer, sockets)
+    watching = None
+    if not is_socket(address):
+        port = int(address.rpartition(":")[2])
+        watching = asyncio.create_task(connections.watch(port), name="connections")
+    return RunningServer(address, draining, server, servicer, sockets, watching)
 
 
 def _add_port(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> str:

@@ -7,7 +7,8 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from typing import Any, Final
 
 import uvicorn
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 from services.common.errors import StartError
 from services.common.rpc.tls import Followed, ServerTls, check_pair
 from services.gateway.http.connections import BoundedConnection
+from services.gateway.http.entrance import Entrance
 
 _BACKLOG: Final = 128
 _SHUTDOWN_SECONDS: Final = 2
@@ -35,6 +37,7 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
     Raises StartError when the port is taken, or the certificate cannot be used.
     """
     listener = _listener(listen)
+    address = f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         app,
         loop="none",
@@ -46,20 +49,17 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        ssl_context_factory=None if tls is None else _factory_of(_following_context(tls)),
     )
     server = _Server(config)
-    # A client that connects before the server has started waits in the socket's backlog.
-    serving = asyncio.create_task(server.serve([listener]), name="http")
+    begin = partial(BoundedConnection, config, server.server_state, {})
+    entrance = Entrance(listener, begin, None if tls is None else _following_context(tls))
+    serving = asyncio.create_task(server.serve(sockets=[]), name="http")
     try:
-        yield f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
+        with entrance.opened():
+            yield address
     finally:
         server.should_exit = True
         await serving
-
-
-def _factory_of(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
-    return lambda *_: context
 
 
 def _listener(listen: str) -> socket.socket:
