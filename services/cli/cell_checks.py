@@ -71,10 +71,9 @@ def _capability(each: execution_pb2.Capability) -> Finding:
 
 def _choices(answer: execution_pb2.DescribeNodeResponse) -> Finding:
     tiers, networks = shapes.tiers(answer.allowed_tiers), shapes.networks(answer.allowed_networks)
-    text = f"--sandbox {' or '.join(tiers)}; --network {' or '.join(networks)}"
     chosen = {*(("--sandbox", tier) for tier in tiers), *(("--network", network) for network in networks)}
     dangers = [f"{option} {choice} {what}" for (option, choice), what in _DANGERS.items() if (option, choice) in chosen]
-    return Finding("agents: may choose", WARN if dangers else OK, "; ".join([text, *dangers]))
+    return Finding("agents: may choose", WARN if dangers else OK, "; ".join([shapes.choices(answer), *dangers]))
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:

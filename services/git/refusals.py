@@ -43,7 +43,12 @@ _TABLE: Final = (
     ),
     _row(
         "REMOTE_NOT_FOUND",
-        *("does not appear to be a git repository", "Repository not found", "' not found", r"returned error: 410\b"),
+        *(
+            "does not appear to be a git repository",
+            "Repository not found",
+            "' not found",
+            r"returned error: 4(04|10)\b",
+        ),
         *("could not be found or you don't have permission", "does not exist or you do not have"),
     ),
     _row(
@@ -61,14 +66,44 @@ _TABLE: Final = (
     _row(
         UNREACHABLE,
         *("[Cc]ould not resolve host", "Failed to connect", "Couldn't connect", "Connection (refused|timed out|reset)"),
-        *("Empty reply from server", "transfer closed", r"returned error: (408|429|5\d\d)\b", "hung up unexpectedly"),
-        *("early EOF", "unexpected disconnect", "RPC failed", "Operation too slow", "Connection closed by"),
+        *(
+            "Empty reply from server",
+            "transfer closed",
+            "in which nothing came or went",
+            r"returned error: (408|429|5\d\d)\b",
+            "hung up unexpectedly",
+        ),
+        *(
+            "early EOF",
+            "eof before pack header",
+            "expected (flush|'|response end)",
+            "unexpected disconnect",
+            "RPC failed",
+            "Connection closed by",
+        ),
         *("kex_exchange_identification", "No route to host", "Network is unreachable", "Broken pipe"),
         *("was ended after", "handshake", "Recv failure", "Send failure", "recv error", "SSL_read"),
         *("Timeout, server", "timed out", "unexpected (flush|end|response)", "unable to rewind"),
         *(r"\[remote failure\]", "Could not read from remote"),
     ),
 )
+
+# What a server that works says of the one thing that was asked for.
+_NOT_OFFERED: Final = re.compile(
+    "not our ref|couldn't find remote ref|no such (remote )?ref|unadvertised object|want [0-9a-f]+ not valid"
+    "|not a valid ref|invalid refspec"
+)
+
+
+def is_not_offered(error: Exception) -> bool:
+    """Return True when a remote that works does not have, or does not give, the ref or commit that was asked for."""
+    return _NOT_OFFERED.search(str(error)) is not None
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Return True when a remote, or git about it, says that they have not heard each other to the end."""
+    row = refusal(error)
+    return row is not None and row.reason == UNREACHABLE
 
 
 def refusal(error: Exception) -> Refusal | None:

@@ -7,20 +7,24 @@ import asyncio
 import contextlib
 import socket
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 from typing import Any, Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from services.common.errors import StartError
+from services.common.ports import AGAIN_SECONDS, is_taken
 from services.common.rpc.tls import Followed, ServerTls, check_pair
 from services.gateway.http.connections import BoundedConnection
 from services.gateway.http.entrance import Entrance
 
 _BACKLOG: Final = 128
 _SHUTDOWN_SECONDS: Final = 2
+
+log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
@@ -34,10 +38,10 @@ class _Server(uvicorn.Server):
 async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> AsyncIterator[str]:
     """Serve `app` at `listen` (host:port; port 0 takes a free port) inside the block; yield the actual address.
 
-    Raises StartError when the port is taken, or the certificate cannot be used.
+    A port at which another program listens is served as soon as it is free. Raises StartError when it cannot be
+    listened at for any other reason, or the certificate cannot be used.
     """
-    listener = _listener(listen)
-    address = f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
+    listener = None if is_taken(listen) else _listener(listen)
     config = uvicorn.Config(
         app,
         loop="none",
@@ -52,14 +56,33 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
     )
     server = _Server(config)
     begin = partial(BoundedConnection, config, server.server_state, {})
-    entrance = Entrance(listener, begin, None if tls is None else _following_context(tls))
+    context = None if tls is None else _following_context(tls)
     serving = asyncio.create_task(server.serve(sockets=[]), name="http")
+    # A client that connects before that has started waits in the socket's backlog.
+    entering = asyncio.create_task(_let_in(listen, listener, lambda free: Entrance(free, begin, context)))
     try:
-        with entrance.opened():
-            yield address
+        yield f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}" if listener else listen
     finally:
+        entering.cancel()
         server.should_exit = True
+        await asyncio.gather(entering, return_exceptions=True)
+        if listener is not None:
+            listener.close()
         await serving
+
+
+async def _let_in(listen: str, listener: socket.socket | None, entrance: Callable[[socket.socket], Entrance]) -> None:
+    """Let connections in until cancelled, at a port that another program listens at as soon as it is free."""
+    if listener is None:
+        log.warning(
+            "another program listens at the port of HTTP: nothing is served there until it is free", address=listen
+        )
+    while listener is None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        with contextlib.suppress(StartError):
+            listener = _listener(listen)
+    with entrance(listener).opened():
+        await asyncio.Event().wait()
 
 
 def _listener(listen: str) -> socket.socket:

@@ -55,6 +55,11 @@ class ArtifactReader:
         self._git = git
         self._limits = limits
 
+    @property
+    def most_bytes(self) -> int:
+        """The most that is kept of one tree, together."""
+        return self._limits.bytes
+
     async def find(self, tree: WorkingTree, patterns: Sequence[str]) -> FoundFiles:
         """Find what the patterns name, and choose what is kept, by name, within the limits.
 
