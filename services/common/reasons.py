@@ -153,8 +153,8 @@ _ROWS: Final = (
         meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
         " on push",
         sources=(Source.GIT,),
-        advice="for https, name the server's CA in BOATYARD_GIT_CA; for ssh, add the server's key to known_hosts of the"
-        " account that runs the cell",
+        advice="for https, `boatyard repository update ID --ca @FILE` gives the repository its server's CA, and"
+        " BOATYARD_GIT_CA the cell; for ssh, add the server's key to known_hosts of the account that runs the cell",
     ),
     ReasonRow(
         reason="REMOTE_NOT_GIT",
@@ -170,9 +170,10 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_MALFORMED",
-        meaning="the repository's history has an object that could do harm; git's name of it is in the message",
+        meaning="the repository lacks an object, or has one that is damaged or could do harm; git's name of it is in"
+        " the message",
         sources=(Source.GIT,),
-        advice="mend the repository's history, such as with git filter-repo",
+        advice="`git fsck` in the repository says what is wrong; a history is mended such as with git filter-repo",
     ),
     ReasonRow(
         reason="REMOTE_NOT_FOUND",

@@ -12,6 +12,10 @@ UNREACHABLE: Final = "REMOTE_UNREACHABLE"
 _FOR_HTTPS: Final = (
     "\nThe server wants a token, or another one: create the repository with a token that may read and push."
 )
+_FOR_RIGHTS: Final = (
+    "\nThe server knows whose token or key this is, and does not let them: give them the right there, or the repository"
+    " another one (`boatyard repository update ID`)."
+)
 _FOR_SSH: Final = (
     "\nThe server wants a key: `boatyard repository update ID --ssh-key @FILE` gives the repository one, and"
     " BOATYARD_GIT_SSH_IDENTITY=true lends it those of the account that runs the cell."
@@ -36,51 +40,48 @@ _TABLE: Final = (
     _row("REMOTE_ACCESS_DENIED", r"Permission denied \(publickey", hint=_FOR_SSH),
     _row(
         "REMOTE_ACCESS_DENIED",
+        *(r"DENIED by \w+", "marked as read only", "not allowed to push", r"Permission to \S+ denied"),
+        hint=_FOR_RIGHTS,
+    ),
+    _row(
+        "REMOTE_ACCESS_DENIED",
         *("could not read Username", "Authentication failed", r"returned error: 40[13]\b", "Invalid username or "),
-        *("HTTP Basic: Access denied", r"DENIED by \w+", r"Permission denied \(", "Too many authentication failures"),
-        *("marked as read only", "not allowed to push"),
+        *("HTTP Basic: Access denied", r"Permission denied \(", "Too many authentication failures"),
         hint=_FOR_HTTPS,
     ),
     _row(
         "REMOTE_NOT_FOUND",
+        *("does not appear to be a git repository", "Repository not found", "' not found"),
         *(
-            "does not appear to be a git repository",
-            "Repository not found",
-            "' not found",
             r"returned error: 4(04|10)\b",
+            "could not be found or you don't have permission",
+            "does not exist or you do not have",
         ),
-        *("could not be found or you don't have permission", "does not exist or you do not have"),
     ),
     _row(
         "REMOTE_NOT_TRUSTED",
         *("certificate verification failed", "SSL certificate problem", "certificate verify failed"),
         *("SSL: certificate subject name", "no alternative certificate subject name", "Host key verification failed"),
     ),
-    _row("REMOTE_UNSUPPORTED", "mismatched algorithms", "is a shallow clone itself"),
+    _row("REMOTE_UNSUPPORTED", "mismatched algorithms", "is a shallow clone itself", "does not support push options"),
     _row(
         "REMOTE_NOT_GIT",
         *("answers with a page", "bad line length character", "is this a git repository", "invalid server response"),
         *("git-http-push failed", "unexpected content-type"),
     ),
-    _row("REMOTE_MALFORMED", r"error: object [0-9a-f]{40,64}: \w+: ", "fsck error in packed object"),
+    _row(
+        "REMOTE_MALFORMED",
+        *(r"error: object [0-9a-f]{40,64}: \w+: ", "fsck error in packed object"),
+        *(r"remote: (fatal|error): (unable to (read|parse|unpack) |missing |Could not read [0-9a-f]|bad )",),
+        *(r"remote: (fatal|error): (inflate: |object file |loose object |packed object |garbage at end of loose )",),
+        *(r"\(stored in \./objects/\S+ is corrupt", "Failed to traverse parents of commit"),
+    ),
     _row(
         UNREACHABLE,
         *("[Cc]ould not resolve host", "Failed to connect", "Couldn't connect", "Connection (refused|timed out|reset)"),
-        *(
-            "Empty reply from server",
-            "transfer closed",
-            "in which nothing came or went",
-            r"returned error: (408|429|5\d\d)\b",
-            "hung up unexpectedly",
-        ),
-        *(
-            "early EOF",
-            "eof before pack header",
-            "expected (flush|'|response end)",
-            "unexpected disconnect",
-            "RPC failed",
-            "Connection closed by",
-        ),
+        *("Empty reply from server", "transfer closed", r"returned error: (408|429|5\d\d)\b", "hung up unexpectedly"),
+        *("in which nothing came or went", "the server is busy", "expected (flush|'|response end)"),
+        *("early EOF", "eof before pack header", "unexpected disconnect", "RPC failed", "Connection closed by"),
         *("kex_exchange_identification", "No route to host", "Network is unreachable", "Broken pipe"),
         *("was ended after", "handshake", "Recv failure", "Send failure", "recv error", "SSL_read"),
         *("Timeout, server", "timed out", "unexpected (flush|end|response)", "unable to rewind"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from services.git.gitcmd.certificates import bundle
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment, ssh_variables
 from services.git.gitcmd.errors import GitFailed, OutputTooLarge, failure_within, scrub
@@ -22,7 +23,11 @@ _STDERR_KEPT: Final = 10 * 1024
 _GRACE_SECONDS: Final = 5.0
 # At the limit of a file's size, a write fails then, and git says so; the signal would end it without a word.
 _WITHOUT_SIGXFSZ: Final = (b"/bin/sh", b"-c", b"trap '' 25; exec \"$@\"", b"sh")
-_PROGRESS: Final = re.compile(r": +\d+% \(\d+/\d+\)")
+# What is not about a failure: progress, and what git says of objects that it takes all the same.
+_CHATTER: Final = re.compile(
+    r": +\d+% \(\d+/\d+\)|^(remote: )?(Enumerating objects: |Total \d+ |Delta compression using )"
+    "|^warning: object [0-9a-f]{40,64}: "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +36,7 @@ class Invocation:
 
     `git_dir` is the repository, `cwd` the tree. `config` applies to this process only and may contain secrets; those
     are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport;
-    `ssh_key` is the private key that it shows.
+    `ssh_key` is the private key that it shows, `ca` are certificates (PEM) that it believes besides the others.
     `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
     without us. `limits` hold for each process that git starts, such as the one that speaks to the remote.
     It is ended after `timeout_seconds`, or after `silence_seconds` in which nothing comes or goes.
@@ -44,6 +49,7 @@ class Invocation:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     protocol: str = "none"
     ssh_key: str = field(default="", repr=False)
+    ca: str = field(default="", repr=False)
     stdin_file: Path | None = None
     timeout_seconds: float = 300
     silence_seconds: float | None = None
@@ -88,9 +94,9 @@ class _Stderr:
 
     @property
     def text(self) -> str:
-        """Git's messages without progress, scrubbed before being cut: a secret cut in two would not be found."""
+        """Git's messages without chatter, scrubbed before being cut: a secret cut in two would not be found."""
         whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
-        messages = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
+        messages = "\n".join(line for line in whole.split("\n") if not _CHATTER.search(line))
         return scrub(messages, self._invocation.secrets)[-_STDERR_KEPT:].strip()
 
     async def _drain(self, reader: asyncio.StreamReader) -> None:
@@ -180,8 +186,11 @@ class Git:
     async def _started(
         self, command: Command, invocation: Invocation
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr", Patience]]:
-        with _key_file(invocation.ssh_key) as key_file:
-            process = await self._spawn(command, invocation, key_file)
+        with (
+            _memory_file(_key(invocation.ssh_key)) as key_file,
+            _memory_file(bundle(invocation.ca.encode(), self._certificates)) as certificates,
+        ):
+            process = await self._spawn(command, invocation, key_file, certificates or self._certificates)
             async with self._reported(process, invocation) as stderr:
                 yield process, stderr, Patience(command.name, process.pid, lambda: stderr.text)
 
@@ -198,7 +207,9 @@ class Git:
                     await asyncio.gather(_discard(_pipe(process.stdout)), stderr.finished())
             await stderr.stop()
 
-    async def _spawn(self, command: Command, invocation: Invocation, key_file: str) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, command: Command, invocation: Invocation, key_file: str, certificates: str
+    ) -> asyncio.subprocess.Process:
         argv = [os.fsencode(self._executable)]
         if invocation.git_dir is not None:
             argv.append(b"--git-dir=" + os.fsencode(invocation.git_dir))
@@ -213,7 +224,7 @@ class Git:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     cwd=invocation.cwd or self._home,
-                    env=self._environment(command, invocation, key_file),
+                    env=self._environment(command, invocation, key_file, certificates),
                     start_new_session=True,
                     pass_fds=invocation.inherited_fds,
                 )
@@ -225,14 +236,16 @@ class Git:
                 await _end(await spawning)
                 raise
 
-    def _environment(self, command: Command, invocation: Invocation, key_file: str) -> dict[str, str]:
+    def _environment(
+        self, command: Command, invocation: Invocation, key_file: str, certificates: str
+    ) -> dict[str, str]:
         config = [*command.spec.config.items(), *invocation.config]
         network = invocation.protocol in {"https", "http", "ssh"}
         environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
         if invocation.protocol == "ssh":
             environment |= ssh_variables(key_file, lends_identity=self._lends_ssh_identity)
-        if network and self._certificates:
-            environment |= {"GIT_SSL_CAINFO": self._certificates}
+        if network and certificates:
+            environment |= {"GIT_SSL_CAINFO": certificates}
         if invocation.http_trace:
             environment |= {"GIT_TRACE_CURL": invocation.http_trace, "GIT_TRACE_CURL_NO_DATA": "1"}
         # The far side of a file remote finds git by name in PATH; it must be this same git.
@@ -247,19 +260,23 @@ async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> 
 
 
 @contextlib.contextmanager
-def _key_file(key: str) -> Iterator[str]:
-    """Put a private key where ssh reads it for as long as the block lasts: in memory, on no disk.
+def _memory_file(content: bytes) -> Iterator[str]:
+    """Put something where git and ssh read it for as long as the block lasts: in memory, on no disk; "" for nothing.
 
     ssh closes all descriptors that it inherits, so it opens ours.
     """
-    if not key:
+    if not content:
         yield ""
         return
-    with os.fdopen(os.memfd_create("ssh-key"), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # else ssh takes it for everybody's
-        file.write(key.replace("\r\n", "\n").strip().encode() + b"\n")
+    with os.fdopen(os.memfd_create("for-git"), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # else ssh takes a key for everybody's
+        file.write(content)
         file.flush()
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def _key(key: str) -> bytes:
+    return key.replace("\r\n", "\n").strip().encode() + b"\n" if key else b""
 
 
 @contextlib.contextmanager

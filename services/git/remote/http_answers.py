@@ -17,16 +17,18 @@ from services.git.remote.far_side import Connection
 _HEADER: Final = re.compile(rb"<= Recv header: (.*)")
 _STATUS: Final = re.compile(r"HTTP/[\d.]+ (\d{3})")
 _OF_GIT: Final = re.compile(r"/(info/refs|git-upload-pack|git-receive-pack)(\?.*)?$")
+_SECONDS: Final = re.compile("[0-9]{1,7}")
 _LONGEST: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """The last answer of a server: its status, 0 without one, and two of its headers."""
+    """The last answer of a server: its status, 0 without one, and some of its headers; `retry_after` is in seconds."""
 
     status: int = 0
     location: str = ""
     content_type: str = ""
+    retry_after: int = 0
 
     def complaint(self, url: str) -> str:
         """Return what is wrong with the answer to one of git's requests to the remote at `url`; empty if nothing."""
@@ -37,6 +39,8 @@ class HttpAnswer:
             return f"the server answers with a page, as for signing in: {target.partition('?')[0]}"
         if 200 <= self.status < 300 and self.content_type.startswith("text/html"):
             return "the server answers with a page, as for signing in"
+        if self.status >= 400 and self.retry_after:
+            return f"the server is busy (HTTP {self.status}), and wants to be asked again in {self.retry_after} s"
         return ""
 
 
@@ -93,4 +97,6 @@ class _Answers:
                 answer = replace(answer, location=value)
             elif name.lower() == "content-type":
                 answer = replace(answer, content_type=value)
+            elif name.lower() == "retry-after" and _SECONDS.fullmatch(value):
+                answer = replace(answer, retry_after=int(value))
         return answer

@@ -189,7 +189,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
         - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
-        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the repository lacks an object, or has one that is damaged or could do
+        harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
@@ -241,7 +242,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
         - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
-        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the repository lacks an object, or has one that is damaged or could do
+        harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more

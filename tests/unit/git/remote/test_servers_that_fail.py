@@ -222,6 +222,13 @@ async def test_where_a_repository_has_moved_to_is_said(parts: GitParts, failing:
     assert "secret" not in str(failure.value)
 
 
+async def test_when_a_busy_server_wants_to_be_asked_again_is_said(parts: GitParts, failing: GitServer) -> None:
+    failing.faults.append(Fault(REFS, 429, retry_after=30))
+    with pytest.raises(FailedPrecondition, match=r"busy \(HTTP 429\), and wants to be asked again in 30 s") as failure:
+        await parts.prepare(Remote(new_id("repo"), failing.url("repo.git"), TOKEN))
+    assert failure.value.reason == "REMOTE_UNREACHABLE"
+
+
 async def test_a_page_for_signing_in_is_named_without_what_it_is_asked(parts: GitParts, failing: GitServer) -> None:
     failing.faults.append(Fault(REFS, "https://login.example/sso?state=secret"))
     with pytest.raises(FailedPrecondition, match=r"page, as for signing in: https://login\.example/sso$") as failure:

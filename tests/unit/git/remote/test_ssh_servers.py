@@ -24,7 +24,7 @@ pytestmark = [
 SILENT: Final = "in which nothing came or went"
 # (what it does, after how many bytes, with which of git's programs, the reason, words of the message)
 OF_FETCH: Final = [
-    ("refuses by a rule", 0, "git-upload-pack", "REMOTE_ACCESS_DENIED", "DENIED by fallthru"),
+    ("refuses by a rule", 0, "git-upload-pack", "REMOTE_ACCESS_DENIED", "give them the right there"),
     ("has no such repository", 0, "git-upload-pack", "REMOTE_NOT_FOUND", "does not appear to be"),
     ("closes", 0, "git-upload-pack", "REMOTE_UNREACHABLE", ""),
     ("is cut", 40, "git-upload-pack", "REMOTE_UNREACHABLE", ""),
@@ -34,7 +34,7 @@ OF_FETCH: Final = [
     ("falls silent", 900, "git-upload-pack", "REMOTE_UNREACHABLE", SILENT),
 ]
 OF_PUSH: Final = [
-    ("refuses by a rule", 0, "git-receive-pack", "REMOTE_ACCESS_DENIED", "DENIED by fallthru"),
+    ("refuses by a rule", 0, "git-receive-pack", "REMOTE_ACCESS_DENIED", "give them the right there"),
     ("closes", 0, "git-receive-pack", "REMOTE_UNREACHABLE", ""),
     ("is cut", 40, "git-receive-pack", "REMOTE_UNREACHABLE", ""),
     ("breaks off", 0, "git-receive-pack", "REMOTE_UNREACHABLE", ""),
