@@ -12,8 +12,9 @@ from services.gateway import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
 from services.gateway.coordinators.model import HeldLease, WorkContext
 from services.gateway.ledger.claim_queries import ClaimFilter
-from services.gateway.ledger.claiming import Claimer
+from services.gateway.ledger.claiming import Claimer, with_refusals
 from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.fleet import members
 from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.ledger.inputs import read_secrets
 from services.gateway.ledger.notifier import JobNotifier
@@ -190,7 +191,9 @@ class CoordinatorStore:
         is_held = and_(jobs.c.job_id == job_id, jobs.c.fence == int(fence), jobs.c.cell_id == coordinator_id)
         async with self._engine.begin() as connection:
             row = (await connection.execute(_LEASES.where(is_held, jobs.c.state == JobState.RUNNING))).first()
-        return None if row is None else _lease(row)
+            if row is None:
+                return None
+            return await with_refusals(connection, _lease(row), row, coordinator_id, await members(connection))
 
 
 def lease_lost(held: HeldLease, actual: int | None = None) -> Aborted:

@@ -175,7 +175,7 @@ class Claimer:
         is_taken_over = row.state == JobState.RUNNING and row.cell_id != self.cell_id
         publish_on_commit(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
         is_moved = not await self._assign_execution(connection, attempt.execution_id)
-        return Lease(
+        lease = Lease(
             row.job_id,
             row.fence + 1,
             attempt.number,
@@ -185,15 +185,8 @@ class Claimer:
             is_moved=is_moved,
             last_attempt=row.last_attempt,
             snapshot_id=attempt.snapshot_id,
-            has_other_place=self._has_other_place(row, spec, fleet),
-            patience_seconds=await _patience(connection, row),
         )
-
-    def _has_other_place(self, row: Row[Any], spec: JobSpec, fleet: Collection[Member]) -> bool:
-        tried = {self.cell_id, *row.refused_by.split()}
-        return not row.bound_cell_id and any(
-            other.cell_id not in tried and other.could_take(spec.agent) for other in fleet
-        )
+        return await with_refusals(connection, lease, row, self.cell_id, fleet)
 
     async def _attempt(self, connection: AsyncConnection, row: Row[Any], spec: JobSpec) -> _Attempt:
         """Return the attempt to continue with: a new one when the last was another cell's and may be done anew."""
@@ -217,12 +210,18 @@ class Claimer:
         return bool((await connection.execute(_ASSIGN, this)).scalar_one() == self.cell_id)
 
 
-async def _patience(connection: AsyncConnection, row: Row[Any]) -> int:
-    """Return for how many seconds machines may still refuse a job."""
-    if not row.refused_since:
-        return PATIENCE_SECONDS
-    refused = (await connection.execute(select(now() - row.refused_since))).scalar_one()
-    return max(0, PATIENCE_SECONDS - int(refused) // _SECOND)
+async def with_refusals(
+    connection: AsyncConnection, lease: Lease, row: Row[Any], cell_id: str, fleet: Collection[Member]
+) -> Lease:
+    """Return a lease of a cell with what is known, by the job's row, of the machines that may refuse it."""
+    tried = {cell_id, *row.refused_by.split()}
+    others = (other for other in fleet if other.cell_id not in tried)
+    has_other_place = not row.bound_cell_id and any(other.could_take(lease.spec.agent) for other in others)
+    refused = 0
+    if row.refused_since:
+        refused = int((await connection.execute(select(now() - row.refused_since))).scalar_one()) // _SECOND
+    patience = max(0, PATIENCE_SECONDS - refused)
+    return replace(lease, has_other_place=has_other_place, patience_seconds=patience)
 
 
 async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:
