@@ -3,6 +3,7 @@
 import re
 import shutil
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,7 @@ from services.git.bases.builder import BaseBuilder
 from services.git.bases.deltas import DeltaLayers
 from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
+from services.git.bases.submodules import SubmoduleLimits, Submodules
 from services.git.disk.base_cache import BaseCache
 from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.gitcmd import Command, Git, GitError
@@ -144,7 +146,12 @@ def build_manager(
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, max_pack_bytes=settings.max_result_bytes)
     results = ResultStores(git, paths, taker, limits, TreeLimits(settings.take_max_bytes, settings.take_max_files))
-    mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
+    on_fetched = fetch_seconds(meters.registry).observe
+    mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=on_fetched)
+    smaller = replace(network, fetch_bytes=min(settings.fetch_max_bytes, settings.submodules_max_bytes))
+    inner = Mirrors(git, paths, addresses, budget, replace(limits, network=smaller), on_fetched=on_fetched)
+    submodule_limits = SubmoduleLimits(settings.max_submodules, settings.submodules_max_bytes)
+    submodules = Submodules(git, inner, addresses, submodule_limits)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
     records = RepositoryRecords(engine)
     keep_for = timedelta(hours=settings.result_keep_hours)
@@ -156,7 +163,9 @@ def build_manager(
         records=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
-        preparer=BasePreparer(records, mirrors, bases, results, snapshots, warm_seconds=settings.warm_seconds),
+        preparer=BasePreparer(
+            records, mirrors, bases, results, snapshots, submodules=submodules, warm_seconds=settings.warm_seconds
+        ),
         results=results,
         retention=retention,
         snapshots=snapshots,

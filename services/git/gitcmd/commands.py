@@ -65,8 +65,9 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     ),
     "commit": _spec("--quiet", "--no-verify", "--file=", "--cleanup=", paths=True),
     "commit-tree": _spec("-p", "-F"),
-    # Writes only files of ours that nobody else can reach; keys and values are ours, or a checked URL.
-    "config": _spec("--file=", end_of_options=False),
+    # Writes only files of ours that nobody else can reach; keys and values are ours, or what has been checked. What a
+    # commit has is only listed, and includes no other file.
+    "config": _spec("--file=", "--blob=", "--list", "-z", end_of_options=False),
     # Diff programs named by a repository are never run. Renames are detected among as many files as a person would
     # read about.
     "diff": _spec(

@@ -3,7 +3,8 @@
 Git runs in the sandbox on both, with an index built here from a commit of ours and from the files of the tree.
 """
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -21,8 +22,11 @@ _LEAVES_OUT: Final = "Ignoring path "
 # What git says when it stops at a path, and when the fault is not that path's.
 _OF_A_PATH: Final = "Unable to process path"
 _NOT_STORED: Final = "failed to insert into database"
-# A pointer of Git LFS is a small text that begins so.
-_POINTER: Final = b"version https://git-lfs."
+# Keys beside the version are in alphabetical order. Before its first version, the format had another address.
+_POINTER: Final = re.compile(
+    rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(ext-\d-[^ \n]+ [^\n]+\n)*"
+    rb"oid sha256:[0-9a-f]{64}\nsize \d+\n?"
+)
 _POINTER_BYTES: Final = 1024
 _FROM_LIST: Final = ("-z", "--stdin")
 
@@ -137,10 +141,10 @@ class ScratchRepository:
         small = [line.split()[0] for line in listed if int(line.split()[1]) <= _POINTER_BYTES]
         if not small:
             return set()
-        contents = Command("cat-file", ("--batch=%(objectname)",))
+        contents = Command("cat-file", ("--batch=%(objectsize)",))
         read = self._invocation(stdin=b"".join(object_id + b"\n" for object_id in small))
         answer = (await self._git.run(self._view, contents, read)).stdout
-        return {object_id for object_id in small if object_id + b"\n" + _POINTER in answer}
+        return {object_id for object_id, content in zip(small, _contents(answer), strict=True) if is_pointer(content)}
 
     async def ignored(self, paths: Iterable[bytes]) -> frozenset[bytes]:
         """Return those of the paths that git ignores. Paths in the index are not ignored."""
@@ -182,6 +186,24 @@ class ScratchRepository:
             variables=self._variables | (variables or {}),
             expected_codes=expected_codes,
         )
+
+
+def is_pointer(content: bytes) -> bool:
+    """True for what Git LFS keeps in place of a file's content.
+
+    https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md says what is one.
+    """
+    return len(content) <= _POINTER_BYTES and _POINTER.fullmatch(content) is not None
+
+
+def _contents(answer: bytes) -> Iterator[bytes]:
+    """Yield the contents that `cat-file --batch=%(objectsize)` prints. One may look like an answer about another."""
+    at = 0
+    while at < len(answer):
+        start = answer.index(b"\n", at) + 1
+        at = start + int(answer[at:start])
+        yield answer[start:at]
+        at += 1
 
 
 def _lines(records: Iterable[bytes]) -> bytes:

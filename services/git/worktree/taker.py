@@ -69,7 +69,8 @@ class Taker:
             return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
         repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
-        tree = replace(spec.tree, read_only_paths=borrowed)
+        # What the tree itself borrows is for the repositories of its submodules.
+        tree = replace(spec.tree, read_only_paths=tuple(dict.fromkeys((*borrowed, *spec.tree.read_only_paths))))
         head = await self._agents_head(tree, spec, repository_dir) if manner.keep_commits else None
         parent = head or spec.base_commit_id
         view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir)

@@ -131,10 +131,10 @@ class PrepareBaseRequest(message.Message):
     revision: builtins.str
     """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
-    """The id of a commit in this machine's result store; nothing is fetched."""
+    """The id of a commit in this machine's result store; nothing is fetched but its submodules."""
     snapshot_id: builtins.str
-    """The id of a snapshot on this machine; nothing is fetched. The tree is the snapshot's, but results are compared with
-    what its workspace began from: the base is of that commit.
+    """The id of a snapshot on this machine; nothing is fetched but its submodules. The tree is the snapshot's, but results
+    are compared with what its workspace began from: the base is of that commit.
     """
     @builtins.property
     def remote(self) -> Remote:
@@ -405,7 +405,7 @@ class Caveat(message.Message):
         KIND_UNSPECIFIED: Caveat._Kind.ValueType  # 0
         """Never sent."""
         KIND_EMPTY_SUBMODULES: Caveat._Kind.ValueType  # 1
-        """Of a base: submodules whose content is not fetched. Their directories are empty."""
+        """Of a base: submodules that cannot be had; `detail` says why. Their directories are empty."""
         KIND_LFS_POINTERS: Caveat._Kind.ValueType  # 2
         """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
         KIND_SUBMODULE_CONTENT: Caveat._Kind.ValueType  # 3
@@ -435,7 +435,7 @@ class Caveat(message.Message):
     KIND_UNSPECIFIED: Caveat.Kind.ValueType  # 0
     """Never sent."""
     KIND_EMPTY_SUBMODULES: Caveat.Kind.ValueType  # 1
-    """Of a base: submodules whose content is not fetched. Their directories are empty."""
+    """Of a base: submodules that cannot be had; `detail` says why. Their directories are empty."""
     KIND_LFS_POINTERS: Caveat.Kind.ValueType  # 2
     """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
     KIND_SUBMODULE_CONTENT: Caveat.Kind.ValueType  # 3
@@ -469,7 +469,9 @@ class Caveat(message.Message):
     total_paths: builtins.int
     """The total number of affected paths."""
     detail: builtins.str
-    """What git said of the first of them, on one line of at most 1 KiB; empty when there is nothing to add."""
+    """What git said of the first of them, or of submodules why each of them is missing, on one line of at most 1 KiB; empty
+    when there is nothing to add.
+    """
     @builtins.property
     def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The first hundred affected paths, relative to the top of the tree, in order. Of a path that is too long, the first

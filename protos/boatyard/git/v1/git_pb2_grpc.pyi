@@ -34,7 +34,8 @@ class GitServiceStub:
     PrepareBase: aio.UnaryStreamMultiCallable[git_pb2.PrepareBaseRequest, git_pb2.PrepareBaseResponse]
     """Updates a repository's mirror and prepares the tree of one commit to start from.
 
-    The stream carries progress and finally the base. The tree is created once per commit and never changed.
+    The stream carries progress and finally the base. The tree is created once per commit and never changed. It has the
+    commit's submodules; one that cannot be had is a caveat, and is looked for again by the next call.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
@@ -368,7 +369,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.AsyncIterator[git_pb2.PrepareBaseResponse]:
         """Updates a repository's mirror and prepares the tree of one commit to start from.
 
-        The stream carries progress and finally the base. The tree is created once per commit and never changed.
+        The stream carries progress and finally the base. The tree is created once per commit and never changed. It has the
+        commit's submodules; one that cannot be had is a caveat, and is looked for again by the next call.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
