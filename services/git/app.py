@@ -30,6 +30,7 @@ from services.git.bases.builder import BaseBuilder
 from services.git.bases.deltas import DeltaLayers
 from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
+from services.git.bases.submodule_links import SubmoduleLinks
 from services.git.bases.submodules import SubmoduleLimits, Submodules
 from services.git.disk.base_cache import BaseCache
 from services.git.disk.budget import DiskBudget, DiskLimits
@@ -50,6 +51,7 @@ from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
+from services.git.stores.module_files import ModuleFiles
 from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.repository import StoreLimits
 from services.git.stores.results import ResultStores
@@ -59,6 +61,7 @@ from services.git.wire.checks import checks
 from services.git.worktree.artifact_reader import ArtifactReader
 from services.git.worktree.sandboxed import SandboxedGit
 from services.git.worktree.size import TreeLimits
+from services.git.worktree.submodule_heads import SubmoduleHeads
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
 
@@ -151,7 +154,8 @@ def build_manager(
     smaller = replace(network, fetch_bytes=min(settings.fetch_max_bytes, settings.submodules_max_bytes))
     inner = Mirrors(git, paths, addresses, budget, replace(limits, network=smaller), on_fetched=on_fetched)
     submodule_limits = SubmoduleLimits(settings.max_submodules, settings.submodules_max_bytes)
-    submodules = Submodules(git, inner, addresses, submodule_limits)
+    module_files = ModuleFiles(git)
+    submodules = Submodules(module_files, inner, addresses, submodule_limits)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
     records = RepositoryRecords(engine)
     keep_for = timedelta(hours=settings.result_keep_hours)
@@ -166,6 +170,7 @@ def build_manager(
         preparer=BasePreparer(
             records, mirrors, bases, results, snapshots, submodules=submodules, warm_seconds=settings.warm_seconds
         ),
+        submodule_links=SubmoduleLinks(module_files, submodules, SubmoduleHeads(sandboxed)),
         results=results,
         retention=retention,
         snapshots=snapshots,

@@ -15,7 +15,9 @@ from services.common.fence import current_fence
 from services.common.path_patterns import PathPatterns
 from services.git import failures
 from services.git.bases.preparer import BasePreparer
+from services.git.bases.submodule_links import SubmoduleLinks
 from services.git.disk.budget import DiskBudget, DiskUsage
+from services.git.gitcmd import GitError
 from services.git.model import (
     Artifact,
     Base,
@@ -34,6 +36,7 @@ from services.git.model import (
     SnapshotSpec,
     StartPoint,
     StatusEntry,
+    SubmoduleLink,
     TakenArtifacts,
     TakeSpec,
     WorkingTree,
@@ -65,6 +68,7 @@ class GitManager:
         fences: Fences,
         mirrors: Mirrors,
         preparer: BasePreparer,
+        submodule_links: SubmoduleLinks,
         results: ResultStores,
         retention: ResultRetention,
         snapshots: Snapshots,
@@ -81,6 +85,7 @@ class GitManager:
         self._fences = fences
         self._mirrors = mirrors
         self._preparer = preparer
+        self._submodule_links = submodule_links
         self._results = results
         self._retention = retention
         self._snapshots = snapshots
@@ -140,8 +145,12 @@ class GitManager:
         await self._check_fence()
         return await self._trees.commit(tree, message, signature)
 
-    async def take_result(self, repository_id: str, result_id: str, spec: TakeSpec) -> ResultCommit:
+    async def take_result(
+        self, repository_id: str, result_id: str, spec: TakeSpec, remote: Remote | None = None
+    ) -> ResultCommit:
         """Take a working tree as a commit in the result store.
+
+        With `remote`, the submodules' remotes are asked for commits that the agent may have pushed.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -151,8 +160,10 @@ class GitManager:
         borrowed, layered_on = await self._preparer.objects_to_take_with(
             repository_id, result_id, spec.tree, spec.base_commit_id
         )
-        spec = replace(spec, layered_on=layered_on)
         with _sandbox_refusals():
+            commits = spec.base_commit_id, layered_on or spec.base_commit_id
+            links = await self._moved_links(repository_id, result_id, spec.tree, commits, remote)
+            spec = replace(spec, layered_on=layered_on, links=links)
             return await self._retention.take(repository_id, result_id, spec, borrowed)
 
     async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
@@ -167,7 +178,9 @@ class GitManager:
             spec.repository_id, spec.snapshot_id, spec.tree, spec.base_commit_id
         )
         with _sandbox_refusals():
-            return await self._snapshots.take(spec, borrowed, layered_on)
+            commits = spec.base_commit_id, layered_on or spec.base_commit_id
+            links = await self._moved_links(spec.repository_id, spec.snapshot_id, spec.tree, commits)
+            return await self._snapshots.take(spec, borrowed, layered_on, links)
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
@@ -288,6 +301,18 @@ class GitManager:
         if merge_base is None:
             raise failures.revision_not_found(base)
         return merge_base
+
+    async def _moved_links(
+        self, repository_id: str, name: str, tree: WorkingTree, commits: tuple[str, str], remote: Remote | None = None
+    ) -> tuple[SubmoduleLink, ...]:
+        """Find out where the submodules of a tree are that is to be taken. Raises FailedPrecondition: TAKE_FAILED."""
+        url = remote.url if remote else await self._records.url(repository_id) or ""
+        known = remote or Remote(repository_id, url)
+        store = await self._results.store(repository_id)
+        try:
+            return await self._submodule_links.moved(store, known, tree, commits, may_ask=remote is not None)
+        except GitError as error:
+            raise failures.take_failed(name, error) from error
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

@@ -6,6 +6,7 @@ for the addresses that its default branch names; what an agent wrote names nothi
 """
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import time
@@ -17,7 +18,7 @@ from typing import Final
 from services.common.display import one_line
 from services.common.errors import ServiceError
 from services.git.disk.walk import walk_tree
-from services.git.gitcmd import Git, GitError
+from services.git.gitcmd import GitError
 from services.git.gitmodules import (
     Module,
     absolute_url,
@@ -34,6 +35,7 @@ from services.git.stores.module_files import ModuleFiles
 _DEEPEST: Final = 8
 # One that does not answer makes the jobs of a repository wait only once in a while.
 _GIVEN_UP_SECONDS: Final = 300.0
+_ASKING_SECONDS: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,22 +128,26 @@ class Submodules:
     """Finds and fetches the submodules of commits.
 
     Args:
-        git: runs git.
+        files: reads `.gitmodules`.
         mirrors: where submodules are fetched to, under ids of their own for each repository that has them.
         addresses: decides which URLs may be used.
         limits: of one base.
     """
 
-    def __init__(self, git: Git, mirrors: Mirrors, addresses: AddressBook, limits: SubmoduleLimits) -> None:
+    def __init__(self, files: ModuleFiles, mirrors: Mirrors, addresses: AddressBook, limits: SubmoduleLimits) -> None:
         self._mirrors = mirrors
         self._addresses = addresses
         self._limits = limits
-        self._files = ModuleFiles(git)
+        self._files = files
         self._given_up: dict[str, float] = {}
 
     def objects(self, found: FoundSubmodules) -> tuple[Path, ...]:
         """Return the object directories that their repositories borrow from."""
         return tuple(map(self._mirrors.objects, found.mirror_ids))
+
+    def mirror_of(self, remote: Remote) -> Path:
+        """Return the mirror of a repository itself."""
+        return self._mirrors.path(remote.repository_id)
 
     async def find(
         self,
@@ -164,7 +170,7 @@ class Submodules:
         Raises:
             GitError: what is here cannot be read.
         """
-        mirror = self._mirrors.path(remote.repository_id)
+        mirror = self.mirror_of(remote)
         repository, source_id = result or (mirror, commit_id)
         if not await self._files.modules(repository, source_id):
             return NO_SUBMODULES
@@ -177,6 +183,27 @@ class Submodules:
         while waiting:
             waiting += await self._search(search, waiting.pop(0))
         return FoundSubmodules(tuple(search.had), tuple(sorted(search.missing.items())))
+
+    async def has(self, remote: Remote, url: str, commit_id: str, *, may_ask: bool) -> bool:
+        """True when the repository of a submodule has a commit. If the mirror lacks it, the remote may be asked.
+
+        `url` is an absolute one that the remote's own `.gitmodules` names, or empty.
+        """
+        if not url:
+            return False
+        mirror = mirror_id(remote.repository_id, url)
+        if self._mirrors.exists(mirror) and await self._mirrors.has(mirror, commit_id):
+            return True
+        if not may_ask:
+            return False
+        trusted = await self._named_by_default(remote.repository_id, remote.url)
+        if self._complaint(_Source(self.mirror_of(remote), commit_id, remote.url, trusted), url):
+            return False
+        asked = Remote(mirror, url, _token(remote, url, trusted))
+        with contextlib.suppress(ServiceError, GitError, TimeoutError):
+            async with asyncio.timeout(_ASKING_SECONDS):
+                return await self._mirrors.find(asked, commit_id.encode(), lambda _: None) is not None
+        return False
 
     async def _search(self, search: _Search, source: _Source) -> list[_Source]:
         """Find the submodules of one commit; return those commits of them that may have submodules too."""
@@ -231,10 +258,8 @@ class Submodules:
             mirror_id(search.remote.repository_id, url),
             source.git_dir,
         )
-        trusts = url in source.trusted
-        is_own = trusts and origin(url) == origin(search.remote.url)
-        await self._fetch(search, submodule, search.remote.token if is_own else "")
-        return submodule, trusts
+        await self._fetch(search, submodule, _token(search.remote, url, source.trusted))
+        return submodule, url in source.trusted
 
     def _complaint(self, source: _Source, url: str) -> str | None:
         """Return why an address may not be asked, None when it may."""
@@ -289,6 +314,11 @@ class Submodules:
 
 class _NotHadError(Exception):
     """A submodule cannot be had; the message says why."""
+
+
+def _token(remote: Remote, url: str, trusted: frozenset[str]) -> str:
+    """Return what a repository's own credentials are to the address of a submodule."""
+    return remote.token if url in trusted and origin(url) == origin(remote.url) else ""
 
 
 def mirror_id(repository_id: str, url: str) -> str:

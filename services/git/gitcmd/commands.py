@@ -106,7 +106,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     ),
     "read-tree": _spec("-i", "-m"),
     "repack": _spec("-A", "-d", "-l", "-q", "--geometric=", "--unpack-unreachable=", end_of_options=False),
-    "rev-list": _spec("--count", "--first-parent", "--max-count="),
+    "rev-list": _spec("--count", "--first-parent", "--max-count=", paths=True),
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", "--branch", paths=True),
     "symbolic-ref": _spec("--quiet"),

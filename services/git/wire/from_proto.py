@@ -59,11 +59,12 @@ def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
     return tree(request.tree), request.message, _signature(request.signature)
 
 
-def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec]:
-    """Read which tree to take, as which result of which repository."""
+def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec, Remote | None]:
+    """Read which tree to take, as which result of which repository, and what that is elsewhere."""
     signature, leave_out = _signature(request.signature), tuple(request.leave_out)
     spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, signature, leave_out=leave_out)
-    return request.repository_id, request.result_id, spec
+    remote = _remote(request.remote) if request.HasField("remote") else None
+    return request.repository_id, request.result_id, spec, remote
 
 
 def snapshot(request: pb.SnapshotTreeRequest) -> SnapshotSpec:

@@ -38,11 +38,12 @@ class TakenResult:
 class Manner:
     """How to take a tree: whether the agent's own commits are kept, and which objects are not, by their ids, and why.
 
-    Without `keep_commits` the agent's object store is not read.
+    Without `keep_commits` the agent's object store is not read. `dangling` are the submodules for which that is.
     """
 
     keep_commits: bool = True
     refused: Mapping[bytes, str] = field(default_factory=dict)
+    dangling: frozenset[bytes] = frozenset()
 
 
 class Taker:
@@ -63,6 +64,7 @@ class Taker:
             manner: how.
 
         Raises:
+            DanglingLinks: the agent's own commits cannot be kept.
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
         if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
@@ -78,7 +80,7 @@ class Taker:
         staging = Staging(self._git, view, repository, spec, parent)
         upper = await self._upper(view, spec, scratch)
         listing = upper or (await self._git.listing(view)).as_whole()
-        caveats = await staging.stage(listing, manner.refused, is_read=upper is None)
+        caveats = await staging.stage(listing, manner.refused, manner.dangling, is_read=upper is None)
         commit_id = await repository.commit_tree(parent)
         if commit_id == spec.base_commit_id:
             return TakenResult(commit_id, None, 0, caveats)

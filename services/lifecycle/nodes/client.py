@@ -159,9 +159,20 @@ class JobNodes:
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
     async def take_result(
-        self, layout: Layout, base: Base, spec: JobSpec, *, result_id: str, message: str, author: str
+        self,
+        layout: Layout,
+        base: Base,
+        spec: JobSpec,
+        *,
+        result_id: str,
+        message: str,
+        author: str,
+        remote: Remote | None = None,
     ) -> ResultCommit:
-        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
+        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit.
+
+        With a remote, it may link to what the agent pushed to the remotes of submodules.
+        """
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.kept_under,
@@ -169,6 +180,7 @@ class JobNodes:
             base_commit_id=base.commit_id,
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
+            remote=None if remote is None else wire.REMOTE.to_proto(remote),
             leave_out=spec.policy.leave_out,
         )
         return wire.RESULT.from_proto(await self._call(self._git.TakeResult, request, _LONG_SECONDS))

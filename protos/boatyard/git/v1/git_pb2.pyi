@@ -409,8 +409,8 @@ class Caveat(message.Message):
         KIND_LFS_POINTERS: Caveat._Kind.ValueType  # 2
         """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
         KIND_SUBMODULE_CONTENT: Caveat._Kind.ValueType  # 3
-        """Of a result: submodules with files that are not those of the submodule's commit. They are left out, and the
-        submodule stays at its commit. The result is incomplete.
+        """Of a result: submodules with files that are not those of the commit that they are at. They are left out. The
+        result is incomplete.
         """
         KIND_LFS_FILES: Caveat._Kind.ValueType  # 4
         """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
@@ -428,6 +428,10 @@ class Caveat(message.Message):
         """Of a result: what git does not accept, such as a `.gitmodules` that would run a command. It is left out, or stays
         as it was in the base. The result is incomplete.
         """
+        KIND_SUBMODULE_COMMITS: Caveat._Kind.ValueType  # 9
+        """Of a result: submodules at commits that their own repositories do not have, so that nobody else could get them. They
+        stay as they were in the base, and what was done in them is left out. The result is incomplete.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is different. A base is compared with the repository, a result or snapshot with the working tree."""
@@ -439,8 +443,8 @@ class Caveat(message.Message):
     KIND_LFS_POINTERS: Caveat.Kind.ValueType  # 2
     """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
     KIND_SUBMODULE_CONTENT: Caveat.Kind.ValueType  # 3
-    """Of a result: submodules with files that are not those of the submodule's commit. They are left out, and the
-    submodule stays at its commit. The result is incomplete.
+    """Of a result: submodules with files that are not those of the commit that they are at. They are left out. The
+    result is incomplete.
     """
     KIND_LFS_FILES: Caveat.Kind.ValueType  # 4
     """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
@@ -457,6 +461,10 @@ class Caveat(message.Message):
     KIND_REFUSED: Caveat.Kind.ValueType  # 8
     """Of a result: what git does not accept, such as a `.gitmodules` that would run a command. It is left out, or stays
     as it was in the base. The result is incomplete.
+    """
+    KIND_SUBMODULE_COMMITS: Caveat.Kind.ValueType  # 9
+    """Of a result: submodules at commits that their own repositories do not have, so that nobody else could get them. They
+    stay as they were in the base, and what was done in them is left out. The result is incomplete.
     """
 
     KIND_FIELD_NUMBER: builtins.int
@@ -893,6 +901,7 @@ class TakeResultRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
+    REMOTE_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
@@ -911,6 +920,10 @@ class TakeResultRequest(message.Message):
         """Author and committer of the commit that the service adds."""
 
     @builtins.property
+    def remote(self) -> Remote:
+        """The repository, to ask the remotes of submodules for commits that the agent pushed there; absent: nothing is asked."""
+
+    @builtins.property
     def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Patterns as in a .gitignore file of untracked files that are left out."""
 
@@ -923,11 +936,12 @@ class TakeResultRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         signature: Signature | None = ...,
+        remote: Remote | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "remote", b"remote", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

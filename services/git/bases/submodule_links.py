@@ -1,0 +1,69 @@
+"""To which commits of submodules a result may link: only to those that others can get where the submodule is had."""
+
+import contextlib
+from pathlib import Path
+
+from services.git.bases.submodules import Submodules
+from services.git.gitcmd import GitError
+from services.git.gitmodules import absolute_url, addresses
+from services.git.model import Remote, SubmoduleLink, WorkingTree
+from services.git.stores.module_files import ModuleFiles
+from services.git.worktree.submodule_heads import SubmoduleHeads
+
+
+class SubmoduleLinks:
+    """Compares the submodules of a working tree with those that it began with."""
+
+    def __init__(self, files: ModuleFiles, submodules: Submodules, heads: SubmoduleHeads) -> None:
+        self._files = files
+        self._submodules = submodules
+        self._heads = heads
+
+    async def moved(
+        self, store: Path, remote: Remote, tree: WorkingTree, commits: tuple[str, str], *, may_ask: bool
+    ) -> tuple[SubmoduleLink, ...]:
+        """Return the submodules of a tree that are at another commit, or at another path, than when it began.
+
+        A submodule is where it is checked out. If that is where it was, or it is not checked out, it is what the agent
+        committed: a merge or a checkout of another branch moves no submodule along.
+
+        Args:
+            store: a repository that has the commits.
+            remote: the repository.
+            tree: the working tree.
+            commits: the remote's commit that it goes back to, and the one that it began with.
+            may_ask: whether a submodule's remote is asked for a commit that its mirror lacks.
+
+        Raises:
+            GitError: a commit cannot be read.
+        """
+        base_commit_id, below = commits
+        before = await self._files.links(store, below)
+        if not before:
+            return ()
+        known = addresses(await self._files.modules(store, base_commit_id), remote.url)
+        named = {**await self._files.modules(store, below), **await self._heads.modules(tree)}
+        urls = {path: absolute_url(module.url, remote.url) or "" for path, module in named.items()}
+        urls = {path: url if url in known else "" for path, url in urls.items()}
+        checked_out = await self._heads.checked_out(tree, urls)
+        linked = await self._heads.linked(tree, urls)
+        found = []
+        for path, url in sorted(urls.items()):
+            commit_id = checked_out.get(path, "")
+            if commit_id in {"", before.get(path)}:
+                commit_id = linked.get(path, commit_id)
+            if commit_id in {"", before.get(path)}:
+                continue
+            is_published = await self._submodules.has(remote, url, commit_id, may_ask=may_ask)
+            if not is_published and linked.get(path) == commit_id:
+                is_published = await self._is_of_remote(remote, tree, path, commit_id)
+            found.append(SubmoduleLink(path, commit_id, is_published))
+        return tuple(found)
+
+    async def _is_of_remote(self, remote: Remote, tree: WorkingTree, path: bytes, commit_id: str) -> bool:
+        """True when it is a commit of the remote that links to this one: the agent has merged it."""
+        last = await self._heads.last_change(tree, path)
+        mirror = self._submodules.mirror_of(remote)
+        with contextlib.suppress(GitError):
+            return bool(last) and (await self._files.links(mirror, last)).get(path) == commit_id
+        return False
