@@ -62,6 +62,7 @@ from services.git.worktree.artifact_reader import ArtifactReader
 from services.git.worktree.sandboxed import SandboxedGit
 from services.git.worktree.size import TreeLimits
 from services.git.worktree.submodule_heads import SubmoduleHeads
+from services.git.worktree.submodule_patches import SubmodulePatches
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
 
@@ -162,7 +163,8 @@ def build_manager(
     retention = ResultRetention(ResultRecords(engine), results, keep_for)
     snapshots = Snapshots(SnapshotRecords(engine), results, timedelta(hours=settings.snapshot_keep_hours))
     reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
-    artifacts = ArtifactStore(paths, reader, keep_for, settings.min_free_bytes)
+    patches = SubmodulePatches(git, sandboxed)
+    artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
     return GitManager(
         records=records,
         fences=Fences(engine, store.fences),
@@ -170,7 +172,7 @@ def build_manager(
         preparer=BasePreparer(
             records, mirrors, bases, results, snapshots, submodules=submodules, warm_seconds=settings.warm_seconds
         ),
-        submodule_links=SubmoduleLinks(module_files, submodules, SubmoduleHeads(sandboxed)),
+        submodule_links=SubmoduleLinks(module_files, submodules, SubmoduleHeads(sandboxed), patches),
         results=results,
         retention=retention,
         snapshots=snapshots,

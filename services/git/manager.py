@@ -53,6 +53,7 @@ from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
+from services.git.worktree.submodule_patches import WrittenSubmodule
 from services.git.worktree.trees import WorkingTrees
 from services.redaction.strand import Redactor
 from services.sandbox.errors import HeldError, SandboxUnavailableError
@@ -196,9 +197,17 @@ class GitManager:
         await self._snapshots.delete(snapshot_id)
 
     async def take_artifacts(
-        self, artifacts_id: str, tree: WorkingTree, patterns: Sequence[str], redactor: Redactor
+        self,
+        artifacts_id: str,
+        tree: WorkingTree,
+        patterns: Sequence[str],
+        redactor: Redactor,
+        base: tuple[str, str] | None = None,
     ) -> TakenArtifacts:
         """Keep files of a working tree, without secrets.
+
+        With `base`, a repository's id and the commit that the tree started from, what was done in submodules is kept as
+        patches too.
 
         Raises:
             FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
@@ -206,7 +215,8 @@ class GitManager:
         """
         await self._check_fence()
         with _sandbox_refusals():
-            return await self._artifacts.take(artifacts_id, tree, patterns, redactor)
+            written = await self._written_submodules(artifacts_id, tree, *base) if base else ()
+            return await self._artifacts.take(artifacts_id, tree, patterns, redactor, written)
 
     async def artifacts(self, artifacts_id: str) -> list[Artifact]:
         """List what is kept under an id, by name."""
@@ -311,6 +321,17 @@ class GitManager:
         store = await self._results.store(repository_id)
         try:
             return await self._submodule_links.moved(store, known, tree, commits, may_ask=remote is not None)
+        except GitError as error:
+            raise failures.take_failed(name, error) from error
+
+    async def _written_submodules(
+        self, name: str, tree: WorkingTree, repository_id: str, commit_id: str
+    ) -> Sequence[WrittenSubmodule]:
+        """Find the submodules in which something was done. Raises NotFound, and FailedPrecondition: TAKE_FAILED."""
+        store = await self._store_with(repository_id, commit_id)
+        remote = Remote(repository_id, await self._records.url(repository_id) or "")
+        try:
+            return await self._submodule_links.written(store, remote, tree, commit_id)
         except GitError as error:
             raise failures.take_failed(name, error) from error
 

@@ -149,6 +149,10 @@ class Submodules:
         """Return the mirror of a repository itself."""
         return self._mirrors.path(remote.repository_id)
 
+    def mirror_at(self, remote: Remote, url: str) -> Path:
+        """Return the mirror of a repository's submodule with this absolute URL."""
+        return self._mirrors.path(mirror_id(remote.repository_id, url))
+
     async def find(
         self,
         remote: Remote,

@@ -72,7 +72,17 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     # read about.
     "diff": _spec(
         *("--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--src-prefix=", "--dst-prefix="),
-        *("--raw", "--numstat", "--name-only", "-z", "--find-renames", "--no-renames", "--cached", "--no-abbrev"),
+        *(
+            "--raw",
+            "--numstat",
+            "--name-only",
+            "--binary",
+            "-z",
+            "--find-renames",
+            "--no-renames",
+            "--cached",
+            "--no-abbrev",
+        ),
         config={"diff.renameLimit": "2000", "diff.ignoreSubmodules": "none"},
         paths=True,
     ),

@@ -12,6 +12,7 @@ _LINK: Final = b"160000"
 _REMEMBERED: Final = 256
 # They become arguments of one command.
 _MOST_LINKS: Final = 1000
+_LISTING_BYTES: Final = 256 << 20
 
 
 class ModuleFiles:
@@ -44,7 +45,15 @@ class ModuleFiles:
         paths = tuple(filter(is_path_in_a_tree, named))[:_MOST_LINKS]
         if not paths:
             return {}
-        listing = Command("ls-tree", ("-z",), (commit_id, *paths))
-        records = (await self._git.run(listing, Invocation(git_dir=repository))).stdout.split(b"\0")
+        links = await self._links(repository, Command("ls-tree", ("-z",), (commit_id, *paths)))
+        return {path: linked for path, linked in links.items() if path in named}
+
+    async def all_links(self, repository: Path, commit_id: str) -> dict[bytes, str]:
+        """Return the commits to which a commit links anywhere. Raises GitError: there is no such commit."""
+        return await self._links(repository, Command("ls-tree", ("-r", "-z"), (commit_id,)))
+
+    async def _links(self, repository: Path, listing: Command) -> dict[bytes, str]:
+        inside = Invocation(git_dir=repository, output_limit=_LISTING_BYTES)
+        records = (await self._git.run(listing, inside)).stdout.split(b"\0")
         found = (record.partition(b"\t") for record in records if record.startswith(_LINK))
-        return {path: facts.split(b" ")[2].decode() for facts, _, path in found if path in named}
+        return {path: facts.split(b" ")[2].decode() for facts, _, path in found}

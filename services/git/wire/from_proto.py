@@ -86,10 +86,13 @@ def snapshots(request: pb.ListSnapshotsRequest) -> tuple[str, Page]:
     return request.repository_id, Page.parse(request.page_size, request.page_token, filters)
 
 
-def take_artifacts(request: pb.TakeArtifactsRequest) -> tuple[str, WorkingTree, list[str], Redactor]:
-    """Read which files of which tree to keep, under which id, and what must not be in them."""
+def take_artifacts(
+    request: pb.TakeArtifactsRequest,
+) -> tuple[str, WorkingTree, list[str], Redactor, tuple[str, str] | None]:
+    """Read which files of which tree to keep, under which id, what must not be in them, and what the tree began as."""
     redactor = Redactor({name: value.encode() for name, value in request.redacted.items()}, finds_tokens=False)
-    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor
+    base = (request.repository_id, request.base_commit_id) if request.base_commit_id else None
+    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor, base
 
 
 def artifacts(request: pb.ListArtifactsRequest) -> tuple[str, Page]:

@@ -6,12 +6,12 @@ from typing import Final
 
 from services.common.caveats import CaveatKind
 from services.git.caveats import caveats_of
-from services.git.gitcmd import Command, GitError
 from services.git.model import Caveat, TakeSpec
 from services.git.worktree.changes import IndexEntry, TreeListing, compare
 from services.git.worktree.links import Links
-from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository
+from services.git.worktree.submodule_heads import is_clean
 
 # Each costs a sandbox. Of more submodules it is not looked up whether their content is that of their commit.
 _MOST_SUBMODULES: Final = 128
@@ -107,19 +107,9 @@ class Staging:
         untouched = set()
         for path in sorted(submodules)[:_MOST_SUBMODULES]:
             commits = {entry.object_id for entry in (links[path], known.get(path)) if entry is not None}
-            if await self._is_untouched(path, commits):
+            if await is_clean(self.git, self.view.inside(path), commits):
                 untouched.add(path)
         return [path for path in submodules if path not in untouched]
-
-    async def _is_untouched(self, path: bytes, commit_ids: Collection[bytes]) -> bool:
-        status = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all", "--branch"))
-        try:
-            answer = await self.git.run(self.view.inside(path), status, SandboxedInvocation(timeout_seconds=60))
-        except GitError:
-            return False
-        records = [record for record in answer.stdout.split(b"\0") if record]
-        is_there = any(b"# branch.oid " + commit_id in records for commit_id in commit_ids)
-        return is_there and all(record.startswith(b"# ") for record in records)
 
 
 def _readable(path: bytes) -> bytes:

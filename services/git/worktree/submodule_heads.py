@@ -1,7 +1,7 @@
 """What an agent left of submodules, as its `.git` says: in the sandbox, and believed by nobody without another look."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final
 
 from services.git.gitcmd import Command, GitError
@@ -42,6 +42,15 @@ class SubmoduleHeads:
         answers = await asyncio.gather(*map(ask, sorted(paths)[:_MOST]))
         return {path: commit_id for path, commit_id in answers if is_commit_id(commit_id)}
 
+    async def present(self, tree: WorkingTree, paths: Iterable[bytes]) -> set[bytes]:
+        """Return those of the paths at which the tree has a directory."""
+        starts = tuple(b"./" + path for path in sorted(paths)[:_MOST])
+        if not starts:
+            return set()
+        only = (b"-maxdepth", b"0", b"-type", b"d", b"-printf", b"%p\\0")
+        view = TreeView.of(tree, MountAccess.READ_ONLY)
+        return {found.removeprefix(b"./") for found in await self._git.find(view, only, starts)}
+
     async def linked(self, tree: WorkingTree, paths: Iterable[bytes]) -> dict[bytes, str]:
         """Return the commits to which the tree's HEAD links, by their paths."""
         asking = Command("ls-tree", ("-z",), ("HEAD", *sorted(paths)[:_MOST]))
@@ -62,3 +71,15 @@ class SubmoduleHeads:
         except GitError:
             return b""
         return answer.stdout if answer.code == 0 else b""
+
+
+async def is_clean(git: SandboxedGit, view: TreeView, commit_ids: Collection[bytes]) -> bool:
+    """True when the repository of a view is at one of the commits, and nothing in it has changed."""
+    status = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all", "--branch"))
+    try:
+        answer = await git.run(view, status, SandboxedInvocation(timeout_seconds=60))
+    except GitError:
+        return False
+    records = [record for record in answer.stdout.split(b"\0") if record]
+    is_there = any(b"# branch.oid " + commit_id in records for commit_id in commit_ids)
+    return is_there and all(record.startswith(b"# ") for record in records)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from services.git.empty import EMPTY_COMMIT_ID
-from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import Caveat, TakeSpec, WorkingTree
 from services.git.names import is_commit_id
 from services.git.worktree.changes import TreeListing, can_read_roots_attributes, read_upper
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
-from services.git.worktree.scratch_repository import ScratchRepository
+from services.git.worktree.scratch_repository import ScratchRepository, make_scratch
 from services.git.worktree.staging import Staging
 from services.sandbox.spec import MountAccess, Tier
 
@@ -69,7 +68,7 @@ class Taker:
         """
         if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
             return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
-        repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
+        repository_dir = await make_scratch(self._host_git, scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
         # What the tree itself borrows is for the repositories of its submodules.
         tree = replace(spec.tree, read_only_paths=tuple(dict.fromkeys((*borrowed, *spec.tree.read_only_paths))))
@@ -107,17 +106,6 @@ class Taker:
         if len(upper.moved) > _MAX_MOVED:
             return None
         return upper.with_moved(await self._git.listing(view, upper.moved)) if upper.moved else upper
-
-    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...], leave_out: tuple[str, ...]) -> Path:
-        repository_dir = scratch / "repository"
-        repository_dir.mkdir()
-        git_dir = repository_dir / "git"
-        await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        exclude_boatyard(git_dir, leave_out)
-        alternates = git_dir / "objects" / "info" / "alternates"
-        alternates.parent.mkdir(exist_ok=True)
-        alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
-        return repository_dir
 
     async def _agents_head(self, tree: WorkingTree, spec: TakeSpec, repository_dir: Path) -> str | None:
         """Return the commit that the agent left HEAD at; None unless it descends from the base and differs from it."""

@@ -199,15 +199,27 @@ class JobNodes:
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
-        self, layout: Layout, base: Base | None, spec: JobSpec, *, artifacts_id: str, secrets: Mapping[str, str]
+        self,
+        layout: Layout,
+        base: Base | None,
+        spec: JobSpec,
+        *,
+        artifacts_id: str,
+        secrets: Mapping[str, str],
+        with_submodules: bool = False,
     ) -> ArtifactSummary:
-        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many."""
+        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many.
+
+        With `with_submodules`, what was done in them is kept too, as patches.
+        """
         request = git_pb.TakeArtifactsRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             artifacts_id=artifacts_id,
             patterns=spec.policy.artifacts,
             redacted=secrets,
         )
+        if with_submodules and base is not None:
+            request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
         taken = await self._call(self._git.TakeArtifacts, request, _LONG_SECONDS)
         return ArtifactSummary(
             tuple(map(wire.ARTIFACT.from_proto, taken.artifacts[:_KEPT_TOLD])),

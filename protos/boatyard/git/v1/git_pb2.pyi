@@ -1818,8 +1818,17 @@ class TakeArtifactsRequest(message.Message):
     ARTIFACTS_ID_FIELD_NUMBER: builtins.int
     PATTERNS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     artifacts_id: builtins.str
     """What they are kept under. Usually the execution's id."""
+    repository_id: builtins.str
+    """The repository that the tree came from; needed with `base_commit_id`."""
+    base_commit_id: builtins.str
+    """The full id of the commit that the tree started from. With it, what was done in each submodule is kept too, as a patch
+    named `.boatyard/submodules/<its path>.patch`: of its files, compared with the commit that it is at if its repository
+    is known to have that, else with the one that this commit links to.
+    """
     @builtins.property
     def tree(self) -> WorkingTree:
         """The tree."""
@@ -1843,10 +1852,12 @@ class TakeArtifactsRequest(message.Message):
         artifacts_id: builtins.str = ...,
         patterns: abc.Iterable[builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        repository_id: builtins.str = ...,
+        base_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "patterns", b"patterns", "redacted", b"redacted", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "base_commit_id", b"base_commit_id", "patterns", b"patterns", "redacted", b"redacted", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -320,6 +320,8 @@ class GitServiceStub:
     one kept.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+    - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
     - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to
@@ -763,6 +765,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         one kept.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
         - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to

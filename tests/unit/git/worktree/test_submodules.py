@@ -1,15 +1,18 @@
 """What an agent does with submodules: results link to what others can get, and nothing is lost without a word."""
 
+import hashlib
+import os
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from services.common.caveats import CaveatKind
 from services.common.ids import new_id
-from services.git.model import Base, Remote, ResultCommit, StartPoint
+from services.git.model import Base, OmissionReason, OmittedArtifact, Remote, ResultCommit, StartPoint
+from services.redaction.strand import Redactor
 from tests.kit.gitservice import GitParts, LayeredWorkspace, git_parts
 from tests.kit.repos import Repo
 from tests.kit.submodules import library, link
@@ -199,3 +202,80 @@ async def test_what_the_agent_merged_is_its_remotes(served: Served) -> None:
     result = await take(served, workspace, served.remote)
     assert result.caveats == ()
     assert links(served, result.commit_id)["gone"] == "4" * 40
+
+
+@dataclass(frozen=True)
+class Patched:
+    """What an agent does in submodules, and the patches of it: by their names, the repository and the commit below."""
+
+    script: str
+    patches: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+
+LIB = {"lib": ("lib", "main")}
+PATCHED = {
+    "nothing": Patched("git submodule status"),
+    "a clean one": Patched("git -C lib checkout -q origin/v2"),
+    "uncommitted": Patched("echo 1 > lib/new; rm lib/README; echo 2 >> lib/lib", LIB),
+    "committed": Patched("cd lib; git checkout -qb mine; echo 1 > new; git add new; git commit -qm mine", LIB),
+    "both": Patched("cd lib; echo 1 > new; git add new; git commit -qm mine; echo 2 > other; echo 2 >> new", LIB),
+    "on another version": Patched("git -C lib checkout -q origin/v2; echo 1 > lib/new", {"lib": ("lib", "v2")}),
+    "binary": Patched("head -c 5000 /dev/urandom > lib/bin; chmod +x lib/lib; ln -s lib lib/link", LIB),
+    "what it ignores": Patched("echo '*.o' > lib/.gitignore; echo > lib/x.o", LIB),
+    "inside an inner one": Patched("echo 1 > lib/in/new", {"lib/in": ("inner", "main")}),
+    "without its .git": Patched("rm lib/.git; rm -rf .git; echo 1 > lib/new", LIB),
+    "an index that lies": Patched(
+        "echo 1 >> lib/lib; git -C lib update-index --assume-unchanged lib; echo > lib/n", LIB
+    ),
+    "configured": Patched(
+        "echo 1 > lib/new; git -C lib config diff.external 'touch /tmp/x'; echo '* diff=x' > lib/.gitattributes", LIB
+    ),
+    "deleted": Patched("rm -rf lib"),
+    "led elsewhere": Patched("rm -rf lib; ln -s /etc lib"),
+    "two of them": Patched("echo 1 > lib/new; echo 1 > other/new", {**LIB, "other": ("other", "main")}),
+    "renamed": Patched(f"{RENAME}; echo 1 > moved/new", {"moved": ("other", "main")}),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PATCHED)
+async def test_what_was_done_in_them_is_kept_as_patches(served: Served, tmp_path: Path, name: str) -> None:
+    case = PATCHED[name]
+    manager, place = served.parts.manager, new_id("exec")
+    workspace = await changed(served, case.script, "stacked")
+    base = "repo-1", served.base.commit_id
+    taken = await manager.take_artifacts(place, workspace.tree, (), Redactor({}), base)
+    names = {f".boatyard/submodules/{path}.patch": path for path in case.patches}
+    assert ({each.name for each in taken.artifacts}, taken.omitted) == (set(names), ())
+    for artifact, path in names.items():
+        repository, branch = case.patches[path]
+        clone = tmp_path / repository
+        Repo(served.place / repository).git("clone", "--quiet", "--branch", branch, served.place / repository, clone)
+        patch = b"".join([piece async for piece, _ in manager.read_artifact(place, artifact, 0, 0)])
+        Repo(clone).git("apply", "--index", "-", stdin=patch)
+        left = f"cd {path}; find . -name .git -prune -o -path ./in -prune -o -name '*.o' -o -type f -print0 | sort -z"
+        listing = await workspace.agent(f"{left} | xargs -0 sha256sum")
+        Repo(clone).git("rm", "-rq", "--cached", "--ignore-unmatch", "in")
+        here = (each for each in clone.rglob("*") if each.is_file() and not each.is_symlink())
+        files = {f"./{each.relative_to(clone)}" for each in here if ".git" not in each.relative_to(clone).parts}
+        hashes = {each: hashlib.sha256((clone / each).read_bytes()).hexdigest() for each in files}
+        assert dict(reversed(line.split("  ", 1)) for line in listing.splitlines()) == hashes
+
+
+@pytest.mark.slow
+async def test_patches_have_no_secrets_and_a_bound(served: Served) -> None:
+    base, place = ("repo-1", served.base.commit_id), new_id("exec")
+    async with git_parts(
+        served.parts.paths.home.root.parent / "smaller", served.place, max_artifact_bytes=1 << 20
+    ) as parts:
+        small = await parts.prepare(served.remote)
+        copy = parts.workspace(small)
+        copy.agent.write({"lib/new": "the-secret-word\n", "other/big": os.urandom(3_000_000)})
+        redactor = Redactor({"WORD": b"the-secret-word"})
+        taken = await parts.manager.take_artifacts(place, copy.tree, (), redactor, base)
+        assert [each.name for each in taken.artifacts] == [".boatyard/submodules/lib.patch"]
+        assert taken.omitted == (OmittedArtifact(".boatyard/submodules/other.patch", OmissionReason.TOO_LARGE),)
+        read = parts.manager.read_artifact(place, taken.artifacts[0].name, 0, 0)
+        patch = b"".join([piece async for piece, _ in read])
+        assert b"[redacted:WORD]" in patch
+        assert b"the-secret-word" not in patch
