@@ -65,8 +65,8 @@ class Links:
     def refuse_commits(
         self, links: Mapping[bytes, IndexEntry], tracked: Iterable[IndexEntry], paths: frozenset[bytes]
     ) -> None:
-        """Raise DanglingLinks when a commit of the agent's links to what is neither in the result nor below."""
-        if self._not_kept(links, tracked):
+        """Raise DanglingLinks when the agent's own commits have links that dangle at one of these paths."""
+        if self._not_kept(links, tracked) & paths:
             raise DanglingLinks(paths)
 
     def _not_kept(self, links: Mapping[bytes, IndexEntry], tracked: Iterable[IndexEntry]) -> set[bytes]:
