@@ -4,16 +4,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict
 
 from boatyard.agent.v1 import agent_pb2 as pb
-from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1 import limits_pb2, sandbox_pb2
 
+from services.agent.allowance import Allowance
+from services.agent.limits import Limits
 from services.agent.settings import AgentSettings, environment_complaint, secret_complaints
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
-from services.sandbox.allowance import Allowance
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
 
 AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
+LIMITS: Final = Mapper(Limits, limits_pb2.ExecutionLimits)
 
 _TIERS: Final = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 _NETWORKS: Final = {network: sandbox_pb2.Network.Value(f"NETWORK_{network.name}") for network in Network}
@@ -24,24 +26,29 @@ class AllowanceFields(TypedDict):
 
     allowed_tiers: "list[sandbox_pb2.SandboxTier.ValueType]"
     allowed_networks: "list[sandbox_pb2.Network.ValueType]"
+    limits: limits_pb2.ExecutionLimits
 
 
 def allowance_to_proto(allowance: Allowance | None) -> AllowanceFields:
     """Return the fields for an allowance, in the order of the contract's enums; empty for one that is not known."""
     if allowance is None:
-        return {"allowed_tiers": [], "allowed_networks": []}
+        return {"allowed_tiers": [], "allowed_networks": [], "limits": limits_pb2.ExecutionLimits()}
     return {
         "allowed_tiers": sorted(_TIERS[tier] for tier in allowance.tiers),
         "allowed_networks": sorted(_NETWORKS[network] for network in allowance.networks),
+        "limits": LIMITS.to_proto(allowance.limits),
     }
 
 
-def allowance_from_proto(tiers: Iterable[int], networks: Iterable[int]) -> Allowance:
+def allowance_from_proto(
+    tiers: Iterable[int], networks: Iterable[int], limits: limits_pb2.ExecutionLimits
+) -> Allowance:
     """Read an allowance. Choices of a later version are left out: nothing here could ask for them."""
     known_tiers, known_networks = set(tiers), set(networks)
     return Allowance.of(
         {tier for tier, number in _TIERS.items() if number in known_tiers},
         {network for network, number in _NETWORKS.items() if number in known_networks},
+        LIMITS.from_proto(limits),
     )
 
 

@@ -20,6 +20,7 @@ from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import ServiceError
 from services.common.home import Home
 from services.common.rpc.nodes import open_node_channel
+from services.sandbox import host_uids
 
 _TIMEOUT_S = 5.0
 _DATABASE_FIX = (
@@ -71,10 +72,9 @@ def _capability(each: execution_pb2.Capability) -> Finding:
 
 def _choices(answer: execution_pb2.DescribeNodeResponse) -> Finding:
     tiers, networks = shapes.tiers(answer.allowed_tiers), shapes.networks(answer.allowed_networks)
-    text = f"--sandbox {' or '.join(tiers)}; --network {' or '.join(networks)}"
     chosen = {*(("--sandbox", tier) for tier in tiers), *(("--network", network) for network in networks)}
     dangers = [f"{option} {choice} {what}" for (option, choice), what in _DANGERS.items() if (option, choice) in chosen]
-    return Finding("agents: may choose", WARN if dangers else OK, "; ".join([text, *dangers]))
+    return Finding("agents: may choose", WARN if dangers else OK, "; ".join([shapes.choices(answer), *dangers]))
 
 
 async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
@@ -85,7 +85,9 @@ async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
     why = f" (not {complaints})" if complaints else ""
     space = f"{humanize.size(usage.total_bytes)} used, {humanize.size(usage.free_bytes)} free"
     uids = f"with the service's uid: {usage.shared_uid_reason}" if usage.shared_uid_reason else "each with its own uid"
-    return [Finding("workspaces", OK, f"by {usage.driver}{why}, {uids}; {space}")]
+    is_root = usage.shared_uid_reason not in {"", host_uids.NOT_ROOT}  # then an agent is root to many files
+    mend = "have `boatyard up` run by a user of its own, or use the driver that is named" if is_root else ""
+    return [Finding("workspaces", WARN if is_root else OK, f"by {usage.driver}{why}, {uids}; {space}", mend)]
 
 
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:

@@ -61,6 +61,9 @@ _ADVICE = {
     "INTERNAL": REASONS["INTERNAL"].advice,
 }
 
+_FOR_ALL_PROJECTS = "a token of all projects, which `boatyard token create` makes without --project, may do it"
+"""Advice where it is no other project that would help."""
+
 _WHERE_TYPED = {
     "request_id": "--request-id",
     "repository.url": "the repository's URL",
@@ -152,7 +155,7 @@ def message_for(error: ServiceError) -> str:
     if isinstance(error, Invalid) and error.violations:
         violations = [f"{_where_typed(field)} {text}" for field, text in error.violations]
         return violations[0] if len(violations) == 1 else "\n".join(["the request is invalid:", *violations])
-    advice = _ADVICE.get(error.reason)
+    advice = _FOR_ALL_PROJECTS if error.metadata.get("needed_projects") == "all" else _ADVICE.get(error.reason)
     request = error.metadata.get(REQUEST_ID)
     message = f"{error.message} (request {request})" if request else error.message
     return f"{message}; {advice}" if advice else message

@@ -37,16 +37,12 @@ def uncommitted(top: Path) -> int:
 
 
 def commit_uncommitted(top: Path) -> str:
-    """Make a commit of the working tree as it is, on no branch; return the full name of a ref that leads to it.
+    """Make a commit of the working tree as it is; return its id, to which nothing in the repository leads.
 
-    Neither the index nor HEAD changes. What git ignores is left out. Raises ClickException.
+    Git serves it by its id all the same, and keeps it for two weeks. Neither the index nor HEAD changes. What git
+    ignores is left out. Raises ClickException.
     """
-    try:
-        _git(top, "rev-parse", "--verify", "HEAD^{commit}")
-    except click.ClickException as error:
-        raise click.ClickException(
-            f"{top} has no commit yet: make a first one with git, from which jobs start"
-        ) from error
+    parents = ("-p", "HEAD") if _has_commit(top) else ()
     with tempfile.TemporaryDirectory() as directory:
         index = Path(directory, "index")
         own = top / _git(top, "rev-parse", "--git-path", "index").strip()
@@ -56,14 +52,19 @@ def commit_uncommitted(top: Path) -> str:
         _git(top, "add", "--all", variables=variables)
         tree = _git(top, "write-tree", variables=variables).strip()
         message = "What was not committed yet"
-        commit_id = _git(top, "commit-tree", "-p", "HEAD", "-m", message, tree, variables=variables).strip()
-    ref = f"refs/boatyard/uncommitted/{commit_id}"
-    _git(top, "update-ref", ref, commit_id)
-    return ref
+        return _git(top, "commit-tree", *parents, "-m", message, tree, variables=variables).strip()
 
 
 def _is_repository(path: Path) -> bool:
     return os.path.lexists(path / ".git") or ((path / "HEAD").is_file() and (path / "objects").is_dir())
+
+
+def _has_commit(top: Path) -> bool:
+    try:
+        _git(top, "rev-parse", "--verify", "HEAD^{commit}")
+    except click.ClickException:
+        return False
+    return True
 
 
 def _git(top: Path, *words: str, variables: Mapping[str, str] | None = None) -> str:

@@ -12,6 +12,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO, TextIO
 
+from services.common.lossy import LossyFile, ensure_open, lead_nowhere
+
 STDIN, STDOUT, STDERR = range(3)
 
 
@@ -32,30 +34,17 @@ class _Output(io.FileIO):
         try:
             return _write(super().write, self.fileno(), data)
         except OSError as error:
-            _lead_nowhere(self.fileno(), os.O_WRONLY)  # what is buffered is written once more when the program ends
+            lead_nowhere(self.fileno(), os.O_WRONLY)  # what is buffered is written once more when the program ends
             raise OutputLostError(error) from None
-
-
-class _Messages(io.FileIO):
-    """A descriptor for what is said beside it: nobody can be told that this cannot be written."""
-
-    def write(self, data: bytes | bytearray | memoryview) -> int:  # type: ignore[override] # typeshed has Buffer
-        try:
-            return _write(super().write, self.fileno(), data)
-        except OSError:
-            return len(data)
 
 
 def prepare() -> None:
     """Make the standard streams ones that are there, take every character, and fail in one way."""
     for descriptor, mode in ((STDIN, os.O_RDONLY), (STDOUT, os.O_RDONLY), (STDERR, os.O_WRONLY)):
-        try:
-            os.fstat(descriptor)
-        except OSError:
-            _lead_nowhere(descriptor, mode)  # a closed output cannot be written, which is no reason to say nothing
+        ensure_open(descriptor, mode)  # a closed output cannot be written, which is no reason to say nothing
     sys.stdin = io.TextIOWrapper(io.BufferedReader(io.FileIO(STDIN, closefd=False)), "utf-8")  # whatever the locale
     sys.stdout = _text(_Output(STDOUT, "wb", closefd=False), sys.stdout)
-    sys.stderr = _text(_Messages(STDERR, "wb", closefd=False), sys.stderr)
+    sys.stderr = _text(LossyFile(STDERR, _missing), sys.stderr)
 
 
 def finish() -> None:
@@ -64,19 +53,15 @@ def finish() -> None:
     sys.stderr.flush()
 
 
+def _missing(lines: int, why: str) -> str:
+    return f"boatyard: {lines} lines of messages are missing here: they could not be written ({why})"
+
+
 def _write(write: Callable[[Any], int | None], descriptor: int, data: bytes | bytearray | memoryview) -> int:
     """Write some of the data, at least a byte. Another program may have made what we share with it non-blocking."""
     while (written := write(data)) is None:
         select.select([], [descriptor], [])
     return written
-
-
-def _lead_nowhere(descriptor: int, mode: int) -> None:
-    nowhere = os.open(os.devnull, mode)
-    if nowhere != descriptor:
-        os.dup2(nowhere, descriptor)
-        os.close(nowhere)
-    os.set_inheritable(descriptor, True)
 
 
 def _text(raw: io.FileIO, before: TextIO | None) -> io.TextIOWrapper:

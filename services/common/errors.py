@@ -99,10 +99,10 @@ class NotFound(ServiceError):
 
     status = Status.NOT_FOUND
 
-    def __init__(self, resource_type: str, resource_name: str) -> None:
+    def __init__(self, resource_type: str, resource_name: str, *, because: str = "") -> None:
         super().__init__(
             f"{_upper_snake(resource_type)}_NOT_FOUND",
-            f"{resource_type} {resource_name!r} does not exist",
+            f"{resource_type} {resource_name!r} does not exist" + (f": {because}" if because else ""),
             {"resource_type": resource_type, "resource_name": resource_name},
         )
         self.resource_type = resource_type

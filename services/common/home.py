@@ -79,20 +79,27 @@ def read_or_create_token(path: Path) -> str:
     """Read the token in `path`, and make it first (256 random bits, mode 0600) if there is none.
 
     Many processes may do so at once: the file appears whole, by link(2), which fails for all but the first. Raises
-    StartError for a file that others can read, or that is empty.
+    StartError for a file that others can read, that is empty, or that cannot be made.
     """
     if not path.exists():
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
         try:
-            with os.fdopen(descriptor, "w") as file:
-                file.write(new_token() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            with contextlib.suppress(FileExistsError):  # another process was faster: use its token
-                os.link(temporary, path)
-        finally:
-            Path(temporary).unlink()
+            _create_token(path)
+        except OSError as error:
+            raise StartError(f"cannot make the token in {path}: {error.strerror}") from error
     return read_token(path)
+
+
+def _create_token(path: Path) -> None:
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mkstemp gives 0600
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            file.write(new_token() + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was faster: use its token
+            os.link(temporary, path)
+    finally:
+        Path(temporary).unlink()
 
 
 def read_token(path: Path) -> str:

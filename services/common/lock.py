@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from services.common.errors import StartError
+from services.common.room import is_out_of_room
+
+_PID_BYTES = 32
 
 
 class LockHeldError(Exception):
@@ -38,9 +41,14 @@ class FileLock:
         self.write_pid(os.getpid())
 
     def write_pid(self, pid: int) -> None:
-        """Record another holder, such as a child."""
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, f"{pid}\n".encode(), 0)
+        """Record another holder, such as a child. On a full disk the file may have no pid, but never a wrong one."""
+        try:
+            # Over what is there, which takes no room; a file that is emptied first has to find some again.
+            os.pwrite(self.descriptor, f"{pid}\n".ljust(_PID_BYTES).encode(), 0)
+        except OSError as error:
+            os.ftruncate(self.descriptor, 0)
+            if not is_out_of_room(error):
+                raise
 
     def release(self) -> None:
         """Release the lock; a child that has the descriptor keeps holding it."""
@@ -59,6 +67,8 @@ def single_instance(
         lock = FileLock(path)
     except LockHeldError as error:
         raise StartError(f"process {error.pid or '(unknown)'} already {does}: {mend}") from None
+    except OSError as error:
+        raise StartError(f"cannot make {path}: {error.strerror}") from error
     try:
         yield
     finally:
@@ -92,5 +102,5 @@ def holder(path: Path) -> int | None:
 
 
 def _written_pid(descriptor: int) -> int | None:
-    text = os.pread(descriptor, 32, 0).strip()
+    text = os.pread(descriptor, _PID_BYTES, 0).strip()
     return int(text) if text.isdigit() else None

@@ -4,19 +4,35 @@ Modules log with `structlog.get_logger()`: a short event, and facts as keyword a
 task's context (above all the request id) is on every line; `rpc/channel` passes the request id to other services.
 """
 
+import json
 import logging
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 from structlog.typing import EventDict, Processor
 
-from services.common import display
+from services.common import display, lossy
 
 REQUEST_ID = "request_id"
 CALLER = "caller"
+
+_LOST = "lines of this log are missing: they could not be written"
+
+
+def use_lossy_stderr(service: str) -> None:
+    """Replace this process's standard error by one that drops and counts what cannot be written: see `lossy`."""
+
+    def notice(lines: int, why: str) -> str:
+        if sys.stderr.isatty():
+            return f"{lines} {_LOST} ({why})"
+        facts = {"lines": lines, "why": why, "event": _LOST, "service": service, "level": "warning"}
+        return json.dumps({**facts, "timestamp": datetime.now(UTC).isoformat().replace("+00:00", "Z")})
+
+    lossy.replace_stderr(notice)
 
 
 def configure(service: str, level: str = "INFO") -> None:

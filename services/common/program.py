@@ -5,29 +5,41 @@ import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NoReturn
 
 from services.common import logs
-from services.common.errors import StartError
+from services.common.errors import ServiceError, StartError
+from services.common.room import is_out_of_room
 
-EXIT_CANNOT_START = 78  # EX_CONFIG of sysexits.h: starting it again does not help before something is fixed
+EXIT_TRY_AGAIN = 75  # EX_TEMPFAIL of sysexits.h: the disk is full; starting it again helps when there is room
+EXIT_CANNOT_START = 78  # EX_CONFIG: starting it again does not help before something is fixed
 EXIT_INTERRUPTED = 130
 
 
 def run(service: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
     """Run a service to its end; a StartError is one message on standard error and exit code 78.
 
-    BOATYARD_LOG_LEVEL (INFO) says how much is logged.
+    When a disk without room ends it, the exit code is 75.
+    BOATYARD_LOG_LEVEL (INFO) says how much is logged; what the log has no room for is dropped and counted.
     """
     level = os.environ.get("BOATYARD_LOG_LEVEL", "INFO").upper()
+    logs.use_lossy_stderr(service)
     logs.configure(service, level)
     try:
         asyncio.run(main())
     except StartError as error:
-        sys.stderr.write(f"boatyard {service}: {error}\n")
-        sys.exit(EXIT_CANNOT_START)
+        _end(service, error, EXIT_TRY_AGAIN if is_out_of_room(error.__cause__) else EXIT_CANNOT_START)
+    except (ServiceError, OSError) as error:
+        if not is_out_of_room(error):
+            raise
+        _end(service, error, EXIT_TRY_AGAIN)
     except KeyboardInterrupt:  # before `serve` handled the signal: nothing has begun
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _end(service: str, error: Exception, code: int) -> NoReturn:
+    sys.stderr.write(f"boatyard {service}: {error}\n")
+    sys.exit(code)
 
 
 @asynccontextmanager

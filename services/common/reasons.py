@@ -170,9 +170,10 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_MALFORMED",
-        meaning="the repository's history has an object that could do harm; git's name of it is in the message",
+        meaning="the repository lacks an object, or has one that is damaged or could do harm; git's name of it is in"
+        " the message",
         sources=(Source.GIT,),
-        advice="mend the repository's history, such as with git filter-repo",
+        advice="`git fsck` in the repository says what is wrong; a history is mended such as with git filter-repo",
     ),
     ReasonRow(
         reason="REMOTE_NOT_FOUND",
@@ -196,17 +197,18 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_NOT_ALLOWED",
-        meaning="the remote is on this machine, and it or what it leads to is another user's, or lies where none may;"
-        " also on push",
+        meaning="the remote is on this machine, and it, what leads to it or what it leads to is another user's, or lies"
+        " where none may; also on push",
         sources=(Source.GIT,),
         advice="give it to the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
         advised_by=("BOATYARD_GIT_OTHERS_FILE_ROOTS",),
     ),
     ReasonRow(
         reason="REVISION_NOT_FOUND",
-        meaning="the repository has no such branch, tag or commit, or no commit at all",
+        meaning="the repository has no such branch, tag or commit",
         sources=(Source.GIT,),
-        advice="`boatyard run --ref REF` names another revision; a new repository needs a first commit",
+        advice="`boatyard run --ref REF` names another revision; `--ref HEAD` is the default, also of a repository"
+        " without a commit",
     ),
     ReasonRow(
         reason="SNAPSHOT_NOT_FOUND",
@@ -224,7 +226,7 @@ _ROWS: Final = (
     ReasonRow(
         reason="DISK_FULL",
         meaning="the machine has too little disk space",
-        sources=(Source.WORKSPACE, Source.GIT),
+        sources=(Source.WORKSPACE, Source.GIT, Source.EXECUTION),
         retried=Retried.BY_DEFAULT,
         advice="free space on the machine: `boatyard workspaces --delete ID` removes a workspace that is kept",
         advised_by=_DELETE_SOME,
@@ -280,6 +282,13 @@ _ROWS: Final = (
         sources=(Source.EXECUTION,),
         advice="use --network allow-list, or allow the network in BOATYARD_EXECUTION_ALLOWED_NETWORKS",
         advised_by=("BOATYARD_EXECUTION_ALLOWED_NETWORKS",),
+    ),
+    ReasonRow(
+        reason="LIMIT_NOT_ALLOWED",
+        meaning="the job asks for more of something, such as memory or time, than the machine lets agents have",
+        sources=(Source.EXECUTION,),
+        advice="ask for less, or raise the maximum in BOATYARD_EXECUTION_LIMITS",
+        advised_by=("BOATYARD_EXECUTION_LIMITS",),
     ),
     ReasonRow(
         reason="IMAGE_NOT_ALLOWED",

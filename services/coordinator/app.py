@@ -23,7 +23,7 @@ from services.coordinator.ledger import ClaimFilter, RemoteLedger
 from services.coordinator.settings import CoordinatorSettings, comma_separated
 from services.lifecycle.driver import Driver
 from services.lifecycle.ledger import LedgerUnavailable
-from services.lifecycle.nodes import NodeInventory, connected
+from services.lifecycle.nodes import NodeInventory, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
@@ -58,8 +58,8 @@ async def _main() -> None:
             comma_separated(settings.engines),
         )
         ledger = RemoteLedger(upstream, coordinator_id, claim_filter, forwarder)
-        machine = NodeInventory(nodes)
-        is_registered = await _try_to_register(ledger, machine)
+        watch = NodeWatch(nodes, ledger.report)
+        is_registered = await _try_to_register(ledger, watch)
         driver = Driver(
             ledger,
             nodes,
@@ -67,13 +67,16 @@ async def _main() -> None:
             webhooks=Webhooks(settings.webhooks_allowed),
             retention_periods=settings.retention_periods,
         )
-        orphans = OrphanReaper(machine, partial(upstream.job_statuses, coordinator_id), settings.retention_periods)
+        orphans = OrphanReaper(
+            NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.retention_periods
+        )
 
         async def drive() -> None:
             if not is_registered:
-                await _keep_trying_to_register(ledger, machine)
+                await _keep_trying_to_register(ledger, watch)
             async with asyncio.TaskGroup() as group:
                 group.create_task(driver.run(), name="driver")
+                group.create_task(watch.run(), name="condition of the node")
                 group.create_task(orphans.run(_ORPHANS_SECONDS), name="orphans")
                 group.create_task(_watch(upstream, coordinator_id, driver), name="cancellations")
 
@@ -89,10 +92,10 @@ async def _main() -> None:
         )
 
 
-async def _try_to_register(ledger: RemoteLedger, machine: NodeInventory) -> bool:
+async def _try_to_register(ledger: RemoteLedger, watch: NodeWatch) -> bool:
     """Register at a gateway; return True when it and our node answered. Raises StartError when it refuses our token."""
     try:
-        await _register(ledger, machine)
+        await _register(ledger, watch)
     except (LedgerUnavailable, ServiceError) as error:
         if isinstance(error, UpstreamUnavailable) and isinstance(error.error, Unauthenticated | PermissionDenied):
             raise StartError(f"the gateway refuses this coordinator: {error.error.message}") from error
@@ -101,19 +104,23 @@ async def _try_to_register(ledger: RemoteLedger, machine: NodeInventory) -> bool
     return True
 
 
-async def _keep_trying_to_register(ledger: RemoteLedger, machine: NodeInventory) -> None:
+async def _keep_trying_to_register(ledger: RemoteLedger, watch: NodeWatch) -> None:
     """Register, and try again until a gateway and our node answer."""
     while True:
         await asyncio.sleep(_RETRY_SECONDS)
         try:
-            return await _register(ledger, machine)
+            return await _register(ledger, watch)
         except (LedgerUnavailable, ServiceError) as error:
             log.warning("waiting for a gateway, or our own node", error=str(error))
 
 
-async def _register(ledger: RemoteLedger, machine: NodeInventory) -> None:
+async def _register(ledger: RemoteLedger, watch: NodeWatch) -> None:
     """Register. Raises LedgerUnavailable, ServiceError when no gateway answers, or our node does not."""
-    held = await ledger.register(socket.gethostname(), await machine.allowance())
+    condition = await watch.condition()
+    if condition.allowance is None:
+        raise LedgerUnavailable(condition.troubles[0].message)
+    held = await ledger.register(socket.gethostname(), condition.allowance)
+    await ledger.report(condition)
     log.info("registered", jobs_held=held)
 
 

@@ -1,6 +1,7 @@
 """The driver's ledger, kept by a remote gateway: each method is an RPC that may be repeated."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC
 from importlib.metadata import version
@@ -9,21 +10,24 @@ from typing import Final
 from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
+from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.agent.wire import allowance_to_proto
+from services.common.errors import Status
 from services.common.ids import new_id
 from services.common.rpc.times import seconds_from_proto
 from services.coordinator import wire
-from services.coordinator.clients import Upstream
+from services.coordinator.clients import Upstream, UpstreamUnavailable
 from services.coordinator.event_forwarding import EventForwarder
-from services.lifecycle.ledger import Beat, Document, Lease, Stage
+from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, StageEnd
 from services.lifecycle.model.checkpoint import Decision, Question
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.model.value import pack, unpack
-from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
+from services.lifecycle.nodes.wire import TROUBLE
 
 _CLAIM_SECONDS: Final = 20.0
 """The deadline of a claim: a gateway answers within 16 s, so a broken link is noticed."""
@@ -84,6 +88,19 @@ class RemoteLedger:
         self._lease_seconds = seconds_from_proto(answer.lease_duration)
         return answer.jobs_held
 
+    async def report(self, condition: Condition) -> None:
+        """Report this machine's condition; a gateway of a version before cannot be told it, and is not."""
+        request = coordinator_pb2.ReportConditionRequest(
+            coordinator_id=self._coordinator_id,
+            troubles=map(TROUBLE.to_proto, condition.troubles),
+            **allowance_to_proto(condition.allowance),
+        )
+        try:
+            await self._upstream.ask(lambda stubs: stubs.coordinator.ReportCondition(request, timeout=_CALL_SECONDS))
+        except UpstreamUnavailable as error:
+            if error.error.status is not Status.UNIMPLEMENTED:
+                raise
+
     async def claim(self) -> Lease | None:
         """Wait a while for a job. A claim whose answer was lost is repeated with the same id."""
         request = coordinator_pb2.ClaimJobRequest(
@@ -108,10 +125,16 @@ class RemoteLedger:
         self._lease_seconds = seconds_from_proto(answer.lease_duration)
         return wire.beat_from_proto(answer)
 
-    async def job_context(self, lease: Lease) -> JobContext:
-        request = ledger_pb2.ReadJobContextRequest(holder=self._holder(lease))
-        answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobContext(request, timeout=_CALL_SECONDS))
-        return unpack(JobContext, answer.job_context)
+    async def attempt(self, lease: Lease) -> Attempt:
+        """Begin to send the events of its agent, too."""
+        recorded, context = ledger_pb2.ReadAttemptRequest, ledger_pb2.ReadJobContextRequest
+        of_attempt, of_job = recorded(holder=self._holder(lease)), context(holder=self._holder(lease))
+        answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadAttempt(of_attempt, timeout=_CALL_SECONDS))
+        needs = await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobContext(of_job, timeout=_CALL_SECONDS))
+        note = unpack(ExecutionNote, answer.note)
+        self._noted(lease, note)
+        stages = map(wire.stage_from_proto, answer.stages)
+        return Attempt({stage.name: stage for stage in stages}, note, unpack(JobContext, needs.job_context))
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         packed = b"" if outcome is None else pack(outcome)
@@ -128,30 +151,22 @@ class RemoteLedger:
         request = ledger_pb2.RecordHookCallRequest(holder=self._holder(lease), call=pack(call))
         await self._upstream.ask(lambda stubs: stubs.ledger.RecordHookCall(request, timeout=_CALL_SECONDS))
 
-    async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        stages = map(wire.stage_from_proto, (await self._attempt(lease)).stages)
-        return {stage.name: stage for stage in stages}
-
-    async def begin_stage(self, lease: Lease, name: str) -> None:
+    async def begin_stage(self, lease: Lease, name: str, ended: Sequence[StageEnd] = ()) -> None:
+        await self._end_stages(lease, ended)
         request = ledger_pb2.BeginStageRequest(holder=self._holder(lease), name=name)
         await self._upstream.ask(lambda stubs: stubs.ledger.BeginStage(request, timeout=_CALL_SECONDS))
 
-    async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
+    async def end_stage(self, lease: Lease, ended: StageEnd) -> None:
         request = ledger_pb2.EndStageRequest(
-            holder=self._holder(lease), stage=wire.stage_to_proto(stage), notes=map(pack, notes)
+            holder=self._holder(lease), stage=wire.stage_to_proto(ended.stage), notes=map(pack, ended.notes)
         )
         await self._upstream.ask(lambda stubs: stubs.ledger.EndStage(request, timeout=_CALL_SECONDS))
-        self._noted(lease, *notes)
+        self._noted(lease, *ended.notes)
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
         request = ledger_pb2.NoteExecutionRequest(holder=self._holder(lease), note=pack(note))
         await self._upstream.ask(lambda stubs: stubs.ledger.NoteExecution(request, timeout=_CALL_SECONDS))
         self._noted(lease, note)
-
-    async def execution(self, lease: Lease) -> ExecutionNote:
-        note = unpack(ExecutionNote, (await self._attempt(lease)).note)
-        self._noted(lease, note)
-        return note
 
     async def park(self, lease: Lease, question: Question) -> None:
         await self._forwarder.flush(lease.job_id)
@@ -163,21 +178,27 @@ class RemoteLedger:
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadDecision(request, timeout=_CALL_SECONDS))
         return unpack(Decision, answer.decision) if answer.decision else None
 
-    async def retry(self, lease: Lease, retry: Retry) -> None:
+    async def retry(self, lease: Lease, retry: Retry, ended: Sequence[StageEnd] = ()) -> None:
         """Send the attempt's last events first."""
+        await self._end_last_stages(lease, ended)
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.RetryLaterRequest(holder=self._holder(lease), retry=pack(retry))
         await self._upstream.ask(lambda stubs: stubs.ledger.RetryLater(request, timeout=_CALL_SECONDS))
 
-    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+    async def finish(self, lease: Lease, outcome: Outcome, ended: Sequence[StageEnd] = ()) -> None:
         """Send the job's last events first, so that whoever watches the job to its end has seen them."""
+        await self._end_last_stages(lease, ended)
         await self._forwarder.flush(lease.job_id)
         request = ledger_pb2.FinishJobRequest(holder=self._holder(lease), outcome=pack(outcome))
         await self._upstream.ask(lambda stubs: stubs.ledger.FinishJob(request, timeout=_CALL_SECONDS))
 
-    async def _attempt(self, lease: Lease) -> ledger_pb2.ReadAttemptResponse:
-        request = ledger_pb2.ReadAttemptRequest(holder=self._holder(lease))
-        return await self._upstream.ask(lambda stubs: stubs.ledger.ReadAttempt(request, timeout=_CALL_SECONDS))
+    async def _end_stages(self, lease: Lease, ended: Sequence[StageEnd]) -> None:
+        for each in ended:
+            await self.end_stage(lease, each)
+
+    async def _end_last_stages(self, lease: Lease, ended: Sequence[StageEnd]) -> None:
+        with suppress(LeaseLost):  # perhaps we have given the job back, and the answer was lost: the next call tells
+            await self._end_stages(lease, ended)
 
     def _noted(self, lease: Lease, *notes: ExecutionNote) -> None:
         for note in notes:

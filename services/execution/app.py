@@ -21,6 +21,7 @@ from services.common.db.migrate import migrate
 from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
+from services.common.readiness.servicer import registration as readiness
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.nodes import node_tls
@@ -38,6 +39,7 @@ from services.execution.service.manager import ExecutionManager
 from services.execution.service.messaging import Messaging
 from services.execution.service.metrics import ExecutionCounts, RunningMetrics
 from services.execution.service.path_guard import PathGuard
+from services.execution.service.readiness import Readiness
 from services.execution.service.retention import Retention, RetentionLimits
 from services.execution.service.terminals import Terminals
 from services.execution.servicer import ExecutionServicer
@@ -68,12 +70,14 @@ async def _main() -> None:
         meters = await stack.enter_async_context(Meters("execution").watching())
         on_commit(engine, ExecutionCounts(meters.registry).hear)
         executions, fences = store.ExecutionStore(engine), Fences(engine, store.fences)
+        admission = _admission(settings, runs, control_groups)
+        ready = Readiness(admission, settings)
         manager = await stack.enter_async_context(
             aclosing(
                 ExecutionManager(
                     executions,
                     fences,
-                    _admission(settings, runs, control_groups),
+                    admission,
                     EngineCredentials.from_settings(settings),
                     Isolation(settings.allowance, executions),
                     control_groups=control_groups,
@@ -114,6 +118,7 @@ async def _main() -> None:
                     {**CHECKS, pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},
                 ),
                 metrics(meters),
+                readiness(ready.check_resources, ready.check_sandbox),
             ],
             around=[meters.around],
             authenticator=cell_authenticator(home.cell_token()),

@@ -1,7 +1,7 @@
 """What an engine is: each module of `engines` has one, as ENGINE.
 
-The service asks it what to start, and a runner has it drive the agent. A runner is started before it has a run, and
-keeps what it has imported: what is slow to import, an engine imports in `run`.
+The service asks it what to start, and a runner has it drive the agent. Runners are forked from a process that keeps
+what it has imported: what is slow to import, an engine imports in `run`, and in `preload` if that will be used.
 """
 
 from collections.abc import Iterator, Mapping
@@ -80,6 +80,9 @@ class Engine(Generic[Own]):
         """
         del settings
         return b""
+
+    def preload(self) -> None:
+        """Import what runs need, in the process that runners are forked from. Starts no thread and connects nowhere."""
 
     def run(self, context: RunContext) -> Result:
         """Drive an agent from its start, or from where a lost runner stopped, until no process of it is left."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from services.agent.limits import NO_LIMITS, Limits
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
@@ -90,6 +91,8 @@ class Bounds:
     """The size of each of the sandbox's directories in memory, which the kernel keeps."""
     workspace_begins_empty: bool = False
     """True when everything in `workspace` counts, because it holds changes alone."""
+    disk_floor_bytes: int = 0
+    """What the run's log leaves free on its disk; below it the program waits, once its log has more than a MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +181,8 @@ class StartRequest:
     job_id: str
     plan: Plan
     stdin: bytes
+    asked: Limits = NO_LIMITS
+    """What was asked for, as far as that may be refused."""
 
 
 @dataclass(frozen=True, slots=True)

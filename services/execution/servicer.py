@@ -8,6 +8,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
+from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.common.rpc.draining import Draining
 from services.execution.service import watching
 from services.execution.service.capabilities import Capability
@@ -16,7 +17,6 @@ from services.execution.service.messaging import Messaging
 from services.execution.service.terminals import Terminals
 from services.execution.wire import events, requests, responses
 from services.execution.wire.start import StartReader
-from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
 
 Context = aio.ServicerContext[Any, Any]
 

@@ -8,8 +8,9 @@ from typing import Annotated, Final, Literal
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import NoDecode
 
+from services.agent.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
+from services.agent.limits import NO_LIMITS, Limits
 from services.common.settings import ServiceSettings
-from services.sandbox.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
 
@@ -29,6 +30,10 @@ def _entries(value: object) -> object:
 def _choices(value: object) -> object:
     entries = _entries(value)
     return [entry.lower().replace("-", "_") for entry in entries] if isinstance(entries, list) else entries
+
+
+def _limits(value: object) -> object:
+    return Limits.parse(value) if isinstance(value, str) else value
 
 
 def _patterns(hosts: tuple[str, ...]) -> tuple[str, ...]:
@@ -66,6 +71,8 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
         tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_entries)
     ] = ()
     """Networks (10.1.0.0/16, 192.0.2.7) that are reached without being public, or near; separated by commas."""
+    limits: Annotated[Limits, NoDecode, BeforeValidator(_limits)] = NO_LIMITS
+    """The most that executions may ask for, as `timeout=7200,memory_bytes=8589934592`: see `services.agent.limits`."""
     read_only_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
     """Absolute paths that every sandbox sees, such as where an agent's program is installed; separated by colons."""
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
@@ -83,7 +90,7 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     memory_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
     """Memory that must be free, on the machine and in the service's own control group, for one more execution."""
     disk_reserve_bytes: Annotated[int, Field(ge=0)] = 256 << 20
-    """Disk space that must be free in the data directory for one more execution."""
+    """Disk space that must be free in the data directory for one more execution; events leave half of it free."""
     max_load: Annotated[float, Field(gt=0)] | None = None
     """How many processes may wait for each processor, in the mean of a minute, for one more execution."""
     pack_after_hours: Annotated[float, Field(ge=0)] = 1.0
@@ -107,8 +114,8 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
 
     @property
     def allowance(self) -> Allowance:
-        """The tiers and networks that executions may have."""
-        return Allowance.of(self.allowed_tiers, self.allowed_networks)
+        """The tiers, networks and limits that executions may have."""
+        return Allowance.of(self.allowed_tiers, self.allowed_networks, self.limits)
 
     def missing_paths(self) -> str:
         """Return what is wrong with `read_only_paths`: those that are not there, or an empty string."""

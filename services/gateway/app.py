@@ -4,6 +4,7 @@ import resource
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2
@@ -11,6 +12,7 @@ from boatyard.gateway.v1.admin_pb2_grpc import add_AdminServiceServicer_to_serve
 from boatyard.gateway.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from boatyard.gateway.v1.checkpoint_pb2_grpc import add_CheckpointServiceServicer_to_server
 from boatyard.gateway.v1.job_pb2_grpc import add_JobServiceServicer_to_server
+from pydantic import SecretStr
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
@@ -26,7 +28,6 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.identity import this_cell
-from services.gateway.cells.node import keep_allowance
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
@@ -56,7 +57,6 @@ from services.gateway.keys.store import KeyStore, unlock
 from services.gateway.ledger.broadcast import ChangeBroadcast
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
-from services.gateway.ledger.scheduling import AWAY_LEASES
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
@@ -69,7 +69,9 @@ from services.gateway.values.cells import Cell
 from services.gateway.wire.policy import CHECKS
 from services.gateway.wire.requests import page_checks
 from services.lifecycle.driver import Driver
-from services.lifecycle.nodes import NodeInventory, Nodes, connected
+from services.lifecycle.model.condition import STARTING, Condition
+from services.lifecycle.model.floor import Floor
+from services.lifecycle.nodes import NodeInventory, Nodes, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
 from services.lifecycle.webhooks import Webhooks
 
@@ -92,23 +94,23 @@ async def _main() -> None:
         # Only the process that holds this lock may take back the cell's own leases.
         stack.enter_context(single_instance(directory / "lock", f"is the gateway of {directory}"))
         cell = this_cell(directory, settings)
-        configured_url = settings.database_url
-        url = sqlite_url(directory / "gateway.db") if configured_url is None else configured_url.get_secret_value()
-        engine = await stack.enter_async_context(opened_database(url, cell.cell_id))
+        url = _given(settings.database_url) or sqlite_url(directory / "gateway.db")
+        listen_url = _given(settings.database_listen_url)
+        engine = await stack.enter_async_context(opened_database(url, cell.cell_id, listen_url))
         key_file = KeyFile(settings.home.keys_file)
         ring = await unlock(engine, key_file, _given_keys(settings))
-        keys = KeyStore(engine, ring, key_file, AWAY_LEASES * settings.lease_seconds)
+        keys = KeyStore(engine, ring, key_file, settings.lease_seconds)
         nodes = await stack.enter_async_context(connected(settings))
         notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
-        await cells.register(cell)
+        await cells.register(cell, Condition(None, (STARTING,)))
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, notifier, settings)
         store, events = JobStore(engine, notifier), EventStore(engine)
         tasks = {
             "keys": keep_keys(keys, cell.cell_id),
             "notices": ChangeBroadcast(engine, notifier).run(),
-            "what the node allows": keep_allowance(cells, cell.cell_id, NodeInventory(nodes)),
+            "condition of the node": NodeWatch(nodes, partial(cells.set_condition, cell.cell_id)).run(),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
             **_retention_tasks(engine, cell, cells, settings),
         }
@@ -169,6 +171,7 @@ async def _main() -> None:
             screen=entrance.screen,
             around=[*entrance.around, meters.around],
             tls=settings.server_tls,
+            waits_for_port=True,
             draining=draining,
             reflection=settings.reflection,
         )
@@ -227,6 +230,7 @@ def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySett
         settings.agent_command,
         settings.agent_model,
         load_kinds(settings.kinds_file),
+        tries=Floor(max_attempts=settings.max_attempts, max_extra_rounds=settings.max_extra_rounds),
         ageing_seconds=settings.ageing_seconds,
     )
 
@@ -275,6 +279,9 @@ def _given_keys(settings: GatewaySettings) -> Sequence[bytes]:
     return keys
 
 
+def _given(setting: SecretStr | None) -> str:
+    return setting.get_secret_value() if setting else ""
+
+
 def _admin_token(settings: GatewaySettings) -> str:
-    given = settings.token.get_secret_value() if settings.token else ""
-    return token_from(given, "BOATYARD_TOKEN") or settings.home.admin_token()
+    return token_from(_given(settings.token), "BOATYARD_TOKEN") or settings.home.admin_token()

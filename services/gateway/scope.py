@@ -39,7 +39,9 @@ def check_all() -> None:
     """Raise PermissionDenied (PROJECT_NOT_ALLOWED) for a token of some projects, in an RPC that concerns them all."""
     if current_principal().projects is not None:
         raise PermissionDenied(
-            "this is about all projects, and the token is for some of them only", reason="PROJECT_NOT_ALLOWED"
+            "this is about all projects, and the token is for some of them only",
+            reason="PROJECT_NOT_ALLOWED",
+            metadata={"needed_projects": "all"},
         )
 
 

@@ -39,6 +39,10 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a cell is remembered after it was last heard of."""
     max_jobs: Annotated[int, Field(ge=0, le=1000)] = 4
     """How many jobs this cell runs at once; 0 means that it takes none."""
+    max_attempts: Annotated[int, Field(ge=1)] | None = None
+    """The most attempts that a job may ask for; without it any number."""
+    max_extra_rounds: Annotated[int, Field(ge=0)] | None = None
+    """The most further rounds that a job may ask for; without it any number."""
     lease_seconds: Annotated[float, Field(ge=1, le=300)] = 20.0
     """How long a job stays this cell's without a heartbeat. Then another cell takes it, and begins it anew."""
     ageing_seconds: Annotated[float, Field(ge=0, le=86400)] = 60.0
@@ -53,6 +57,10 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
         default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_URL", "database_url")
     )
     """postgresql://…, for several cells. Default: a SQLite file on this machine."""
+    database_listen_url: SecretStr | None = Field(
+        default=None, validation_alias=AliasChoices("BOATYARD_DATABASE_LISTEN_URL", "database_listen_url")
+    )
+    """A direct URL of the same PostgreSQL, where `database_url` leads to a pooler of transactions (PgBouncer)."""
     keys_file: Path | None = None
     """Keys of the database, beside those in $BOATYARD_HOME/keys: for a further cell, a copy of that file of another."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))

@@ -20,6 +20,7 @@ from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
+from services.common.readiness.servicer import registration as readiness
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.nodes import node_tls
@@ -108,6 +109,7 @@ async def _main() -> None:
                     checks(addresses, paths),
                 ),
                 metrics(meters),
+                readiness(manager.budget.check),
             ],
             around=[meters.around],
             authenticator=cell_authenticator(settings.home.cell_token()),
@@ -144,7 +146,11 @@ def build_manager(
     budget = DiskBudget(paths, cache, disk_limits)
     meters.add(DiskMetrics(budget))
     network = NetworkLimits(
-        settings.network_seconds, settings.fetch_memory_bytes, settings.fetch_max_bytes, settings.min_free_bytes
+        seconds=settings.network_seconds,
+        silence_seconds=settings.silence_seconds,
+        memory_bytes=settings.fetch_memory_bytes,
+        fetch_bytes=settings.fetch_max_bytes,
+        min_free_bytes=settings.min_free_bytes,
     )
     limits = StoreLimits(settings.lock_seconds, settings.min_free_bytes, settings.max_refs, network)
     sandboxed = SandboxedGit()

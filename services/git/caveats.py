@@ -12,6 +12,8 @@ _MAX_PATHS: Final = 100
 _PATH_BYTES: Final = 4095
 _SHOWN_BYTES: Final = 1024
 _DETAIL_CHARACTERS: Final = 256
+# What was cut off is marked: whoever knows the job's secrets looks for a part of one there.
+_GAP: Final = "…"
 # Kinds as they were stored beside bases until 30 November 2026.
 _FORMER_KINDS: Final = {"submodules": "EMPTY_SUBMODULES", "lfs-pointers": "LFS_POINTERS"}
 
@@ -24,10 +26,15 @@ def caveats_of(
     found = []
     for kind, paths in sorted(paths_by_kind.items(), key=lambda item: list(CaveatKind).index(item[0])):
         if ordered := sorted(set(paths)):
-            shown = tuple(path if len(path) <= _PATH_BYTES else path[:_SHOWN_BYTES] for path in ordered[:_MAX_PATHS])
-            detail = one_line(details.get(kind, ""))[:_DETAIL_CHARACTERS]
-            found.append(Caveat(kind, shown, len(ordered), detail))
+            detail = one_line(details.get(kind, ""))
+            if len(detail) > _DETAIL_CHARACTERS:
+                detail = detail[: _DETAIL_CHARACTERS - len(_GAP)] + _GAP
+            found.append(Caveat(kind, tuple(map(_shown, ordered[:_MAX_PATHS])), len(ordered), detail))
     return tuple(found)
+
+
+def _shown(path: bytes) -> bytes:
+    return path if len(path) <= _PATH_BYTES else path[: _SHOWN_BYTES - len(_GAP.encode())] + _GAP.encode()
 
 
 def caveats_to_json(caveats: Iterable[Caveat]) -> str:

@@ -1,4 +1,8 @@
-"""The commit without files that work without a remote is compared with: the same on every machine."""
+"""The commit without files that work on nothing is compared with: the same on every machine.
+
+Work begins on nothing without a remote, and on a remote that has no commit yet. This commit stands for that wherever a
+commit is named, and is nobody's parent: what is made of nothing begins a history.
+"""
 
 import hashlib
 import zlib

@@ -95,9 +95,11 @@ def not_a_repository(path: str, error: Exception) -> ServiceError:
     )
 
 
-def revision_not_found(revision: bytes | str) -> ServiceError:
-    """There is no such commit."""
-    return NotFound("revision", revision if isinstance(revision, str) else revision.decode("utf-8", "replace"))
+def revision_not_found(revision: bytes | str, *, of_empty: bool = False) -> ServiceError:
+    """There is no such commit, and none at all in a repository that is empty."""
+    name = revision if isinstance(revision, str) else revision.decode("utf-8", "replace")
+    because = "the repository has no commit yet: HEAD begins from nothing" if of_empty else ""
+    return NotFound("revision", name, because=because)
 
 
 def snapshot_not_found(snapshot_id: str, repository_id: str) -> ServiceError:
@@ -115,10 +117,10 @@ def address_not_allowed(host: str, address: str) -> ServiceError:
 
 
 def remote_not_allowed(path: Path, problem: str) -> ServiceError:
-    """A remote on this machine, or what it leads to, is another user's, or lies where none may."""
+    """A remote on this machine, what leads to it or what it leads to is another user's, or lies where none may."""
     message = (
-        f"{path} {problem}: a remote on this machine must belong to the cell's user, with all that it leads to, or lie"
-        " below a directory that BOATYARD_GIT_OTHERS_FILE_ROOTS names"
+        f"{path} {problem}: a remote on this machine must belong to the cell's user, with all that leads to it and that"
+        " it leads to, or lie below a directory that BOATYARD_GIT_OTHERS_FILE_ROOTS names"
     )
     return FailedPrecondition("REMOTE_NOT_ALLOWED", message, str(path))
 

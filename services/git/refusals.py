@@ -12,6 +12,10 @@ UNREACHABLE: Final = "REMOTE_UNREACHABLE"
 _FOR_HTTPS: Final = (
     "\nThe server wants a token, or another one: create the repository with a token that may read and push."
 )
+_FOR_RIGHTS: Final = (
+    "\nThe server knows whose token or key this is, and does not let them: give them the right there, or the repository"
+    " another one (`boatyard repository update ID`)."
+)
 _FOR_SSH: Final = (
     "\nThe server wants a key: `boatyard repository update ID --ssh-key @FILE` gives the repository one, and"
     " BOATYARD_GIT_SSH_IDENTITY=true lends it those of the account that runs the cell."
@@ -36,15 +40,23 @@ _TABLE: Final = (
     _row("REMOTE_ACCESS_DENIED", r"Permission denied \(publickey", hint=_FOR_SSH),
     _row(
         "REMOTE_ACCESS_DENIED",
+        *(r"DENIED by \w+", "marked as read only", "not allowed to push", r"Permission to \S+ denied"),
+        hint=_FOR_RIGHTS,
+    ),
+    _row(
+        "REMOTE_ACCESS_DENIED",
         *("could not read Username", "Authentication failed", r"returned error: 40[13]\b", "Invalid username or "),
-        *("HTTP Basic: Access denied", r"DENIED by \w+", r"Permission denied \(", "Too many authentication failures"),
-        *("marked as read only", "not allowed to push"),
+        *("HTTP Basic: Access denied", r"Permission denied \(", "Too many authentication failures"),
         hint=_FOR_HTTPS,
     ),
     _row(
         "REMOTE_NOT_FOUND",
-        *("does not appear to be a git repository", "Repository not found", "' not found", r"returned error: 410\b"),
-        *("could not be found or you don't have permission", "does not exist or you do not have"),
+        *("does not appear to be a git repository", "Repository not found", "' not found"),
+        *(
+            r"returned error: 4(04|10)\b",
+            "could not be found or you don't have permission",
+            "does not exist or you do not have",
+        ),
     ),
     _row(
         "REMOTE_NOT_TRUSTED",
@@ -57,18 +69,42 @@ _TABLE: Final = (
         *("answers with a page", "bad line length character", "is this a git repository", "invalid server response"),
         *("git-http-push failed", "unexpected content-type"),
     ),
-    _row("REMOTE_MALFORMED", r"error: object [0-9a-f]{40,64}: \w+: ", "fsck error in packed object"),
+    _row(
+        "REMOTE_MALFORMED",
+        *(r"error: object [0-9a-f]{40,64}: \w+: ", "fsck error in packed object"),
+        *(r"remote: (fatal|error): (unable to (read|parse|unpack) |missing |Could not read [0-9a-f]|bad )",),
+        *(r"remote: (fatal|error): (inflate: |object file |loose object |packed object |garbage at end of loose )",),
+        *(r"\(stored in \./objects/\S+ is corrupt", "Failed to traverse parents of commit"),
+    ),
     _row(
         UNREACHABLE,
         *("[Cc]ould not resolve host", "Failed to connect", "Couldn't connect", "Connection (refused|timed out|reset)"),
         *("Empty reply from server", "transfer closed", r"returned error: (408|429|5\d\d)\b", "hung up unexpectedly"),
-        *("early EOF", "unexpected disconnect", "RPC failed", "Operation too slow", "Connection closed by"),
+        *("in which nothing came or went", "the server is busy", "expected (flush|'|response end)"),
+        *("early EOF", "eof before pack header", "unexpected disconnect", "RPC failed", "Connection closed by"),
         *("kex_exchange_identification", "No route to host", "Network is unreachable", "Broken pipe"),
         *("was ended after", "handshake", "Recv failure", "Send failure", "recv error", "SSL_read"),
         *("Timeout, server", "timed out", "unexpected (flush|end|response)", "unable to rewind"),
         *(r"\[remote failure\]", "Could not read from remote"),
     ),
 )
+
+# What a server that works says of the one thing that was asked for.
+_NOT_OFFERED: Final = re.compile(
+    "not our ref|couldn't find remote ref|no such (remote )?ref|unadvertised object|want [0-9a-f]+ not valid"
+    "|not a valid ref|invalid refspec"
+)
+
+
+def is_not_offered(error: Exception) -> bool:
+    """Return True when a remote that works does not have, or does not give, the ref or commit that was asked for."""
+    return _NOT_OFFERED.search(str(error)) is not None
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Return True when a remote, or git about it, says that they have not heard each other to the end."""
+    row = refusal(error)
+    return row is not None and row.reason == UNREACHABLE
 
 
 def refusal(error: Exception) -> Refusal | None:

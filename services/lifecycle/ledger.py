@@ -71,6 +71,27 @@ class Stage:
 
 
 @dataclass(frozen=True, slots=True)
+class StageEnd:
+    """How a step ended, DONE or FAILED, and what is known of executions since."""
+
+    stage: Stage
+    notes: Sequence[ExecutionNote] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """What a driver begins a lease with: what is recorded of the attempt, and what its job needs beside its spec.
+
+    `stages` are by name, in the order in which they began. `execution` is the attempt's agent: that of the last round,
+    when changes were requested.
+    """
+
+    stages: Mapping[str, Stage]
+    execution: ExecutionNote
+    context: JobContext
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """The JSON document of a job that a hook is sent, and the time when the stage began in which the hook is called."""
 
@@ -102,8 +123,8 @@ class Ledger(Protocol):
         """Renew leases. MUST NOT renew a lease whose fence is no longer the job's."""
         ...
 
-    async def job_context(self, lease: Lease) -> JobContext:
-        """Return what the job needs beside its spec, as it is now."""
+    async def attempt(self, lease: Lease) -> Attempt:
+        """Return what is recorded of the lease's attempt, with the job's context as it is now."""
         ...
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
@@ -117,19 +138,17 @@ class Ledger(Protocol):
         """Return the key that signs a webhook's calls, or a callback's token; also for a hook that has been removed."""
         ...
 
-    async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        """Return what is recorded of the lease's attempt, by name, in the order in which the stages began."""
-        ...
+    async def begin_stage(self, lease: Lease, name: str, ended: Sequence[StageEnd] = ()) -> None:
+        """Record how earlier steps ended, and then that a step begins: all of it or nothing.
 
-    async def begin_stage(self, lease: Lease, name: str) -> None:
-        """Record that a step begins. A step that is recorded already keeps its first time."""
-        ...
-
-    async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        """Record how a step ended, DONE or FAILED, together with what is known of executions: all of it or nothing.
-
-        MUST succeed and change nothing when the stage has ended already: the response to the first try was lost.
+        A step that is recorded already keeps its first time. A step may end that was not recorded as begun: it did
+        nothing that anybody could notice. MUST change nothing of a step that has ended already, nor write its notes:
+        the response to the first try was lost.
         """
+        ...
+
+    async def end_stage(self, lease: Lease, ended: StageEnd) -> None:
+        """Record how a step ended, as `begin_stage` does, when no other begins yet."""
         ...
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
@@ -144,10 +163,6 @@ class Ledger(Protocol):
         """
         ...
 
-    async def execution(self, lease: Lease) -> ExecutionNote:
-        """Return what is recorded of the attempt's agent: of the last round's, when changes were requested."""
-        ...
-
     async def park(self, lease: Lease, question: Question) -> None:
         """Ask a person, and release the job until there is an answer or the question expires. Ends the lease.
 
@@ -160,17 +175,18 @@ class Ledger(Protocol):
         """Return the decision on a question of this attempt; None while it waits, or when it was never asked."""
         ...
 
-    async def retry(self, lease: Lease, retry: Retry) -> None:
+    async def retry(self, lease: Lease, retry: Retry, ended: Sequence[StageEnd] = ()) -> None:
         """End the attempt as FAILED, and set the job to PENDING until its next attempt, which has another execution.
 
-        A job whose cancellation was requested becomes CANCELLED instead. MUST succeed when the same lease has done so
-        already.
+        A job whose cancellation was requested becomes CANCELLED instead. How the last steps `ended` is recorded first,
+        all of it or nothing. MUST succeed and change nothing when the same lease has done so already.
         """
         ...
 
-    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+    async def finish(self, lease: Lease, outcome: Outcome, ended: Sequence[StageEnd] = ()) -> None:
         """End the job with all stages and executions that are still open, and give the lease back.
 
-        MUST succeed when the same lease has ended the job already.
+        How the last steps `ended` is recorded first, all of it or nothing. MUST succeed and change nothing when the
+        same lease has ended the job already.
         """
         ...

@@ -40,24 +40,20 @@ async def run_job(job: JobRun) -> Outcome | None:
 
     Raises LeaseLost when the job is no longer ours, and Parked when it waits for a person.
     """
-    await job.load()
-    context = await job.retry_until_lease_lost(lambda: job.ledger.job_context(job.lease))
-    job.keep_secret(context.secrets)
+    context = await job.load()
     outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, context))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():
         await _best_effort(_end_agent(job))
         await _best_effort(_keep_state(job, outcome))
     if outcome.failure is not None and not again:
-        await _best_effort(choose_hooks(job, context.hooks))  # when the job failed before they were chosen
-        await _best_effort(call_error_hooks(job, outcome))
+        await _best_effort(_tell_of_failure(job, context, outcome))
     with job.uninterrupted():
         await _best_effort(_clean_up(job, outcome))
         if outcome.failure is not None and again:
-            retry = retry_after(job, outcome.failure)
-            await job.retry_until_lease_lost(lambda: job.ledger.retry(job.lease, retry))
+            await job.retry(retry_after(job, outcome.failure))
             return None
-        await job.retry_until_lease_lost(lambda: job.ledger.finish(job.lease, outcome))
+        await job.finish(outcome)
     return outcome
 
 
@@ -78,7 +74,7 @@ async def _outcome(job: JobRun, context: JobContext) -> Outcome:
 
 async def _work(job: JobRun, context: JobContext) -> None:
     remote = context.remote
-    await choose_hooks(job, context.hooks)
+    choose_hooks(job, context.hooks)
     job.surround(call_hooks_before, call_hooks_after)
     await call_pre_hooks(job)
     if remote is not None or not job.has_begun("workspace"):  # the version before had no base without a repository
@@ -165,6 +161,11 @@ async def _keep_state(job: JobRun, outcome: Outcome) -> None:
     if outcome.state is not JobState.SUCCEEDED and is_agent_gone(job) and not job.lease.is_moved:
         await _best_effort(take_artifacts(job))
         await keep_state(job)
+
+
+async def _tell_of_failure(job: JobRun, context: JobContext, outcome: Outcome) -> None:
+    choose_hooks(job, context.hooks)  # when the job failed before they were chosen
+    await call_error_hooks(job, outcome)
 
 
 async def _clean_up(job: JobRun, outcome: Outcome) -> None:

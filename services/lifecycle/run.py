@@ -11,15 +11,17 @@ import structlog
 
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
-from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
+from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.ids import agent_of, step_in, workspace_of
+from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.node_work import Run
-from services.lifecycle.model.outcome import Failure, RetentionPeriods
+from services.lifecycle.model.outcome import Failure, Outcome, RetentionPeriods, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
 from services.lifecycle.webhooks import Webhooks
+from services.redaction.gaps import text_around_gaps
 from services.redaction.strand import Redactor
 
 T = TypeVar("T")
@@ -55,6 +57,7 @@ class JobRun:
         self.redactor = Redactor()
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
+        self._ended: list[StageEnd] = []  # not recorded yet: that is done in the write that lets anything else begin
         self._before: Around = _nothing
         self._after: After = _nothing
         self.round = 1
@@ -84,12 +87,14 @@ class JobRun:
         """The snapshot that the attempt begins from; empty when it begins from a revision."""
         return self.lease.snapshot_id or self.spec.snapshot_id
 
-    async def load(self) -> None:
-        """Read what was recorded before."""
-        self.stages = dict(await self.retry_until_lease_lost(lambda: self.ledger.stages(self.lease)))
-        self.execution = await self.retry_until_lease_lost(lambda: self.ledger.execution(self.lease))
+    async def load(self) -> JobContext:
+        """Read what was recorded before, and return what the job needs beside its spec."""
+        attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
+        self.stages, self.execution = dict(attempt.stages), attempt.execution
+        self._keep_secret(attempt.context.secrets)
+        return attempt.context
 
-    def keep_secret(self, secrets: Mapping[str, str]) -> None:
+    def _keep_secret(self, secrets: Mapping[str, str]) -> None:
         """Give these to the agent, and to nobody else: whatever is recorded from now on has their names alone."""
         self.secrets = secrets
         self.redactor = job_redactor(secrets)
@@ -182,31 +187,43 @@ class JobRun:
         learn: Callable[[ExecutionNote, Value], ExecutionNote] | None,
         tell: Callable[[Value], str],
     ) -> Value:
-        await self.retry_until_lease_lost(lambda: self.ledger.begin_stage(self.lease, name))
+        await self.retry_until_lease_lost(lambda: self.ledger.begin_stage(self.lease, name, self._ended))
+        self._ended = []
         self.stages[name] = Stage(name, StageState.RUNNING)
         log.info("stage begins", stage=name)
         try:
             result = await work()
         except JobFailed as failed:
             failure = self._redacted(failed.failure)
-            await self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
+            self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
             raise JobFailed(failure) from failed
         except ServiceError as error:
             if isinstance(error, FailedPrecondition) and error.reason == "STALE_FENCE":
                 raise LeaseLost from error
             failure = self._redacted(explained(error, name))
-            await self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
+            self._end(Stage(name, StageState.FAILED, dump(failure), failure.message))
             raise JobFailed(failure) from error
         except (JobCancelled, LeaseLost, Parked):
             raise
         except Exception as error:
             log.exception("a stage broke", stage=name)
-            await self._end(Stage(name, StageState.FAILED, dump(INTERNAL), INTERNAL.message))
+            self._end(Stage(name, StageState.FAILED, dump(INTERNAL), INTERNAL.message))
             raise JobFailed(INTERNAL) from error
         if learn is not None:
             self.execution = learn(self.execution, result)
-        await self._end(Stage(name, StageState.DONE, dump(result), tell(result)), [self.execution] if learn else ())
+        self._end(Stage(name, StageState.DONE, dump(result), tell(result)), [self.execution] if learn else ())
         return result
+
+    def settle(self, name: str, value: Recorded, told: str = "") -> None:
+        """Record a value as a step that takes no time, unless it is recorded: before anything that follows from it.
+
+        Raises JobCancelled.
+        """
+        if self.has_ended(name):
+            return
+        if not self.has_begun(name):
+            self.check_cancelled()
+        self._end(Stage(name, StageState.DONE, dump(value), told))
 
     def recorded(self, name: str, kind: type[Value]) -> Value | None:
         """Return the result of a step, done now or before a restart; None when it has not been done."""
@@ -268,14 +285,23 @@ class JobRun:
         finally:
             self._uninterrupted -= 1
 
-    async def _end(self, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
+    async def finish(self, outcome: Outcome) -> None:
+        """End the job."""
+        await self.retry_until_lease_lost(lambda: self.ledger.finish(self.lease, outcome, self._ended))
+
+    async def retry(self, retry: Retry) -> None:
+        """Let the job wait for its next attempt."""
+        await self.retry_until_lease_lost(lambda: self.ledger.retry(self.lease, retry, self._ended))
+
+    def _end(self, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
+        """Let a step end: it is recorded by the next write, which comes before all that depends on the step."""
         stage = replace(stage, message=self.redactor.text(stage.message)[:_MAX_MESSAGE])
-        await self.retry_until_lease_lost(lambda: self.ledger.end_stage(self.lease, stage, notes))
+        self._ended.append(StageEnd(stage, notes))
         self.stages[stage.name] = stage
         log.info("stage ends", stage=stage.name, state=stage.state, message=stage.message)
 
     def _redacted(self, failure: Failure) -> Failure:
-        return replace(failure, message=self.redactor.text(failure.message))
+        return replace(failure, message=text_around_gaps(self.redactor, failure.message))  # a long one was cut
 
     async def retry_until_lease_lost(self, write: Callable[[], Awaitable[T]]) -> T:
         """Repeat a call while the ledger is unavailable, for as long as the job is ours. Raises LeaseLost."""

@@ -112,6 +112,11 @@ class Redactor:
         """Return one that redacts these secrets too."""
         return Redactor({**self._secrets, **secrets}, finds_tokens=self._finds_tokens)
 
+    @property
+    def needles(self) -> list[tuple[bytes, str]]:
+        """What is looked for: the secrets as they are and in other forms, each with its secret's name."""
+        return [(needle, name) for needle, _, name in self._needles]
+
     def strand(self) -> "Strand":
         """Start a new stream of bytes."""
         return Strand(self)

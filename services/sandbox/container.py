@@ -140,6 +140,8 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     size = "" if spec.limits.scratch_bytes is None else f",size={spec.limits.scratch_bytes}"
     for place in ("/tmp", str(environment.HOME)):  # noqa: S108 - the container's own
         yield from ("--tmpfs", f"{place}:{_SCRATCH}{size}")
+    if environment.SECRETS_VARIABLE in spec.environment:  # an image may have no mkdir
+        yield from ("--tmpfs", f"{environment.SECRETS}:{_SCRATCH},size=256k")
     if spec.limits.scratch_bytes is not None:
         yield from ("--shm-size", str(spec.limits.scratch_bytes))
     if engine.has_limits and made.memory_bytes is not None:

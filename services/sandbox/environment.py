@@ -8,6 +8,10 @@ from pathlib import Path
 HOME = Path("/home/agent")
 """The private home inside a sandbox."""
 
+SECRETS = HOME / ".boatyard" / "secrets"
+SECRETS_VARIABLE = "BOATYARD_SECRETS_DIR"
+"""Where an agent's secrets are as files inside, if it has any, and the variable that tells it."""
+
 HOSTNAME = "boatyard"
 """The host name inside."""
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 from services.common.errors import StartError
 from services.common.lock import LockHeldError
-from services.common.program import EXIT_CANNOT_START
+from services.common.program import EXIT_CANNOT_START, EXIT_TRY_AGAIN
+from services.common.room import is_out_of_room
 from services.supervisor.plan import CellPlan
 from services.supervisor.process import ServiceProcess, log_tail
 
@@ -34,7 +35,8 @@ class ServiceKeeper:
     async def run(self) -> None:
         """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again.
 
-        A failed start is final only the first time: later the reason may be a database that is away for a while.
+        A failed start is final only the first time: later the reason may be a database that is away for a while. A
+        service for which the disk has no room is started until there is some.
         """
         deaths, is_first = 0, True
         while not self._stopping:
@@ -43,11 +45,14 @@ class ServiceKeeper:
             if self._stopping:
                 return
             deaths = 1 if time.monotonic() - began > WELL_AFTER_S else deaths + 1
+            if code == EXIT_TRY_AGAIN:
+                deaths = min(deaths, GIVE_UP_AFTER - 1)
             if (is_first and code == EXIT_CANNOT_START) or deaths >= GIVE_UP_AFTER:
                 raise StartError(self._failure(code))
             is_first = False
             delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LONGEST_DELAY_S)
-            self._say(f"{self._service} ended ({_cause(code)}); restarting it in {delay:g} s")
+            why = "the disk has no room" if code == EXIT_TRY_AGAIN else _cause(code)
+            self._say(f"{self._service} ended ({why}); restarting it in {delay:g} s")
             await asyncio.sleep(delay)
 
     async def stop(self) -> None:
@@ -63,6 +68,10 @@ class ServiceKeeper:
             raise StartError(
                 f"an earlier {self._service} service (process {error.pid}) is still running: kill it"
             ) from None
+        except OSError as error:
+            if not is_out_of_room(error):
+                raise
+            return EXIT_TRY_AGAIN
         if self._stopping:  # `stop` was called while it was being started
             await self._process.stop()
         return await self._process.wait()
@@ -70,6 +79,8 @@ class ServiceKeeper:
     def _failure(self, code: int) -> str:
         log = self._cell.log_file(self._service)
         last_lines = log_tail(log).splitlines()[-10:]
+        if code == EXIT_CANNOT_START and last_lines and last_lines[-1].startswith(f"boatyard {self._service}: "):
+            return last_lines[-1].removeprefix("boatyard ")  # it says all there is to say
         return "\n".join([f"{self._service} does not start ({_cause(code)}); the end of its log, {log}:", *last_lines])
 
 

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from services.common.errors import StartError
+from services.common.files import write_whole
 from services.common.home import Home
 from services.common.lock import is_held
+from services.common.room import is_out_of_room
 
 GATEWAY, WORKSPACE, GIT, EXECUTION, HTTP = "gateway", "workspace", "git", "execution", "http"
 COORDINATOR = "coordinator"
@@ -105,14 +107,20 @@ def cell_file(home: Home) -> Path:
     return home.root / "run" / "cell.json"
 
 
-def write_cell_file(cell: CellPlan) -> None:
-    """Write where the services are, for whoever looks, and for the command line of earlier versions."""
-    path = cell_file(cell.home)
-    temporary = path.with_suffix(".new")
+def write_cell_file(cell: CellPlan) -> bool:
+    """Write where the services are, for whoever looks, and for the command line of earlier versions.
+
+    Returns False when the disk has no room for it.
+    """
     called_at = {service: cell.called_at(service) for service in cell.services}
     document = {"addresses": dict(cell.addresses), "called_at": called_at, "pid": os.getpid()}
-    temporary.write_text(json.dumps(document) + "\n")
-    temporary.rename(path)
+    try:
+        write_whole(cell_file(cell.home), json.dumps(document).encode() + b"\n")
+    except OSError as error:
+        if not is_out_of_room(error):
+            raise
+        return False
+    return True
 
 
 def has_no_sockets(home: Home) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from services.common.lock import FileLock
+from services.common.room import is_out_of_room
 from services.common.rpc.server import LIFELINE_VARIABLE
 from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATEWAY, CellPlan, service_lock
 
@@ -25,6 +26,7 @@ _DRAIN_S = 15.0
 _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # The database holds tokens of remotes and keys of webhooks.
     "BOATYARD_DATABASE_URL": (GATEWAY,),
+    "BOATYARD_DATABASE_LISTEN_URL": (GATEWAY,),
     # The users' token; node services accept the cell's own token only.
     "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
     "AGENT_COMMAND": (GATEWAY,),
@@ -108,22 +110,38 @@ def _owners(name: str) -> tuple[str, ...]:
 def log_tail(path: Path) -> str:
     """Return the end of a service's log."""
     try:
-        with path.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
-            return file.read().decode("utf-8", "replace").strip()
+        return _end_of(path).decode("utf-8", "replace").strip()
     except FileNotFoundError:
         return ""
+
+
+def _end_of(path: Path) -> bytes:
+    with path.open("rb") as file:
+        file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+        return file.read()
 
 
 def bound_log(path: Path, limit_bytes: int = LOG_BYTES) -> None:
     """Truncate a log that has grown beyond the limit, after replacing the older copy by a new one.
 
     Services append, so their next write goes to the new end. What they write between copy and truncation, some lines
-    at most, is lost.
+    at most, is lost. Where a copy has no room, the log's end alone is kept.
     """
-    if path.exists() and path.stat().st_size > limit_bytes:
-        shutil.copyfile(path, path.with_suffix(".log.1"))
-        os.truncate(path, 0)
+    if not path.exists() or path.stat().st_size <= limit_bytes:
+        return
+    copy, kept = path.with_suffix(".log.1"), b""
+    copy.unlink(missing_ok=True)  # first, because its room may be the last that there is
+    try:
+        shutil.copyfile(path, copy)
+    except OSError as error:
+        if not is_out_of_room(error):
+            raise
+        copy.unlink(missing_ok=True)
+        kept = _end_of(path)
+    os.truncate(path, 0)
+    if kept:
+        with _open_log(path) as log:
+            log.write(kept)
 
 
 def _open_log(path: Path) -> BinaryIO:

@@ -2,12 +2,13 @@
 
 import asyncio
 import os
-import socket
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 
 from services.common.errors import ServiceError, StartError
 from services.common.lock import is_held, single_instance
+from services.common.ports import is_taken
+from services.common.room import has_no_room
 from services.common.rpc.sockets import is_socket
 from services.supervisor.clients import Agents, wait_until_serving
 from services.supervisor.commands import SupervisorCommands
@@ -17,6 +18,7 @@ from services.supervisor.plan import (
     EVERY_SERVICE,
     EXECUTION,
     GATEWAY,
+    HTTP,
     CellPlan,
     cell_file,
     service_lock,
@@ -31,10 +33,15 @@ _STARTED_WITHIN_S = 60.0
 _PREDECESSOR_GONE_WITHIN_S = 20.0
 _SECOND_CTRL_C_WITHIN_S = 3.0
 _LOGS_EVERY_S = 30.0
+_ROOM_EVERY_S = 1.0
 _PAUSE_S = 0.05
 
 
-async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
+Announce = Callable[[Collection[str]], None]
+"""Says that every service is SERVING, but for those that are named at their ports: other programs have these."""
+
+
+async def up(plan: CellPlan, announce: Announce, say: Say) -> None:
     """Run a cell until a signal ends it; `announce` is called once, when every service is SERVING.
 
     Raises StartError when the cell cannot start, or one of its services cannot be kept alive.
@@ -48,11 +55,12 @@ async def up(plan: CellPlan, announce: Callable[[], None], say: Say) -> None:
         single_instance(supervisor_lock(plan.home), f"runs the cell in {plan.home.root}", advice),
     ):
         await _wait_for_predecessors(plan, commands, say)
+        without_ports = _without_ports(plan, say)
         plan.home.cell_token()  # before four processes need it at once
         if plan.driver == GATEWAY:
             plan.home.admin_token()
         if not commands.stop.is_set():
-            await _Cell(plan, commands, announce, say).run()
+            await _Cell(plan, commands, lambda: announce(without_ports), say).run()
         if commands.end_agents.is_set():  # the command came after the services had stopped
             await end_agents(plan.home, AGENT_GRACE_S)
 
@@ -90,15 +98,24 @@ class _Cell:
                     task.result()
 
     async def _announce_when_serving(self) -> None:
+        while not await self._all_serve():
+            if not has_no_room(self._plan.home.root):
+                logs = self._plan.log_file(self._plan.driver).parent
+                raise StartError(f"not all services were SERVING within {_STARTED_WITHIN_S:g} s: see {logs}")
+            self._say(f"waiting for room in {self._plan.home.root}")
+        while not write_cell_file(self._plan):  # noqa: ASYNC110 - until somebody makes room
+            await asyncio.sleep(_ROOM_EVERY_S)
+        self._announce()
+
+    async def _all_serve(self) -> bool:
+        """Wait until all services are SERVING; return False when that takes too long."""
+        addresses = map(self._plan.called_at, self._plan.services)
         try:
             async with asyncio.timeout(_STARTED_WITHIN_S):
-                addresses = map(self._plan.called_at, self._plan.services)
                 await asyncio.gather(*(wait_until_serving(self._plan.home, address) for address in addresses))
         except TimeoutError:
-            logs = self._plan.log_file(self._plan.driver).parent
-            raise StartError(f"not all services were SERVING within {_STARTED_WITHIN_S:g} s: see {logs}") from None
-        write_cell_file(self._plan)
-        self._announce()
+            return False
+        return True
 
     async def _bound_logs(self) -> None:
         while True:
@@ -153,7 +170,7 @@ def agents(count: int) -> str:
 
 
 async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, say: Say) -> None:
-    """Wait until the services of a killed supervisor have drained, and check that the ports are free."""
+    """Wait until the services of a killed supervisor have drained."""
     deadline = asyncio.get_running_loop().time() + _PREDECESSOR_GONE_WITHIN_S
     is_announced = False
     while held := [service for service in EVERY_SERVICE if is_held(service_lock(plan.home, service))]:
@@ -165,24 +182,20 @@ async def _wait_for_predecessors(plan: CellPlan, commands: SupervisorCommands, s
             say("waiting for the services of an earlier run to end")
             is_announced = True
         await asyncio.sleep(_PAUSE_S)
-    for service, address in plan.addresses.items():
-        if not is_socket(address) and not _is_free(address):
-            raise StartError(
-                f"another program listens on {address}, the address of {service}:"
-                f" `{plan.command} --port-base N` uses other ports"
-            )
 
 
-def _is_free(address: str) -> bool:
-    host, _, port = address.rpartition(":")
-    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # closed connections do not count
-        try:
-            probe.bind((host.strip("[]"), int(port)))
-        except OSError:
-            return False
-    return True
+def _without_ports(plan: CellPlan, say: Say) -> Collection[str]:
+    """Return the services whose ports other programs have, which the gateway does without until they are free.
+
+    Raises StartError for a node service's: it has no socket then, so that nobody could call it.
+    """
+    taken = [service for service, at in plan.addresses.items() if not is_socket(at) and is_taken(at)]
+    for service in taken:
+        text = f"another program listens on {plan.addresses[service]}, the address of {service}"
+        if service not in {GATEWAY, HTTP}:
+            raise StartError(f"{text}: name another one by BOATYARD_{service.upper()}_LISTEN, or none")
+        say(f"{text}, which takes it as soon as it is free: `{plan.command} --port-base N` uses other ports")
+    return taken
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from services.common.db.migrate import migrate
 from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
+from services.common.readiness.servicer import registration as readiness
 from services.common.rpc.auth import cell_authenticator
 from services.common.rpc.draining import Draining
 from services.common.rpc.nodes import node_tls
@@ -79,6 +80,7 @@ async def _main() -> None:
                     wire.CHECKS,
                 ),
                 metrics(meters),
+                readiness(admission.check, manager.check_quota),
             ],
             around=[meters.around],
             authenticator=cell_authenticator(home.cell_token()),

@@ -61,8 +61,7 @@ class WorkspaceManager:
                 if not existing.was_asked_for_by(request):
                     raise RequestIdReused("workspace", workspace_id)
                 return self._view(existing)
-            if self._usage.is_bounded:
-                self._usage.admit(await self._store.active())
+            await self.check_quota()
             for_host = request.visibility is Visibility.HOST
             driver = self._choice.for_host if for_host else self._choice.chosen
             await self._make_files(request, driver, None if for_host else self._choice.new_owner())
@@ -81,6 +80,11 @@ class WorkspaceManager:
             )
             await self._store.add(workspace)
             return self._view(workspace)
+
+    async def check_quota(self) -> None:
+        """Raise Exhausted (DISK_FULL, WORKSPACES_QUOTA) when there may be no further workspace."""
+        if self._usage.is_bounded:
+            self._usage.admit(await self._store.active())
 
     async def get(self, workspace_id: str) -> WorkspaceView:
         """Return a workspace. Raises NotFound."""

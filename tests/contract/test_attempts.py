@@ -1,20 +1,23 @@
 """Retries: each attempt has an execution of its own, attempts are counted, and nobody can write for an earlier one."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
-from services.gateway.catalog.store import WORK_ITEMS, CatalogStore
+from services.common.ids import new_id
+from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
 from services.gateway.jobs.retries import Retries
 from services.gateway.schema.clock import now
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.catalog import WorkItem, WorkItemState
+from services.gateway.values.catalog import Repository, WorkItem, WorkItemState
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
-from services.lifecycle.model.policy import Policy
-from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.policy import Checkpoints, Policy
+from services.lifecycle.model.states import ExecutionState, JobState, Publish, Purpose, StageState
 from services.lifecycle.model.value import dump
 from tests.kit.ledger import Books, age_heartbeat, claimed, expire_leases, finish_given_up, set_job
 
@@ -45,7 +48,7 @@ async def test_the_next_attempt_waits_and_is_another_execution(book: Books) -> N
     second = await claimed(other)
     assert (second.attempt, second.execution_id) == (2, fresh.execution_id)
     assert second.fence > first.fence
-    assert await other.stages(second) == {}
+    assert (await other.attempt(second)).stages == {}
     with pytest.raises(LeaseLost):
         await cell.retry(first, SOON)
 
@@ -204,6 +207,62 @@ async def test_the_last_result_is_pushed_unless_a_round_took_it_back(
     else:
         await retries.push(lease.job_id, key=None)
         assert (await claimed(cell)).spec.kept.commit_id == pushed
+
+
+async def succeeded(book: Books, output: Output, **fields: Any) -> str:
+    """Have a job of a repository succeed with this output; return its id."""
+    repository = Repository(repository_id=new_id("repo"), project_id="default", url="/r", create_time=datetime.now(UTC))
+    await CatalogStore(book.engine).create(REPOSITORIES, repository)
+    await book.admit(repository_id=repository.repository_id, branch=b"work", **fields)
+    cell = await book.cell("cell")
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT, output=output))
+    await cell.finish(lease, Outcome(JobState.SUCCEEDED))
+    return lease.job_id
+
+
+TAKEN = Output(base_commit_id="base", commit_id="made", branch=b"work")
+
+
+@pytest.mark.parametrize(
+    ("output", "branch", "reason"),
+    [
+        (TAKEN, b"", ""),
+        (TAKEN, b"other", ""),
+        (replace(TAKEN, pushed=True), b"other", ""),
+        (replace(TAKEN, pushed=True), b"", "JOB_STATE"),
+        (replace(TAKEN, pushed=True), b"work", "JOB_STATE"),
+        (replace(TAKEN, commit_id="base"), b"", "NO_RESULT"),
+    ],
+)
+async def test_what_succeeded_is_pushed_later(book: Books, output: Output, branch: bytes, reason: str) -> None:
+    policy = Policy(publish=Publish.NONE, checkpoints=Checkpoints(before=("push",)))
+    job_id = await succeeded(book, output, policy=policy)
+    retries = Retries(book.engine, book.notifier)
+    with pytest.raises(FailedPrecondition, match="SUCCEEDED"):
+        await retries.retry(job_id, from_snapshot=False, key=None)
+    if reason:
+        with pytest.raises(FailedPrecondition) as refused:
+            await retries.push(job_id, branch=branch, key=None)
+        assert refused.value.reason == reason
+        assert (await book.store.job(job_id)).state is JobState.SUCCEEDED
+        return
+    await retries.push(job_id, branch=branch, key=None)
+    spec = (await claimed(await book.cell("cell"))).spec
+    assert spec.kept is not None
+    assert (spec.kept.commit_id, spec.branch, spec.is_published) == ("made", branch or b"work", True)
+    assert spec.policy.checkpoints.before == ("push",), "a push is a push: people are asked"
+
+
+async def test_without_a_repository_there_is_nowhere_to_push(book: Books) -> None:
+    await book.admit()
+    cell, retries = await book.cell("cell"), Retries(book.engine, book.notifier)
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT, output=TAKEN))
+    await cell.finish(lease, Outcome(JobState.SUCCEEDED))
+    with pytest.raises(FailedPrecondition) as refused:
+        await retries.push(lease.job_id, key=None)
+    assert refused.value.reason == "NO_RESULT"
 
 
 async def test_a_work_item_is_in_progress_again(book: Books) -> None:

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.checkpoints.store import checkpoint_key
-from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.fleet import AWAY_LEASES
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter, Decider
-from services.lifecycle.ledger import Lease, LeaseLost, Stage
+from services.lifecycle.ledger import Lease, LeaseLost, Stage, StageEnd
 from services.lifecycle.model.checkpoint import CheckpointState, Decision
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.output import ChangeKind, DiffSummary, FileChange, Output
@@ -147,7 +147,7 @@ async def test_a_question_after_the_push_is_the_same_on_another_cell(book: Books
     await book.admit()
     lease = await claimed(first)
     await first.begin_stage(lease, "push")
-    await first.end_stage(lease, Stage("push", StageState.DONE, "{}"))
+    await first.end_stage(lease, StageEnd(Stage("push", StageState.DONE, "{}")))
     await first.park(lease, question(lease, "end"))
     (asked,) = (await book.store.job(lease.job_id)).checkpoints
     await book.checkpoints.decide(asked.checkpoint_id, decision(STATE.APPROVED))

@@ -21,7 +21,7 @@ from services.gateway.values.cells import CellKind
 from services.gateway.values.events import NumberedEvent
 from services.gateway.values.hooks import Hook, HookEvent
 from services.gateway.wire.events import events_from_bytes
-from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage
+from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import ChangeKind, DiffSummary, ExecutionNote, FileChange, Output
@@ -79,19 +79,22 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
     done = Stage("base", StageState.DONE, '{"a": 1}', "done")
     for _ in range(2):  # again, as if the first answer had been lost
-        await remote.end_stage(lease, done, [note])
+        await remote.end_stage(lease, StageEnd(done, [note]))
     await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
-    assert await remote.stages(lease) == await local.stages(lease) == {"base": done}
-    assert await remote.execution(lease) == await local.execution(lease) == note
-    surroundings = await remote.job_context(lease)
-    assert surroundings == await local.job_context(lease)
-    assert [hook.hook_id for hook in surroundings.hooks] == ["hook-1"]
+    settled = Stage("hooks", StageState.DONE, "{}")
+    for _ in range(2):
+        await remote.begin_stage(lease, "workspace", [StageEnd(settled)])
+    attempt = await remote.attempt(lease)
+    assert attempt == await local.attempt(lease)
+    assert attempt.stages == {"base": done, "hooks": settled, "workspace": Stage("workspace", StageState.RUNNING)}
+    assert attempt.execution == note
+    assert [hook.hook_id for hook in attempt.context.hooks] == ["hook-1"]
     await remote.begin_stage(lease, "error-hook-1")
     told = await remote.document(lease, "error-hook-1", FAILED)
     assert told == await local.document(lease, "error-hook-1", FAILED)
     assert await remote.signing_key(lease, "hook-1") == await local.signing_key(lease, "hook-1")
     for _ in range(2):
-        await remote.finish(lease, FAILED)
+        await remote.finish(lease, FAILED, [StageEnd(Stage("workspace", StageState.DONE, "{}"))])
     job = await book.store.job(lease.job_id)
     assert (job.state, job.reason, job.message, job.cell_id) == (JobState.FAILED, "AGENT_FAILED", "it broke", "remote")
 
@@ -118,11 +121,9 @@ async def test_whoever_lost_the_lease_is_told_so_by_every_call(book: Books, remo
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.SUCCEEDED)
     for late in (
         remote.begin_stage(lease, "workspace"),
-        remote.end_stage(lease, Stage("base", StageState.DONE), [note]),
+        remote.end_stage(lease, StageEnd(Stage("base", StageState.DONE), [note])),
         remote.note(lease, note),
-        remote.stages(lease),
-        remote.execution(lease),
-        remote.job_context(lease),
+        remote.attempt(lease),
         remote.document(lease, "base", None),
         remote.park(lease, Question("push", Origin.POLICY, "?", lease.execution_id, 60.0)),
         remote.finish(lease, FAILED),

@@ -283,7 +283,7 @@ async def test_files_are_handed_to_whoever_carries_the_job_and_go_with_it(book: 
     assert [(file.name, file.size) for file in view.spec.files] == [("a/b.csv", 2), ("c", 0)]
     cell = await book.cell("cell")
     lease = await claimed(cell)
-    assert (await cell.job_context(lease)).files == files
+    assert (await cell.attempt(lease)).context.files == files
     assert lease.spec.data == b'{"n": 1}'
     await remove(book, view.spec.job_id)
     async with book.engine.begin() as connection:

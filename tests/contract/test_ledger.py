@@ -12,12 +12,12 @@ from services.agent.settings import AgentSettings, AnthropicEngine
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition
 from services.gateway.catalog.store import REPOSITORIES, TEMPLATES, WORK_ITEMS, CatalogStore
-from services.gateway.ledger.claiming import ClaimFilter
-from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.claim_queries import ClaimFilter
+from services.gateway.ledger.fleet import AWAY_LEASES
 from services.gateway.schema.clock import now
 from services.gateway.values.catalog import Repository, Template, WorkItem, WorkItemState
 from services.gateway.values.jobs import ExecutionFilter
-from services.lifecycle.ledger import Lease, LeaseLost, Stage
+from services.lifecycle.ledger import Lease, LeaseLost, Stage, StageEnd
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
@@ -88,12 +88,12 @@ async def test_whoever_lost_the_lease_writes_nothing(book: Books) -> None:
     note = ExecutionNote(old.execution_id, Purpose.AGENT, state=ExecutionState.RUNNING)
     for late in (
         cell.begin_stage(old, "workspace"),
-        cell.end_stage(old, Stage("base", StageState.DONE), [note]),
+        cell.begin_stage(old, "workspace", [StageEnd(Stage("base", StageState.DONE), [note])]),
+        cell.end_stage(old, StageEnd(Stage("base", StageState.DONE), [note])),
         cell.note(old, note),
         cell.finish(old, SUCCEEDED),
-        cell.stages(old),
+        cell.attempt(old),
         cell.execution(old),
-        cell.job_context(old),
     ):
         with pytest.raises(LeaseLost):
             await late
@@ -125,7 +125,7 @@ async def test_another_cell_begins_a_new_attempt(book: Books) -> None:
     lease = await claimed(second)
     assert (lease.attempt, lease.fence) == (2, lost.fence + 1)
     assert lease.execution_id != lost.execution_id
-    assert await second.stages(lease) == {}, "what was done is on the other machine"
+    assert (await second.attempt(lease)).stages == {}, "what was done is on the other machine"
     ended, fresh = (await book.store.job(admitted.spec.job_id)).executions
     assert (ended.state, ended.reason) == (ExecutionState.FAILED, "NODE_LOST")
     assert (fresh.state, fresh.attempt) == (ExecutionState.PENDING, 2)
@@ -157,7 +157,7 @@ async def test_a_restarted_cell_has_its_own_jobs_back_at_once(book: Books) -> No
     lease = await claimed(again)
     assert (lease.job_id, lease.attempt, lease.execution_id) == (before.job_id, 1, before.execution_id)
     assert lease.fence == before.fence + 1
-    assert list(await again.stages(lease)) == ["start"]
+    assert list((await again.attempt(lease)).stages) == ["start"]
     assert (await cell.beat([before])).held == frozenset()
 
 
@@ -180,7 +180,7 @@ async def test_a_parked_job_comes_back_to_its_own_cell_when_it_is_awake(book: Bo
     assert await other.claim() is None, "what was done is on the first cell, which is there"
     lease = await claimed(cell)
     assert (lease.attempt, lease.execution_id, lease.fence) == (1, parked.execution_id, parked.fence + 1)
-    assert list(await cell.stages(lease)) == ["start"]
+    assert list((await cell.attempt(lease)).stages) == ["start"]
 
 
 async def test_a_parked_job_of_a_cell_that_is_away_begins_anew_when_it_is_awake(book: Books) -> None:
@@ -238,13 +238,14 @@ async def test_stages_are_replayed_as_they_were_written(book: Books) -> None:
     done = Stage("base", StageState.DONE, '{"commit_id": "c0ffee"}')
     output = Output(base_commit_id="c0ffee", log_tail=b"\xff\x00")
     note = ExecutionNote(lease.execution_id, Purpose.AGENT, "ws-1", ExecutionState.RUNNING, output=output)
-    await cell.end_stage(lease, done, [note])
-    await cell.end_stage(lease, Stage("base", StageState.FAILED, "{}"), [replace(note, workspace_id="")])
+    await cell.end_stage(lease, StageEnd(done, [note]))
+    another = StageEnd(Stage("base", StageState.FAILED, "{}"), [replace(note, workspace_id="")])
+    await cell.end_stage(lease, another)
     await cell.begin_stage(lease, "base")
-    await cell.begin_stage(lease, "workspace")
+    await cell.begin_stage(lease, "workspace", [another])
     expected = {"base": done, "workspace": Stage("workspace", StageState.RUNNING)}
-    assert await cell.stages(lease) == expected, "the first word counts"
-    assert await cell.execution(lease) == note
+    assert (await cell.attempt(lease)).stages == expected, "the first word counts"
+    assert (await cell.attempt(lease)).execution == await cell.execution(lease) == note
     first, second = (await book.store.job(lease.job_id)).timeline
     assert (first.name, second.name) == ("base", "workspace")
     assert first.end_time
@@ -493,7 +494,6 @@ async def test_a_hook_that_is_called_again_is_told_the_same(book: Books) -> None
     await restarted.begin_stage(lease, "post-hook-1")
     assert await restarted.document(lease, "post-hook-1", SUCCEEDED) == told
 
-    await restarted.end_stage(lease, Stage("post-hook-1", StageState.DONE, "{}"))
-    assert (await restarted.stages(lease))["post-hook-1"].result == "{}"
-    await restarted.begin_stage(lease, "post-hook-2")
+    await restarted.begin_stage(lease, "post-hook-2", [StageEnd(Stage("post-hook-1", StageState.DONE, "{}"))])
+    assert (await restarted.attempt(lease)).stages["post-hook-1"].result == "{}"
     assert await restarted.document(lease, "post-hook-2", SUCCEEDED) != told

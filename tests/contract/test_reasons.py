@@ -33,6 +33,7 @@ NEVER_REACHES_A_JOB = {
     "TOO_MANY_FAILURES": "it is waited for, and ends as NODE_LOST",
     "DATABASE_UNAVAILABLE": "it is waited for, and ends as NODE_LOST",
     "DRAINING": "it is waited for, and ends as NODE_LOST",
+    "MACHINE_BUSY": "it is waited for, and ends as NODE_LOST",
     "REPOSITORY_BUSY": "it is waited for, and ends as NODE_LOST",
     "TOO_MANY_EXECUTIONS": "it is waited for, and ends as NODE_LOST",
     "WORKSPACE_HELD": "it is waited for, and ends as NODE_LOST",

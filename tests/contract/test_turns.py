@@ -10,7 +10,7 @@ from sqlalchemy import type_coerce
 from services.common.db.columns import Moment, as_number
 from services.common.ids import new_id
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORKERS, CatalogStore
-from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.ledger.scheduling import turn_of
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.clock import now

@@ -107,6 +107,7 @@ READABLE = {
         gateway.v1.Decider name peer via""",
     "where it is, and its state": """
         gateway.v1.GetStatusResponse version jobs
+        readiness.v1.Trouble reason message
         gateway.v1.CellUsage driver
         gateway.v1.ListSnapshotsResponse cell_ids
         gateway.v1.ListWorkspacesResponse cell_ids

@@ -14,6 +14,7 @@ SMALLEST = {
     "gateway": ["execute", "--rounds", "1"],
     "loop": ["--turns", "8", "--starts", "1"],
     "queues": ["SQLite", "--rounds", "1", "--jobs", "5", "--history", "10"],
+    "real": [],
     "rpc": ["--rounds", "1", "--calls", "40"],
     "taking": ["40", "--rounds", "1"],
     "workspaces": ["small", "--clones", "1", "--rounds", "1"],

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Remote
-from tests.kit.cell import Cell
+from tests.kit.cell import Cell, eventually
 from tests.kit.repos import Repo
 
 
@@ -122,7 +122,25 @@ def test_what_is_not_committed_is_said_and_taken_along(cell: Cell, remote: Remot
     job = cell.run(work.path / "deep", "cat README; cat deep/new; echo more > more", "--include-dirty")
     assert cell.output(job["execution_id"]) == b"changednew"
     assert work.git("status", "--porcelain") == " M README\n?? deep/"
+    assert work.git("for-each-ref", "refs/boatyard") == ""
     assert work.files(job["commit"])["deep/new"] == "new"
+
+
+@pytest.mark.slow
+def test_a_repository_without_a_commit_gets_its_first(cell: Cell, tmp_path: Path) -> None:
+    work = Repo.init(tmp_path / "new")
+    agent = "test -z \"$(git log 2>/dev/null)\" && echo one > made && echo '*.log' > .gitignore && echo x > kept.log"
+    rest = ("--verify", "grep one made", "--artifact", "*.log", "--branch", "begun")
+    failed = cell.run(work.path, f"{agent}; exit 1", *rest, code=1)
+    assert b"+one" in cell.boatyard("diff", failed["execution_id"])
+    cell.boatyard("retry", "--from-snapshot", failed["job_id"])
+    assert cell.result(failed["job_id"])["state"] == "FAILED"
+    cell.boatyard("push", failed["job_id"])
+    assert cell.result(failed["job_id"])["state"] == "SUCCEEDED"
+    assert work.git("log", "--format=%p", "begun") == ""
+    assert set(work.files("begun")) == {"made", ".gitignore"}
+    second = cell.run(work.path, "echo two > made", "--ref", "begun", "--verify", "grep two made")
+    assert work.head(f"{second['commit']}^") == work.head("begun")
 
 
 @pytest.mark.slow
@@ -215,3 +233,16 @@ def test_files_are_kept_beside_the_result(cell: Cell, remote: Remote, tmp_path: 
     cell.boatyard("artifact", result["job_id"], "dist/a.whl", "-o", str(saved))
     assert saved.read_bytes() == b"wheel"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".saved")] == []
+
+
+@pytest.mark.slow
+def test_what_was_not_to_be_pushed_is_pushed_when_somebody_says_so(cell: Cell, remote: Remote) -> None:
+    job = cell.run(remote.path, "echo later > later.txt", "--no-push", "--approve-before", "push")
+    assert (job["state"], remote.branches()) == ("SUCCEEDED", ["main"])
+    cell.boatyard("push", job["job_id"], "--branch", "refs/tags/no", code=2)
+    cell.boatyard("push", job["job_id"], "--branch", "refs/heads/chosen")
+    eventually(lambda: cell.lines("checkpoints"), "it is asked whether it may be pushed")
+    cell.boatyard("approve", job["job_id"])
+    assert cell.result(job["job_id"])["state"] == "SUCCEEDED"
+    assert remote.git("rev-parse", "chosen") == job["commit"]
+    cell.boatyard("push", job["job_id"], code=2)

@@ -8,7 +8,7 @@ import contextlib
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from tests.kit import processes
@@ -77,9 +77,18 @@ class SharingCell(Cell):
 
 @contextlib.contextmanager
 def running_cells(
-    directory: Path, count: int, database_url: str, *, lease_seconds: float = LEASE_SECONDS, **environment: str
+    directory: Path,
+    count: int,
+    database_url: str,
+    *,
+    lease_seconds: float = LEASE_SECONDS,
+    disks: Callable[[Path], contextlib.AbstractContextManager[object]] | None = None,
+    **environment: str,
 ) -> Iterator[list[SharingCell]]:
-    """Start cells below `directory` on one database; end them and check that nothing of them is left."""
+    """Start cells below `directory` on one database; end them and check that nothing of them is left.
+
+    `disks` gives each home a disk of its own.
+    """
     keys = {"BOATYARD_GATEWAY_KEYS_FILE": str(write_keys(directory / "keys"))}
     settings = {"BOATYARD_GATEWAY_LEASE_SECONDS": str(lease_seconds), **keys, **environment}
     cells = []
@@ -87,6 +96,8 @@ def running_cells(
         for number in range(count):
             home = directory / f"cell-{number}" / "home"
             home.parent.mkdir()
+            if disks is not None:
+                stack.enter_context(disks(home))
             add_databases(home, *NODE_SERVICES)
             cell = SharingCell(home, database_url, **settings)
             stack.callback(_end, cell)

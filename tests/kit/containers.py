@@ -17,6 +17,7 @@ _PROGRAMS = (
     "sh",
     "bash",
     "cat",
+    "cmp",
     "env",
     "head",
     "id",

@@ -8,24 +8,38 @@ import os
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Final
 
 
 @dataclass
 class Fault:
-    """What a server does in place of an answer, at requests whose method and path hold `at`, for a number of `times`.
+    """What a server does in place of an answer, at requests whose method and path hold `at`.
 
-    `does` is a status, `page`, a URL to which it sends the client (`{path}` is the request's), `drop` (closes without a
-    word), `cut` (closes in the middle of its answer), or `lose` (does what it was asked to, and closes without a word).
+    The first `after` of them are answered, and then it does so a number of `times`. `does` is a status, `page`, or a
+    URL to which it sends the client with status `code` (`{path}` is the request's); `retry_after` is a header of the
+    answer, in seconds. Or it closes the connection: `drop` (without a word), `headers` (after them), `cut` (in the
+    middle of its answer), `break` (in the middle of what it is sent), `lose` (when it has done what it was asked to).
+    Or it falls silent, and waits for the client to go: `hang` (without a word), `stall` (in the middle of its answer).
+    Or it is slow: `drip`.
     """
 
     at: str
     does: int | str
     times: int = 1_000_000
+    after: int = 0
+    code: int = 302
+    retry_after: int = 0
+
+
+_NOTHING: Final = Fault("", "")
+_DRIP_SECONDS: Final = 0.4
+_BY_CONTENT: Final = ("headers", "cut", "lose", "stall", "drip")
 
 
 class GitServer:
@@ -99,13 +113,17 @@ class _Handler(BaseHTTPRequestHandler):
     git_server: GitServer
 
     def do_GET(self) -> None:
-        self._serve(b"")
+        self._serve(b"", self._fault())
 
     def do_POST(self) -> None:
-        if self.headers.get("Transfer-Encoding") == "chunked":
-            self._serve(b"".join(iter(self._chunk, b"")))
+        fault = self._fault()
+        if fault.does == "break":
+            self.rfile.read1(1)
+            self._hang_up()
+        elif self.headers.get("Transfer-Encoding") == "chunked":
+            self._serve(b"".join(iter(self._chunk, b"")), fault)
         else:
-            self._serve(self.rfile.read(int(self.headers["Content-Length"])))
+            self._serve(self.rfile.read(int(self.headers["Content-Length"])), fault)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - the base class's name
         """Say nothing."""
@@ -115,16 +133,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.readline()
         return data
 
-    def _serve(self, body: bytes) -> None:
+    def _serve(self, body: bytes, fault: Fault) -> None:
         server = self.git_server
         if server.records_processes:
             server.record_processes(self.path)
         if server.held_method in {"", self.command}:
             server.asked.set()
             server.may_answer.wait(timeout=60)
-        does = self._fault()
-        if does and does not in {"cut", "lose"}:
-            self._break(does)
+        if fault.does and fault.does not in _BY_CONTENT:
+            self._break(fault)
             return
         if not server.admits(self.headers.get("Authorization")):
             self.send_response(401)
@@ -137,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             ["git", "http-backend"],
             input=body,
             capture_output=True,
-            check=True,
+            check=False,  # it fails when it has said no
             env={
                 "PATH": os.environ["PATH"],
                 "GIT_PROJECT_ROOT": str(server.root),
@@ -153,7 +170,7 @@ class _Handler(BaseHTTPRequestHandler):
                 "GIT_PROTOCOL": self.headers.get("Git-Protocol", ""),
             },
         ).stdout
-        if does == "lose":
+        if fault.does == "lose":
             self._hang_up()
             return
         headers, _, content = response.partition(b"\r\n\r\n")
@@ -163,29 +180,57 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if does == "cut" else content)
-        if does == "cut":
+        self._send(content, fault.does)
+
+    def _send(self, content: bytes, does: int | str) -> None:
+        half = len(content) // 2
+        if does == "drip":
+            for piece in (content[:half], content[half:]):
+                self.wfile.write(piece)
+                self.wfile.flush()
+                time.sleep(_DRIP_SECONDS)
+            return
+        self.wfile.write(b"" if does == "headers" else content[:half] if does in {"cut", "stall"} else content)
+        if does == "stall":
+            self._wait_for_end()
+        elif does:
             self._hang_up()
 
-    def _fault(self) -> int | str:
+    def _fault(self) -> Fault:
         for fault in self.git_server.faults:
             if fault.times and fault.at in f"{self.command} {self.path}":
-                fault.times -= 1
-                return fault.does
-        return ""
+                if fault.after:
+                    fault.after -= 1
+                else:
+                    fault.times -= 1
+                    return fault
+        return _NOTHING
 
-    def _break(self, does: int | str) -> None:
+    def _break(self, fault: Fault) -> None:
+        does = fault.does
         if does == "drop":
             self._hang_up()
             return
+        if does == "hang":
+            self._wait_for_end()
+            return
         content = b"<html>Sign in</html>\n" if does == "page" else b""
-        self.send_response(does if isinstance(does, int) else 200 if does == "page" else 302)
+        self.send_response(does if isinstance(does, int) else 200 if does == "page" else fault.code)
         if isinstance(does, str) and does != "page":
             self.send_header("Location", does.format(path=self.path))
+        if fault.retry_after:
+            self.send_header("Retry-After", str(fault.retry_after))
         self.send_header("Content-Type", "text/html")
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
+
+    def _wait_for_end(self) -> None:
+        """Say nothing more until the client has gone."""
+        self.wfile.flush()
+        with suppress(ConnectionError):
+            self.connection.recv(1)
+        self.close_connection = True
 
     def _hang_up(self) -> None:
         self.wfile.flush()

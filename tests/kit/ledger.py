@@ -133,4 +133,4 @@ async def age_heartbeat(book: Books, cell_id: str, seconds: float) -> None:
 async def finish_given_up(ledger: SqlLedger) -> None:
     """Claim a job that cannot be tried again, and end it with its recorded outcome, as a driver does."""
     lease = await claimed(ledger)
-    await ledger.finish(lease, load(Outcome, (await ledger.stages(lease))["error"].result))
+    await ledger.finish(lease, load(Outcome, (await ledger.attempt(lease)).stages["error"].result))

@@ -17,12 +17,18 @@ def command(context: click.Context, as_json: bool) -> None:
     """List the cells that run jobs, including those that do not answer.
 
     JOBS is how many jobs a cell is running, of how many it has room for. A cell that is AWAY has sent no heartbeat for
-    three leases, a minute by default: other cells continue its jobs.
+    three leases, a minute by default: other cells continue its jobs. One that is NOT_READY takes no new jobs, for the
+    reasons below the list.
     """
     if context.invoked_subcommand is not None:
         return
     cells = with_gateway(lambda gateway: gateway.list_all(gateway.admin.ListCells, admin_pb2.ListCellsRequest()))
-    Screen().listing(cells, shapes.cell, _COLUMNS, _row, as_json=as_json)
+    screen = Screen()
+    screen.listing(cells, shapes.cell, _COLUMNS, _row, as_json=as_json)
+    if not as_json:
+        for cell in cells:
+            for trouble in cell.troubles:
+                screen.say(f"{cell.cell_id} takes no new jobs: {trouble.reason}: {trouble.message}", style="yellow")
 
 
 @command.command("forget", short_help="Forget a cell that is gone for good.")

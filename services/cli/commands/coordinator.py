@@ -100,7 +100,7 @@ def command(
     }
     cell = plan(Home.from_environment(), None, _environment_with(settings), driver=COORDINATOR)
 
-    def announce() -> None:
+    def announce(_: object) -> None:
         if as_json:
             addresses = {service: cell.addresses[service] for service in cell.services}
             home = str(cell.home.root)

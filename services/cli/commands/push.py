@@ -11,11 +11,14 @@ from services.cli.lookup import get_job_or_execution
 from services.cli.screen import Screen
 
 
-@click.command("push", short_help="Push the result that a failed job left.")
+@click.command("push", short_help="Push a result that is kept.")
 @options.job_or_execution
+@click.option("--branch", type=options.TEXT, default="", metavar="NAME", help="The branch (default: the job's).")
 @options.as_json
-def command(id_: str, as_json: bool) -> None:
-    """Push the result of the last attempt of a job that failed or was cancelled, without its agent.
+def command(id_: str, branch: str, as_json: bool) -> None:
+    """Push the result that a job's last attempt left, without its agent.
+
+    The job failed or was cancelled, or it succeeded with --no-push; with another --branch, it may have been pushed.
 
     The job's check runs again, and people are asked again where its policy or a floor says so. A result that lacks work
     is pushed as it is, and without a repository nothing is pushed. Returns at once; `boatyard show` tells its stages.
@@ -23,7 +26,7 @@ def command(id_: str, as_json: bool) -> None:
 
     async def push(gateway: Gateway) -> job_pb2.Job:
         job_id = (await get_job_or_execution(gateway, id_)).job_id
-        request = job_pb2.PushJobRequest(request_id=uuid.uuid4().hex, job_id=job_id)  # safe to retry
+        request = job_pb2.PushJobRequest(request_id=uuid.uuid4().hex, job_id=job_id, branch=branch)  # safe to retry
         return (await gateway.ask(gateway.jobs.PushJob(request))).job
 
     job = with_gateway(push)

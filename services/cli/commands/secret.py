@@ -8,6 +8,7 @@ from services.cli.clients import Gateway, with_gateway
 from services.cli.job_request import DEFAULT_PROJECT
 from services.cli.parsing import SECRET
 from services.cli.screen import Screen
+from services.common.errors import NotFound
 
 _of_project = click.option(
     "--project",
@@ -65,8 +66,15 @@ def list_(project: str, as_json: bool) -> None:
 @options.as_json
 def delete(name: str, project: str, as_json: bool) -> None:
     """Delete one of a project's secrets. Jobs that were admitted before keep it."""
-    request = catalog_pb2.DeleteProjectSecretRequest(project_id=project, name=name)
-    with_gateway(lambda gateway: gateway.ask(gateway.catalog.DeleteProjectSecret(request)))
+
+    async def delete_known(gateway: Gateway) -> None:
+        known = await gateway.ask(gateway.catalog.GetProject(catalog_pb2.GetProjectRequest(project_id=project)))
+        if name not in known.project.secrets:
+            raise NotFound("secret", name)
+        request = catalog_pb2.DeleteProjectSecretRequest(project_id=project, name=name)
+        await gateway.ask(gateway.catalog.DeleteProjectSecret(request))
+
+    with_gateway(delete_known)
     Screen().answer(_shape(name), f"{name} deleted", as_json=as_json)
 
 

@@ -5,7 +5,8 @@ from boatyard.gateway.v1 import runtime_pb2
 from boatyard.git.v1 import git_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import with_gateway
+from services.cli.clients import Gateway, with_gateway
+from services.cli.lookup import get_snapshot
 from services.cli.screen import Screen, first_line, say_unreachable
 
 _COLUMNS = ("SNAPSHOT", "REPOSITORY", "AGE", "GOES IN", "CELL", "WHAT")
@@ -26,8 +27,7 @@ def command(repository: str | None, limit: int, delete: str | None, as_json: boo
     """
     screen = Screen()
     if delete is not None:
-        deletion = runtime_pb2.DeleteSnapshotRequest(snapshot_id=delete)
-        with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteSnapshot(deletion)))
+        with_gateway(lambda gateway: _delete(gateway, delete))
         if not as_json:
             screen.say(f"{delete} deleted", style="")
         return
@@ -36,6 +36,12 @@ def command(repository: str | None, limit: int, delete: str | None, as_json: boo
     say_unreachable(screen, answer.unreachable_cell_ids)
     snapshots = [(snapshot, answer.cell_ids[snapshot.snapshot_id]) for snapshot in answer.snapshots]
     screen.listing(snapshots, lambda each: shapes.snapshot(*each), _COLUMNS, _row, as_json=as_json, cut_last=True)
+
+
+async def _delete(gateway: Gateway, snapshot_id: str) -> None:
+    """Delete a snapshot. Raises NotFound: the RPC, which may be repeated, has no word for what was never there."""
+    await get_snapshot(gateway, snapshot_id)
+    await gateway.ask(gateway.runtime.DeleteSnapshot(runtime_pb2.DeleteSnapshotRequest(snapshot_id=snapshot_id)))
 
 
 def _row(listed: tuple[git_pb2.Snapshot, str]) -> tuple[str, ...]:

@@ -18,6 +18,8 @@ def command(as_json: bool) -> None:
         screen.json(shapes.status(status))
         return
     cells = f"{status.active_cells} active, {status.paused_cells} paused, {status.away_cells} away"
+    if status.not_ready_cells:
+        cells += f", {status.not_ready_cells} not ready (`boatyard cells` says why)"
     jobs = ", ".join(f"{count} {state.lower()}" for state, count in sorted(status.jobs.items()))
     lines = [
         ("version", status.version),
@@ -25,8 +27,7 @@ def command(as_json: bool) -> None:
         ("jobs", jobs or "none"),
     ]
     if status.allowed_tiers:
-        sandboxes, networks = shapes.tiers(status.allowed_tiers), shapes.networks(status.allowed_networks)
-        lines.append(("jobs may choose", f"--sandbox {' or '.join(sandboxes)}; --network {' or '.join(networks)}"))
+        lines.append(("jobs may choose", shapes.choices(status)))
     if status.HasField("oldest_wait_time"):
         lines.append(("waiting", f"the oldest for {humanize.age(status.oldest_wait_time)}"))
     screen.table(("WHAT", "HOW MUCH"), lines)

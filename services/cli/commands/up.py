@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 import click
@@ -65,8 +66,10 @@ def command(
     settings, fingerprint = _own_certificate(home) if has_tls else ({}, None)
     cell = plan(home, port_base, {**os.environ, **database, **settings})
 
-    def announce() -> None:
+    def announce(without_ports: Collection[str]) -> None:
         addresses = {service: cell.addresses[service] for service in (GATEWAY, *SERVICES)}
+        if GATEWAY in without_ports:
+            addresses[GATEWAY] = cell.called_at(GATEWAY)
         if as_json:
             told = {} if fingerprint is None else {"fingerprint": fingerprint}
             Screen().json({"kind": "ready", "addresses": addresses, "home": str(home.root), **told})

@@ -39,7 +39,7 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
         deletion = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
         with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteWorkspace(deletion, timeout=600)))
         if not as_json:
-            screen.say(f"{delete} deleted", style="")
+            screen.say(f"{delete} is gone", style="")
         return
     workspaces = with_gateway(lambda gateway: _list(gateway, screen, limit))
     screen.listing(workspaces, lambda each: shapes.workspace(*each), _COLUMNS, _row, as_json=as_json)

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable
 
-from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1 import limits_pb2, sandbox_pb2
+from boatyard.execution.v1 import execution_pb2
 from boatyard.gateway.v1 import admin_pb2
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from services.cli.shapes.values import Shape, name, time_of
 
@@ -27,12 +29,30 @@ def cell(value: admin_pb2.Cell) -> Shape:
         "beat_time": time_of(value, "beat_time"),
         "allowed_sandboxes": tiers(value.allowed_tiers),
         "allowed_networks": networks(value.allowed_networks),
+        "limits": limits(value.limits),
+        "troubles": [{"reason": each.reason, "message": each.message} for each in value.troubles],
     }
 
 
 def tiers(numbers: Iterable[int]) -> list[str]:
     """Write sandbox tiers as options do."""
     return [name(sandbox_pb2.SandboxTier.Name, each, "SANDBOX_TIER_").lower() for each in numbers]
+
+
+def limits(value: limits_pb2.ExecutionLimits) -> Shape:
+    """Write the most that may be asked for: spans in seconds, and what has no maximum not at all."""
+    return {
+        field.name: most.seconds + most.nanos / 1e9 if isinstance(most, Duration) else most
+        for field, most in value.ListFields()
+    }
+
+
+def choices(value: admin_pb2.GetStatusResponse | execution_pb2.DescribeNodeResponse) -> str:
+    """Write in words what may be chosen and asked for."""
+    most = ", ".join(f"{limit} {number:.15g}" for limit, number in limits(value.limits).items())
+    sandboxes, reached = tiers(value.allowed_tiers), networks(value.allowed_networks)
+    text = f"--sandbox {' or '.join(sandboxes)}; --network {' or '.join(reached)}"
+    return f"{text}; at most {most}" if most else text
 
 
 def networks(numbers: Iterable[int]) -> list[str]:
@@ -48,12 +68,14 @@ def status(value: admin_pb2.GetStatusResponse) -> Shape:
         "cell_id": value.cell_id,
         "active_cells": value.active_cells,
         "paused_cells": value.paused_cells,
+        "not_ready_cells": value.not_ready_cells,
         "away_cells": value.away_cells,
         "capacity": value.capacity,
         "jobs": dict(sorted(value.jobs.items())),
         "oldest_wait_time": time_of(value, "oldest_wait_time"),
         "allowed_sandboxes": tiers(value.allowed_tiers),
         "allowed_networks": networks(value.allowed_networks),
+        "limits": limits(value.limits),
     }
 
 

@@ -39,15 +39,16 @@ _SERVER: Final = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "15s",
 }
+ON_SERVER: Final = " ".join(f"-c {name}={value}" for name, value in _SERVER.items())
+"""The settings that the server applies to a connection, as `options`."""
 CONNECTING: Final[dict[str, Any]] = {
     "connect_timeout": _CONNECT_SECONDS,
-    "options": " ".join(f"-c {name}={value}" for name, value in _SERVER.items()),
     "keepalives_idle": 10,
     "keepalives_interval": 3,
     "keepalives_count": 3,
     "tcp_user_timeout": 15_000,  # milliseconds
 }
-"""The arguments that a connection is made with."""
+"""The arguments that every connection is made with."""
 
 
 class BoundedConnection(psycopg.AsyncConnection[TupleRow]):

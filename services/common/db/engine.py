@@ -8,8 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event, make_url
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy import URL, Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -18,7 +17,7 @@ from services.common.db.outages import tell_outage
 from services.common.db.pool import Pool
 from services.common.errors import StartError
 
-_DRIVERS = {"sqlite": "sqlite+aiosqlite", "postgresql": "postgresql+psycopg"}
+_SQLITE = "sqlite:///"
 _LOCK_WAIT_MS = 20_000
 _POSTGRESQL: dict[str, Any] = {
     # READ COMMITTED, PostgreSQL's default; pre-ping, so that after an outage the next transaction succeeds.
@@ -37,33 +36,26 @@ def sqlite_url(path: Path) -> str:
     return f"sqlite:///{path}"
 
 
-def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
+def open_database(url: str, name: str = "boatyard", *, listen_url: str = "") -> AsyncEngine:
     """Open `sqlite:///path` or `postgresql://…`; dispose of the engine at the end. Connects at first use.
 
-    `name` is the client's name in PostgreSQL's lists.
+    `name` is the client's name in PostgreSQL's lists. With `listen_url`, a direct way to the same PostgreSQL on which
+    notices are heard, `url` may lead to a pooler of transactions.
 
     Its use raises Unavailable (DATABASE_UNAVAILABLE) while the database is away, or does not answer for 8 s: see
     `bounded`. Transactions are `async with engine.begin() as connection:`, short, and never held during other waits.
     Raises StartError for any other URL. No error repeats the URL, which may hold a password, or a statement's values.
     """
-    parsed = parse_database_url(url)
-    if parsed.get_backend_name() == "postgresql":
-        from services.common.db.bounded import CONNECTING, Connector  # noqa: PLC0415 - a driver that few services need
-
-        engine = create_async_engine(
-            parsed,
-            hide_parameters=True,
-            poolclass=Pool,
-            connect_args={**CONNECTING, "async_creator_fn": Connector().connect, "application_name": name},
-            **_POSTGRESQL,
-        )
-        event.listen(engine.sync_engine, "handle_error", tell_outage)
-        return engine
-    _make_private(Path(str(parsed.database)))
+    if url.startswith(("postgresql://", "postgres://")):
+        return _open_postgres(url, name, listen_url)
+    path = url.removeprefix(_SQLITE)
+    if path == url or path in {"", ":memory:"}:
+        raise StartError(f"a database is sqlite:///path or postgresql://…, not {_scheme(url)}")
+    _make_private(Path(path))
     # One connection: BEGIN IMMEDIATE admits one transaction at a time, and SQLite lets the others poll, at intervals of
     # up to 100 ms: a hundred at once took many times as long as one after the other.
     engine = create_async_engine(
-        parsed,
+        URL.create("sqlite+aiosqlite", database=path),
         hide_parameters=True,
         poolclass=Pool,
         connect_args={"async_creator_fn": one_trip.connect},
@@ -80,24 +72,34 @@ def open_database(url: str, name: str = "boatyard") -> AsyncEngine:
 
 def _make_private(path: Path) -> None:
     """Make the file if it is missing, readable by its owner only; SQLite's other files take over its mode."""
+    if path.exists() and not path.is_file():
+        raise StartError(f"the database {path} is not a file")
     try:
         path.touch(mode=0o600)
     except OSError as error:
         raise StartError(f"cannot make the database {path}: {error.strerror}") from error
 
 
-def parse_database_url(url: str) -> URL:
-    """Return `url` with its async driver's name. Raises StartError."""
-    try:
-        parsed = make_url(url)
-    except ArgumentError as error:
-        raise StartError(
-            "the database URL cannot be read: sqlite:///path or postgresql://user:password@host/name"
-        ) from (error)
-    driver = _DRIVERS.get(parsed.drivername)
-    if driver is None or (driver == _DRIVERS["sqlite"] and parsed.database in {None, "", ":memory:"}):
-        raise StartError(f"a database is sqlite:///path or postgresql://…, not {parsed.drivername}:")
-    return parsed.set(drivername=driver)
+def _open_postgres(url: str, name: str, listen_url: str) -> AsyncEngine:
+    from services.common.db.bounded import Connector  # noqa: PLC0415 - a driver that few services need
+    from services.common.db.postgres import PostgresUrl, listen_at  # noqa: PLC0415 - likewise
+
+    parsed, connector = PostgresUrl.parse(url, is_pooled=bool(listen_url)), Connector()
+    engine = create_async_engine(
+        parsed.shown,
+        hide_parameters=True,
+        poolclass=Pool,
+        async_creator=lambda: connector.connect(**parsed.arguments(name)),
+        **_POSTGRESQL,
+    )
+    event.listen(engine.sync_engine, "handle_error", tell_outage)
+    listen_at(engine, PostgresUrl.parse(listen_url) if listen_url else parsed)
+    return engine
+
+
+def _scheme(url: str) -> str:
+    scheme, colon, _ = url.partition(":")
+    return f"{scheme}:" if colon and scheme.isidentifier() and len(scheme) < 32 else "that"
 
 
 def _set_up_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - SQLAlchemy's adapter

@@ -22,6 +22,8 @@ _KEPT: Final = timedelta(days=90)
 A job that waits longer brings its fence along when it continues. After this time, a process that was frozen for so long
 is no longer kept from changing a workspace or an execution that still exists.
 """
+_FRESH: Final = timedelta(hours=6)
+"""How long a fence is not recorded again: a small part of the time that it is kept."""
 _AT_ONCE: Final = 1000
 
 
@@ -44,8 +46,11 @@ class Fences:
         self._table = table
 
     async def check(self, fence: Fence | None) -> None:
-        """Record `fence`. None, for an operator's call, always passes. Raises FailedPrecondition (STALE_FENCE)."""
-        if fence is None:
+        """Record `fence`. None, for an operator's call, always passes. Raises FailedPrecondition (STALE_FENCE).
+
+        One that was recorded a short while ago is only read: a full disk keeps nobody from ending what he began.
+        """
+        if fence is None or await self._is_fresh(fence):
             return
         insert = postgresql.insert if self._engine.dialect.name == "postgresql" else sqlite.insert
         new = insert(self._table).values(job_id=fence.job_id, number=fence.number, seen_time=datetime.now(UTC))
@@ -64,6 +69,16 @@ class Fences:
                 fence.job_id,
                 metadata={"fence": str(fence.number)},
             )
+
+    async def _is_fresh(self, fence: Fence) -> bool:
+        """True when this is the highest fence of its job, and was seen not long ago."""
+        row = select(self._table.c.number, self._table.c.seen_time).where(self._table.c.job_id == fence.job_id)
+        async with self._engine.begin() as connection:
+            known = (await connection.execute(row)).first()
+        if known is None or known.number != fence.number or known.seen_time is None:
+            return False
+        fresh: bool = datetime.now(UTC) - known.seen_time < _FRESH
+        return fresh
 
     async def run_retention(self) -> None:
         """Remove old fences every hour, until cancelled."""

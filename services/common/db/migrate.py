@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sqlalchemy import URL, Connection, inspect, text
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DatabaseError, DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db import schema
@@ -37,6 +37,14 @@ async def migrate(engine: AsyncEngine, package: str) -> None:
     been changed.
     """
     history = importlib.import_module(package)
+    try:
+        await _migrate(engine, history)
+    except DatabaseError as error:
+        words = " ".join(str(error.orig).split())
+        raise StartError(f"{name_of(engine.url)} cannot be used: {words}. {_mend(engine.url)}") from error
+
+
+async def _migrate(engine: AsyncEngine, history: ModuleType) -> None:
     async with AsyncExitStack() as stack:
         connection = await stack.enter_async_context(engine.begin())  # SQLite's write lock
         if engine.dialect.name == "postgresql":
@@ -61,7 +69,7 @@ def _bring_up(connection: Connection, history: ModuleType) -> None:
     url, before, versions = connection.engine.url, _version(connection), _versions(history)
     newest = max(versions)
     if before and before not in versions:
-        raise StartError(_newer(url, before, newest))
+        raise StartError(_newer(url, before, newest) if before.isdigit() else _foreign(url, before))
     if before != newest:
         try:
             _upgrade(connection, history)
@@ -109,20 +117,26 @@ def _folder(history: ModuleType) -> Path:
 
 def _newer(url: URL, version: str, newest: str) -> str:
     return (
-        f"{_name(url)} has schema version {version}, made by a newer Boatyard: this one knows versions up to"
+        f"{name_of(url)} has schema version {version}, made by a newer Boatyard: this one knows versions up to"
         f" {newest}. Run the newer one, restore a copy from before the upgrade, or use {_another(url)}"
     )
 
 
+def _foreign(url: URL, version: str) -> str:
+    return f"{name_of(url)} is another program's: it has schema version {version!r}. Use {_another(url)}"
+
+
 def _stuck(url: URL, version: str, newest: str, error: DBAPIError) -> str:
     words = " ".join(str(error.orig).split())
-    return f"{_name(url)} cannot be upgraded from schema version {version or 'none'} to {newest}: {words}. {_mend(url)}"
+    return (
+        f"{name_of(url)} cannot be upgraded from schema version {version or 'none'} to {newest}: {words}. {_mend(url)}"
+    )
 
 
 def _odd(url: URL, version: str, faults: list[str]) -> str:
     more = f"; and {len(faults) - _FAULTS_SHOWN} more" if len(faults) > _FAULTS_SHOWN else ""
     shown = "; ".join(faults[:_FAULTS_SHOWN])
-    return f"{_name(url)} says that it has schema version {version}, but it differs: {shown}{more}. {_mend(url)}"
+    return f"{name_of(url)} says that it has schema version {version}, but it differs: {shown}{more}. {_mend(url)}"
 
 
 def _mend(url: URL) -> str:
@@ -132,7 +146,7 @@ def _mend(url: URL) -> str:
     )
 
 
-def _name(url: URL) -> str:
+def name_of(url: URL) -> str:
     """Return a database's URL without its password."""
     if url.get_backend_name() == "sqlite":
         return f"the database {url.database}"

@@ -10,7 +10,8 @@ import structlog
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.common.db.bounded import CONNECTING, BoundedConnection
+from services.common.db.bounded import BoundedConnection
+from services.common.db.postgres import listening_arguments
 
 MAX_PAYLOAD_BYTES: Final = 7999
 """PostgreSQL's limit."""
@@ -41,10 +42,9 @@ async def notifications(engine: AsyncEngine, channel: str) -> AsyncGenerator[str
 
     A lost connection is made again, for as long as that takes.
     """
-    url = engine.url.set(drivername="postgresql").render_as_string(hide_password=False)
     while True:
         try:
-            connection = await BoundedConnection.connect(url, autocommit=True, **CONNECTING)
+            connection = await BoundedConnection.connect(autocommit=True, **listening_arguments(engine))
             async with _closing(connection):
                 await connection.execute(psycopg.sql.SQL("LISTEN {}").format(psycopg.sql.Identifier(channel)))
                 yield None

@@ -6,15 +6,17 @@ from collections.abc import Iterator
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Gauge, ProcessCollector
-from prometheus_client.metrics_core import Metric
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from services.common import lossy
 
 _LOOK_EVERY_SECONDS: Final = 0.5
 _LOOKS: Final = 120
 
 
 class Process(Collector):
-    """Memory, CPU time and open files of this process, by prometheus_client, labelled with the service."""
+    """Memory, CPU time, open files and lost log lines of this process, labelled with the service."""
 
     def __init__(self, service: str) -> None:
         self._process = ProcessCollector(namespace="boatyard", registry=None)
@@ -29,6 +31,13 @@ class Process(Collector):
             for sample in metric.samples:
                 labelled.add_sample(sample.name, {**sample.labels, "service": self._service}, sample.value)
             yield labelled
+        lost = CounterMetricFamily(
+            "boatyard_log_lines_lost",
+            "Lines that the service could not write to its log, because the disk had no room.",
+            labels=["service"],
+        )
+        lost.add_metric([self._service], lossy.lost_lines())
+        yield lost
 
 
 class EventLoop:

@@ -14,6 +14,7 @@ from google.rpc import status_pb2
 
 from services.common.errors import (
     DeadlineExceeded,
+    Exhausted,
     PermissionDenied,
     RemoteFailure,
     ServiceError,
@@ -23,16 +24,19 @@ from services.common.errors import (
 )
 from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
+from services.common.room import DISK, RESOURCE, is_out_of_room
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Caller, Credentials, bearer
 from services.common.rpc.auth_failures import TooManyFailuresError, address_of
 from services.common.rpc.bounds import Bounds, TooManyCallsError
 from services.common.rpc.call import Layer, RpcCall
 from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
+from services.common.shortage import is_shortage
 from services.common.turns import OURSELVES, set_current_turns
 
 REQUEST_ID_METADATA_KEY = "boatyard-request-id"
 
 _RECHECK_SECONDS = 5.0
+_ROOM_SECONDS = 10.0
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _WARN = {
     Status.ABORTED,
@@ -260,6 +264,13 @@ def _status_of(call: RpcCall, error: Exception) -> status_pb2.Status:
             log.warning("node unavailable", method=call.method, error=service_error(error).message)
             unreachable = Unavailable("NODE_UNAVAILABLE", "a service behind this one cannot be reached")
             return _status_of(call, unreachable)
+        case OSError() if is_out_of_room(error):
+            log.warning("a call failed for lack of room", method=call.method, error=str(error))
+            text = "a disk of this service has no room: make some, and ask again"
+            return _status_of(call, Exhausted("DISK_FULL", text, retry_after=_ROOM_SECONDS, metadata={RESOURCE: DISK}))
+        case _ if is_shortage(error):
+            log.warning("the machine is busy", method=call.method, exc_info=error)
+            return _status_of(call, Unavailable("MACHINE_BUSY", "the machine has no room for this call now: ask again"))
         case _:
             return _internal(call, error)
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -15,6 +15,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection as grpc_reflection
 
 from services.common.errors import StartError
+from services.common.ports import AGAIN_SECONDS, is_taken
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.bounds import MOST_CALLS, Bounds
 from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
@@ -72,15 +73,18 @@ class RunningServer:
 
     address: str
     draining: Draining
-    _server: grpc.aio.Server
+    _servers: Sequence[grpc.aio.Server]
     _health: health.aio.HealthServicer
     _sockets: Sequence[ServedSocket]
+    _waiting: asyncio.Task[None] | None = None
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Report NOT_SERVING, let streams end, refuse new calls, and cancel what is left after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self.draining.begin()
-        await self._server.stop(grace)
+        if self._waiting is not None:
+            self._waiting.cancel()
+        await asyncio.gather(*(server.stop(grace) for server in self._servers))
         for socket in self._sockets:
             socket.close()
 
@@ -98,32 +102,62 @@ async def start_server(
     screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
+    waits_for_port: bool = False,
 ) -> RunningServer:
     """Start serving at `listen` (host:port, where port 0 takes any free one, or unix:PATH), and at `socket` too.
 
-    `tls` is for ports alone: who can reach a socket can read its owner's files. Raises StartError when another server
-    listens there, or the contract has a rule that is not evaluated.
+    `tls` is for ports alone: who can reach a socket can read its owner's files. With `waits_for_port`, a port at which
+    another program listens is served as soon as it is free, and `socket` until then. Raises StartError when another
+    server listens there, or the contract has a rule that is not evaluated.
     """
     rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
     bounds = Bounds([registration.name for registration in registrations if registration.keeps_jobs])
     passed = layers(authenticator, unary_limit_seconds, around, bounds)
-    server = grpc.aio.server(interceptors=[Interceptor(passed, inspect, rules, screen, bounds)], options=_OPTIONS)
+    interceptor = Interceptor(passed, inspect, rules, screen, bounds)
     servicer = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     for registration in registrations:
-        registration.add(registration.servicer, server)
         await servicer.set(registration.name, health_pb2.HealthCheckResponse.SERVING)
-    if reflection:
-        names = [registration.name for registration in registrations]
-        grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], server)
+
+    def new_server() -> grpc.aio.Server:
+        made = grpc.aio.server(interceptors=[interceptor], options=_OPTIONS)
+        health_pb2_grpc.add_HealthServicer_to_server(servicer, made)
+        for registration in registrations:
+            registration.add(registration.servicer, made)
+        if reflection:
+            names = [registration.name for registration in registrations]
+            grpc_reflection.enable_server_reflection([*names, health.SERVICE_NAME, grpc_reflection.SERVICE_NAME], made)
+        return made
+
+    server = new_server()
+    waits = waits_for_port and socket is not None and not is_socket(listen) and is_taken(listen)
     # The port comes first: whoever finds the socket there may use the port too.
-    address = listen if is_socket(listen) else _add_port(server, listen, tls)
+    address = listen if is_socket(listen) or waits else _add_port(server, listen, tls)
     sockets = [ServedSocket(address) for address in (listen, socket) if address is not None and is_socket(address)]
     for served in sockets:
         server.add_insecure_port(served.target)
     await server.start()
-    return RunningServer(address, draining, server, servicer, sockets)
+    servers = [server]
+    waiting = asyncio.create_task(_serve_when_free(new_server, listen, tls, servers)) if waits else None
+    return RunningServer(address, draining, servers, servicer, sockets, waiting)
+
+
+async def _serve_when_free(
+    new_server: Callable[[], grpc.aio.Server], listen: str, tls: ServerTls | None, servers: list[grpc.aio.Server]
+) -> None:
+    """Serve at a port as soon as the program that has it is gone. A server takes no further port once it serves."""
+    log.warning("another program listens at the port: served at the socket alone until it is free", address=listen)
+    while True:
+        await asyncio.sleep(AGAIN_SECONDS)
+        if is_taken(listen):
+            continue
+        server = new_server()
+        with suppress(StartError):  # another program was quicker
+            _add_port(server, listen, tls)
+            servers.append(server)
+            await server.start()
+            log.info("serving", address=listen)
+            return
 
 
 def _add_port(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> str:
@@ -148,6 +182,7 @@ async def serve(
     screen: Screen = show_all,
     around: Sequence[Layer] = (),
     tls: ServerTls | None = None,
+    waits_for_port: bool = False,
     grace: float = GRACE_SECONDS,
     on_started: Callable[[str], None] | None = None,
 ) -> None:
@@ -171,6 +206,7 @@ async def serve(
             screen=screen,
             around=around,
             tls=tls,
+            waits_for_port=waits_for_port,
         )
         try:
             log.info("serving", address=running.address)

@@ -53,22 +53,29 @@ def open_log(path: Path) -> LogFile:
 
 
 def pack(path: Path) -> None:
-    """Pack a log that is no longer written, unless it is packed already. Takes a second for 100 MB."""
+    """Pack a log that is no longer written, unless it is packed already. Takes a second for 100 MB.
+
+    Raises OSError when the disk has no room for the packed one; then there is the plain one alone, as before.
+    """
     packed = packed_path(path)
     temporary = packed.with_name(f"{packed.name}.new")
     try:
         source = path.open("rb")
     except FileNotFoundError:
         return
-    with source, temporary.open("wb") as target:
-        temporary.chmod(0o600)
-        target.write(_MAGIC)
-        while raw := source.read(_BLOCK_BYTES):
-            data = zlib.compress(raw, _LEVEL)
-            target.write(_BLOCK.pack(len(raw), len(data)) + data)
-        target.flush()
-        os.fsync(target.fileno())
-    temporary.rename(packed)
+    try:
+        with source, temporary.open("wb") as target:
+            temporary.chmod(0o600)
+            target.write(_MAGIC)
+            while raw := source.read(_BLOCK_BYTES):
+                data = zlib.compress(raw, _LEVEL)
+                target.write(_BLOCK.pack(len(raw), len(data)) + data)
+            target.flush()
+            os.fsync(target.fileno())
+        temporary.rename(packed)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_directory(path.parent)
     path.unlink()
 

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from services.common.files import write_whole
+from services.common.files import reserve, write_whole
 
 MAX_MESSAGES = 1000
 """The most messages that one execution takes."""
@@ -74,9 +74,15 @@ class Inbox:
         self._closed = self._path / "closed"
 
     def create(self) -> None:
-        """Make the directories; an execution without them takes no messages and asks nothing."""
+        """Make the directories; an execution without them takes no messages and asks nothing.
+
+        Closing it needs no further room on the disk.
+        """
         for directory in (self._path, self._messages, self._questions, self._answers):
             directory.mkdir(mode=0o700)
+        reserve(self._closed, 1)
+        with self._locked():
+            pass
 
     @property
     def exists(self) -> bool:

@@ -146,7 +146,7 @@ class Meter:
 
     def _report(self, now: float) -> None:
         vitals = self._last.vitals
-        if now < self._report_at or not _differ(vitals, self._reported):
+        if now < self._report_at or self._writer.is_waiting or not _differ(vitals, self._reported):
             return
         self._writer.fields(
             EventKind.VITALS, **{name: value for name, value in asdict(vitals).items() if value is not None}

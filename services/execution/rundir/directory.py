@@ -33,7 +33,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from services.common.files import write_whole
+from services.common.files import release, reserve, write_whole
+from services.execution.eventlog import allocation
 from services.execution.model import MARK, Plan, Result
 from services.execution.rundir.documents import (
     engine_of,
@@ -75,12 +76,17 @@ class RunDirectory:
         self._group = path / "group"
         self._stop = path / "stop"
         self._result = path / "result"
+        self._reserves = {self._started: 32, self._lives: 32, self._group: 2048, self._stop: 128, self._result: 32768}
 
     # What the service does.
 
     def create(self, plan: Plan, stdin: bytes) -> None:
-        """Make the directory (0700) with all that a runner needs."""
+        """Make the directory (0700) with all that a runner needs, and room for all that it and we write without fail.
+
+        Raises OSError when the disk has no room for that; the directory is then incomplete.
+        """
         self.path.mkdir(mode=0o700)
+        self._reserve()
         self._write(self._plan, plan_to_json(plan))
         if plan.task is not None:
             self._write(self._task, dict(plan.task))
@@ -88,6 +94,18 @@ class RunDirectory:
             os.mkfifo(self.terminal_input, 0o600)
         if stdin:
             write_whole(self.stdin, stdin)
+
+    def _reserve(self) -> None:
+        """Set aside what is needed to start, stop and end this run on a disk that is full by then."""
+        for path, size in self._reserves.items():
+            reserve(path, size)
+        for path in (self._lock, self.diary, self.events):
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if path == self.events:
+                    allocation.begin(fd)
+            finally:
+                os.close(fd)
 
     def holder(self) -> int | None:
         """Return the pid of the living runner, None when there is none."""
@@ -213,8 +231,10 @@ class RunDirectory:
             return None
 
     def write_result(self, result: Result) -> None:
-        """Write the result, durably."""
+        """Write the result, durably, and give up what was set aside for the rest."""
         self._write(self._result, result_to_json(result), durable=True)
+        for path in self._reserves:
+            release(path)
 
     def _write(self, path: Path, fields: dict[str, Any], *, durable: bool = False) -> None:
         write_whole(path, json.dumps(fields).encode(), durable=durable)

@@ -1,19 +1,26 @@
 """Run the plan in the directory that the first line of standard input names; the engine's credentials follow that line.
 
-If the service ends without naming a directory, there is nothing to run.
+If the service ends without naming a directory, there is nothing to run. With a socket as standard input, this process
+runs nothing itself, and forks those that do.
 """
 
 import os
+import stat
 import sys
 from pathlib import Path
 
 from services.execution.cgroups.group import join_new
+from services.execution.runner import fork_server
 from services.execution.runner.run import run_execution
 
-group = join_new()  # while the runner waits for a run, because this takes longer than starting a sandbox
+if stat.S_ISSOCK(os.fstat(0).st_mode):
+    fork_server.serve()
+group = join_new()
 directory = sys.stdin.buffer.readline().removesuffix(b"\n")
 if directory:
     run_execution(Path(os.fsdecode(directory)), sys.stdin.buffer.read(), group)
 if group is not None:
     group.leave()
     group.remove()
+sys.stderr.flush()
+os._exit(0)  # at once: the interpreter would first take apart all that the fork server had loaded

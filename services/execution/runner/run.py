@@ -1,6 +1,7 @@
 """One run from beginning to end, with any engine."""
 
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from services.execution.processes import signals
 from services.execution.rundir.directory import RunDirectory
 from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
+
+_PATIENCE_S = 600.0
+_PUSH_S = 0.5
 
 load(DEFAULT_ENGINE)  # while the runner waits for a run, so that most agents start at once
 
@@ -38,14 +42,30 @@ def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) ->
         group = None
     if group is not None:
         run.record_group({str(controller): path for controller, path in group.directories.items()})
-    with EventWriter(run.events) as writer:
+    with EventWriter(run.events, plan.bounds.disk_floor_bytes) as writer:
         writer.redactor = Redactor(own_tokens(Home.from_environment()))
         result = load(plan.engine).run(RunContext(run, plan, writer, signal_fd, credentials, group))
         result = replace(result, message=writer.redactor.text(result.message))
+        writer.end()
         writer.state_change(result.state, result.reason, result.message)
+        if lost := _dropped(writer, run):
+            result = replace(result, message=f"{result.message}; {lost} of its last events are lost: the disk was full")
         writer.sync()
         run.write_result(replace(result, last_sequence=writer.last_sequence))
     run.delete_plan()
+
+
+def _dropped(writer: EventWriter, run: RunDirectory) -> int:
+    """Wait for room for what is left of the events; return how many are given up when that takes too long.
+
+    Most file systems have set that room aside. The wait ends early when somebody asks the run to end.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while not writer.push():
+        if time.monotonic() > deadline or run.stop_request() is not None:
+            return writer.give_up()
+        time.sleep(_PUSH_S)
+    return 0
 
 
 def _redirect_stderr(diary: Path) -> None:

@@ -26,6 +26,10 @@ class EngineCredentials:
         if ENGINES[engine].needs_model and engine not in self._by_engine:
             raise FailedPrecondition("MODEL_KEY_MISSING", load(engine).missing, execution_id)
 
+    def engines(self) -> list[str]:
+        """Return the names of the engines whose credentials this service has."""
+        return sorted(self._by_engine)
+
     def of(self, engine: str) -> bytes:
         """Return an engine's credentials, for its runner; empty when it needs none, or there are none."""
         return self._by_engine.get(engine, b"")

@@ -41,6 +41,7 @@ def conclude(run: RunDirectory) -> Result | None:
         diary = _tail(run.diary)
         message = f"{text}. The runner's last words: {diary}" if diary else text
         with EventWriter(run.events) as writer:
+            writer.end()
             writer.state_change(State.FAILED, Reason.RUNNER_LOST, message)
             writer.sync()
             result = Result(

@@ -18,13 +18,13 @@ from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.inbox.messages import Inbox
-from services.execution.model import ACTIVE, Execution, Filter, StartRequest, State
+from services.execution.model import ACTIVE, Execution, Filter, Result, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.isolation import Isolation
 from services.execution.service.runners import Runners
-from services.execution.service.store import ExecutionStore
+from services.execution.service.store import ExecutionStore, ended
 from services.execution.service.supervision import Supervision
 from services.sandbox import container_engines, host_uids
 from services.sandbox.errors import NotMountedError, SandboxUnavailableError
@@ -44,6 +44,8 @@ class _Active:
     supervision: Supervision
     started: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
+    unrecorded: Execution | None = None
+    """How it ended, while the database has no room for that."""
 
 
 class ExecutionManager:
@@ -143,6 +145,7 @@ class ExecutionManager:
         execution = await self._store.find(execution_id)
         if execution is None:
             raise NotFound("execution", execution_id)
+        execution = self._as_known(execution)
         if execution.state is State.PENDING:
             # Its runner may have begun, and viewers may have seen that, a moment before it is recorded.
             began = self.run_directory(execution_id).started_time_ns()
@@ -152,7 +155,14 @@ class ExecutionManager:
 
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
-        return await self._store.page(filters, page)
+        executions, token = await self._store.page(filters, page)
+        known = map(self._as_known, executions)
+        return [each for each in known if not filters.states or each.state in filters.states], token
+
+    def _as_known(self, execution: Execution) -> Execution:
+        """Return a recorded execution with its end, if that is known and not recorded yet."""
+        active = self._active.get(execution.execution_id)
+        return execution if active is None else active.unrecorded or execution
 
     async def wait(self, execution_id: str, seconds: float, *, until_started: bool = False) -> Execution:
         """Return an execution as soon as it has ended, or has begun, or as it is after `seconds`. Raises NotFound."""
@@ -229,10 +239,14 @@ class ExecutionManager:
         run = self.run_directory(request.execution_id)
         if run.path.exists():  # made before a crash, but not recorded
             shutil.rmtree(run.path)
-        run.create(request.plan, request.stdin)
         engine = ENGINES[request.plan.engine]
-        if engine.takes_messages or engine.asks_permission:
-            Inbox(run.path).create()
+        try:
+            run.create(request.plan, request.stdin)
+            if engine.takes_messages or engine.asks_permission:
+                Inbox(run.path).create()
+        except OSError:  # for lack of room, of which none of it may be kept
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:
@@ -247,18 +261,34 @@ class ExecutionManager:
         task.add_done_callback(self._tasks.discard)
 
     async def _follow(self, execution: Execution, active: _Active, *, fresh: bool) -> None:
+        result = await self._result(execution.execution_id, active, fresh=fresh)
+        log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
+        end = ended(execution, result)
         while True:
             try:
-                result = await active.supervision.result(fresh=fresh)
-                await self._store.finish(execution, result)
+                await self._store.finish(end)
                 break
             except Exception:  # a full disk or a locked database will pass, and the end must be recorded
                 log.exception("the end of an execution cannot be recorded yet", execution_id=execution.execution_id)
+                # Whoever asks is told all the same. After a restart we find the result in the run's directory.
+                active.unrecorded = end
+                _set(active)
                 await asyncio.sleep(_LOOK_AGAIN_S)
-        log.info("execution ended", execution_id=execution.execution_id, state=result.state, reason=result.reason)
-        active.started.set()
-        active.ended.set()
+        _set(active)
         del self._active[execution.execution_id]
+
+    async def _result(self, execution_id: str, active: _Active, *, fresh: bool) -> Result:
+        while True:
+            try:
+                return await active.supervision.result(fresh=fresh)
+            except Exception:  # a full disk will pass
+                log.exception("the end of an execution cannot be told yet", execution_id=execution_id)
+                await asyncio.sleep(_LOOK_AGAIN_S)
+
+
+def _set(active: _Active) -> None:
+    active.started.set()
+    active.ended.set()
 
 
 def ended_already(execution: Execution) -> FailedPrecondition:

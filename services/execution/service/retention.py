@@ -12,6 +12,7 @@ from pathlib import Path
 
 import structlog
 
+from services.common.room import is_out_of_room
 from services.execution import eventlog
 from services.execution.model import Execution
 from services.execution.rundir.directory import RunDirectory
@@ -56,7 +57,7 @@ class Retention:
         for execution in ended:
             run = RunDirectory(self._runs / execution.execution_id)
             if _age(execution, now) >= self._limits.pack_after:
-                await asyncio.to_thread(eventlog.pack, run.events)
+                await _pack(run)
             sizes[execution.execution_id] = await asyncio.to_thread(_size, run.path)
         total_bytes = sum(sizes.values())
         for execution in ended:
@@ -84,6 +85,16 @@ class Retention:
         await self._store.set_trimmed(execution_id)  # first, so that nobody expects events that are half removed
         await asyncio.to_thread(shutil.rmtree, self._runs / execution_id, ignore_errors=True)
         log.info("events removed", execution_id=execution_id)
+
+
+async def _pack(run: RunDirectory) -> None:
+    try:
+        await asyncio.to_thread(eventlog.pack, run.events)
+    except OSError as error:
+        if not is_out_of_room(error):
+            raise
+        # It stays as it is, and what is below is more use to a full disk: the removal of what has expired.
+        log.info("events are packed when the disk has room", execution_id=run.path.name)
 
 
 def _age(execution: Execution, now: datetime) -> timedelta:

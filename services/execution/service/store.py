@@ -1,7 +1,7 @@
 """The records of executions, in SQLite beside their run directories."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -40,7 +40,6 @@ from services.execution.model import (
     State,
     Vitals,
 )
-from services.sandbox.allowance import Allowance
 from services.sandbox.spec import Network, Tier
 
 metadata = MetaData()
@@ -90,6 +89,15 @@ _MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
 _VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What the executions of a job have had on this machine, and whether an agent was among them."""
+
+    tiers: frozenset[Tier]
+    networks: frozenset[Network]
+    has_agent: bool
+
+
 class ExecutionStore:
     """Reads and writes the records of executions. Each method is one transaction."""
 
@@ -112,18 +120,20 @@ class ExecutionStore:
         statement = select(executions).where(executions.c.state.in_(ACTIVE))
         return await self._read(statement.order_by(executions.c.create_time))
 
-    async def begun(self, job_id: str) -> Allowance:
-        """Return the tiers and networks that a job's executions have had; without a job, none.
+    async def begun(self, job_id: str) -> Begun:
+        """Return what a job's executions have had; without a job, nothing.
 
         Executions of the version before count as all networks, because theirs is not recorded.
         """
-        statement = select(executions.c.sandbox_tier, executions.c.network).where(executions.c.job_id == job_id)
+        columns = (executions.c.sandbox_tier, executions.c.network, executions.c.purpose)
+        statement = select(*columns).where(executions.c.job_id == job_id)
         async with self._engine.begin() as connection:
             rows = (await connection.execute(statement.distinct())).all() if job_id else ()
         networks = {row.network for row in rows}
-        return Allowance.of(
-            {Tier(row.sandbox_tier) for row in rows},
-            tuple(Network) if None in networks else set(map(Network, networks)),
+        return Begun(
+            frozenset(Tier(row.sandbox_tier) for row in rows),
+            frozenset(Network) if None in networks else frozenset(map(Network, networks)),
+            has_agent=any(row.purpose == Purpose.AGENT for row in rows),
         )
 
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
@@ -161,33 +171,36 @@ class ExecutionStore:
         async with self._engine.begin() as connection:
             await connection.execute(statement.values(events_trimmed=True))
 
-    async def finish(self, execution: Execution, result: Result) -> Execution:
-        """Record the end of an execution; return the ended execution."""
-        finished = replace(
-            execution,
-            state=result.state,
-            reason=result.reason,
-            message=result.message,
-            exit_code=result.exit_code,
-            signal=result.signal,
-            processes_left=result.processes_left,
-            start_time=None if result.start_time_ns is None else from_microseconds(result.start_time_ns // 1000),
-            end_time=from_microseconds(result.end_time_ns // 1000),
-            last_sequence=result.last_sequence,
-            output_bytes=result.output_bytes,
-            model_use=result.model_use,
-            end_verified_by=result.end_verified_by,
-            vitals=result.vitals,
-        )
-        statement = update(executions).where(executions.c.execution_id == execution.execution_id)
+    async def finish(self, ended: Execution) -> None:
+        """Record how an execution has ended."""
+        statement = update(executions).where(executions.c.execution_id == ended.execution_id)
         async with self._engine.begin() as connection:
-            await connection.execute(statement.values(_to_row(finished)))
-            publish_on_commit(connection, finished)
-        return finished
+            await connection.execute(statement.values(_to_row(ended)))
+            publish_on_commit(connection, ended)
 
     async def _read(self, statement: Select[tuple[object, ...]]) -> list[Execution]:
         async with self._engine.begin() as connection:
             return [_from_row(row) for row in await connection.execute(statement)]
+
+
+def ended(execution: Execution, result: Result) -> Execution:
+    """Return an execution as it is after its end."""
+    return replace(
+        execution,
+        state=result.state,
+        reason=result.reason,
+        message=result.message,
+        exit_code=result.exit_code,
+        signal=result.signal,
+        processes_left=result.processes_left,
+        start_time=None if result.start_time_ns is None else from_microseconds(result.start_time_ns // 1000),
+        end_time=from_microseconds(result.end_time_ns // 1000),
+        last_sequence=result.last_sequence,
+        output_bytes=result.output_bytes,
+        model_use=result.model_use,
+        end_verified_by=result.end_verified_by,
+        vitals=result.vitals,
+    )
 
 
 def _to_row(execution: Execution) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """Follows a run to its end, whether this process of the service started its runner or an earlier one did."""
 
 import asyncio
-import os
 from collections.abc import Awaitable, Callable
 
 import structlog
@@ -9,7 +8,7 @@ import structlog
 from services.execution.model import Result
 from services.execution.rundir.directory import MAX_LIVES, RunDirectory
 from services.execution.service import lost_runs
-from services.execution.service.runners import Runner, Runners
+from services.execution.service.runners import Runner, Runners, process_ended
 
 _BEGIN_POLL_S = (0.004, 0.1)
 
@@ -70,18 +69,17 @@ class Supervision:
     async def _start(self) -> None:
         """Give the run to a runner when not too many others are starting: each needs a processor for a moment."""
         async with self._runners.start_slots:
-            self._runner = self._runners.start(self._run)
+            self._runner = await self._runners.start(self._run)
             interval, longest = _BEGIN_POLL_S
-            while self._run.holder() is None and self._runner.poll() is None:
+            while self._run.holder() is None and not self._runner.has_ended():
                 await asyncio.sleep(interval)
                 interval = min(interval * 1.2, longest)
 
     async def _runner_ended(self) -> None:
-        if self._runner is not None and self._runner.returncode is None:
-            await _ended(self._runner.pid, lambda: True)
-            self._runner.wait()
+        if self._runner is not None:
+            await self._runner.ended()
         while (pid := self._run.holder()) is not None:
-            await _ended(pid, lambda: self._run.holder() == pid)
+            await process_ended(pid, lambda: self._run.holder() == pid)
 
     async def _report_begin(self) -> None:
         interval, longest = _BEGIN_POLL_S
@@ -92,22 +90,5 @@ class Supervision:
 
     def abandon(self) -> None:
         """Stop following the runner: it goes on, and the next process of this service finds it."""
-        if self._runner is not None and self._runner.returncode is None:
-            self._runner.returncode = 0  # otherwise Popen warns that nobody has waited for its child
-
-
-async def _ended(pid: int, is_same: Callable[[], bool]) -> None:
-    """Wait until a process, not necessarily our child, has ended; `is_same` says whether the pid is still its own."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
-    try:
-        loop.add_reader(fd, ended.set)
-        if is_same():
-            await ended.wait()
-    finally:
-        loop.remove_reader(fd)
-        os.close(fd)
+        if self._runner is not None:
+            self._runner.close()

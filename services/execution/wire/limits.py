@@ -4,9 +4,12 @@ The runner enforces some (`bounds`), the kernel others (`sandbox_limits`), and t
 (`limit_variables`).
 """
 
+from dataclasses import replace
+
 from boatyard.workspace.v1 import layout_pb2
 
-from services.agent.settings import DEFAULT_TIMEOUT, AgentSettings, CommandEngine, overlay
+from services.agent.limits import bounded
+from services.agent.settings import DEFAULT_TIMEOUT, DEFAULT_TURNS, AgentSettings, CommandEngine, overlay
 from services.common.text import path_from_text
 from services.execution.model import Bounds
 from services.execution.settings import ExecutionSettings
@@ -19,25 +22,29 @@ _SPANS = ("timeout", "idle_timeout")
 
 
 def complete(agent: AgentSettings, settings: ExecutionSettings) -> AgentSettings:
-    """Return settings of an agent with the service's defaults for what they leave open."""
+    """Return settings of an agent with the service's defaults, or the most that it allows, for what they leave open."""
     defaults = AgentSettings(
         engine=CommandEngine(),
         timeout=DEFAULT_TIMEOUT,
+        max_turns=DEFAULT_TURNS,
         sandbox_tier=settings.sandbox_tier,
         network=settings.network,
         memory_bytes=settings.memory_bytes,
         processes=settings.processes,
         disk_bytes=settings.workspace_bytes,
+        output_bytes=settings.max_output_bytes,
+        scratch_bytes=settings.scratch_bytes,
     )
-    allowed = AgentSettings(
-        output_bytes=min(agent.output_bytes or settings.max_output_bytes, settings.max_output_bytes),
-        scratch_bytes=min(agent.scratch_bytes or settings.scratch_bytes, settings.scratch_bytes),
+    full = overlay(bounded(defaults, settings.limits), agent)
+    return replace(
+        full,
+        output_bytes=min(full.output_bytes or settings.max_output_bytes, settings.max_output_bytes),
+        scratch_bytes=min(full.scratch_bytes or settings.scratch_bytes, settings.scratch_bytes),
     )
-    return overlay(overlay(defaults, agent), allowed)
 
 
-def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
-    """Return the limits that the runner enforces: it ends a run that exceeds one."""
+def bounds(agent: AgentSettings, layout: layout_pb2.Layout, disk_reserve_bytes: int) -> Bounds:
+    """Return the limits that the runner enforces: it ends a run that exceeds one, and logs stop at half the reserve."""
     upper = layout.layers.upper
     return Bounds(
         wall_timeout_s=(agent.timeout or DEFAULT_TIMEOUT).total_seconds(),
@@ -50,6 +57,7 @@ def bounds(agent: AgentSettings, layout: layout_pb2.Layout) -> Bounds:
         workspace=str(path_from_text(upper or layout.path)),
         workspace_begins_empty=bool(upper),
         scratch_bytes=None if agent.tier is Tier.NONE else agent.scratch_bytes,
+        disk_floor_bytes=disk_reserve_bytes // 2,
     )
 
 

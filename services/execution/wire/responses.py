@@ -6,13 +6,13 @@ from typing import Final
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.agent.allowance import Allowance
 from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
 from services.execution.model import Execution
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import InputProgress
-from services.sandbox.allowance import Allowance
 
 EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "network", "pending_permissions"})
 CAPABILITY: Final = Mapper(Capability, pb.Capability)

@@ -9,6 +9,7 @@ from pathlib import Path
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
+from services.agent.limits import Limits, lowered
 from services.agent.settings import AgentSettings, secret_complaints
 from services.agent.wire import AGENT
 from services.common.errors import FailedPrecondition
@@ -56,13 +57,14 @@ class StartReader:
                 request.execution_id,
                 agent.chosen_engine.name,
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
-                limits.bounds(agent, spec.layout),
+                limits.bounds(agent, spec.layout, self._settings.disk_reserve_bytes),
                 engine_spec.task,
                 tuple(sorted({*agent.secrets, *spec.secrets})),
                 engine_spec.terminal,
                 _encoded(spec.redacted),
             ),
             stdin=engine_spec.stdin,
+            asked=Limits.of(self._asked(spec)),
         )
 
     def check(self, request: pb.StartExecutionRequest) -> list[Violation]:
@@ -84,7 +86,13 @@ class StartReader:
         return problems
 
     def _agent(self, spec: pb.ExecutionSpec) -> AgentSettings:
-        return limits.complete(AGENT.from_proto(spec.agent), self._settings)
+        return limits.complete(self._asked(spec), self._settings)
+
+    def _asked(self, spec: pb.ExecutionSpec) -> AgentSettings:
+        """Return the settings that were asked for. Of checks and hooks, which go with the agent, limits are lowered."""
+        asked = AGENT.from_proto(spec.agent)
+        is_agent = spec.purpose == pb.ExecutionSpec.PURPOSE_AGENT
+        return asked if is_agent else lowered(asked, self._settings.limits)
 
     def _allow(self, agent: AgentSettings) -> AllowList:
         addresses = tuple(map(str, self._settings.network_allowed_addresses))
@@ -120,7 +128,7 @@ class StartReader:
         argv = (engine.container_argv or engine.argv) if is_contained else engine.argv
         if agent.secrets and agent.tier is not Tier.NONE:
             argv = secret_files.before(argv, agent.secrets)
-            variables[secret_files.VARIABLE] = bytes(secret_files.DIRECTORY)
+            variables[environment.SECRETS_VARIABLE] = bytes(environment.SECRETS)
         argv = git_identity.before(argv, {**agent.environment, **spec.environment})
         return SandboxSpec(
             argv=argv,

@@ -51,6 +51,7 @@ def check_reach(url: str) -> None:
             "a repository on the cell's machine is added by a token of all projects: this one is for some of them, and"
             " the path could lead to those of others",
             reason="PROJECT_NOT_ALLOWED",
+            metadata={"needed_projects": "all"},
         )
 
 

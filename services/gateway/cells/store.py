@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 import structlog
-from sqlalchemy import Row, Select, and_, delete, func, select, update
+from sqlalchemy import Row, Select, and_, delete, func, not_, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
@@ -12,18 +12,24 @@ from services.common.db.paging import Page
 from services.common.db.retention import every_hour
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.fleet import allowance_of_columns, allowance_to_columns
-from services.gateway.ledger.scheduling import AWAY_LEASES
+from services.gateway.ledger.fleet import (
+    allowance_of_columns,
+    allowance_to_columns,
+    is_alive,
+    troubles_of_column,
+    troubles_to_column,
+)
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.jobs import IS_RUNNING, jobs
 from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.cells import Cell, CellKind, CellState, CellView
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
-from services.sandbox.allowance import Allowance
 
 _SECOND = 1_000_000
+_UNKNOWN = Condition(None)
 _CELL_GONE = Failure(
     "NODE_LOST", "it could run only on the machine that has what it starts from, and that machine is gone"
 )
@@ -32,18 +38,19 @@ log = structlog.get_logger()
 
 
 class CellStore:
-    """Reads and writes the cells. A cell without a heartbeat for three lease durations is away."""
+    """Reads and writes the cells. `lease_seconds` is what this gateway, and coordinators that call it, have."""
 
     def __init__(self, engine: AsyncEngine, lease_seconds: float) -> None:
         self._engine = engine
-        self._away_after = round(AWAY_LEASES * lease_seconds * _SECOND)
+        self._lease_seconds = lease_seconds
 
-    async def register(self, cell: Cell, allowance: Allowance | None = None) -> None:
-        """Record a cell that starts, and what it lets jobs choose, if that is known already.
+    async def register(self, cell: Cell, condition: Condition = _UNKNOWN) -> None:
+        """Record a cell that starts, and its condition as far as that is known already.
 
         A pause is kept, unless it was to last until this start.
         """
-        row = asdict(cell) | allowance_to_columns(allowance) | {"start_time": NOW, "beat_time": NOW}
+        row = asdict(cell) | allowance_to_columns(condition.allowance) | {"start_time": NOW, "beat_time": NOW}
+        row |= {"troubles": troubles_to_column(condition.troubles), "lease_ms": round(self._lease_seconds * 1000)}
         pause = {"paused": and_(cells.c.paused, ~cells.c.until_start), "until_start": False}
         async with self._engine.begin() as connection:
             if not await insert_if_absent(connection, cells, row):
@@ -54,11 +61,13 @@ class CellStore:
         async with self._engine.begin() as connection:
             await insert_if_absent(connection, cells, asdict(cell) | {"start_time": NOW, "beat_time": NOW})
 
-    async def set_allowance(self, cell_id: str, allowance: Allowance) -> None:
-        """Record what a cell lets jobs choose. Does nothing for an unknown cell."""
-        this_cell = update(cells).where(cells.c.cell_id == cell_id)
+    async def set_condition(self, cell_id: str, condition: Condition) -> None:
+        """Record the condition of a cell, if it is known; an allowance that is not known stays as it is."""
+        values = {} if condition.allowance is None else allowance_to_columns(condition.allowance)
+        values["troubles"] = troubles_to_column(condition.troubles)
+        is_new = or_(*(cells.c[name].is_distinct_from(value) for name, value in values.items()))
         async with self._engine.begin() as connection:
-            await connection.execute(this_cell.values(**allowance_to_columns(allowance)))
+            await connection.execute(update(cells).where(cells.c.cell_id == cell_id, is_new).values(values))
 
     async def find(self, cell_id: str) -> CellView | None:
         """Return a cell; None when it does not exist, or has been forgotten."""
@@ -135,13 +144,20 @@ class CellStore:
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
-        silent = as_number(cells.c.beat_time) < now() - self._away_after
-        hidden = {cells.c.until_start.name, cells.c.key_ids.name, cells.c.sealing_key_id.name}
+        hidden = {
+            column.name for column in (cells.c.until_start, cells.c.key_ids, cells.c.sealing_key_id, cells.c.lease_ms)
+        }
         columns = [column for column in cells.c if column.name not in hidden]
-        return select(*columns, running.scalar_subquery().label("running_jobs"), silent.label("is_away"))
+        return select(
+            *columns,
+            running.scalar_subquery().label("running_jobs"),
+            not_(is_alive(self._lease_seconds)).label("is_away"),
+        )
 
 
 def _view(row: Row[Any]) -> CellView:
     fields = {**row._mapping, "kind": CellKind(row.kind), "is_away": bool(row.is_away)}
-    allowance = allowance_of_columns(row.kind, fields.pop("allowed_tiers"), fields.pop("allowed_networks"))
-    return CellView(**fields, allowance=allowance)
+    said = (fields.pop(name) for name in ("allowed_tiers", "allowed_networks", "limits"))
+    allowance = allowance_of_columns(row.kind, *said)
+    troubles = troubles_of_column(fields.pop("troubles"))
+    return CellView(**fields, allowance=allowance, troubles=troubles)

@@ -5,13 +5,15 @@ from typing import Final
 
 from boatyard.gateway.v1 import admin_pb2 as pb
 
+from services.agent.allowance import Allowance
+from services.agent.limits import widest
 from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import timestamp_to_proto
 from services.gateway.keys.store import KeysView
 from services.gateway.schema.keys import CURRENT, NEXT, OLD
 from services.gateway.values.cells import CellKind, CellState, CellView, DatabaseState, Queue
-from services.sandbox.allowance import Allowance
+from services.lifecycle.nodes.wire import TROUBLE
 
 _KINDS: Final = {kind: pb.Cell.Kind.Value(f"KIND_{kind}") for kind in CellKind}
 _STATES: Final = {state: pb.Cell.State.Value(f"STATE_{state}") for state in CellState}
@@ -36,6 +38,7 @@ def cell_to_proto(view: CellView) -> pb.Cell:
         running_jobs=view.running_jobs,
         start_time=timestamp_to_proto(view.start_time),
         beat_time=timestamp_to_proto(view.beat_time),
+        troubles=map(TROUBLE.to_proto, view.troubles),
         **allowance_to_proto(view.allowance),
     )
 
@@ -49,6 +52,7 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
         active_cells=states.count(CellState.ACTIVE),
         paused_cells=states.count(CellState.PAUSED),
         away_cells=states.count(CellState.AWAY) + states.count(CellState.AWAY_PAUSED),
+        not_ready_cells=states.count(CellState.NOT_READY),
         capacity=sum(view.capacity for view in cells if view.state is CellState.ACTIVE),
         jobs=queue.jobs,
         **allowance_to_proto(_union([view.allowance for view in cells if view.allowance])),
@@ -57,9 +61,11 @@ def status_to_proto(version: str, own_cell_id: str, cells: list[CellView], queue
 
 
 def _union(allowances: Iterable[Allowance]) -> Allowance:
-    choices = [(allowance.tiers, allowance.networks) for allowance in allowances]
+    cells = list(allowances)
     return Allowance.of(
-        {tier for tiers, _ in choices for tier in tiers}, {network for _, networks in choices for network in networks}
+        {tier for cell in cells for tier in cell.tiers},
+        {network for cell in cells for network in cell.networks},
+        widest(cell.limits for cell in cells),
     )
 
 

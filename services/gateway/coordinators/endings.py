@@ -5,8 +5,9 @@ from datetime import UTC, datetime
 from typing import Final
 
 from services.common.errors import FailedPrecondition
+from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.checkpoints import Checkpoint
-from services.lifecycle.ledger import Lease, Ledger
+from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import CheckpointState, Origin, Question
 from services.lifecycle.model.floor import protected_paths
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
@@ -51,14 +52,14 @@ def check_approved(checkpoint: Checkpoint) -> None:
     )
 
 
-async def complete(ledger: Ledger, lease: Lease, output: Output) -> None:
+async def complete(ledger: SqlLedger, lease: Lease, output: Output) -> None:
     """End a job as SUCCEEDED. Each write may be repeated. Raises LeaseLost, LedgerUnavailable."""
     note = _ended_note(await ledger.execution(lease), ExecutionState.SUCCEEDED, output)
     await ledger.note(lease, note)
     await ledger.finish(lease, Outcome(JobState.SUCCEEDED))
 
 
-async def fail(ledger: Ledger, lease: Lease, failure: Failure, output: Output) -> None:
+async def fail(ledger: SqlLedger, lease: Lease, failure: Failure, output: Output) -> None:
     """End a job as FAILED, or as CANCELLED when that is the failure's reason, or have it wait for its next attempt.
 
     Each write may be repeated.

@@ -24,6 +24,7 @@ from services.gateway.jobs.watching import looks
 from services.gateway.ledger.notifier import WORK, JobNotifier
 from services.gateway.wire.events import events_from_proto
 from services.gateway.wire.requests import idempotency_key
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.states import JobState
 
 Context = aio.ServicerContext[Any, Any]
@@ -59,11 +60,16 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     ) -> pb.RegisterCoordinatorResponse:
         coordinator, allowance = wire.coordinator_from_proto(request), wire.allowance_of_coordinator(request)
         async with self._ledgers.ledger(coordinator) as ledger:
-            await self._cells.register(coordinator, allowance)
+            await self._cells.register(coordinator, Condition(allowance))
             jobs_held = await ledger.take_over_own(coordinator.host)
         return pb.RegisterCoordinatorResponse(
             lease_duration=duration_to_proto(self._ledgers.lease_seconds), jobs_held=jobs_held
         )
+
+    async def ReportCondition(self, request: pb.ReportConditionRequest, context: Context) -> pb.ReportConditionResponse:
+        await self._store.enrol(coordinator_cell(request.coordinator_id))
+        await self._cells.set_condition(request.coordinator_id, wire.condition_from_proto(request))
+        return pb.ReportConditionResponse()
 
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
         coordinator, claim_filter, seconds = wire.claim_from_proto(request, context.time_remaining())

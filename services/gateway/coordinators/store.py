@@ -11,7 +11,8 @@ from services.common.errors import Aborted, FailedPrecondition, NotFound
 from services.gateway import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
 from services.gateway.coordinators.model import HeldLease, WorkContext
-from services.gateway.ledger.claiming import Claimer, ClaimFilter
+from services.gateway.ledger.claim_queries import ClaimFilter
+from services.gateway.ledger.claiming import Claimer
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.ledger.inputs import read_secrets

@@ -5,6 +5,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 
+from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.agent.wire import allowance_from_proto
 from services.common.errors import Invalid
 from services.common.fence import Fence
@@ -12,13 +13,14 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.times import duration_to_proto
 from services.gateway import scope
 from services.gateway.coordinators.model import HeldLease, coordinator_cell
-from services.gateway.ledger.claiming import ClaimFilter
+from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.values.cells import Cell
 from services.lifecycle.ledger import Beat, Lease
+from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.value import pack
-from services.sandbox.allowance import DEFAULT_ALLOWANCE, Allowance
+from services.lifecycle.nodes.wire import TROUBLE
 
 _MAX_WAIT_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 1.0  # left of the call's deadline, for the answer to arrive
@@ -40,11 +42,18 @@ def coordinator_from_proto(request: pb.RegisterCoordinatorRequest) -> Cell:
 
 def allowance_of_coordinator(request: pb.RegisterCoordinatorRequest) -> Allowance:
     """Read what a coordinator lets jobs choose: what it does not say is the default."""
-    said = allowance_from_proto(request.allowed_tiers, request.allowed_networks)
+    said = allowance_from_proto(request.allowed_tiers, request.allowed_networks, request.limits)
     return Allowance(
         said.tiers if request.allowed_tiers else DEFAULT_ALLOWANCE.tiers,
         said.networks if request.allowed_networks else DEFAULT_ALLOWANCE.networks,
+        said.limits,
     )
+
+
+def condition_from_proto(request: pb.ReportConditionRequest) -> Condition:
+    """Read a coordinator's condition; without tiers, what it allows has not changed."""
+    said = allowance_from_proto(request.allowed_tiers, request.allowed_networks, request.limits)
+    return Condition(said if request.allowed_tiers else None, tuple(map(TROUBLE.from_proto, request.troubles)))
 
 
 def claim_from_proto(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, ClaimFilter, float]:

@@ -10,15 +10,19 @@ import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any, Final
 
+import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
 from services.common.errors import StartError
+from services.common.ports import AGAIN_SECONDS, is_taken
 from services.common.rpc.tls import Followed, ServerTls, check_pair
 from services.gateway.http.connections import BoundedConnection
 
 _BACKLOG: Final = 128
 _SHUTDOWN_SECONDS: Final = 2
+
+log = structlog.get_logger()
 
 
 class _Server(uvicorn.Server):
@@ -32,9 +36,10 @@ class _Server(uvicorn.Server):
 async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> AsyncIterator[str]:
     """Serve `app` at `listen` (host:port; port 0 takes a free port) inside the block; yield the actual address.
 
-    Raises StartError when the port is taken, or the certificate cannot be used.
+    A port at which another program listens is served as soon as it is free. Raises StartError when it cannot be
+    listened at for any other reason, or the certificate cannot be used.
     """
-    listener = _listener(listen)
+    listener = None if is_taken(listen) else _listener(listen)
     config = uvicorn.Config(
         app,
         loop="none",
@@ -50,12 +55,27 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
     )
     server = _Server(config)
     # A client that connects before the server has started waits in the socket's backlog.
-    serving = asyncio.create_task(server.serve([listener]), name="http")
+    serving = asyncio.create_task(_serve(server, listen, listener), name="http")
     try:
-        yield f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}"
+        yield f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}" if listener else listen
     finally:
         server.should_exit = True
-        await serving
+        if not server.started and listener is None:
+            serving.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await serving
+
+
+async def _serve(server: _Server, listen: str, listener: socket.socket | None) -> None:
+    if listener is None:
+        log.warning(
+            "another program listens at the port of HTTP: nothing is served there until it is free", address=listen
+        )
+    while listener is None:
+        await asyncio.sleep(AGAIN_SECONDS)
+        with contextlib.suppress(StartError):
+            listener = _listener(listen)
+    await server.serve([listener])
 
 
 def _factory_of(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:

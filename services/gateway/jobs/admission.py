@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
+from itertools import chain
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.engines import ENGINES
+from services.agent.limits import Limits, lowered
 from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, names_only, overlay, with_secrets_apart
 from services.common.db.columns import microseconds
 from services.common.errors import NotFound
@@ -28,11 +30,12 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.jobs import floors
-from services.gateway.jobs.isolation import check_isolation
+from services.gateway.jobs.allowances import check_allowed, fleet_allowances, most_of_all
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import cell_of_snapshot, new_execution
+from services.gateway.ledger.fleet import choices_to_columns
 from services.gateway.ledger.inputs import write_files
 from services.gateway.ledger.labels import write_labels
 from services.gateway.ledger.notifier import JobNotifier
@@ -46,11 +49,11 @@ from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.catalog import Project, Repository, Template, Worker, WorkItem
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import with_caller
+from services.lifecycle.model.floor import NO_FLOOR, Floor, bound_policy
 from services.lifecycle.model.job_spec import InputFile, JobSpec
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
-from services.sandbox.spec import Network
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,10 @@ class _References:
 
 
 class Admission:
-    """Admits jobs. `agent_command` and `agent_model` are for jobs whose settings name no command or no model."""
+    """Admits jobs. `agent_command` and `agent_model` are for jobs whose settings name no command or no model.
+
+    `tries` has the most attempts and rounds that a job may have, whatever floors are waived.
+    """
 
     def __init__(
         self,
@@ -76,6 +82,7 @@ class Admission:
         agent_model: str = "",
         kinds: Kinds | None = None,
         *,
+        tries: Floor = NO_FLOOR,
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
     ) -> None:
         self._engine = engine
@@ -83,6 +90,7 @@ class Admission:
         self.kinds = load_kinds() if kinds is None else kinds
         self._command = agent_command
         self._model = agent_model
+        self._tries = tries
         self._ageing_seconds = ageing_seconds
 
     @property
@@ -96,7 +104,7 @@ class Admission:
         The submission's kind must be one of `kinds`.
         Raises NotFound for what the submission names, Invalid for what can be checked only after all settings are
         merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), PermissionDenied (ROLE_REQUIRED)
-        for a waiver of floors, and what check_isolation does.
+        for a waiver of floors, and what check_allowed does.
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
@@ -109,17 +117,16 @@ class Admission:
             if references.work_item is not None:
                 await occupy(connection, references.work_item.work_item_id)
             create_time = (await connection.execute(select(NOW))).scalar_one()
+            allowances = await fleet_allowances(connection)
             kind = self.kinds[submission.kind]
             below = _policy_below(references, kind)
-            spec = self._spec(job_id, submission, references, below, create_time)
-            check_submission(
-                spec,
-                submission,
-                kind,
-                asked_below=below.checkpoints or Checkpoints(),
-                of_floors=floors.violations(spec, *_asked(references.work_item, submission)),
-            )
-            await check_isolation(connection, spec.agent)
+            agent = self._agent(references, submission.agent, most_of_all(allowances))
+            spec = self._spec(job_id, submission, references, (agent, below), create_time)
+            asked = _asked(references.work_item, submission)
+            beyond = chain(floors.violations(spec, *asked), floors.tries_violations(asked[1], self._tries))
+            asked_below = below.checkpoints or Checkpoints()
+            check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
+            check_allowed(spec.agent, allowances)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
@@ -132,10 +139,10 @@ class Admission:
         job_id: str,
         submission: JobSubmission,
         references: _References,
-        below: Policy[None],
+        merged: tuple[AgentSettings, Policy[None]],
         create_time: datetime,
     ) -> JobSpec:
-        work_item, repository = references.work_item, references.repository
+        work_item, repository, (agent, below) = references.work_item, references.repository, merged
         policy = overlay(overlay(below, work_item.policy) if work_item else below, submission.policy)
         branch = f"ticket-{work_item.work_item_id}" if work_item else f"boatyard/{job_id}"
         spec = JobSpec(
@@ -160,8 +167,8 @@ class Admission:
             worker_name=references.worker.display_name if references.worker else "",
             work_item_id=submission.work_item_id,
             template_id=references.template.template_id if references.template else "",
-            agent=self._agent(references, submission.agent),
-            policy=complete_policy(policy),
+            agent=agent,
+            policy=bound_policy(complete_policy(policy), self._tries),
             labels=submission.labels,
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
             files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
@@ -173,8 +180,11 @@ class Admission:
             return spec
         return floors.bound(spec, floors.floors_of(references.project, references.template))
 
-    def _agent(self, references: _References, own: AgentSettings) -> AgentSettings:
-        """Merge all layers. Defaults come last, as only then the engine is known of which they may be."""
+    def _agent(self, references: _References, own: AgentSettings, most: Limits) -> AgentSettings:
+        """Merge all layers. Defaults come last, as only then the engine is known of which they may be.
+
+        `most` is what some cell lets jobs ask for: nobody has asked for a default, which is therefore lowered to it.
+        """
         merged = AgentSettings(secrets=references.project.secrets)
         for layer in (references.template, references.worker, references.work_item):
             if layer is not None:
@@ -183,7 +193,7 @@ class Admission:
         # A command chooses its model by itself unless somebody named one, so it does not get the default.
         needs_model = ENGINES[merged.chosen_engine.name].needs_model
         ours = replace(DEFAULTS, engine=CommandEngine(line=self._command), model=self._model if needs_model else None)
-        return with_secrets_apart(overlay(ours, merged))
+        return with_secrets_apart(overlay(lowered(ours, most), merged))
 
 
 def _policy_below(references: _References, kind: JobKind) -> Policy[None]:
@@ -256,8 +266,7 @@ async def _write(connection: AsyncConnection, spec: JobSpec, secrets: Mapping[st
             repository_id=spec.repository_id,
             template_id=spec.template_id,
             engine=spec.agent.chosen_engine.name,
-            sandbox_tier=spec.agent.tier,
-            network=spec.agent.network or Network.NONE,
+            **choices_to_columns(spec.agent),
             priority=spec.priority,
             definition=dump(spec),
             secrets=secrets,

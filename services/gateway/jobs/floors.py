@@ -15,6 +15,7 @@ from services.gateway.values.principal import Role, current_principal
 from services.lifecycle.model.floor import (
     NO_FLOOR,
     BindingFloor,
+    Floor,
     bound_agent,
     bound_policy,
     complaints,
@@ -62,6 +63,12 @@ def violations(spec: JobSpec, agent: AgentSettings, policy: Policy[None]) -> Ite
         yield from ((name, f"{rule}: the floor of {each.set_by} wants it") for name, rule in found)
     if spec.floors and len(spec.policy.verify_command.encode()) > MAX_VERIFY_BYTES:
         yield "policy.verify_command", "must be at most 64 KiB together with those of floors"
+
+
+def tries_violations(policy: Policy[None], tries: Floor) -> Iterator[tuple[str, str]]:
+    """Yield (field, rule) for attempts and rounds that a job asks for, and the gateway's settings do not allow."""
+    for name, rule in undercut(policy, tries):
+        yield f"policy.{name}", f"{rule}: BOATYARD_GATEWAY_{name.upper()} wants it"
 
 
 async def bound_again(connection: AsyncConnection, spec: JobSpec) -> JobSpec:

@@ -1,6 +1,6 @@
 """Retries jobs that have ended, on a person's request."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -10,10 +10,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
+from services.common.text import lossy
+from services.gateway.jobs.allowances import check_allowed, fleet_allowances
 from services.gateway.jobs.floors import bound_again
-from services.gateway.jobs.isolation import check_isolation
 from services.gateway.ledger.attempts import next_attempt
 from services.gateway.ledger.executions import cell_of_snapshot
+from services.gateway.ledger.fleet import choices_to_columns
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.work_items import occupy
@@ -30,6 +32,7 @@ from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump, load
 
 _RETRIABLE: Final = (JobState.FAILED, JobState.CANCELLED)
+_PUSHABLE: Final = (*_RETRIABLE, JobState.SUCCEEDED)
 
 
 class Retries:
@@ -43,26 +46,32 @@ class Retries:
         """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
 
         Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists
-        (REQUEST_ID_REUSED), and what check_isolation does.
+        (REQUEST_ID_REUSED), and what check_allowed does.
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
+            _check_state(job, _RETRIABLE)
             spec = load(JobSpec, job.definition)
             left = await _last_snapshot(connection, job, spec.kept) if from_snapshot else ("", "")
             await _begin_again(connection, job, replace(spec, kept=None), snapshot_id=left[0], cell_id=left[1])
 
         return await self._again(job_id, key, again)
 
-    async def push(self, job_id: str, *, key: IdempotencyKey | None) -> JobView:
-        """Put a job that FAILED or was CANCELLED into the queue again, to publish what its last attempt left.
+    async def push(self, job_id: str, *, branch: bytes = b"", key: IdempotencyKey | None) -> JobView:
+        """Put a job that has ended into the queue again, to publish what its last attempt left, to `branch` if given.
 
         Raises as `retry` does, but NO_RESULT in place of NO_SNAPSHOT.
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
+            _check_state(job, _PUSHABLE)
             spec = load(JobSpec, job.definition)
-            kept, cell_id = await _last_result(connection, job, spec.kept)
-            await _begin_again(connection, job, replace(spec, kept=kept), cell_id=cell_id)
+            if not spec.repository_id and (branch or job.state == JobState.SUCCEEDED):
+                message = f"job {job.job_id!r} has no repository to which its result could be pushed"
+                raise FailedPrecondition("NO_RESULT", message, job.job_id)
+            kept, cell_id = await _last_result(connection, job, spec.kept, branch or spec.branch)
+            spec = replace(spec, kept=kept, branch=branch or spec.branch)
+            await _begin_again(connection, job, spec, cell_id=cell_id)
 
         return await self._again(job_id, key, again)
 
@@ -72,22 +81,20 @@ class Retries:
         async with self._engine.begin() as connection:
             job = await job_row(connection, job_id, locked=True)
             if await idempotency.claim(connection, key, job.project_id, job_id) is None:
-                _check_state(job)
                 await again(connection, job)
             view = await job_view(connection, job_id)
         self._notifier.notify(job_id, work=True)
         return view
 
 
-def _check_state(job: Row[Any]) -> None:
-    if JobState(job.state) not in _RETRIABLE:
-        raise FailedPrecondition(
-            "JOB_STATE",
-            f"job {job.job_id!r} is {job.state}: only what has failed or was cancelled can be retried or pushed",
-            job.job_id,
-            state=job.state,
-            allowed_states=_RETRIABLE,
-        )
+def _check_state(job: Row[Any], allowed: Sequence[JobState]) -> None:
+    if JobState(job.state) not in allowed:
+        only = "what has ended can be pushed" if JobState.SUCCEEDED in allowed else "what has failed can be retried"
+        raise _state(job, f"job {job.job_id!r} is {job.state}: only {only}", allowed)
+
+
+def _state(job: Row[Any], message: str, allowed: Sequence[JobState]) -> FailedPrecondition:
+    return FailedPrecondition("JOB_STATE", message, job.job_id, state=job.state, allowed_states=allowed)
 
 
 async def _begin_again(
@@ -95,8 +102,8 @@ async def _begin_again(
 ) -> None:
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
-    await check_isolation(connection, admitted.agent)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
+    check_allowed(spec.agent, await fleet_allowances(connection))
     if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
@@ -105,6 +112,7 @@ async def _begin_again(
     await connection.execute(
         again.values(
             definition=dump(spec),
+            **choices_to_columns(spec.agent),
             state=JobState.PENDING,
             reason="",
             message="",
@@ -140,16 +148,22 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any], kept: KeptR
     return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)
 
 
-async def _last_result(connection: AsyncConnection, job: Row[Any], kept: KeptResult | None) -> tuple[KeptResult, str]:
+async def _last_result(
+    connection: AsyncConnection, job: Row[Any], kept: KeptResult | None, branch: bytes
+) -> tuple[KeptResult, str]:
     """Return the last result of a job's last attempt, and its cell.
 
-    Raises FailedPrecondition (NO_RESULT) when there is none, also when the last round took back what another had done.
+    Raises FailedPrecondition: NO_RESULT when there is none, also when the last round took back what another had done;
+    JOB_STATE when it has been pushed to the branch already.
     """
     taken = (one for one in await _left(connection, job, kept) if one[0].commit_id and one[0].base_commit_id)
     output, cell_id = next(taken, (Output(), ""))
     if output.commit_id == output.base_commit_id:
         message = f"the last attempt of job {job.job_id!r} left no result that could be pushed: retry the job"
         raise FailedPrecondition("NO_RESULT", message, job.job_id)
+    if output.pushed and output.branch == branch:
+        message = f"the result of job {job.job_id!r} has been pushed to {lossy(branch)} already: name another branch"
+        raise _state(job, message, _RETRIABLE)
     caveats = tuple(caveat for caveat in output.caveats if not caveat.is_of_base)
     return KeptResult(output.commit_id, output.base_commit_id, output.agent_commits, caveats), cell_id
 

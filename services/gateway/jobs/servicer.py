@@ -14,7 +14,7 @@ from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.shared_reads import SharedReads
 from services.gateway.jobs.store import JobStore, job_key
-from services.gateway.jobs.submission_wire import submission_from_proto
+from services.gateway.jobs.submission_wire import branch_from_proto, submission_from_proto
 from services.gateway.jobs.watching import watch_job, watch_jobs
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.scope import visible
@@ -59,7 +59,8 @@ class JobServicer(JobServiceServicer):
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
     async def PushJob(self, request: pb.PushJobRequest, context: Context) -> pb.PushJobResponse:
-        view = await self._retries.push(request.job_id, key=idempotency_key(request))
+        branch = branch_from_proto(request.branch)
+        view = await self._retries.push(request.job_id, branch=branch, key=idempotency_key(request))
         return pb.PushJobResponse(job=wire.job_to_proto(view))
 
     async def WatchJob(self, request: pb.WatchJobRequest, context: Context) -> AsyncIterator[pb.WatchJobResponse]:

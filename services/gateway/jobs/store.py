@@ -18,6 +18,7 @@ from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import (
     BRIEF_EXECUTIONS,
     EXECUTIONS,
+    JOBS,
     execution_view,
     execution_views,
     job_row,
@@ -78,7 +79,7 @@ class JobStore:
 
     async def jobs(self, filters: JobFilter, page: Page) -> tuple[list[JobView], Page]:
         """Return a page of jobs in brief, newest first, one more if there is a next page, and the page as cut."""
-        statement = page.select(select(jobs).where(*_job_conditions(filters)), _JOB_KEY, descending=True)
+        statement = page.select(JOBS.where(*_job_conditions(filters)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
             views = await job_views(connection, rows, brief=True)
@@ -87,7 +88,7 @@ class JobStore:
     async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
         """Return those of the jobs that exist, in brief, in the order of `job_ids`."""
         async with self._engine.begin() as connection:
-            rows = (await connection.execute(select(jobs).where(jobs.c.job_id.in_(job_ids)))).all()
+            rows = (await connection.execute(JOBS.where(jobs.c.job_id.in_(job_ids)))).all()
             views = await job_views(connection, rows, brief=True)
         by_id = {view.spec.job_id: view for view in views}
         return [by_id[job_id] for job_id in job_ids if job_id in by_id]

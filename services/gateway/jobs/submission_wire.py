@@ -33,7 +33,7 @@ def submission_from_proto(spec: pb.JobSpec) -> JobSubmission:
         spec,
         project_id=spec.project_id or scope.default_project(),
         kind=spec.kind or DEFAULT_KIND,
-        branch=spec.branch.removeprefix(_BRANCHES).encode(),
+        branch=branch_from_proto(spec.branch),
         not_before=not_before,
         files=tuple(FileContent(file.name, file.content) for file in spec.files),
         path="spec.",
@@ -42,7 +42,15 @@ def submission_from_proto(spec: pb.JobSpec) -> JobSubmission:
 
 def checks(kinds: Collection[str]) -> Mapping[str, Check]:
     """Return the rules for submissions as a whole, by their full names; jobs are of these `kinds`."""
-    return {pb.JobSpec.DESCRIPTOR.full_name: lambda spec: _check_spec(spec, kinds)}
+    return {
+        pb.JobSpec.DESCRIPTOR.full_name: lambda spec: _check_spec(spec, kinds),
+        pb.PushJobRequest.DESCRIPTOR.full_name: lambda request: _check_branch(request.branch),
+    }
+
+
+def branch_from_proto(branch: str) -> bytes:
+    """Read the name of a branch, which may be given below refs/heads/."""
+    return branch.removeprefix(_BRANCHES).encode()
 
 
 def _check_spec(spec: pb.JobSpec, kinds: Collection[str]) -> Iterator[Violation]:
@@ -52,13 +60,17 @@ def _check_spec(spec: pb.JobSpec, kinds: Collection[str]) -> Iterator[Violation]
         yield "snapshot_id", "takes the place of `revision`: set one of them only"
     if spec.not_before_time.seconds > (datetime.now(UTC) + MAX_DELAY).timestamp():
         yield "not_before_time", f"must be at most {MAX_DELAY.days} days ahead"
-    if spec.branch.startswith("refs/") and not spec.branch.removeprefix(_BRANCHES).strip("/"):
-        yield "branch", "names no branch"
-    elif spec.branch.startswith("refs/") and not spec.branch.startswith(_BRANCHES):
-        yield "branch", "must be a branch's name, or that below refs/heads/"
+    yield from _check_branch(spec.branch)
     yield from _check_files(spec)
     if spec.data and (complaint := _object_complaint(spec.data)) is not None:
         yield "data", complaint
+
+
+def _check_branch(branch: str) -> Iterator[Violation]:
+    if branch.startswith("refs/") and not branch.removeprefix(_BRANCHES).strip("/"):
+        yield "branch", "names no branch"
+    elif branch.startswith("refs/") and not branch.startswith(_BRANCHES):
+        yield "branch", "must be a branch's name, or that below refs/heads/"
 
 
 def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:

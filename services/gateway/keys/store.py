@@ -15,8 +15,8 @@ from services.common.db.columns import as_number
 from services.common.db.vacuum import forget_replaced
 from services.common.errors import StartError
 from services.gateway.keys.file import KeyFile
+from services.gateway.ledger.fleet import is_alive
 from services.gateway.schema.cells import cells
-from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
 from services.gateway.schema.keys import CURRENT, NEXT, OLD, SEALED, sealing_keys
 from services.gateway.schema.sealing import KEY_BYTES, KeyRing, SealError, id_of, prefix_of, use_keys
@@ -99,12 +99,12 @@ def adopt(ring: KeyRing, file: KeyFile, rows: Sequence[Row[Any]]) -> None:
 class KeyStore:
     """Reads and writes the keys of the database that `ring` is for."""
 
-    def __init__(self, engine: AsyncEngine, ring: KeyRing, file: KeyFile, away_after_seconds: float) -> None:
-        """A cell without a heartbeat for `away_after_seconds` is not waited for."""
+    def __init__(self, engine: AsyncEngine, ring: KeyRing, file: KeyFile, lease_seconds: float) -> None:
+        """A cell that is away is not waited for. `lease_seconds` is for one whose lease is not known."""
         self._engine = engine
         self._ring = ring
         self._file = file
-        self._away_after = round(away_after_seconds * _SECOND)
+        self._lease_seconds = lease_seconds
 
     @property
     def current_key_id(self) -> str:
@@ -205,8 +205,9 @@ class KeyStore:
 
     async def _lacking(self, connection: AsyncConnection, column: Column[str], key_id: str) -> list[str]:
         """Return the living cells with a gateway whose `column` does not have a key."""
-        alive = as_number(cells.c.beat_time) >= now() - self._away_after
-        lacking = select(cells.c.cell_id).where(alive, cells.c.kind == CellKind.GATEWAY, ~column.contains(key_id))
+        lacking = select(cells.c.cell_id).where(
+            is_alive(self._lease_seconds), cells.c.kind == CellKind.GATEWAY, ~column.contains(key_id)
+        )
         return list((await connection.execute(lacking.order_by(cells.c.cell_id))).scalars())
 
     async def _values_left(self, connection: AsyncConnection) -> int:

@@ -6,14 +6,12 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.ids import new_id
-from services.gateway.ledger.ending import end_job, end_stages
-from services.gateway.ledger.executions import end_executions, new_execution
+from services.gateway.ledger.ending import end_job, end_what_is_open
+from services.gateway.ledger.executions import new_execution
 from services.gateway.ledger.questions import withdraw
-from services.gateway.ledger.rows import job_row
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
-from services.lifecycle.ledger import Lease, LeaseLost
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from services.lifecycle.model.value import dump
@@ -43,21 +41,14 @@ async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Fail
     The job's row is locked; the caller updates it.
     """
     execution_id = new_id("exec")
-    await withdraw(connection, job.job_id)
-    await end_stages(connection, job.job_id)
-    await end_executions(connection, job.job_id, ExecutionState.FAILED, failure.reason, failure.message)
+    await end_what_is_open(connection, job.job_id, ExecutionState.FAILED, failure.reason, failure.message)
     fresh = new_execution(execution_id, job.job_id, job.attempt + 1, Purpose.AGENT)
     await connection.execute(insert(executions).values(fresh))
     return execution_id
 
 
-async def retry_later(connection: AsyncConnection, cell_id: str, lease: Lease, retry: Retry) -> None:
-    """Let the lease's job wait for its next attempt; see Ledger.retry."""
-    job = await job_row(connection, lease.job_id, locked=True)
-    if job.fence != lease.fence or job.state == JobState.AWAITING_APPROVAL:
-        raise LeaseLost
-    if job.state != JobState.RUNNING:  # already done, and the response was lost
-        return
+async def retry_later(connection: AsyncConnection, cell_id: str, job: Row[Any], retry: Retry) -> None:
+    """Let a running job, whose row is locked, wait for its next attempt; see Ledger.retry."""
     if job.cancel_requested:
         await end_job(connection, job, Outcome(JobState.CANCELLED))
         return

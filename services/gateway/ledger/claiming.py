@@ -5,21 +5,33 @@ transaction has the only write lock. So what a claim counts stays true until it 
 """
 
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, func, or_, select, text, update
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    Row,
+    and_,
+    bindparam,
+    case,
+    func,
+    or_,
+    select,
+    text,
+    update,
+)
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
 from services.gateway.ledger.attempts import give_up, next_attempt
+from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import left_to_others, members
-from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, may_be_taken, next_of_projects
+from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, THIS_CELL
 from services.gateway.schema.clock import now
-from services.gateway.schema.jobs import IS_QUEUED, IS_RUNNING, executions, jobs, stages
+from services.gateway.schema.jobs import IS_RUNNING, executions, jobs, stages
 from services.gateway.values.facts import JobTaken
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.job_spec import JobSpec
@@ -42,26 +54,28 @@ def lease_end(lease_seconds: float) -> ColumnElement[int]:
     return now() + round(lease_seconds * _SECOND)
 
 
-@dataclass(frozen=True, slots=True)
-class ClaimFilter:
-    """Which jobs a claimer takes: only those of these projects, kinds and engines; None means any.
-
-    `capacity` is how many jobs it may hold at most, under leases that have not expired.
-    """
-
-    project_ids: frozenset[str] | None = None
-    kinds: frozenset[str] | None = None
-    engines: frozenset[str] | None = None
-    capacity: int | None = None
-
-    @property
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """The conditions on the jobs that it takes."""
-        limits = ((jobs.c.project_id, self.project_ids), (jobs.c.kind, self.kinds), (jobs.c.engine, self.engines))
-        return [column.in_(sorted(values)) for column, values in limits if values is not None]
-
-
-ANY_JOB: Final = ClaimFilter()
+# Expired leases do not count, so that a machine that was cut off while it was full can take its jobs back.
+_COUNT_HELD: Final = select(func.count()).where(
+    IS_RUNNING, jobs.c.cell_id == THIS_CELL, jobs.c.held, jobs.c.lease_until >= now()
+)
+_TAKE: Final = (
+    update(jobs)
+    .where(jobs.c.job_id == bindparam("this_job"))
+    .values(
+        state=JobState.RUNNING,
+        fence=jobs.c.fence + 1,
+        held=True,
+        lease_until=now() + bindparam("duration", type_=BigInteger),
+        revision=jobs.c.revision + 1,
+        start_time=func.coalesce(jobs.c.start_time, now()),
+    )
+)
+_ASSIGN: Final = (
+    update(executions)
+    .where(executions.c.execution_id == bindparam("this_execution"))
+    .values(cell_id=case((executions.c.cell_id == "", THIS_CELL), else_=executions.c.cell_id))
+    .returning(executions.c.cell_id)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +102,7 @@ class Claimer:
         """Take the next job that may be taken and matches the filter; see Ledger.claim.
 
         Without `takes_over`, no job of another cell is taken. What another cell allows and this one does not is left to
-        the other. A paused cell takes only jobs that it has begun.
+        the other. A cell that is paused or has troubles takes only jobs that it has begun.
         Raises Unavailable (DATABASE_UNAVAILABLE) when the database stood still; nothing may be committed after that.
         """
         start = time.monotonic()
@@ -105,47 +119,29 @@ class Claimer:
         if claim_filter.capacity is not None and await self._count_held(connection) >= claim_filter.capacity:
             return None
         fleet = await members(connection)
-        conditions = [*claim_filter.conditions, *left_to_others(self.cell_id, fleet)]
-        if any(cell.is_paused for cell in fleet if cell.cell_id == self.cell_id):
-            conditions.append(and_(jobs.c.cell_id == self.cell_id, jobs.c.state != JobState.PENDING))
-        while (row := await self._lock_expired(connection, conditions, takes_over)) is not None:
+        left = await left_to_others(connection, self.cell_id, fleet)
+        terms = Terms(
+            claim_filter,
+            len(left[0]) if left else 0,
+            all(cell.takes_new_jobs for cell in fleet if cell.cell_id == self.cell_id),
+            takes_over,
+            self.lease_seconds,
+            self.ageing_seconds,
+        )
+        found, this_claim = queries(terms), {"this_cell": self.cell_id, "left_to_others": left}
+        while (row := (await connection.execute(found.expired, this_claim)).first()) is not None:
             lease = await self._take(connection, row)
             if lease is not None:
                 return lease
-        waiting = await next_of_projects(
-            connection,
-            self.cell_id,
-            conditions,
-            takes_over=takes_over,
-            lease_seconds=self.lease_seconds,
-            ageing_seconds=self.ageing_seconds,
-        )
-        for job_id in waiting:
-            # A job that somebody else has locked, to end it, is skipped.
-            row = await _locked(connection, select(jobs).where(jobs.c.job_id == job_id, IS_QUEUED))
+        for job_id in (await connection.execute(found.waiting, this_claim)).scalars().all():
+            row = (await connection.execute(QUEUED, {"this_job": job_id})).first()
             lease = None if row is None else await self._take(connection, row)
             if lease is not None:
                 return lease
         return None
 
     async def _count_held(self, connection: AsyncConnection) -> int:
-        # Expired leases do not count, so that a machine that was cut off while it was full can take its jobs back.
-        of_cell = (jobs.c.cell_id == self.cell_id, jobs.c.held, jobs.c.lease_until >= now())
-        held = select(func.count()).where(IS_RUNNING, *of_cell)
-        return int((await connection.execute(held)).scalar_one())
-
-    async def _lock_expired(
-        self, connection: AsyncConnection, conditions: Sequence[ColumnElement[bool]], takes_over: bool
-    ) -> Row[Any] | None:
-        """Lock a running job without a valid lease: our own from before a restart, or one whose lease has expired.
-
-        It counts as running all the time, so no limit applies to it, and it comes before all jobs that wait.
-        """
-        own = and_(jobs.c.cell_id == self.cell_id, jobs.c.held.is_(False))
-        takeable = may_be_taken(self.cell_id, self.lease_seconds) if takes_over else jobs.c.cell_id == self.cell_id
-        expired = and_(jobs.c.lease_until < now(), takeable, *conditions)
-        query = select(jobs).where(IS_RUNNING, or_(own, expired)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id)
-        return await _locked(connection, query.limit(1))
+        return int((await connection.execute(_COUNT_HELD, {"this_cell": self.cell_id})).scalar_one())
 
     async def _take(self, connection: AsyncConnection, row: Row[Any]) -> Lease | None:
         """Lease a locked job to this cell; return None when it ended: its end was requested, and its attempt is lost.
@@ -159,22 +155,16 @@ class Claimer:
             return None
         if attempt.failure is not None:
             await give_up(connection, row, attempt.failure)
-        taken = update(jobs).where(jobs.c.job_id == row.job_id)
-        await connection.execute(
-            taken.values(
-                state=JobState.RUNNING,
-                attempt=attempt.number,
-                execution_id=attempt.execution_id,
-                snapshot_id=attempt.snapshot_id,
-                bound_cell_id=row.bound_cell_id if row.bound_cell_id == self.cell_id else "",
-                fence=row.fence + 1,
-                cell_id=self.cell_id,
-                held=True,
-                lease_until=lease_end(self.lease_seconds),
-                revision=row.revision + 1,
-                start_time=func.coalesce(jobs.c.start_time, now()),
-            )
-        )
+        taken = {
+            "this_job": row.job_id,
+            "attempt": attempt.number,
+            "execution_id": attempt.execution_id,
+            "snapshot_id": attempt.snapshot_id,
+            "bound_cell_id": row.bound_cell_id if row.bound_cell_id == self.cell_id else "",
+            "cell_id": self.cell_id,
+            "duration": round(self.lease_seconds * _SECOND),
+        }
+        await connection.execute(_TAKE, taken)
         is_new = row.state == JobState.PENDING or attempt.number != row.attempt
         is_taken_over = row.state == JobState.RUNNING and row.cell_id != self.cell_id
         publish_on_commit(connection, JobTaken(is_new=is_new, is_taken_over=is_taken_over))
@@ -208,12 +198,8 @@ class Claimer:
 
     async def _assign_execution(self, connection: AsyncConnection, execution_id: str) -> bool:
         """Assign an execution to this cell unless it has a cell; return True when it is on this cell."""
-        this = executions.c.execution_id == execution_id
-        await connection.execute(
-            update(executions).where(this, executions.c.cell_id == "").values(cell_id=self.cell_id)
-        )
-        cell_id = (await connection.execute(select(executions.c.cell_id).where(this))).scalar_one()
-        return bool(cell_id == self.cell_id)
+        this = {"this_execution": execution_id, "this_cell": self.cell_id}
+        return bool((await connection.execute(_ASSIGN, this)).scalar_one() == self.cell_id)
 
 
 async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:
@@ -222,8 +208,3 @@ async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:
     published = or_(ended, stages.c.name == "post-hook-1")
     of_attempt = (stages.c.job_id == row.job_id, stages.c.attempt == row.attempt)
     return (await connection.execute(select(stages.c.name).where(*of_attempt, published).limit(1))).first() is not None
-
-
-async def _locked(connection: AsyncConnection, one: Select[Any]) -> Row[Any] | None:
-    row: Row[Any] | None = (await connection.execute(one.with_for_update(skip_locked=True))).first()
-    return row

@@ -1,12 +1,11 @@
 """Executions as they are recorded: new ones, what becomes known of them, and their end with their job."""
 
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, func, literal, select, update
+from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment
-from services.gateway.ledger.hook_calls import interrupt_calls
 from services.gateway.ledger.rows import output_from_columns, output_to_columns
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, stages
@@ -15,6 +14,23 @@ from services.lifecycle.ledger import Lease
 from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import ExecutionState, Purpose, StageState
+
+_NOTE: Final = (
+    update(executions)
+    # Only of the lease's job: a machine may not write about jobs that it does not hold.
+    .where(executions.c.execution_id == bindparam("this"), executions.c.job_id == bindparam("of_job"))
+    .values(start_time=func.coalesce(executions.c.start_time, bindparam("began", type_=Moment)))
+)
+_AGENT: Final = (
+    select(executions)
+    .where(
+        executions.c.job_id == bindparam("of_job"),
+        executions.c.attempt == bindparam("of_attempt"),
+        executions.c.purpose == Purpose.AGENT,
+    )
+    .order_by(executions.c.create_time.desc(), executions.c.execution_id.desc())
+    .limit(1)
+)
 
 
 def new_execution(execution_id: str, job_id: str, attempt: int, purpose: Purpose) -> dict[str, Any]:
@@ -53,34 +69,35 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
         "state": note.state,
         "reason": note.reason,
         "message": storable_text(note.message),
-        "start_time": note.start_time,
         "end_time": note.end_time,
         **output_to_columns(note.output),
     }
-    # Only of the lease's job: a machine may not write about jobs that it does not hold.
-    this = (executions.c.execution_id == note.execution_id, executions.c.job_id == lease.job_id)
-    began = func.coalesce(executions.c.start_time, literal(note.start_time, Moment))
-    changed = update(executions).where(*this).values(known | {"start_time": began})
-    if (await connection.execute(changed)).rowcount == 0:
+    this = {"this": note.execution_id, "of_job": lease.job_id, "began": note.start_time}
+    if (await connection.execute(_NOTE, known | this)).rowcount == 0:
         row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
-        await insert_if_absent(connection, executions, row | known)
+        await insert_if_absent(connection, executions, row | known | {"start_time": note.start_time})
 
 
-async def end_executions(
-    connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
-) -> None:
-    """End those of a job's executions and calls of hooks that have not ended."""
-    await interrupt_calls(connection, job_id)
-    live = (ExecutionState.PENDING, ExecutionState.RUNNING)
-    await connection.execute(
-        update(executions)
-        .where(executions.c.job_id == job_id, executions.c.state.in_(live))
-        .values(state=state, reason=reason, message=storable_text(message), end_time=NOW)
+async def note_of_agent(connection: AsyncConnection, lease: Lease) -> ExecutionNote:
+    """Return what is recorded of the agent of the lease's attempt: of the last round's."""
+    row = (await connection.execute(_AGENT, {"of_job": lease.job_id, "of_attempt": lease.attempt})).one()
+    return ExecutionNote(
+        execution_id=row.execution_id,
+        purpose=Purpose(row.purpose),
+        workspace_id=row.workspace_id,
+        state=ExecutionState(row.state),
+        reason=row.reason,
+        message=row.message,
+        start_time=row.start_time,
+        end_time=row.end_time,
+        output=output_from_columns(row.output, row.bulk),
     )
 
 
 async def pushed_before(connection: AsyncConnection, lease: Lease) -> tuple[str, ...]:
     """Return the commits of earlier attempts whose push had begun: the branch may be at one, confirmed or not."""
+    if lease.attempt == 1:
+        return ()
     begun = and_(
         stages.c.job_id == executions.c.job_id, stages.c.attempt == executions.c.attempt, stages.c.name == "push"
     )

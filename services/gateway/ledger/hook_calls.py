@@ -1,6 +1,8 @@
 """Calls of hooks, recorded with their job. Everything here works inside the caller's transaction."""
 
-from sqlalchemy import update
+from typing import Final
+
+from sqlalchemy import and_, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
@@ -10,6 +12,9 @@ from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.gateway.values.facts import HookCalled
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.hook_calls import CallState, HookCall
+
+RUNNING_CALLS: Final = and_(hook_calls.c.job_id == bindparam("this_job"), hook_calls.c.state == CallState.RUNNING)
+"""The calls of the job `this_job` that have not ended."""
 
 
 async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
@@ -45,5 +50,5 @@ async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) 
 
 async def interrupt_calls(connection: AsyncConnection, job_id: str) -> None:
     """Mark those of a job's calls that have not ended as INTERRUPTED: nobody will know how they ended."""
-    running = update(hook_calls).where(hook_calls.c.job_id == job_id, hook_calls.c.state == CallState.RUNNING)
-    await connection.execute(running.values(state=CallState.INTERRUPTED, end_time=NOW))
+    interrupted = update(hook_calls).where(RUNNING_CALLS).values(state=CallState.INTERRUPTED, end_time=NOW)
+    await connection.execute(interrupted, {"this_job": job_id})

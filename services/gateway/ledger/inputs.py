@@ -1,4 +1,4 @@
-"""The input of jobs: repository, files and secrets. Everything here works inside the caller's transaction."""
+"""The input of jobs: repository, files, secrets and hooks. Everything here works inside the caller's transaction."""
 
 from collections.abc import Iterable, Mapping
 
@@ -6,9 +6,25 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
+from services.gateway.ledger.executions import pushed_before
+from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.schema.catalog import repositories
 from services.gateway.schema.jobs import job_files, jobs
-from services.lifecycle.model.job_context import FileContent, Remote
+from services.lifecycle.ledger import Lease
+from services.lifecycle.model.job_context import FileContent, JobContext, Remote
+
+
+async def job_context(connection: AsyncConnection, lease: Lease) -> JobContext:
+    """Return what the lease's job needs beside its spec, as it is now."""
+    spec = lease.spec
+    hooks = await hooks_in_force(connection, spec.project_id)
+    return JobContext(
+        remote=await read_remote(connection, spec.repository_id) if spec.repository_id else None,
+        hooks=tuple(hook.to_call() for hook in hooks if hook.fits(spec.template_id, spec.kind)),
+        files=await read_files(connection, lease.job_id) if spec.files else (),
+        pushed_before=await pushed_before(connection, lease),
+        secrets=await read_secrets(connection, lease.job_id) if spec.agent.secrets else {},
+    )
 
 
 async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[FileContent]) -> None:

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, and_, or_, select, type_coerce, update
+from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, or_, select, type_coerce, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment, as_number
@@ -26,8 +26,15 @@ _UNANSWERED: Final = checkpoints.c.state == CheckpointState.PENDING
 IS_OPEN: Final = and_(_UNANSWERED, ~_IS_OVER)
 """The condition of a checkpoint that may be answered."""
 
+OPEN_QUESTIONS: Final = and_(checkpoints.c.job_id == bindparam("this_job"), IS_OPEN)
+"""Those of the job `this_job`."""
+
 SELECT: Final[Select[Any]] = select(checkpoints, _IS_OVER.label("is_over"))
 """The query of rows for `checkpoint_of`."""
+
+_OF_JOBS: Final = SELECT.where(checkpoints.c.job_id.in_(bindparam("these_jobs", expanding=True))).order_by(
+    checkpoints.c.create_time, checkpoints.c.checkpoint_id
+)
 
 
 def in_states(states: frozenset[CheckpointState]) -> ColumnElement[bool]:
@@ -64,9 +71,7 @@ def checkpoint_of(row: Row[Any]) -> Checkpoint:
 async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) -> Mapping[str, list[Checkpoint]]:
     """Return the checkpoints of some jobs, by job, oldest first."""
     by_job: defaultdict[str, list[Checkpoint]] = defaultdict(list)
-    query = SELECT.where(checkpoints.c.job_id.in_(job_ids))
-    in_order = query.order_by(checkpoints.c.create_time, checkpoints.c.checkpoint_id)
-    for row in (await connection.execute(in_order)).all():
+    for row in (await connection.execute(_OF_JOBS, {"these_jobs": job_ids})).all():
         by_job[row.job_id].append(checkpoint_of(row))
     return by_job
 
@@ -107,8 +112,8 @@ async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> D
 
 async def withdraw(connection: AsyncConnection, job_id: str) -> None:
     """Withdraw the open questions of a job, because it has ended, or because its next attempt asks again."""
-    still_open = update(checkpoints).where(checkpoints.c.job_id == job_id, IS_OPEN)
-    result = await connection.execute(still_open.values(state=CheckpointState.WITHDRAWN, decide_time=NOW))
+    still_open = update(checkpoints).where(OPEN_QUESTIONS).values(state=CheckpointState.WITHDRAWN, decide_time=NOW)
+    result = await connection.execute(still_open, {"this_job": job_id})
     publish_on_commit(connection, Questions(CheckpointState.WITHDRAWN, result.rowcount))
 
 

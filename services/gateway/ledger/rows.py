@@ -5,9 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Row, Select, select
+from sqlalchemy import BindParameter, ColumnElement, Row, Select, bindparam, case, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
@@ -37,6 +37,25 @@ _JOB_OF = (
 _JOINED = (executions, jobs, executions.c.job_id == jobs.c.job_id)
 EXECUTIONS: Select[Any] = select(executions, *_JOB_OF).join_from(*_JOINED)
 BRIEF_EXECUTIONS: Select[Any] = select(*_BRIEF, *_JOB_OF).join_from(*_JOINED)
+JOBS: Final = select(*(column for column in jobs.c if column is not jobs.c.secrets))
+"""Rows of jobs. Secrets are opened only for whoever needs them."""
+
+_JOB: Final = JOBS.where(jobs.c.job_id == bindparam("this_job"))
+_LOCKED_JOB: Final = _JOB.with_for_update()
+_THESE_JOBS: Final[BindParameter[Sequence[str]]] = bindparam("these_jobs", expanding=True)
+_IS_AGENT: Final = (executions.c.job_id.in_(_THESE_JOBS), executions.c.purpose == Purpose.AGENT)
+_IN_ORDER: Final = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
+_AGENTS: Final = EXECUTIONS.where(*_IS_AGENT).order_by(*_IN_ORDER)
+_BRIEF_AGENTS: Final = BRIEF_EXECUTIONS.where(*_IS_AGENT).order_by(*_IN_ORDER)
+_HAS_HOOKS: Final = or_(stages.c.name == "hooks", stages.c.name.contains("-hook-"))
+_STAGES: Final[Select[Any]] = (
+    select(
+        *(column for column in stages.c if column is not stages.c.result),
+        case((_HAS_HOOKS, stages.c.result), else_="").label("result"),  # that of other stages may be large
+    )
+    .where(stages.c.job_id.in_(_THESE_JOBS))
+    .order_by(stages.c.job_id, stages.c.attempt, stages.c.number)
+)
 
 
 async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
@@ -47,8 +66,7 @@ async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
 
 async def job_row(connection: AsyncConnection, job_id: str, *, locked: bool = False) -> Row[Any]:
     """Return a job's row; `locked` locks it until the transaction ends. Raises NotFound."""
-    statement = select(jobs).where(jobs.c.job_id == job_id)
-    row = (await connection.execute(statement.with_for_update() if locked else statement)).first()
+    row = (await connection.execute(_LOCKED_JOB if locked else _JOB, {"this_job": job_id})).first()
     if row is None:
         raise NotFound("job", job_id)
     return row
@@ -59,16 +77,13 @@ async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, br
     job_ids = [row.job_id for row in rows]
     executions_by_job: dict[str, list[ExecutionView]] = defaultdict(list)
     stages_by_job: dict[str, list[StageView]] = defaultdict(list)
-    columns = BRIEF_EXECUTIONS if brief else EXECUTIONS
-    query = columns.where(executions.c.job_id.in_(job_ids), executions.c.purpose == Purpose.AGENT)
-    in_order = (executions.c.attempt, executions.c.create_time, executions.c.execution_id)
-    for execution in (await connection.execute(query.order_by(*in_order))).all():
+    of_jobs = {"these_jobs": job_ids}
+    for execution in (await connection.execute(_BRIEF_AGENTS if brief else _AGENTS, of_jobs)).all():
         executions_by_job[execution.job_id].append(execution_view(execution))
     checkpoints: Mapping[str, list[Checkpoint]] = {}
     if not brief:
         checkpoints = await checkpoints_of(connection, job_ids)
-        recorded = select(stages).where(stages.c.job_id.in_(job_ids))
-        begun = await connection.execute(recorded.order_by(stages.c.job_id, stages.c.attempt, stages.c.number))
+        begun = await connection.execute(_STAGES, of_jobs)
         for (job_id, _), of_attempt in groupby(begun, lambda row: (row.job_id, row.attempt)):
             stages_by_job[job_id] += _stage_views(list(of_attempt))
     return [

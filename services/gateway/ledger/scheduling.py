@@ -10,29 +10,47 @@ Jobs that have reached a limit of their project, repository or worker are skippe
 after the other: see `claiming`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import BigInteger, Column, ColumnElement, Subquery, Table, and_, case, exists, false, func, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ColumnElement,
+    Select,
+    String,
+    Subquery,
+    Table,
+    and_,
+    bindparam,
+    case,
+    exists,
+    false,
+    func,
+    or_,
+    select,
+)
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.functions import FunctionElement
 
 from services.common.db.columns import as_number, microseconds
+from services.gateway.ledger.fleet import is_alive
 from services.gateway.schema.catalog import projects, repositories, workers
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_QUEUED, PENDING, RUNNING, jobs
 
-AWAY_LEASES: Final = 3
-"""A cell that has not beaten for this many leases is away."""
 DEFAULT_AGEING_SECONDS: Final = 60.0
 _BOUND_PATIENCE_SECONDS: Final = 3600.0
 _SECOND: Final = 1_000_000
 _NO_AGEING: Final = 10 * 365 * 86400.0
 """Seconds that a point of priority is worth without ageing: longer than anything waits."""
+
+THIS_CELL: Final = bindparam("this_cell", type_=String(63))
+"""The cell that claims: statements are built once for all cells."""
+_IS_UNBOUND: Final = or_(jobs.c.bound_cell_id == "", jobs.c.bound_cell_id == THIS_CELL)
 
 
 def turn_of(priority: int, since: datetime, ageing_seconds: float) -> int:
@@ -40,25 +58,19 @@ def turn_of(priority: int, since: datetime, ageing_seconds: float) -> int:
     return microseconds(since) - round(priority * (ageing_seconds or _NO_AGEING) * _SECOND)
 
 
-async def next_of_projects(
-    connection: AsyncConnection,
-    cell_id: str,
-    conditions: Iterable[ColumnElement[bool]],
-    *,
-    takes_over: bool,
-    lease_seconds: float,
-    ageing_seconds: float,
-) -> Sequence[str]:
-    """Return the next job of each project, of those that meet `conditions`, in the order in which to take them.
+def next_of_projects(
+    conditions: Iterable[ColumnElement[bool]], *, takes_over: bool, lease_seconds: float, ageing_seconds: float
+) -> Select[tuple[str]]:
+    """Select the next job of each project, of those that meet `conditions`, in the order in which to take them.
 
     With `takes_over`, jobs that were parked by a cell that is away are among them.
     """
-    is_away = ~_has_beaten(jobs.c.cell_id, AWAY_LEASES * lease_seconds)
+    is_away = ~exists().where(cells.c.cell_id == jobs.c.cell_id, is_alive(lease_seconds))
     queued = (
         IS_QUEUED,
         jobs.c.wake_time <= now(),
-        may_be_taken(cell_id, lease_seconds) if takes_over else jobs.c.bound_cell_id.in_(("", cell_id)),
-        or_(jobs.c.state == PENDING, jobs.c.cell_id == cell_id, is_away if takes_over else false()),
+        may_be_taken(lease_seconds) if takes_over else _IS_UNBOUND,
+        or_(jobs.c.state == PENDING, jobs.c.cell_id == THIS_CELL, is_away if takes_over else false()),
         *conditions,
         *(_has_room(table, table.primary_key.columns[0]) for table in (repositories, workers)),
     )
@@ -80,21 +92,20 @@ async def next_of_projects(
     if ageing_seconds:
         aged = (now() - candidates.c.since) // round(ageing_seconds * _SECOND)
         level = level + case((candidates.c.running == 0, aged), else_=0)
-    ordered = select(candidates.c.job_id).order_by(
+    return select(candidates.c.job_id).order_by(
         level.desc(), candidates.c.running, candidates.c.since, candidates.c.turn, candidates.c.job_id
     )
-    return (await connection.execute(ordered)).scalars().all()
 
 
-def may_be_taken(cell_id: str, lease_seconds: float) -> ColumnElement[bool]:
-    """Return the condition that a cell may take a job: it is bound to this cell or to none, or its cell is away.
+def may_be_taken(lease_seconds: float) -> ColumnElement[bool]:
+    """Return the condition that this cell may take a job: it is bound to this cell or to none, or its cell is away.
 
     A job that is bound by a retry's snapshot can begin without it, as soon as its cell is away. A job that is bound by
     the snapshot in its spec waits for the cell much longer, and then fails.
     """
     bound = jobs.c.bound_cell_id
-    for_a_retry = and_(jobs.c.snapshot_id != "", ~_has_beaten(bound, AWAY_LEASES * lease_seconds))
-    return or_(bound.in_(("", cell_id)), for_a_retry, ~_has_beaten(bound, _BOUND_PATIENCE_SECONDS))
+    for_a_retry = and_(jobs.c.snapshot_id != "", ~exists().where(cells.c.cell_id == bound, is_alive(lease_seconds)))
+    return or_(_IS_UNBOUND, for_a_retry, ~_has_beaten(bound, _BOUND_PATIENCE_SECONDS))
 
 
 def _has_beaten(cell_id: ColumnElement[str], seconds: float) -> ColumnElement[bool]:

@@ -7,38 +7,43 @@ import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import exc, func, select, tuple_, update
+from sqlalchemy import and_, bindparam, exc, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Unavailable
 from services.common.fence import Fence
 from services.gateway.ledger.attempts import retry_later
-from services.gateway.ledger.claiming import ANY_JOB, Claimer, ClaimFilter, lease_end
+from services.gateway.ledger.claim_queries import ANY_JOB, ClaimFilter
+from services.gateway.ledger.claiming import Claimer, lease_end
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.executions import pushed_before, running_stage, write_note
+from services.gateway.ledger.executions import note_of_agent, running_stage, write_note
 from services.gateway.ledger.hook_calls import write_call
-from services.gateway.ledger.hooks import hooks_in_force, key_of
-from services.gateway.ledger.inputs import read_files, read_remote, read_secrets
+from services.gateway.ledger.hooks import key_of
+from services.gateway.ledger.inputs import job_context
 from services.gateway.ledger.labels import add_labels
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import park
 from services.gateway.ledger.questions import decision_on
-from services.gateway.ledger.rows import job_row, job_view, output_from_columns
+from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS
+from services.gateway.ledger.stages import record_begin, record_ends, recorded_stages
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
-from services.gateway.schema.jobs import executions, jobs, stages
-from services.gateway.schema.sql import insert_if_absent, storable_text
+from services.gateway.schema.jobs import IS_RUNNING, jobs, stages
+from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.jobs import JobView
-from services.lifecycle.ledger import Beat, Document, Lease, LeaseLost, LedgerUnavailable, Stage
+from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, LedgerUnavailable, StageEnd
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
-from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.outcome import Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
-from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
+from services.lifecycle.model.states import JobState
+
+_IS_HELD: Final = and_(jobs.c.job_id == bindparam("of_job"), jobs.c.fence == bindparam("of_fence"), IS_RUNNING)
+_HELD: Final = select(jobs.c.job_id).where(_IS_HELD)
+_CHANGE: Final = update(jobs).where(_IS_HELD).values(revision=jobs.c.revision + 1)
 
 
 class SqlLedger:
@@ -58,7 +63,7 @@ class SqlLedger:
         self._cell_id = cell_id
         self._notifier = notifier
         self._document = document
-        self._lease_seconds = lease_seconds
+        self._lease_seconds = self._longest_lease = lease_seconds
         self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
         self._is_away = False
         self._back_since = float("-inf")  # monotonic
@@ -87,10 +92,10 @@ class SqlLedger:
         While the database was away no cell could beat, and no coordinator could while its gateway was away. Who is
         alive is known only after all have had the time to beat.
         """
-        return not self._is_away and time.monotonic() - self._back_since > self._lease_seconds
+        return not self._is_away and time.monotonic() - self._back_since > self._longest_lease
 
     def wait_for_others(self) -> None:
-        """Take nothing from others for the time of a lease: those who beat through this gateway could not until now."""
+        """Take nothing from others for the longest lease: those who beat through this gateway could not until now."""
         self._back_since = time.monotonic()
 
     async def claim(self, claim_filter: ClaimFilter = ANY_JOB) -> Lease | None:
@@ -116,23 +121,21 @@ class SqlLedger:
         prolonged = held.values(lease_until=self._until()).returning(jobs.c.job_id, jobs.c.cancel_requested)
         async with self._transaction() as connection:
             rows = (await connection.execute(prolonged)).all() if pairs else ()
-            await connection.execute(update(cells).where(cells.c.cell_id == self._cell_id).values(beat_time=NOW))
+            own = update(cells).where(cells.c.cell_id == self._cell_id)
+            await connection.execute(own.values(beat_time=NOW, lease_ms=round(self._lease_seconds * 1000)))
+            longest = (await connection.execute(select(func.max(cells.c.lease_ms)))).scalar_one_or_none() or 0
+        self._longest_lease = max(self._lease_seconds, longest / 1000)
         return Beat(
             held=frozenset(row.job_id for row in rows),
             cancel_requested=frozenset(row.job_id for row in rows if row.cancel_requested),
         )
 
-    async def job_context(self, lease: Lease) -> JobContext:
-        spec = lease.spec
+    async def attempt(self, lease: Lease) -> Attempt:
         async with self._transaction() as connection:
             await _check_lease(connection, lease)
-            remote = await read_remote(connection, spec.repository_id) if spec.repository_id else None
-            hooks = await hooks_in_force(connection, spec.project_id)
-            files = await read_files(connection, lease.job_id) if spec.files else ()
-            secrets = await read_secrets(connection, lease.job_id) if spec.agent.secrets else {}
-            pushed = await pushed_before(connection, lease)
-        fitting = tuple(hook.to_call() for hook in hooks if hook.fits(spec.template_id, spec.kind))
-        return JobContext(remote, fitting, files, pushed, secrets)
+            recorded = await recorded_stages(connection, lease)
+            note = await note_of_agent(connection, lease)
+            return Attempt(recorded, note, await job_context(connection, lease))
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """Return the job's document: see Ledger. It is stored as the stage's result until the stage has one."""
@@ -156,13 +159,6 @@ class SqlLedger:
             await _check_lease(connection, lease)
             return await key_of(connection, hook_id, lease.job_id)
 
-    async def stages(self, lease: Lease) -> Mapping[str, Stage]:
-        recorded = select(stages).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
-        async with self._transaction() as connection:
-            await _check_lease(connection, lease)
-            rows = (await connection.execute(recorded.order_by(stages.c.number))).all()
-        return {row.name: Stage(row.name, StageState(row.state), row.result, row.message) for row in rows}
-
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         async with self._writing(lease) as connection:
             await write_call(connection, lease, call)
@@ -170,50 +166,19 @@ class SqlLedger:
                 await add_labels(connection, lease.job_id, call.labels)
 
     async def execution(self, lease: Lease) -> ExecutionNote:
+        """Return what is recorded of the attempt's agent."""
         async with self._transaction() as connection:
             await _check_lease(connection, lease)
-            of_agent = select(executions).where(
-                executions.c.job_id == lease.job_id,
-                executions.c.attempt == lease.attempt,
-                executions.c.purpose == Purpose.AGENT,
-            )
-            newest = of_agent.order_by(executions.c.create_time.desc(), executions.c.execution_id.desc()).limit(1)
-            row = (await connection.execute(newest)).one()
-        return ExecutionNote(
-            execution_id=row.execution_id,
-            purpose=Purpose(row.purpose),
-            workspace_id=row.workspace_id,
-            state=ExecutionState(row.state),
-            reason=row.reason,
-            message=row.message,
-            start_time=row.start_time,
-            end_time=row.end_time,
-            output=output_from_columns(row.output, row.bulk),
-        )
+            return await note_of_agent(connection, lease)
 
-    async def begin_stage(self, lease: Lease, name: str) -> None:
-        next_number = select(func.count() + 1).where(stages.c.job_id == lease.job_id, stages.c.attempt == lease.attempt)
+    async def begin_stage(self, lease: Lease, name: str, ended: Sequence[StageEnd] = ()) -> None:
         async with self._writing(lease) as connection:
-            key = {"job_id": lease.job_id, "attempt": lease.attempt, "name": name}
-            running = {
-                "number": next_number.scalar_subquery(),
-                "state": StageState.RUNNING,
-                "result": "",
-                "message": "",
-                "start_time": NOW,
-            }
-            await insert_if_absent(connection, stages, key | running)
+            await record_ends(connection, self._cell_id, lease, ended)
+            await record_begin(connection, lease, name)
 
-    async def end_stage(self, lease: Lease, stage: Stage, notes: Sequence[ExecutionNote] = ()) -> None:
-        running = update(stages).where(*running_stage(lease, stage.name))
-        ended = running.values(
-            state=stage.state, result=stage.result, message=storable_text(stage.message), end_time=NOW
-        )
+    async def end_stage(self, lease: Lease, ended: StageEnd) -> None:
         async with self._writing(lease) as connection:
-            if (await connection.execute(ended)).rowcount == 0:
-                return  # the first try was written, and its response was lost
-            for note in notes:
-                await write_note(connection, self._cell_id, lease, note)
+            await record_ends(connection, self._cell_id, lease, [ended])
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
         async with self._writing(lease) as connection:
@@ -229,18 +194,24 @@ class SqlLedger:
             await _check_lease(connection, lease)
             return await decision_on(connection, lease, name)
 
-    async def retry(self, lease: Lease, retry: Retry) -> None:
+    async def retry(self, lease: Lease, retry: Retry, ended: Sequence[StageEnd] = ()) -> None:
         async with self._transaction() as connection:
-            await retry_later(connection, self._cell_id, lease, retry)
+            row = await job_row(connection, lease.job_id, locked=True)
+            if row.fence != lease.fence or row.state == JobState.AWAITING_APPROVAL:
+                raise LeaseLost
+            if row.state == JobState.RUNNING:  # else it is done already, and the response was lost
+                await record_ends(connection, self._cell_id, lease, ended)
+                await retry_later(connection, self._cell_id, row, retry)
         self._notifier.notify(lease.job_id)
 
-    async def finish(self, lease: Lease, outcome: Outcome) -> None:
+    async def finish(self, lease: Lease, outcome: Outcome, ended: Sequence[StageEnd] = ()) -> None:
         async with self._transaction() as connection:
             row = await job_row(connection, lease.job_id, locked=True)
             state = JobState(row.state)
             if row.fence != lease.fence or not (state is JobState.RUNNING or state.is_final):
                 raise LeaseLost  # also when it was given back to wait: nobody has taken it since, but it is not over
             if not state.is_final:
+                await record_ends(connection, self._cell_id, lease, ended)
                 await end_job(connection, row, outcome)
         self._notifier.notify(lease.job_id)
 
@@ -251,10 +222,7 @@ class SqlLedger:
     async def _writing(self, lease: Lease) -> AsyncIterator[AsyncConnection]:
         """Open a transaction that is conditional on the lease, and counts as a change of the job."""
         async with self._transaction() as connection:
-            held = update(jobs).where(
-                jobs.c.job_id == lease.job_id, jobs.c.fence == lease.fence, jobs.c.state == JobState.RUNNING
-            )
-            if (await connection.execute(held.values(revision=jobs.c.revision + 1))).rowcount == 0:
+            if (await connection.execute(_CHANGE, _of_lease(lease))).rowcount == 0:
                 raise LeaseLost
             yield connection
         self._notifier.notify(lease.job_id)
@@ -272,6 +240,9 @@ class SqlLedger:
 
 
 async def _check_lease(connection: AsyncConnection, lease: Lease) -> None:
-    holder = select(jobs.c.fence, jobs.c.state).where(jobs.c.job_id == lease.job_id)  # a job's row may be large
-    if (await connection.execute(holder)).first() != (lease.fence, JobState.RUNNING):
+    if (await connection.execute(_HELD, _of_lease(lease))).first() is None:
         raise LeaseLost
+
+
+def _of_lease(lease: Lease) -> Mapping[str, Any]:
+    return {"of_job": lease.job_id, "of_fence": lease.fence}

@@ -46,12 +46,21 @@ class JobGauges:
         for (kind, state), count in sorted(readings.jobs.items()):
             jobs.add_metric([kind, state], count)
         cells = GaugeMetricFamily("boatyard_cells", f"Known cells, by state. {_SAME_ON_ALL_CELLS}", labels=["state"])
-        states = Counter(cell.state for cell in await self._cells.all())
+        known = await self._cells.all()
+        troubles = GaugeMetricFamily(
+            "boatyard_cell_troubles", "What keeps this cell from taking new jobs, by reason.", labels=["reason"]
+        )
+        for reason, count in Counter(
+            trouble.reason for cell in known if cell.cell_id == self._own_cell.cell_id for trouble in cell.troubles
+        ).items():
+            troubles.add_metric([reason], count)
+        states = Counter(cell.state for cell in known)
         for state in CellState:
             cells.add_metric([state], states[state])
         return [
             jobs,
             cells,
+            troubles,
             _gauge(
                 "boatyard_queue_jobs",
                 f"Jobs that could begin now, but wait for a slot. {_SAME_ON_ALL_CELLS}",

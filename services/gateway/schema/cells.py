@@ -21,6 +21,11 @@ cells = Table(
     # What it lets jobs choose, separated by commas. NULL: its node has not said it yet.
     Column("allowed_tiers", Text, nullable=True),
     Column("allowed_networks", Text, nullable=True),
+    Column("limits", Text, nullable=False, server_default=""),  # the most that jobs may ask for
+    # What keeps it from taking new jobs, as JSON; empty: nothing is known of any trouble.
+    Column("troubles", Text, nullable=False, server_default=""),
+    # How long its leases last without a heartbeat, in ms; 0: a version before had not said it.
+    Column("lease_ms", Integer, nullable=False, server_default="0"),
     # The keys that it has for this database, separated by spaces, and the one that it seals with: see `gateway.keys`.
     Column("key_ids", Text, nullable=False, server_default=""),
     Column("sealing_key_id", String(63), nullable=False, server_default=""),

@@ -45,6 +45,7 @@ jobs = Table(
     # What claims compare with what cells allow. Empty: written by a version that did not say, and left to the node.
     Column("sandbox_tier", String(31), nullable=False, server_default=""),
     Column("network", String(31), nullable=False, server_default=""),
+    Column("limits", Text, nullable=False, server_default=""),
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's JobSpec
     Column("secrets", SealedSecrets("jobs.secrets"), nullable=False, server_default=""),  # their names are in the spec
@@ -68,6 +69,9 @@ jobs = Table(
     Column("cell_id", String(63), nullable=False),
     Column("held", Boolean, nullable=False),
     Column("lease_until", BigInteger, nullable=False),
+    # The cells whose machines could not carry it, separated by spaces, and since when, in microseconds.
+    Column("refused_by", Text, nullable=False, server_default=""),
+    Column("refused_since", BigInteger, nullable=False, server_default="0"),
     Column("create_time", Moment, nullable=False),
     Column("start_time", Moment, nullable=True),
     Column("end_time", Moment, nullable=True),

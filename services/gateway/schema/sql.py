@@ -1,11 +1,11 @@
 """What the gateway's stores share: column types, texts, safe inserts, pages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from pydantic import TypeAdapter
-from sqlalchemy import JSON, ColumnElement, Dialect, Select, String, Table, literal
+from sqlalchemy import JSON, ColumnElement, Dialect, Executable, Select, String, Table, literal
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.ext.compiler import compiles
@@ -84,14 +84,51 @@ def storable_text(text: str) -> str:
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-async def insert_if_absent(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
-    """Insert a row unless one with the same primary key exists; return True when it was inserted.
+class Insertion:
+    """A statement that inserts a row into a table, built once, because building it costs more than executing it.
 
-    On PostgreSQL it waits for a transaction that is inserting the same key, and the result depends on that one's.
+    `computed` are the columns that are the same in each row, or expressions; `execute` gets the others. A row whose
+    primary key exists already stays as it is, or gets the columns `instead` of the new one where it meets `where`.
     """
-    insert = postgresql.insert if connection.dialect.name == "postgresql" else sqlite.insert
-    statement = insert(table).values(values).on_conflict_do_nothing().returning(*table.primary_key.columns)
-    return (await connection.execute(statement)).first() is not None  # PostgreSQL has no row count here
+
+    def __init__(
+        self,
+        table: Table,
+        computed: Mapping[str, Any],
+        *,
+        instead: Collection[str] = (),
+        where: ColumnElement[bool] | None = None,
+    ) -> None:
+        self._table = table
+        self._computed = computed
+        self._instead = instead
+        self._where = where
+        self._by_dialect: dict[str, Executable] = {}
+
+    async def execute(self, connection: AsyncConnection, row: Mapping[str, Any]) -> bool:
+        """Insert a row; return True when it was written.
+
+        On PostgreSQL it waits for a transaction that is inserting the same key, and the result depends on that one's.
+        """
+        dialect = connection.dialect.name
+        if dialect not in self._by_dialect:
+            self._by_dialect[dialect] = self._build(dialect)
+        # PostgreSQL has no row count here.
+        return (await connection.execute(self._by_dialect[dialect], row)).first() is not None
+
+    def _build(self, dialect: str) -> Executable:
+        insert = postgresql.insert if dialect == "postgresql" else sqlite.insert
+        key = self._table.primary_key.columns
+        new = insert(self._table).values(self._computed)
+        if not self._instead:
+            return new.on_conflict_do_nothing().returning(*key)
+        values = {column: new.excluded[column] for column in self._instead}
+        return new.on_conflict_do_update(index_elements=key, set_=values, where=self._where).returning(*key)
+
+
+async def insert_if_absent(connection: AsyncConnection, table: Table, values: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same primary key exists, as an Insertion does; return True when it was."""
+    return await Insertion(table, values).execute(connection, {})
 
 
 async def read_page(

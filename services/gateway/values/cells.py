@@ -4,7 +4,8 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from services.sandbox.allowance import Allowance
+from services.agent.allowance import Allowance
+from services.lifecycle.model.condition import Trouble
 
 
 class CellKind(enum.StrEnum):
@@ -23,6 +24,7 @@ class CellState(enum.StrEnum):
     PAUSED = "PAUSED"
     AWAY = "AWAY"
     AWAY_PAUSED = "AWAY_PAUSED"
+    NOT_READY = "NOT_READY"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +53,8 @@ class CellView(Cell):
     beat_time: datetime
     allowance: Allowance | None
     """What it lets jobs choose; None while its node has not said it."""
+    troubles: tuple[Trouble, ...]
+    """What keeps it from taking new jobs."""
     is_away: bool
     """True when it has not been heard of for so long that its jobs are taken over."""
 
@@ -59,7 +63,9 @@ class CellView(Cell):
         """The state of the cell."""
         if self.is_away:
             return CellState.AWAY_PAUSED if self.paused else CellState.AWAY
-        return CellState.PAUSED if self.paused else CellState.ACTIVE
+        if self.paused:
+            return CellState.PAUSED
+        return CellState.NOT_READY if self.troubles else CellState.ACTIVE
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,7 +146,8 @@ class BasePreparer:
         else:
             resolved = await self._mirrors.find(remote, start.revision, report)
             if resolved is None:
-                raise failures.revision_not_found(start.revision or b"HEAD")
+                is_empty = await self._mirrors.is_empty(repository_id)
+                raise failures.revision_not_found(start.revision or b"HEAD", of_empty=is_empty)
             commit_id, branch = resolved.commit_id, resolved.branch
             prepare = self._bases.prepare
         await self._records.remember_url(repository_id, remote.url)

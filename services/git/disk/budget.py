@@ -132,6 +132,11 @@ class DiskBudget:
             self._reserved += size - instead_of
         return size
 
+    async def check(self) -> None:
+        """Raise Exhausted (DISK_FULL) when too little of the disk is free, and what could be evicted does not help."""
+        if shutil.disk_usage(self._paths.root).free < self._limits.min_free_bytes + self._reserved:
+            await self.make_room(0)
+
     def survey(self) -> list[RepositoryUsage]:
         """Count everything, repository by repository, ordered by id. Blocks."""
         bases: dict[str, list[CachedBase]] = {}

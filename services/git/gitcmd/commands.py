@@ -43,9 +43,6 @@ _REMOTE: Final = _CHECKED | {
     "fetch.unpackLimit": "1",
     # A redirect could lead to an address that only this host can reach, and would carry the token there.
     "http.followRedirects": "false",
-    # A remote that sends less than 1 kB/s for a minute counts as gone.
-    "http.lowSpeedLimit": "1000",
-    "http.lowSpeedTime": "60",
     "fetch.recurseSubmodules": "no",
     "submodule.recurse": "false",
 }

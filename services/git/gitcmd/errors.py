@@ -5,6 +5,7 @@ GitError
 │   ├── GitOutOfMemory   a process of it wanted more memory than its limit
 │   └── FileTooLarge     it wanted to write a file larger than its limit
 ├── GitTimedOut      it was ended because it took too long
+├── GitSilent        it was ended because its remote had fallen silent
 └── OutputTooLarge   it was ended because it wrote more than the caller accepts
 """
 
@@ -73,6 +74,15 @@ class GitTimedOut(GitError):
 
     def __init__(self, name: str, seconds: float, stderr: str = "") -> None:
         super().__init__(name, f"git {name} was ended after {seconds:g} s: {stderr.strip() or 'it said nothing'}")
+        self.stderr = stderr
+
+
+class GitSilent(GitError):
+    """Git heard nothing of its remote for longer than allowed, and was ended."""
+
+    def __init__(self, name: str, seconds: float, stderr: str = "") -> None:
+        said = stderr.strip() or "it said nothing before"
+        super().__init__(name, f"git {name} was ended after {seconds:g} s in which nothing came or went: {said}")
         self.stderr = stderr
 
 

@@ -12,7 +12,8 @@ from typing import BinaryIO, Final
 
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment, ssh_variables
-from services.git.gitcmd.errors import GitFailed, GitTimedOut, OutputTooLarge, failure_within, scrub
+from services.git.gitcmd.errors import GitFailed, OutputTooLarge, failure_within, scrub
+from services.git.gitcmd.patience import Patience
 from services.sandbox import rlimits
 from services.sandbox.spec import Limits
 
@@ -21,7 +22,11 @@ _STDERR_KEPT: Final = 10 * 1024
 _GRACE_SECONDS: Final = 5.0
 # At the limit of a file's size, a write fails then, and git says so; the signal would end it without a word.
 _WITHOUT_SIGXFSZ: Final = (b"/bin/sh", b"-c", b"trap '' 25; exec \"$@\"", b"sh")
-_PROGRESS: Final = re.compile(r": +\d+% \(\d+/\d+\)")
+# What is not about a failure: progress, and what git says of objects that it takes all the same.
+_CHATTER: Final = re.compile(
+    r": +\d+% \(\d+/\d+\)|^(remote: )?(Enumerating objects: |Total \d+ |Delta compression using )"
+    "|^warning: object [0-9a-f]{40,64}: "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,7 @@ class Invocation:
     `ssh_key` is the private key that it shows.
     `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
     without us. `limits` hold for each process that git starts, such as the one that speaks to the remote.
+    It is ended after `timeout_seconds`, or after `silence_seconds` in which nothing comes or goes.
     `http_trace` is a path to which git writes the headers that it gets and, without secrets, those that it sends.
     """
 
@@ -44,6 +50,7 @@ class Invocation:
     ssh_key: str = field(default="", repr=False)
     stdin_file: Path | None = None
     timeout_seconds: float = 300
+    silence_seconds: float | None = None
     output_limit: int = 16 * 1024 * 1024
     expected_codes: tuple[int, ...] = (0,)
     inherited_fds: tuple[int, ...] = ()
@@ -85,9 +92,9 @@ class _Stderr:
 
     @property
     def text(self) -> str:
-        """Git's messages without progress, scrubbed before being cut: a secret cut in two would not be found."""
+        """Git's messages without chatter, scrubbed before being cut: a secret cut in two would not be found."""
         whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
-        messages = "\n".join(line for line in whole.split("\n") if not _PROGRESS.search(line))
+        messages = "\n".join(line for line in whole.split("\n") if not _CHATTER.search(line))
         return scrub(messages, self._invocation.secrets)[-_STDERR_KEPT:].strip()
 
     async def _drain(self, reader: asyncio.StreamReader) -> None:
@@ -130,13 +137,17 @@ class Git:
 
         Raises:
             GitFailed: it exited with an unexpected code. GitOutOfMemory, FileTooLarge: because of its `limits`.
-            GitTimedOut: it took too long.
+            GitTimedOut, GitSilent: it took too long.
             OutputTooLarge: it wrote more than `output_limit` bytes.
             ValueError: the command is not allowed.
         """
         invocation = invocation or Invocation()
         stdout = bytearray()
-        async with self._started(command, invocation) as (process, stderr), _deadline(command, invocation, stderr):
+        async with (
+            self._started(command, invocation) as (process, stderr, patience),
+            patience.within(invocation.timeout_seconds),
+            patience.unless_silent(invocation.silence_seconds),
+        ):
             reader = _pipe(process.stdout)
             while chunk := await reader.read(_CHUNK):
                 stdout += chunk
@@ -156,15 +167,15 @@ class Git:
         Raises:
             GitFailed, GitTimedOut, ValueError: as `run`.
         """
-        async with self._started(command, invocation) as (process, stderr):
+        async with self._started(command, invocation) as (process, stderr, patience):
             reader = _pipe(process.stdout)
             while True:
-                async with _deadline(command, invocation, stderr):
+                async with patience.within(invocation.timeout_seconds):
                     chunk = await reader.read(_CHUNK)
                 if not chunk:
                     break
                 yield chunk
-            async with _deadline(command, invocation, stderr):
+            async with patience.within(invocation.timeout_seconds):
                 code = await _exit_code(process, stderr)
         if code not in invocation.expected_codes:
             raise GitFailed(command.name, code, stderr.text)
@@ -172,11 +183,11 @@ class Git:
     @contextlib.asynccontextmanager
     async def _started(
         self, command: Command, invocation: Invocation
-    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr"]]:
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr", Patience]]:
         with _key_file(invocation.ssh_key) as key_file:
             process = await self._spawn(command, invocation, key_file)
             async with self._reported(process, invocation) as stderr:
-                yield process, stderr
+                yield process, stderr, Patience(command.name, process.pid, lambda: stderr.text)
 
     @contextlib.asynccontextmanager
     async def _reported(self, process: asyncio.subprocess.Process, invocation: Invocation) -> AsyncIterator["_Stderr"]:
@@ -231,15 +242,6 @@ class Git:
         # The far side of a file remote finds git by name in PATH; it must be this same git.
         path = f"{self._executable.parent}:{environment['PATH']}"
         return environment | {"PATH": path}
-
-
-@contextlib.asynccontextmanager
-async def _deadline(command: Command, invocation: Invocation, stderr: "_Stderr") -> AsyncIterator[None]:
-    try:
-        async with asyncio.timeout(invocation.timeout_seconds):
-            yield
-    except TimeoutError:
-        raise GitTimedOut(command.name, invocation.timeout_seconds, stderr.text) from None
 
 
 async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> int:

@@ -77,7 +77,7 @@ class FarSide:
     @contextlib.contextmanager
     def _prepared(self, program: str) -> Iterator[tuple[Path, Launch]]:
         roots = self.roots if self.sandboxed else replace(self.roots, others=())
-        with opened(self.path, roots) as repository:
+        with opened(self.path, roots, sandboxed=self.sandboxed) as repository:
             try:
                 with prepare(self._spec(program, repository)) as launch:
                     yield repository.git_dir, launch

@@ -7,7 +7,6 @@ read from a directory that is open already, so what is judged is what is used, w
 import contextlib
 import errno
 import os
-import pwd
 import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,10 +15,14 @@ from typing import Final
 
 from services.git import failures
 from services.git.gitcmd import GitError
+from services.git.remote import ways
 
 OTHERS: Final = "BOATYARD_GIT_OTHERS_FILE_ROOTS"
 # The parts of a repository that lead git on: what lies beside them, as hooks do, it does not read.
-_LEADING: Final = ("HEAD", "config", "config.worktree", "packed-refs", "shallow", "refs", "objects")
+_LEADING: Final = (
+    *("HEAD", "config", "config.worktree", "packed-refs", "shallow", "refs", "reftable", "objects"),
+    *("info", "logs", "worktrees"),
+)
 _MOST_POINTER_BYTES: Final = 64 << 10
 _MOST_LENDERS: Final = 16
 
@@ -44,7 +47,7 @@ class FileRoots:
 
     def complaint(self, path: Path) -> str | None:
         """Return why no repository may lie at this path, None when one may."""
-        resolved = path.resolve()
+        resolved = _real(path)
         if resolved.is_relative_to(self.home):
             return "must not be inside Boatyard's own data directory"
         if not _is_below(resolved, (*self.own, *self.others)):
@@ -74,8 +77,10 @@ class FileRepository:
 
 
 @contextlib.contextmanager
-def opened(path: Path, roots: FileRoots) -> Iterator[FileRepository]:
+def opened(path: Path, roots: FileRoots, *, sandboxed: bool = True) -> Iterator[FileRepository]:
     """Find the repository at a path, as git would, and keep its directories open in this context. Blocks.
+
+    Without a sandbox nobody else may change anything in it: what git is led to later must be what is judged now.
 
     Raises:
         NoRepositoryError: there is none.
@@ -83,7 +88,7 @@ def opened(path: Path, roots: FileRoots) -> Iterator[FileRepository]:
     """
     with contextlib.ExitStack() as stack:
         try:
-            repository = _Search(path, roots, stack).repository()
+            repository = _Search(path, roots, stack, sandboxed=sandboxed).repository()
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NoRepositoryError(path) from error
         except OSError as error:
@@ -94,12 +99,13 @@ def opened(path: Path, roots: FileRoots) -> Iterator[FileRepository]:
 class _Search:
     """One search for the repository at a path. The directories that it opens are closed with `stack`."""
 
-    def __init__(self, path: Path, roots: FileRoots, stack: contextlib.ExitStack) -> None:
+    def __init__(self, path: Path, roots: FileRoots, stack: contextlib.ExitStack, *, sandboxed: bool) -> None:
         self._path = path
         self._roots = roots
         self._stack = stack
+        self._sandboxed = sandboxed
         # By all of the path: where others may make links, one of theirs must not make what it leads to ours.
-        self._anybodys = any(roots.are_others(part.resolve()) for part in (path, *path.parents))
+        self._anybodys = any(roots.are_others(_real(part)) for part in (path, *path.parents))
 
     def repository(self) -> FileRepository:
         git_dir = self._git_dir(self._open(self._path))
@@ -139,15 +145,25 @@ class _Search:
 
     def _open(self, path: Path) -> Directory:
         """Open a directory, and judge where it really lies and whose it is."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        descriptor = self._descriptor(path)
         self._stack.callback(os.close, descriptor)
         real = Path(f"/proc/self/fd/{descriptor}").readlink()
         if complaint := self._roots.complaint(real):
             raise failures.remote_not_allowed(real, complaint)
         if self._anybodys and not self._roots.are_others(real):
             raise failures.remote_not_allowed(real, f"is not under {OTHERS}, as the repository is that leads there")
-        self._check_owner(real, os.fstat(descriptor))
+        status = os.fstat(descriptor)
+        self._check_owner(real, status)
+        self._check_closed(real, f"/proc/self/fd/{descriptor}", status)
         return Directory(real, descriptor)
+
+    def _descriptor(self, path: Path) -> int:
+        if self._anybodys:
+            return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return ways.open_own_directory(path)
+        except ways.ForeignWayError as error:
+            raise failures.remote_not_allowed(error.path, error.problem) from error
 
     def _pointer(self, directory: Directory, name: str) -> str:
         """Return what a small file says; nothing if it does not exist, or is a directory."""
@@ -177,14 +193,22 @@ class _Search:
         start = f"/proc/self/fd/{directory.descriptor}/"
         for path, status in _walk(start + name):
             self._check_owner(directory.path, status, path.removeprefix(start))
-            if stat.S_ISLNK(status.st_mode) and not Path(path).resolve().is_relative_to(directory.path):
+            if stat.S_ISDIR(status.st_mode):
+                self._check_closed(directory.path / path.removeprefix(start), path, status)
+            if stat.S_ISLNK(status.st_mode) and not _real(Path(path)).is_relative_to(directory.path):
                 shown = directory.path / path.removeprefix(start)
                 raise failures.remote_not_allowed(shown, "is a symbolic link that leads out of the repository")
 
     def _check_owner(self, directory: Path, status: os.stat_result, name: str = "") -> None:
         if not self._anybodys and status.st_uid != os.geteuid():
-            message = f"belongs to {_user(status.st_uid)}, and this cell runs as {_user(os.geteuid())}"
+            message = (
+                f"belongs to {ways.user_name(status.st_uid)}, and this cell runs as {ways.user_name(os.geteuid())}"
+            )
             raise failures.remote_not_allowed(directory / name, message)
+
+    def _check_closed(self, shown: Path, path: str, status: os.stat_result) -> None:
+        if not self._sandboxed and (problem := ways.changeable(path, status)):
+            raise failures.remote_not_allowed(shown, f"{problem}, and git has no sandbox here")
 
 
 def _exists(directory: Directory, name: str) -> bool:
@@ -207,12 +231,9 @@ def _walk(path: str) -> Iterator[tuple[str, os.stat_result]]:
                     todo += [entry.path for entry in entries]
 
 
+def _real(path: Path) -> Path:
+    return Path(os.path.realpath(path))  # Path.resolve raises RuntimeError where links lead in a circle
+
+
 def _is_below(path: Path, roots: tuple[Path, ...]) -> bool:
     return any(path.is_relative_to(root) for root in roots)
-
-
-def _user(uid: int) -> str:
-    try:
-        return pwd.getpwuid(uid).pw_name
-    except KeyError:
-        return f"uid {uid}"

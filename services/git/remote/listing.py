@@ -5,9 +5,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final
 
-from services.git.gitcmd import Command, Git, GitFailed, Invocation
+from services.git.gitcmd import Command, Git, Invocation
 from services.git.remote.addresses import Address
-from services.git.remote.http_answers import answers_of
+from services.git.remote.http_answers import run_connected
 
 _KEPT: Final = (b"refs/heads/", b"refs/tags/")
 # What git refuses in a name would make it refuse the whole fetch.
@@ -52,12 +52,4 @@ async def ask_remote(git: Git, address: Address, invocation: Invocation, pattern
     """Return what `git ls-remote --symref` prints for patterns, in lines. Raises the errors of `list_remote`."""
     async with address.reading(invocation) as remote:
         listing = Command("ls-remote", ("--symref", *remote.flags), (remote.url, *patterns))
-        with answers_of(remote.invocation) as (answering, answers):
-            try:
-                listed = await git.run(listing, answering)
-            except GitFailed:
-                answers.check(address.url)
-                raise
-            if not listed.stdout:
-                answers.check(address.url)
-    return listed.stdout.splitlines()
+        return (await run_connected(git, listing, remote)).stdout.splitlines()

@@ -10,13 +10,16 @@ from services.git import failures
 from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
+from services.git.refusals import is_unreachable
 from services.git.remote.addresses import Address, AddressBook
 from services.git.remote.bounds import NetworkLimits
+from services.git.remote.http_answers import run_connected
 from services.git.remote.listing import ask_remote
 
 _HEADS: Final = b"refs/heads/"
-# Git's word for a ref about which the remote has said nothing.
+# Git's word for a ref about which the remote has said nothing, and the remote's for one whose objects did not arrive.
 _UNHEARD: Final = "[remote failure]"
+_NOT_ARRIVED: Final = "(unpacker error)"
 
 
 class Publisher:
@@ -115,7 +118,7 @@ class Publisher:
         async with address.writing(replace(invocation, expected_codes=(0, 1))) as target:
             flags: tuple[str | bytes, ...] = ("--porcelain", "--progress", "--no-verify", lease, *more, *target.flags)
             command = Command("push", flags, (target.url, commit_id.encode() + b":" + ref))
-            return await self._git.run(command, target.invocation)
+            return await run_connected(self._git, command, target)
 
     async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
         ref = _HEADS + branch
@@ -146,12 +149,13 @@ class Publisher:
 def _failure(branch: bytes, completed: GitOutput) -> ServiceError:
     """Return the error of a push that failed, in the remote's own words: the refused ref's line, and what hooks said.
 
-    Only a line of the ref says that the remote has decided. Without one, or if it is git's own about a remote that has
-    said nothing, the push may not have reached it.
+    Only a line of the ref says that the remote has decided. Without one, if it is git's own about a remote that has
+    said nothing, or the remote's about objects that have not arrived whole, the push has not reached it.
     """
     lines = [line for line in completed.stdout.decode("utf-8", "replace").splitlines() if line.startswith("!")]
     messages = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
     words = Exception("\n".join([*(line.split("\t")[-1] for line in lines), *messages]))
-    if any(_UNHEARD not in line for line in lines):
-        return failures.push_rejected(branch, words)
-    return failures.push_failed(branch, words)
+    has_broken_off = is_unreachable(words)
+    if all(_UNHEARD in line or (_NOT_ARRIVED in line and has_broken_off) for line in lines):
+        return failures.push_failed(branch, words)
+    return failures.push_rejected(branch, words)

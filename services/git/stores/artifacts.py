@@ -79,7 +79,9 @@ class ArtifactStore:
                     await self._reader.read(tree, found, archive)
                 read = members(archive, found.sizes) if found.sizes else ()
                 files = chain(_opened(patches), read)
-                taken = await asyncio.to_thread(_write, scratch / "kept", files, redactor, tree.path)
+                taken = await asyncio.to_thread(
+                    _write, scratch / "kept", files, redactor, tree.path, self._reader.most_bytes
+                )
         except OutputTooLarge as error:
             raise failures.result_too_large(artifacts_id, error) from error
         except TimeoutError as error:
@@ -104,7 +106,7 @@ class ArtifactStore:
         """Write patches of submodules, by the names under which they are kept; return those that are not kept too."""
         patches: dict[str, Path] = {}
         omitted: list[tuple[str, OmissionReason]] = []
-        left = self._reader.limits.bytes
+        left = self._reader.most_bytes
         for number, submodule in enumerate(written):
             name = f"{PATCHES}/{lossy(submodule.path)}.patch"
             target = scratch / f"patch-{number}"
@@ -205,10 +207,15 @@ class _Written:
         self.omitted: list[tuple[str, OmissionReason]] = []
 
 
-def _write(target: Path, files: Iterable[tuple[str, IO[bytes]]], redactor: Redactor, tree: Path) -> _Written:
-    """Write files without secrets, and their manifest, to a new directory. Blocks."""
+def _write(
+    target: Path, files: Iterable[tuple[str, IO[bytes]]], redactor: Redactor, tree: Path, most_bytes: int
+) -> _Written:
+    """Write files without secrets, of at most so many bytes together, and a manifest, to a new directory. Blocks.
+
+    What stands for a secret may be longer than the secret: the bytes count that are written.
+    """
     target.mkdir(mode=0o700)
-    written = _Written()
+    written, left = _Written(), most_bytes
     kept: dict[str, Artifact] = {}
     for path, content in files:
         written.read.add(path)
@@ -217,20 +224,28 @@ def _write(target: Path, files: Iterable[tuple[str, IO[bytes]]], redactor: Redac
             if name in kept or len(name.encode()) > MAX_NAME_BYTES:
                 written.omitted.append((path, OmissionReason.UNUSABLE_NAME))
                 continue
-            kept[name] = Artifact(name, *_copy(content, target / str(len(kept)), redactor))
+            copied = _copy(content, target / str(len(kept)), redactor, left)
+            if copied is None:
+                written.omitted.append((path, OmissionReason.TOO_LARGE))
+                continue
+            kept[name] = Artifact(name, *copied)
+            left -= kept[name].size_bytes
     written.artifacts = tuple(kept.values())
     entries = [(each.name, each.size_bytes, each.sha256) for each in written.artifacts]
     (target / _MANIFEST).write_text(json.dumps({"tree": str(tree), "artifacts": entries}))
     return written
 
 
-def _copy(content: IO[bytes], target: Path, redactor: Redactor) -> tuple[int, str]:
-    """Copy a content without secrets; return the size and the hash of what was written."""
+def _copy(content: IO[bytes], target: Path, redactor: Redactor, most_bytes: int) -> tuple[int, str] | None:
+    """Copy a content without secrets; return the size and the hash of what was written, None if it is too large."""
     clean, digest, size = Flow(redactor), hashlib.sha256(), 0
-    with target.open("xb") as file:
+    with target.open("wb") as file:
         while True:
             block = content.read(_BLOCK)
             data = clean.take(block, last=not block)
+            if size + len(data) > most_bytes:
+                file.truncate(0)
+                return None
             digest.update(data)
             size += file.write(data)
             if not block:

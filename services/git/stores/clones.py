@@ -11,6 +11,7 @@ from services.git.model import Clone, CloneSpec, ProgressListener
 from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import AddressBook
+from services.git.remote.http_answers import run_connected
 from services.git.single_flight import SingleFlight
 from services.git.stores.repository import StoreLimits, commit_of
 
@@ -70,4 +71,4 @@ class Clones:
         )
         async with address.reading(invocation) as source:
             clone = Command("clone", (*flags, *source.flags), (source.url, str(path)))
-            await self._git.run(clone, source.invocation)
+            await run_connected(self._git, clone, source)

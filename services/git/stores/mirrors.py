@@ -23,17 +23,21 @@ from services.git.model import ProgressListener, Remote
 from services.git.names import SINGLE_COMMITS, is_commit_id
 from services.git.paths import GitPaths
 from services.git.progress import ProgressParser
+from services.git.refusals import is_not_offered
 from services.git.remote.addresses import Address, AddressBook
+from services.git.remote.http_answers import run_connected
 from services.git.remote.listing import RemoteListing, list_remote
 from services.git.single_flight import SingleFlight
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 
 # The ref in which a mirror keeps the remote's HEAD, which may be on no branch.
 _HEAD_REF: Final = b"refs/upstream/HEAD"
+_DEFAULT: Final = frozenset({b"", b"HEAD"})
 _DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
 _REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
 # Where a mirror keeps what somebody asked for by its full name and is neither branch nor tag, such as refs/pull/1/head.
 _NAMED: Final = f"{SINGLE_COMMITS}named/".encode()
+_EMPTY_REF: Final = f"{SINGLE_COMMITS}{EMPTY_COMMIT_ID}"
 _TRIES: Final = 3
 _ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
@@ -122,16 +126,17 @@ class Mirrors:
 
     async def _build_empty(self, mirror: Path) -> None:
         async with self._building() as building:
-            await asyncio.to_thread(write_empty_commit, building / "objects")
-            inside = Invocation(git_dir=building)
-            await self._git.run(Command("update-ref", (), ("refs/heads/main", EMPTY_COMMIT_ID)), inside)
-            await self._git.run(Command("symbolic-ref", (), ("HEAD", "refs/heads/main")), inside)
+            await self._add_empty(building)
             building.rename(mirror)
+
+    async def _add_empty(self, mirror: Path) -> None:
+        await asyncio.to_thread(write_empty_commit, mirror / "objects")
+        await self._git.run(Command("update-ref", (), (_EMPTY_REF, EMPTY_COMMIT_ID)), Invocation(git_dir=mirror))
 
     async def find(self, remote: Remote, revision: bytes, listener: ProgressListener) -> ResolvedRevision | None:
         """Find a revision of the remote; None when there is none. A commit id already in the mirror needs no fetch.
 
-        Raises the errors of `refresh`.
+        The default of a remote without a commit is EMPTY_COMMIT_ID. Raises the errors of `refresh`.
         """
         text = revision.decode("ascii", "replace")
         if is_commit_id(text) and await self._has_after_all(remote.repository_id, text):
@@ -140,13 +145,22 @@ class Mirrors:
         resolved = await self.resolve(remote.repository_id, revision)
         if resolved is None and is_commit_id(text) and await self._fetch_commit(remote, text):
             return await self.resolve(remote.repository_id, revision)
-        if _is_of_no_kind(revision) and await self._fetch_one(remote, revision, _NAMED + revision):
-            return await self.resolve(remote.repository_id, revision)
+        if _is_of_no_kind(revision):
+            found = await self._fetch_one(remote, revision, _NAMED + revision)
+            return await self.resolve(remote.repository_id, revision) if found else None
+        if resolved is None and revision in _DEFAULT and await self.is_empty(remote.repository_id):
+            return ResolvedRevision(EMPTY_COMMIT_ID, b"")
         return resolved
+
+    async def is_empty(self, repository_id: str) -> bool:
+        """True when the remote had neither a branch nor a tag, nor a detached HEAD, when it was last fetched."""
+        command = Command("for-each-ref", ("--format=%(refname)",), (_HEAD_REF, "refs/heads/", "refs/tags/"))
+        listing = await self._git.run(command, Invocation(git_dir=self._paths.mirror(repository_id)))
+        return not listing.stdout
 
     async def resolve(self, repository_id: str, revision: bytes) -> ResolvedRevision | None:
         """Find a branch, tag or commit id, in this order, in the mirror. Empty or HEAD means the default branch."""
-        if revision in {b"", b"HEAD"}:
+        if revision in _DEFAULT:
             return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
         names = _names(revision)
         refs = await self._refs(repository_id, *names, *_DEFAULTS)
@@ -205,12 +219,8 @@ class Mirrors:
     async def _fetch_locked(self, remote: Remote, asked: set[bytes], lock_fd: int, report: ProgressListener) -> None:
         mirror = self._paths.mirror(remote.repository_id)
         if mirror.is_dir():
-            remove_stale_locks(mirror)
-            try:
+            with _without_leftovers(mirror):
                 await self._fetch(mirror, remote, asked, lock_fd, report)
-            except GitError:
-                remove_stale_locks(mirror)  # what was refused, or cut off at a limit, does not stay
-                raise
             return
         async with self._building() as building:
             await self._fetch(building, remote, asked, lock_fd, report)
@@ -239,6 +249,8 @@ class Mirrors:
             listing = await list_remote(self._git, address, self._limits.network.listing(invocation))
             refs = listing.wanted(asked, self._limits.max_refs)
             await self._prune(mirror, listing, refs)
+            if not (listing.refs or listing.has_head):
+                await self._add_empty(mirror)
             refspecs = [b"+%b:%b\n" % (ref, ref) for ref in refs] + [b"+HEAD:%b\n" % _HEAD_REF] * listing.has_head
             try:
                 await self._fetch_refs(address, invocation, refspecs, report)
@@ -261,17 +273,17 @@ class Mirrors:
             reporting = replace(limited, stdin_file=file, on_message=ProgressParser(report))
             async with address.reading(reporting) as source:
                 fetch = Command("fetch", (*flags, *source.flags), (source.url,))
-                fetched = await self._git.run(fetch, source.invocation)
+                fetched = await run_connected(self._git, fetch, source)
         # Git skips such branches, and still reports success.
         if "shallow roots are not allowed" in fetched.stderr:
             raise GitFailed("fetch", fetched.code, "the remote is a shallow clone itself: its history is incomplete")
 
     async def _prune(self, mirror: Path, listing: RemoteListing, wanted: list[bytes]) -> None:
         """Remove refs that the remote no longer has, because a new one may need their place, and all if too many."""
-        command = Command("for-each-ref", ("--format=%(refname)",), ("refs/heads/", "refs/tags/"))
+        command = Command("for-each-ref", ("--format=%(refname)",), (_HEAD_REF, "refs/heads/", "refs/tags/"))
         known = set((await self._git.run(command, Invocation(git_dir=mirror))).stdout.splitlines())
-        left = known & listing.refs
-        gone = known - (left if len(left) <= self._limits.max_refs else set(wanted))
+        left = known & (listing.refs | {_HEAD_REF} if listing.has_head else listing.refs)
+        gone = known - (left if len(left) <= self._limits.max_refs else {_HEAD_REF, *wanted})
         if gone:
             with self._file_of([b"delete %b\n" % ref for ref in sorted(gone)]) as file:
                 delete = Command("update-ref", ("--no-deref", "--stdin"))
@@ -291,20 +303,27 @@ class Mirrors:
         return await self.has(remote.repository_id, commit_id)
 
     async def _fetch_one(self, remote: Remote, source: bytes, target: bytes) -> bool:
-        """Fetch a commit or a ref by its name, and keep it as `target`; return False when git could not."""
+        """Fetch a commit or a ref by its name, and keep it as `target`; return False when the remote has none.
+
+        Raises the errors of `refresh`: what was fetched before is no answer of a remote that is away.
+        """
         address = await self._addresses.resolve(remote.url)
         mirror = self._paths.mirror(remote.repository_id)
         flags = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-maintenance")
         refspec = b"+%b:%b" % (source, target)
-        with contextlib.suppress(GitFailed):
+        try:
             async with self.writing(remote.repository_id) as lock_fd:
                 invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
                 limited = self._limits.network.fetching(invocation, self._paths.root)
                 async with address.reading(limited) as connection:
                     fetch = Command("fetch", (*flags, *connection.flags), (connection.url, refspec))
-                    await self._git.run(fetch, connection.invocation)
-                    return True
-        return False
+                    with _without_leftovers(mirror):
+                        await run_connected(self._git, fetch, connection)
+        except GitError as error:
+            if is_not_offered(error):
+                return False
+            raise failures.clone_failed(remote.repository_id, error, self._limits.network.fetch_bytes) from error
+        return True
 
     def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
         """Return the remote's HEAD; without one (as in a new bare repository) main, or else master."""
@@ -329,6 +348,17 @@ class Mirrors:
 
     async def _commit(self, repository_id: str, name: bytes) -> str | None:
         return await commit_of(self._git, self._paths.mirror(repository_id), name)
+
+
+@contextlib.contextmanager
+def _without_leftovers(mirror: Path) -> Iterator[None]:
+    """Remove what a git that was killed left before, and what stays of a fetch that fails or is cut off at a limit."""
+    remove_stale_locks(mirror)
+    try:
+        yield
+    except GitError:
+        remove_stale_locks(mirror)
+        raise
 
 
 def _names(revision: bytes) -> tuple[bytes, ...]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from services.common.lock import LockHeldError
 from services.git import failures
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation, OutputTooLarge
 from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.model import ResultCommit, TakeSpec
@@ -205,8 +206,9 @@ class ResultStores:
                 git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, inherited_fds=(lock_fd,)
             )
             await self._git.run(Command("index-pack", ("--stdin", STRICT_FLAG)), invocation)
-            descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, taken.commit_id))
-            await self._git.run(descends, Invocation(git_dir=store))
+            if spec.base_commit_id != EMPTY_COMMIT_ID:
+                descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, taken.commit_id))
+                await self._git.run(descends, Invocation(git_dir=store))
         name = Command("update-ref", (), (ref, taken.commit_id))
         await self._git.run(name, Invocation(git_dir=store, inherited_fds=(lock_fd,)))
 

@@ -10,6 +10,7 @@ import structlog
 
 from services.common.db.paging import Page
 from services.common.errors import NotFound, RequestIdReused, ServiceError
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.gitcmd import GitError
 from services.git.model import Signature, Snapshot, SnapshotSpec, SubmoduleLink, TakeSpec
 from services.git.single_flight import SingleFlight
@@ -58,15 +59,15 @@ class Snapshots:
         """Return the commit that HEAD of the tree was at when the snapshot was taken.
 
         It is the parent of the commit that was made for what had not been committed, or the last commit of the agent's
-        own when that was all.
+        own when that was all. A tree without any commit was at EMPTY_COMMIT_ID.
         """
         raw = await self._results.raw_commit(snapshot.repository_id, snapshot.commit_id)
         headers, _, message = raw.partition(b"\n\n")
         lines = headers.split(b"\n")
         parents = [line.removeprefix(b"parent ").decode("ascii") for line in lines if line.startswith(b"parent ")]
         is_ours = b"committer " + signature_line(_signature(snapshot)) in lines
-        if len(parents) == 1 and is_ours and message == message_bytes(snapshot.message):
-            return parents[0]
+        if len(parents) <= 1 and is_ours and message == message_bytes(snapshot.message):
+            return parents[0] if parents else EMPTY_COMMIT_ID
         return snapshot.commit_id
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:

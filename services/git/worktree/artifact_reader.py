@@ -53,7 +53,12 @@ class ArtifactReader:
 
     def __init__(self, git: SandboxedGit, limits: ArtifactLimits) -> None:
         self._git = git
-        self.limits = limits
+        self._limits = limits
+
+    @property
+    def most_bytes(self) -> int:
+        """The most that is kept of one tree, together."""
+        return self._limits.bytes
 
     async def find(self, tree: WorkingTree, patterns: Sequence[str], used_bytes: int = 0) -> FoundFiles:
         """Find what the patterns name, and choose what is kept, by name, within what the limits leave.
@@ -67,7 +72,7 @@ class ArtifactReader:
         unreadable = (b"-type", b"d", b"!", b"(", b"-readable", b"-executable", b")", b"-printf", b"! %P\\0")
         named = (b"!", b"-type", b"d", b"(", *_may_name(patterns), b")", b"-printf", b"%y%s %P\\0")
         records = await self._git.find(view, (*_WITHOUT, *unreadable, b"-o", *named))
-        return self._chosen(records, patterns, self.limits.bytes - used_bytes)
+        return self._chosen(records, patterns, self._limits.bytes - used_bytes)
 
     async def read(self, tree: WorkingTree, found: FoundFiles, archive: Path) -> None:
         """Write the files to an archive. See `members`.
@@ -107,7 +112,7 @@ class ArtifactReader:
             return OmissionReason.NOT_A_FILE
         if len(path) > MAX_NAME_BYTES or path != path.decode(errors="replace").encode():
             return OmissionReason.UNUSABLE_NAME
-        if before >= self.limits.files:
+        if before >= self._limits.files:
             return OmissionReason.TOO_MANY
         return OmissionReason.TOO_LARGE if size > left else None
 

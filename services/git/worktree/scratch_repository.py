@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec
@@ -174,11 +175,12 @@ class ScratchRepository:
         return frozenset(path.removeprefix(b"./") for path in answer.stdout.split(b"\0") if path)
 
     async def commit_tree(self, parent: str) -> str:
-        """Commit the index on `parent`; return the parent itself when it has the same tree."""
+        """Commit the index on `parent`, or on nothing; return the parent itself when it has the same tree."""
         tree = await self.text(Command("write-tree"))
         if tree == await self.text(Command("rev-parse", ("--verify",), (f"{parent}^{{tree}}",))):
             return parent
-        commit = Command("commit-tree", ("-p", parent, "-F", "-"), (tree,))
+        parents = () if parent == EMPTY_COMMIT_ID else ("-p", parent)
+        commit = Command("commit-tree", (*parents, "-F", "-"), (tree,))
         spec = self._spec
         return await self.text(commit, stdin=message_bytes(spec.message), variables=signature_variables(spec.signature))
 

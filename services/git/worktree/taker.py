@@ -108,7 +108,10 @@ class Taker:
         return upper.with_moved(await self._git.listing(view, upper.moved)) if upper.moved else upper
 
     async def _agents_head(self, tree: WorkingTree, spec: TakeSpec, repository_dir: Path) -> str | None:
-        """Return the commit that the agent left HEAD at; None unless it descends from the base and differs from it."""
+        """Return the commit that the agent left HEAD at; None unless it descends from the base and differs from it.
+
+        From a base of nothing every commit does.
+        """
         command = Command("rev-parse", ("--verify", "--quiet"), ("HEAD^{commit}",))
         alone = TreeView.of(tree, MountAccess.READ_ONLY)
         answer = await self._git.run(alone, command, SandboxedInvocation(expected_codes=(0, 1, 128)))
@@ -117,8 +120,8 @@ class Taker:
             return None
         view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir)
         repository = ScratchRepository(self._git, view, spec, with_agents_objects=True)
-        descends = await repository.holds(Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, head)))
-        return head if descends else None
+        descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, head))
+        return head if spec.base_commit_id == EMPTY_COMMIT_ID or await repository.holds(descends) else None
 
 
 def _is_bare(spec: TakeSpec) -> bool:

@@ -4,6 +4,7 @@ import structlog
 
 from services.common.errors import FailedPrecondition
 from services.git import failures
+from services.git.empty import EMPTY_COMMIT_ID
 from services.git.gitcmd import Command, GitError, GitOutput
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
@@ -39,6 +40,8 @@ class WorkingTrees:
     async def create_branch(self, tree: WorkingTree, branch: bytes, commit_id: str) -> str:
         """Make a branch at a commit (empty: HEAD's), and point HEAD at it; files and index stay as they are.
 
+        At EMPTY_COMMIT_ID it has no commit yet, as in a new repository: the first one that is made begins it.
+
         Locks that a killed git left are removed, which is safe because the caller has the tree to itself.
 
         Raises:
@@ -63,7 +66,7 @@ class WorkingTrees:
             raise failures.revision_not_found(commit_id or "HEAD")
         if existing not in {None, target}:
             raise failures.branch_exists(branch, str(existing))
-        if existing is None:
+        if existing is None and target != EMPTY_COMMIT_ID:
             await self._run(tree, view, Command("update-ref", (), (ref, target, "0" * len(target))))
         await self._run(tree, view, Command("symbolic-ref", (), ("HEAD", ref)))
         return target

@@ -6,10 +6,10 @@ which their verify commands run.
 
 import shlex
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields, replace
-from datetime import timedelta
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Never
 
+from services.agent.limits import Limits, above, bounded, limited, written
 from services.agent.settings import AgentSettings
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.policy import Checkpoints, Policy
@@ -17,23 +17,6 @@ from services.lifecycle.model.states import Publish
 from services.lifecycle.model.value import Recorded
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Limits(Recorded):
-    """The most that an agent may have, with the names and units of AgentSettings; None does not limit."""
-
-    timeout: timedelta | None = None
-    idle_timeout: timedelta | None = None
-    max_turns: int | None = None
-    token_budget: int | None = None
-    memory_bytes: int | None = None
-    processes: int | None = None
-    disk_bytes: int | None = None
-    output_bytes: int | None = None
-    cpu_seconds: int | None = None
-    open_files: int | None = None
-    file_size_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +37,6 @@ class Floor(Recorded):
 
 
 NO_FLOOR = Floor()
-_LIMITS: Final = tuple(each.name for each in fields(Limits))
 _TRIES: Final = ("max_attempts", "max_extra_rounds")
 """What a floor limits of a policy."""
 
@@ -69,8 +51,7 @@ class BindingFloor(Recorded):
 
 def bound_agent(agent: AgentSettings, floor: Floor) -> AgentSettings:
     """Return the settings within a floor's limits. Tiers, networks and hosts are for `complaints`."""
-    tighter = {name: min(most, value) for name, value, most in _limited(agent, floor.limits)}
-    return replace(agent, **tighter)
+    return bounded(agent, floor.limits)
 
 
 def bound_policy(policy: Policy[Never], floor: Floor) -> Policy[Never]:
@@ -81,7 +62,7 @@ def bound_policy(policy: Policy[Never], floor: Floor) -> Policy[Never]:
         verify_command=_both(floor.verify_command, policy.verify_command),
         checkpoints=Checkpoints(tuple(stage for stage in APPROVAL_STAGES if stage in asked)),
         publish=Publish.NONE if floor.never_pushed else policy.publish,
-        **{name: min(most, value) for name, value, most in _limited(policy, floor, _TRIES)},
+        **{name: min(most, value) for name, value, most in limited(policy, floor, _TRIES)},
     )
 
 
@@ -99,7 +80,7 @@ def complaints(agent: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
 
 def exceeded(asked: AgentSettings, floor: Floor) -> Iterator[tuple[str, str]]:
     """Yield (field, rule) for each limit that one layer of settings sets itself, and higher than a floor allows."""
-    yield from _above(asked, floor.limits)
+    yield from _most(above(asked, floor.limits))
 
 
 def undercut(asked: Policy[None], floor: Floor) -> Iterator[tuple[str, str]]:
@@ -110,7 +91,7 @@ def undercut(asked: Policy[None], floor: Floor) -> Iterator[tuple[str, str]]:
             yield "checkpoints.before", f"must have {', '.join(omitted)}"
     if floor.never_pushed and asked.publish is Publish.PUSH:
         yield "publish", "must be NONE"
-    yield from _above(asked, floor, _TRIES)
+    yield from _most(above(asked, floor, _TRIES))
 
 
 def protected_paths(floors: Iterable[BindingFloor]) -> tuple[str, ...]:
@@ -123,23 +104,8 @@ def joined(floors: Sequence[BindingFloor], more: Iterable[BindingFloor]) -> tupl
     return (*floors, *(each for each in more if each not in floors))
 
 
-def _limited(
-    settings: AgentSettings | Policy[Any], limits: Limits | Floor, names: Iterable[str] = _LIMITS
-) -> Iterator[tuple[str, Any, Any]]:
-    """Yield the name, the value and the bound of each limit that a floor sets; what is open has the bound."""
-    for name in names:
-        most = getattr(limits, name)
-        if most is not None:
-            value = getattr(settings, name)
-            yield name, most if value is None else value, most
-
-
-def _above(
-    asked: AgentSettings | Policy[Any], limits: Limits | Floor, names: Iterable[str] = _LIMITS
-) -> Iterator[tuple[str, str]]:
-    for name, value, most in _limited(asked, limits, names):
-        if value > most:
-            yield name, f"must be at most {f'{most.total_seconds():g} s' if isinstance(most, timedelta) else most}"
+def _most(exceeded: Iterable[tuple[str, Any, Any]]) -> Iterator[tuple[str, str]]:
+    return ((name, f"must be at most {written(most)}") for name, _, most in exceeded)
 
 
 def _host_complaints(network: Network, asked: Sequence[str], allowed: Sequence[str]) -> Iterator[tuple[str, str]]:

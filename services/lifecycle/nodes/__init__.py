@@ -6,7 +6,8 @@ calls may be repeated: ids are chosen here, and node services answer the same re
 
 from services.lifecycle.nodes.channels import connected
 from services.lifecycle.nodes.client import JobNodes, Nodes
+from services.lifecycle.nodes.condition import NodeWatch
 from services.lifecycle.nodes.inventory import NodeInventory
 from services.lifecycle.nodes.retries import NodeLost, RetryLimits
 
-__all__ = ["JobNodes", "NodeInventory", "NodeLost", "Nodes", "RetryLimits", "connected"]
+__all__ = ["JobNodes", "NodeInventory", "NodeLost", "NodeWatch", "Nodes", "RetryLimits", "connected"]

@@ -276,11 +276,15 @@ class JobNodes:
             branch=wire.text_to_proto("branch", branch),
             allowed_commit_ids=sorted(allowed)[:_MAX_ALLOWED],
         )
-        try:
-            await self._call(self._git.CheckPush, request, _LONG_SECONDS)
-        except RemoteFailure as error:
-            if error.status is not Status.UNIMPLEMENTED:  # by a git service that has not been upgraded yet
-                raise
+
+        async def check() -> None:
+            try:
+                await self._git.CheckPush(request, timeout=_LONG_SECONDS, metadata=self._metadata)
+            except grpc.aio.AioRpcError as error:
+                if error.code() is not grpc.StatusCode.UNIMPLEMENTED:  # by a git service that is not upgraded yet
+                    raise
+
+        await self._persist(check)
 
     async def push(self, remote: Remote, commit_id: str, branch: bytes, expected: str = "") -> None:
         """Push a taken commit to a branch that is at `expected` (empty: not there yet), or at that commit already."""

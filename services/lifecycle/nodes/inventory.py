@@ -11,12 +11,10 @@ from boatyard.execution.v1 import execution_pb2_grpc as execution_rpc
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
 
-from services.agent.wire import allowance_from_proto
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.rpc.status import service_error
 from services.common.rpc.times import duration_to_proto
 from services.lifecycle.nodes.client import Nodes
-from services.sandbox.allowance import Allowance
 
 T = TypeVar("T")
 
@@ -39,14 +37,6 @@ class NodeInventory:
     def __init__(self, nodes: Nodes) -> None:
         self._workspace = workspace_rpc.WorkspaceServiceStub(nodes.workspace)
         self._execution = execution_rpc.ExecutionServiceStub(nodes.execution)
-
-    async def allowance(self) -> Allowance:
-        """Return what this machine lets executions choose, once its execution service answers, within seconds."""
-        call = self._execution.DescribeNode(
-            execution_pb.DescribeNodeRequest(), timeout=_SHORT_SECONDS, wait_for_ready=True
-        )
-        answer = await _answer(call)
-        return allowance_from_proto(answer.allowed_tiers, answer.allowed_networks)
 
     async def executions(self) -> list[JobResource]:
         """Return the executions of jobs that have not ended."""

@@ -1,4 +1,7 @@
-"""Retries: a node service that restarts or is full is waited for, within limits."""
+"""Retries: a node service that restarts, is full or has just failed is asked again, within limits.
+
+Every call of a job may be repeated: ids are the caller's, and what was done before is found to have been.
+"""
 
 import random
 import time
@@ -9,7 +12,16 @@ from typing import TypeVar
 import grpc
 import structlog
 
-from services.common.errors import DeadlineExceeded, Exhausted, RemoteFailure, ServiceError, Status, Unavailable
+from services.common.errors import (
+    REQUEST_ID,
+    DeadlineExceeded,
+    Exhausted,
+    RemoteFailure,
+    ServiceError,
+    Status,
+    Unauthenticated,
+    Unavailable,
+)
 from services.common.rpc.status import service_error
 
 T = TypeVar("T")
@@ -20,6 +32,13 @@ _PASSING = {
     "WORKSPACE_HELD",  # by a sandbox of ours that is ending: on a busy machine that takes a while
     "WORKSPACE_NOT_MOUNTED",  # yet: its service is just starting again
 }
+_STATUSES_OF_ABSENCE = {
+    Status.CANCELLED,  # by a server that stops
+    Status.UNIMPLEMENTED,  # by one of an earlier version, which an upgrade is about to replace
+}
+_TOO_LARGE = "larger than max"
+"""In gRPC's words about a message, which will not be smaller the next time."""
+
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
 _LONGEST_WANTED_SECONDS = 30.0
@@ -29,24 +48,35 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RetryLimits:
-    """How many seconds to retry while a node service is away, and while it has no room."""
+    """How many seconds to retry while a node service is away, while it has no room, and while it fails internally.
+
+    They count from the first failure of a kind: what a call did before it failed is none of its waiting.
+    """
 
     away: float = 300.0
     full: float = 3600.0
+    broken: float = 10.0
 
     def for_error(self, error: ServiceError) -> float | None:
         """Return how many seconds to retry after `error`; None when it is final."""
-        if isinstance(error, Exhausted) and error.retry_after is not None:
+        if isinstance(error, Exhausted):
+            return self._for_exhausted(error)
+        # The cell's token is the cell's own: a service that does not take it was started with another one.
+        if isinstance(error, Unavailable | DeadlineExceeded | Unauthenticated) or error.reason in _PASSING:
+            return self.away
+        if not isinstance(error, RemoteFailure):
+            return None
+        return self.away if error.status in _STATUSES_OF_ABSENCE else self.broken
+
+    def _for_exhausted(self, error: Exhausted) -> float | None:
+        if error.retry_after is not None:
             return self.full
-        if isinstance(error, Unavailable | DeadlineExceeded) or error.reason in _PASSING:
-            return self.away
-        if isinstance(error, RemoteFailure) and error.status is Status.CANCELLED:  # by a server that stops
-            return self.away
-        return None
+        is_grpcs_own = error.quota is None and error.reason == Status.RESOURCE_EXHAUSTED
+        return self.away if is_grpcs_own and _TOO_LARGE not in error.message else None
 
 
 class NodeLost(ServiceError):
-    """A node service was away, or had no room, for longer than the RetryLimits."""
+    """A node service was away, had no room or failed for longer than the RetryLimits."""
 
     status = Status.FAILED_PRECONDITION
 
@@ -56,19 +86,38 @@ class NodeLost(ServiceError):
 
 async def call_with_retries(call: Callable[[], Awaitable[T]], *, retry_limits: RetryLimits, pause: Pause) -> T:
     """Call until there is a final answer. Raises its ServiceError, NodeLost, and whatever `pause` raises."""
-    started, delay = time.monotonic(), _FIRST_PAUSE_SECONDS
+    patience = _Patience(retry_limits)
+    delay = _FIRST_PAUSE_SECONDS
     while True:
         try:
             return await call()
-        except grpc.aio.AioRpcError as raw:
-            error = service_error(raw)
-            bound = retry_limits.for_error(error)
-            if bound is None:
-                raise error from raw
-            if time.monotonic() - started > bound:
-                raise NodeLost(bound, error) from raw
+        except (grpc.aio.AioRpcError, RemoteFailure) as raw:
+            error = service_error(raw) if isinstance(raw, grpc.aio.AioRpcError) else raw
+            patience.bear(error, raw)
             log.info("asking a node again", reason=error.reason, error=error.message, seconds=round(delay, 2))
         wanted = error.retry_after or 0.0 if isinstance(error, Exhausted) else 0.0
         seconds = max(delay, min(wanted, _LONGEST_WANTED_SECONDS))
         await pause(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - so that jobs do not come back all at once
         delay = min(delay * 2, _LONGEST_PAUSE_SECONDS)
+
+
+class _Patience:
+    """How long one call has failed: in the same way, as a service that was full may restart, and in all."""
+
+    def __init__(self, retry_limits: RetryLimits) -> None:
+        self._limits = retry_limits
+        self._bound = self._first = self._since = 0.0
+
+    def bear(self, error: ServiceError, raw: Exception) -> None:
+        """Return when the call is to be made again after `error`. Raises it when it is final, or else NodeLost."""
+        bound, now = self._limits.for_error(error), time.monotonic()
+        if bound is None:
+            raise error from raw
+        if bound != self._bound:
+            self._bound, self._since = bound, now
+        self._first = self._first or now
+        if now - self._since <= bound and now - self._first <= max(self._limits.full, bound):
+            return
+        if REQUEST_ID in error.metadata:  # the service's log has what it failed with
+            raise error from raw
+        raise NodeLost(bound, error) from raw

@@ -8,6 +8,7 @@ from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb
 from boatyard.execution.v1 import event_pb2 as event_pb
 from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.git.v1 import git_pb2 as git_pb
+from boatyard.readiness.v1 import readiness_pb2 as readiness_pb
 from boatyard.workspace.v1 import layout_pb2 as layout_pb
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -17,6 +18,7 @@ from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
 from services.common.text import lossy
 from services.lifecycle.model.authors import EMAIL
+from services.lifecycle.model.condition import Trouble
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import (
@@ -31,6 +33,7 @@ from services.lifecycle.model.node_work import (
 from services.lifecycle.model.output import Artifact, FileChange, OmittedArtifact
 from services.sandbox.spec import Tier
 
+TROUBLE: Final = Mapper(Trouble, readiness_pb.Trouble)
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
 RESULT: Final = Mapper(

@@ -9,6 +9,7 @@ from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import Incomplete
 from services.lifecycle.run import JobRun
+from services.redaction.gaps import around_gaps, text_around_gaps
 
 _MAX_PATHS: Final = 20
 _MAX_PATHS_BYTES: Final = 4096
@@ -19,8 +20,8 @@ def recordable(job: JobRun, caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
     return tuple(
         replace(
             caveat,
-            paths=tuple(_first(job.redactor.bytes(path) for path in caveat.paths[:_MAX_PATHS])),
-            detail=job.redactor.text(caveat.detail),
+            paths=tuple(_first(around_gaps(job.redactor, path) for path in caveat.paths[:_MAX_PATHS])),
+            detail=text_around_gaps(job.redactor, caveat.detail),
         )
         for caveat in caveats
     )

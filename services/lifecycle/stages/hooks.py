@@ -37,13 +37,9 @@ _WITHOUT_A_WAIT = {"take", "diff"}
 log = structlog.get_logger()
 
 
-async def choose_hooks(job: JobRun, in_force: tuple[Hook, ...]) -> None:
-    """Fix the hooks that this job calls: those that are in force now."""
-
-    async def fixed() -> Hooks:
-        return Hooks(in_force)
-
-    await job.step("hooks", Hooks, fixed)
+def choose_hooks(job: JobRun, in_force: tuple[Hook, ...]) -> None:
+    """Fix the hooks that this job calls: those that are in force now. Raises JobCancelled."""
+    job.settle("hooks", Hooks(in_force))
 
 
 async def call_pre_hooks(job: JobRun) -> None:
@@ -79,11 +75,7 @@ async def call_error_hooks(job: JobRun, outcome: Outcome) -> None:
     """Call the hooks that get the error, in order. The outcome is recorded first, so that it cannot change."""
     if not _chosen(job, HookEvent.ERROR):
         return
-
-    async def fixed() -> Outcome:
-        return outcome
-
-    await job.step("error", Outcome, fixed, tell=lambda known: known.failure.reason if known.failure else "")
+    job.settle("error", outcome, outcome.failure.reason if outcome.failure else "")
     await _call_all(job, HookEvent.ERROR, outcome)
 
 

@@ -38,6 +38,10 @@ class DiskAdmission:
         size, files = sum(size for size, _ in sizes), sum(files for _, files in sizes)
         self._admit(files * _INODE_BYTES if self._shares_extents else size, files)
 
+    async def check(self) -> None:
+        """Do as `admit_nothing`, for who asks ahead."""
+        self.admit_nothing()
+
     def admit_nothing(self) -> None:
         """Raise Exhausted(DISK_FULL) when there is no room even for a workspace that copies nothing."""
         self._admit(0, 0)

@@ -28,7 +28,7 @@ async def start(service: str, home: Path, listen: str) -> tuple[int | None, str]
 
 
 async def test_a_taken_port_is_told_in_a_line(tmp_path: Path) -> None:
-    service = "gateway"
+    service = "git"
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

@@ -8,6 +8,7 @@ import grpc
 import pytest
 from boatyard.agent.v1 import sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
+from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import FailedPrecondition
 from services.common.ids import new_id
@@ -48,6 +49,67 @@ async def test_what_a_setting_allows_may_be_chosen(directory: Path) -> None:
         refused = await refusal(client, sandbox_tier=sandbox_pb2.SANDBOX_TIER_CONTAINER, image="example")
         assert refused.reason in {"TIER_NOT_ALLOWED", "IMAGE_NOT_ALLOWED"}
         assert (await refusal(client, network=OPEN)).reason == "NETWORK_NOT_ALLOWED"
+
+
+MOST = {
+    "timeout": Duration(seconds=60),
+    "idle_timeout": Duration(seconds=30),
+    "max_turns": 5,
+    "token_budget": 1000,
+    "memory_bytes": 1 << 28,
+    "processes": 100,
+    "disk_bytes": 1 << 24,
+    "output_bytes": 1 << 20,
+    "cpu_seconds": 40,
+    "open_files": 200,
+    "file_size_bytes": 1 << 23,
+}
+TOLD = {"timeout": "timeout_seconds", "idle_timeout": "idle_timeout_seconds"}
+NOT_TOLD = {"max_turns", "token_budget"}
+
+
+def more(most: object) -> object:
+    return Duration(seconds=most.seconds + 1) if isinstance(most, Duration) else most + 1  # type: ignore[operator]
+
+
+async def test_more_than_a_setting_allows_may_not_be_asked_for(directory: Path) -> None:
+    limits = ",".join(f"{name}={most.seconds if isinstance(most, Duration) else most}" for name, most in MOST.items())
+    async with running(directory, LIMITS=limits) as client:
+        node = await client.stub.DescribeNode(pb.DescribeNodeRequest())
+        assert {field.name: most for field, most in node.limits.ListFields()} == MOST
+        for name, most in MOST.items():
+            refused = await refusal(client, **{name: more(most)})
+            assert (refused.reason, name in refused.message) == ("LIMIT_NOT_ALLOWED", True), refused.message
+            assert "BOATYARD_EXECUTION_LIMITS" in refused.message
+        # Who asks for nothing has what is allowed, though the defaults are more, or nothing.
+        open_ended, asking = new_id("open"), new_id("asking")
+        await client.start(open_ended, "env | grep BOATYARD_LIMIT_")
+        told = (await client.watch(open_ended)).output.decode().splitlines()
+        seen = dict(line.removeprefix("BOATYARD_LIMIT_").lower().split("=") for line in told)
+        for name in MOST.keys() - NOT_TOLD:
+            most = MOST[name]
+            assert float(seen[TOLD.get(name, name)]) == (most.seconds if isinstance(most, Duration) else most), name
+        assert (await client.run(asking, "true", **MOST)).state == State.STATE_SUCCEEDED
+
+
+async def test_checks_and_hooks_have_no_more_than_agents(directory: Path) -> None:
+    async with running(directory, LIMITS="timeout=1") as client:
+        for purpose in (pb.ExecutionSpec.PURPOSE_VERIFY, pb.ExecutionSpec.PURPOSE_HOOK):
+            await client.start(which := new_id("check"), "sleep 60", purpose=purpose, timeout=Duration(seconds=50))
+            assert (await client.end(which)).reason == "TIMED_OUT"
+
+
+async def test_a_job_goes_on_with_as_much_as_it_had(directory: Path) -> None:
+    async with running(directory) as client:
+        asked = {"timeout": Duration(seconds=50)}
+        await client.run(new_id("agent"), "true", job_id="begun", **asked)
+        await client.run(new_id("hook"), "true", job_id="hooked", purpose=pb.ExecutionSpec.PURPOSE_HOOK)
+        client.service.stop()
+        client.service.start(LIMITS="timeout=40")
+        another_round = await client.start(new_id("agent"), "true", job_id="begun", **asked)
+        assert (await client.end(another_round.execution_id)).state == State.STATE_SUCCEEDED
+        assert (await refusal(client, job_id="hooked", **asked)).reason == "LIMIT_NOT_ALLOWED"
+        assert (await refusal(client, job_id="another", **asked)).reason == "LIMIT_NOT_ALLOWED"
 
 
 @pytest.mark.parametrize("of_the_version_before", [False, True])

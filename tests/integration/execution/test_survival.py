@@ -1,6 +1,7 @@
 """Kills of the service, of a runner, of viewers: what was written stays complete, and appears once."""
 
 import asyncio
+import contextlib
 import os
 import re
 import signal
@@ -100,31 +101,63 @@ async def test_a_caller_that_goes_away_in_the_midst_of_a_start_loses_nothing(sha
 @pytest.mark.slow
 async def test_what_was_accepted_and_never_begun_is_begun_by_the_next_life(directory: Path) -> None:
     async with running(directory) as client:
-        # The runner is stopped before it can begin, as if the service were killed between the record and the start.
-        (spare,) = await _spare(client.service)
-        os.kill(spare, signal.SIGSTOP)
+        # No runner can begin, as if the service were killed between the record and the start.
+        stopped = await fork_server(client.service)
+        os.kill(stopped, signal.SIGSTOP)
         await client.start(RUN, "echo begun")
         client.service.kill()
-        os.kill(spare, signal.SIGKILL)
+        os.kill(stopped, signal.SIGKILL)
         assert (client.service.run_directory(RUN) / "plan").exists()
         client.service.start()
         assert (await client.watch(RUN)).output == b"begun\n"
         assert (await client.end(RUN)).state == State.STATE_SUCCEEDED
 
 
-@pytest.mark.slow
-async def test_a_warm_runner_that_died_is_missed_by_nobody(directory: Path) -> None:
+async def test_a_killed_fork_server_costs_nobody_anything(directory: Path) -> None:
+    first, second = new_id("run"), new_id("run")
     async with running(directory) as client:
-        (spare,) = await _spare(client.service)
-        os.kill(spare, signal.SIGKILL)
-        assert (await client.run(RUN, "echo fine")).state == State.STATE_SUCCEEDED
+        await client.start(first, "echo ready; sleep 999")
+        await client.watch(first, until=b"ready")
+        killed = await fork_server(client.service)
+        os.kill(killed, signal.SIGKILL)
+        assert (await client.run(second, "echo fine")).state == State.STATE_SUCCEEDED
+        assert await fork_server(client.service) != killed
+        assert not (await client.get(first)).HasField("end_time")
+        await client.stop(first, 0)
+        assert (await client.end(first)).state == State.STATE_CANCELLED
 
 
-async def _spare(service: Service) -> list[int]:
+async def test_a_service_that_ends_leaves_its_runners_and_no_fork_server(directory: Path) -> None:
+    async with running(directory) as client:
+        await client.start(RUN, "echo ready; sleep 999")
+        await client.watch(RUN, until=b"ready")
+        server = await fork_server(client.service)
+        runner = runner_of(client.service, RUN)
+        client.service.kill()
+        async with asyncio.timeout(10):
+            while server in runners(client.service):
+                await asyncio.sleep(0.02)
+        assert runners(client.service) == [runner]
+        client.service.start()
+        await client.watch(RUN, until=b"ready")
+        await client.stop(RUN, 0)
+        assert (await client.end(RUN)).state == State.STATE_CANCELLED
+
+
+def runners(service: Service) -> list[int]:
+    return processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})
+
+
+async def fork_server(service: Service) -> int:
+    """Return the process that runners are forked from: the one among them that holds no run's lock."""
+    locks = {str(path) for path in (service.home / "execution" / "runs").glob("*/lock")}
     async with asyncio.timeout(10):
-        while not (pids := processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})):
+        while True:
+            for pid in runners(service):
+                with contextlib.suppress(FileNotFoundError):
+                    if locks.isdisjoint(str(path.readlink()) for path in Path(f"/proc/{pid}/fd").iterdir()):
+                        return pid
             await asyncio.sleep(0.02)
-    return pids
 
 
 @pytest.mark.parametrize("tier", [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE])

@@ -53,7 +53,7 @@ class House:
     def callers(self, method: MethodDescriptor) -> Iterator[tuple[str, grpc.aio.Channel]]:
         """Yield the callers of a method's service with their channels."""
         package = method.full_name.split(".")[1]
-        if package == "metrics":
+        if package in {"metrics", "readiness"}:
             for channels in self.nodes.values():
                 yield from channels.items()
         else:

@@ -5,7 +5,7 @@ import http.client
 import ssl
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from socket import create_connection, socket
 
@@ -13,6 +13,7 @@ import pytest
 from starlette.responses import PlainTextResponse
 
 from services.common.errors import StartError
+from services.common.ports import is_taken
 from services.common.rpc.tls import ServerTls
 from services.gateway.http import connections
 from services.gateway.http.server import http_server
@@ -64,11 +65,22 @@ async def test_who_shows_no_certificate_is_refused_where_one_is_asked_for(tmp_pa
         assert text == "here\n"
 
 
-async def test_a_port_that_is_taken_is_named_with_the_setting_that_moves_it() -> None:
-    async with http_server(APP, "127.0.0.1:0", None) as address:
-        with pytest.raises(StartError, match=f"{address}.*BOATYARD_GATEWAY_HTTP_LISTEN"):
+async def test_a_port_that_is_taken_is_served_as_soon_as_it_is_free() -> None:
+    async with AsyncExitStack() as stack:
+        async with http_server(APP, "127.0.0.1:0", None) as address:
+            assert await stack.enter_async_context(http_server(APP, address, None)) == address
             async with http_server(APP, address, None):
-                pass
+                pass  # it ends, though it never served
+        async with asyncio.timeout(30):
+            while not is_taken(address):
+                await asyncio.sleep(0.05)
+        assert (await asyncio.to_thread(get, address, "/")) == (200, "here\n")
+
+
+async def test_an_address_of_another_machine_is_named_with_the_setting_that_moves_it() -> None:
+    with pytest.raises(StartError, match=r"192\.0\.2\.1:1234.*BOATYARD_GATEWAY_HTTP_LISTEN"):
+        async with http_server(APP, "192.0.2.1:1234", None):
+            pass
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """A cell is lost in the midst of a job's end, and another takes over: what others see of the job is done once."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from services.gateway.values.catalog import Repository
 from services.gateway.values.hooks import Hook, HookEvent
 from services.gateway.values.jobs import JobView
 from services.lifecycle.driver import Driver
-from services.lifecycle.ledger import Lease, Stage
+from services.lifecycle.ledger import Lease, StageEnd
 from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import JobState, StageState
 from services.lifecycle.nodes import Nodes
@@ -41,10 +41,10 @@ class Dying:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._ledger, name)
 
-    async def end_stage(self, lease: Lease, stage: Stage, *notes: Any) -> None:
-        if stage.name == self._stage:
+    async def begin_stage(self, lease: Lease, name: str, ended: Sequence[StageEnd]) -> None:
+        if self._stage in {each.stage.name for each in ended}:
             await self._die()
-        await self._ledger.end_stage(lease, stage, *notes)
+        await self._ledger.begin_stage(lease, name, ended)
 
     async def finish(self, *_: Any) -> None:
         await self._die()

@@ -179,22 +179,44 @@ def test_a_second_ctrl_c_ends_the_agents_too(cell: Cell) -> None:
     assert processes.with_environment({"BOATYARD_HOME": str(cell.home)}) == {}
 
 
-def test_a_port_that_is_taken_is_named(cell: Cell) -> None:
-    with socket.create_server(("127.0.0.1", cell.base)):
-        result = attempt(cell, "up", "--port-base", cell.base)
+def test_whoever_sits_on_the_ports_keeps_nothing_from_starting(cell: Cell) -> None:
+    """Neither at the start nor when the gateway is restarted; it takes its ports as soon as they are free."""
+    ports = (cell.base, cell.base + 20)
+    squatters = [socket.create_server(("127.0.0.1", port)) for port in ports]
+    cell.begin()
+    assert cell.process
+    assert cell.process.stdout
+    assert f"gateway {cell.socket('gateway')}" in cell.process.stdout.readline().decode()
+    for port, service in zip(ports, ("gateway", "http"), strict=True):
+        assert f"another program listens on 127.0.0.1:{port}, the address of {service}" in complaints(cell)
+    cell.await_restart("gateway", cell.kill_service("gateway"))
+    assert cell.lines("ps") == []
+    for squatter in squatters:
+        squatter.close()
+    for port in ports:
+        eventually(lambda port=port: listens(f"127.0.0.1:{port}"), f"the gateway listens on {port}")
+    assert cell.lines("ps") == []
+    cell.down()
+
+
+def test_a_node_services_port_that_is_taken_is_named(cell: Cell) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_GIT_LISTEN=address)
 
     assert result.returncode == 1
-    assert f"another program listens on 127.0.0.1:{cell.base}, the address of gateway" in result.stderr
+    assert f"another program listens on {address}, the address of git" in result.stderr
     assert services_of(cell) == []
 
 
 @pytest.mark.slow
-def test_a_service_that_cannot_start_is_shown_with_its_last_words(cell: Cell) -> None:
+def test_a_service_that_cannot_start_ends_up_at_once_with_one_line(cell: Cell) -> None:
     result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_DATABASE_URL="nonsense://")
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert "gateway does not start (exit code 78)" in result.stderr
-    assert "nonsense" in result.stderr
+    said = [line for line in result.stderr.splitlines() if "gateway" in line]
+    assert said == result.stderr.splitlines()[-1:]
+    assert "a database is sqlite:///path or postgresql://…, not nonsense:" in said[0]
     assert services_of(cell) == []
 
 

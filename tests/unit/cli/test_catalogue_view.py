@@ -45,3 +45,10 @@ def test_of_a_floor_what_it_demands_is_shown(floor: dict[str, Any], lines: list[
     shown = _flat(plain(catalog_pb2.Template(template_id="fixer", floor=floor)))
 
     assert sorted(shown) == sorted([("template_id", "fixer"), *((f"floor.{name}", value) for name, value in lines)])
+
+
+def test_of_secrets_the_names_are_shown() -> None:
+    project = catalog_pb2.Project(project_id="p", secrets={"B_KEY": "", "A_KEY": ""})
+    assert ("secrets", "A_KEY, B_KEY") in _flat(plain(project))
+    template = catalog_pb2.Template(template_id="t", agent={"secrets": {"KEY": ""}})
+    assert ("agent.secrets", "KEY") in _flat(plain(template))

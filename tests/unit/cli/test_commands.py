@@ -221,12 +221,14 @@ def test_a_path_without_a_repository_is_refused_where_the_cell_is(
     check_there(repository_url(typed), "cell.example:7460")
 
 
-def test_a_repository_without_a_commit_has_nothing_that_what_is_new_could_follow(tmp_path: Path) -> None:
+def test_what_is_new_in_a_repository_without_a_commit_is_a_first_one(tmp_path: Path) -> None:
     work = Repo.init(tmp_path / "work")
     (work.path / "new").touch()
     assert uncommitted(work.path) == 1
-    with pytest.raises(click.ClickException, match="has no commit yet"):
-        commit_uncommitted(work.path)
+    commit_id = commit_uncommitted(work.path)
+    assert work.git("rev-list", "--count", commit_id) == "1"
+    assert work.git("ls-tree", "--name-only", commit_id) == "new"
+    assert work.git("for-each-ref") == ""
 
 
 @pytest.mark.parametrize("arguments", [["run", "\udcff"], ["run", "--command", "\udcff", "x"], ["show", "\udcff"]])

@@ -33,6 +33,13 @@ def test_each_end_has_its_code(error: Exception, code: int, capsys: pytest.Captu
     assert capsys.readouterr().out == ""
 
 
+@pytest.mark.parametrize(("needed", "advice"), [("all", "token of all projects, which"), ("", "--project")])
+def test_who_may_not_do_something_in_a_project_is_told_what_would_help(needed: str, advice: str) -> None:
+    metadata = {"needed_projects": needed} if needed else {}
+    error = errors.PermissionDenied("no", reason="PROJECT_NOT_ALLOWED", metadata=metadata)
+    assert advice in exit_codes.message_for(error)
+
+
 def test_wrong_fields_are_named_as_they_were_typed(capsys: pytest.CaptureFixture[str]) -> None:
     exit_codes.report(errors.Invalid([("spec.branch", "is no branch"), ("labels", "are too many")]), as_json=False)
 

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from services.common.lock import FileLock, LockHeldError, holder, is_held
+from services.common.errors import StartError
+from services.common.lock import FileLock, LockHeldError, holder, is_held, single_instance
+from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
 
 
 def test_a_lock_has_one_holder_who_is_named(tmp_path: Path) -> None:
@@ -33,3 +35,23 @@ def test_a_child_that_is_given_the_lock_holds_it_for_as_long_as_it_lives(tmp_pat
     child.communicate()
     assert not is_held(path)
     FileLock(path).release()
+
+
+@needs_mount
+def test_a_lock_is_taken_on_a_full_disk_and_names_nobody_else(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", inodes=20) as disk:
+        FileLock(disk / "old").release()
+        (disk / "empty").touch()
+        fill(disk)
+        for name, written in {"old": os.getpid(), "empty": None}.items():
+            lock = FileLock(disk / name)
+            assert holder(disk / name) == written
+            lock.write_pid(1)
+            assert holder(disk / name) == (1 if written else None)
+            lock.release()
+        use_up_inodes(disk)
+        with (
+            pytest.raises(StartError, match="No space left on device"),
+            single_instance(disk / "new", "does"),
+        ):
+            pass

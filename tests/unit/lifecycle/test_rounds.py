@@ -16,7 +16,7 @@ from services.lifecycle.ledger import Stage
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin
 from services.lifecycle.model.job_context import HookResult
 from services.lifecycle.model.node_work import Layout, Run
-from services.lifecycle.model.outcome import RetentionPeriods
+from services.lifecycle.model.outcome import Outcome, RetentionPeriods
 from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import ExecutionState, JobState, StageState
 from services.lifecycle.model.value import dump
@@ -85,6 +85,7 @@ async def test_a_question_is_asked_once_and_its_answer_replayed(book: Books) -> 
         decision = await ask(job, "hook", Origin.HOOK, "Is it wise?")
         assert decision == Decision(CheckpointState.APPROVED, "so be it", "")
         assert await ask(job, "hook", Origin.HOOK, "Is it wise?") == decision
+        await job.finish(Outcome(JobState.SUCCEEDED))
     (stage,) = [stage for stage in (await book.store.job(job.lease.job_id)).timeline if stage.name == "approval-hook"]
     assert (stage.state, stage.message) == (StageState.DONE, "approved: so be it")
 

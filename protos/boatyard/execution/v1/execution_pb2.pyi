@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
@@ -526,6 +527,7 @@ class DescribeNodeResponse(message.Message):
     CAPABILITIES_FIELD_NUMBER: builtins.int
     ALLOWED_TIERS_FIELD_NUMBER: builtins.int
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
         """`sandbox`, `uid` (on the host), `network`, `container`, `system calls`, and the resources that can be limited:
@@ -540,16 +542,21 @@ class DescribeNodeResponse(message.Message):
     def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
         """The networks that executions may have: BOATYARD_EXECUTION_ALLOWED_NETWORKS."""
 
+    @builtins.property
+    def limits(self) -> limits_pb2.ExecutionLimits:
+        """The most that executions may ask for: BOATYARD_EXECUTION_LIMITS."""
+
     def __init__(
         self,
         *,
         capabilities: abc.Iterable[Capability] | None = ...,
         allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
+        limits: limits_pb2.ExecutionLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "limits", b"limits"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

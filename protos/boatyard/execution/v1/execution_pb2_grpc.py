@@ -33,8 +33,9 @@ class ExecutionServiceStub:
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def __init__(self, channel):
@@ -103,8 +104,9 @@ class ExecutionServiceServicer:
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     def StartExecution(self, request, context):
@@ -124,10 +126,14 @@ class ExecutionServiceServicer:
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): the machine's settings do not let executions choose
         that sandbox tier or that network, and the job has not begun with it before they changed; the message names the
         setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): the machine's settings do not let an agent ask for as much, and none of the
+        job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
         ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
         retry.
+        - RESOURCE_EXHAUSTED (DISK_FULL): the disk has no room for what an execution needs to begin and to end; RetryInfo
+        says when to try again.
         - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says which, and
         RetryInfo says when to retry.
         """
@@ -330,8 +336,9 @@ class ExecutionService:
     (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's address keeps sending unknown tokens,
     RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too many calls open (the details say when
     to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE)
-    while the service's database is locked or the disk is full, and INTERNAL (INTERNAL). Calls made for a job carry the
-    job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`.
+    while the service's database is locked or the disk is full, UNAVAILABLE (MACHINE_BUSY) while the machine has no
+    process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the
+    `boatyard-fence` metadata, as `<job id>/<number>`.
     """
 
     @staticmethod

@@ -3,7 +3,9 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
+from boatyard.readiness.v1 import readiness_pb2 as readiness_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
@@ -73,6 +75,8 @@ class GetStatusResponse(message.Message):
     OLDEST_WAIT_TIME_FIELD_NUMBER: builtins.int
     ALLOWED_TIERS_FIELD_NUMBER: builtins.int
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    NOT_READY_CELLS_FIELD_NUMBER: builtins.int
     version: builtins.str
     """The version of the responding gateway."""
     cell_id: builtins.str
@@ -87,6 +91,8 @@ class GetStatusResponse(message.Message):
     """See `active_cells`."""
     capacity: builtins.int
     """Number of jobs that the active cells can run at once."""
+    not_ready_cells: builtins.int
+    """Number of cells that take no jobs because of troubles of their own."""
     @builtins.property
     def jobs(self) -> containers.ScalarMap[builtins.str, builtins.int]:
         """Number of jobs in each state, by the state's name without prefix, such as PENDING; states without jobs are left
@@ -105,6 +111,10 @@ class GetStatusResponse(message.Message):
     def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
         """The networks that at least one cell lets jobs choose."""
 
+    @builtins.property
+    def limits(self) -> limits_pb2.ExecutionLimits:
+        """The most of each that at least one cell lets jobs ask for."""
+
     def __init__(
         self,
         *,
@@ -118,10 +128,12 @@ class GetStatusResponse(message.Message):
         oldest_wait_time: timestamp_pb2.Timestamp | None = ...,
         allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
+        limits: limits_pb2.ExecutionLimits | None = ...,
+        not_ready_cells: builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["oldest_wait_time", b"oldest_wait_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits", "oldest_wait_time", b"oldest_wait_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["active_cells", b"active_cells", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "away_cells", b"away_cells", "capacity", b"capacity", "cell_id", b"cell_id", "jobs", b"jobs", "oldest_wait_time", b"oldest_wait_time", "paused_cells", b"paused_cells", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["active_cells", b"active_cells", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "away_cells", b"away_cells", "capacity", b"capacity", "cell_id", b"cell_id", "jobs", b"jobs", "limits", b"limits", "not_ready_cells", b"not_ready_cells", "oldest_wait_time", b"oldest_wait_time", "paused_cells", b"paused_cells", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -598,6 +610,8 @@ class Cell(message.Message):
         """It has not been heard from for three lease durations: other cells take over its jobs."""
         STATE_AWAY_PAUSED: Cell._State.ValueType  # 4
         """The same, and it was paused: it takes no jobs when it is back."""
+        STATE_NOT_READY: Cell._State.ValueType  # 5
+        """It takes no jobs because of `troubles`; those that it has begun go on."""
 
     class State(_State, metaclass=_StateEnumTypeWrapper):
         """The state of a cell."""
@@ -612,6 +626,8 @@ class Cell(message.Message):
     """It has not been heard from for three lease durations: other cells take over its jobs."""
     STATE_AWAY_PAUSED: Cell.State.ValueType  # 4
     """The same, and it was paused: it takes no jobs when it is back."""
+    STATE_NOT_READY: Cell.State.ValueType  # 5
+    """It takes no jobs because of `troubles`; those that it has begun go on."""
 
     CELL_ID_FIELD_NUMBER: builtins.int
     KIND_FIELD_NUMBER: builtins.int
@@ -625,6 +641,8 @@ class Cell(message.Message):
     BEAT_TIME_FIELD_NUMBER: builtins.int
     ALLOWED_TIERS_FIELD_NUMBER: builtins.int
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    TROUBLES_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
     """The cell."""
     kind: Cell.Kind.ValueType
@@ -657,6 +675,16 @@ class Cell(message.Message):
     def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
         """The networks that it lets jobs choose; empty while it is not known."""
 
+    @builtins.property
+    def limits(self) -> limits_pb2.ExecutionLimits:
+        """The most that it lets jobs ask for."""
+
+    @builtins.property
+    def troubles(self) -> containers.RepeatedCompositeFieldContainer[readiness_pb2.Trouble]:
+        """What keeps it from taking jobs, also while it is paused. STARTING and SERVICE_UNAVAILABLE: its node services have
+        not answered since its start, or do not answer now. Any other is a reason that jobs would be refused with.
+        """
+
     def __init__(
         self,
         *,
@@ -672,9 +700,11 @@ class Cell(message.Message):
         beat_time: timestamp_pb2.Timestamp | None = ...,
         allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
+        limits: limits_pb2.ExecutionLimits | None = ...,
+        troubles: abc.Iterable[readiness_pb2.Trouble] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["beat_time", b"beat_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["beat_time", b"beat_time", "limits", b"limits", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "beat_time", b"beat_time", "capacity", b"capacity", "cell_id", b"cell_id", "host", b"host", "kind", b"kind", "running_jobs", b"running_jobs", "start_time", b"start_time", "state", b"state", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["address", b"address", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "beat_time", b"beat_time", "capacity", b"capacity", "cell_id", b"cell_id", "host", b"host", "kind", b"kind", "limits", b"limits", "running_jobs", b"running_jobs", "start_time", b"start_time", "state", b"state", "troubles", b"troubles", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

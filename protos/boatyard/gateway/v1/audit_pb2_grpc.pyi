@@ -27,7 +27,8 @@ class AuditServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
     limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
-    to retry), and INTERNAL (INTERNAL).
+    to retry), UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and
+    INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -52,7 +53,8 @@ class AuditServiceServicer(metaclass=abc_1.ABCMeta):
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
     limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
-    to retry), and INTERNAL (INTERNAL).
+    to retry), UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and
+    INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod

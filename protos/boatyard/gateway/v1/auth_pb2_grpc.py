@@ -37,7 +37,8 @@ class TokenServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
     limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
-    to retry), and INTERNAL (INTERNAL).
+    to retry), UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and
+    INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -75,7 +76,8 @@ class TokenServiceServicer:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
     limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
-    to retry), and INTERNAL (INTERNAL).
+    to retry), UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and
+    INTERNAL (INTERNAL).
     """
 
     def CreateToken(self, request, context):
@@ -147,7 +149,8 @@ class TokenService:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the caller's token is not an administrator's or is
     limited to some projects, UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when
-    to retry), and INTERNAL (INTERNAL).
+    to retry), UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and
+    INTERNAL (INTERNAL).
     """
 
     @staticmethod

@@ -19,10 +19,11 @@ class CatalogServiceStub:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL). A request id makes a create call safe to repeat for at least 7 days; without one, every call creates.
-    Within a project, a request id can be used for one request only, across all RPCs; another project may have the same. A
-    page has fewer items than requested if they would not fit into one message.
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). A request
+    id makes a create call safe to repeat for at least 7 days; without one, every call creates. Within a project, a
+    request id can be used for one request only, across all RPCs; another project may have the same. A page has fewer
+    items than requested if they would not fit into one message.
 
     An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
     cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
@@ -231,6 +232,7 @@ class CatalogServiceStub:
       gateway says who is to do the work.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     """
 
@@ -241,10 +243,11 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL). A request id makes a create call safe to repeat for at least 7 days; without one, every call creates.
-    Within a project, a request id can be used for one request only, across all RPCs; another project may have the same. A
-    page has fewer items than requested if they would not fit into one message.
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). A request
+    id makes a create call safe to repeat for at least 7 days; without one, every call creates. Within a project, a
+    request id can be used for one request only, across all RPCs; another project may have the same. A page has fewer
+    items than requested if they would not fit into one message.
 
     An update changes exactly the fields named in its mask: a field that is in the mask but absent from the message is
     cleared. Paths may lead into messages (`agent.model`). What a live job has taken from the catalogue does not change
@@ -619,6 +622,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
           gateway says who is to do the work.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
 

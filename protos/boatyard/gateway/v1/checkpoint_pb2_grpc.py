@@ -36,8 +36,8 @@ class CheckpointServiceStub:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL).
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -84,8 +84,8 @@ class CheckpointServiceServicer:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL).
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def ListCheckpoints(self, request, context):
@@ -190,8 +190,8 @@ class CheckpointService:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL).
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

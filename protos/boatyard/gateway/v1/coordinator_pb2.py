@@ -24,17 +24,19 @@ _sym_db = _symbol_database.Default()
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
 from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__pb2
+from boatyard.agent.v1 import limits_pb2 as boatyard_dot_agent_dot_v1_dot_limits__pb2
 from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
 from boatyard.gateway.v1 import catalog_pb2 as boatyard_dot_gateway_dot_v1_dot_catalog__pb2
 from boatyard.gateway.v1 import hook_pb2 as boatyard_dot_gateway_dot_v1_dot_hook__pb2
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
+from boatyard.readiness.v1 import readiness_pb2 as boatyard_dot_readiness_dot_v1_dot_readiness__pb2
 from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/gateway/v1/coordinator.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/execution/v1/event.proto\x1a!boatyard/gateway/v1/catalog.proto\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"=\n\x05Lease\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x16\n\x05\x66\x65nce\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"\xaa\x02\n\x1aRegisterCoordinatorRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x17\n\x04host\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01\x12\x1c\n\x07version\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x18?\xa8\xb5\x18\x01\x12\x1c\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12H\n\rallowed_tiers\x18\x05 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12G\n\x10\x61llowed_networks\x18\x06 \x03(\x0e\x32\x1a.boatyard.agent.v1.NetworkB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\"c\n\x1bRegisterCoordinatorResponse\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tjobs_held\x18\x02 \x01(\x05\"\xe1\x01\n\x0f\x43laimJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12$\n\x0e\x63oordinator_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1c\n\x08\x63\x61pacity\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\'\n\x0bproject_ids\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x64\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12\x1f\n\x05kinds\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\x10\x01\x18?\x12!\n\x07\x65ngines\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\x10\x01\x18?\"@\n\x10\x43laimJobResponse\x12,\n\x03job\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.ClaimedJob\"\xf7\x01\n\nClaimedJob\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\r\n\x05order\x18\x06 \x01(\x0c\x12\x10\n\x08is_moved\x18\x07 \x01(\x08\x12\x14\n\x0clast_attempt\x18\x08 \x01(\x05\x12\x13\n\x0bsnapshot_id\x18\t \x01(\t\"p\n\x11RenewLeaseRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x35\n\x06leases\x18\x02 \x03(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\x7f\n\x12RenewLeaseResponse\x12\x14\n\x0cheld_job_ids\x18\x01 \x03(\t\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x02 \x03(\t\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x17WatchCoordinatorRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"<\n\x18WatchCoordinatorResponse\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x01 \x03(\t\"p\n\x15GetWorkContextRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\"\x89\x03\n\x16GetWorkContextResponse\x12-\n\x07project\x18\x01 \x01(\x0b\x32\x1c.boatyard.gateway.v1.Project\x12%\n\x03job\x18\x02 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x30\n\twork_item\x18\x05 \x01(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x39\n\x12related_work_items\x18\x06 \x03(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x33\n\nrepository\x18\x07 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Repository\x12/\n\x05\x61gent\x18\x08 \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12(\n\x05hooks\x18\t \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\"\xc3\x01\n\x13\x41ppendEventsRequest\x12!\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x1f\n\x0c\x65xecution_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12,\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"-\n\x14\x41ppendEventsResponse\x12\x15\n\rnext_sequence\x18\x01 \x01(\x03\"\xe9\x02\n\x12\x43ompleteJobRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\x12\x1e\n\x07summary\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01\x12&\n\x10pull_request_url\x18\x04 \x01(\tB\x0c\xbaH\tr\x07\x18\x80\x10\xa8\xb6\x18\x01\x12$\n\x13pull_request_number\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12%\n\x0ereview_comment\x18\x06 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01\x12\x1c\n\tcommit_id\x18\x07 \x01(\tB\t\xbaH\x06r\x04\xc0\xb5\x18\x01\x12\x1c\n\x06\x62ranch\x18\x08 \x01(\tB\x0c\xbaH\tr\x07(\xf4\x01\xc8\xb5\x18\x01\x12)\n\x05usage\x18\t \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"\xd9\x01\n\x05Usage\x12+\n\x0btokens_used\x18\x01 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x10\x80\x80\x80\x80\x80\x80\x80\x80@(\x00H\x00\x88\x01\x01\x12.\n\x08\x63ost_usd\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xd0\x43)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12 \n\ntool_calls\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x02\x88\x01\x01\x12\x1b\n\x05turns\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x03\x88\x01\x01\x42\x0e\n\x0c_tokens_usedB\x0b\n\t_cost_usdB\r\n\x0b_tool_callsB\x08\n\x06_turns\"<\n\x13\x43ompleteJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xf1\x01\n\x0e\x46\x61ilJobRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x06reason\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\x80\xb7\x18\x01\xc8\x01\x01\x12\x1d\n\x07message\x18\x04 \x01(\tB\x0c\xbaH\tr\x07(\x80 \xa0\xb5\x18\x01\x12\x1e\n\x07summary\x18\x05 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"8\n\x0f\x46\x61ilJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job2\x8c\x07\n\x12\x43oordinatorService\x12\x81\x01\n\x13RegisterCoordinator\x12/.boatyard.gateway.v1.RegisterCoordinatorRequest\x1a\x30.boatyard.gateway.v1.RegisterCoordinatorResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12`\n\x08\x43laimJob\x12$.boatyard.gateway.v1.ClaimJobRequest\x1a%.boatyard.gateway.v1.ClaimJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x66\n\nRenewLease\x12&.boatyard.gateway.v1.RenewLeaseRequest\x1a\'.boatyard.gateway.v1.RenewLeaseResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12z\n\x10WatchCoordinator\x12,.boatyard.gateway.v1.WatchCoordinatorRequest\x1a-.boatyard.gateway.v1.WatchCoordinatorResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x30\x01\x12r\n\x0eGetWorkContext\x12*.boatyard.gateway.v1.GetWorkContextRequest\x1a+.boatyard.gateway.v1.GetWorkContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12n\n\x0c\x41ppendEvents\x12(.boatyard.gateway.v1.AppendEventsRequest\x1a).boatyard.gateway.v1.AppendEventsResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04(\x01\x12i\n\x0b\x43ompleteJob\x12\'.boatyard.gateway.v1.CompleteJobRequest\x1a(.boatyard.gateway.v1.CompleteJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12]\n\x07\x46\x61ilJob\x12#.boatyard.gateway.v1.FailJobRequest\x1a$.boatyard.gateway.v1.FailJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/gateway/v1/coordinator.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1e\x62oatyard/agent/v1/limits.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/execution/v1/event.proto\x1a!boatyard/gateway/v1/catalog.proto\x1a\x1e\x62oatyard/gateway/v1/hook.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a%boatyard/readiness/v1/readiness.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"=\n\x05Lease\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x16\n\x05\x66\x65nce\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01\"\xde\x02\n\x1aRegisterCoordinatorRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x17\n\x04host\x18\x02 \x01(\tB\t\xbaH\x06r\x04\xa8\xb5\x18\x01\x12\x1c\n\x07version\x18\x03 \x01(\tB\x0b\xbaH\x08r\x06\x18?\xa8\xb5\x18\x01\x12\x1c\n\x08\x63\x61pacity\x18\x04 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12H\n\rallowed_tiers\x18\x05 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12G\n\x10\x61llowed_networks\x18\x06 \x03(\x0e\x32\x1a.boatyard.agent.v1.NetworkB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x32\n\x06limits\x18\x07 \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\"c\n\x1bRegisterCoordinatorResponse\x12\x31\n\x0elease_duration\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x11\n\tjobs_held\x18\x02 \x01(\x05\"\xc1\x02\n\x16ReportConditionRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12H\n\rallowed_tiers\x18\x02 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTierB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12G\n\x10\x61llowed_networks\x18\x03 \x03(\x0e\x32\x1a.boatyard.agent.v1.NetworkB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12:\n\x08troubles\x18\x04 \x03(\x0b\x32\x1e.boatyard.readiness.v1.TroubleB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x32\n\x06limits\x18\x05 \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\"\x19\n\x17ReportConditionResponse\"\xe1\x01\n\x0f\x43laimJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12$\n\x0e\x63oordinator_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1c\n\x08\x63\x61pacity\x18\x03 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x00\x12\'\n\x0bproject_ids\x18\x04 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10\x64\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12\x1f\n\x05kinds\x18\x05 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\x10\x01\x18?\x12!\n\x07\x65ngines\x18\x06 \x03(\tB\x10\xbaH\r\x92\x01\n\x10\x64\"\x06r\x04\x10\x01\x18?\"@\n\x10\x43laimJobResponse\x12,\n\x03job\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.ClaimedJob\"\xf7\x01\n\nClaimedJob\x12)\n\x05lease\x18\x01 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\x05\x12\x14\n\x0c\x65xecution_id\x18\x03 \x01(\t\x12\x31\n\x0elease_duration\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x18\n\x10\x63\x61ncel_requested\x18\x05 \x01(\x08\x12\r\n\x05order\x18\x06 \x01(\x0c\x12\x10\n\x08is_moved\x18\x07 \x01(\x08\x12\x14\n\x0clast_attempt\x18\x08 \x01(\x05\x12\x13\n\x0bsnapshot_id\x18\t \x01(\t\"p\n\x11RenewLeaseRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x35\n\x06leases\x18\x02 \x03(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"\x7f\n\x12RenewLeaseResponse\x12\x14\n\x0cheld_job_ids\x18\x01 \x03(\t\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x02 \x03(\t\x12\x31\n\x0elease_duration\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"?\n\x17WatchCoordinatorRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"<\n\x18WatchCoordinatorResponse\x12 \n\x18\x63\x61ncel_requested_job_ids\x18\x01 \x03(\t\"p\n\x15GetWorkContextRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\"\x89\x03\n\x16GetWorkContextResponse\x12-\n\x07project\x18\x01 \x01(\x0b\x32\x1c.boatyard.gateway.v1.Project\x12%\n\x03job\x18\x02 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x0c\n\x04task\x18\x03 \x01(\t\x12\x0e\n\x06\x62ranch\x18\x04 \x01(\t\x12\x30\n\twork_item\x18\x05 \x01(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x39\n\x12related_work_items\x18\x06 \x03(\x0b\x32\x1d.boatyard.gateway.v1.WorkItem\x12\x33\n\nrepository\x18\x07 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Repository\x12/\n\x05\x61gent\x18\x08 \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12(\n\x05hooks\x18\t \x03(\x0b\x32\x19.boatyard.gateway.v1.Hook\"\xc3\x01\n\x13\x41ppendEventsRequest\x12!\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12)\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Lease\x12\x1f\n\x0c\x65xecution_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12,\n\x06\x65vents\x18\x04 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x0f\n\x07is_last\x18\x05 \x01(\x08\"-\n\x14\x41ppendEventsResponse\x12\x15\n\rnext_sequence\x18\x01 \x01(\x03\"\xe9\x02\n\x12\x43ompleteJobRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\x12\x1e\n\x07summary\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01\x12&\n\x10pull_request_url\x18\x04 \x01(\tB\x0c\xbaH\tr\x07\x18\x80\x10\xa8\xb6\x18\x01\x12$\n\x13pull_request_number\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12%\n\x0ereview_comment\x18\x06 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01\x12\x1c\n\tcommit_id\x18\x07 \x01(\tB\t\xbaH\x06r\x04\xc0\xb5\x18\x01\x12\x1c\n\x06\x62ranch\x18\x08 \x01(\tB\x0c\xbaH\tr\x07(\xf4\x01\xc8\xb5\x18\x01\x12)\n\x05usage\x18\t \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"\xd9\x01\n\x05Usage\x12+\n\x0btokens_used\x18\x01 \x01(\x03\x42\x11\xbaH\x0e\"\x0c\x10\x80\x80\x80\x80\x80\x80\x80\x80@(\x00H\x00\x88\x01\x01\x12.\n\x08\x63ost_usd\x18\x02 \x01(\x01\x42\x17\xbaH\x14\x12\x12\x11\x00\x00\x00\x00\x00\x00\xd0\x43)\x00\x00\x00\x00\x00\x00\x00\x00H\x01\x88\x01\x01\x12 \n\ntool_calls\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x02\x88\x01\x01\x12\x1b\n\x05turns\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00H\x03\x88\x01\x01\x42\x0e\n\x0c_tokens_usedB\x0b\n\t_cost_usdB\r\n\x0b_tool_callsB\x08\n\x06_turns\"<\n\x13\x43ompleteJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xf1\x01\n\x0e\x46\x61ilJobRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\x12\x1c\n\x06reason\x18\x03 \x01(\tB\x0c\xbaH\tr\x04\x80\xb7\x18\x01\xc8\x01\x01\x12\x1d\n\x07message\x18\x04 \x01(\tB\x0c\xbaH\tr\x07(\x80 \xa0\xb5\x18\x01\x12\x1e\n\x07summary\x18\x05 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\xa0\xb5\x18\x01\x12)\n\x05usage\x18\x06 \x01(\x0b\x32\x1a.boatyard.gateway.v1.Usage\"8\n\x0f\x46\x61ilJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job2\x83\x08\n\x12\x43oordinatorService\x12\x81\x01\n\x13RegisterCoordinator\x12/.boatyard.gateway.v1.RegisterCoordinatorRequest\x1a\x30.boatyard.gateway.v1.RegisterCoordinatorResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12u\n\x0fReportCondition\x12+.boatyard.gateway.v1.ReportConditionRequest\x1a,.boatyard.gateway.v1.ReportConditionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12`\n\x08\x43laimJob\x12$.boatyard.gateway.v1.ClaimJobRequest\x1a%.boatyard.gateway.v1.ClaimJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x66\n\nRenewLease\x12&.boatyard.gateway.v1.RenewLeaseRequest\x1a\'.boatyard.gateway.v1.RenewLeaseResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12z\n\x10WatchCoordinator\x12,.boatyard.gateway.v1.WatchCoordinatorRequest\x1a-.boatyard.gateway.v1.WatchCoordinatorResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x30\x01\x12r\n\x0eGetWorkContext\x12*.boatyard.gateway.v1.GetWorkContextRequest\x1a+.boatyard.gateway.v1.GetWorkContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12n\n\x0c\x41ppendEvents\x12(.boatyard.gateway.v1.AppendEventsRequest\x1a).boatyard.gateway.v1.AppendEventsResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04(\x01\x12i\n\x0b\x43ompleteJob\x12\'.boatyard.gateway.v1.CompleteJobRequest\x1a(.boatyard.gateway.v1.CompleteJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12]\n\x07\x46\x61ilJob\x12#.boatyard.gateway.v1.FailJobRequest\x1a$.boatyard.gateway.v1.FailJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -57,6 +59,14 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REGISTERCOORDINATORREQUEST'].fields_by_name['allowed_tiers']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
   _globals['_REGISTERCOORDINATORREQUEST'].fields_by_name['allowed_networks']._loaded_options = None
   _globals['_REGISTERCOORDINATORREQUEST'].fields_by_name['allowed_networks']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['coordinator_id']._loaded_options = None
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['coordinator_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['allowed_tiers']._loaded_options = None
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['allowed_tiers']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['allowed_networks']._loaded_options = None
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['allowed_networks']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['troubles']._loaded_options = None
+  _globals['_REPORTCONDITIONREQUEST'].fields_by_name['troubles']._serialized_options = b'\272H\005\222\001\002\020\020'
   _globals['_CLAIMJOBREQUEST'].fields_by_name['request_id']._loaded_options = None
   _globals['_CLAIMJOBREQUEST'].fields_by_name['request_id']._serialized_options = b'\272H\006r\004\220\265\030\001'
   _globals['_CLAIMJOBREQUEST'].fields_by_name['coordinator_id']._loaded_options = None
@@ -119,6 +129,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FAILJOBREQUEST'].fields_by_name['summary']._serialized_options = b'\272H\nr\010(\200\200\004\240\265\030\001'
   _globals['_COORDINATORSERVICE'].methods_by_name['RegisterCoordinator']._loaded_options = None
   _globals['_COORDINATORSERVICE'].methods_by_name['RegisterCoordinator']._serialized_options = b'\220\002\002\340\321\030\004'
+  _globals['_COORDINATORSERVICE'].methods_by_name['ReportCondition']._loaded_options = None
+  _globals['_COORDINATORSERVICE'].methods_by_name['ReportCondition']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_COORDINATORSERVICE'].methods_by_name['ClaimJob']._loaded_options = None
   _globals['_COORDINATORSERVICE'].methods_by_name['ClaimJob']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_COORDINATORSERVICE'].methods_by_name['RenewLease']._loaded_options = None
@@ -133,44 +145,48 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_COORDINATORSERVICE'].methods_by_name['CompleteJob']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_COORDINATORSERVICE'].methods_by_name['FailJob']._loaded_options = None
   _globals['_COORDINATORSERVICE'].methods_by_name['FailJob']._serialized_options = b'\220\002\002\340\321\030\004'
-  _globals['_LEASE']._serialized_start=384
-  _globals['_LEASE']._serialized_end=445
-  _globals['_REGISTERCOORDINATORREQUEST']._serialized_start=448
-  _globals['_REGISTERCOORDINATORREQUEST']._serialized_end=746
-  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_start=748
-  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_end=847
-  _globals['_CLAIMJOBREQUEST']._serialized_start=850
-  _globals['_CLAIMJOBREQUEST']._serialized_end=1075
-  _globals['_CLAIMJOBRESPONSE']._serialized_start=1077
-  _globals['_CLAIMJOBRESPONSE']._serialized_end=1141
-  _globals['_CLAIMEDJOB']._serialized_start=1144
-  _globals['_CLAIMEDJOB']._serialized_end=1391
-  _globals['_RENEWLEASEREQUEST']._serialized_start=1393
-  _globals['_RENEWLEASEREQUEST']._serialized_end=1505
-  _globals['_RENEWLEASERESPONSE']._serialized_start=1507
-  _globals['_RENEWLEASERESPONSE']._serialized_end=1634
-  _globals['_WATCHCOORDINATORREQUEST']._serialized_start=1636
-  _globals['_WATCHCOORDINATORREQUEST']._serialized_end=1699
-  _globals['_WATCHCOORDINATORRESPONSE']._serialized_start=1701
-  _globals['_WATCHCOORDINATORRESPONSE']._serialized_end=1761
-  _globals['_GETWORKCONTEXTREQUEST']._serialized_start=1763
-  _globals['_GETWORKCONTEXTREQUEST']._serialized_end=1875
-  _globals['_GETWORKCONTEXTRESPONSE']._serialized_start=1878
-  _globals['_GETWORKCONTEXTRESPONSE']._serialized_end=2271
-  _globals['_APPENDEVENTSREQUEST']._serialized_start=2274
-  _globals['_APPENDEVENTSREQUEST']._serialized_end=2469
-  _globals['_APPENDEVENTSRESPONSE']._serialized_start=2471
-  _globals['_APPENDEVENTSRESPONSE']._serialized_end=2516
-  _globals['_COMPLETEJOBREQUEST']._serialized_start=2519
-  _globals['_COMPLETEJOBREQUEST']._serialized_end=2880
-  _globals['_USAGE']._serialized_start=2883
-  _globals['_USAGE']._serialized_end=3100
-  _globals['_COMPLETEJOBRESPONSE']._serialized_start=3102
-  _globals['_COMPLETEJOBRESPONSE']._serialized_end=3162
-  _globals['_FAILJOBREQUEST']._serialized_start=3165
-  _globals['_FAILJOBREQUEST']._serialized_end=3406
-  _globals['_FAILJOBRESPONSE']._serialized_start=3408
-  _globals['_FAILJOBRESPONSE']._serialized_end=3464
-  _globals['_COORDINATORSERVICE']._serialized_start=3467
-  _globals['_COORDINATORSERVICE']._serialized_end=4375
+  _globals['_LEASE']._serialized_start=455
+  _globals['_LEASE']._serialized_end=516
+  _globals['_REGISTERCOORDINATORREQUEST']._serialized_start=519
+  _globals['_REGISTERCOORDINATORREQUEST']._serialized_end=869
+  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_start=871
+  _globals['_REGISTERCOORDINATORRESPONSE']._serialized_end=970
+  _globals['_REPORTCONDITIONREQUEST']._serialized_start=973
+  _globals['_REPORTCONDITIONREQUEST']._serialized_end=1294
+  _globals['_REPORTCONDITIONRESPONSE']._serialized_start=1296
+  _globals['_REPORTCONDITIONRESPONSE']._serialized_end=1321
+  _globals['_CLAIMJOBREQUEST']._serialized_start=1324
+  _globals['_CLAIMJOBREQUEST']._serialized_end=1549
+  _globals['_CLAIMJOBRESPONSE']._serialized_start=1551
+  _globals['_CLAIMJOBRESPONSE']._serialized_end=1615
+  _globals['_CLAIMEDJOB']._serialized_start=1618
+  _globals['_CLAIMEDJOB']._serialized_end=1865
+  _globals['_RENEWLEASEREQUEST']._serialized_start=1867
+  _globals['_RENEWLEASEREQUEST']._serialized_end=1979
+  _globals['_RENEWLEASERESPONSE']._serialized_start=1981
+  _globals['_RENEWLEASERESPONSE']._serialized_end=2108
+  _globals['_WATCHCOORDINATORREQUEST']._serialized_start=2110
+  _globals['_WATCHCOORDINATORREQUEST']._serialized_end=2173
+  _globals['_WATCHCOORDINATORRESPONSE']._serialized_start=2175
+  _globals['_WATCHCOORDINATORRESPONSE']._serialized_end=2235
+  _globals['_GETWORKCONTEXTREQUEST']._serialized_start=2237
+  _globals['_GETWORKCONTEXTREQUEST']._serialized_end=2349
+  _globals['_GETWORKCONTEXTRESPONSE']._serialized_start=2352
+  _globals['_GETWORKCONTEXTRESPONSE']._serialized_end=2745
+  _globals['_APPENDEVENTSREQUEST']._serialized_start=2748
+  _globals['_APPENDEVENTSREQUEST']._serialized_end=2943
+  _globals['_APPENDEVENTSRESPONSE']._serialized_start=2945
+  _globals['_APPENDEVENTSRESPONSE']._serialized_end=2990
+  _globals['_COMPLETEJOBREQUEST']._serialized_start=2993
+  _globals['_COMPLETEJOBREQUEST']._serialized_end=3354
+  _globals['_USAGE']._serialized_start=3357
+  _globals['_USAGE']._serialized_end=3574
+  _globals['_COMPLETEJOBRESPONSE']._serialized_start=3576
+  _globals['_COMPLETEJOBRESPONSE']._serialized_end=3636
+  _globals['_FAILJOBREQUEST']._serialized_start=3639
+  _globals['_FAILJOBREQUEST']._serialized_end=3880
+  _globals['_FAILJOBRESPONSE']._serialized_start=3882
+  _globals['_FAILJOBRESPONSE']._serialized_end=3938
+  _globals['_COORDINATORSERVICE']._serialized_start=3941
+  _globals['_COORDINATORSERVICE']._serialized_end=4968
 # @@protoc_insertion_point(module_scope)

@@ -4,11 +4,13 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.gateway.v1 import catalog_pb2 as catalog_pb2
 from boatyard.gateway.v1 import hook_pb2 as hook_pb2
 from boatyard.gateway.v1 import job_pb2 as job_pb2
+from boatyard.readiness.v1 import readiness_pb2 as readiness_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
@@ -61,6 +63,7 @@ class RegisterCoordinatorRequest(message.Message):
     CAPACITY_FIELD_NUMBER: builtins.int
     ALLOWED_TIERS_FIELD_NUMBER: builtins.int
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
     """The coordinator."""
     host: builtins.str
@@ -79,6 +82,10 @@ class RegisterCoordinatorRequest(message.Message):
     def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
         """The networks that it lets jobs choose, beside NONE. Empty means ALLOW_LIST."""
 
+    @builtins.property
+    def limits(self) -> limits_pb2.ExecutionLimits:
+        """The most that it lets jobs ask for."""
+
     def __init__(
         self,
         *,
@@ -88,10 +95,11 @@ class RegisterCoordinatorRequest(message.Message):
         capacity: builtins.int = ...,
         allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
+        limits: limits_pb2.ExecutionLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capacity", b"capacity", "coordinator_id", b"coordinator_id", "host", b"host", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capacity", b"capacity", "coordinator_id", b"coordinator_id", "host", b"host", "limits", b"limits", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -118,6 +126,65 @@ class RegisterCoordinatorResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["jobs_held", b"jobs_held", "lease_duration", b"lease_duration"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReportConditionRequest(message.Message):
+    """Request for ReportCondition."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    COORDINATOR_ID_FIELD_NUMBER: builtins.int
+    ALLOWED_TIERS_FIELD_NUMBER: builtins.int
+    ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
+    TROUBLES_FIELD_NUMBER: builtins.int
+    LIMITS_FIELD_NUMBER: builtins.int
+    coordinator_id: builtins.str
+    """The coordinator."""
+    @builtins.property
+    def allowed_tiers(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.SandboxTier.ValueType]:
+        """The sandbox tiers that it lets jobs choose. Empty means what it said before."""
+
+    @builtins.property
+    def allowed_networks(self) -> containers.RepeatedScalarFieldContainer[sandbox_pb2.Network.ValueType]:
+        """The networks that it lets jobs choose, beside NONE. Used when `allowed_tiers` is not empty."""
+
+    @builtins.property
+    def troubles(self) -> containers.RepeatedCompositeFieldContainer[readiness_pb2.Trouble]:
+        """What keeps it from running jobs; empty means that it can."""
+
+    @builtins.property
+    def limits(self) -> limits_pb2.ExecutionLimits:
+        """The most that it lets jobs ask for. Used when `allowed_tiers` is not empty."""
+
+    def __init__(
+        self,
+        *,
+        coordinator_id: builtins.str = ...,
+        allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
+        allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
+        troubles: abc.Iterable[readiness_pb2.Trouble] | None = ...,
+        limits: limits_pb2.ExecutionLimits | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "coordinator_id", b"coordinator_id", "limits", b"limits", "troubles", b"troubles"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReportConditionResponse(message.Message):
+    """Response for ReportCondition."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -42,8 +42,8 @@ class CoordinatorServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     def __init__(self, channel):
@@ -56,6 +56,11 @@ class CoordinatorServiceStub:
                 '/boatyard.gateway.v1.CoordinatorService/RegisterCoordinator',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.RegisterCoordinatorRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.RegisterCoordinatorResponse.FromString,
+                _registered_method=True)
+        self.ReportCondition = channel.unary_unary(
+                '/boatyard.gateway.v1.CoordinatorService/ReportCondition',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ReportConditionRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ReportConditionResponse.FromString,
                 _registered_method=True)
         self.ClaimJob = channel.unary_unary(
                 '/boatyard.gateway.v1.CoordinatorService/ClaimJob',
@@ -111,8 +116,8 @@ class CoordinatorServiceServicer:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     def RegisterCoordinator(self, request, context):
@@ -121,6 +126,17 @@ class CoordinatorServiceServicer:
 
         Call it once per start, before the first ClaimJob, in the only process that uses this id: the jobs it holds are
         released, to be claimed again. Without this call a restarted coordinator waits for its old leases to expire.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReportCondition(self, request, context):
+        """Reports what a coordinator's machine lets jobs choose, and what keeps it from running any. While there is a trouble,
+        it is given no jobs but those that it has begun. Holds until the next report, or RegisterCoordinator.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
@@ -242,6 +258,11 @@ def add_CoordinatorServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.RegisterCoordinatorRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.RegisterCoordinatorResponse.SerializeToString,
             ),
+            'ReportCondition': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReportCondition,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ReportConditionRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ReportConditionResponse.SerializeToString,
+            ),
             'ClaimJob': grpc.unary_unary_rpc_method_handler(
                     servicer.ClaimJob,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ClaimJobRequest.FromString,
@@ -302,8 +323,8 @@ class CoordinatorService:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     @staticmethod
@@ -323,6 +344,33 @@ class CoordinatorService:
             '/boatyard.gateway.v1.CoordinatorService/RegisterCoordinator',
             boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.RegisterCoordinatorRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.RegisterCoordinatorResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReportCondition(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CoordinatorService/ReportCondition',
+            boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ReportConditionRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_coordinator__pb2.ReportConditionResponse.FromString,
             options,
             channel_credentials,
             insecure,

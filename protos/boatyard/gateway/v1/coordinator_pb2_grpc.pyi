@@ -29,8 +29,8 @@ class CoordinatorServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -40,6 +40,13 @@ class CoordinatorServiceStub:
 
     Call it once per start, before the first ClaimJob, in the only process that uses this id: the jobs it holds are
     released, to be claimed again. Without this call a restarted coordinator waits for its old leases to expire.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+    """
+    ReportCondition: aio.UnaryUnaryMultiCallable[coordinator_pb2.ReportConditionRequest, coordinator_pb2.ReportConditionResponse]
+    """Reports what a coordinator's machine lets jobs choose, and what keeps it from running any. While there is a trouble,
+    it is given no jobs but those that it has begun. Holds until the next report, or RegisterCoordinator.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
@@ -139,8 +146,8 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried
-    as well.
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL). When the details say when to retry, any other gateway may be tried as well.
     """
 
     @abc_1.abstractmethod
@@ -154,6 +161,19 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
 
         Call it once per start, before the first ClaimJob, in the only process that uses this id: the jobs it holds are
         released, to be claimed again. Without this call a restarted coordinator waits for its old leases to expire.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+        """
+
+    @abc_1.abstractmethod
+    def ReportCondition(
+        self,
+        request: coordinator_pb2.ReportConditionRequest,
+        context: aio.ServicerContext[coordinator_pb2.ReportConditionRequest, abc.Awaitable[coordinator_pb2.ReportConditionResponse]],
+    ) -> abc.Awaitable[coordinator_pb2.ReportConditionResponse]:
+        """Reports what a coordinator's machine lets jobs choose, and what keeps it from running any. While there is a trouble,
+        it is given no jobs but those that it has begun. Holds until the next report, or RegisterCoordinator.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.

@@ -32,8 +32,9 @@ class HookServiceStub:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL). A page has fewer hooks than requested if they would not fit into one message.
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). A page
+    has fewer hooks than requested if they would not fit into one message.
     """
 
     def __init__(self, channel):
@@ -86,8 +87,9 @@ class HookServiceServicer:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL). A page has fewer hooks than requested if they would not fit into one message.
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). A page
+    has fewer hooks than requested if they would not fit into one message.
     """
 
     def CreateHook(self, request, context):
@@ -222,8 +224,9 @@ class HookService:
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
-    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), and INTERNAL
-    (INTERNAL). A page has fewer hooks than requested if they would not fit into one message.
+    UNAVAILABLE (DATABASE_UNAVAILABLE) while the database is unavailable (the details say when to retry), UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). A page
+    has fewer hooks than requested if they would not fit into one message.
     """
 
     @staticmethod

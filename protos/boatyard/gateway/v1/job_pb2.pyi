@@ -387,19 +387,23 @@ class PushJobRequest(message.Message):
 
     REQUEST_ID_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat."""
     job_id: builtins.str
     """The job."""
+    branch: builtins.str
+    """The branch to push to, from now on the job's; empty means the one that it has."""
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         job_id: builtins.str = ...,
+        branch: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -869,7 +873,7 @@ class Job(message.Message):
     REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND,
     SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL, WORKSPACES_QUOTA,
     INVALID_BRANCH, BRANCH_EXISTS, BRANCH_IN_THE_WAY, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
-    NETWORK_NOT_ALLOWED,
+    NETWORK_NOT_ALLOWED, LIMIT_NOT_ALLOWED,
     IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,
     PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED,
     MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is

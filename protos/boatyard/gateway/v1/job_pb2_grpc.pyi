@@ -20,7 +20,8 @@ class JobServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -35,6 +36,7 @@ class JobServiceStub:
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
       or the job is to be without floors, and the caller is no ADMIN.
     """
@@ -78,24 +80,28 @@ class JobServiceStub:
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     PushJob: aio.UnaryUnaryMultiCallable[job_pb2.PushJobRequest, job_pb2.PushJobResponse]
     """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
     policy's check runs again, people are asked again before it and before the push, and the floors of now hold. A result
-    that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed.
+    that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed. A job that has
+    succeeded, whose policy pushes nothing, is pushed too, whatever the policy says: whoever asks for it wants it.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
-    - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+    - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or its result is on that branch already; its state is in
+      the details.
     - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it
-      to publish one.
+      to publish one; or it has no repository, and has succeeded or is to go to a branch.
     - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
       pushed, or no longer allows its sandbox tier or its network.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
@@ -139,7 +145,8 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     @abc_1.abstractmethod
@@ -158,6 +165,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
           or the job is to be without floors, and the caller is no ADMIN.
         """
@@ -225,6 +233,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
@@ -237,18 +246,21 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[job_pb2.PushJobResponse]:
         """Publishes the result that a job's last attempt left: another attempt, on the same cell, in which no agent works. The
         policy's check runs again, people are asked again before it and before the push, and the floors of now hold. A result
-        that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed.
+        that lacks work is published as it is (Output.caveats); without a repository, nothing is pushed. A job that has
+        succeeded, whose policy pushes nothing, is pushed too, whatever the policy says: whoever asks for it wants it.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
-        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or its result is on that branch already; its state is in
+          the details.
         - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it
-          to publish one.
+          to publish one; or it has no repository, and has succeeded or is to go to a branch.
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
           pushed, or no longer allows its sandbox tier or its network.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """

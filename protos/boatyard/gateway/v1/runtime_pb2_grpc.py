@@ -39,7 +39,8 @@ class AgentRuntimeServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def __init__(self, channel):
@@ -149,7 +150,8 @@ class AgentRuntimeServiceServicer:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def Execute(self, request, context):
@@ -163,6 +165,7 @@ class AgentRuntimeServiceServicer:
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -479,7 +482,8 @@ class AgentRuntimeService:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     @staticmethod

@@ -26,7 +26,8 @@ class AgentRuntimeServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -41,6 +42,7 @@ class AgentRuntimeServiceStub:
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     """
     GetExecution: aio.UnaryUnaryMultiCallable[runtime_pb2.GetExecutionRequest, runtime_pb2.GetExecutionResponse]
@@ -194,7 +196,8 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED) when the token's role or projects do not allow the call,
     UNAVAILABLE (NODE_UNAVAILABLE) while one of the node's services restarts, UNAVAILABLE (DATABASE_UNAVAILABLE) while
-    the database is unavailable, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
+    the database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left
+    for it, and INTERNAL (INTERNAL). For both UNAVAILABLE reasons the details say when to retry.
     """
 
     @abc_1.abstractmethod
@@ -213,6 +216,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
 

@@ -37,10 +37,10 @@ class GitServiceStub:
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
     have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
-    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
-    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
-    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
-    has been seen for that job.
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls
+    made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes
+    something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def __init__(self, channel):
@@ -168,10 +168,10 @@ class GitServiceServicer:
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
     have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
-    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
-    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
-    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
-    has been seen for that job.
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls
+    made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes
+    something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def PrepareBase(self, request, context):
@@ -181,7 +181,7 @@ class GitServiceServicer:
         commit's submodules; one that cannot be had is a caveat, and is looked for again by the next call.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
-        - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision, or no commits at all.
+        - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision.
         - NOT_FOUND (SNAPSHOT_NOT_FOUND): this machine has no such snapshot of the repository.
         - FAILED_PRECONDITION (CLONE_FAILED): the repository could not be fetched; git's error is in the message.
         - FAILED_PRECONDITION (REMOTE_UNREACHABLE): the remote's server cannot be reached, says nothing or breaks off.
@@ -190,15 +190,16 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
         - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
-        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the repository lacks an object, or has one that is damaged or could do
+        harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
         memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -242,15 +243,16 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_NOT_TRUSTED): the server's certificate or key is not trusted.
         - FAILED_PRECONDITION (REMOTE_NOT_GIT): what answers at the URL is no git server.
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
-        - FAILED_PRECONDITION (REMOTE_MALFORMED): the history has an object that could do harm; the message names it.
+        - FAILED_PRECONDITION (REMOTE_MALFORMED): the repository lacks an object, or has one that is damaged or could do
+        harm; the message names it.
         - FAILED_PRECONDITION (REMOTE_NOT_FOUND): the repository does not exist or is not visible with this token; git's
         error is in the message.
         - FAILED_PRECONDITION (REMOTE_TOO_LARGE): the remote sends more than one fetch may bring, or makes git need more
         memory than the settings allow. What was fetched is removed.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
@@ -448,8 +450,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (BRANCH_IN_THE_WAY): the remote has a branch whose name is a directory of this one's, or the
@@ -480,8 +482,8 @@ class GitServiceServicer:
         - FAILED_PRECONDITION (REMOTE_UNSUPPORTED): the repository has object format sha256, or is a shallow clone.
         - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the remote's host name resolves to an address that is neither public
         nor in a network allowed by the settings.
-        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it or what it leads to
-        belongs to another user, or lies where none may.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): the remote is a repository on this machine, and no sandbox is available
         to serve it in; the message says how to fix it.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
@@ -699,10 +701,10 @@ class GitService:
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
     have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
-    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
-    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
-    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
-    has been seen for that job.
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls
+    made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes
+    something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     @staticmethod

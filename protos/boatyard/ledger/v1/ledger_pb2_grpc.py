@@ -41,7 +41,8 @@ class LedgerServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL).
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -133,7 +134,8 @@ class LedgerServiceServicer:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL).
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL).
     """
 
     def ReadAttempt(self, request, context):
@@ -372,7 +374,8 @@ class LedgerService:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL).
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

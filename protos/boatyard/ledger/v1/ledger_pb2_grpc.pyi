@@ -28,7 +28,8 @@ class LedgerServiceStub:
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL).
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -141,7 +142,8 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
     many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed,
     PERMISSION_DENIED (ROLE_REQUIRED, PROJECT_NOT_ALLOWED, COORDINATOR_NOT_ALLOWED) when the token's role or projects do
     not allow the call, or the token belongs to another coordinator, UNAVAILABLE (DATABASE_UNAVAILABLE) while the
-    database is unavailable, and INTERNAL (INTERNAL).
+    database is unavailable, UNAVAILABLE (MACHINE_BUSY) while the machine has no process, descriptor or memory left for
+    it, and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod

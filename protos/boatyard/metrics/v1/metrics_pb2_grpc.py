@@ -31,7 +31,8 @@ class MetricsServiceStub:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class MetricsServiceServicer:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def ReadMetrics(self, request, context):
@@ -86,7 +88,8 @@ class MetricsService:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

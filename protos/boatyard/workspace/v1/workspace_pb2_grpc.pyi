@@ -18,10 +18,10 @@ class WorkspaceServiceStub:
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
     have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
-    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
-    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
-    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
-    has been seen for that job.
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls
+    made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes
+    something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -85,10 +85,10 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers,
     have too many calls open (the details say when to retry), INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot
-    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, and
-    INTERNAL (INTERNAL). Calls made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job
-    id>/<number>`; a call that changes something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number
-    has been seen for that job.
+    be parsed, UNAVAILABLE (DATABASE_UNAVAILABLE) while the service's database is locked or the disk is full, UNAVAILABLE
+    (MACHINE_BUSY) while the machine has no process, descriptor or memory left for it, and INTERNAL (INTERNAL). Calls
+    made for a job carry the job's fence in the `boatyard-fence` metadata, as `<job id>/<number>`; a call that changes
+    something is refused with FAILED_PRECONDITION (STALE_FENCE) when a higher number has been seen for that job.
     """
 
     @abc_1.abstractmethod

@@ -1,7 +1,10 @@
 """The loop: the model is asked, its tool calls are made, and it is asked again, until it is done or must end."""
 
 import asyncio
+from collections.abc import Callable
+from functools import partial
 
+from services.common.room import is_out_of_room
 from services.execution.engines.anthropic.client import ModelClient, ModelFailedError, ModelUnavailableError
 from services.execution.engines.anthropic.history import History, Reply, ToolCall
 from services.execution.engines.anthropic.recorder import Recorder
@@ -12,6 +15,7 @@ from services.execution.model import Reason, State
 from services.execution.processes.verdict import Verdict
 
 _LOOK_S = 0.1
+_ROOM_S = 0.5
 _DONE = {"end_turn", "stop_sequence"}
 _GOES_ON = {"max_tokens", "pause_turn", "tool_use"}
 _GO_ON = "Your answer was cut off before it was complete. Go on from there, in smaller steps if it was too long."
@@ -48,14 +52,14 @@ class Conversation:
     async def run(self) -> Verdict:
         """Hold the conversation to its end, and return the verdict on the run."""
         if self._history.is_empty:
-            self._history.say(self._task.prompt)
+            await self._kept(lambda: self._history.say(self._task.prompt))
         self._record_missing_events()
         try:
             while True:
                 reply = self._history.open_reply()
                 if reply is not None and (verdict := await self._make_calls(reply)) is not None:
                     return verdict
-                self._deliver()
+                await self._deliver()
                 if (verdict := self._check_budget()) is not None:
                     return verdict
                 await self._ask()
@@ -75,26 +79,38 @@ class Conversation:
         for message_id, text in self._history.delivered_messages().items():
             self._recorder.delivered(message_id, text)
 
-    def _deliver(self) -> None:
+    async def _kept(self, add: Callable[[], None]) -> None:
+        """Add to the history, as soon as the disk has room: nothing is done that could not be gone on with."""
+        while True:
+            try:
+                return add()
+            except OSError as error:
+                if not is_out_of_room(error):
+                    raise
+            await asyncio.sleep(_ROOM_S)
+
+    async def _deliver(self) -> None:
         """Give the model the messages that people have sent."""
         delivered = self._history.delivered_messages()
         for message in self._inbox.messages():
             if message.message_id not in delivered:
-                self._history.say(message.text, message.message_id)
+                await self._kept(partial(self._history.say, message.text, message.message_id))
                 self._recorder.delivered(message.message_id, message.text)
 
     async def _ask(self) -> None:
+        await self._recorder.room()
         reply = await self._model.answer(self._history.messages())
         self._recorder.end_text()
-        self._history.reply(reply)
+        await self._kept(lambda: self._history.reply(reply))
         self._recorder.reply(reply, len(self._history.replies()))
 
     async def _make_calls(self, reply: Reply) -> Verdict | None:
         """Make the tool calls of an answer; if it has none, return the verdict when the run ends with it."""
         if not reply.calls:
-            return self._judge(reply)
+            return await self._judge(reply)
         for call in reply.calls:
             if call.call_id not in self._history.results():
+                await self._recorder.room()
                 await self._make_call(call)
         return None
 
@@ -106,7 +122,7 @@ class Conversation:
         else:
             self._recorder.call(call)
             output, is_error = (_CUT_CALL, True) if call.was_cut else await self._tools.call(call.tool, call.arguments)
-        self._history.result(call.call_id, output, is_error=is_error)
+        await self._kept(lambda: self._history.result(call.call_id, output, is_error=is_error))
         self._recorder.result(call.call_id, output, is_error=is_error)
 
     async def _refusal(self, call: ToolCall) -> str | None:
@@ -114,7 +130,7 @@ class Conversation:
         if call.tool not in self._task.ask_before or call.was_cut:
             return None
         request = self._recorder.permission_request(call)
-        self._inbox.ask(request)
+        await self._kept(lambda: self._inbox.ask(request))
         self._recorder.asked(request)
         while (answer := self._inbox.answer_to(request.permission_id)) is None:  # noqa: ASYNC110 - it arrives as a file
             await asyncio.sleep(_LOOK_S)
@@ -124,12 +140,12 @@ class Conversation:
         why = f": {answer.reason}" if answer.reason else ""
         return f"this call was not made, because {answer.decided_by or 'a person'} does not allow it{why}"
 
-    def _judge(self, reply: Reply) -> Verdict | None:
+    async def _judge(self, reply: Reply) -> Verdict | None:
         if reply.stop_reason in _DONE:
             # A message that arrived during the last answer is not lost: the inbox stays open, and the model continues.
             return Verdict(State.SUCCEEDED) if self._inbox.close(set(self._history.delivered_messages())) else None
         if reply.stop_reason in _GOES_ON:
-            self._history.say(_GO_ON)
+            await self._kept(lambda: self._history.say(_GO_ON))
             return None
         explanations = {
             "refusal": "the model declines to go on with this conversation",

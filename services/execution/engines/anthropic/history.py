@@ -51,7 +51,7 @@ class Reply:
 
 
 class History:
-    """What was said, in order."""
+    """What was said, in order. What adds to it raises OSError when the disk has no room, and then adds nothing."""
 
     def __init__(self, path: Path) -> None:
         """Open a conversation, or begin a new one."""
@@ -126,10 +126,14 @@ class History:
         os.close(self._fd)
 
     def _append(self, record: dict[str, Any]) -> None:
-        line = json.dumps(record).encode() + b"\n"
-        while line:
-            line = line[os.write(self._fd, line) :]
-        os.fdatasync(self._fd)
+        line, size = json.dumps(record).encode() + b"\n", os.fstat(self._fd).st_size
+        try:
+            while line:
+                line = line[os.write(self._fd, line) :]
+            os.fdatasync(self._fd)
+        except OSError:
+            os.ftruncate(self._fd, size)  # none of it was said, and it may be said again
+            raise
         self._records.append(record)
 
 

@@ -15,6 +15,7 @@ _MAX_CHARACTERS = 16 * 1024  # of at most four bytes each, and an event has at m
 _FLUSH_AT = 2048
 _FLUSH_AFTER_S = 0.1
 _MAX_NOTE = 1000
+_PUSH_S = 0.5
 
 
 class Recorder:
@@ -29,6 +30,11 @@ class Recorder:
         self._request_id = ""
         self._text = ""
         self._flush_timer: asyncio.TimerHandle | None = None
+
+    async def room(self) -> None:
+        """Wait until the log has room for what was written: meanwhile nothing more should happen that it must have."""
+        while not self._writer.push():  # noqa: ASYNC110 - another program's files take the room
+            await asyncio.sleep(_PUSH_S)
 
     def piece(self, kind: EventKind, text: str, request_id: str) -> None:
         """Add a piece of text or thinking."""

@@ -74,6 +74,7 @@ class AgentLoop:
         finally:
             Inbox(self._run.path).close()
             self._tools.end()
+            self._writer.end()  # what it used is counted by its events
         result = end.result(
             self._start_time_ns, processes_left=self._tools.processes_left, output_bytes=self._writer.output_bytes
         )

@@ -26,6 +26,7 @@ _READY_WITHIN_S = 60.0
 _ANSWER_WITHIN_S = 60.0
 _SPARE_S = 30.0
 _MAX_ANSWER = 4 << 20
+_PUSH_S = 0.5
 _DEFAULT_BASH_S = 120
 
 
@@ -142,9 +143,18 @@ class ToolProcess:
         return output, is_error
 
     def _receive_errors(self, program: agent.Agent) -> None:
+        if not self._writer.push():  # it waits, as long as the log has no room for what it has written before
+            loop = asyncio.get_running_loop()
+            loop.remove_reader(program.stderr)
+            loop.call_later(_PUSH_S, self._listen_again, program)
+            return
         if self._pump.receive(program.stderr, Stream.STDERR) == 0:
             asyncio.get_running_loop().remove_reader(program.stderr)
         self._pump.flush()
+
+    def _listen_again(self, program: agent.Agent) -> None:
+        if self._program is program:
+            asyncio.get_running_loop().add_reader(program.stderr, self._receive_errors, program)
 
     def _record_decisions(self, egress: Egress) -> None:
         decisions, more = egress.read()

@@ -10,6 +10,7 @@ from functools import partial
 
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
+from services.execution.engines.command.sources import Sources
 from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
 from services.execution.eventlog import Stream
@@ -40,6 +41,7 @@ class CommandRun:
         self._signal_fd = context.signal_fd
         self._group = context.group
         self._selector = selectors.DefaultSelector()
+        self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets)
         size = self._plan.terminal
@@ -93,13 +95,13 @@ class CommandRun:
         """Move output and enforce bounds until the outermost process has ended."""
         self._watch(self._signal_fd, self._check_stop)
         for fd, stream in self._outputs(program):
-            self._watch(fd, partial(self._receive, fd, stream))
+            self._sources.add(fd, partial(self._receive, fd, stream))
         if self._terminal is not None:
             self._watch(self._terminal.keys, self._terminal.listen)
         if program.status is not None:
             self._watch(program.status, lambda: self._read_status(program))
         if (egress := program.egress) is not None:
-            self._watch(egress.decisions, lambda: self._record_decisions(egress))
+            self._sources.add(egress.decisions, lambda: self._record_decisions(egress))
         self._selector.register(program.exited, selectors.EVENT_READ, None)
         self._check_stop()
         while True:
@@ -119,22 +121,19 @@ class CommandRun:
     def _watch(self, fd: int, then: Callable[[], object]) -> None:
         self._selector.register(fd, selectors.EVENT_READ, then)
 
-    def _unwatch(self, fd: int) -> None:
-        self._selector.unregister(fd)
-
     def _read_status(self, program: agent.Agent) -> None:
         if not program.read_status() and program.status is not None:
-            self._unwatch(program.status)
+            self._selector.unregister(program.status)
 
     def _record_decisions(self, egress: Egress) -> None:
         decisions, more = egress.read()
         record(self._writer, decisions)
         if not more:
-            self._unwatch(egress.decisions)
+            self._sources.remove(egress.decisions)
 
     def _receive(self, fd: int, stream: Stream) -> None:
         if self._pump.receive(fd, stream) == 0:
-            self._unwatch(fd)
+            self._sources.remove(fd)
         if self._pump.exceeded:
             self._termination.begin(Reason.OUTPUT_LIMIT, 0.0)
 
@@ -150,7 +149,7 @@ class CommandRun:
     def _seconds_until_due(self, meter: Meter, began: float) -> float | None:
         """Return the seconds until something is due; None for never."""
         bounds = self._plan.bounds
-        times = [self._pump.due(), self._termination.due(), self._leave_at]
+        times = [self._pump.due(), self._sources.due(), self._termination.due(), self._leave_at]
         if self._terminal is not None:
             times.append(self._terminal.due())
         if not self._termination.has_begun:
@@ -163,6 +162,7 @@ class CommandRun:
         now, bounds = time.monotonic(), self._plan.bounds
         if now >= self._pump.due():
             self._pump.flush()
+        self._sources.mind()
         if self._terminal is not None and now >= self._terminal.due():
             self._terminal.push()
         if self._group is not None and now >= self._leave_at:
@@ -176,7 +176,9 @@ class CommandRun:
         self._termination.advance(program)
 
     def _idle_at(self) -> float:
-        """When the program will have been silent for too long, on the monotonic clock."""
+        """When the program will have been silent for too long, on the monotonic clock; never while it is not heard."""
+        if self._sources.is_paused:
+            return math.inf
         return self._pump.last_output + (self._plan.bounds.idle_timeout_s or math.inf)
 
     def _verdict(self, status: int | None, limit: Reason | None) -> Verdict:

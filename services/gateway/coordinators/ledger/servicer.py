@@ -45,13 +45,13 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def ReadAttempt(self, request: pb.ReadAttemptRequest, context: Context) -> pb.ReadAttemptResponse:
         async with self._holding(request.holder) as (ledger, lease):
-            stages = (await ledger.stages(lease)).values()
-            note = await ledger.execution(lease)
-        return pb.ReadAttemptResponse(stages=map(wire.stage_to_proto, stages), note=pack(note))
+            attempt = await ledger.attempt(lease)
+        stages = map(wire.stage_to_proto, attempt.stages.values())
+        return pb.ReadAttemptResponse(stages=stages, note=pack(attempt.execution))
 
     async def ReadJobContext(self, request: pb.ReadJobContextRequest, context: Context) -> pb.ReadJobContextResponse:
         async with self._holding(request.holder) as (ledger, lease):
-            return pb.ReadJobContextResponse(job_context=pack(await ledger.job_context(lease)))
+            return pb.ReadJobContextResponse(job_context=pack((await ledger.attempt(lease)).context))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
         outcome = wire.expected_outcome_from_proto(request)
@@ -75,9 +75,9 @@ class LedgerServicer(LedgerServiceServicer):
         return pb.BeginStageResponse()
 
     async def EndStage(self, request: pb.EndStageRequest, context: Context) -> pb.EndStageResponse:
-        stage, notes = wire.ended_stage_from_proto(request)
+        ended = wire.stage_end_from_proto(request)
         async with self._holding(request.holder) as (ledger, lease):
-            await ledger.end_stage(lease, stage, notes)
+            await ledger.end_stage(lease, ended)
         return pb.EndStageResponse()
 
     async def NoteExecution(self, request: pb.NoteExecutionRequest, context: Context) -> pb.NoteExecutionResponse:

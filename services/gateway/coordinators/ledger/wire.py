@@ -10,7 +10,7 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check, Violation
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import HeldLease
-from services.lifecycle.ledger import Stage
+from services.lifecycle.ledger import Stage, StageEnd
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -46,11 +46,12 @@ def stage_to_proto(stage: Stage) -> pb.RecordedStage:
     return _STAGE.to_proto(stage, result=stage.result.encode())
 
 
-def ended_stage_from_proto(request: pb.EndStageRequest) -> tuple[Stage, list[ExecutionNote]]:
-    """Read a stage that has ended, and the executions to record with it. Raises Invalid."""
+def stage_end_from_proto(request: pb.EndStageRequest) -> StageEnd:
+    """Read how a stage ended, and the executions to record with it. Raises Invalid."""
     message = request.stage.message.replace("\0", "�")
     stage = _STAGE.from_proto(request.stage, result=request.stage.result.decode("ascii"), message=message)
-    return stage, [_unpacked(f"notes[{number}]", ExecutionNote, note) for number, note in enumerate(request.notes)]
+    notes = [_unpacked(f"notes[{number}]", ExecutionNote, note) for number, note in enumerate(request.notes)]
+    return StageEnd(stage, notes)
 
 
 def note_from_proto(request: pb.NoteExecutionRequest) -> ExecutionNote:

@@ -1,6 +1,8 @@
 """What callers see of the layers: statuses, details, request ids, refusals; for each arity the same."""
 
 import asyncio
+import errno
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -100,6 +102,23 @@ async def test_what_nobody_foresaw_is_internal_and_says_nothing(arity: str, rais
     assert any(detail.Unpack(info) for detail in status.details)
     assert info.request_id == "request-7"
     assert service_error(caught.value).metadata == {errors.REQUEST_ID: "request-7"}
+
+
+@pytest.mark.parametrize(
+    "raised",
+    [
+        *(OSError(number, os.strerror(number)) for number in (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM)),
+        *(MemoryError(), RuntimeError("can't start new thread")),
+    ],
+    ids=repr,
+)
+async def test_a_machine_that_is_short_of_something_is_asked_again(raised: Exception) -> None:
+    async with echoing(raising(raised)) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            await call(stub, "unary")
+    error = service_error(caught.value)
+    assert isinstance(error, errors.Unavailable)
+    assert (error.reason, error.retry_after) == ("MACHINE_BUSY", 1.0)
 
 
 async def test_a_group_of_one_error_is_that_error() -> None:

@@ -135,13 +135,20 @@ def test_a_full_disk_keeps_what_readers_may_have_seen(tmp_path: Path, size: int,
     with EventWriter(path) as writer:
         resource.setrlimit(resource.RLIMIT_FSIZE, (room, unlimited[1]))  # as good as a full disk
         try:
-            with pytest.raises(OSError, match="too large"):
-                writer.output(Stream.STDOUT, bytes(size), 1)
+            writer.output(Stream.STDOUT, bytes(size), 1)
+            writer.note("after")
+            assert writer.is_waiting
+            assert not writer.push()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, unlimited)
         assert writer.output_bytes == len(b"before") + kept * MAX_OUTPUT
-        writer.note("after")
-    assert [record.sequence for record in read(path)] == list(range(1, 4 + kept))
+        assert [record.sequence for record in read(path)] == list(range(1, 3 + kept))
+        assert writer.push()
+        assert not writer.is_waiting
+    records = read(path)
+    assert [record.sequence for record in records] == list(range(1, len(records) + 1))
+    assert b"".join(record.payload for record in records if record.kind is EventKind.OUTPUT) == b"before" + bytes(size)
+    assert [record.fields()["text"][:15] for record in records[-2:]] == ["after", "the disk had no"]
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

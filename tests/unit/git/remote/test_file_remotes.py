@@ -89,7 +89,8 @@ def linked(name: str) -> Callable[[Repo, Repo], None]:
     """Put a link to the private repository in a part's place."""
 
     def plant(repo: Repo, private: Repo) -> None:
-        (repo.path / name).rename(repo.path / "aside")
+        if (repo.path / name).exists():
+            (repo.path / name).rename(repo.path / "aside")
         (repo.path / name).symlink_to(private.path / ".git" / name)
 
     return plant
@@ -102,7 +103,8 @@ def links_its_packs(repo: Repo, private: Repo) -> None:
 
 OUTWARD = [lends, lends_by_another, lends_by_a_relative_path, names_a_directory, is_a_link,
            has_its_common_part_elsewhere, linked("objects"), linked("refs"), linked("HEAD"), linked("config"),
-           links_its_packs]  # fmt: skip
+           linked("logs"), linked("info"), links_its_packs]  # fmt: skip
+UNREAD = ("hooks", "modules", "lfs")
 
 
 @pytest.mark.parametrize("plant", OUTWARD)
@@ -218,6 +220,18 @@ async def test_nothing_that_a_repository_names_runs(parts: GitParts, mine: Repo,
     base = await parts.prepare(remote)
     assert not await parts.manager.push(remote, base.commit_id, b"new", "")
     assert not canary.exists()
+
+
+async def test_what_git_does_not_read_leads_it_nowhere(parts: GitParts, mine: Repo, private: Repo) -> None:
+    for name in UNREAD:
+        (private.path / name).mkdir()
+        if (mine.path / name).exists():
+            (mine.path / name).rename(mine.path / f"{name}-aside")
+        (mine.path / name).symlink_to(private.path / name)
+    remote = Remote("repo-1", str(mine.path))
+    base = await parts.prepare(remote)
+    assert not await parts.manager.push(remote, base.commit_id, b"new", "")
+    assert not [entry for name in UNREAD for entry in (private.path / name).iterdir()]
 
 
 PROMISORS: dict[str, dict[str, str]] = {

@@ -150,6 +150,19 @@ async def test_what_is_too_much_is_named(parts: GitParts, tree: WorkingTree) -> 
     assert (names(taken), set(omitted(taken).values())) == (["f0", "f1", "f2", "f3", "f4"], {OmissionReason.TOO_MANY})
 
 
+async def test_what_stands_for_secrets_counts_in_their_place(parts: GitParts, tree: WorkingTree) -> None:
+    longer = Redactor({"THE_NAME_OF_A_KEY": SECRET.encode()}, finds_tokens=False)
+    many = SECRET.encode() * ((1 << 19) // len(SECRET) + 4000)
+    write(tree, "a", content=b"x")
+    write(tree, "grows", content=many)
+    write(tree, "last", content=b"y")
+    spec = (new_id("exec"), tree, ["*"], longer)
+    taken = await parts.manager.take_artifacts(*spec)
+    assert names(taken) == ["a", "last"]
+    assert omitted(taken)["grows"] is OmissionReason.TOO_LARGE
+    assert sum(each.size_bytes for each in taken.artifacts) <= 1 << 20
+
+
 async def test_names_that_cannot_be_named_are_told(parts: GitParts, tree: WorkingTree) -> None:
     write(tree, "ok", f"{SECRET}-1", "-x", "\U0001f6a2", "a\\b")
     (tree.path / os.fsdecode(b"n\xff")).write_bytes(b"x")

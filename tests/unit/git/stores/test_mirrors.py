@@ -104,10 +104,12 @@ async def test_an_unknown_revision_is_not_found(parts: GitParts, remote: Remote,
     assert failure.value.reason == "REVISION_NOT_FOUND"
 
 
-async def test_a_repository_without_a_commit_has_no_revision(parts: GitParts, tmp_path: Path) -> None:
-    Repo.init(tmp_path / "empty")
-    with pytest.raises(NotFound, match="HEAD"):
-        await parts.prepare(Remote("repo-2", str(tmp_path / "empty")))
+async def test_a_ref_that_was_fetched_and_is_gone_is_not_found(parts: GitParts, remote: Remote, upstream: Repo) -> None:
+    upstream.git("update-ref", "refs/pull/1/head", "v1^{commit}")
+    assert (await parts.prepare(remote, StartPoint(b"refs/pull/1/head"))).commit_id == upstream.head("v1")
+    upstream.git("update-ref", "-d", "refs/pull/1/head")
+    with pytest.raises(NotFound):
+        await parts.prepare(remote, StartPoint(b"refs/pull/1/head"))
 
 
 async def test_a_detached_remote_and_one_whose_head_leads_nowhere(parts: GitParts, tmp_path: Path) -> None:

@@ -1,0 +1,103 @@
+"""What a claim looks for: the queries, built once, because building them takes longer than executing them.
+
+Any cell uses them, with its id as the parameter `this_cell`.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from sqlalchemy import ColumnElement, Select, and_, bindparam, not_, or_, tuple_
+
+from services.gateway.ledger.fleet import CHOICES
+from services.gateway.ledger.rows import JOBS
+from services.gateway.ledger.scheduling import THIS_CELL, may_be_taken, next_of_projects
+from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import IS_QUEUED, IS_RUNNING, PENDING, jobs
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimFilter:
+    """Which jobs a claimer takes: only those of these projects, kinds and engines; None means any.
+
+    `capacity` is how many jobs it may hold at most, under leases that have not expired.
+    """
+
+    project_ids: frozenset[str] | None = None
+    kinds: frozenset[str] | None = None
+    engines: frozenset[str] | None = None
+    capacity: int | None = None
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The conditions on the jobs that it takes."""
+        limits = ((jobs.c.project_id, self.project_ids), (jobs.c.kind, self.kinds), (jobs.c.engine, self.engines))
+        return [column.in_(sorted(values)) for column, values in limits if values is not None]
+
+
+ANY_JOB: Final = ClaimFilter()
+
+
+_ROWS: Final = JOBS.with_for_update(skip_locked=True)
+"""Rows of jobs, locked. What somebody else has locked, to end it, is skipped."""
+QUEUED: Final = _ROWS.where(jobs.c.job_id == bindparam("this_job"), IS_QUEUED)
+"""One that waits, by its id `this_job`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """What a claim looks for, in this order: `expired` locks one job, `waiting` has ids."""
+
+    expired: Select[Any]
+    waiting: Select[tuple[str]]
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What decides which jobs a claim may take, beside the cell and the rows: see `Claimer.claim`.
+
+    Jobs whose first `choices` CHOICES are in the parameter `left_to_others` are left to other cells, unless they have
+    begun here or are bound to this cell.
+    """
+
+    claim_filter: ClaimFilter
+    choices: int
+    takes_new_jobs: bool
+    takes_over: bool
+    lease_seconds: float
+    ageing_seconds: float
+
+    @property
+    def conditions(self) -> list[ColumnElement[bool]]:
+        """The conditions on the jobs that may be taken, whether they wait or were lost."""
+        begun_here = and_(jobs.c.cell_id == THIS_CELL, jobs.c.state != PENDING)
+        conditions = self.claim_filter.conditions
+        if self.choices:
+            is_left = tuple_(*CHOICES[: self.choices]).in_(bindparam("left_to_others", expanding=True))
+            conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(is_left)))
+        if not self.takes_new_jobs:
+            conditions.append(begun_here)
+        return conditions
+
+
+@lru_cache(maxsize=128)
+def queries(terms: Terms) -> Queries:
+    """Return the queries of a claim on these terms."""
+    waiting = next_of_projects(
+        terms.conditions,
+        takes_over=terms.takes_over,
+        lease_seconds=terms.lease_seconds,
+        ageing_seconds=terms.ageing_seconds,
+    )
+    return Queries(_expired(terms), waiting)
+
+
+def _expired(terms: Terms) -> Select[Any]:
+    """Select a running job without a valid lease: our own from before a restart, or one whose lease has expired.
+
+    It counts as running all the time, so no limit applies to it, and it comes before all jobs that wait.
+    """
+    own = and_(jobs.c.cell_id == THIS_CELL, jobs.c.held.is_(False))
+    takeable = may_be_taken(terms.lease_seconds) if terms.takes_over else jobs.c.cell_id == THIS_CELL
+    expired = and_(jobs.c.lease_until < now(), takeable, *terms.conditions)
+    return _ROWS.where(IS_RUNNING, or_(own, expired)).order_by(own.desc(), jobs.c.turn, jobs.c.job_id).limit(1)

@@ -1,0 +1,26 @@
+"""What a machine's node services say of themselves: what jobs may choose there, and what keeps it from running any."""
+
+from dataclasses import dataclass
+
+from services.agent.allowance import Allowance
+from services.lifecycle.model.value import Recorded
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble(Recorded):
+    """Something that keeps a machine from running jobs: the reason to refuse one with, and how to fix it."""
+
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """The state of a machine. `allowance` is None while its execution service does not answer."""
+
+    allowance: Allowance | None
+    troubles: tuple[Trouble, ...] = ()
+
+
+STARTING = Trouble("STARTING", "its services have not said yet whether they can work")
+"""The trouble of a machine whose node services have not been asked since its start."""

@@ -1,0 +1,170 @@
+"""A full disk stops logs, and nothing else: agents wait or go on, end, are stopped, and each line is there once."""
+
+import asyncio
+import os
+import shutil
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from services.common.ids import new_id
+from services.execution.rundir.directory import RunDirectory
+from tests.integration.execution.model import of, playing
+from tests.integration.execution.service import Client, State, running
+from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
+from tests.kit.replay import bash
+
+pytestmark = [needs_mount, pytest.mark.slow]
+
+MIB = 1 << 20
+KINDS = {"bytes": fill, "inodes": use_up_inodes}
+
+
+@asynccontextmanager
+async def on_a_small_disk(directory: Path, size: str, **settings: str) -> AsyncIterator[tuple[Client, Path]]:
+    """Run the service on a disk of its own, of this size."""
+    with small_disk(directory / "home", size=size, inodes=400) as disk:
+        async with running(directory, **{"DISK_RESERVE_BYTES": "0", **settings}) as client:
+            yield client, disk
+
+
+def numbers(count: int) -> bytes:
+    return b"".join(b"%d\n" % number for number in range(1, count + 1))
+
+
+def make_room(ballast: Path) -> None:
+    shutil.rmtree(ballast) if ballast.is_dir() else ballast.unlink()
+
+
+def has_stopped(client: Client, name: str) -> Callable[[], bool]:
+    """Return what says whether a log has not grown since it was asked before."""
+    events, before = client.service.run_directory(name) / "events", -1
+
+    def stopped() -> bool:
+        nonlocal before
+        size, before = before, events.stat().st_size
+        return size == before > MIB // 2
+
+    return stopped
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not condition():
+            await asyncio.sleep(0.3)
+
+
+async def test_a_flood_waits_and_a_quiet_agent_does_not(directory: Path) -> None:
+    """The flood leaves free what the service's databases and logs need, and is stopped while it waits."""
+    async with on_a_small_disk(directory, "24m", DISK_RESERVE_BYTES=str(12 * MIB)) as (client, disk):
+        flood, quiet = new_id("flood"), new_id("quiet")
+        await client.start(quiet, "echo ready; until [ -e go ]; do sleep 0.02; done; seq 1 1000")
+        await client.watch(quiet, until=b"ready")
+        await client.start(flood, "seq 1 100000000")
+        await until(has_stopped(client, flood))
+        assert shutil.disk_usage(disk).free >= 5 * MIB
+        (client.service.workspace / "go").touch()
+        assert (await client.end(quiet)).state == State.STATE_SUCCEEDED
+        assert (await client.get(flood)).state == State.STATE_RUNNING
+        await client.stop(flood, 0)
+        end = await client.end(flood)
+        assert (end.state, end.processes_left) == (State.STATE_CANCELLED, 0)
+        seen = await client.watch(flood)
+        seen.check_whole()
+        assert len(seen.output) > MIB
+        assert seen.output == numbers(3_000_000)[: len(seen.output)]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_agents_go_on_end_and_are_stopped_on_a_disk_without_any_room(directory: Path, kind: str) -> None:
+    async with on_a_small_disk(directory, "48m") as (client, disk):
+        names = {name: new_id(name) for name in ("flood", "quiet", "stopped", "late")}
+        go = "until [ -e go ]; do sleep 0.02; done; "
+        await client.start(names["quiet"], f"echo ready; {go} seq 1 1000")
+        await client.start(names["stopped"], "echo ready; sleep 999")
+        await client.start(names["late"], "echo ready; sleep 999", timeout=Duration(seconds=4))
+        await client.start(names["flood"], f"echo ready; {go} seq 1 3000000")
+        for name in names.values():
+            await client.watch(name, until=b"ready")
+        ballast = KINDS[kind](disk)
+        (client.service.workspace / "go").touch()
+
+        await client.stop(names["stopped"], 0)
+        ends = {name: await client.end(names[name]) for name in ("quiet", "stopped", "late")}
+        assert {name: end.state for name, end in ends.items()} == {
+            "quiet": State.STATE_SUCCEEDED,
+            "stopped": State.STATE_CANCELLED,
+            "late": State.STATE_FAILED,
+        }
+        assert ends["late"].reason == "TIMED_OUT"
+        assert {end.processes_left for end in ends.values()} == {0}
+        if kind == "bytes":
+            await until(has_stopped(client, names["flood"]))
+            assert (await client.get(names["flood"])).state == State.STATE_RUNNING
+        client.service.kill()
+        make_room(ballast)
+        client.service.start()
+
+        assert (await client.end(names["flood"])).state == State.STATE_SUCCEEDED
+        for name, output in {"quiet": numbers(1000), "flood": numbers(3000000)}.items():
+            seen = await client.watch(names[name])
+            seen.check_whole()
+            assert seen.output == b"ready\n" + output
+        assert {(await client.get(names[name])).state for name in ("quiet", "stopped", "late")} == {
+            end.state for end in ends.values()
+        }
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_lost_runner_is_told_on_a_disk_without_any_room(directory: Path, kind: str) -> None:
+    async with on_a_small_disk(directory, "20m") as (client, disk):
+        name = new_id("lost")
+        await client.start(name, "echo ready; sleep 999")
+        await client.watch(name, until=b"ready")
+        ballast = KINDS[kind](disk)
+        holder = RunDirectory(client.service.run_directory(name)).holder()
+        assert holder
+        os.kill(holder, signal.SIGKILL)
+        end = await client.end(name)
+        assert (end.state, end.reason) == (State.STATE_FAILED, "RUNNER_LOST")
+        client.service.kill()
+        make_room(ballast)
+        client.service.start()
+        assert (await client.end(name)).reason == "RUNNER_LOST"
+        (await client.watch(name)).check_whole()
+
+
+@pytest.mark.parametrize("end", ["goes on", "is stopped"])
+async def test_a_model_does_nothing_that_has_no_room_to_be_told(directory: Path, end: str) -> None:
+    used = {"input": 10, "output": 1}
+    replies = [
+        {"text": "One.", "tools": [bash("until [ -e go ]; do sleep 0.02; done; seq 1 20000")], "usage": used},
+        {"text": "Two.", "tools": [bash("echo 2 >> file")], "usage": used},
+        {"text": "Done.", "usage": used},
+    ]
+    name = new_id("model")
+    with small_disk(directory / "home", size="20m") as disk:
+        async with playing(directory, replies, DISK_RESERVE_BYTES="0") as model:
+            await model.start(name)
+            await model.until(name, "tool_call")
+            ballast = fill(disk)
+            (model.client.service.workspace / "go").touch()
+            await asyncio.sleep(1)
+            assert not (model.client.service.workspace / "file").exists()
+            if end == "is stopped":
+                await model.client.stop(name, 0)
+                assert (await model.client.end(name)).state == State.STATE_CANCELLED
+                ballast.unlink()
+                (await model.client.watch(name)).check_whole()
+                return
+            ballast.unlink()
+            seen = await model.client.watch(name)
+    seen.check_whole()
+    assert seen.end.state == State.STATE_SUCCEEDED
+    assert (seen.end.model_use.tokens, seen.end.model_use.turns) == (33, 3)
+    assert [text.text for text in of(seen, "text")] == ["One.", "Two.", "Done."]
+    assert (model.client.service.workspace / "file").read_text() == "2\n"

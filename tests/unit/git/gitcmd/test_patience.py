@@ -1,0 +1,51 @@
+"""A git that waits in silence is ended, and one that works is not, with programs in git's place."""
+
+from pathlib import Path
+
+import pytest
+
+from services.git.gitcmd import Command, Git, GitSilent, Invocation
+from tests.kit.processes import with_marker
+
+SILENCE_SECONDS = 0.6
+# Each takes longer than that.
+AT_WORK = {
+    "says something now and then": "for _ in 1 2 3 4 5 6 7 8; do echo; sleep 0.1; done",
+    "has a child that does": "(for _ in 1 2 3 4 5 6 7 8; do echo > /dev/null; sleep 0.1; done) & wait",
+    "computes": "timeout 0.8 sh -c 'while :; do :; done'; true",
+}
+SILENT = {
+    "waits": "exec sleep 60",
+    "has said something": "echo so far; exec sleep 60",
+    "has a child that waits": "sleep 60 & wait",
+    "has an ssh that talks about its connection alone": "./ssh & wait",
+}
+
+
+def program(directory: Path, script: str) -> Git:
+    for name, text in {"git": script, "ssh": "while :; do echo > /dev/null; sleep 0.05; done"}.items():
+        (directory / name).write_text(f"#!/bin/sh\n{text}\n")
+        (directory / name).chmod(0o755)
+    return Git(directory / "git", directory)
+
+
+@pytest.mark.parametrize("script", SILENT.values(), ids=SILENT)
+async def test_silence_is_ended_with_all_that_was_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", marker := str(tmp_path))
+    git = program(tmp_path, script)
+    with pytest.raises(GitSilent, match="in which nothing came or went"):
+        await git.run(Command("version"), Invocation(protocol="ssh", silence_seconds=0.2))
+    assert not with_marker(marker)
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        pytest.param(script, id=name, marks=() if name == "computes" else pytest.mark.slow)
+        for name, script in AT_WORK.items()
+    ],
+)
+async def test_work_is_not(tmp_path: Path, script: str) -> None:
+    await program(tmp_path, script).run(Command("version"), Invocation(silence_seconds=SILENCE_SECONDS))
