@@ -153,8 +153,8 @@ _ROWS: Final = (
         meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
         " on push",
         sources=(Source.GIT,),
-        advice="for https, name the server's CA in BOATYARD_GIT_CA; for ssh, add the server's key to known_hosts of the"
-        " account that runs the cell",
+        advice="for https, `boatyard repository update ID --ca @FILE` gives the repository its server's CA, and"
+        " BOATYARD_GIT_CA the cell; for ssh, add the server's key to known_hosts of the account that runs the cell",
     ),
     ReasonRow(
         reason="REMOTE_NOT_GIT",

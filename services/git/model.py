@@ -12,11 +12,16 @@ from services.sandbox.spec import Tier
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository elsewhere. The token is for one call only; `repr` leaves it out."""
+    """A repository elsewhere. The token is for one call only; `repr` leaves it out.
+
+    `ca` are certificates (PEM) that vouch for its server, besides ours; `push_options` are for its server too.
+    """
 
     repository_id: str
     url: str
     token: str = ""
+    ca: str = ""
+    push_options: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Remote({self.repository_id!r}, {self.url!r})"

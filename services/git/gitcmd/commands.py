@@ -108,7 +108,15 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     # For result stores only: no tree borrows from one.
     "prune": _spec("--expire=", end_of_options=False),
     "push": _spec(
-        *("--porcelain", "--progress", "--force-with-lease=", "--no-verify", "--receive-pack=", "--dry-run"),
+        *(
+            "--porcelain",
+            "--progress",
+            "--force-with-lease=",
+            "--no-verify",
+            "--receive-pack=",
+            "--dry-run",
+            "--push-option=",
+        ),
         config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
     ),
     "read-tree": _spec("-i", "-m"),

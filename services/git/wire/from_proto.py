@@ -136,7 +136,7 @@ def changed_files(request: pb.ListChangedFilesRequest) -> tuple[str, str | bytes
 
 
 def _remote(remote: pb.Remote) -> Remote:
-    return Remote(remote.repository_id, remote.url, remote.token)
+    return Remote(remote.repository_id, remote.url, remote.token, remote.ca, tuple(remote.push_options))
 
 
 def _signature(signature: pb.Signature) -> Signature:

@@ -37,22 +37,32 @@ class Remote(message.Message):
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     URL_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
+    CA_FIELD_NUMBER: builtins.int
+    PUSH_OPTIONS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository's id, which names its mirror on this machine."""
     url: builtins.str
     """An https or ssh URL, or a file path under the configured roots. Never contains a password."""
     token: builtins.str
     """A token for https, or a private key for ssh. Kept in memory for this call only, and never returned."""
+    ca: builtins.str
+    """Certificates (PEM) of CAs that vouch for its server over https, besides those that this service believes."""
+    @builtins.property
+    def push_options(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What its server is told with each push (`git push --push-option`)."""
+
     def __init__(
         self,
         *,
         repository_id: builtins.str = ...,
         url: builtins.str = ...,
         token: builtins.str = ...,
+        ca: builtins.str = ...,
+        push_options: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ca", b"ca", "push_options", b"push_options", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
