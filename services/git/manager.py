@@ -17,7 +17,6 @@ from services.git import failures
 from services.git.bases.preparer import BasePreparer
 from services.git.bases.submodule_links import SubmoduleLinks
 from services.git.disk.budget import DiskBudget, DiskUsage
-from services.git.gitcmd import GitError
 from services.git.model import (
     Artifact,
     Base,
@@ -316,13 +315,10 @@ class GitManager:
         self, repository_id: str, name: str, tree: WorkingTree, commits: tuple[str, str], remote: Remote | None = None
     ) -> tuple[SubmoduleLink, ...]:
         """Find out where the submodules of a tree are that is to be taken. Raises FailedPrecondition: TAKE_FAILED."""
-        url = remote.url if remote else await self._records.url(repository_id) or ""
-        known = remote or Remote(repository_id, url)
+        known = remote or Remote(repository_id, await self._records.url(repository_id) or "")
         store = await self._results.store(repository_id)
-        try:
+        with self._submodule_links.reading(name):
             return await self._submodule_links.moved(store, known, tree, commits, may_ask=remote is not None)
-        except GitError as error:
-            raise failures.take_failed(name, error) from error
 
     async def _written_submodules(
         self, name: str, tree: WorkingTree, repository_id: str, commit_id: str
@@ -330,10 +326,8 @@ class GitManager:
         """Find the submodules in which something was done. Raises NotFound, and FailedPrecondition: TAKE_FAILED."""
         store = await self._store_with(repository_id, commit_id)
         remote = Remote(repository_id, await self._records.url(repository_id) or "")
-        try:
+        with self._submodule_links.reading(name):
             return await self._submodule_links.written(store, remote, tree, commit_id)
-        except GitError as error:
-            raise failures.take_failed(name, error) from error
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

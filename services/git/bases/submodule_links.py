@@ -1,9 +1,11 @@
 """Compares the submodules of a working tree with what it began with: where they are now, and what was done in them."""
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from services.git import failures
 from services.git.bases.submodules import Submodules
 from services.git.gitcmd import GitError
 from services.git.gitmodules import absolute_url, addresses
@@ -25,6 +27,15 @@ class SubmoduleLinks:
         self._submodules = submodules
         self._heads = heads
         self._patches = patches
+
+    @staticmethod
+    @contextlib.contextmanager
+    def reading(name: str) -> Iterator[None]:
+        """Read for a tree that is taken under a name. Raises FailedPrecondition (TAKE_FAILED) for a GitError."""
+        try:
+            yield
+        except GitError as error:
+            raise failures.take_failed(name, error) from error
 
     async def moved(
         self, store: Path, remote: Remote, tree: WorkingTree, commits: tuple[str, str], *, may_ask: bool
