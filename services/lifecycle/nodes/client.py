@@ -183,7 +183,7 @@ class JobNodes:
             remote=None if remote is None else wire.REMOTE.to_proto(remote),
             leave_out=spec.policy.leave_out,
         )
-        return wire.RESULT.from_proto(await self._call(self._git.TakeResult, request, _LONG_SECONDS))
+        return wire.RESULT.from_proto(await self._keep(self._git.TakeResult, request))
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -195,7 +195,7 @@ class JobNodes:
             message=message,
             leave_out=spec.policy.leave_out,
         )
-        answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
+        answer = await self._keep(self._git.SnapshotTree, request)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
@@ -220,7 +220,7 @@ class JobNodes:
         )
         if with_submodules and base is not None:
             request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
-        taken = await self._call(self._git.TakeArtifacts, request, _LONG_SECONDS)
+        taken = await self._keep(self._git.TakeArtifacts, request)
         return ArtifactSummary(
             tuple(map(wire.ARTIFACT.from_proto, taken.artifacts[:_KEPT_TOLD])),
             len(taken.artifacts),
@@ -379,12 +379,22 @@ class JobNodes:
 
         return await self._persist(once)
 
-    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _keep(self, method: Callable[..., Awaitable[T]], request: object) -> T:
+        """Call what keeps an agent's work: when the disk is full, it is made again until there is room."""
+
+        async def once() -> T:
+            return await method(request, timeout=_LONG_SECONDS, metadata=self._metadata)
+
+        return await self._persist(once, waits_for_room=True)
+
+    async def _persist(self, call: Callable[[], Awaitable[T]], *, waits_for_room: bool = False) -> T:
         async def checked() -> T:
             self._check()
             return await call()
 
-        return await call_with_retries(checked, retry_limits=self._retry_limits, pause=self._pause)
+        return await call_with_retries(
+            checked, retry_limits=self._retry_limits, pause=self._pause, waits_for_room=waits_for_room
+        )
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:
