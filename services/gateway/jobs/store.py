@@ -27,6 +27,7 @@ from services.gateway.ledger.rows import (
     job_view,
     job_views,
 )
+from services.gateway.ledger.waiting import waiting_of
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
@@ -75,7 +76,9 @@ class JobStore:
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
         async with self._engine.begin() as connection:
-            return await job_view(connection, job_id)
+            row = await job_row(connection, job_id)
+            (view,) = await job_views(connection, [row])
+            return replace(view, waiting=await waiting_of(connection, row))
 
     async def changed(self, known: Collection[tuple[str, int]]) -> tuple[dict[str, int], dict[str, JobView]]:
         """Return the revisions of jobs that exist, and the jobs of which another revision is known.
