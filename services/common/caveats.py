@@ -16,6 +16,7 @@ class CaveatKind(enum.StrEnum):
     EMPTY_SUBMODULES = "EMPTY_SUBMODULES"
     LFS_POINTERS = "LFS_POINTERS"
     SUBMODULE_CONTENT = "SUBMODULE_CONTENT"
+    SUBMODULE_COMMITS = "SUBMODULE_COMMITS"
     LFS_FILES = "LFS_FILES"
     UNREADABLE = "UNREADABLE"
     PATH_TOO_LONG = "PATH_TOO_LONG"
@@ -36,6 +37,10 @@ CAVEATS: Final[Mapping[CaveatKind, CaveatRow]] = {
     CaveatKind.EMPTY_SUBMODULES: CaveatRow("submodules are not fetched, their directories are empty", is_of_base=True),
     CaveatKind.LFS_POINTERS: CaveatRow("files of Git LFS are not fetched, they are pointers", is_of_base=True),
     CaveatKind.SUBMODULE_CONTENT: CaveatRow("what was written inside submodules is not in the result", is_loss=True),
+    CaveatKind.SUBMODULE_COMMITS: CaveatRow(
+        "submodules are at commits that their repositories do not have, and stay as they were in the result",
+        is_loss=True,
+    ),
     CaveatKind.LFS_FILES: CaveatRow("files for Git LFS are in the result themselves, not as pointers"),
     CaveatKind.UNREADABLE: CaveatRow("what cannot be read is not in the result", is_loss=True),
     CaveatKind.PATH_TOO_LONG: CaveatRow("paths of more than 4095 bytes are not in the result", is_loss=True),

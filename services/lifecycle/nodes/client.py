@@ -159,9 +159,20 @@ class JobNodes:
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
     async def take_result(
-        self, layout: Layout, base: Base, spec: JobSpec, *, result_id: str, message: str, author: str
+        self,
+        layout: Layout,
+        base: Base,
+        spec: JobSpec,
+        *,
+        result_id: str,
+        message: str,
+        author: str,
+        remote: Remote | None = None,
     ) -> ResultCommit:
-        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
+        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit.
+
+        With a remote, it may link to what the agent pushed to the remotes of submodules.
+        """
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.kept_under,
@@ -169,6 +180,7 @@ class JobNodes:
             base_commit_id=base.commit_id,
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
+            remote=None if remote is None else wire.REMOTE.to_proto(remote),
             leave_out=spec.policy.leave_out,
         )
         return wire.RESULT.from_proto(await self._keep(self._git.TakeResult, request))
@@ -187,15 +199,27 @@ class JobNodes:
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
-        self, layout: Layout, base: Base | None, spec: JobSpec, *, artifacts_id: str, secrets: Mapping[str, str]
+        self,
+        layout: Layout,
+        base: Base | None,
+        spec: JobSpec,
+        *,
+        artifacts_id: str,
+        secrets: Mapping[str, str],
+        with_submodules: bool = False,
     ) -> ArtifactSummary:
-        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many."""
+        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many.
+
+        With `with_submodules`, what was done in them is kept too, as patches.
+        """
         request = git_pb.TakeArtifactsRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             artifacts_id=artifacts_id,
             patterns=spec.policy.artifacts,
             redacted=secrets,
         )
+        if with_submodules and base is not None:
+            request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
         taken = await self._keep(self._git.TakeArtifacts, request)
         return ArtifactSummary(
             tuple(map(wire.ARTIFACT.from_proto, taken.artifacts[:_KEPT_TOLD])),

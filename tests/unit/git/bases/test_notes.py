@@ -23,7 +23,7 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
         "both", {"assets/.gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "assets/a.bin": POINTER}
     )
     base = await parts.prepare(Remote("repo-1", str(work.path)))
-    links = Caveat(CaveatKind.EMPTY_SUBMODULES, (b"vendor/lib",), 1)
+    links = Caveat(CaveatKind.EMPTY_SUBMODULES, (b"vendor/lib",), 1, "vendor/lib: no URL in .gitmodules")
     assert base.caveats == (links, Caveat(CaveatKind.LFS_POINTERS, (b"assets/a.bin",), 1))
     assert list((base.layers[0] / "vendor" / "lib").iterdir()) == []
     assert (base.layers[0] / "assets" / "a.bin").read_text() == POINTER
