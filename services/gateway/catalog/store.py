@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Select, Table, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.settings import names_only
@@ -54,6 +54,12 @@ class ResourceTable(Generic[Resource]):
         if self._keeps_secrets_apart:
             self._columns.append(table.c.secrets)
         self._is_present = table.c.delete_time.is_(None)
+        one = select(*self._columns).where(self._key == bindparam("this"), self._is_present)
+        self._one: Mapping[Hold | None, Select[Any]] = {
+            None: one,
+            "share": one.with_for_update(read=True),
+            "change": one.with_for_update(),
+        }
 
     def _read(self, **row: Any) -> Resource:  # noqa: ANN401 - the row's values
         if self._keeps_secrets_apart:
@@ -72,10 +78,7 @@ class ResourceTable(Generic[Resource]):
         `hold` locks the row until the transaction ends: "share" keeps it from being changed or deleted, while others
         may share it; "change" excludes others.
         """
-        statement = select(*self._columns).where(self._key == resource_id, self._is_present)
-        if hold is not None:
-            statement = statement.with_for_update(read=hold == "share")
-        row = (await connection.execute(statement)).mappings().first()
+        row = (await connection.execute(self._one[hold], {"this": resource_id})).mappings().first()
         if row is None or project_id not in {None, row["project_id"]}:
             raise NotFound(self.name, resource_id)
         return self._read(**row)
