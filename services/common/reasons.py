@@ -419,7 +419,8 @@ _ROWS: Final = (
         " is inside a submodule",
         sources=(Source.DRIVER,),
         advice="what could be taken is kept: `boatyard diff` shows it, `boatyard push` pushes it as it is, `boatyard"
-        " retry --from-snapshot` continues from it, and `--incomplete accept` lets a job go on with it",
+        " retry --from-snapshot` continues from it, `boatyard artifacts` has patches of what was done in submodules,"
+        " and `--incomplete accept` lets a job go on with it",
     ),
     ReasonRow(
         reason="RESULT_TOO_LARGE",
