@@ -33,17 +33,6 @@ class Retried(enum.StrEnum):
     """It is a decision, or a retry would cost the same again: no policy may list it."""
 
 
-class Elsewhere(enum.StrEnum):
-    """What a machine's refusal, before the agent has begun, means for other machines. It uses up no attempt then."""
-
-    NO = "no"
-    """It is about the job: any machine says the same."""
-    HELPS = "helps"
-    """Another machine may do; on this one somebody has to do something first."""
-    HELPS_OR_WAITING = "helps or waiting"
-    """Another machine may do, or this one after a while."""
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReasonRow:
     """A reason, and what people should know about it."""
@@ -53,7 +42,6 @@ class ReasonRow:
     """What has happened, in one sentence, without a full stop."""
     sources: tuple[Source, ...]
     retried: Retried = Retried.IF_LISTED
-    elsewhere: Elsewhere = Elsewhere.NO
     advice: str
     """What people can do, naming the command or setting, in one sentence without a full stop."""
     part_of: str = ""
@@ -240,7 +228,6 @@ _ROWS: Final = (
         meaning="the machine has too little disk space",
         sources=(Source.WORKSPACE, Source.GIT, Source.EXECUTION),
         retried=Retried.BY_DEFAULT,
-        elsewhere=Elsewhere.HELPS_OR_WAITING,
         advice="free space on the machine: `boatyard workspaces --delete ID` removes a workspace that is kept",
         advised_by=_DELETE_SOME,
     ),
@@ -248,7 +235,6 @@ _ROWS: Final = (
         reason="WORKSPACES_QUOTA",
         meaning="all workspaces together use what they may",
         sources=(Source.WORKSPACE,),
-        elsewhere=Elsewhere.HELPS_OR_WAITING,
         advice="remove some with `boatyard workspaces --delete ID`, or raise BOATYARD_WORKSPACE_TOTAL_BYTES",
         advised_by=_DELETE_SOME,
     ),
@@ -280,7 +266,6 @@ _ROWS: Final = (
         reason="SANDBOX_UNAVAILABLE",
         meaning="the sandbox does not work on this machine, or the container's image is missing",
         sources=(Source.GIT, Source.EXECUTION),
-        elsewhere=Elsewhere.HELPS,
         advice="`boatyard doctor` says what this machine lacks",
         advised_by=_EVERY_MESSAGE,
     ),

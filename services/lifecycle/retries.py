@@ -2,7 +2,7 @@
 
 import random
 
-from services.common.reasons import REASONS, Elsewhere, is_listed
+from services.common.reasons import is_listed
 from services.lifecycle.ledger import PATIENCE_SECONDS
 from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
@@ -11,6 +11,9 @@ from services.lifecycle.run import JobRun
 
 _FIRST_SECONDS = 2.0
 _LONGEST_SECONDS = 300.0
+_PASSING = frozenset({"DISK_FULL", "WORKSPACES_QUOTA"})
+_OF_MACHINES = _PASSING | {"SANDBOX_UNAVAILABLE"}
+"""What a machine refuses because of itself, before the agent begins: another may not, nor this one when it passes."""
 _TOLD_OTHERS = ("push", "post-hook")
 """Stages after which the result may be public. A job that has begun one is not retried."""
 
@@ -30,15 +33,13 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
 
 def is_refusal(job: JobRun, failure: Failure) -> bool:
     """True when this machine cannot carry the job, whose agent has not begun, and another one, or waiting, may help."""
-    row = REASONS.get(failure.reason)
-    if row is None or row.elsewhere is Elsewhere.NO or job.lease.patience_seconds <= 0 or _has_agent_begun(job):
+    if failure.reason not in _OF_MACHINES or job.lease.patience_seconds <= 0 or _has_agent_begun(job):
         return False
     return job.lease.has_other_place or _may_pass(job, failure)
 
 
 def _may_pass(job: JobRun, failure: Failure) -> bool:
-    row = REASONS.get(failure.reason)
-    return row is not None and row.elsewhere is Elsewhere.HELPS_OR_WAITING and not _has_agent_begun(job)
+    return failure.reason in _PASSING and not _has_agent_begun(job)
 
 
 def _has_agent_begun(job: JobRun) -> bool:
