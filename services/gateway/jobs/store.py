@@ -10,6 +10,7 @@ from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, select, up
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
+from services.common.db.engine import reading
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
@@ -75,7 +76,7 @@ class JobStore:
 
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             row = await job_row(connection, job_id)
             (view,) = await job_views(connection, [row])
             return replace(view, waiting=await waiting_of(connection, row))

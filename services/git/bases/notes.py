@@ -1,4 +1,7 @@
-"""What a base lacks of its repository, noted beside it: the content of submodules, and files stored with Git LFS."""
+"""What a base lacks of its repository, noted beside it: the content of submodules, and files stored with Git LFS.
+
+And what of it is in the way: a `.boatyard` of its own.
+"""
 
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
@@ -9,6 +12,7 @@ from services.common.caveats import CaveatKind
 from services.common.text import lossy
 from services.git.bases.submodules import Submodule
 from services.git.caveats import caveats_from_json, caveats_of, caveats_to_json
+from services.git.exclude import OURS
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.model import Caveat
 
@@ -39,7 +43,9 @@ async def take_notes(
         for found, paths in zip((links, pointers), inner, strict=True):
             found += [each.path + b"/" + path for path in paths]
     missing = [path for path in links if path not in filled]
-    return caveats_of({CaveatKind.EMPTY_SUBMODULES: missing, CaveatKind.LFS_POINTERS: pointers})
+    own = [OURS] if await _is_tracked(git, Invocation(git_dir=tree / ".git", cwd=tree), OURS) else []
+    lacking = {CaveatKind.EMPTY_SUBMODULES: missing, CaveatKind.LFS_POINTERS: pointers}
+    return caveats_of({**lacking, CaveatKind.OWN_BOATYARD: own})
 
 
 def with_reasons(notes: Iterable[Caveat], missing: Mapping[bytes, str]) -> tuple[Caveat, ...]:
@@ -71,6 +77,11 @@ async def _lacking(git: Git, git_dir: Path, tree: Path, scratch: Path) -> tuple[
     fields = (await git.run(asking, from_list)).stdout.split(b"\0")
     names.unlink()
     return links, [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
+
+
+async def _is_tracked(git: Git, inside: Invocation, path: bytes) -> bool:
+    """True when an index has a file at a path, or below it."""
+    return bool((await git.run(Command("ls-files", ("-z",), paths=(path,)), inside)).stdout)
 
 
 def write_notes(directory: Path, caveats: Iterable[Caveat]) -> None:

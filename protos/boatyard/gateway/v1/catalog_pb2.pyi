@@ -448,7 +448,9 @@ class ListRepositoriesRequest(message.Message):
     project_id: builtins.str
     """Only those of this project; empty means all."""
     url: builtins.str
-    """Only repositories with exactly this URL; empty means all."""
+    """Only repositories with this URL, the oldest first; empty means all. The case of the host, a default port, `.git`,
+    slashes at the end and the user `git` make no difference.
+    """
     page_size: builtins.int
     """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str

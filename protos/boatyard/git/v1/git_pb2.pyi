@@ -442,6 +442,10 @@ class Caveat(message.Message):
         """Of a result: submodules at commits that their own repositories do not have, so that nobody else could get them. They
         stay as they were in the base, and what was done in them is left out. The result is incomplete.
         """
+        KIND_OWN_BOATYARD: Caveat._Kind.ValueType  # 10
+        """Of a base: the repository has a `.boatyard` of its own, where agents get their input too. What is changed of it is in
+        results, new files in there are not.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is different. A base is compared with the repository, a result or snapshot with the working tree."""
@@ -475,6 +479,10 @@ class Caveat(message.Message):
     KIND_SUBMODULE_COMMITS: Caveat.Kind.ValueType  # 9
     """Of a result: submodules at commits that their own repositories do not have, so that nobody else could get them. They
     stay as they were in the base, and what was done in them is left out. The result is incomplete.
+    """
+    KIND_OWN_BOATYARD: Caveat.Kind.ValueType  # 10
+    """Of a base: the repository has a `.boatyard` of its own, where agents get their input too. What is changed of it is in
+    results, new files in there are not.
     """
 
     KIND_FIELD_NUMBER: builtins.int
