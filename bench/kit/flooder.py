@@ -1,16 +1,21 @@
 """Floods a gateway until it is ended: `python -m bench.kit.flooder GATEWAY HTTP JOB FLOOD …`.
 
-A viewer's token is in TOKEN; a line is printed when it begins. FLOODS has the kinds by name. Those that hold something
-try again after a pause; the others as soon as they are answered.
+A viewer's token is in TOKEN. A line on its input begins the flood, and the next one ends it; each is answered by a line
+with the number of tries so far. FLOODS has the kinds by name. Those that hold something try again after a pause; the
+others as soon as they are answered.
+
+It stands for other machines, and so has only the processor time that nothing else on this one wants.
 """
 
 import asyncio
 import contextlib
+import multiprocessing
 import os
 import random
 import sys
 from collections.abc import AsyncIterable, Awaitable, Callable
 from dataclasses import dataclass
+from multiprocessing.sharedctypes import Synchronized
 from typing import Final, TypeAlias
 
 import grpc
@@ -108,15 +113,17 @@ FLOODS: Final[dict[str, tuple[int, Once, float]]] = {
 }
 
 
-async def again_and_again(once: Once, target: Target, pause: float) -> None:
+async def again_and_again(name: str, target: Target, tries: "Synchronized[int]") -> None:
+    _, once, pause = FLOODS[name]
     await asyncio.sleep(random.random() * pause)  # else all of them try in the same moment, again and again
     while True:
         with contextlib.suppress(grpc.aio.AioRpcError, OSError):
             await once(target)
+        tries.value += 1
         await asyncio.sleep(pause)
 
 
-async def main(gateway: str, http: str, job_id: str, *names: str) -> None:
+async def flood(tries: "Synchronized[int]", gateway: str, http: str, job_id: str, *names: str) -> None:
     async with (
         open_channel(gateway) as nobody,
         open_channel(gateway, os.environ["TOKEN"]) as viewer,
@@ -125,11 +132,23 @@ async def main(gateway: str, http: str, job_id: str, *names: str) -> None:
     ):
         target = Target(nobody, viewer, guessing, gateway, http, job_id)
         for name in names:
-            count, once, pause = FLOODS[name]
-            for _ in range(count):
-                tasks.create_task(again_and_again(once, target, pause))
-        print("begun", flush=True)
+            for _ in range(FLOODS[name][0]):
+                tasks.create_task(again_and_again(name, target, tries))
+
+
+def main(*arguments: str) -> None:
+    tries: Synchronized[int] = multiprocessing.Value("Q", 0)
+    while sys.stdin.readline():
+        # A process that is killed leaves nothing behind, and one that is forked has imported everything already.
+        running = multiprocessing.Process(target=lambda: asyncio.run(flood(tries, *arguments)), daemon=True)
+        running.start()
+        print(tries.value, flush=True)
+        sys.stdin.readline()
+        running.kill()
+        running.join()
+        print(tries.value, flush=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    main(*sys.argv[1:])

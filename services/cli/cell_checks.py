@@ -20,6 +20,7 @@ from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import ServiceError
 from services.common.home import Home
 from services.common.rpc.nodes import open_node_channel
+from services.sandbox import host_uids
 
 _TIMEOUT_S = 5.0
 _DATABASE_FIX = (
@@ -84,7 +85,9 @@ async def _workspace(channel: grpc.aio.Channel) -> list[Finding]:
     why = f" (not {complaints})" if complaints else ""
     space = f"{humanize.size(usage.total_bytes)} used, {humanize.size(usage.free_bytes)} free"
     uids = f"with the service's uid: {usage.shared_uid_reason}" if usage.shared_uid_reason else "each with its own uid"
-    return [Finding("workspaces", OK, f"by {usage.driver}{why}, {uids}; {space}")]
+    is_root = usage.shared_uid_reason not in {"", host_uids.NOT_ROOT}  # then an agent is root to many files
+    mend = "have `boatyard up` run by a user of its own, or use the driver that is named" if is_root else ""
+    return [Finding("workspaces", WARN if is_root else OK, f"by {usage.driver}{why}, {uids}; {space}", mend)]
 
 
 async def _git(channel: grpc.aio.Channel) -> list[Finding]:

@@ -26,6 +26,7 @@ OLDEST_PYTHON = (3, 11)
 OLDEST_GIT = (2, 36)
 LITTLE_DISK = 10 << 30
 NO_DISK = 2 << 30
+FEW_INODES = 10_000
 
 
 def all_checks(home: Home) -> Iterator[Finding]:
@@ -127,6 +128,10 @@ def disk(home: Home) -> Finding:
     directory = next(path for path in (home.root, *home.root.parents) if path.exists())
     free = shutil.disk_usage(directory).free
     message = f"{humanize.size(free)} free for {home.root}"
+    inodes = os.statvfs(directory)
+    if inodes.f_files > 0 and inodes.f_favail < FEW_INODES:
+        text = f"{inodes.f_favail} more files are possible in {home.root}: its file system has no more inodes"
+        return Finding("disk", FAIL, text, "delete many small files, or set BOATYARD_HOME to a directory elsewhere")
     if free < NO_DISK:
         return Finding("disk", FAIL, message, "free some space, or set BOATYARD_HOME to a directory on a larger disk")
     if free < LITTLE_DISK:

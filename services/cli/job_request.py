@@ -12,6 +12,7 @@ from boatyard.gateway.v1 import catalog_pb2, job_pb2
 from services.cli.clients import Gateway
 from services.cli.local_repository import top_of
 from services.cli.lookup import get_snapshot
+from services.common.errors import AlreadyExists, ServiceError, Status
 from services.common.rpc.sockets import is_socket
 
 DEFAULT_PROJECT = "default"
@@ -63,21 +64,44 @@ def _is_hidden(path: Path) -> bool:
     return not os.access(path, os.R_OK | os.X_OK)
 
 
+_REFUSALS = {Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED}
+"""Answers after which there is no job; after others it is not known."""
+
 _NAMED = {"worker_id": "Worker", "work_item_id": "WorkItem", "template_id": "Template", "repository_id": "Repository"}
 """The fields of a job by which its project is known, with the resource that each names: all are of one project."""
 
 
 async def create_job(
     gateway: Gateway, spec: job_pb2.JobSpec, repository: str | None, request_id: str | None
-) -> job_pb2.Job:
-    """Create a job for the repository with this URL, or else the one that it names, or that of its snapshot."""
+) -> tuple[job_pb2.Job, str]:
+    """Create a job for the repository with this URL, or else the one that it names, or that of its snapshot.
+
+    Return it, and the id of the repository if that was added for it. A job that is refused leaves none.
+    """
+    added = ""
     if repository is None and spec.snapshot_id and not spec.repository_id:
         spec.repository_id = (await get_snapshot(gateway, spec.snapshot_id)).repository_id
     spec.project_id = spec.project_id or await _project_of(gateway, spec)
     if repository is not None:
-        spec.repository_id = await _find_or_create_repository(gateway, spec.project_id, repository)
+        spec.repository_id, is_new = await _find_or_create_repository(gateway, spec.project_id, repository)
+        added = spec.repository_id if is_new else ""
     request = job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
-    return (await gateway.ask(gateway.jobs.CreateJob(request))).job
+    try:
+        return (await gateway.ask(gateway.jobs.CreateJob(request))).job, added
+    except ServiceError as error:
+        if added and error.status in _REFUSALS:
+            await remove_repository(gateway, added)
+        raise
+
+
+async def remove_repository(gateway: Gateway, repository_id: str) -> bool:
+    """Remove a repository that was added for one job; return False where that is not allowed, or others use it."""
+    request = catalog_pb2.DeleteRepositoryRequest(repository_id=repository_id)
+    try:
+        await gateway.ask(gateway.catalog.DeleteRepository(request))
+    except ServiceError:
+        return False
+    return True
 
 
 async def _project_of(gateway: Gateway, spec: job_pb2.JobSpec) -> str:
@@ -92,14 +116,19 @@ async def _project_of(gateway: Gateway, spec: job_pb2.JobSpec) -> str:
     return projects[0].project_id if len(projects) == 1 else DEFAULT_PROJECT
 
 
-async def _find_or_create_repository(gateway: Gateway, project_id: str, url: str) -> str:
-    """Return the id of the project's repository with this URL; concurrent callers get the same one."""
+async def _find_or_create_repository(gateway: Gateway, project_id: str, url: str) -> tuple[str, bool]:
+    """Return the id of the project's repository with this URL, and whether it is new; concurrent callers share one."""
     query = catalog_pb2.ListRepositoriesRequest(project_id=project_id, url=url, page_size=1)
     repository = catalog_pb2.Repository(project_id=project_id, url=url)
     same_for_all = "cli-" + hashlib.sha256(f"{project_id} {url}".encode()).hexdigest()[:40]
+    created = catalog_pb2.Repository()
     for request_id in (same_for_all, uuid.uuid4().hex):  # what the first one made may have been deleted
         if listed := (await gateway.ask(gateway.catalog.ListRepositories(query))).repositories:
-            return listed[0].repository_id
+            return listed[0].repository_id, listed[0].repository_id == created.repository_id
         request = catalog_pb2.CreateRepositoryRequest(request_id=request_id, repository=repository)
-        created = (await gateway.ask(gateway.catalog.CreateRepository(request))).repository
-    return created.repository_id
+        try:
+            created = (await gateway.ask(gateway.catalog.CreateRepository(request))).repository
+        except AlreadyExists as error:  # somebody else was faster
+            if error.reason != "REPOSITORY_EXISTS":
+                raise
+    return created.repository_id, True

@@ -75,6 +75,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("model", spec.agent.model),
         ("command", first_line(spec.agent.command.line)),
         ("floors", ", ".join(each.set_by for each in job.floors) or ("waived" if spec.waive_floors else "")),
+        ("waits for", first_line(job.waiting.message)),
         ("submitter", ", ".join(job.submitters)),
         ("steered by", ", ".join(job.steered_by)),
         ("workspace", job.workspace_id),

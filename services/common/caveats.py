@@ -16,11 +16,13 @@ class CaveatKind(enum.StrEnum):
     EMPTY_SUBMODULES = "EMPTY_SUBMODULES"
     LFS_POINTERS = "LFS_POINTERS"
     SUBMODULE_CONTENT = "SUBMODULE_CONTENT"
+    SUBMODULE_COMMITS = "SUBMODULE_COMMITS"
     LFS_FILES = "LFS_FILES"
     UNREADABLE = "UNREADABLE"
     PATH_TOO_LONG = "PATH_TOO_LONG"
     SPECIAL_FILES = "SPECIAL_FILES"
     REFUSED = "REFUSED"
+    OWN_BOATYARD = "OWN_BOATYARD"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,15 @@ class CaveatRow:
 CAVEATS: Final[Mapping[CaveatKind, CaveatRow]] = {
     CaveatKind.EMPTY_SUBMODULES: CaveatRow("submodules are not fetched, their directories are empty", is_of_base=True),
     CaveatKind.LFS_POINTERS: CaveatRow("files of Git LFS are not fetched, they are pointers", is_of_base=True),
+    CaveatKind.OWN_BOATYARD: CaveatRow(
+        "the repository's own directory is where agents get their input too: new files in there are not in the result",
+        is_of_base=True,
+    ),
     CaveatKind.SUBMODULE_CONTENT: CaveatRow("what was written inside submodules is not in the result", is_loss=True),
+    CaveatKind.SUBMODULE_COMMITS: CaveatRow(
+        "submodules are at commits that their repositories do not have, and stay as they were in the result",
+        is_loss=True,
+    ),
     CaveatKind.LFS_FILES: CaveatRow("files for Git LFS are in the result themselves, not as pointers"),
     CaveatKind.UNREADABLE: CaveatRow("what cannot be read is not in the result", is_loss=True),
     CaveatKind.PATH_TOO_LONG: CaveatRow("paths of more than 4095 bytes are not in the result", is_loss=True),

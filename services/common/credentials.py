@@ -1,6 +1,10 @@
-"""What a remote lets us in by: for https a token, for ssh a private key. One field holds either; the URL says which."""
+"""What a remote lets us in by: for https a token, for ssh a private key. One field holds either; the URL says which.
+
+Over https it shows who it is by a certificate, for which a CA of its own may vouch.
+"""
 
 import re
+import ssl
 from typing import Final
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,4096}")
@@ -22,3 +26,18 @@ def credential_complaint(credential: str, scheme: str) -> str | None:
     return (
         None if _TOKEN.fullmatch(credential) else "must be printable ASCII characters, without spaces: it is for https"
     )
+
+
+def ca_complaint(ca: str, scheme: str) -> str | None:
+    """Return why a text is no certificates for a remote of this scheme; None if it is, or is empty."""
+    if not ca:
+        return None
+    if scheme != "https":
+        return "is for https only"
+    if "PRIVATE KEY-----" in ca:
+        return "must hold certificates alone, and no private key"
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca)
+    except (ValueError, ssl.SSLError):
+        return "must be certificates (PEM), from a line `-----BEGIN CERTIFICATE-----` on"
+    return None

@@ -153,8 +153,8 @@ _ROWS: Final = (
         meaning="nobody whom the machine trusts vouches for the server's certificate, or its ssh key is not known; also"
         " on push",
         sources=(Source.GIT,),
-        advice="for https, name the server's CA in BOATYARD_GIT_CA; for ssh, add the server's key to known_hosts of the"
-        " account that runs the cell",
+        advice="for https, `boatyard repository update ID --ca @FILE` gives the repository its server's CA, and"
+        " BOATYARD_GIT_CA the cell; for ssh, add the server's key to known_hosts of the account that runs the cell",
     ),
     ReasonRow(
         reason="REMOTE_NOT_GIT",
@@ -419,7 +419,8 @@ _ROWS: Final = (
         " is inside a submodule",
         sources=(Source.DRIVER,),
         advice="what could be taken is kept: `boatyard diff` shows it, `boatyard push` pushes it as it is, `boatyard"
-        " retry --from-snapshot` continues from it, and `--incomplete accept` lets a job go on with it",
+        " retry --from-snapshot` continues from it, `boatyard artifacts` has patches of what was done in submodules,"
+        " and `--incomplete accept` lets a job go on with it",
     ),
     ReasonRow(
         reason="RESULT_TOO_LARGE",

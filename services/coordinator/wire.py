@@ -11,7 +11,9 @@ from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.value import unpack
 from services.lifecycle.orphans import JobStatus
 
-_LEASE: Final = Mapper(Lease, pb.ClaimedJob, by_hand={"job_id", "fence", "spec", "lease", "lease_duration", "order"})
+_LEASE: Final = Mapper(
+    Lease, pb.ClaimedJob, by_hand={"job_id", "fence", "spec", "lease", "lease_duration", "order", "is_last"}
+)
 _STAGE: Final = Mapper(Stage, ledger_pb2.RecordedStage, by_hand={"result"})
 _JOB_STATUS: Final = Mapper(JobStatus, ledger_pb2.JobStatus, by_hand={"job_id"})
 

@@ -3,6 +3,7 @@
 import re
 import shutil
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Final
@@ -30,6 +31,8 @@ from services.git.bases.builder import BaseBuilder
 from services.git.bases.deltas import DeltaLayers
 from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
+from services.git.bases.submodule_links import SubmoduleLinks
+from services.git.bases.submodules import SubmoduleLimits, Submodules
 from services.git.disk.base_cache import BaseCache
 from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.gitcmd import Command, Git, GitError
@@ -49,6 +52,7 @@ from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
 from services.git.stores.mirrors import Mirrors
+from services.git.stores.module_files import ModuleFiles
 from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.repository import StoreLimits
 from services.git.stores.results import ResultStores
@@ -58,6 +62,8 @@ from services.git.wire.checks import checks
 from services.git.worktree.artifact_reader import ArtifactReader
 from services.git.worktree.sandboxed import SandboxedGit
 from services.git.worktree.size import TreeLimits
+from services.git.worktree.submodule_heads import SubmoduleHeads
+from services.git.worktree.submodule_patches import SubmodulePatches
 from services.git.worktree.taker import Taker
 from services.git.worktree.trees import WorkingTrees
 
@@ -150,19 +156,29 @@ def build_manager(
     sandboxed = SandboxedGit()
     taker = Taker(git, sandboxed, max_pack_bytes=settings.max_result_bytes)
     results = ResultStores(git, paths, taker, limits, TreeLimits(settings.take_max_bytes, settings.take_max_files))
-    mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=fetch_seconds(meters.registry).observe)
+    on_fetched = fetch_seconds(meters.registry).observe
+    mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=on_fetched)
+    smaller = replace(network, fetch_bytes=min(settings.fetch_max_bytes, settings.submodules_max_bytes))
+    inner = Mirrors(git, paths, addresses, budget, replace(limits, network=smaller), on_fetched=on_fetched)
+    submodule_limits = SubmoduleLimits(settings.max_submodules, settings.submodules_max_bytes)
+    module_files = ModuleFiles(git)
+    submodules = Submodules(module_files, inner, addresses, submodule_limits)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
     records = RepositoryRecords(engine)
     keep_for = timedelta(hours=settings.result_keep_hours)
     retention = ResultRetention(ResultRecords(engine), results, keep_for)
     snapshots = Snapshots(SnapshotRecords(engine), results, timedelta(hours=settings.snapshot_keep_hours))
     reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
-    artifacts = ArtifactStore(paths, reader, keep_for, settings.min_free_bytes)
+    patches = SubmodulePatches(git, sandboxed)
+    artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
     return GitManager(
         records=records,
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
-        preparer=BasePreparer(records, mirrors, bases, results, snapshots, warm_seconds=settings.warm_seconds),
+        preparer=BasePreparer(
+            records, mirrors, bases, results, snapshots, submodules=submodules, warm_seconds=settings.warm_seconds
+        ),
+        submodule_links=SubmoduleLinks(module_files, submodules, SubmoduleHeads(sandboxed), patches),
         results=results,
         retention=retention,
         snapshots=snapshots,

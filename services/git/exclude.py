@@ -4,7 +4,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
-PATTERN: Final = b"/.boatyard"
+OURS: Final = b".boatyard"
+PATTERN: Final = b"/" + OURS
 """A gitignore pattern. The directory holds the agent's input and its questions."""
 
 

@@ -15,6 +15,7 @@ from services.common.fence import current_fence
 from services.common.path_patterns import PathPatterns
 from services.git import failures
 from services.git.bases.preparer import BasePreparer
+from services.git.bases.submodule_links import SubmoduleLinks
 from services.git.disk.budget import DiskBudget, DiskUsage
 from services.git.model import (
     Artifact,
@@ -34,6 +35,7 @@ from services.git.model import (
     SnapshotSpec,
     StartPoint,
     StatusEntry,
+    SubmoduleLink,
     TakenArtifacts,
     TakeSpec,
     WorkingTree,
@@ -50,6 +52,7 @@ from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
+from services.git.worktree.submodule_patches import WrittenSubmodule
 from services.git.worktree.trees import WorkingTrees
 from services.redaction.strand import Redactor
 from services.sandbox.errors import HeldError, SandboxUnavailableError
@@ -65,6 +68,7 @@ class GitManager:
         fences: Fences,
         mirrors: Mirrors,
         preparer: BasePreparer,
+        submodule_links: SubmoduleLinks,
         results: ResultStores,
         retention: ResultRetention,
         snapshots: Snapshots,
@@ -81,6 +85,7 @@ class GitManager:
         self._fences = fences
         self._mirrors = mirrors
         self._preparer = preparer
+        self._submodule_links = submodule_links
         self._results = results
         self._retention = retention
         self._snapshots = snapshots
@@ -140,8 +145,12 @@ class GitManager:
         await self._check_fence()
         return await self._trees.commit(tree, message, signature)
 
-    async def take_result(self, repository_id: str, result_id: str, spec: TakeSpec) -> ResultCommit:
+    async def take_result(
+        self, repository_id: str, result_id: str, spec: TakeSpec, remote: Remote | None = None
+    ) -> ResultCommit:
         """Take a working tree as a commit in the result store.
+
+        With `remote`, the submodules' remotes are asked for commits that the agent may have pushed.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
@@ -151,8 +160,10 @@ class GitManager:
         borrowed, layered_on = await self._preparer.objects_to_take_with(
             repository_id, result_id, spec.tree, spec.base_commit_id
         )
-        spec = replace(spec, layered_on=layered_on)
         with _sandbox_refusals():
+            commits = spec.base_commit_id, layered_on or spec.base_commit_id
+            links = await self._moved_links(repository_id, result_id, spec.tree, commits, remote)
+            spec = replace(spec, layered_on=layered_on, links=links)
             return await self._retention.take(repository_id, result_id, spec, borrowed)
 
     async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
@@ -167,7 +178,9 @@ class GitManager:
             spec.repository_id, spec.snapshot_id, spec.tree, spec.base_commit_id
         )
         with _sandbox_refusals():
-            return await self._snapshots.take(spec, borrowed, layered_on)
+            commits = spec.base_commit_id, layered_on or spec.base_commit_id
+            links = await self._moved_links(spec.repository_id, spec.snapshot_id, spec.tree, commits)
+            return await self._snapshots.take(spec, borrowed, layered_on, links)
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
@@ -183,9 +196,17 @@ class GitManager:
         await self._snapshots.delete(snapshot_id)
 
     async def take_artifacts(
-        self, artifacts_id: str, tree: WorkingTree, patterns: Sequence[str], redactor: Redactor
+        self,
+        artifacts_id: str,
+        tree: WorkingTree,
+        patterns: Sequence[str],
+        redactor: Redactor,
+        base: tuple[str, str] | None = None,
     ) -> TakenArtifacts:
         """Keep files of a working tree, without secrets.
+
+        With `base`, a repository's id and the commit that the tree started from, what was done in submodules is kept as
+        patches too.
 
         Raises:
             FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
@@ -193,7 +214,8 @@ class GitManager:
         """
         await self._check_fence()
         with _sandbox_refusals():
-            return await self._artifacts.take(artifacts_id, tree, patterns, redactor)
+            written = await self._written_submodules(artifacts_id, tree, *base) if base else ()
+            return await self._artifacts.take(artifacts_id, tree, patterns, redactor, written)
 
     async def artifacts(self, artifacts_id: str) -> list[Artifact]:
         """List what is kept under an id, by name."""
@@ -288,6 +310,24 @@ class GitManager:
         if merge_base is None:
             raise failures.revision_not_found(base)
         return merge_base
+
+    async def _moved_links(
+        self, repository_id: str, name: str, tree: WorkingTree, commits: tuple[str, str], remote: Remote | None = None
+    ) -> tuple[SubmoduleLink, ...]:
+        """Find out where the submodules of a tree are that is to be taken. Raises FailedPrecondition: TAKE_FAILED."""
+        known = remote or Remote(repository_id, await self._records.url(repository_id) or "")
+        store = await self._results.store(repository_id)
+        with self._submodule_links.reading(name):
+            return await self._submodule_links.moved(store, known, tree, commits, may_ask=remote is not None)
+
+    async def _written_submodules(
+        self, name: str, tree: WorkingTree, repository_id: str, commit_id: str
+    ) -> Sequence[WrittenSubmodule]:
+        """Find the submodules in which something was done. Raises NotFound, and FailedPrecondition: TAKE_FAILED."""
+        store = await self._store_with(repository_id, commit_id)
+        remote = Remote(repository_id, await self._records.url(repository_id) or "")
+        with self._submodule_links.reading(name):
+            return await self._submodule_links.written(store, remote, tree, commit_id)
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

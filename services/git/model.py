@@ -12,11 +12,16 @@ from services.sandbox.spec import Tier
 
 @dataclass(frozen=True, slots=True)
 class Remote:
-    """A repository elsewhere. The token is for one call only; `repr` leaves it out."""
+    """A repository elsewhere. The token is for one call only; `repr` leaves it out.
+
+    `ca` are certificates (PEM) that vouch for its server, besides ours; `push_options` are for its server too.
+    """
 
     repository_id: str
     url: str
     token: str = ""
+    ca: str = ""
+    push_options: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Remote({self.repository_id!r}, {self.url!r})"
@@ -104,11 +109,21 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmoduleLink:
+    """A submodule that an agent moved to another commit, or path; `is_published`: its repository has that commit."""
+
+    path: bytes
+    commit_id: str
+    is_published: bool
+
+
+@dataclass(frozen=True, slots=True)
 class TakeSpec:
     """What to take: the tree, the commit that it started from, and the signature of the commit that is added.
 
     `layered_on` is the commit whose tree lies below the tree's layers; empty when it is unknown or there are no layers.
-    `leave_out` are patterns, as in a .gitignore file, of untracked files that nobody wants.
+    `leave_out` are patterns, as in a .gitignore file, of untracked files that nobody wants. `links` are the submodules
+    that are not where the base has them.
     """
 
     tree: WorkingTree
@@ -117,6 +132,7 @@ class TakeSpec:
     signature: Signature
     layered_on: str = ""
     leave_out: tuple[str, ...] = ()
+    links: tuple[SubmoduleLink, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,13 +91,13 @@ class GitPaths:
         """The lock that a writer to the mirror holds."""
         return self.mirrors / f"{repository_id}.lock"
 
-    def base(self, repository_id: str, commit_id: str) -> Path:
-        """The directory around the prepared tree of a commit."""
-        return self.bases / repository_id / commit_id
+    def base(self, repository_id: str, commit_id: str, submodules_key: str = "") -> Path:
+        """The directory around the prepared tree of a commit, with its submodules."""
+        return self.bases / repository_id / _base_name(commit_id, submodules_key)
 
-    def result_base(self, repository_id: str, commit_id: str) -> Path:
-        """The directory around the prepared tree of a result."""
-        return self.result_bases / repository_id / commit_id
+    def result_base(self, repository_id: str, commit_id: str, submodules_key: str = "") -> Path:
+        """The directory around the prepared tree of a result, with its submodules."""
+        return self.result_bases / repository_id / _base_name(commit_id, submodules_key)
 
     def result_store(self, repository_id: str) -> Path:
         """The store of a repository's results."""
@@ -147,6 +147,10 @@ class GitPaths:
     def scratch(self) -> Path:
         """A new directory to build in."""
         return Path(tempfile.mkdtemp(dir=self.scratch_root))
+
+
+def _base_name(commit_id: str, submodules_key: str) -> str:
+    return f"{commit_id}-{submodules_key}" if submodules_key else commit_id
 
 
 def remove_tree(path: Path) -> None:

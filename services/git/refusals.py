@@ -63,7 +63,7 @@ _TABLE: Final = (
         *("certificate verification failed", "SSL certificate problem", "certificate verify failed"),
         *("SSL: certificate subject name", "no alternative certificate subject name", "Host key verification failed"),
     ),
-    _row("REMOTE_UNSUPPORTED", "mismatched algorithms", "is a shallow clone itself"),
+    _row("REMOTE_UNSUPPORTED", "mismatched algorithms", "is a shallow clone itself", "does not support push options"),
     _row(
         "REMOTE_NOT_GIT",
         *("answers with a page", "bad line length character", "is this a git repository", "invalid server response"),

@@ -49,6 +49,10 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How much one fetch or clone may bring. A remote that sends more is refused, and what it sent is removed."""
     fetch_memory_bytes: Annotated[int, Field(ge=64 << 20)] = 4 << 30
     """How much memory each process of a fetch, clone or push may take; a remote's words decide what it needs."""
+    max_submodules: Annotated[int, Field(ge=0, le=1000)] = 100
+    """How many submodules of one commit are checked out, nested ones too; 0: none."""
+    submodules_max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
+    """How much the repositories of all submodules of one commit may take together."""
     max_refs: Annotated[int, Field(ge=1)] = 10_000
     """Of a remote with more branches and tags than this, only those are fetched that somebody asks for."""
     lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120

@@ -42,17 +42,23 @@ class Driver:
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
         self._look = asyncio.Event()
+        self._is_queue_empty = False
         self._beat_now = asyncio.Event()
+        self._named: set[str] = set()  # since the last claim began, of jobs that we did not have
 
     @property
     def running_jobs(self) -> Mapping[str, int]:
         """Return the jobs that are running now, with their fences."""
         return {job_id: run.lease.fence for job_id, (run, _) in self._jobs.items()}
 
-    def wake(self) -> None:
-        """Look for work now: there is a new job, or a job has been cancelled."""
+    def wake(self, job_id: str = "") -> None:
+        """Look for work now: this job is new, or has been cancelled; without an id, any may be."""
+        self._is_queue_empty = False
         self._look.set()
-        self._beat_now.set()
+        if not job_id or job_id in self._jobs:
+            self._beat_now.set()
+        else:
+            self._named.add(job_id)
 
     async def run(self) -> None:
         """Work until cancelled. Every job is then left as it is, and its agent keeps running."""
@@ -70,12 +76,15 @@ class Driver:
 
     async def _take(self) -> None:
         """Claim while there is room and work."""
+        self._is_queue_empty = False
         try:
-            while len(self._jobs) < self._capacity:
+            while len(self._jobs) < self._capacity and not self._is_queue_empty:
+                self._named.clear()
                 lease = await self._ledger.claim()
                 if lease is None:
                     return
                 self._begin(lease)
+                self._is_queue_empty = lease.is_last
         except LedgerUnavailable as error:
             log.warning("the ledger is unavailable", error=str(error))
         except Exception:  # one failed round must not end the loop
@@ -88,6 +97,8 @@ class Driver:
         job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._retention_periods)
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)
+        if lease.job_id in self._named:  # it may have been cancelled while it was claimed
+            self._beat_now.set()
 
     async def _run_job(self, job: JobRun) -> None:
         lease = job.lease
@@ -108,7 +119,8 @@ class Driver:
             finally:
                 if self._jobs.get(lease.job_id, (None, None))[0] is job:
                     del self._jobs[lease.job_id]
-                self._look.set()
+                if not self._is_queue_empty:
+                    self._look.set()
 
     async def _beat(self) -> None:
         """Renew all leases, one heartbeat at a time: two at once would lock each other's rows."""

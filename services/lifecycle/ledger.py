@@ -45,6 +45,8 @@ class Lease:
     """The number of the last attempt that the job may have."""
     snapshot_id: str = ""
     """The snapshot that this attempt starts from, in place of what the job's spec names. It is on this cell."""
+    is_last: bool = False
+    """True when no other job waited, so that another claim would find nothing until somebody is woken for it."""
 
     @property
     def token(self) -> Fence:

@@ -112,7 +112,7 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, t
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
         run = await follow_agent(job)
-        taken = await _collected(job, layout, base, run)
+        taken = await _collected(job, context, layout, base, run)
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):
         return more
@@ -139,10 +139,10 @@ async def _checked_and_published(job: JobRun, context: JobContext, base: Base, t
     return ""
 
 
-async def _collected(job: JobRun, layout: Layout, base: Base, run: Run) -> ResultCommit:
+async def _collected(job: JobRun, context: JobContext, layout: Layout, base: Base, run: Run) -> ResultCommit:
     """Take the agent's work, however the agent ended."""
     try:
-        taken = await take(job, layout, base)
+        taken = await take(job, layout, base, context.remote)
         await compare(job, base, taken)
         await take_artifacts(job)  # last: where they cannot be kept, the result is there all the same
     except JobFailed:

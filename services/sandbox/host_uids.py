@@ -11,6 +11,7 @@ directories there, and the agent has no rights in it afterwards.
 import os
 import stat
 from pathlib import Path
+from typing import Final
 
 from services.sandbox import bubblewrap, user_namespaces
 from services.sandbox.environment import host_program
@@ -19,6 +20,9 @@ from services.sandbox.spec import Mount, Overlay, SandboxSpec, Tier
 
 ALL = range(0x7000_0000, 0x7FFE_0000)
 """The uids that agents may have: systemd's list (UIDS-GIDS.md) has nobody who uses them."""
+
+NOT_ROOT: Final = "the service does not run as root"
+"""Why agents have the service's uid where that is no loss."""
 
 # One digit each: a shell opens and closes no others. All other descriptors of a sandbox are above them.
 _NAMESPACE, _PROGRAM, _LIBRARY = 7, 8, 9

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from services.common.errors import StartError
 from services.common.lock import LockHeldError
-from services.common.program import EXIT_CANNOT_START, EXIT_TRY_AGAIN
+from services.common.program import EXIT_AWAY, EXIT_CANNOT_START, EXIT_TRY_AGAIN
 from services.common.room import is_out_of_room
 from services.supervisor.plan import CellPlan
 from services.supervisor.process import ServiceProcess, log_tail
@@ -19,6 +19,9 @@ LONGEST_DELAY_S = 10.0
 GIVE_UP_AFTER = 8
 WELL_AFTER_S = 30.0
 """How long a service must run until its earlier deaths no longer count."""
+
+
+_WAITED_FOR = {EXIT_TRY_AGAIN: "the disk has no room", EXIT_AWAY: "its database is away"}
 
 
 class ServiceKeeper:
@@ -36,22 +39,24 @@ class ServiceKeeper:
         """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again.
 
         A failed start is final only the first time: later the reason may be a database that is away for a while. A
-        service for which the disk has no room is started until there is some.
+        service for which the disk has no room is started until there is some, and one that was well, whose database is
+        away, until that is back.
         """
-        deaths, is_first = 0, True
+        deaths, is_first, was_well = 0, True, False
         while not self._stopping:
             began = time.monotonic()
             code = await self._run_once()
             if self._stopping:
                 return
-            deaths = 1 if time.monotonic() - began > WELL_AFTER_S else deaths + 1
-            if code == EXIT_TRY_AGAIN:
+            is_well = time.monotonic() - began > WELL_AFTER_S
+            deaths, was_well = 1 if is_well else deaths + 1, was_well or is_well
+            if code == EXIT_TRY_AGAIN or (was_well and code == EXIT_AWAY):
                 deaths = min(deaths, GIVE_UP_AFTER - 1)
             if (is_first and code == EXIT_CANNOT_START) or deaths >= GIVE_UP_AFTER:
                 raise StartError(self._failure(code))
             is_first = False
             delay = min(FIRST_DELAY_S * 2 ** (deaths - 1), LONGEST_DELAY_S)
-            why = "the disk has no room" if code == EXIT_TRY_AGAIN else _cause(code)
+            why = _WAITED_FOR.get(code) or _cause(code)
             self._say(f"{self._service} ended ({why}); restarting it in {delay:g} s")
             await asyncio.sleep(delay)
 

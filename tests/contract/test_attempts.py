@@ -1,19 +1,24 @@
 """Retries: each attempt has an execution of its own, attempts are counted, and nobody can write for an earlier one."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
+from services.agent.allowance import DEFAULT_ALLOWANCE
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
+from services.gateway.cells.store import CellStore
 from services.gateway.jobs.retries import Retries
 from services.gateway.schema.clock import now
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.catalog import Repository, WorkItem, WorkItemState
+from services.gateway.values.cells import Cell
+from services.gateway.values.jobs import Waiting, WaitsFor
 from services.lifecycle.ledger import LeaseLost
+from services.lifecycle.model.condition import Condition, Trouble
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.policy import Checkpoints, Policy
@@ -111,6 +116,94 @@ async def test_an_attempt_begins_from_a_snapshot_on_its_cell_or_without_one_else
     await age_heartbeat(book, "cell", 61)
     lease = await claimed(other)
     assert (lease.attempt, lease.snapshot_id) == (3, "")
+    (said,) = (await book.store.job(lease.job_id)).timeline
+    assert "begins without the snapshot" in said.message
+    assert "cell" in said.message
+
+
+@pytest.mark.parametrize("how", ["away", "paused", "not ready"])
+async def test_what_a_person_asks_to_begin_from_a_snapshot_waits_for_its_cell_and_never_begins_without_it(
+    book: Books, how: str
+) -> None:
+    store = CellStore(book.engine, 20)
+    await store.register(Cell(cell_id="cell", host="h", version="1", capacity=4, address="", peer_token=""))
+    cell, other = await book.cell("cell", lease_seconds=20), await book.cell("other", lease_seconds=20)
+    await book.admit()
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT, output=Output(snapshot_id="snap-1")))
+    await cell.finish(lease, Outcome(JobState.FAILED, Failure("AGENT_FAILED", "")))
+    match how:
+        case "away":
+            await age_heartbeat(book, "cell", 600)
+        case "paused":
+            await store.set_paused("cell", paused=True)
+        case _:
+            await store.set_condition("cell", Condition(None, (Trouble("DISK_FULL", "no room"),)))
+    job = await Retries(book.engine, book.notifier).retry(lease.job_id, from_snapshot=True, key=None)
+
+    assert await other.claim() is None
+    assert await cell.claim() is None or how == "away"
+    if how != "away":
+        waiting = (await book.store.job(lease.job_id)).waiting
+        assert waiting is not None
+        assert (waiting.kind, waiting.cell_id) == (WaitsFor.CELL, "cell")
+        assert how in waiting.message
+    match how:
+        case "away":
+            return
+        case "paused":
+            await store.set_paused("cell", paused=False)
+        case _:
+            await store.set_condition("cell", Condition(DEFAULT_ALLOWANCE))
+    assert (await book.store.job(lease.job_id)).waiting is None
+    again = await claimed(cell)
+    assert (again.job_id, again.snapshot_id) == (job.spec.job_id, "snap-1")
+
+
+async def test_a_cell_that_is_away_for_an_hour_is_waited_for_no_longer(book: Books) -> None:
+    cell, other = await book.cell("cell", lease_seconds=20), await book.cell("other", lease_seconds=20)
+    await CellStore(book.engine, 20).register_if_absent(
+        Cell(cell_id="cell", host="h", version="1", capacity=4, address="", peer_token="")
+    )
+    await book.admit()
+    lease = await claimed(cell)
+    await cell.note(lease, ExecutionNote(lease.execution_id, Purpose.AGENT, output=Output(snapshot_id="snap-1")))
+    await cell.finish(lease, Outcome(JobState.FAILED, Failure("AGENT_FAILED", "")))
+    await Retries(book.engine, book.notifier).retry(lease.job_id, from_snapshot=True, key=None)
+    await age_heartbeat(book, "cell", 3500)
+    assert await other.claim() is None
+    waiting = (await book.store.job(lease.job_id)).waiting
+    assert waiting is not None
+    assert "is away" in waiting.message
+    await age_heartbeat(book, "cell", 3601)
+    await finish_given_up(other)
+    job = await book.store.job(lease.job_id)
+    assert (job.state, job.reason, job.waiting) == (JobState.FAILED, "NODE_LOST", None)
+    assert "cell cell, which alone has what the job was to start from" in job.message
+
+
+async def test_what_a_job_waits_for_is_told(book: Books) -> None:
+    assert (await book.store.job((await book.admit()).spec.job_id)).waiting == Waiting(
+        WaitsFor.ANY_CELL, "", "no cell takes jobs: there is none"
+    )
+    store = CellStore(book.engine, 20)
+    full = Condition(None, (Trouble("DISK_FULL", "no room"),))
+    await store.register(Cell(cell_id="one", host="h", version="1", capacity=4, address="", peer_token=""), full)
+    waiting = (await book.store.job((await book.admit()).spec.job_id)).waiting
+    assert waiting is not None
+    assert waiting.message == "no cell takes jobs: one is not ready (DISK_FULL: no room)"
+    await store.set_condition("one", Condition(None))
+    assert (await book.store.job((await book.admit()).spec.job_id)).waiting is None
+    later = await book.admit(not_before=datetime.now(UTC) + timedelta(hours=1))
+    waiting = (await book.store.job(later.spec.job_id)).waiting
+    assert waiting is not None
+    assert waiting.kind is WaitsFor.START_TIME
+    cell = await book.cell("one")
+    lease = await claimed(cell)
+    await cell.retry(lease, replace(SOON, seconds=60))
+    waiting = (await book.store.job(lease.job_id)).waiting
+    assert waiting is not None
+    assert waiting.kind is WaitsFor.RETRY
 
 
 async def test_what_was_ordered_to_begin_from_a_lost_snapshot_fails(book: Books) -> None:

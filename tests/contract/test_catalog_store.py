@@ -159,7 +159,7 @@ async def test_a_request_that_an_earlier_version_stored_is_recognized(
     async with engine.begin() as connection:
         await connection.execute(insert(idempotency.request_ids).values(stored))
     first = await catalog.create(REPOSITORIES, REPOSITORY)
-    again = replace(REPOSITORY, repository_id="made-anew")
+    again = replace(REPOSITORY, repository_id="made-anew", url="https://example.com/anew")
     assert await catalog.create(REPOSITORIES, again, IdempotencyKey("r", "m", b"1")) == first
     assert await catalog.create(REPOSITORIES, again, IdempotencyKey("r", "m", b"2")) == again, "of whichever project"
 
@@ -315,3 +315,29 @@ async def test_a_work_item_of_the_version_before_has_no_settings(catalog: Catalo
         await connection.execute(text(f"INSERT INTO work_items ({columns}) VALUES ({placeholders})"), row)
     item = await catalog.get(WORK_ITEMS, "old")
     assert (item.agent, item.policy) == (AgentSettings(), Policy())
+
+
+async def test_a_url_is_one_repository_of_a_project_and_the_oldest_is_found_first(
+    catalog: CatalogStore, engine: AsyncEngine
+) -> None:
+    fields = {"project_id": "default", "create_time": datetime(2026, 1, 1, tzinfo=UTC)}
+    await catalog.create(REPOSITORIES, Repository(repository_id="first", url="https://example.com/a%b_c.git", **fields))
+    for again in ("https://EXAMPLE.com/a%b_c", "https://example.com:443/a%b_c/"):
+        with pytest.raises(AlreadyExists, match="first"):
+            await catalog.create(REPOSITORIES, Repository(repository_id="second", url=again, **fields))
+    other = Repository(repository_id="second", url="https://example.com/aXb_c", **fields)
+    await catalog.create(REPOSITORIES, other)
+    with pytest.raises(AlreadyExists, match="first"):
+        await catalog.update(REPOSITORIES, "second", lambda each: replace(each, url="https://example.com/a%b_c"))
+    renamed = await catalog.update(REPOSITORIES, "first", lambda each: replace(each, url="https://example.com/a%b_c"))
+    assert renamed.url == "https://example.com/a%b_c", "its own"
+    async with engine.begin() as connection:  # as an earlier version has made it
+        late = Repository(repository_id="dup", url="https://example.com/a%b_c.git", **fields)
+        await REPOSITORIES.add(connection, replace(late, create_time=datetime(2026, 2, 1, tzinfo=UTC)))
+    page = Page.parse(10, "", {})
+    found, _ = await catalog.page(REPOSITORIES, CatalogFilter(url="https://Example.com/a%b_c/"), page)
+    assert [each.repository_id for each in found] == ["first", "dup"]
+    await catalog.update(REPOSITORIES, "dup", lambda each: replace(each, token="t"))
+    await catalog.delete(REPOSITORIES, "first", datetime.now(UTC))
+    await catalog.delete(REPOSITORIES, "dup", datetime.now(UTC))
+    await catalog.create(REPOSITORIES, Repository(repository_id="third", url="https://example.com/a%b_c", **fields))

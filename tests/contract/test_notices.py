@@ -18,7 +18,7 @@ async def gateway(url: str) -> AsyncIterator[tuple[Books, asyncio.Event]]:
     """Yield a gateway's ledger database, and an event that is set when the gateway may have missed something."""
     async with books(url) as book:
         connected = asyncio.Event()
-        book.notifier.call_on_work(connected.set)
+        book.notifier.call_on_work(lambda _: connected.set())
         running = asyncio.create_task(ChangeBroadcast(book.engine, book.notifier).run())
         try:
             async with asyncio.timeout(20):

@@ -1,13 +1,18 @@
 """What a job costs its database: transactions and statements are counted, as they are what its time goes with."""
 
+import asyncio
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 from sqlalchemy import event
 
 from bench.kit.nodes import NoOpAgents, idle_nodes
+from services.gateway.jobs.shared_reads import SharedReads
+from services.gateway.jobs.watching import watch_job
+from services.gateway.values.jobs import JobView
+from services.lifecycle.driver import Driver
 from services.lifecycle.life import run_job
 from services.lifecycle.model.outcome import Outcome, RetentionPeriods
 from services.lifecycle.model.states import JobState
@@ -17,7 +22,7 @@ from tests.kit.ledger import Books, claimed
 
 TRANSACTIONS = 11
 """Admission, claim, what is recorded, the begin of each of seven stages, the end."""
-STATEMENTS = 53
+STATEMENTS = 51
 
 
 @contextmanager
@@ -52,6 +57,51 @@ async def test_a_job_is_few_transactions_and_statements(book: Books) -> None:
     assert counts["transactions"] <= TRANSACTIONS
     assert counts["statements"] <= STATEMENTS
     assert len((await book.store.job(job.lease.job_id)).timeline) == 8
+
+
+async def test_an_idle_driver_is_woken_for_a_job_and_for_nothing_else(book: Books) -> None:
+    """It claims the job and knows that no other waits; it renews no lease, as no job that it has is to end."""
+    cell = await book.cell("cell")
+    async with idle_nodes(NoOpAgents()) as nodes:  # type: ignore[abstract] # a job calls no more
+        driver = Driver(cell, nodes, capacity=4, poll_seconds=3600)
+        book.notifier.call_on_work(driver.wake)
+        with counted(book) as counts:
+            driving = asyncio.create_task(driver.run())
+            async with asyncio.timeout(30):
+                while counts["transactions"] < 2:  # it looks once for work, and renews what it has
+                    await asyncio.sleep(0.01)
+                counts.clear()
+                for number in (1, 2):  # with the second we see what the first left behind
+                    job_id = (await book.admit("Do nothing.")).spec.job_id
+                    with book.notifier.subscribe(job_id) as subscription:
+                        while counts["transactions"] < number * TRANSACTIONS or driver.running_jobs:
+                            await subscription.wait(0.1)
+            driving.cancel()
+            await asyncio.gather(driving, return_exceptions=True)
+    assert counts["transactions"] == 2 * TRANSACTIONS
+    assert (await book.store.job(job_id)).state is JobState.SUCCEEDED
+
+
+async def test_a_watcher_is_one_transaction_a_change(book: Books) -> None:
+    view, cell = await book.admit("Do nothing."), await book.cell("cell")
+    job_id, seen = view.spec.job_id, asyncio.Queue[JobView]()
+
+    async def watch() -> None:
+        async with aclosing(watch_job(SharedReads(book.store), book.notifier, job_id)) as views:
+            async for each in views:
+                if each is not None:
+                    await seen.put(each)
+
+    watching = asyncio.create_task(watch())
+    async with asyncio.timeout(30):
+        assert (await seen.get()).state is JobState.PENDING
+        with counted(book) as counts:
+            lease = await claimed(cell)
+            assert (await seen.get()).state is JobState.RUNNING
+            await cell.finish(lease, Outcome(JobState.CANCELLED))
+            assert (await seen.get()).state is JobState.CANCELLED
+        await watching
+    assert counts["transactions"] == 4
 
 
 async def test_what_has_ended_is_recorded_before_anything_else_begins(book: Books) -> None:

@@ -55,7 +55,7 @@ class Cell:
 
 def repository(name: str, token: str) -> Repository:
     return Repository(
-        repository_id=name, project_id="default", url="https://git.example/r", token=token, create_time=TIME
+        repository_id=name, project_id="default", url=f"https://git.example/{name}", token=token, create_time=TIME
     )
 
 

@@ -69,7 +69,8 @@ READABLE = {
         gateway.v1.Floor verify_command protected_paths allowed_hosts
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
-        gateway.v1.Hook command stage kinds""",
+        gateway.v1.Hook command stage kinds
+        gateway.v1.Repository ca push_options""",
     "addresses that cannot hold a secret: user, password and query are refused, or there is no path": """
         gateway.v1.Repository url
         gateway.v1.Callback url
@@ -100,6 +101,7 @@ READABLE = {
         git.v1.Snapshot message""",
     "what happened to it": """
         gateway.v1.Job reason message submitters steered_by
+        gateway.v1.Waiting message
         gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer

@@ -115,6 +115,19 @@ def test_a_path_without_a_repository_leaves_nothing_in_the_catalogue(cell: Cell,
 
 
 @pytest.mark.slow
+def test_a_url_that_leads_nowhere_leaves_nothing_in_the_catalogue(cell: Cell, remote: Remote) -> None:
+    known = cell.lines("repository", "list")
+    assert cell.run(f"file://{remote.path.parent}/nowhere.git", "true", code=1)["reason"] == "REMOTE_NOT_FOUND"
+    cell.boatyard("run", "--repo", remote.path, "--template", "nope", "Do it.", code=2)
+    assert cell.lines("repository", "list") == known
+    first = cell.run(remote.path, "true")
+    assert cell.run(f"file://{remote.path}/", "true")["state"] == "SUCCEEDED"
+    listed = [each["repository_id"] for each in cell.lines("repository", "list")]
+    known_ids = [each["repository_id"] for each in known]
+    assert len(listed) == len(known) + 1, (first, known_ids)
+
+
+@pytest.mark.slow
 def test_what_is_not_committed_is_said_and_taken_along(cell: Cell, remote: Remote) -> None:
     work = Repo.sample(remote.path.parent / "dirty")
     work.write({"README": "changed", "deep/new": "new"})

@@ -6,6 +6,7 @@ At each request it records the command lines of all processes, because everybody
 import base64
 import os
 import socket
+import ssl
 import subprocess
 import threading
 import time
@@ -15,6 +16,8 @@ from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Final
+
+from tests.kit.certificates import Files
 
 
 @dataclass
@@ -60,11 +63,12 @@ class GitServer:
         # Requests with this method, or all if it is empty, wait until the server may answer.
         self.held_method = ""
         self.port = 0
+        self.scheme = "http"
         self.faults: list[Fault] = []
         self.records_processes = True
 
     def url(self, name: str) -> str:
-        return f"http://127.0.0.1:{self.port}/{name}"
+        return f"{self.scheme}://127.0.0.1:{self.port}/{name}"
 
     @property
     def secrets(self) -> tuple[bytes, bytes]:
@@ -88,8 +92,8 @@ class GitServer:
 
 
 @contextmanager
-def git_server(root: Path, token: str) -> Iterator[GitServer]:
-    """Serve inside of the block."""
+def git_server(root: Path, token: str, certificate: Files | None = None) -> Iterator[GitServer]:
+    """Serve inside of the block; with a certificate, over https."""
     server = GitServer(root, token)
 
     class Handler(_Handler):
@@ -97,6 +101,11 @@ def git_server(root: Path, token: str) -> Iterator[GitServer]:
 
     httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     httpd.daemon_threads = False
+    if certificate is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(certificate.certificate, certificate.key)
+        httpd.socket = tls.wrap_socket(httpd.socket, server_side=True)
+        server.scheme = "https"
     server.port = httpd.server_address[1]
     thread = threading.Thread(target=httpd.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()

@@ -94,8 +94,11 @@ class Services:
         return (self.root / f"{name}.log").read_text()
 
     async def repository(self, remote: Path | Repo) -> str:
-        """Add a repository to the catalogue; return its id."""
+        """Add a repository to the catalogue, unless it is there; return its id."""
         url = str(remote.path if isinstance(remote, Repo) else remote)
+        known = await self.catalog.ListRepositories(catalog_pb2.ListRepositoriesRequest(url=url))
+        if known.repositories:
+            return known.repositories[0].repository_id
         request = catalog_pb2.CreateRepositoryRequest(repository=catalog_pb2.Repository(url=url))
         return (await self.catalog.CreateRepository(request)).repository.repository_id
 

@@ -13,7 +13,7 @@ from services.cli import exit_codes, flags, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.flag_table import RUN
 from services.cli.follower import Follower
-from services.cli.job_request import check_there, create_job, is_elsewhere, is_url, repository_url
+from services.cli.job_request import check_there, create_job, is_elsewhere, is_url, remove_repository, repository_url
 from services.cli.job_view import print_end
 from services.cli.local_repository import commit_uncommitted, uncommitted
 from services.cli.screen import Screen
@@ -27,6 +27,9 @@ _EXIT_CODES = {
     job_pb2.Job.STATE_AWAITING_APPROVAL: exit_codes.WAITING,
 }
 
+
+_NOWHERE = {"REMOTE_NOT_FOUND", "REMOTE_NOT_GIT", "REMOTE_MOVED", "REMOTE_UNREACHABLE", "ADDRESS_NOT_ALLOWED"}
+"""Why a job ends when there is no repository at a URL, or none that cells may use."""
 
 _REPOSITORY = flags.GroupedOption(
     ["--repo"],
@@ -113,11 +116,14 @@ def command(
             check_there(url, gateway.address)
             if not is_url(url) and not is_elsewhere(gateway.address):
                 _take_uncommitted(screen, spec, Path(url), include=include_dirty)
-        job = await create_job(gateway, spec, url, request_id)
+        job, added = await create_job(gateway, spec, url, request_id)
         if detach:
             _print_submitted(screen, job, as_json=as_json)
             return exit_codes.SUCCEEDED
-        return await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
+        ended = await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
+        if added and ended.reason in _NOWHERE and await remove_repository(gateway, added):
+            screen.say(f"the repository that was added for it is removed again: {url}", "yellow")
+        return _EXIT_CODES.get(ended.state, exit_codes.FAILED)
 
     return with_gateway(run)
 
@@ -152,7 +158,7 @@ def _print_submitted(screen: Screen, job: job_pb2.Job, *, as_json: bool) -> None
     screen.say(f"`boatyard logs -f {job.job_id}` follows it, `boatyard show {job.job_id}` shows its state")
 
 
-async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool, as_json: bool) -> int:
+async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: bool, as_json: bool) -> job_pb2.Job:
     if as_json:
         screen.json(shapes.submitted(job))
     else:
@@ -170,4 +176,4 @@ async def _follow(gateway: Gateway, screen: Screen, job: job_pb2.Job, *, wait: b
         screen.json(shapes.result(ended))
     else:
         print_end(screen, ended)
-    return _EXIT_CODES.get(ended.state, exit_codes.FAILED)
+    return ended

@@ -55,6 +55,7 @@ def job(value: job_pb2.Job) -> Shape:
         "message": value.message or None,
         "cell_id": value.cell_id or None,
         "cancel_requested": value.cancel_requested,
+        "waiting_for": _waiting(value),
         "prompt": spec.prompt,
         "repository_id": spec.repository_id or None,
         "revision": spec.revision or None,
@@ -74,6 +75,14 @@ def job(value: job_pb2.Job) -> Shape:
         "timeline": [stage(record) for record in value.timeline],
         "checkpoints": [checkpoint(each) for each in value.checkpoints],
     }
+
+
+def _waiting(value: job_pb2.Job) -> Shape | None:
+    if not value.HasField("waiting"):
+        return None
+    waiting = value.waiting
+    kind = name(job_pb2.Waiting.Kind.Name, waiting.kind, "KIND_")
+    return {"kind": kind, "cell_id": waiting.cell_id or None, "message": waiting.message}
 
 
 def execution(value: runtime_pb2.Execution) -> Shape:

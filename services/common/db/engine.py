@@ -1,15 +1,17 @@
 """The async engine of a service's database.
 
 SQLite needs four things together, or concurrent transactions lose updates in silence (STYLE §4): no transactions of
-the driver's own, BEGIN IMMEDIATE (the write lock is taken before the first read), WAL, and a wait for the lock.
+the driver's own, BEGIN IMMEDIATE (the write lock is taken before the first read), WAL, and a wait for the lock. What
+only reads a few rows has a connection of its own (`reading`).
 """
 
-from contextlib import suppress
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Connection, event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy import URL, Connection, Engine, event
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from services.common.db import one_trip
@@ -19,6 +21,7 @@ from services.common.errors import StartError
 
 _SQLITE = "sqlite:///"
 _LOCK_WAIT_MS = 20_000
+_READERS_LOCK_WAIT_MS = 100  # the event loop waits; with WAL next to nothing makes it
 _POSTGRESQL: dict[str, Any] = {
     # READ COMMITTED, PostgreSQL's default; pre-ping, so that after an outage the next transaction succeeds.
     "pool_pre_ping": True,
@@ -54,20 +57,35 @@ def open_database(url: str, name: str = "boatyard", *, listen_url: str = "") -> 
     _make_private(Path(path))
     # One connection: BEGIN IMMEDIATE admits one transaction at a time, and SQLite lets the others poll, at intervals of
     # up to 100 ms: a hundred at once took many times as long as one after the other.
-    engine = create_async_engine(
-        URL.create("sqlite+aiosqlite", database=path),
-        hide_parameters=True,
-        poolclass=Pool,
-        connect_args={"async_creator_fn": one_trip.connect},
-        pool_size=1,
-        max_overflow=0,
-        pool_timeout=60,
-    )
-    event.listen(engine.sync_engine, "handle_error", tell_outage)
-    event.listen(engine.sync_engine, "connect", _set_up_sqlite)
+    engine = _open_sqlite(path, one_trip.connect)
+    event.listen(engine.sync_engine, "connect", _set_up_writer)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
-    event.listen(engine.sync_engine, "invalidate", _let_go)
-    return engine
+    readers = _open_sqlite(path, one_trip.connect_in_place)
+    event.listen(readers.sync_engine, "connect", _set_up_reader)
+    event.listen(readers.sync_engine, "begin", _begin)
+    return Database(engine.sync_engine, readers)
+
+
+class Database(AsyncEngine):
+    """SQLite's engine with that of its `readers`, which see what is committed and wait for nobody who writes."""
+
+    def __init__(self, sync_engine: Engine, readers: AsyncEngine) -> None:
+        super().__init__(sync_engine)
+        self.readers = readers
+
+    async def dispose(self, close: bool = True) -> None:
+        """See AsyncEngine."""
+        await self.readers.dispose(close)
+        await super().dispose(close)
+
+
+def reading(engine: AsyncEngine) -> AbstractAsyncContextManager[AsyncConnection]:
+    """Begin a transaction that only reads a few rows by their keys, for what callers wait for.
+
+    It sees all that was committed before it began. With SQLite it waits for nothing: neither for a transaction that
+    writes, nor for a thread (decision 52). With PostgreSQL it is like any other.
+    """
+    return engine.readers.begin() if isinstance(engine, Database) else engine.begin()
 
 
 def _make_private(path: Path) -> None:
@@ -78,6 +96,21 @@ def _make_private(path: Path) -> None:
         path.touch(mode=0o600)
     except OSError as error:
         raise StartError(f"cannot make the database {path}: {error.strerror}") from error
+
+
+def _open_sqlite(path: str, connect: Callable[..., one_trip.OneTripConnection]) -> AsyncEngine:
+    engine = create_async_engine(
+        URL.create("sqlite+aiosqlite", database=path),
+        hide_parameters=True,
+        poolclass=Pool,
+        connect_args={"async_creator_fn": connect},
+        pool_size=1,
+        max_overflow=0,
+        pool_timeout=60,
+    )
+    event.listen(engine.sync_engine, "handle_error", tell_outage)
+    event.listen(engine.sync_engine, "invalidate", _let_go)
+    return engine
 
 
 def _open_postgres(url: str, name: str, listen_url: str) -> AsyncEngine:
@@ -102,15 +135,23 @@ def _scheme(url: str) -> str:
     return f"{scheme}:" if colon and scheme.isidentifier() and len(scheme) < 32 else "that"
 
 
-def _set_up_sqlite(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
-    connection.isolation_level = None
-    cursor = connection.cursor()
-    for pragma in (
-        f"busy_timeout={_LOCK_WAIT_MS}",
+def _set_up_writer(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
+    _set_up(
+        connection,
         "journal_mode=WAL",
         "synchronous=FULL",  # a commit that was answered survives the loss of power
         "foreign_keys=ON",
-    ):
+    )
+
+
+def _set_up_reader(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
+    _set_up(connection, "query_only=ON", lock_wait_ms=_READERS_LOCK_WAIT_MS)
+
+
+def _set_up(connection: Any, *pragmas: str, lock_wait_ms: int = _LOCK_WAIT_MS) -> None:  # noqa: ANN401 - SQLAlchemy's adapter
+    connection.isolation_level = None
+    cursor = connection.cursor()
+    for pragma in (f"busy_timeout={lock_wait_ms}", *pragmas):
         cursor.execute(f"PRAGMA {pragma}")
     cursor.close()
 
@@ -126,3 +167,7 @@ def _let_go(connection: Any, _entry: ConnectionPoolEntry, _error: BaseException 
 
 def _begin_immediate(connection: Connection) -> None:
     connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _begin(connection: Connection) -> None:
+    connection.exec_driver_sql("BEGIN")

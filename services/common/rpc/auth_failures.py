@@ -8,14 +8,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
-from ipaddress import IPv4Address, ip_address, ip_network
 from typing import Final
-from urllib.parse import unquote
 
 import structlog
 
 from services.common.errors import Exhausted
+from services.common.rpc.peers import address_of
 
 TOO_MANY_FAILURES: Final = "TOO_MANY_FAILURES"
 MAX_FAILURES: Final = 100
@@ -80,24 +78,3 @@ class FailureLimiter:
         self._addresses.move_to_end(address)
         if len(self._addresses) > _MAX_ADDRESSES:
             self._addresses.popitem(last=False)
-
-
-@lru_cache(maxsize=4096)  # each call of a connection asks
-def address_of(peer: str) -> str:
-    """Return the address whose failures are counted together: an IPv4 address, or the /64 network of an IPv6 one.
-
-    For ipv4:127.0.0.1:40312 it is 127.0.0.1, for ipv6:%5B2001:db8::1%5D:40312 2001:db8::/64; unix sockets are one.
-    """
-    kind, _, rest = unquote(peer).partition(":")
-    if kind not in {"ipv4", "ipv6"}:
-        return kind
-    host = rest.rpartition(":")[0].strip("[]").partition("%")[0]
-    try:
-        address = ip_address(host)
-    except ValueError:
-        return host
-    if not isinstance(address, IPv4Address):
-        if address.ipv4_mapped is None:
-            return str(ip_network((address, 64), strict=False))
-        address = address.ipv4_mapped
-    return str(address)

@@ -7,20 +7,24 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import grpc
+from google.rpc import status_pb2
 
 from services.common.errors import Status
 
 Context = grpc.aio.ServicerContext[Any, Any]
+
+REQUEST_ID_METADATA_KEY = "boatyard-request-id"
 
 _OPEN = ("/grpc.health.v1.Health/", "/grpc.reflection.")
 
 
 @dataclass(slots=True)
 class RpcCall:
-    """One incoming call. `status` and `reason` are None unless it fails.
+    """One incoming call. `status`, `reason` and `failure`, which is what the caller is told, are None unless it fails.
 
     `request` is the request, or the first message of its stream; `answer` is set when there is one, and no stream.
-    `read` reads and parses the request, where there is one: nobody has before the caller is known. It raises Invalid.
+    `receive` waits for the request and parses it, where there is one: nobody has before the caller is known. It raises
+    Invalid, DeadlineExceeded. It does not refer to the call, which then is free as soon as it ends.
     `counted_by` is whose calls it is counted with, as in `Caller`: for unknown callers their address. `is_quiet` is
     True for a call of a flood that has been logged already.
     """
@@ -32,9 +36,10 @@ class RpcCall:
     request_id: str = ""
     status: Status | None = None
     reason: str | None = None
+    failure: status_pb2.Status | None = None
     request: Any = None
     answer: Any = None
-    read: "Callable[[], Awaitable[None]] | None" = None
+    receive: "Callable[[], Awaitable[Any]] | None" = None
     counted_by: str | None = None
     is_quiet: bool = False
     started: float = field(default_factory=time.monotonic)
@@ -43,6 +48,11 @@ class RpcCall:
     def is_open(self) -> bool:
         """True when it needs no token: health always, reflection where it is served at all."""
         return self.method.startswith(_OPEN)
+
+    async def read(self) -> None:
+        """Set the request, where there is one."""
+        if self.receive is not None:
+            self.request = await self.receive()
 
     def text(self, key: str) -> str | None:
         """Return one value of the call's metadata."""

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import MethodOptions
 from services.common.fence import FENCE_METADATA_KEY, Fence
 from services.common.logs import current_request_id
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY
-from services.common.rpc.layers import REQUEST_ID_METADATA_KEY
+from services.common.rpc.call import REQUEST_ID_METADATA_KEY
 from services.common.rpc.sockets import CalledSocket, is_socket
 from services.common.rpc.tls import ClientTls
 

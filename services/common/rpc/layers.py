@@ -26,14 +26,14 @@ from services.common.fence import FENCE_METADATA_KEY, Fence, set_current_fence
 from services.common.logs import CALLER, REQUEST_ID
 from services.common.room import DISK, RESOURCE, is_out_of_room
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Caller, Credentials, bearer
-from services.common.rpc.auth_failures import TooManyFailuresError, address_of
+from services.common.rpc.auth_failures import TooManyFailuresError
 from services.common.rpc.bounds import Bounds, TooManyCallsError
-from services.common.rpc.call import Layer, RpcCall
-from services.common.rpc.status import DETAILS_METADATA_KEY, internal_status_proto, service_error, to_status_proto
+from services.common.rpc.call import REQUEST_ID_METADATA_KEY, Layer, RpcCall
+from services.common.rpc.connections import Connections
+from services.common.rpc.peers import address_of
+from services.common.rpc.status import STATUS_CODES, internal_status_proto, service_error, to_status_proto
 from services.common.shortage import is_shortage
 from services.common.turns import OURSELVES, set_current_turns
-
-REQUEST_ID_METADATA_KEY = "boatyard-request-id"
 
 _RECHECK_SECONDS = 5.0
 _ROOM_SECONDS = 10.0
@@ -53,10 +53,14 @@ log = structlog.get_logger()
 
 
 def layers(
-    authenticator: Authenticator, unary_limit_seconds: float, around: Sequence[Layer] = (), bounds: Bounds | None = None
+    authenticator: Authenticator,
+    unary_limit_seconds: float,
+    around: Sequence[Layer] = (),
+    bounds: Bounds | None = None,
+    connections: Connections | None = None,
 ) -> Sequence[Layer]:
     """Return the layers, the outermost first; those of `around` see all calls, also refused ones."""
-    bounds = bounds or Bounds()
+    bounds, connections = bounds or Bounds(), connections or Connections()
     return (
         with_request_id,  # first: every line of log and every error below names the request
         with_access_log,  # outside of errors, so that it sees the status that the caller sees
@@ -64,7 +68,7 @@ def layers(
         with_status,  # inside of the layers that need to know how a call ended
         with_errors,  # outside of everything that may refuse a call
         delaying(bounds),  # outside of the places that are held, so that who waits holds none
-        admitting(authenticator, bounds),  # before the request is read: permission before existence
+        admitting(authenticator, bounds, connections),  # before the request is read: permission before existence
         limiting_time(unary_limit_seconds),  # inside of errors, which turn its end into a status
         with_fence,  # last: the fence is only read of an authenticated caller
     )
@@ -112,7 +116,7 @@ async def with_status(call: RpcCall) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def with_errors(call: RpcCall) -> AsyncIterator[None]:
-    """Turn what a handler raises into a status with details. Nobody else aborts."""
+    """Turn what a handler raises into a status with details, which is the call's `failure`."""
     try:
         yield
     except grpc.aio.AbortError:
@@ -122,9 +126,9 @@ async def with_errors(call: RpcCall) -> AsyncIterator[None]:
         if task is not None and task.cancelling():
             raise  # the client disconnected, or its deadline passed
         # Something inside was cancelled, and not the call: without an answer its client would wait for ever (STYLE §4).
-        await _abort(call, _internal(call, error))
+        _fail(call, _internal(call, error))
     except Exception as error:  # noqa: BLE001 - the border: whatever is not foreseen is INTERNAL
-        await _abort(call, _status_of(call, _unwrapped(error)))
+        _fail(call, _status_of(call, _unwrapped(error)))
 
 
 def delaying(bounds: Bounds) -> Layer:
@@ -141,7 +145,7 @@ def delaying(bounds: Bounds) -> Layer:
     return layer
 
 
-def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
+def admitting(authenticator: Authenticator, bounds: Bounds, connections: Connections) -> Layer:
     """Refuse callers that `authenticator` does not accept, and calls for which there is no room."""
 
     @asynccontextmanager
@@ -153,6 +157,7 @@ def admitting(authenticator: Authenticator, bounds: Bounds) -> Layer:
             caller = await _identified(authenticator, credentials, is_needed=not call.is_open)
             if caller is not None:
                 call.counted_by = caller.counted_by
+                connections.note(credentials.peer, caller.counted_by)
                 structlog.contextvars.bind_contextvars(**{CALLER: caller.name})
         set_current_turns(call.counted_by or OURSELVES)
         with bounds.open(call):
@@ -184,9 +189,8 @@ async def _authorize(authenticator: Authenticator, credentials: Credentials, cal
     try:
         authenticator.authorize(credentials)
     except PermissionDenied:
-        if call.read is not None:  # for the record of what this caller has tried
-            with suppress(ServiceError):
-                await call.read()
+        with suppress(ServiceError):  # for the record of what this caller has tried
+            await call.read()
         raise
 
 
@@ -287,14 +291,6 @@ def _unwrapped(error: Exception) -> Exception:
     return error
 
 
-async def _abort(call: RpcCall, status: status_pb2.Status) -> None:
-    code = _CODES[status.code]
-    call.status = Status(code.name)
-    trailing = (
-        (DETAILS_METADATA_KEY, status.SerializeToString()),
-        (REQUEST_ID_METADATA_KEY, call.request_id),
-    )
-    await call.context.abort(code, status.message, trailing)
-
-
-_CODES = {code.value[0]: code for code in grpc.StatusCode}
+def _fail(call: RpcCall, failure: status_pb2.Status) -> None:
+    call.failure = failure
+    call.status = Status(STATUS_CODES[failure.code].name)

@@ -19,6 +19,7 @@ from services.common.ports import AGAIN_SECONDS, is_taken
 from services.common.rpc.auth import Authenticator
 from services.common.rpc.bounds import MOST_CALLS, Bounds
 from services.common.rpc.call import Inspect, Layer, Screen, let_pass, show_all
+from services.common.rpc.connections import Connections
 from services.common.rpc.draining import Draining
 from services.common.rpc.interceptor import Interceptor
 from services.common.rpc.layers import layers
@@ -76,14 +77,16 @@ class RunningServer:
     _servers: Sequence[grpc.aio.Server]
     _health: health.aio.HealthServicer
     _sockets: Sequence[ServedSocket]
+    _watching: asyncio.Task[None] | None
     _waiting: asyncio.Task[None] | None = None
 
     async def stop(self, grace: float = GRACE_SECONDS) -> None:
         """Report NOT_SERVING, let streams end, refuse new calls, and cancel what is left after `grace` seconds."""
         await self._health.enter_graceful_shutdown()
         self.draining.begin()
-        if self._waiting is not None:
-            self._waiting.cancel()
+        for task in (self._watching, self._waiting):
+            if task is not None:
+                task.cancel()
         await asyncio.gather(*(server.stop(grace) for server in self._servers))
         for socket in self._sockets:
             socket.close()
@@ -113,7 +116,8 @@ async def start_server(
     rules = Rules({name: check for registration in registrations for name, check in registration.checks.items()})
     rules.compile([registration.name for registration in registrations])
     bounds = Bounds([registration.name for registration in registrations if registration.keeps_jobs])
-    passed = layers(authenticator, unary_limit_seconds, around, bounds)
+    connections = Connections()
+    passed = layers(authenticator, unary_limit_seconds, around, bounds, connections)
     interceptor = Interceptor(passed, inspect, rules, screen, bounds)
     servicer = health.aio.HealthServicer()
     for registration in registrations:
@@ -139,7 +143,11 @@ async def start_server(
     await server.start()
     servers = [server]
     waiting = asyncio.create_task(_serve_when_free(new_server, listen, tls, servers)) if waits else None
-    return RunningServer(address, draining, servers, servicer, sockets, waiting)
+    watching = None
+    if not is_socket(address):
+        port = int(address.rpartition(":")[2])
+        watching = asyncio.create_task(connections.watch(port), name="connections")
+    return RunningServer(address, draining, servers, servicer, sockets, watching, waiting)
 
 
 async def _serve_when_free(

@@ -19,6 +19,8 @@ from services.common.errors import ServiceError, Status
 
 DOMAIN = "boatyard.dev"
 DETAILS_METADATA_KEY = "grpc-status-details-bin"
+STATUS_CODES = {code.value[0]: code for code in grpc.StatusCode}
+"""gRPC's statuses by their numbers."""
 
 # gRPC replaces responses with more than 8 KiB of metadata, the error's text included, by an error about that. The
 # message is sent twice, once with three bytes for each one outside of ASCII, and the details in base 64: this fits.

@@ -6,6 +6,9 @@ from pathlib import Path
 
 from services.common.errors import Exhausted
 
+LEAST_INODES = 200
+"""How many files and directories must be possible for one more execution, where a file system has a number of them."""
+
 _RETRY_AFTER_S = 2.0
 _BUSY_RETRY_AFTER_S = 10.0
 _V1_LIMIT_FILE, _V1_USED_FILE = "memory.limit_in_bytes", "memory.usage_in_bytes"
@@ -45,6 +48,8 @@ class Admission:
         disk = filesystem.f_bavail * filesystem.f_frsize
         if disk < self.disk_reserve_bytes:
             raise _busy("disk", disk, self.disk_reserve_bytes, f"bytes are free in {self.runs}", "DISK_RESERVE_BYTES")
+        if filesystem.f_files > 0 and filesystem.f_favail < LEAST_INODES:
+            raise _no_inodes(filesystem.f_favail, self.runs)
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
         if self.load is not None and load > self.load:
             raise _busy("load", round(load, 1), self.load, "processes wait for each processor", "MAX_LOAD")
@@ -71,6 +76,16 @@ def _reclaimable(group: Path) -> int:
     """Return the bytes of cached files that the kernel gives up as soon as a program needs the memory."""
     counts = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
     return int(counts.get("total_inactive_file", counts.get("inactive_file", 0)))
+
+
+def _no_inodes(have: int, runs: Path) -> Exhausted:
+    return Exhausted(
+        "NODE_BUSY",
+        f"this machine cannot take one more execution: {have} inodes are free in {runs}, and at least {LEAST_INODES}"
+        " must be; delete files there, many small ones above all",
+        retry_after=_BUSY_RETRY_AFTER_S,
+        metadata={"resource": "inodes", "available": str(have), "limit": str(LEAST_INODES)},
+    )
 
 
 def _busy(what: str, have: float, need: float, text: str, setting: str) -> Exhausted:

@@ -58,7 +58,7 @@ def capabilities(control_groups: ControlGroupHierarchies, settings: ExecutionSet
 
 def _uid() -> Capability:
     """Find out which uid agents have on the host. Blocks for some 20 ms."""
-    why = "the service does not run as root"
+    why = host_uids.NOT_ROOT
     if os.geteuid() == 0:
         try:
             probe_as(host_uids.ALL[-1])

@@ -14,6 +14,8 @@ from services.gateway.values.principal import current_principal
 
 _SCHEMES: Final = "must be https, ssh (or user@host:path), or an absolute file path"
 _NO_SECRETS: Final = "must not contain a user name or a password: give a token in its own field"
+_SLASHES: Final = re.compile("/+")
+_PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
@@ -39,6 +41,33 @@ def scheme_of(url: str) -> str:
     if url.startswith("/"):
         return "file"
     return urlsplit(url).scheme if "://" in url else "ssh"
+
+
+def normal_form(url: str) -> str:
+    """Return the same text for all URLs by which git asks one server for one repository in one way.
+
+    The case of a host, a default port, `.git`, slashes at the end and the user `git` make no difference; other users
+    of ssh have directories of their own. A path on the machine is what it is, but for `.git` inside of it, and so is
+    what is no URL.
+    """
+    if url_complaint(url) is not None:
+        return url
+    if scheme_of(url) == "file":
+        path = _SLASHES.sub("/", url.removeprefix("file://"))
+        return f"file:{path.rstrip('/').removesuffix('/.git')}"
+    scheme, user, host, port, path = _parts(url)
+    path = _SLASHES.sub("/", path).strip("/").removesuffix(".git").rstrip("/")
+    login = "" if user in {"", "git"} else f"{user}@"
+    return f"{scheme}://{login}{host.lower()}:{port or _PORTS.get(scheme, 0)}/{path}"
+
+
+def _parts(url: str) -> tuple[str, str, str, int, str]:
+    """Return the scheme, user, host, port (0: none) and path of a URL, also of user@host:path."""
+    if "://" in url:
+        parts = urlsplit(url)
+        return parts.scheme, parts.username or "", parts.hostname or "", parts.port or 0, parts.path
+    match = _SCP.fullmatch(url)
+    return ("ssh", match["user"] or "", match["host"], 0, match["path"]) if match else ("ssh", "", "", 0, url)
 
 
 def check_reach(url: str) -> None:

@@ -9,7 +9,7 @@ from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from sqlalchemy import Table, select, update
+from sqlalchemy import Select, Table, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.settings import names_only
@@ -17,6 +17,7 @@ from services.common.db.columns import as_number, microseconds
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, NotFound
 from services.gateway import scope
+from services.gateway.catalog.remotes import normal_form
 from services.gateway.catalog.uses import check_unused
 from services.gateway.schema import idempotency
 from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
@@ -53,6 +54,12 @@ class ResourceTable(Generic[Resource]):
         if self._keeps_secrets_apart:
             self._columns.append(table.c.secrets)
         self._is_present = table.c.delete_time.is_(None)
+        one = select(*self._columns).where(self._key == bindparam("this"), self._is_present)
+        self._one: Mapping[Hold | None, Select[Any]] = {
+            None: one,
+            "share": one.with_for_update(read=True),
+            "change": one.with_for_update(),
+        }
 
     def _read(self, **row: Any) -> Resource:  # noqa: ANN401 - the row's values
         if self._keeps_secrets_apart:
@@ -71,10 +78,7 @@ class ResourceTable(Generic[Resource]):
         `hold` locks the row until the transaction ends: "share" keeps it from being changed or deleted, while others
         may share it; "change" excludes others.
         """
-        statement = select(*self._columns).where(self._key == resource_id, self._is_present)
-        if hold is not None:
-            statement = statement.with_for_update(read=hold == "share")
-        row = (await connection.execute(statement)).mappings().first()
+        row = (await connection.execute(self._one[hold], {"this": resource_id})).mappings().first()
         if row is None or project_id not in {None, row["project_id"]}:
             raise NotFound(self.name, resource_id)
         return self._read(**row)
@@ -117,17 +121,18 @@ class ResourceTable(Generic[Resource]):
     async def page(self, connection: AsyncConnection, filters: CatalogFilter, page: Page) -> tuple[list[Resource], str]:
         """Return a page of resources that match, the newest first, and the next page's token.
 
-        The page is shorter where resources are large.
+        The page is shorter where resources are large. Of one URL, the oldest repository is first.
         """
         statement = select(*self._columns).where(self._is_present, *scope.within(self.table.c.project_id))
         if filters.project_id:
             statement = statement.where(self.table.c.project_id == filters.project_id)
         if filters.url:
-            statement = statement.where(self.table.c.url == filters.url)
+            same = await ids_of_url(connection, filters.url, filters.project_id)
+            statement = statement.where(self.table.c.repository_id.in_(same))
         if filters.states:
             statement = statement.where(self.table.c.state.in_(sorted(filters.states)))
         key = (as_number(self.table.c.create_time), self._key)
-        ordered = page.select(statement, key, descending=True)
+        ordered = page.select(statement, key, descending=not filters.url)
         return await read_page(
             connection,
             ordered,
@@ -169,6 +174,8 @@ class CatalogStore:
             if earlier is not None:
                 return await table.get_even_deleted(connection, earlier)
             await _check_references(connection, resource)
+            if isinstance(resource, Repository):
+                await _check_url(connection, resource)
             await table.add(connection, resource)
             return resource
 
@@ -189,6 +196,8 @@ class CatalogStore:
             immutable = {name: getattr(before, name) for name in _IMMUTABLE if hasattr(before, name)}
             resource: Resource = replace(change(before), **immutable)
             await _check_references(connection, resource, before)
+            if isinstance(resource, Repository) and normal_form(resource.url) != normal_form(before.url):
+                await _check_url(connection, resource)
             await table.change(connection, resource)
             return resource
 
@@ -226,6 +235,30 @@ async def _check_references(connection: AsyncConnection, resource: Resource, bef
     for table, resource_id in _references(resource):
         if resource_id and (table, resource_id) not in known:
             await table.get(connection, resource_id, resource.project_id, hold="share")
+
+
+async def ids_of_url(connection: AsyncConnection, url: str, project_id: str = "") -> list[str]:
+    """Return the ids of a project's repositories, or of all, with a URL, however it is written; the oldest first."""
+    wanted = normal_form(url)
+    columns = repositories.c
+    likely = columns.url.contains(wanted.rpartition("/")[2], autoescape=True)
+    query = select(columns.repository_id, columns.url).where(columns.delete_time.is_(None), likely)
+    if project_id:
+        query = query.where(columns.project_id == project_id)
+    rows = await connection.execute(query.order_by(columns.create_time, columns.repository_id))
+    return [row.repository_id for row in rows if normal_form(row.url) == wanted]
+
+
+async def _check_url(connection: AsyncConnection, repository: Repository) -> None:
+    """Raise AlreadyExists (REPOSITORY_EXISTS) when another repository of the project has the URL.
+
+    Its project's row is locked, so that of two that are made at once the second sees the first.
+    """
+    await PROJECTS.get(connection, repository.project_id, hold="change")
+    for known in await ids_of_url(connection, repository.url, repository.project_id):
+        if known != repository.repository_id:
+            message = f"the project has a repository with this URL already: {known}"
+            raise AlreadyExists("repository", known, message=message)
 
 
 def _references(resource: Resource) -> list[tuple[ResourceTable[Any], str]]:

@@ -7,7 +7,7 @@ from typing import Final
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
 from services.agent.settings import environment_complaint, secret_complaints
-from services.common.credentials import credential_complaint
+from services.common.credentials import ca_complaint, credential_complaint
 from services.common.errors import Invalid
 from services.common.ids import NO_REMOTE, new_id
 from services.common.rpc.mapper import Mapper
@@ -24,6 +24,7 @@ from services.gateway.values.catalog import (
     WorkItem,
     WorkItemState,
 )
+from services.redaction.strand import token_in
 
 _STATES: Final = {pb.WorkItem.State.Value(f"STATE_{state}"): state for state in WorkItemState}
 
@@ -99,6 +100,11 @@ def check_repository(message: pb.Repository) -> Iterator[Violation]:
         yield "url", complaint
     if complaint := credential_complaint(message.token, scheme_of(message.url)):
         yield "token", complaint
+    if complaint := ca_complaint(message.ca, scheme_of(message.url)):
+        yield "ca", complaint
+    for index, option in enumerate(message.push_options):
+        if (name := token_in(option)) is not None:
+            yield f"push_options[{index}]", f"must not hold a token, as for {name}: everybody who sees it could use it"
 
 
 def check_worker(message: pb.Worker) -> Iterator[Violation]:

@@ -25,7 +25,9 @@ from services.lifecycle.nodes.wire import TROUBLE
 _MAX_WAIT_SECONDS: Final = 300.0
 _ANSWER_SECONDS: Final = 1.0  # left of the call's deadline, for the answer to arrive
 
-_LEASE: Final = Mapper(Lease, pb.ClaimedJob, by_hand={"job_id", "fence", "spec", "lease", "lease_duration", "order"})
+_LEASE: Final = Mapper(
+    Lease, pb.ClaimedJob, by_hand={"job_id", "fence", "spec", "lease", "lease_duration", "order", "is_last"}
+)
 
 
 def held_lease_from_proto(coordinator_id: str, lease: pb.Lease) -> HeldLease:

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.db.engine import reading
 from services.common.errors import PermissionDenied
 from services.common.ids import is_id
 from services.common.rpc.call import RpcCall
@@ -46,7 +47,7 @@ class ScopeCheck:
         named = wire.named_in(call.request, self._owners)
         if not named:
             return
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             allowed = await all_within(connection, self._owners, named, projects)
         if not allowed:
             raise scope.not_allowed()

@@ -11,9 +11,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from services.common.errors import Exhausted, ServiceError, Status, Unavailable
 from services.common.logs import CALLER
 from services.common.rpc.auth import AUTHORIZATION_METADATA_KEY, Authenticator, Credentials, bearer
-from services.common.rpc.auth_failures import address_of
+from services.common.rpc.peers import address_of, peer_name
 from services.common.turns import Pace
 from services.gateway import scope as projects
+from services.gateway.http.connections import KNOWN
 
 _CODES: Final = {
     Status.UNAUTHENTICATED: 401,
@@ -54,6 +55,7 @@ class PageAccess:
         token = bearer(request.headers.get(AUTHORIZATION_METADATA_KEY, ""))
         credentials = Credentials(token, request.url.path, _peer(request), dict(request.headers))
         caller = await self._authenticator.identify(credentials)
+        request.scope["state"][KNOWN] = True
         structlog.contextvars.bind_contextvars(**{CALLER: caller.name})
         self._authenticator.authorize(credentials)
         projects.check_all()
@@ -71,7 +73,4 @@ async def refuse(request: Request, error: Exception) -> Response:  # noqa: ARG00
 
 def _peer(request: Request) -> str:
     """Return a request's address in gRPC's form, as audit records have it."""
-    if request.client is None:
-        return ""
-    host, port = request.client
-    return f"ipv6:[{host}]:{port}" if ":" in host else f"ipv4:{host}:{port}"
+    return "" if request.client is None else peer_name(*request.client)

@@ -1,19 +1,26 @@
-"""HTTP connections that hold nobody up: each has deadlines, and the oldest makes room for a new one.
+"""HTTP connections that hold nobody up: each has deadlines, and one makes room for a new one.
 
 A connection is of use only while a request on it is answered. So its headers have to come in time, and when there are
-too many, one that waits for a request is closed before one that is answered, and the oldest first (decision 40).
+too many, the address that has the most gives one up: one that waits for a request before one that is answered, one that
+has shown no token before one that has, and the oldest first (decision 40).
 """
 
 import asyncio
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any, Final
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from services.common.rpc.peers import address_of, peer_name
 
 MOST_CONNECTIONS: Final = 256
 HEADER_SECONDS: Final = 10.0
 """How long a request's headers may take, from the connection's beginning or from the last answer's end."""
 ANSWER_SECONDS: Final = 60.0
 """How long an answer may take, its reader's slowness included. The pages of today are no streams."""
+KNOWN: Final = "boatyard_known"
+"""The key in a request's state that is True once its caller has shown a token that is known."""
 
 
 class BoundedConnection(H11Protocol):
@@ -23,18 +30,26 @@ class BoundedConnection(H11Protocol):
         super().__init__(*args, **kwargs)
         self._deadline: asyncio.TimerHandle | None = None
         self._began = self.loop.time()
+        self._has_known_caller = False
+        self._origin = ""
 
     @property
     def is_answering(self) -> bool:
         """True while a request is being answered."""
         return self.cycle is not None and not self.cycle.response_complete
 
+    @property
+    def rank(self) -> tuple[str, bool, bool, float]:
+        """Its address, and what is compared among the connections of one address: the least has to make room."""
+        return self._origin, self.is_answering, self._has_known_caller, self._began
+
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See asyncio.Protocol."""
         others = [each for each in self.connections if isinstance(each, BoundedConnection)]
         if len(others) >= MOST_CONNECTIONS:
-            min(others, key=lambda each: (each.is_answering, each._began)).end()
+            _least_needed(others).end()
         super().connection_made(transport)
+        self._origin = "" if self.client is None else address_of(peer_name(*self.client))
         self._end_in(HEADER_SECONDS)
 
     def data_received(self, data: bytes) -> None:
@@ -46,6 +61,7 @@ class BoundedConnection(H11Protocol):
 
     def on_response_complete(self) -> None:
         """Wait for the next request, or answer it where it has come already."""
+        self._has_known_caller |= self.scope["state"].get(KNOWN, False)
         super().on_response_complete()
         is_unread = self.transport.get_write_buffer_size() > 0
         self._end_in(ANSWER_SECONDS if self.is_answering or is_unread else HEADER_SECONDS)
@@ -65,3 +81,9 @@ class BoundedConnection(H11Protocol):
         if self._deadline is not None:
             self._deadline.cancel()
         self._deadline = self.loop.call_later(seconds, self.end)
+
+
+def _least_needed(connections: Sequence[BoundedConnection]) -> BoundedConnection:
+    """Return the connection that makes room for another."""
+    (greedy, _), *_ = Counter(each.rank[0] for each in connections).most_common(1)
+    return min((each for each in connections if each.rank[0] == greedy), key=lambda each: each.rank)

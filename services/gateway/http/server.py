@@ -8,6 +8,7 @@ import contextlib
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from typing import Any, Final
 
 import structlog
@@ -18,6 +19,7 @@ from services.common.errors import StartError
 from services.common.ports import AGAIN_SECONDS, is_taken
 from services.common.rpc.tls import Followed, ServerTls, check_pair
 from services.gateway.http.connections import BoundedConnection
+from services.gateway.http.entrance import Entrance
 
 _BACKLOG: Final = 128
 _SHUTDOWN_SECONDS: Final = 2
@@ -51,22 +53,26 @@ async def http_server(app: ASGIApp, listen: str, tls: ServerTls | None) -> Async
         proxy_headers=False,
         server_header=False,
         timeout_graceful_shutdown=_SHUTDOWN_SECONDS,
-        ssl_context_factory=None if tls is None else _factory_of(_following_context(tls)),
     )
     server = _Server(config)
-    # A client that connects before the server has started waits in the socket's backlog.
-    serving = asyncio.create_task(_serve(server, listen, listener), name="http")
+    begin = partial(BoundedConnection, config, server.server_state, {})
+    context = None if tls is None else _following_context(tls)
+    serving = asyncio.create_task(server.serve(sockets=[]), name="http")
+    # A client that connects before that has started waits in the socket's backlog.
+    entering = asyncio.create_task(_let_in(listen, listener, lambda free: Entrance(free, begin, context)))
     try:
         yield f"{listen.rpartition(':')[0]}:{listener.getsockname()[1]}" if listener else listen
     finally:
+        entering.cancel()
         server.should_exit = True
-        if not server.started and listener is None:
-            serving.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await serving
+        await asyncio.gather(entering, return_exceptions=True)
+        if listener is not None:
+            listener.close()
+        await serving
 
 
-async def _serve(server: _Server, listen: str, listener: socket.socket | None) -> None:
+async def _let_in(listen: str, listener: socket.socket | None, entrance: Callable[[socket.socket], Entrance]) -> None:
+    """Let connections in until cancelled, at a port that another program listens at as soon as it is free."""
     if listener is None:
         log.warning(
             "another program listens at the port of HTTP: nothing is served there until it is free", address=listen
@@ -75,11 +81,8 @@ async def _serve(server: _Server, listen: str, listener: socket.socket | None) -
         await asyncio.sleep(AGAIN_SECONDS)
         with contextlib.suppress(StartError):
             listener = _listener(listen)
-    await server.serve([listener])
-
-
-def _factory_of(context: ssl.SSLContext) -> Callable[..., ssl.SSLContext]:
-    return lambda *_: context
+    with entrance(listener).opened():
+        await asyncio.Event().wait()
 
 
 def _listener(listen: str) -> socket.socket:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import chain
+from typing import Final
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -68,6 +69,11 @@ class _References:
     related: tuple[WorkItem, ...]
 
 
+_TIME: Final = select(NOW)
+_NEW_JOB: Final = insert(jobs)
+_NEW_EXECUTION: Final = insert(executions)
+
+
 class Admission:
     """Admits jobs. `agent_command` and `agent_model` are for jobs whose settings name no command or no model.
 
@@ -116,7 +122,7 @@ class Admission:
                 floors.check_waiver()
             if references.work_item is not None:
                 await occupy(connection, references.work_item.work_item_id)
-            create_time = (await connection.execute(select(NOW))).scalar_one()
+            create_time = (await connection.execute(_TIME)).scalar_one()
             allowances = await fleet_allowances(connection)
             kind = self.kinds[submission.kind]
             below = _policy_below(references, kind)
@@ -130,7 +136,7 @@ class Admission:
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
-            view = await job_view(connection, job_id)
+            view = await job_view(connection, job_id, brief=True)  # nothing more is recorded of a new one
         self._notifier.notify(job_id, work=True)
         return view
 
@@ -256,38 +262,38 @@ def _without_secrets(spec: JobSpec) -> JobSpec:
 
 async def _write(connection: AsyncConnection, spec: JobSpec, secrets: Mapping[str, str], ageing_seconds: float) -> None:
     execution_id = new_id("exec")
-    await connection.execute(
-        insert(jobs).values(
-            job_id=spec.job_id,
-            project_id=spec.project_id,
-            kind=spec.kind,
-            worker_id=spec.worker_id,
-            work_item_id=spec.work_item_id,
-            repository_id=spec.repository_id,
-            template_id=spec.template_id,
-            engine=spec.agent.chosen_engine.name,
-            **choices_to_columns(spec.agent),
-            priority=spec.priority,
-            definition=dump(spec),
-            secrets=secrets,
-            state=JobState.PENDING,
-            reason="",
-            message="",
-            revision=1,
-            cancel_requested=False,
-            attempt=1,
-            last_attempt=spec.policy.max_attempts,
-            execution_id=execution_id,
-            snapshot_id="",
-            turn=turn_of(spec.priority, max(spec.create_time, spec.not_before or spec.create_time), ageing_seconds),
-            wake_time=0 if spec.not_before is None else microseconds(spec.not_before),
-            bound_cell_id=await cell_of_snapshot(connection, spec.snapshot_id),
-            fence=0,
-            cell_id="",
-            held=False,
-            lease_until=0,
-            create_time=spec.create_time,
-        )
-    )
+    since = max(spec.create_time, spec.not_before or spec.create_time)
+    job = {
+        "job_id": spec.job_id,
+        "project_id": spec.project_id,
+        "kind": spec.kind,
+        "worker_id": spec.worker_id,
+        "work_item_id": spec.work_item_id,
+        "repository_id": spec.repository_id,
+        "template_id": spec.template_id,
+        "engine": spec.agent.chosen_engine.name,
+        **choices_to_columns(spec.agent),
+        "priority": spec.priority,
+        "definition": dump(spec),
+        "secrets": secrets,
+        "state": JobState.PENDING,
+        "reason": "",
+        "message": "",
+        "revision": 1,
+        "cancel_requested": False,
+        "attempt": 1,
+        "last_attempt": spec.policy.max_attempts,
+        "execution_id": execution_id,
+        "snapshot_id": "",
+        "turn": turn_of(spec.priority, since, ageing_seconds),
+        "wake_time": 0 if spec.not_before is None else microseconds(spec.not_before),
+        "bound_cell_id": await cell_of_snapshot(connection, spec.snapshot_id),
+        "fence": 0,
+        "cell_id": "",
+        "held": False,
+        "lease_until": 0,
+        "create_time": spec.create_time,
+    }
+    await connection.execute(_NEW_JOB, job)
     row = new_execution(execution_id, spec.job_id, 1, Purpose.AGENT) | {"create_time": spec.create_time}
-    await connection.execute(insert(executions).values(row))
+    await connection.execute(_NEW_EXECUTION, row)

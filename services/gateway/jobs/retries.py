@@ -122,6 +122,7 @@ async def _begin_again(
             execution_id=execution_id,
             snapshot_id=snapshot_id,
             bound_cell_id=cell_id,
+            waits_for_cell=cell_id != "",
             # It stands in the queue as if it had come now, with the priority that it has.
             turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
             wake_time=microseconds(since),

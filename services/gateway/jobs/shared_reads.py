@@ -23,10 +23,12 @@ OVERLAP_MICROSECONDS: Final = 60_000_000
 WATCHERS: Final = "watchers"
 """Whose turns at the database are used: together those of one caller."""
 _AT_ONCE: Final = 100
+_VIEWS_AT_ONCE: Final = 32
 
 Look: TypeAlias = tuple[int, Mapping[str, JobSummary]]
 """When it was, in microseconds by the database's clock, and the jobs, newest first."""
 _Question: TypeAlias = tuple[JobFilter, int | None]
+_Known: TypeAlias = tuple[str, int]
 
 
 class SharedReads:
@@ -36,8 +38,7 @@ class SharedReads:
         self._store = store
         self._next_look = 0.0
         self._looks = Batches(self._look_at_all, turns_of=WATCHERS)
-        self._revisions = Batches(store.revisions, turns_of=WATCHERS)
-        self._jobs = Batches(self._job, most=1, turns_of=WATCHERS)
+        self._jobs = Batches(self._newer, most=_VIEWS_AT_ONCE, turns_of=WATCHERS)
         self._briefs = Batches(self._brief, most=_AT_ONCE, turns_of=WATCHERS)
 
     async def look(self, filters: JobFilter, looked_at: int) -> Look:
@@ -49,18 +50,12 @@ class SharedReads:
         assert found is not None  # noqa: S101 - every question has an answer
         return found
 
-    async def revision(self, job_id: str) -> int:
-        """Return the number that grows with every change of a job. Raises NotFound."""
-        revision = await self._revisions.answer(job_id)
-        if revision is None:
+    async def newer(self, job_id: str, revision: int) -> JobView | None:
+        """Return a job unless this is still its revision, the number that grows with its changes. Raises NotFound."""
+        found = await self._jobs.answer((job_id, revision))
+        if found is None:
             raise NotFound("job", job_id)
-        return revision
-
-    async def job(self, job_id: str) -> JobView:
-        """Return a job. Raises NotFound."""
-        view = await self._jobs.answer(job_id)
-        assert view is not None  # noqa: S101 - it would have been NotFound
-        return view
+        return found if isinstance(found, JobView) else None
 
     async def brief(self, job_ids: Iterable[str]) -> list[JobView]:
         """Return those of the jobs that exist, in brief, in the order of `job_ids`."""
@@ -74,8 +69,16 @@ class SharedReads:
         self._next_look = ended + min(max(PAUSE_SECONDS, 10 * (ended - began)), _LONGEST_PAUSE_SECONDS)
         return found
 
-    async def _job(self, job_ids: Collection[str]) -> Mapping[str, JobView]:
-        return {job_id: await self._store.job(job_id) for job_id in job_ids}
+    async def _newer(self, known: Collection[_Known]) -> Mapping[_Known, JobView | int]:
+        """Answer with the revisions that are still right, and with the jobs of others."""
+        revisions, views = await self._store.changed(known)
+        found: dict[_Known, JobView | int] = {}
+        for job_id, revision in known:
+            if revisions.get(job_id) == revision:
+                found[job_id, revision] = revision
+            elif job_id in views:
+                found[job_id, revision] = views[job_id]
+        return found
 
     async def _brief(self, job_ids: Collection[str]) -> Mapping[str, JobView]:
         views: Sequence[JobView] = await self._store.brief(list(job_ids))

@@ -1,13 +1,16 @@
 """Jobs and executions for callers: one, a page, or a request to end one. Each method is one transaction."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Select, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
+from services.common.db.engine import reading
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
@@ -25,6 +28,7 @@ from services.gateway.ledger.rows import (
     job_view,
     job_views,
 )
+from services.gateway.ledger.waiting import waiting_of
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
@@ -58,6 +62,10 @@ OWNERS: Final[Mapping[str, Ownership]] = {
 }
 """Who owns jobs, and what their executions make."""
 
+_REVISIONS: Final = select(jobs.c.job_id, jobs.c.revision).where(
+    jobs.c.job_id.in_(bindparam("these_jobs", expanding=True))
+)
+
 
 class JobStore:
     """Reads jobs and executions, and records requests to end them."""
@@ -68,14 +76,26 @@ class JobStore:
 
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
-        async with self._engine.begin() as connection:
-            return await job_view(connection, job_id)
+        async with reading(self._engine) as connection:
+            row = await job_row(connection, job_id)
+            (view,) = await job_views(connection, [row])
+            return replace(view, waiting=await waiting_of(connection, row))
 
-    async def revisions(self, job_ids: Collection[str]) -> dict[str, int]:
-        """Return the numbers that grow with every change of a job, by job; of those that exist."""
-        query = select(jobs.c.job_id, jobs.c.revision).where(jobs.c.job_id.in_(job_ids))
+    async def changed(self, known: Collection[tuple[str, int]]) -> tuple[dict[str, int], dict[str, JobView]]:
+        """Return the revisions of jobs that exist, and the jobs of which another revision is known.
+
+        A revision is a number that grows with every change. Each job but the first is read in a transaction of its own,
+        as it may be large.
+        """
         async with self._engine.begin() as connection:
-            return {row.job_id: row.revision for row in (await connection.execute(query)).all()}
+            rows = await connection.execute(_REVISIONS, {"these_jobs": sorted({job_id for job_id, _ in known})})
+            revisions: dict[str, int] = {row.job_id: row.revision for row in rows}
+            changed = {job_id for job_id, revision in known if revisions.get(job_id, revision) != revision}
+            views = {job_id: await job_view(connection, job_id) for job_id in islice(changed, 1)}
+        for job_id in changed - views.keys():
+            with suppress(NotFound):  # it was removed since
+                views[job_id] = await self.job(job_id)
+        return revisions, views
 
     async def jobs(self, filters: JobFilter, page: Page) -> tuple[list[JobView], Page]:
         """Return a page of jobs in brief, newest first, one more if there is a next page, and the page as cut."""

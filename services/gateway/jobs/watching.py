@@ -57,10 +57,9 @@ async def watch_job(reads: SharedReads, notifier: JobNotifier, job_id: str) -> A
 
     async def look() -> JobView | None:
         nonlocal last_revision
-        if await reads.revision(job_id) == last_revision:
-            return None
-        view = await reads.job(job_id)
-        last_revision = view.revision
+        view = await reads.newer(job_id, last_revision)
+        if view is not None:
+            last_revision = view.revision
         return view
 
     async with aclosing(looks(notifier, job_id, look)) as views:

@@ -15,7 +15,7 @@ from services.common.rpc.times import timestamp_to_proto
 from services.common.text import lossy
 from services.gateway.checkpoints.wire import checkpoint_to_proto
 from services.gateway.jobs.kinds import JobKind
-from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView
+from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView, Waiting
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
 from services.gateway.wire.output import output_to_proto
@@ -35,6 +35,7 @@ _STAGE_CHARACTERS: Final = 1024
 _FILTER: Final = Mapper(JobFilter, pb.JobFilter, by_hand={"visible", "labels"})
 _KIND: Final = Mapper(JobKind, pb.JobKind, by_hand={"name", "kind"})
 _FLOOR: Final = Mapper(BindingFloor, floor_pb2.BindingFloor)
+_WAITING: Final = Mapper(Waiting, pb.Waiting)
 _STAGE: Final = Mapper(StageView, pb.StageRecord, by_hand={"added", "prompt_addition", "labels"})
 _JOB: Final = Mapper(
     JobView,
@@ -42,6 +43,7 @@ _JOB: Final = Mapper(
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
         *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
+        "waiting",
     },
 )
 
@@ -77,6 +79,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         floors=() if brief else map(_FLOOR.to_proto, view.spec.floors),
         submitters=map(display.one_line, view.spec.submitters),
         steered_by=map(display.one_line, view.spec.steered_by),
+        waiting=None if view.waiting is None else _WAITING.to_proto(view.waiting),
     )
 
 

@@ -35,6 +35,15 @@ async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) 
     await connection.execute(error.values(**done, end_time=NOW))
 
 
+async def tell(connection: AsyncConnection, job_id: str, attempt: int, name: str, text: str) -> None:
+    """Tell something in the timeline of an attempt, as a stage that is done."""
+    of_attempt = (stages.c.job_id == job_id, stages.c.attempt == attempt)
+    number = (await connection.execute(select(func.count()).where(*of_attempt))).scalar_one() + 1
+    key = {"job_id": job_id, "attempt": attempt, "name": name}
+    told = {"number": number, "state": StageState.DONE, "result": "", "message": text}
+    await insert_if_absent(connection, stages, key | told | {"start_time": NOW, "end_time": NOW})
+
+
 async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:
     """End what is still open of a job's attempt, and write the execution of the next one; return its id.
 

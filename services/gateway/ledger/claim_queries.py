@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, not_, or_, tuple_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, not_, or_, tuple_
 
 from services.gateway.ledger.fleet import CHOICES
 from services.gateway.ledger.rows import JOBS
 from services.gateway.ledger.scheduling import THIS_CELL, may_be_taken, next_of_projects
 from services.gateway.schema.clock import now
-from services.gateway.schema.jobs import IS_QUEUED, IS_RUNNING, PENDING, jobs
+from services.gateway.schema.jobs import AWAITING, IS_QUEUED, IS_RUNNING, PENDING, jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +40,14 @@ ANY_JOB: Final = ClaimFilter()
 
 _ROWS: Final = JOBS.with_for_update(skip_locked=True)
 """Rows of jobs, locked. What somebody else has locked, to end it, is skipped."""
-QUEUED: Final = _ROWS.where(jobs.c.job_id == bindparam("this_job"), IS_QUEUED)
-"""One that waits, by its id `this_job`."""
+_others: Final = jobs.alias("others")
+_OTHERS_WAIT: Final = exists().where(
+    _others.c.state.in_((PENDING, AWAITING)), _others.c.wake_time <= now(), _others.c.job_id != jobs.c.job_id
+)
+QUEUED: Final = _ROWS.add_columns(_OTHERS_WAIT.label("others_wait")).where(
+    jobs.c.job_id == bindparam("this_job"), IS_QUEUED
+)
+"""One that waits, by its id `this_job`, and whether others do."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
-from services.gateway.ledger.attempts import give_up, next_attempt
+from services.gateway.ledger.attempts import give_up, next_attempt, tell
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import left_to_others, members
@@ -42,9 +42,11 @@ from services.lifecycle.model.value import load
 _CELL_LOST: Final = Failure(
     "NODE_LOST", "the machine that worked on the job did not come back; what was done there is still on that machine"
 )
-_SNAPSHOT_LOST: Final = Failure(
-    "NODE_LOST", "the machine that has the snapshot from which the job was to start did not come back"
+_BOUND_LOST: Final = (
+    "cell {cell_id}, which alone has what the job was to start from, has been away for more than an hour; `boatyard"
+    " retry` begins without it"
 )
+_WITHOUT_SNAPSHOT: Final = "begins without the snapshot of the attempt before: cell {cell_id}, which has it, is away"
 _SECOND: Final = 1_000_000
 _CLAIMS_LOCK: Final = 0x636C6169  # any number: every claim takes this lock
 
@@ -136,8 +138,8 @@ class Claimer:
         for job_id in (await connection.execute(found.waiting, this_claim)).scalars().all():
             row = (await connection.execute(QUEUED, {"this_job": job_id})).first()
             lease = None if row is None else await self._take(connection, row)
-            if lease is not None:
-                return lease
+            if row is not None and lease is not None:
+                return replace(lease, is_last=not row.others_wait)
         return None
 
     async def _count_held(self, connection: AsyncConnection) -> int:
@@ -155,6 +157,9 @@ class Claimer:
             return None
         if attempt.failure is not None:
             await give_up(connection, row, attempt.failure)
+        elif row.snapshot_id and not attempt.snapshot_id:
+            text = _WITHOUT_SNAPSHOT.format(cell_id=row.bound_cell_id)
+            await tell(connection, row.job_id, attempt.number, "snapshot", text)
         taken = {
             "this_job": row.job_id,
             "attempt": attempt.number,
@@ -187,8 +192,9 @@ class Claimer:
         is_published = is_other_cells and await _is_published(connection, row)
         is_bound_elsewhere = row.bound_cell_id not in {"", self.cell_id} and not is_published
         last = _Attempt(row.attempt, row.execution_id, "" if is_bound_elsewhere else row.snapshot_id)
-        if is_bound_elsewhere and spec.snapshot_id and not row.snapshot_id:  # bound by the snapshot in its spec
-            return replace(last, failure=_SNAPSHOT_LOST)
+        is_wanted = row.waits_for_cell or (spec.snapshot_id and not row.snapshot_id) or spec.kept is not None
+        if is_bound_elsewhere and is_wanted:
+            return replace(last, failure=Failure("NODE_LOST", _BOUND_LOST.format(cell_id=row.bound_cell_id)))
         if not is_other_cells or is_published:
             return last
         if last.number < row.last_attempt and _CELL_LOST.reason in spec.policy.retry_on:

@@ -1,9 +1,9 @@
 """Hooks as they are read for a job that runs. Everything here works inside the caller's transaction."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, or_, select
+from sqlalchemy import ColumnElement, Select, bindparam, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import as_number
@@ -16,11 +16,15 @@ from services.lifecycle.webhooks import signing_key
 IN_ORDER = (hooks.c.order, as_number(hooks.c.create_time), hooks.c.hook_id)
 IN_FORCE = select(hooks).where(hooks.c.remove_time.is_(None))
 
+_OF_PROJECT: Final = IN_FORCE.where(
+    or_(hooks.c.project_id == bindparam("of_project"), hooks.c.project_id.is_(None)), hooks.c.disabled.is_(False)
+).order_by(*IN_ORDER)
+
 
 async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequence[Hook]:
     """Return a project's hooks, in the order of their calls. Those of a job must also fit it: see `Hook.fits`."""
-    query = IN_FORCE.where(for_project(project_id), hooks.c.disabled.is_(False))
-    return await read_hooks(connection, query.order_by(*IN_ORDER))
+    rows = (await connection.execute(_OF_PROJECT, {"of_project": project_id})).mappings()
+    return [Hook(**row) for row in rows]
 
 
 async def key_of(connection: AsyncConnection, hook_id: str, job_id: str) -> bytes:

@@ -1,6 +1,7 @@
 """The input of jobs: repository, files, secrets and hooks. Everything here works inside the caller's transaction."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import fields
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -48,9 +49,10 @@ async def read_secrets(connection: AsyncConnection, job_id: str) -> Mapping[str,
 
 
 async def read_remote(connection: AsyncConnection, repository_id: str) -> Remote:
-    """Return the URL and the token of a repository. Raises NotFound, also for one that is deleted."""
-    existing = (repositories.c.repository_id == repository_id, repositories.c.delete_time.is_(None))
-    row = (await connection.execute(select(repositories.c.url, repositories.c.token).where(*existing))).first()
+    """Return how a repository is reached, with its token. Raises NotFound, also for one that is deleted."""
+    columns = [repositories.c[each.name] for each in fields(Remote)]
+    query = select(*columns).where(repositories.c.repository_id == repository_id, repositories.c.delete_time.is_(None))
+    row = (await connection.execute(query)).mappings().first()
     if row is None:
         raise NotFound("repository", repository_id)
-    return Remote(repository_id, row.url, row.token)
+    return Remote(**row)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Final
 
 from sqlalchemy import ColumnElement, delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -11,12 +12,14 @@ from services.gateway.values.jobs import LabelSelector
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.value import dump, load
 
+_NEW: Final = insert(job_labels)
+
 
 async def write_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:
     """Make a job that has no labels yet searchable by these."""
     if labels:
         rows = [{"job_id": job_id, "key": key, "value": value} for key, value in labels.items()]
-        await connection.execute(insert(job_labels), rows)
+        await connection.execute(_NEW, rows)
 
 
 async def add_labels(connection: AsyncConnection, job_id: str, labels: Mapping[str, str]) -> None:

@@ -21,11 +21,11 @@ class JobNotifier:
 
     def __init__(self) -> None:
         self._waiting: defaultdict[str, set[asyncio.Event]] = defaultdict(set)
-        self._on_work: Callable[[], None] = lambda: None
+        self._on_work: Callable[[str], None] = lambda _job_id: None
         self._on_change: Callable[[str, bool], None] = lambda _job_id, _work: None
 
-    def call_on_work(self, wake: Callable[[], None]) -> None:
-        """Have `wake` called when a job was admitted, or is asked to end."""
+    def call_on_work(self, wake: Callable[[str], None]) -> None:
+        """Have `wake` called with the id of a job that was admitted, or is asked to end; empty when any may be."""
         self._on_work = wake
 
     def call_on_change(self, publish: Callable[[str, bool], None]) -> None:
@@ -41,7 +41,7 @@ class JobNotifier:
         """Wake everybody, because any job may have changed."""
         for event in [event for events in self._waiting.values() for event in events]:
             event.set()
-        self._on_work()
+        self._on_work("")
 
     def notify_local(self, job_id: str, *, work: bool = False) -> None:
         """Wake those who wait in this process."""
@@ -50,7 +50,7 @@ class JobNotifier:
         if work:
             for event in self._waiting.get(WORK, ()):
                 event.set()
-            self._on_work()
+            self._on_work(job_id)
 
     @contextmanager
     def subscribe(self, job_id: str) -> Iterator["Subscription"]:

@@ -58,9 +58,9 @@ _STAGES: Final[Select[Any]] = (
 )
 
 
-async def job_view(connection: AsyncConnection, job_id: str) -> JobView:
-    """Return a job with everything that is recorded of it. Raises NotFound."""
-    (view,) = await job_views(connection, [await job_row(connection, job_id)])
+async def job_view(connection: AsyncConnection, job_id: str, *, brief: bool = False) -> JobView:
+    """Return a job with everything that is recorded of it, or in brief. Raises NotFound."""
+    (view,) = await job_views(connection, [await job_row(connection, job_id)], brief=brief)
     return view
 
 

@@ -100,11 +100,12 @@ def next_of_projects(
 def may_be_taken(lease_seconds: float) -> ColumnElement[bool]:
     """Return the condition that this cell may take a job: it is bound to this cell or to none, or its cell is away.
 
-    A job that is bound by a retry's snapshot can begin without it, as soon as its cell is away. A job that is bound by
-    the snapshot in its spec waits for the cell much longer, and then fails.
+    A job that its own retry has bound, by a snapshot, can begin without that as soon as its cell is away. One that a
+    person has bound, by the snapshot or result to begin from, waits for the cell much longer, and then fails.
     """
     bound = jobs.c.bound_cell_id
-    for_a_retry = and_(jobs.c.snapshot_id != "", ~exists().where(cells.c.cell_id == bound, is_alive(lease_seconds)))
+    is_away = ~exists().where(cells.c.cell_id == bound, is_alive(lease_seconds))
+    for_a_retry = and_(jobs.c.snapshot_id != "", jobs.c.waits_for_cell.is_(False), is_away)
     return or_(_IS_UNBOUND, for_a_retry, ~_has_beaten(bound, _BOUND_PATIENCE_SECONDS))
 
 

@@ -66,6 +66,8 @@ repositories = Table(
     Column("default_revision", LargeBinary, nullable=False),
     Column("token", SealedText("repositories.token"), nullable=False),
     _limit(),
+    Column("ca", Text, nullable=False, server_default=""),
+    Column("push_options", JsonValue(tuple[str, ...]), nullable=False, server_default="[]"),
     *_times(),
 )
 

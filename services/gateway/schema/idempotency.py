@@ -15,14 +15,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
-from sqlalchemy import Column, Index, LargeBinary, String, Table, delete, select
+from sqlalchemy import Column, Index, LargeBinary, String, Table, bindparam, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import Moment
 from services.common.db.retention import every_hour
 from services.common.errors import AlreadyExists
 from services.gateway.schema.metadata import metadata
-from services.gateway.schema.sql import insert_if_absent
+from services.gateway.schema.sql import Insertion
 
 RETENTION = timedelta(days=7)
 """How long ids are remembered at least; the contract says the same."""
@@ -41,6 +41,9 @@ request_ids = Table(
     Column("create_time", Moment, nullable=False),
     Index("request_ids_oldest", "create_time"),
 )
+
+_FIND: Final = select(request_ids).where(request_ids.c.request_id.in_(bindparam("these", expanding=True)))
+_CLAIM: Final = Insertion(request_ids, {})
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ async def claim(connection: AsyncConnection, key: IdempotencyKey | None, namespa
         "reference": reference,
         "create_time": datetime.now(UTC),
     }
-    if await insert_if_absent(connection, request_ids, values):
+    if await _CLAIM.execute(connection, values):
         return None
     return await find(connection, key, namespace)
 
@@ -81,8 +84,7 @@ async def find(connection: AsyncConnection, key: IdempotencyKey | None, namespac
     if key is None:
         return None
     row_id = _row_id(namespace, key.request_id)
-    query = select(request_ids).where(request_ids.c.request_id.in_((row_id, key.request_id)))
-    for row in (await connection.execute(query)).all():
+    for row in (await connection.execute(_FIND, {"these": (row_id, key.request_id)})).all():
         if (row.method, row.digest) == (key.method, key.digest):
             return str(row.reference)
         if row.request_id == row_id:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     String,
     Table,
     Text,
+    false,
     literal_column,
 )
 
@@ -64,6 +65,7 @@ jobs = Table(
     # database's clock.
     Column("wake_time", BigInteger, nullable=False),
     Column("bound_cell_id", String(63), nullable=False),  # the one cell that may take it; empty: any
+    Column("waits_for_cell", Boolean, nullable=False, server_default=false()),  # and nowhere else can it begin
     # The lease. `held` is false while a cell that was restarted has not claimed its own job again.
     Column("fence", BigInteger, nullable=False),
     Column("cell_id", String(63), nullable=False),

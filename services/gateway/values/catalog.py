@@ -44,6 +44,8 @@ class Repository:
     default_revision: bytes = b""
     token: str = field(default="", repr=False)
     max_running_jobs: int = 0
+    ca: str = ""
+    push_options: tuple[str, ...] = ()
     create_time: datetime
 
 

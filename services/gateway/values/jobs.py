@@ -1,5 +1,6 @@
 """Jobs and executions as they are shown. Times are in UTC; None means not yet, or never."""
 
+import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -50,6 +51,26 @@ class ExecutionView:
     end_time: datetime | None
 
 
+class WaitsFor(enum.StrEnum):
+    """What a job that is PENDING waits for. The names are those of the contract, without prefix."""
+
+    START_TIME = "START_TIME"
+    RETRY = "RETRY"
+    CELL = "CELL"
+    """The one cell that has what it starts from, and that is away, paused or not ready."""
+    ANY_CELL = "ANY_CELL"
+    """Any cell: none takes jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """What a job waits for, and for people why it has to; `cell_id` where it is one cell."""
+
+    kind: WaitsFor
+    cell_id: str
+    message: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobView:
     """A job. `executions` are those of its agents, oldest first; `timeline` and `checkpoints` are empty in lists."""
@@ -67,6 +88,7 @@ class JobView:
     executions: tuple[ExecutionView, ...]
     timeline: tuple[StageView, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
+    waiting: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,13 +53,14 @@ class DeltaLayers:
         self._git = git
         self._cache = cache
 
-    async def plan(self, repository_id: str, commit_id: str, git_dir: Path) -> Delta | None:
+    async def plan(self, repository_id: str, commit_id: str, git_dir: Path, submodules_key: str) -> Delta | None:
         """Find the base nearest to the commit; None when a whole tree is as good.
 
         Candidates are the nearest ancestor along first parents, and the bases used last, because a branch may have
-        moved back.
+        moved back. They have the same submodules.
         """
-        usable = [base for base in self._cache.of(repository_id) if _may_lie_below(base)]
+        with_same = (base for base in self._cache.of(repository_id) if base.submodules_key == submodules_key)
+        usable = [base for base in with_same if _may_lie_below(base)]
         if not usable:
             return None
         flags = ("--first-parent", f"--max-count={_ANCESTORS}")
@@ -88,6 +89,8 @@ class DeltaLayers:
             await self._git.run(Command("checkout-index", ("-u", "-z", "--stdin")), from_list)
             names.unlink()
         await self._git.run(Command("update-ref", ("--no-deref",), ("HEAD", commit_id)), inside)
+        if (modules := delta.below.layers[0] / ".git" / "modules").is_dir():
+            await asyncio.to_thread(shutil.copytree, modules, git_dir / "modules", symlinks=True)
         directories = await self._directories(commit_id, inside) if delta.removed else frozenset()
         await asyncio.to_thread(_white_out, tree, delta, directories)
 

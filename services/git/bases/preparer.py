@@ -1,6 +1,7 @@
 """Prepares what work on a commit needs: the tree to start from, and the objects to take the changed tree with."""
 
 import asyncio
+import contextlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -8,9 +9,11 @@ from typing import Final
 from services.common.ids import NO_REMOTE
 from services.git import failures
 from services.git.bases.builder import BaseBuilder
-from services.git.bases.notes import read_notes
+from services.git.bases.notes import read_notes, with_reasons
+from services.git.bases.submodules import FoundSubmodules, Submodules
 from services.git.bases.warming import BranchWarmer
 from services.git.empty import EMPTY_COMMIT_ID
+from services.git.gitcmd import GitError
 from services.git.model import Base, ProgressListener, Remote, StartPoint, WorkingTree
 from services.git.names import is_commit_id
 from services.git.store import RepositoryRecords
@@ -33,6 +36,7 @@ class BasePreparer:
         results: ResultStores,
         snapshots: Snapshots,
         *,
+        submodules: Submodules,
         warm_seconds: float,
     ) -> None:
         self._records = records
@@ -40,6 +44,7 @@ class BasePreparer:
         self._bases = bases
         self._results = results
         self._snapshots = snapshots
+        self._submodules = submodules
         self.warmer = BranchWarmer(self._warm, warm_seconds)
 
     async def prepare(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
@@ -146,16 +151,36 @@ class BasePreparer:
             commit_id, branch = resolved.commit_id, resolved.branch
             prepare = self._bases.prepare
         await self._records.remember_url(repository_id, remote.url)
-        cached = await prepare(repository_id, commit_id, remote.url, report)
+        with contextlib.ExitStack() as held:
+            found = await self._find_submodules(remote, start, commit_id, held, report)
+            cached = await prepare(repository_id, commit_id, remote.url, report, found)
+        notes = await asyncio.to_thread(read_notes, cached.path)
         return Base(
             commit_id,
             cached.layers,
-            (self._mirrors.objects(repository_id),),
+            (self._mirrors.objects(repository_id), *self._submodules.objects(found)),
             branch,
             cached.pins_path,
-            await asyncio.to_thread(read_notes, cached.path),
+            with_reasons(notes, dict(found.missing)),
             head_commit_id=commit_id,
         )
+
+    async def _find_submodules(
+        self, remote: Remote, start: StartPoint, commit_id: str, held: contextlib.ExitStack, report: ProgressListener
+    ) -> FoundSubmodules:
+        """Fetch the submodules of a commit, whose mirrors are held from removal. What cannot be had is not an error."""
+        repository_id, result, of_remote = remote.repository_id, None, commit_id
+        if start.result_commit_id and not await self._mirrors.has(repository_id, commit_id):
+            result = (await self._results.store(repository_id), commit_id)
+            of_remote = await self._of_remote(repository_id, commit_id)
+
+        def hold(mirror_id: str) -> None:
+            held.enter_context(self._bases.holding(mirror_id))
+
+        try:
+            return await self._submodules.find(remote, of_remote, hold, report, result=result)
+        except GitError as error:
+            raise failures.clone_failed(repository_id, error) from error
 
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
         """Return object directories that together hold the commit, and that a sandbox may see."""

@@ -18,26 +18,29 @@ _SECONDS_PER_FILE: Final = 60e-6
 _SECONDS_PER_BYTE: Final = 1 / 300e6
 
 
-async def prevent_racy_index(git: Git, tree: Path) -> TreeContents:
+async def prevent_racy_index(git: Git, tree: Path, inner: Iterable[tuple[Path, Path]] = ()) -> TreeContents:
     """Make all files older than the index, the cheaper way: wait for the next second, or set their times back.
 
     Only files of the current second matter; git reads once more those whose times were set back. `tree` has a `.git`
-    and was just filled by git; it may be a layer, which lacks files that its index lists.
+    and was just filled by git; it may be a layer, which lacks files that its index lists. `inner` are the git
+    directories and the trees of the submodules in it.
     """
     contents = await asyncio.to_thread(walk_tree, tree)
-    index = tree / ".git" / "index"
-    now = _touch(index)
+    repositories = ((tree / ".git", tree), *inner)
+    indexes = [git_dir / "index" for git_dir, _ in repositories]
+    now = min(map(_touch, indexes))
     young = [(path, size) for path, size, second in contents.files if second >= int(now)]
     to_set_back = sum(_SECONDS_PER_FILE + size * _SECONDS_PER_BYTE for _, size in young)
     to_wait = 1 - now % 1
     if to_wait < to_set_back:
-        while (later := _touch(index)) < int(now) + 1:  # noqa: ASYNC110 - a clock tells nobody
+        while (later := min(map(_touch, indexes))) < int(now) + 1:  # noqa: ASYNC110 - a clock tells nobody
             await asyncio.sleep(int(now) + 1 - later)
     elif young:
         await asyncio.to_thread(_set_back, (path for path, _ in young), int(now) - 2)
-        inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
-        await git.run(Command("update-index", ("-q", "--refresh", "--ignore-missing")), inside)
-        _touch(index)
+        for git_dir, directory in repositories:
+            inside = Invocation(git_dir=git_dir, cwd=directory, timeout_seconds=1800)
+            await git.run(Command("update-index", ("-q", "--refresh", "--ignore-missing")), inside)
+            _touch(git_dir / "index")
     return contents
 
 

@@ -1,7 +1,8 @@
 """The cache of base trees: their layout on the disk, and what is known of one without reading its tree.
 
     <base>/tree     the whole tree of a commit, or a layer that makes it from the base below
-    <base>/about    the base below, and this one's size; written last, before the directory is renamed into place
+    <base>/about    the base below, this one's size, and the mirrors of its submodules; written last, before the
+                    directory is renamed into place
     <base>/pins/    an empty file for each user of the base; users create and remove them, under names of their own
 
 The modification time of <base> is the time of its last use.
@@ -22,17 +23,26 @@ from services.git.paths import GitPaths
 
 @dataclass(frozen=True, slots=True)
 class CachedBase:
-    """A base in the cache. `bytes` and `inodes` count its own layer only; `below` is the base that it lies on."""
+    """A base in the cache. `bytes` and `inodes` count its own layer only; `below` is the base that it lies on.
+
+    It borrows objects from the mirror of its repository, and from those in `borrows`.
+    """
 
     path: Path
     bytes: int
     inodes: int
     below: "CachedBase | None" = None
+    borrows: tuple[str, ...] = ()
 
     @property
     def commit_id(self) -> str:
         """The commit whose tree it is."""
-        return self.path.name
+        return self.path.name.partition("-")[0]
+
+    @property
+    def submodules_key(self) -> str:
+        """Which submodules are in the tree; empty when it has none."""
+        return self.path.name.partition("-")[2]
 
     @property
     def repository_id(self) -> str:
@@ -84,7 +94,7 @@ class BaseCache:
             below = self.find(self._paths.base(path.parent.name, about["below"]))
             if below is None:
                 raise RuntimeError(f"{path} lies on the base of {about['below']}, which is missing: remove both")
-        return CachedBase(path, about["bytes"], about["inodes"], below)
+        return CachedBase(path, about["bytes"], about["inodes"], below, tuple(about.get("borrows", ())))
 
     def hand_out(self, path: Path) -> CachedBase | None:
         """Find a base, and mark it and all bases below it as used now."""
@@ -104,11 +114,18 @@ class BaseCache:
         bases = (self.find(path) for path in (self._paths.bases / repository_id).glob("*"))
         return sorted((base for base in bases if base is not None), key=lambda base: -base.last_use)
 
-    def put(self, building: Path, path: Path, size: tuple[int, int], below: CachedBase | None) -> None:
+    def put(
+        self,
+        building: Path,
+        path: Path,
+        size: tuple[int, int],
+        below: CachedBase | None,
+        borrows: tuple[str, ...] = (),
+    ) -> None:
         """Move a finished build, a directory with a `tree`, into the cache. `size` is (bytes, inodes)."""
         (building / "pins").mkdir(mode=0o700)
-        about = {"below": below.commit_id if below else None, "bytes": size[0], "inodes": size[1]}
-        (building / "about").write_text(json.dumps(about))
+        about = {"below": below.path.name if below else None, "bytes": size[0], "inodes": size[1]}
+        (building / "about").write_text(json.dumps(about | {"borrows": borrows}))
         building.chmod(0o755)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         try:
@@ -117,6 +134,10 @@ class BaseCache:
             # The same base was built meanwhile: keep that one.
             if error.errno not in {errno.ENOTEMPTY, errno.EEXIST}:
                 raise
+
+    def lends(self, mirror_id: str) -> bool:
+        """True when a base borrows objects from the mirror of a submodule."""
+        return any(mirror_id in base.borrows for base in self.all())
 
     def remove_unused(self, base: CachedBase, trash: Path) -> bool:
         """Move an unused base into `trash`; return False when it is in use after all."""

@@ -215,7 +215,7 @@ class DiskBudget:
         return removed
 
     async def _evict_mirror(self, usage: RepositoryUsage) -> bool:
-        if self._cache.is_held(usage.repository_id):
+        if self._cache.is_held(usage.repository_id) or self._cache.lends(usage.repository_id):
             return False
         trash = self._paths.scratch()
         with contextlib.ExitStack() as locks:

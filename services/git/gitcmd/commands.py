@@ -62,13 +62,24 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     ),
     "commit": _spec("--quiet", "--no-verify", "--file=", "--cleanup=", paths=True),
     "commit-tree": _spec("-p", "-F"),
-    # Writes only files of ours that nobody else can reach; keys and values are ours, or a checked URL.
-    "config": _spec("--file=", end_of_options=False),
+    # Writes only files of ours that nobody else can reach; keys and values are ours, or what has been checked. What a
+    # commit has is only listed, and includes no other file.
+    "config": _spec("--file=", "--blob=", "--list", "-z", end_of_options=False),
     # Diff programs named by a repository are never run. Renames are detected among as many files as a person would
     # read about.
     "diff": _spec(
         *("--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--src-prefix=", "--dst-prefix="),
-        *("--raw", "--numstat", "--name-only", "-z", "--find-renames", "--no-renames", "--cached", "--no-abbrev"),
+        *(
+            "--raw",
+            "--numstat",
+            "--name-only",
+            "--binary",
+            "-z",
+            "--find-renames",
+            "--no-renames",
+            "--cached",
+            "--no-abbrev",
+        ),
         config={"diff.renameLimit": "2000", "diff.ignoreSubmodules": "none"},
         paths=True,
     ),
@@ -97,12 +108,20 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     # For result stores only: no tree borrows from one.
     "prune": _spec("--expire=", end_of_options=False),
     "push": _spec(
-        *("--porcelain", "--progress", "--force-with-lease=", "--no-verify", "--receive-pack=", "--dry-run"),
+        *(
+            "--porcelain",
+            "--progress",
+            "--force-with-lease=",
+            "--no-verify",
+            "--receive-pack=",
+            "--dry-run",
+            "--push-option=",
+        ),
         config=_REMOTE | {"push.gpgSign": "false", "push.recurseSubmodules": "no"},
     ),
     "read-tree": _spec("-i", "-m"),
     "repack": _spec("-A", "-d", "-l", "-q", "--geometric=", "--unpack-unreachable=", end_of_options=False),
-    "rev-list": _spec("--count", "--first-parent", "--max-count="),
+    "rev-list": _spec("--count", "--first-parent", "--max-count=", paths=True),
     "rev-parse": _spec("--verify", "--quiet"),
     "status": _spec("--porcelain=v2", "-z", "--untracked-files=all", "--branch", paths=True),
     "symbolic-ref": _spec("--quiet"),

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
 
+from services.git.gitcmd.certificates import bundle
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment, ssh_variables
 from services.git.gitcmd.errors import GitFailed, OutputTooLarge, failure_within, scrub
@@ -35,7 +36,7 @@ class Invocation:
 
     `git_dir` is the repository, `cwd` the tree. `config` applies to this process only and may contain secrets; those
     are listed in `secrets` too, so that they are removed from git's messages. `protocol` is the one allowed transport;
-    `ssh_key` is the private key that it shows.
+    `ssh_key` is the private key that it shows, `ca` are certificates (PEM) that it believes besides the others.
     `inherited_fds` are open descriptors that the process gets too: a lock among them is held as long as git lives, even
     without us. `limits` hold for each process that git starts, such as the one that speaks to the remote.
     It is ended after `timeout_seconds`, or after `silence_seconds` in which nothing comes or goes.
@@ -48,6 +49,7 @@ class Invocation:
     secrets: tuple[str, ...] = field(default=(), repr=False)
     protocol: str = "none"
     ssh_key: str = field(default="", repr=False)
+    ca: str = field(default="", repr=False)
     stdin_file: Path | None = None
     timeout_seconds: float = 300
     silence_seconds: float | None = None
@@ -184,8 +186,11 @@ class Git:
     async def _started(
         self, command: Command, invocation: Invocation
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr", Patience]]:
-        with _key_file(invocation.ssh_key) as key_file:
-            process = await self._spawn(command, invocation, key_file)
+        with (
+            _memory_file(_key(invocation.ssh_key)) as key_file,
+            _memory_file(bundle(invocation.ca.encode(), self._certificates)) as certificates,
+        ):
+            process = await self._spawn(command, invocation, key_file, certificates or self._certificates)
             async with self._reported(process, invocation) as stderr:
                 yield process, stderr, Patience(command.name, process.pid, lambda: stderr.text)
 
@@ -202,7 +207,9 @@ class Git:
                     await asyncio.gather(_discard(_pipe(process.stdout)), stderr.finished())
             await stderr.stop()
 
-    async def _spawn(self, command: Command, invocation: Invocation, key_file: str) -> asyncio.subprocess.Process:
+    async def _spawn(
+        self, command: Command, invocation: Invocation, key_file: str, certificates: str
+    ) -> asyncio.subprocess.Process:
         argv = [os.fsencode(self._executable)]
         if invocation.git_dir is not None:
             argv.append(b"--git-dir=" + os.fsencode(invocation.git_dir))
@@ -217,7 +224,7 @@ class Git:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     cwd=invocation.cwd or self._home,
-                    env=self._environment(command, invocation, key_file),
+                    env=self._environment(command, invocation, key_file, certificates),
                     start_new_session=True,
                     pass_fds=invocation.inherited_fds,
                 )
@@ -229,14 +236,16 @@ class Git:
                 await _end(await spawning)
                 raise
 
-    def _environment(self, command: Command, invocation: Invocation, key_file: str) -> dict[str, str]:
+    def _environment(
+        self, command: Command, invocation: Invocation, key_file: str, certificates: str
+    ) -> dict[str, str]:
         config = [*command.spec.config.items(), *invocation.config]
         network = invocation.protocol in {"https", "http", "ssh"}
         environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
         if invocation.protocol == "ssh":
             environment |= ssh_variables(key_file, lends_identity=self._lends_ssh_identity)
-        if network and self._certificates:
-            environment |= {"GIT_SSL_CAINFO": self._certificates}
+        if network and certificates:
+            environment |= {"GIT_SSL_CAINFO": certificates}
         if invocation.http_trace:
             environment |= {"GIT_TRACE_CURL": invocation.http_trace, "GIT_TRACE_CURL_NO_DATA": "1"}
         # The far side of a file remote finds git by name in PATH; it must be this same git.
@@ -251,19 +260,23 @@ async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> 
 
 
 @contextlib.contextmanager
-def _key_file(key: str) -> Iterator[str]:
-    """Put a private key where ssh reads it for as long as the block lasts: in memory, on no disk.
+def _memory_file(content: bytes) -> Iterator[str]:
+    """Put something where git and ssh read it for as long as the block lasts: in memory, on no disk; "" for nothing.
 
     ssh closes all descriptors that it inherits, so it opens ours.
     """
-    if not key:
+    if not content:
         yield ""
         return
-    with os.fdopen(os.memfd_create("ssh-key"), "wb") as file:
-        os.fchmod(file.fileno(), 0o600)  # else ssh takes it for everybody's
-        file.write(key.replace("\r\n", "\n").strip().encode() + b"\n")
+    with os.fdopen(os.memfd_create("for-git"), "wb") as file:
+        os.fchmod(file.fileno(), 0o600)  # else ssh takes a key for everybody's
+        file.write(content)
         file.flush()
         yield f"/proc/{os.getpid()}/fd/{file.fileno()}"
+
+
+def _key(key: str) -> bytes:
+    return key.replace("\r\n", "\n").strip().encode() + b"\n" if key else b""
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from services.git.gitcmd import Invocation
+from services.git.model import Remote
 from services.git.remote.far_side import Connection, FarSide
 from services.git.remote.file_repository import FileRoots
 from services.git.remote.ssrf import IPNetwork, SsrfGuard
@@ -56,11 +57,12 @@ class Address:
             return self.far_side.connected(program, invocation)
         return contextlib.nullcontext(Connection(self.url, (), invocation))
 
-    def invocation(self, token: str) -> Invocation:
+    def invocation(self, remote: Remote) -> Invocation:
         """Return how to run the one command that needs the token, which is in the environment, for this host only.
 
-        A private key for ssh is in memory alone.
+        A private key for ssh is in memory alone, and so are certificates.
         """
+        token = remote.token
         config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
         secrets: tuple[str, ...] = ()
         if token and self.protocol in {"https", "http"}:
@@ -72,7 +74,7 @@ class Address:
             )
             secrets = (token, encoded)
         key = token if self.protocol == "ssh" else ""
-        return Invocation(config=config, secrets=secrets, protocol=self.protocol, ssh_key=key)
+        return Invocation(config=config, secrets=secrets, protocol=self.protocol, ssh_key=key, ca=remote.ca)
 
 
 class AddressBook:

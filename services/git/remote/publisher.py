@@ -50,11 +50,11 @@ class Publisher:
         """
         try:
             address = await self._addresses.resolve(remote.url)
-            invocation = replace(address.invocation(remote.token), git_dir=store)
+            invocation = replace(address.invocation(remote), git_dir=store)
             if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
                 return True
             pushing = replace(self._limits.pushing(invocation), on_message=ProgressParser(report))
-            refused = await self._push(address, pushing, commit_id, branch, expected)
+            refused = await self._push(address, pushing, commit_id, branch, expected, *_options(remote))
             if refused.code == 0:
                 return False
             # The branch may have moved between our check and our push. If an earlier try of ours moved it, all is well.
@@ -82,12 +82,12 @@ class Publisher:
         """
         try:
             address = await self._addresses.resolve(remote.url)
-            invocation = replace(address.invocation(remote.token), git_dir=store)
+            invocation = replace(address.invocation(remote), git_dir=store)
             actual = await self._taken(address, invocation, branch, allowed)
             if address.far_side is not None:  # it asks nobody who may push
                 return
             asking = self._limits.listing(invocation)
-            refused = await self._push(address, asking, commit_id, branch, actual, "--dry-run")
+            refused = await self._push(address, asking, commit_id, branch, actual, "--dry-run", *_options(remote))
         except GitError as error:
             raise failures.push_failed(branch, error) from error
         if refused.code:
@@ -144,6 +144,10 @@ class Publisher:
             message = f"the branch {name} {found}, and was expected {sought}"
             raise Aborted("REF_MOVED", message, expected=expected, actual=actual)
         return False
+
+
+def _options(remote: Remote) -> list[str]:
+    return [f"--push-option={option}" for option in remote.push_options]
 
 
 def _failure(branch: bytes, completed: GitOutput) -> ServiceError:

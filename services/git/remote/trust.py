@@ -7,15 +7,10 @@ from typing import Final
 
 from services.common.errors import StartError
 from services.common.files import write_whole
+from services.git.gitcmd.certificates import bundle
 
 # What a variable names takes the place of what the machine trusts. The second is OpenSSL's: not every git knows it.
 _VARIABLES: Final = ("GIT_SSL_CAINFO", "SSL_CERT_FILE")
-_OF_MACHINES: Final = (
-    "/etc/ssl/certs/ca-certificates.crt",
-    "/etc/pki/tls/certs/ca-bundle.crt",
-    "/etc/ssl/ca-bundle.pem",
-    "/etc/ssl/cert.pem",
-)
 
 
 def certificates_file(ca: Path | None, directory: Path) -> str:
@@ -32,7 +27,6 @@ def certificates_file(ca: Path | None, directory: Path) -> str:
         own = ca.read_bytes()
     except (OSError, ssl.SSLError) as error:
         raise StartError(f"BOATYARD_GIT_CA: {ca} has no certificates that can be read: {error}") from error
-    machine = Path(named) if named else next((path for path in map(Path, _OF_MACHINES) if path.is_file()), None)
-    bundle = directory / "certificates.pem"
-    write_whole(bundle, (machine.read_bytes() + b"\n" if machine else b"") + own)
-    return str(bundle)
+    together = directory / "certificates.pem"
+    write_whole(together, bundle(own, named))
+    return str(together)

@@ -7,21 +7,26 @@ import asyncio
 import hashlib
 import json
 import shutil
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, Final
 
 import structlog
 
 from services.common.errors import NotFound, OutOfRange
+from services.common.text import lossy
 from services.git import failures
 from services.git.gitcmd import GitError, OutputTooLarge
 from services.git.model import Artifact, OmissionReason, OmittedArtifact, TakenArtifacts, WorkingTree
 from services.git.paths import GitPaths
 from services.git.worktree.artifact_reader import MAX_NAME_BYTES, ArtifactReader, members
+from services.git.worktree.submodule_patches import SubmodulePatches, WrittenSubmodule
 from services.redaction.strand import Flow, Redactor
 
+PATCHES: Final = ".boatyard/submodules"
+"""What the names of patches begin with. No pattern names anything in that directory."""
 _MANIFEST: Final = "manifest.json"
 _TAKE_SECONDS: Final = 540.0
 _BLOCK: Final = 1 << 20
@@ -33,16 +38,29 @@ _log = structlog.get_logger()
 class ArtifactStore:
     """Keeps artifacts, bounded by the reader's limits, for `keep_for`, and longer while the tree exists."""
 
-    def __init__(self, paths: GitPaths, reader: ArtifactReader, keep_for: timedelta, min_free_bytes: int) -> None:
+    def __init__(
+        self,
+        paths: GitPaths,
+        reader: ArtifactReader,
+        patches: SubmodulePatches,
+        keep_for: timedelta,
+        min_free_bytes: int,
+    ) -> None:
         self._paths = paths
         self._reader = reader
+        self._patches = patches
         self._keep_for = keep_for
         self._min_free_bytes = min_free_bytes
 
     async def take(
-        self, artifacts_id: str, tree: WorkingTree, patterns: Sequence[str], redactor: Redactor
+        self,
+        artifacts_id: str,
+        tree: WorkingTree,
+        patterns: Sequence[str],
+        redactor: Redactor,
+        written: Sequence[WrittenSubmodule] = (),
     ) -> TakenArtifacts:
-        """Keep the files of a tree that patterns name, without secrets.
+        """Keep the files of a tree that patterns name, and patches of what submodules have `written`, without secrets.
 
         Raises:
             FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE.
@@ -52,11 +70,15 @@ class ArtifactStore:
         archive = scratch / "archive"
         try:
             async with asyncio.timeout(_TAKE_SECONDS):
-                found = await self._reader.find(tree, patterns)
+                self._paths.check_room(self._min_free_bytes)
+                patches, too_much = await self._patched(tree, written, scratch)
+                found = await self._reader.find(tree, patterns, sum(path.stat().st_size for path in patches.values()))
+                found.omitted.extend(too_much)
                 self._paths.check_room(self._min_free_bytes + 2 * sum(found.sizes.values()))
                 if found.sizes:
                     await self._reader.read(tree, found, archive)
-                files = members(archive, found.sizes) if found.sizes else ()
+                read = members(archive, found.sizes) if found.sizes else ()
+                files = chain(_opened(patches), read)
                 taken = await asyncio.to_thread(
                     _write, scratch / "kept", files, redactor, tree.path, self._reader.most_bytes
                 )
@@ -77,6 +99,30 @@ class ArtifactStore:
         omitted = sorted({*found.omitted, *taken.omitted, *unread}, key=lambda each: each[0])
         shown = (OmittedArtifact(_shown(path, redactor), reason) for path, reason in omitted)
         return TakenArtifacts(taken.artifacts, tuple(shown))
+
+    async def _patched(
+        self, tree: WorkingTree, written: Sequence[WrittenSubmodule], scratch: Path
+    ) -> tuple[dict[str, Path], list[tuple[str, OmissionReason]]]:
+        """Write patches of submodules, by the names under which they are kept; return those that are not kept too."""
+        patches: dict[str, Path] = {}
+        omitted: list[tuple[str, OmissionReason]] = []
+        left = self._reader.most_bytes
+        for number, submodule in enumerate(written):
+            name = f"{PATCHES}/{lossy(submodule.path)}.patch"
+            target = scratch / f"patch-{number}"
+            try:
+                await self._patches.write(tree, submodule, target, left)
+            except OutputTooLarge:
+                omitted.append((name, OmissionReason.TOO_LARGE))
+                continue
+            except GitError as error:
+                _log.info("cannot make a patch of a submodule", path=name, error=str(error))
+                omitted.append((name, OmissionReason.UNREADABLE))
+                continue
+            if size := target.stat().st_size:
+                patches[name] = target
+                left -= size
+        return patches, omitted
 
     async def kept(self, artifacts_id: str) -> list[Artifact]:
         """Return all that is kept under an id, ordered by name; nothing when it has expired."""
@@ -144,6 +190,12 @@ class ArtifactStore:
     def _is_expired(self, directory: Path, time: datetime) -> bool:
         taken = datetime.fromtimestamp((directory / _MANIFEST).stat().st_mtime, UTC)
         return taken <= time and not Path(_manifest(directory)["tree"]).exists()
+
+
+def _opened(files: Mapping[str, Path]) -> Iterator[tuple[str, IO[bytes]]]:
+    for name, path in files.items():
+        with path.open("rb") as file:
+            yield name, file
 
 
 class _Written:

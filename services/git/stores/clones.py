@@ -65,7 +65,7 @@ class Clones:
         if spec.depth:
             flags.append(f"--depth={spec.depth}")
         invocation = replace(
-            self._limits.network.fetching(address.invocation(spec.remote.token), path.parent),
+            self._limits.network.fetching(address.invocation(spec.remote), path.parent),
             cwd=path.parent,
             on_message=ProgressParser(report),
         )

@@ -103,7 +103,7 @@ class Mirrors:
             FailedPrecondition: CLONE_FAILED, REMOTE_TOO_LARGE.
             Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
         """
-        key = (remote.repository_id, remote.url, remote.token, self._rounds[remote.repository_id])
+        key = (remote.repository_id, remote.url, remote.token, remote.ca, self._rounds[remote.repository_id])
         self._asked[key] |= set(_names(revision))
         await self._single_flight.join(key, lambda report: self._refresh(remote, key, report), listener)
 
@@ -244,7 +244,7 @@ class Mirrors:
         self, mirror: Path, remote: Remote, asked: set[bytes], lock_fd: int, report: ProgressListener
     ) -> None:
         address = await self._addresses.resolve(remote.url)
-        invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
+        invocation = replace(address.invocation(remote), git_dir=mirror, inherited_fds=(lock_fd,))
         for left in reversed(range(_TRIES)):
             listing = await list_remote(self._git, address, self._limits.network.listing(invocation))
             refs = listing.wanted(asked, self._limits.max_refs)
@@ -313,7 +313,7 @@ class Mirrors:
         refspec = b"+%b:%b" % (source, target)
         try:
             async with self.writing(remote.repository_id) as lock_fd:
-                invocation = replace(address.invocation(remote.token), git_dir=mirror, inherited_fds=(lock_fd,))
+                invocation = replace(address.invocation(remote), git_dir=mirror, inherited_fds=(lock_fd,))
                 limited = self._limits.network.fetching(invocation, self._paths.root)
                 async with address.reading(limited) as connection:
                     fetch = Command("fetch", (*flags, *connection.flags), (connection.url, refspec))

@@ -15,6 +15,7 @@ from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.model import ResultCommit, TakeSpec
 from services.git.paths import GitPaths
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
+from services.git.worktree.links import DanglingLinks
 from services.git.worktree.size import TreeLimits, TreeTooLarge, check_size
 from services.git.worktree.taker import Manner, TakenResult, Taker
 
@@ -174,6 +175,8 @@ class ResultStores:
                     manner = replace(manner, keep_commits=False)
                 else:
                     raise
+            except DanglingLinks as error:
+                manner = replace(manner, keep_commits=False, dangling=error.paths)
             except GitError:
                 if not manner.keep_commits:
                     raise

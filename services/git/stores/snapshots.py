@@ -12,7 +12,7 @@ from services.common.db.paging import Page
 from services.common.errors import NotFound, RequestIdReused, ServiceError
 from services.git.empty import EMPTY_COMMIT_ID
 from services.git.gitcmd import GitError
-from services.git.model import Signature, Snapshot, SnapshotSpec, TakeSpec
+from services.git.model import Signature, Snapshot, SnapshotSpec, SubmoduleLink, TakeSpec
 from services.git.single_flight import SingleFlight
 from services.git.store import SnapshotRecords
 from services.git.stores.results import ResultStores
@@ -32,10 +32,12 @@ class Snapshots:
         self._keep_for = keep_for
         self._single_flight = SingleFlight[Snapshot]()
 
-    async def take(self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
+    async def take(
+        self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str, links: tuple[SubmoduleLink, ...] = ()
+    ) -> Snapshot:
         """Return the snapshot of this id; take it when there is none.
 
-        `borrowed` and `layered_on` are those of ResultStores.take and TakeSpec.
+        `borrowed`, `layered_on` and `links` are those of ResultStores.take and TakeSpec.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED.
@@ -43,7 +45,7 @@ class Snapshots:
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
         return await self._single_flight.join(
-            (spec.snapshot_id, spec), lambda _: self._take(spec, borrowed, layered_on)
+            (spec.snapshot_id, spec), lambda _: self._take(spec, borrowed, layered_on, links)
         )
 
     async def get(self, snapshot_id: str) -> Snapshot:
@@ -91,7 +93,9 @@ class Snapshots:
                 _log.warning("cannot delete a snapshot", snapshot_id=snapshot.snapshot_id, error=str(error))
         return deleted
 
-    async def _take(self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str) -> Snapshot:
+    async def _take(
+        self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str, links: tuple[SubmoduleLink, ...]
+    ) -> Snapshot:
         now = datetime.now(UTC)
         new = Snapshot(
             snapshot_id=spec.snapshot_id,
@@ -109,7 +113,7 @@ class Snapshots:
         if claimed.commit_id:
             return claimed
         signature = _signature(claimed)
-        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out)
+        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out, links)
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
         await self._records.complete(spec.snapshot_id, taken.commit_id, taken.caveats)
         return replace(claimed, commit_id=taken.commit_id, caveats=taken.caveats)

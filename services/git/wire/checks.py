@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from boatyard.git.v1 import git_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
-from services.common.credentials import credential_complaint
+from services.common.credentials import ca_complaint, credential_complaint
 from services.common.ids import NO_REMOTE
 from services.common.rpc.rules import Check, Violation
 from services.git.paths import GitPaths
@@ -21,8 +21,10 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
             yield "repository_id", f"must not begin with {NO_REMOTE}: such are for work without a remote"
         if complaint := addresses.complaint(message.url):
             yield "url", complaint
-        elif complaint := credential_complaint(message.token, addresses.address(message.url).protocol):
-            yield "token", complaint
+            return
+        protocol = addresses.address(message.url).protocol
+        complaints = {"token": credential_complaint(message.token, protocol), "ca": ca_complaint(message.ca, protocol)}
+        yield from ((field, complaint) for field, complaint in complaints.items() if complaint)
 
     def working_tree(message: pb.WorkingTree) -> Iterator[Violation]:
         for field, complaint in _layout_complaints(message.layout, paths):

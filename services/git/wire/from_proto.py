@@ -59,11 +59,12 @@ def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
     return tree(request.tree), request.message, _signature(request.signature)
 
 
-def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec]:
-    """Read which tree to take, as which result of which repository."""
+def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec, Remote | None]:
+    """Read which tree to take, as which result of which repository, and what that is elsewhere."""
     signature, leave_out = _signature(request.signature), tuple(request.leave_out)
     spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, signature, leave_out=leave_out)
-    return request.repository_id, request.result_id, spec
+    remote = _remote(request.remote) if request.HasField("remote") else None
+    return request.repository_id, request.result_id, spec, remote
 
 
 def snapshot(request: pb.SnapshotTreeRequest) -> SnapshotSpec:
@@ -85,10 +86,13 @@ def snapshots(request: pb.ListSnapshotsRequest) -> tuple[str, Page]:
     return request.repository_id, Page.parse(request.page_size, request.page_token, filters)
 
 
-def take_artifacts(request: pb.TakeArtifactsRequest) -> tuple[str, WorkingTree, list[str], Redactor]:
-    """Read which files of which tree to keep, under which id, and what must not be in them."""
+def take_artifacts(
+    request: pb.TakeArtifactsRequest,
+) -> tuple[str, WorkingTree, list[str], Redactor, tuple[str, str] | None]:
+    """Read which files of which tree to keep, under which id, what must not be in them, and what the tree began as."""
     redactor = Redactor({name: value.encode() for name, value in request.redacted.items()}, finds_tokens=False)
-    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor
+    base = (request.repository_id, request.base_commit_id) if request.base_commit_id else None
+    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor, base
 
 
 def artifacts(request: pb.ListArtifactsRequest) -> tuple[str, Page]:
@@ -132,7 +136,7 @@ def changed_files(request: pb.ListChangedFilesRequest) -> tuple[str, str | bytes
 
 
 def _remote(remote: pb.Remote) -> Remote:
-    return Remote(remote.repository_id, remote.url, remote.token)
+    return Remote(remote.repository_id, remote.url, remote.token, remote.ca, tuple(remote.push_options))
 
 
 def _signature(signature: pb.Signature) -> Signature:

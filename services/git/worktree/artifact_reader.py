@@ -60,16 +60,19 @@ class ArtifactReader:
         """The most that is kept of one tree, together."""
         return self._limits.bytes
 
-    async def find(self, tree: WorkingTree, patterns: Sequence[str]) -> FoundFiles:
-        """Find what the patterns name, and choose what is kept, by name, within the limits.
+    async def find(self, tree: WorkingTree, patterns: Sequence[str], used_bytes: int = 0) -> FoundFiles:
+        """Find what the patterns name, and choose what is kept, by name, within what the limits leave.
 
         Raises:
             GitError: the tree cannot be read, or the patterns name too many files to list.
         """
+        if not patterns:
+            return FoundFiles({}, [])
         view = TreeView.of(tree, MountAccess.READ_ONLY)
         unreadable = (b"-type", b"d", b"!", b"(", b"-readable", b"-executable", b")", b"-printf", b"! %P\\0")
         named = (b"!", b"-type", b"d", b"(", *_may_name(patterns), b")", b"-printf", b"%y%s %P\\0")
-        return self._chosen(await self._git.find(view, (*_WITHOUT, *unreadable, b"-o", *named)), patterns)
+        records = await self._git.find(view, (*_WITHOUT, *unreadable, b"-o", *named))
+        return self._chosen(records, patterns, self._limits.bytes - used_bytes)
 
     async def read(self, tree: WorkingTree, found: FoundFiles, archive: Path) -> None:
         """Write the files to an archive. See `members`.
@@ -81,8 +84,8 @@ class ArtifactReader:
         most = sum(found.sizes.values()) + (len(found.sizes) + 8) * _ARCHIVE_BYTES_EACH
         await self._git.write_archive(view, map(str.encode, found.sizes), archive, most)
 
-    def _chosen(self, records: list[bytes], patterns: Sequence[str]) -> FoundFiles:
-        globs, left = Globs(patterns), self._limits.bytes
+    def _chosen(self, records: list[bytes], patterns: Sequence[str], left: int) -> FoundFiles:
+        globs = Globs(patterns)
         found, unmatched = FoundFiles({}, []), set(patterns)
         for record in sorted(records, key=lambda each: each.partition(b" ")[2]):
             facts, _, raw = record.partition(b" ")

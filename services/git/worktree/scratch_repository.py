@@ -3,13 +3,14 @@
 Git runs in the sandbox on both, with an index built here from a commit of ours and from the files of the tree.
 """
 
-from collections.abc import Iterable, Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from services.git.empty import EMPTY_COMMIT_ID
-from services.git.gitcmd import Command, GitFailed
+from services.git.exclude import exclude_boatyard
+from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec
 from services.git.worktree.changes import IndexEntry, TreeChanges
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
@@ -22,10 +23,30 @@ _LEAVES_OUT: Final = "Ignoring path "
 # What git says when it stops at a path, and when the fault is not that path's.
 _OF_A_PATH: Final = "Unable to process path"
 _NOT_STORED: Final = "failed to insert into database"
-# A pointer of Git LFS is a small text that begins so.
-_POINTER: Final = b"version https://git-lfs."
+# Keys beside the version are in alphabetical order. Before its first version, the format had another address.
+_POINTER: Final = re.compile(
+    rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(ext-\d-[^ \n]+ [^\n]+\n)*"
+    rb"oid sha256:[0-9a-f]{64}\nsize \d+\n?"
+)
 _POINTER_BYTES: Final = 1024
+_OUTPUT_BYTES: Final = 64 << 20
 _FROM_LIST: Final = ("-z", "--stdin")
+
+
+async def make_scratch(git: Git, scratch: Path, borrowed: Iterable[Path], leave_out: Iterable[str] = ()) -> Path:
+    """Make the directory that a view shows as its scratch: with a git directory that borrows objects.
+
+    `leave_out` are patterns of files that it ignores.
+    """
+    repository_dir = scratch / "repository"
+    repository_dir.mkdir()
+    git_dir = repository_dir / "git"
+    await git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
+    exclude_boatyard(git_dir, leave_out)
+    alternates = git_dir / "objects" / "info" / "alternates"
+    alternates.parent.mkdir(exist_ok=True)
+    alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
+    return repository_dir
 
 
 class ScratchRepository:
@@ -44,12 +65,12 @@ class ScratchRepository:
 
     async def text(self, command: Command, *, stdin: bytes = b"", variables: dict[str, str] | None = None) -> str:
         """Run a command, and return the one value that it prints."""
-        completed = await self._git.run(self._view, command, self._invocation(stdin=stdin, variables=variables))
+        completed = await self._git.run(self._view, command, self.invocation(stdin=stdin, variables=variables))
         return completed.line.decode("ascii", "replace")
 
     async def holds(self, command: Command) -> bool:
         """Run a command that answers by its exit code; True when that is 0."""
-        return (await self._git.run(self._view, command, self._invocation(expected_codes=(0, 1, 128)))).code == 0
+        return (await self._git.run(self._view, command, self.invocation(expected_codes=(0, 1, 128)))).code == 0
 
     def with_other_index(self) -> "ScratchRepository":
         """Return the same repository, with a second index."""
@@ -64,7 +85,7 @@ class ScratchRepository:
 
     async def entries(self) -> list[IndexEntry]:
         """List the index."""
-        listing = (await self._git.run(self._view, Command("ls-files", ("-z", "--stage")), self._invocation())).stdout
+        listing = (await self._git.run(self._view, Command("ls-files", ("-z", "--stage")), self.invocation())).stdout
         records = (record.partition(b"\t") for record in listing.split(b"\0") if record)
         return [IndexEntry(path, *facts.split(b" ")[:2]) for facts, _, path in records]
 
@@ -73,7 +94,7 @@ class ScratchRepository:
         command = Command(
             "diff", ("--cached", "--raw", "-z", "--no-renames", "--no-abbrev", "--no-ext-diff"), (commit_id,)
         )
-        fields = (await self._git.run(self._view, command, self._invocation())).stdout.split(b"\0")
+        fields = (await self._git.run(self._view, command, self.invocation())).stdout.split(b"\0")
         records = ((path, facts.split(b" ")) for facts, path in zip(fields[0::2], fields[1::2], strict=False))
         return [IndexEntry(path, mode, object_id) for path, (_, mode, _, object_id, kind) in records if kind != b"D"]
 
@@ -124,7 +145,7 @@ class ScratchRepository:
         if not objects:
             return ()
         command = Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",))
-        answer = await self._git.run(self._view, command, self._invocation(stdin=_lines(objects)))
+        answer = await self._git.run(self._view, command, self.invocation(stdin=_lines(objects)))
         fields = answer.stdout.split(b"\0")
         paths = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
         pointers = await self._pointers({objects[path] for path in paths}) if paths else set()
@@ -134,14 +155,14 @@ class ScratchRepository:
         """Return those of the objects that are pointers of Git LFS."""
         asked = b"".join(object_id + b"\n" for object_id in object_ids)
         sizes = Command("cat-file", ("--batch-check=%(objectname) %(objectsize)",))
-        listed = (await self._git.run(self._view, sizes, self._invocation(stdin=asked))).stdout.splitlines()
+        listed = (await self._git.run(self._view, sizes, self.invocation(stdin=asked))).stdout.splitlines()
         small = [line.split()[0] for line in listed if int(line.split()[1]) <= _POINTER_BYTES]
         if not small:
             return set()
-        contents = Command("cat-file", ("--batch=%(objectname)",))
-        read = self._invocation(stdin=b"".join(object_id + b"\n" for object_id in small))
+        contents = Command("cat-file", ("--batch=%(objectsize)",))
+        read = self.invocation(stdin=b"".join(object_id + b"\n" for object_id in small))
         answer = (await self._git.run(self._view, contents, read)).stdout
-        return {object_id for object_id in small if object_id + b"\n" + _POINTER in answer}
+        return {object_id for object_id, content in zip(small, _contents(answer), strict=True) if is_pointer(content)}
 
     async def ignored(self, paths: Iterable[bytes]) -> frozenset[bytes]:
         """Return those of the paths that git ignores. Paths in the index are not ignored."""
@@ -149,7 +170,7 @@ class ScratchRepository:
         stdin = _lines(b"./" + path for path in paths)
         if not stdin:
             return frozenset()
-        invocation = self._invocation(stdin=stdin, variables={"GIT_LITERAL_PATHSPECS": "0"}, expected_codes=(0, 1))
+        invocation = self.invocation(stdin=stdin, variables={"GIT_LITERAL_PATHSPECS": "0"}, expected_codes=(0, 1))
         answer = await self._git.run(self._view, Command("check-ignore", _FROM_LIST), invocation)
         return frozenset(path.removeprefix(b"./") for path in answer.stdout.split(b"\0") if path)
 
@@ -167,23 +188,48 @@ class ScratchRepository:
         """Write a pack, of at most `limit` bytes, of all objects that the commit has and the base lacks."""
         revisions = f"{commit_id}\n^{self._spec.base_commit_id}\n".encode()
         command = Command("pack-objects", ("--revs", "--stdout", "-q"))
-        invocation = replace(self._invocation(stdin=revisions), output_limit=limit)
+        invocation = self.invocation(stdin=revisions, output_limit=limit)
         await self._git.write_output(self._view, command, pack, invocation)
 
     async def _update(self, *flags: str, paths: Iterable[bytes]) -> str:
         """Bring paths of the index up to date; return what git said."""
         command = Command("update-index", (*flags, *_FROM_LIST))
-        return (await self._git.run(self._view, command, self._invocation(stdin=_lines(paths)))).stderr
+        return (await self._git.run(self._view, command, self.invocation(stdin=_lines(paths)))).stderr
 
-    def _invocation(
-        self, *, stdin: bytes = b"", variables: dict[str, str] | None = None, expected_codes: tuple[int, ...] = (0,)
+    def invocation(
+        self,
+        *,
+        stdin: bytes = b"",
+        variables: dict[str, str] | None = None,
+        expected_codes: tuple[int, ...] = (0,),
+        output_limit: int = _OUTPUT_BYTES,
     ) -> SandboxedInvocation:
+        """Return how git is run on this repository and the tree."""
         return SandboxedInvocation(
             git_dir=self._view.scratch / "git",
             stdin=stdin,
             variables=self._variables | (variables or {}),
             expected_codes=expected_codes,
+            output_limit=output_limit,
         )
+
+
+def is_pointer(content: bytes) -> bool:
+    """True for what Git LFS keeps in place of a file's content.
+
+    https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md says what is one.
+    """
+    return len(content) <= _POINTER_BYTES and _POINTER.fullmatch(content) is not None
+
+
+def _contents(answer: bytes) -> Iterator[bytes]:
+    """Yield the contents that `cat-file --batch=%(objectsize)` prints. One may look like an answer about another."""
+    at = 0
+    while at < len(answer):
+        start = answer.index(b"\n", at) + 1
+        at = start + int(answer[at:start])
+        yield answer[start:at]
+        at += 1
 
 
 def _lines(records: Iterable[bytes]) -> bytes:

@@ -1,19 +1,20 @@
 """Brings an index to a working tree: with all that git takes of it, and a caveat for whatever it does not."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
 from services.common.caveats import CaveatKind
 from services.git.caveats import caveats_of
-from services.git.gitcmd import Command, GitError
 from services.git.model import Caveat, TakeSpec
-from services.git.worktree.changes import IndexEntry, TreeChanges, TreeListing, compare
-from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.changes import IndexEntry, TreeListing, compare
+from services.git.worktree.links import Links
+from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository
+from services.git.worktree.submodule_heads import is_clean
 
 # Each costs a sandbox. Of more submodules it is not looked up whether their content is that of their commit.
-_MOST_SUBMODULES: Final = 64
+_MOST_SUBMODULES: Final = 128
 _PATH_BYTES: Final = 4095
 
 
@@ -28,23 +29,31 @@ class Staging:
     parent: str
 
     async def stage(
-        self, listing: TreeListing, refused: Mapping[bytes, str], *, is_read: bool = False
+        self,
+        listing: TreeListing,
+        refused: Mapping[bytes, str],
+        told_before: frozenset[bytes] = frozenset(),
+        *,
+        is_read: bool = False,
     ) -> tuple[Caveat, ...]:
         """Bring the index to the tree, and return in what they differ.
 
         Args:
             listing: the whole tree, or an upper directory with the content of what was moved.
             refused: objects that are not kept, by their ids, and why.
+            told_before: submodules whose commits are not in the result, as the agent's own commits said.
             is_read: whether it was looked at in the sandbox what of the listing can be read.
 
         Raises:
+            DanglingLinks: the agent's own commits cannot be kept.
             GitError: git cannot work on the tree at all.
         """
         below = self.spec.layered_on or self.spec.base_commit_id
         await self.repository.read_commit(below)
         entries = await self.repository.entries()
         known = {entry.path: entry for entry in entries}
-        changes = compare(entries, listing)
+        of_submodules = Links.of(known, self.spec.links, listing)
+        changes = compare((*entries, *of_submodules.added), listing)
         tracking, tracked = await self._tracking(below, entries)
         left_out = {
             CaveatKind.UNREADABLE: listing.unreadable,
@@ -58,15 +67,21 @@ class Staging:
         changes = replace(changes, read=tuple(path for path in changes.read if path not in ignored))
         untaken, why = await self.repository.stage(changes)
         if untaken and not is_read:
-            return await self.stage(listing.read_as(await self.git.listing(self.view)), refused, is_read=True)
-        await self.repository.put(_links(tracked, known, changes, listing))
+            whole = await self.git.listing(self.view)
+            return await self.stage(listing.read_as(whole), refused, told_before, is_read=True)
+        links = of_submodules.in_result(changes)
+        await self.repository.put(entry for path, entry in links.items() if known.get(path) != entry)
+        dangling = of_submodules.dangling(links, tracked, changes, listing)
+        of_submodules.refuse_commits(links, tracked, dangling)
+        dangling |= told_before
         changed = await self.repository.changes(self.spec.base_commit_id)
         unkept = {entry.path: refused[entry.object_id] for entry in changed if entry.object_id in refused}
         await self.repository.restore(unkept, known)
         found = {
             **{kind: [each for each in paths if _readable(each) not in ignored] for kind, paths in left_out.items()},
             CaveatKind.REFUSED: (*untaken, *unkept),
-            CaveatKind.SUBMODULE_CONTENT: await self._written(changes.submodules, known),
+            CaveatKind.SUBMODULE_CONTENT: await self._written(set(changes.submodules) - dangling, links, known),
+            CaveatKind.SUBMODULE_COMMITS: dangling,
             CaveatKind.LFS_FILES: await self.repository.files_for_lfs(
                 entry for entry in changed if entry.path not in unkept
             ),
@@ -85,47 +100,18 @@ class Staging:
         await tracking.restore([entry.path for entry in tracked if entry.is_link and entry.path not in known], {})
         return tracking, tracked
 
-    async def _written(self, submodules: tuple[bytes, ...], known: Mapping[bytes, IndexEntry]) -> list[bytes]:
-        """Return those of the submodules whose content is not exactly that of their commit."""
-        looked_at = submodules[:_MOST_SUBMODULES]
-        untouched = {path for path in looked_at if await self._is_untouched(path, known[path].object_id)}
+    async def _written(
+        self, submodules: Collection[bytes], links: Mapping[bytes, IndexEntry], known: Mapping[bytes, IndexEntry]
+    ) -> list[bytes]:
+        """Return those of the submodules whose content is not exactly that of their commit, before or now."""
+        untouched = set()
+        for path in sorted(submodules)[:_MOST_SUBMODULES]:
+            commits = {entry.object_id for entry in (links[path], known.get(path)) if entry is not None}
+            if await is_clean(self.git, self.view.inside(path), commits):
+                untouched.add(path)
         return [path for path in submodules if path not in untouched]
-
-    async def _is_untouched(self, path: bytes, commit_id: bytes) -> bool:
-        status = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all", "--branch"))
-        try:
-            answer = await self.git.run(self.view.inside(path), status, SandboxedInvocation(timeout_seconds=60))
-        except GitError:
-            return False
-        records = [record for record in answer.stdout.split(b"\0") if record]
-        return b"# branch.oid " + commit_id in records and all(record.startswith(b"# ") for record in records)
 
 
 def _readable(path: bytes) -> bytes:
     """Return the path, or of one that is too long a directory above it: what git can look up."""
     return path if len(path) <= _PATH_BYTES else path[:_PATH_BYTES].rpartition(b"/")[0]
-
-
-def _links(
-    tracked: Iterable[IndexEntry], below: Mapping[bytes, IndexEntry], changes: TreeChanges, listing: TreeListing
-) -> list[IndexEntry]:
-    """Return the empty submodules that the agent added or moved to another commit, as it committed them.
-
-    Where the commit below has a file in place of a submodule, the file is what the tree has.
-    """
-    directories: Collection[bytes] = set(listing.directories)
-    inhabited = {path[:end] for path in changes.read for end in _slashes(path)}
-    return [
-        entry
-        for entry in tracked
-        if entry.is_link and below.get(entry.path) != entry and entry.path not in changes.removed
-        if entry.path in directories or (entry.path in below and below[entry.path].is_link)
-        if entry.path not in inhabited
-    ]
-
-
-def _slashes(path: bytes) -> Iterator[int]:
-    end = path.find(b"/")
-    while end >= 0:
-        yield end
-        end = path.find(b"/", end + 1)

@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import Final
 
 from services.git.empty import EMPTY_COMMIT_ID
-from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import Caveat, TakeSpec, WorkingTree
 from services.git.names import is_commit_id
 from services.git.worktree.changes import TreeListing, can_read_roots_attributes, read_upper
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
-from services.git.worktree.scratch_repository import ScratchRepository
+from services.git.worktree.scratch_repository import ScratchRepository, make_scratch
 from services.git.worktree.staging import Staging
 from services.sandbox.spec import MountAccess, Tier
 
@@ -38,11 +37,12 @@ class TakenResult:
 class Manner:
     """How to take a tree: whether the agent's own commits are kept, and which objects are not, by their ids, and why.
 
-    Without `keep_commits` the agent's object store is not read.
+    Without `keep_commits` the agent's object store is not read. `dangling` are the submodules for which that is.
     """
 
     keep_commits: bool = True
     refused: Mapping[bytes, str] = field(default_factory=dict)
+    dangling: frozenset[bytes] = frozenset()
 
 
 class Taker:
@@ -63,13 +63,15 @@ class Taker:
             manner: how.
 
         Raises:
+            DanglingLinks: the agent's own commits cannot be kept.
             GitError: git cannot read the tree, or the result is larger than allowed.
         """
         if spec.base_commit_id == EMPTY_COMMIT_ID and not spec.layered_on and await asyncio.to_thread(_is_bare, spec):
             return TakenResult(EMPTY_COMMIT_ID, None, 0, ())
-        repository_dir = await self._prepare(scratch, borrowed, spec.leave_out)
+        repository_dir = await make_scratch(self._host_git, scratch, borrowed, spec.leave_out)
         TreeView.share(repository_dir, spec.tree)
-        tree = replace(spec.tree, read_only_paths=borrowed)
+        # What the tree itself borrows is for the repositories of its submodules.
+        tree = replace(spec.tree, read_only_paths=tuple(dict.fromkeys((*borrowed, *spec.tree.read_only_paths))))
         head = await self._agents_head(tree, spec, repository_dir) if manner.keep_commits else None
         parent = head or spec.base_commit_id
         view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir)
@@ -77,7 +79,7 @@ class Taker:
         staging = Staging(self._git, view, repository, spec, parent)
         upper = await self._upper(view, spec, scratch)
         listing = upper or (await self._git.listing(view)).as_whole()
-        caveats = await staging.stage(listing, manner.refused, is_read=upper is None)
+        caveats = await staging.stage(listing, manner.refused, manner.dangling, is_read=upper is None)
         commit_id = await repository.commit_tree(parent)
         if commit_id == spec.base_commit_id:
             return TakenResult(commit_id, None, 0, caveats)
@@ -104,17 +106,6 @@ class Taker:
         if len(upper.moved) > _MAX_MOVED:
             return None
         return upper.with_moved(await self._git.listing(view, upper.moved)) if upper.moved else upper
-
-    async def _prepare(self, scratch: Path, borrowed: tuple[Path, ...], leave_out: tuple[str, ...]) -> Path:
-        repository_dir = scratch / "repository"
-        repository_dir.mkdir()
-        git_dir = repository_dir / "git"
-        await self._host_git.run(Command("init", ("--quiet", "--bare", "--template="), (str(git_dir),)))
-        exclude_boatyard(git_dir, leave_out)
-        alternates = git_dir / "objects" / "info" / "alternates"
-        alternates.parent.mkdir(exist_ok=True)
-        alternates.write_bytes(b"".join(bytes(path) + b"\n" for path in borrowed))
-        return repository_dir
 
     async def _agents_head(self, tree: WorkingTree, spec: TakeSpec, repository_dir: Path) -> str | None:
         """Return the commit that the agent left HEAD at; None unless it descends from the base and differs from it.

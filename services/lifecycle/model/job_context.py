@@ -19,6 +19,8 @@ class Remote(Recorded):
     repository_id: str
     url: str
     token: str = field(default="", repr=False)
+    ca: str = ""
+    push_options: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from boatyard.workspace.v1 import workspace_pb2_grpc as workspace_rpc
 from google.protobuf.duration_pb2 import Duration
 
-from services.common.errors import AlreadyExists, FailedPrecondition, NotFound, RemoteFailure, Status
+from services.common.errors import AlreadyExists, FailedPrecondition, Invalid, NotFound, RemoteFailure, Status
 from services.common.fence import Fence
 from services.common.rpc.channel import fence_metadata
 from services.common.rpc.streaming import streaming
@@ -159,9 +159,20 @@ class JobNodes:
         await self._call(self._git.CreateBranch, request, _LONG_SECONDS)
 
     async def take_result(
-        self, layout: Layout, base: Base, spec: JobSpec, *, result_id: str, message: str, author: str
+        self,
+        layout: Layout,
+        base: Base,
+        spec: JobSpec,
+        *,
+        result_id: str,
+        message: str,
+        author: str,
+        remote: Remote | None = None,
     ) -> ResultCommit:
-        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit."""
+        """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit.
+
+        With a remote, it may link to what the agent pushed to the remotes of submodules.
+        """
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.kept_under,
@@ -169,9 +180,10 @@ class JobNodes:
             base_commit_id=base.commit_id,
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
+            remote=None if remote is None else wire.REMOTE.to_proto(remote),
             leave_out=spec.policy.leave_out,
         )
-        return wire.RESULT.from_proto(await self._call(self._git.TakeResult, request, _LONG_SECONDS))
+        return wire.RESULT.from_proto(await self._keep(self._git.TakeResult, request))
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -183,20 +195,37 @@ class JobNodes:
             message=message,
             leave_out=spec.policy.leave_out,
         )
-        answer = await self._call(self._git.SnapshotTree, request, _LONG_SECONDS)
+        answer = await self._keep(self._git.SnapshotTree, request)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
-        self, layout: Layout, base: Base | None, spec: JobSpec, *, artifacts_id: str, secrets: Mapping[str, str]
+        self,
+        layout: Layout,
+        base: Base | None,
+        spec: JobSpec,
+        *,
+        artifacts_id: str,
+        secrets: Mapping[str, str],
+        with_submodules: bool = False,
     ) -> ArtifactSummary:
-        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many."""
+        """Keep the files of a working tree that the policy names, without secrets; return the first, and how many.
+
+        With `with_submodules`, what was done in them is kept too, as patches.
+        """
         request = git_pb.TakeArtifactsRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             artifacts_id=artifacts_id,
             patterns=spec.policy.artifacts,
             redacted=secrets,
         )
-        taken = await self._call(self._git.TakeArtifacts, request, _LONG_SECONDS)
+        if with_submodules and base is not None:
+            request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
+        try:
+            taken = await self._keep(self._git.TakeArtifacts, request)
+        except Invalid:  # by a git service that has not been upgraded yet, and keeps what patterns name alone
+            if request.patterns:
+                raise
+            return ArtifactSummary()
         return ArtifactSummary(
             tuple(map(wire.ARTIFACT.from_proto, taken.artifacts[:_KEPT_TOLD])),
             len(taken.artifacts),
@@ -355,12 +384,22 @@ class JobNodes:
 
         return await self._persist(once)
 
-    async def _persist(self, call: Callable[[], Awaitable[T]]) -> T:
+    async def _keep(self, method: Callable[..., Awaitable[T]], request: object) -> T:
+        """Call what keeps an agent's work: when the disk is full, it is made again until there is room."""
+
+        async def once() -> T:
+            return await method(request, timeout=_LONG_SECONDS, metadata=self._metadata)
+
+        return await self._persist(once, waits_for_room=True)
+
+    async def _persist(self, call: Callable[[], Awaitable[T]], *, waits_for_room: bool = False) -> T:
         async def checked() -> T:
             self._check()
             return await call()
 
-        return await call_with_retries(checked, retry_limits=self._retry_limits, pause=self._pause)
+        return await call_with_retries(
+            checked, retry_limits=self._retry_limits, pause=self._pause, waits_for_room=waits_for_room
+        )
 
 
 def _bounded(files: Iterable[FileChange]) -> tuple[FileChange, ...]:

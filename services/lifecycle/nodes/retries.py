@@ -39,6 +39,8 @@ _STATUSES_OF_ABSENCE = {
 _TOO_LARGE = "larger than max"
 """In gRPC's words about a message, which will not be smaller the next time."""
 
+_NO_ROOM = "DISK_FULL"
+
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
 _LONGEST_WANTED_SECONDS = 30.0
@@ -57,8 +59,10 @@ class RetryLimits:
     full: float = 3600.0
     broken: float = 10.0
 
-    def for_error(self, error: ServiceError) -> float | None:
+    def for_error(self, error: ServiceError, *, waits_for_room: bool = False) -> float | None:
         """Return how many seconds to retry after `error`; None when it is final."""
+        if waits_for_room and error.reason == _NO_ROOM:
+            return self.full
         if isinstance(error, Exhausted):
             return self._for_exhausted(error)
         # The cell's token is the cell's own: a service that does not take it was started with another one.
@@ -84,9 +88,14 @@ class NodeLost(ServiceError):
         super().__init__("NODE_LOST", f"the cell's own services did not help for {seconds:.0f} s: {last.message}")
 
 
-async def call_with_retries(call: Callable[[], Awaitable[T]], *, retry_limits: RetryLimits, pause: Pause) -> T:
-    """Call until there is a final answer. Raises its ServiceError, NodeLost, and whatever `pause` raises."""
-    patience = _Patience(retry_limits)
+async def call_with_retries(
+    call: Callable[[], Awaitable[T]], *, retry_limits: RetryLimits, pause: Pause, waits_for_room: bool = False
+) -> T:
+    """Call until there is a final answer. Raises its ServiceError, NodeLost, and whatever `pause` raises.
+
+    With `waits_for_room`, a full disk is waited for: what is to be kept is on this machine alone.
+    """
+    patience = _Patience(retry_limits, waits_for_room=waits_for_room)
     delay = _FIRST_PAUSE_SECONDS
     while True:
         try:
@@ -104,13 +113,14 @@ async def call_with_retries(call: Callable[[], Awaitable[T]], *, retry_limits: R
 class _Patience:
     """How long one call has failed: in the same way, as a service that was full may restart, and in all."""
 
-    def __init__(self, retry_limits: RetryLimits) -> None:
+    def __init__(self, retry_limits: RetryLimits, *, waits_for_room: bool) -> None:
         self._limits = retry_limits
+        self._waits_for_room = waits_for_room
         self._bound = self._first = self._since = 0.0
 
     def bear(self, error: ServiceError, raw: Exception) -> None:
         """Return when the call is to be made again after `error`. Raises it when it is final, or else NodeLost."""
-        bound, now = self._limits.for_error(error), time.monotonic()
+        bound, now = self._limits.for_error(error, waits_for_room=self._waits_for_room), time.monotonic()
         if bound is None:
             raise error from raw
         if bound != self._bound:
@@ -118,6 +128,6 @@ class _Patience:
         self._first = self._first or now
         if now - self._since <= bound and now - self._first <= max(self._limits.full, bound):
             return
-        if REQUEST_ID in error.metadata:  # the service's log has what it failed with
+        if REQUEST_ID in error.metadata or error.reason == _NO_ROOM:  # the service's log has what it failed with
             raise error from raw
         raise NodeLost(bound, error) from raw

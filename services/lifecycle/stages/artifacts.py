@@ -2,26 +2,37 @@
 
 from dataclasses import replace
 
+from services.common.caveats import CaveatKind
 from services.common.display import one_line
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.output import ArtifactSummary, ExecutionNote
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
 
 _TOLD = 3
+_IN_SUBMODULES = frozenset({CaveatKind.SUBMODULE_CONTENT, CaveatKind.SUBMODULE_COMMITS})
 
 
 async def take_artifacts(job: JobRun) -> None:
-    """Keep what this round's agent left of the files that the policy names. Does nothing where it names none.
+    """Keep what this round's agent left of the files that the policy names, and patches of what it did in submodules.
+
+    Does nothing where there is neither. The result is taken before: it says whether it lacks anything of submodules.
 
     Raises JobFailed (TAKE_FAILED, RESULT_TOO_LARGE), and JobCancelled when the job is and this takes too long.
     """
     layout = job.recorded("workspace", Layout)
-    if layout is None or not job.spec.policy.artifacts or not job.has_begun(job.in_round("start")):
+    in_submodules = any(caveat.kind in _IN_SUBMODULES for caveat in job.execution.output.caveats)
+    wanted = in_submodules or job.spec.policy.artifacts
+    if layout is None or not wanted or not job.has_begun(job.in_round("start")):
         return
 
     async def keep() -> ArtifactSummary:
         taking = job.nodes.take_artifacts(
-            layout, job.recorded("base", Base), job.spec, artifacts_id=job.agent_id, secrets=job.secrets
+            layout,
+            job.recorded("base", Base),
+            job.spec,
+            artifacts_id=job.agent_id,
+            secrets=job.secrets,
+            with_submodules=in_submodules,
         )
         return await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
 

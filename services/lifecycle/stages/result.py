@@ -29,7 +29,7 @@ _PUSH_PAUSES = (1, 2, 4, 8, 16, 32, 60, 60, 60, 60)
 log = structlog.get_logger()
 
 
-async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
+async def take(job: JobRun, layout: Layout, base: Base, remote: Remote | None) -> ResultCommit:
     """Take the workspace as a commit, whatever the agent has done to it; what cannot be taken is in its caveats.
 
     Raises JobFailed (TAKE_FAILED, RESULT_TOO_LARGE), and JobCancelled when the job is and this takes too long.
@@ -43,6 +43,7 @@ async def take(job: JobRun, layout: Layout, base: Base) -> ResultCommit:
             result_id=job.agent_id,
             message=commit_message(job.spec.prompt, job.spec.job_id),
             author=author(job.spec.worker_name),
+            remote=remote,
         )
         taken = await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
         return replace(taken, caveats=recordable(job, taken.caveats))

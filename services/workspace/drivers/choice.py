@@ -3,14 +3,14 @@
 import asyncio
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import structlog
 
 from services.common.errors import Exhausted, ServiceError, StartError
-from services.sandbox import aio, environment
+from services.sandbox import aio, environment, host_uids
 from services.sandbox.errors import SandboxError
 from services.sandbox.spec import Mount, MountAccess, SandboxSpec
 from services.workspace.drivers.copying import CopyDriver, ReflinkDriver
@@ -20,6 +20,8 @@ from services.workspace.drivers.layered import CHANGES, OverlayDriver, UsernsDri
 from services.workspace.owners import Owners
 
 _log = structlog.get_logger()
+
+_ANOTHER_USER = "a cell that a user of its own runs, as deploy/systemd has it, shares no uid with root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,8 @@ async def choose(directory: Path, admission: DiskAdmission, *, wanted: str | Non
         raise StartError(f"no workspace can be made in {directory}: {complaints[CopyDriver.name]}")
     chosen = working[0]
     owners, complaint = await _owners(directory, chosen)
+    if complaint and os.geteuid() == 0:
+        complaint += await _mend(directory, [driver for driver in working if isinstance(driver, CopyDriver)])
     _log.info("makes workspaces", driver=chosen.name, without_a_sandbox=on_host[0].name, shared_uid=complaint)
     return Choice(drivers, complaints, chosen, on_host[0], owners, complaint)
 
@@ -78,13 +82,25 @@ async def choose(directory: Path, admission: DiskAdmission, *, wanted: str | Non
 async def _owners(directory: Path, driver: Driver) -> tuple[Owners | None, str]:
     """Return the uids of workspaces, when agents can work as them, or why not."""
     if os.geteuid() != 0:
-        return None, "the service does not run as root"
+        return None, host_uids.NOT_ROOT
     try:
         owners = await asyncio.to_thread(Owners, directory)
         complaint = await _try_as(owners.take(), driver, directory)
     except (OSError, Exhausted) as error:
         complaint = str(error)
     return (owners, "") if complaint is None else (None, complaint)
+
+
+async def _mend(directory: Path, copying: Sequence[Driver]) -> str:
+    """Return how agents get a uid other than root's where the best driver cannot give them one."""
+    for driver in copying:
+        owners, _ = await _owners(directory, driver)
+        if owners is not None:
+            return (
+                f"; with BOATYARD_WORKSPACE_DRIVER={driver.name} each workspace has a uid of its own, and is a copy;"
+                f" {_ANOTHER_USER}"
+            )
+    return f"; {_ANOTHER_USER}"
 
 
 async def _try_as(owner: int, driver: Driver, directory: Path) -> str | None:

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -13,6 +14,7 @@ from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import AlreadyExists, Invalid, NotFound, Unauthenticated
 from tests.kit.catalog import Stubs, refusal, serving_catalog
+from tests.kit.certificates import Authority
 
 AGENT = AgentSettings(
     command=CommandEngine(line="make it so"),
@@ -96,6 +98,32 @@ async def test_what_is_created_is_got_and_listed_as_it_is(stubs: Stubs) -> None:
     assert made["worker"].display_name == "ann", "the id, without a name of its own"
     assert made["work_item"].state == pb.WorkItem.STATE_TODO
     assert await listed(stubs, "project") == ["harbour", "default"], "the newest first"
+
+
+@pytest.mark.parametrize(
+    ("fields", "path"),
+    [
+        ({"ca": "no certificate"}, "repository.ca"),
+        ({"ca": "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"}, "repository.ca"),
+        ({"ca": "-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"}, "repository.ca"),
+        ({"ca": "CA", "url": "git@example.com:a/b"}, "repository.ca"),
+        ({"push_options": ["two\nlines"]}, "repository.push_options[0]"),
+        ({"push_options": [""]}, "repository.push_options[0]"),
+        ({"push_options": ["x"] * 17}, "repository.push_options"),
+        ({"push_options": ["ok", "ci.variable=T=ghp" + "_" + "a1B2" * 9]}, "repository.push_options[1]"),
+    ],
+)
+async def test_what_a_repositorys_server_needs_is_checked(
+    stubs: Stubs, tmp_path: Path, fields: dict[str, Any], path: str
+) -> None:
+    ca = Authority(tmp_path).file.read_text()
+    url = fields.pop("url", "https://example.com/a")
+    good = await create(stubs, "repository", url="https://example.com/a", ca=ca, push_options=["ci.skip", "x=a b"])
+    assert (await get(stubs, "repository", good.repository_id)) == good
+    assert (good.ca, list(good.push_options)) == (ca, ["ci.skip", "x=a b"])
+    wanted = {name: ca if value == "CA" else value for name, value in fields.items()}
+    refused = await refusal(create(stubs, "repository", url=url, **wanted), Invalid)
+    assert [field for field, _ in refused.violations] == [path]
 
 
 async def test_an_id_is_made_where_none_is_chosen(stubs: Stubs) -> None:
@@ -241,8 +269,10 @@ async def test_the_largest_work_item_is_taken(stubs: Stubs) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 async def test_pages_cover_everything_once(stubs: Stubs, kind: str) -> None:
-    fields = {"repository": {"url": "/srv/p"}, "work_item": {"title": "x"}}.get(kind, {})
-    made = [getattr(await create(stubs, kind, **fields), f"{kind}_id") for _ in range(5)]
+    of_each = [
+        {"repository": {"url": f"/srv/{number}"}, "work_item": {"title": "x"}}.get(kind, {}) for number in range(5)
+    ]
+    made = [getattr(await create(stubs, kind, **fields), f"{kind}_id") for fields in of_each]
     sizes = [len(page) async for page in pages(stubs, kind, page_size=2)]
     assert sizes == ([2, 2, 2] if kind == "project" else [2, 2, 1])
     found = await listed(stubs, kind, page_size=2)
@@ -259,11 +289,13 @@ async def test_a_list_of_large_things_comes_in_shorter_pages(stubs: Stubs) -> No
 
 async def test_filters_narrow_and_bind_their_tokens(stubs: Stubs) -> None:
     await create(stubs, "project", project_id="harbour")
-    for number in range(3):
-        await create(stubs, "repository", repository_id=f"r{number}", url=f"/srv/{number % 2}")
+    for number in range(2):
+        await create(stubs, "repository", repository_id=f"r{number}", url=f"/srv/{number}")
     await create(stubs, "repository", repository_id="other", url="/srv/0", project_id="harbour")
-    assert await listed(stubs, "repository", url="/srv/0", page_size=1) == ["other", "r2", "r0"]
-    assert await listed(stubs, "repository", url="/srv/0", project_id="default") == ["r2", "r0"]
+    again = create(stubs, "repository", repository_id="r2", url="file:///srv/0/")
+    assert (await refusal(again, AlreadyExists)).resource_name == "r0"
+    assert await listed(stubs, "repository", url="/srv/0", page_size=1) == ["r0", "other"]
+    assert await listed(stubs, "repository", url="/srv/0", project_id="default") == ["r0"]
     assert await listed(stubs, "repository", project_id="nowhere") == []
     await create(stubs, "work_item", work_item_id="w", title="x")
     assert await listed(stubs, "work_item", states=[pb.WorkItem.STATE_TODO, pb.WorkItem.STATE_DONE]) == ["w"]

@@ -33,6 +33,12 @@ async def test_an_incomplete_result_is_kept_and_told_or_accepted(services: Servi
         assert "inside submodules is not in the result: lib" in text
         assert SECRET not in text
 
+    (patch,) = failed.output.artifacts
+    assert patch.name == ".boatyard/submodules/lib.patch"
+    reading = runtime_pb2.ReadArtifactRequest(execution_id=failed.execution_ids[-1], name=patch.name)
+    read = b"".join([piece.data async for piece in services.runtime.ReadArtifact(reading)])
+    assert b"+++ b/inside\n@@ -0,0 +1 @@\n+1\n" in read
+
     snapshot = runtime_pb2.GetSnapshotRequest(snapshot_id=failed.output.snapshot_id)
     assert SECRET not in str(await services.runtime.GetSnapshot(snapshot))
     listed = await services.runtime.ListSnapshots(runtime_pb2.ListSnapshotsRequest())

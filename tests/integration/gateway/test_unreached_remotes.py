@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import grpc
 import pytest
 from boatyard.gateway.v1 import catalog_pb2, checkpoint_pb2, job_pb2, policy_pb2
+from google.protobuf.field_mask_pb2 import FieldMask
 
 from services.common.rpc.status import service_error
 from tests.kit.githttp import Fault, GitServer, git_server
@@ -26,6 +27,14 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
 
 async def add(services: Services, server: GitServer, token: str = TOKEN) -> str:
     repository = catalog_pb2.Repository(url=server.url("repo.git"), token=token)
+    known = await services.catalog.ListRepositories(catalog_pb2.ListRepositoriesRequest(url=repository.url))
+    for one in known.repositories:
+        repository.repository_id = one.repository_id
+        mask = FieldMask(paths=["token"])
+        await services.catalog.UpdateRepository(
+            catalog_pb2.UpdateRepositoryRequest(repository=repository, update_mask=mask)
+        )
+        return one.repository_id
     request = catalog_pb2.CreateRepositoryRequest(repository=repository)
     return (await services.catalog.CreateRepository(request)).repository.repository_id
 

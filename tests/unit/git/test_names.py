@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.git.model import Remote
 from services.git.names import is_commit_id
 from services.git.remote.addresses import AddressBook
 from services.git.remote.file_repository import FileRoots
@@ -99,7 +100,7 @@ def test_plain_http_is_for_this_machine_alone(tmp_path: Path) -> None:
 
 
 def test_a_token_is_for_https(book: AddressBook) -> None:
-    how = book.address("https://example.com/x").invocation("token")
+    how = book.address("https://example.com/x").invocation(Remote("r", "https://example.com/x", "token"))
     assert [key for key, _ in how.config] == ["http.https://example.com/.extraHeader"]
     assert "token" in how.secrets
 

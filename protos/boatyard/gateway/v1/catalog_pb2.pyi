@@ -448,7 +448,9 @@ class ListRepositoriesRequest(message.Message):
     project_id: builtins.str
     """Only those of this project; empty means all."""
     url: builtins.str
-    """Only repositories with exactly this URL; empty means all."""
+    """Only repositories with this URL, the oldest first; empty means all. The case of the host, a default port, `.git`,
+    slashes at the end and the user `git` make no difference.
+    """
     page_size: builtins.int
     """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
@@ -1415,6 +1417,8 @@ class Repository(message.Message):
     HAS_TOKEN_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
     MAX_RUNNING_JOBS_FIELD_NUMBER: builtins.int
+    CA_FIELD_NUMBER: builtins.int
+    PUSH_OPTIONS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     project_id: builtins.str
@@ -1438,9 +1442,19 @@ class Repository(message.Message):
     """Maximum number of its jobs running at once, across all cells; 0, the default, means no limit. Further
     jobs wait.
     """
+    ca: builtins.str
+    """Certificates (PEM) of CAs that vouch for its server over https, besides those that cells believe anyway. They hold
+    for this repository alone, and every VIEWER can read them.
+    """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was created."""
+
+    @builtins.property
+    def push_options(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What its server is told with each push, as by `git push --push-option`: GitLab takes `merge_request.create`, say.
+        No place for secrets: every VIEWER can read them.
+        """
 
     def __init__(
         self,
@@ -1453,10 +1467,12 @@ class Repository(message.Message):
         has_token: builtins.bool = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
         max_running_jobs: builtins.int = ...,
+        ca: builtins.str = ...,
+        push_options: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_revision", b"default_revision", "has_token", b"has_token", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ca", b"ca", "create_time", b"create_time", "default_revision", b"default_revision", "has_token", b"has_token", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "push_options", b"push_options", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

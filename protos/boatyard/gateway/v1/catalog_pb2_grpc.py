@@ -289,7 +289,8 @@ class CatalogServiceServicer:
         - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is a path on the cell's machine, and the token is for some projects.
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
-        - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
+        - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists, or one of the project with that URL,
+        which the message names.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -323,6 +324,7 @@ class CatalogServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
         changed; all violations are listed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
+        - ALREADY_EXISTS (REPOSITORY_EXISTS): another repository of the project has its new URL.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -83,7 +83,8 @@ class CatalogServiceStub:
     - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is a path on the cell's machine, and the token is for some projects.
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
-    - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
+    - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists, or one of the project with that URL,
+      which the message names.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     """
     GetRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.GetRepositoryRequest, catalog_pb2.GetRepositoryResponse]
@@ -105,6 +106,7 @@ class CatalogServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
       changed; all violations are listed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
+    - ALREADY_EXISTS (REPOSITORY_EXISTS): another repository of the project has its new URL.
     """
     DeleteRepository: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteRepositoryRequest, catalog_pb2.DeleteRepositoryResponse]
     """Deletes a repository. Succeeds if it is already deleted.
@@ -353,7 +355,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is a path on the cell's machine, and the token is for some projects.
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): something it names does not exist.
-        - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists.
+        - ALREADY_EXISTS (REPOSITORY_EXISTS): a repository with that id already exists, or one of the project with that URL,
+          which the message names.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         """
 
@@ -393,6 +396,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
           changed; all violations are listed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): no repository has that id.
+        - ALREADY_EXISTS (REPOSITORY_EXISTS): another repository of the project has its new URL.
         """
 
     @abc_1.abstractmethod

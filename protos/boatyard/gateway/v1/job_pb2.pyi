@@ -858,6 +858,7 @@ class Job(message.Message):
     FLOORS_FIELD_NUMBER: builtins.int
     SUBMITTERS_FIELD_NUMBER: builtins.int
     STEERED_BY_FIELD_NUMBER: builtins.int
+    WAITING_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -940,6 +941,12 @@ class Job(message.Message):
     def steered_by(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Output only. The names of the callers that sent its agent messages or typed at its terminal, oldest first."""
 
+    @builtins.property
+    def waiting(self) -> Waiting:
+        """Output only. What it waits for while it is PENDING, beside its turn; absent in lists, and when a cell only has to
+        have a free slot.
+        """
+
     def __init__(
         self,
         *,
@@ -962,10 +969,74 @@ class Job(message.Message):
         floors: abc.Iterable[floor_pb2.BindingFloor] | None = ...,
         submitters: abc.Iterable[builtins.str] | None = ...,
         steered_by: abc.Iterable[builtins.str] | None = ...,
+        waiting: Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "waiting", b"waiting", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Waiting(message.Message):
+    """What a job that is PENDING waits for."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    class _Kind:
+        ValueType = typing.NewType("ValueType", builtins.int)
+        V: _TypeAlias = ValueType  # noqa: Y015
+
+    class _KindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Waiting._Kind.ValueType], builtins.type):
+        DESCRIPTOR: descriptor.EnumDescriptor
+        KIND_UNSPECIFIED: Waiting._Kind.ValueType  # 0
+        """Never sent."""
+        KIND_START_TIME: Waiting._Kind.ValueType  # 1
+        """The time before which it may not start."""
+        KIND_RETRY: Waiting._Kind.ValueType  # 2
+        """The end of the pause before its next attempt."""
+        KIND_CELL: Waiting._Kind.ValueType  # 3
+        """The one cell that has the snapshot or result that it starts from: it is away, paused or not ready. When it has
+        been away for an hour, the job fails with NODE_LOST.
+        """
+        KIND_ANY_CELL: Waiting._Kind.ValueType  # 4
+        """Any cell: all are away, paused or not ready."""
+
+    class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
+        """What is waited for."""
+
+    KIND_UNSPECIFIED: Waiting.Kind.ValueType  # 0
+    """Never sent."""
+    KIND_START_TIME: Waiting.Kind.ValueType  # 1
+    """The time before which it may not start."""
+    KIND_RETRY: Waiting.Kind.ValueType  # 2
+    """The end of the pause before its next attempt."""
+    KIND_CELL: Waiting.Kind.ValueType  # 3
+    """The one cell that has the snapshot or result that it starts from: it is away, paused or not ready. When it has
+    been away for an hour, the job fails with NODE_LOST.
+    """
+    KIND_ANY_CELL: Waiting.Kind.ValueType  # 4
+    """Any cell: all are away, paused or not ready."""
+
+    KIND_FIELD_NUMBER: builtins.int
+    CELL_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    kind: Waiting.Kind.ValueType
+    """What is waited for."""
+    cell_id: builtins.str
+    """The cell, for KIND_CELL."""
+    message: builtins.str
+    """The same for people, with the reasons of cells."""
+    def __init__(
+        self,
+        *,
+        kind: Waiting.Kind.ValueType = ...,
+        cell_id: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "kind", b"kind", "message", b"message"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

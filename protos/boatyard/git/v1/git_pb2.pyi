@@ -37,22 +37,32 @@ class Remote(message.Message):
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     URL_FIELD_NUMBER: builtins.int
     TOKEN_FIELD_NUMBER: builtins.int
+    CA_FIELD_NUMBER: builtins.int
+    PUSH_OPTIONS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository's id, which names its mirror on this machine."""
     url: builtins.str
     """An https or ssh URL, or a file path under the configured roots. Never contains a password."""
     token: builtins.str
     """A token for https, or a private key for ssh. Kept in memory for this call only, and never returned."""
+    ca: builtins.str
+    """Certificates (PEM) of CAs that vouch for its server over https, besides those that this service believes."""
+    @builtins.property
+    def push_options(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What its server is told with each push (`git push --push-option`)."""
+
     def __init__(
         self,
         *,
         repository_id: builtins.str = ...,
         url: builtins.str = ...,
         token: builtins.str = ...,
+        ca: builtins.str = ...,
+        push_options: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ca", b"ca", "push_options", b"push_options", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -131,10 +141,10 @@ class PrepareBaseRequest(message.Message):
     revision: builtins.str
     """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
-    """The id of a commit in this machine's result store; nothing is fetched."""
+    """The id of a commit in this machine's result store; nothing is fetched but its submodules."""
     snapshot_id: builtins.str
-    """The id of a snapshot on this machine; nothing is fetched. The tree is the snapshot's, but results are compared with
-    what its workspace began from: the base is of that commit.
+    """The id of a snapshot on this machine; nothing is fetched but its submodules. The tree is the snapshot's, but results
+    are compared with what its workspace began from: the base is of that commit.
     """
     @builtins.property
     def remote(self) -> Remote:
@@ -405,12 +415,12 @@ class Caveat(message.Message):
         KIND_UNSPECIFIED: Caveat._Kind.ValueType  # 0
         """Never sent."""
         KIND_EMPTY_SUBMODULES: Caveat._Kind.ValueType  # 1
-        """Of a base: submodules whose content is not fetched. Their directories are empty."""
+        """Of a base: submodules that cannot be had; `detail` says why. Their directories are empty."""
         KIND_LFS_POINTERS: Caveat._Kind.ValueType  # 2
         """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
         KIND_SUBMODULE_CONTENT: Caveat._Kind.ValueType  # 3
-        """Of a result: submodules with files that are not those of the submodule's commit. They are left out, and the
-        submodule stays at its commit. The result is incomplete.
+        """Of a result: submodules with files that are not those of the commit that they are at. They are left out. The
+        result is incomplete.
         """
         KIND_LFS_FILES: Caveat._Kind.ValueType  # 4
         """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
@@ -428,6 +438,14 @@ class Caveat(message.Message):
         """Of a result: what git does not accept, such as a `.gitmodules` that would run a command. It is left out, or stays
         as it was in the base. The result is incomplete.
         """
+        KIND_SUBMODULE_COMMITS: Caveat._Kind.ValueType  # 9
+        """Of a result: submodules at commits that their own repositories do not have, so that nobody else could get them. They
+        stay as they were in the base, and what was done in them is left out. The result is incomplete.
+        """
+        KIND_OWN_BOATYARD: Caveat._Kind.ValueType  # 10
+        """Of a base: the repository has a `.boatyard` of its own, where agents get their input too. What is changed of it is in
+        results, new files in there are not.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is different. A base is compared with the repository, a result or snapshot with the working tree."""
@@ -435,12 +453,12 @@ class Caveat(message.Message):
     KIND_UNSPECIFIED: Caveat.Kind.ValueType  # 0
     """Never sent."""
     KIND_EMPTY_SUBMODULES: Caveat.Kind.ValueType  # 1
-    """Of a base: submodules whose content is not fetched. Their directories are empty."""
+    """Of a base: submodules that cannot be had; `detail` says why. Their directories are empty."""
     KIND_LFS_POINTERS: Caveat.Kind.ValueType  # 2
     """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
     KIND_SUBMODULE_CONTENT: Caveat.Kind.ValueType  # 3
-    """Of a result: submodules with files that are not those of the submodule's commit. They are left out, and the
-    submodule stays at its commit. The result is incomplete.
+    """Of a result: submodules with files that are not those of the commit that they are at. They are left out. The
+    result is incomplete.
     """
     KIND_LFS_FILES: Caveat.Kind.ValueType  # 4
     """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
@@ -458,6 +476,14 @@ class Caveat(message.Message):
     """Of a result: what git does not accept, such as a `.gitmodules` that would run a command. It is left out, or stays
     as it was in the base. The result is incomplete.
     """
+    KIND_SUBMODULE_COMMITS: Caveat.Kind.ValueType  # 9
+    """Of a result: submodules at commits that their own repositories do not have, so that nobody else could get them. They
+    stay as they were in the base, and what was done in them is left out. The result is incomplete.
+    """
+    KIND_OWN_BOATYARD: Caveat.Kind.ValueType  # 10
+    """Of a base: the repository has a `.boatyard` of its own, where agents get their input too. What is changed of it is in
+    results, new files in there are not.
+    """
 
     KIND_FIELD_NUMBER: builtins.int
     PATHS_FIELD_NUMBER: builtins.int
@@ -469,7 +495,9 @@ class Caveat(message.Message):
     total_paths: builtins.int
     """The total number of affected paths."""
     detail: builtins.str
-    """What git said of the first of them, on one line of at most 1 KiB; empty when there is nothing to add."""
+    """What git said of the first of them, or of submodules why each of them is missing, on one line of at most 1 KiB; empty
+    when there is nothing to add.
+    """
     @builtins.property
     def paths(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The first hundred affected paths, relative to the top of the tree, in order. Of a path that is too long, the first
@@ -891,6 +919,7 @@ class TakeResultRequest(message.Message):
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
     SIGNATURE_FIELD_NUMBER: builtins.int
+    REMOTE_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
@@ -909,6 +938,10 @@ class TakeResultRequest(message.Message):
         """Author and committer of the commit that the service adds."""
 
     @builtins.property
+    def remote(self) -> Remote:
+        """The repository, to ask the remotes of submodules for commits that the agent pushed there; absent: nothing is asked."""
+
+    @builtins.property
     def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Patterns as in a .gitignore file of untracked files that are left out."""
 
@@ -921,11 +954,12 @@ class TakeResultRequest(message.Message):
         base_commit_id: builtins.str = ...,
         message: builtins.str = ...,
         signature: Signature | None = ...,
+        remote: Remote | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "remote", b"remote", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1802,8 +1836,17 @@ class TakeArtifactsRequest(message.Message):
     ARTIFACTS_ID_FIELD_NUMBER: builtins.int
     PATTERNS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
+    REPOSITORY_ID_FIELD_NUMBER: builtins.int
+    BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
     artifacts_id: builtins.str
     """What they are kept under. Usually the execution's id."""
+    repository_id: builtins.str
+    """The repository that the tree came from; needed with `base_commit_id`."""
+    base_commit_id: builtins.str
+    """The full id of the commit that the tree started from. With it, what was done in each submodule is kept too, as a patch
+    named `.boatyard/submodules/<its path>.patch`: of its files, compared with the commit that it is at if its repository
+    is known to have that, else with the one that this commit links to.
+    """
     @builtins.property
     def tree(self) -> WorkingTree:
         """The tree."""
@@ -1827,10 +1870,12 @@ class TakeArtifactsRequest(message.Message):
         artifacts_id: builtins.str = ...,
         patterns: abc.Iterable[builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        repository_id: builtins.str = ...,
+        base_commit_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "patterns", b"patterns", "redacted", b"redacted", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "base_commit_id", b"base_commit_id", "patterns", b"patterns", "redacted", b"redacted", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -34,7 +34,8 @@ class GitServiceStub:
     PrepareBase: aio.UnaryStreamMultiCallable[git_pb2.PrepareBaseRequest, git_pb2.PrepareBaseResponse]
     """Updates a repository's mirror and prepares the tree of one commit to start from.
 
-    The stream carries progress and finally the base. The tree is created once per commit and never changed.
+    The stream carries progress and finally the base. The tree is created once per commit and never changed. It has the
+    commit's submodules; one that cannot be had is a caveat, and is looked for again by the next call.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
     - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision.
@@ -321,6 +322,8 @@ class GitServiceStub:
     one kept.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+    - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
     - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
     - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
     - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to
@@ -370,7 +373,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.AsyncIterator[git_pb2.PrepareBaseResponse]:
         """Updates a repository's mirror and prepares the tree of one commit to start from.
 
-        The stream carries progress and finally the base. The tree is created once per commit and never changed.
+        The stream carries progress and finally the base. The tree is created once per commit and never changed. It has the
+        commit's submodules; one that cannot be had is a caveat, and is looked for again by the next call.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the URL's scheme or path is not allowed.
         - NOT_FOUND (REVISION_NOT_FOUND): the repository has no such revision.
@@ -765,6 +769,8 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         one kept.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no mirror of the repository.
+        - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a base commit.
         - FAILED_PRECONDITION (TAKE_FAILED): the tree cannot be read; the error is in the message.
         - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
         - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to read the tree in; the message says how to

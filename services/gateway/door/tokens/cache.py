@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from services.common.batching import Batches
 from services.common.home import TOKEN_PREFIX
 from services.common.rpc.auth import Credentials
-from services.common.rpc.auth_failures import address_of
 from services.common.rpc.bounds import SHARES, Places, Room
+from services.common.rpc.peers import address_of
 from services.gateway.door.tokens.store import TokenStore, hash_of
 from services.gateway.values.principal import Principal
 

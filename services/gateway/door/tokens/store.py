@@ -9,6 +9,7 @@ from sqlalchemy import BigInteger, ColumnElement, delete, func, insert, or_, sel
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
+from services.common.db.engine import reading
 from services.common.db.paging import Page
 from services.common.errors import NotFound
 from services.gateway.catalog.store import PROJECTS
@@ -61,7 +62,7 @@ class TokenStore:
         query = select(*_COLUMNS, tokens.c.hash, NOW.label("now")).where(tokens.c.hash.in_(hashes), _is_valid())
         found: dict[bytes, Token] = {}
         unrecorded: list[str] = []
-        async with self._engine.begin() as connection:
+        async with reading(self._engine) as connection:
             for row in (await connection.execute(query)).mappings():
                 values = dict(row)
                 now: datetime = values.pop("now")
@@ -69,8 +70,9 @@ class TokenStore:
                 token = found[key] = Token(**values)
                 if token.last_use_time is None or now - token.last_use_time > _USE_STEP:
                     unrecorded.append(token.token_id)
-            if unrecorded:
-                used = update(tokens).where(tokens.c.token_id.in_(unrecorded))
+        if unrecorded:
+            used = update(tokens).where(tokens.c.token_id.in_(unrecorded))
+            async with self._engine.begin() as connection:
                 await connection.execute(used.values(last_use_time=NOW))
         return found
 

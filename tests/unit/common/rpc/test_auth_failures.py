@@ -6,8 +6,9 @@ from structlog.testing import capture_logs
 
 from services.common.errors import Exhausted
 from services.common.rpc import auth_failures
-from services.common.rpc.auth_failures import MAX_FAILURES, FailureLimiter, TooManyFailuresError, address_of
+from services.common.rpc.auth_failures import MAX_FAILURES, FailureLimiter, TooManyFailuresError
 from services.common.rpc.channel import open_channel
+from services.common.rpc.peers import address_of
 from services.common.rpc.status import service_error
 from tests.kit.servers import TOKEN, serving
 from tests.unit.common.rpc.echo import Echo, EchoStub

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import Exhausted
-from services.execution.service.admission import Admission, available_memory
+from services.execution.service.admission import LEAST_INODES, Admission, available_memory
+from tests.kit.disks import needs_mount, small_disk, use_up_inodes
 
 MORE_THAN_THERE_IS = 1 << 60
 
@@ -63,3 +64,14 @@ def test_a_control_group_may_leave_less_than_the_machine(tmp_path: Path) -> None
     (group / "memory.current").write_text("500000\n")
     (group / "memory.stat").write_text("inactive_file 0\n")
     assert available_memory(group, meminfo) == 1_500_000
+
+
+@needs_mount
+def test_a_machine_without_inodes_is_busy(admission: Admission, tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", inodes=LEAST_INODES + 5) as disk:
+        admission = replace(admission, runs=disk)
+        admission.check(0)
+        use_up_inodes(disk)
+        with pytest.raises(Exhausted, match="inodes are free") as caught:
+            admission.check(0)
+        assert (caught.value.reason, caught.value.metadata["resource"]) == ("NODE_BUSY", "inodes")

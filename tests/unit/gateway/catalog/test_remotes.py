@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.gateway.catalog.remotes import url_complaint
+from services.gateway.catalog.remotes import normal_form, url_complaint
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,32 @@ def test_a_refusal_says_why_and_repeats_nothing(url, expected):
     assert complaint is not None
     assert expected in complaint
     assert "hunter2" not in complaint
+
+
+SAME = [
+    [
+        "https://Example.com/group/Project.git",
+        "https://example.com:443/group/Project/",
+        "https://example.com/group//Project",
+    ],
+    ["ssh://git@example.com:22/a/b.git", "git@example.com:a/b", "example.com:a/b.git", "ssh://EXAMPLE.com/a/b/"],
+    ["ssh://ann@example.com/b", "ann@example.com:b.git"],
+    ["http://localhost:80/p", "http://LOCALHOST/p.git"],
+    ["https://[2001:DB8::1]/p", "https://[2001:db8::1]:443/p.git"],
+    ["/srv/git/p", "file:///srv/git/p/", "/srv//git/p", "/srv/git/p/.git"],
+]
+OTHERS = ["https://example.com/group/project", "https://example.com:8443/group/Project", "/srv/git/p.git", "/srv/git/P"]
+OTHERS += ["ssh://example.com:2222/a/b", "https://example.com/a/b", "bob@example.com:b", "http://localhost:3000/p"]
+
+
+def test_one_repository_has_one_url_however_it_is_written():
+    forms = [{normal_form(url) for url in same} for same in SAME]
+    assert [len(each) for each in forms] == [1] * len(SAME)
+    assert len(set.union(*forms)) == len(SAME)
+    assert set.union(*forms).isdisjoint(map(normal_form, OTHERS))
+    assert len(set(map(normal_form, OTHERS))) == len(OTHERS)
+
+
+@pytest.mark.parametrize("text", ["", "/", "x", "https://[::1", "https://example.com:port/x", "::", "a\nb"])
+def test_what_is_no_url_is_what_it_is(text):
+    assert normal_form(text) in {text, "file:"}

@@ -23,7 +23,7 @@ async def test_submodules_and_pointers_are_told(parts: GitParts, tmp_path: Path)
         "both", {"assets/.gitattributes": "*.bin filter=lfs diff=lfs merge=lfs -text\n", "assets/a.bin": POINTER}
     )
     base = await parts.prepare(Remote("repo-1", str(work.path)))
-    links = Caveat(CaveatKind.EMPTY_SUBMODULES, (b"vendor/lib",), 1)
+    links = Caveat(CaveatKind.EMPTY_SUBMODULES, (b"vendor/lib",), 1, "vendor/lib: no URL in .gitmodules")
     assert base.caveats == (links, Caveat(CaveatKind.LFS_POINTERS, (b"assets/a.bin",), 1))
     assert list((base.layers[0] / "vendor" / "lib").iterdir()) == []
     assert (base.layers[0] / "assets" / "a.bin").read_text() == POINTER
@@ -49,3 +49,16 @@ async def test_a_remote_without_its_history_is_refused(parts: GitParts, tmp_path
     with pytest.raises(FailedPrecondition, match="shallow") as failure:
         await parts.prepare(Remote("repo-1", str(tmp_path / "shallow.git")))
     assert failure.value.reason == "REMOTE_UNSUPPORTED"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_told"),
+    [(".boatyard", True), (".boatyard/config", True), ("sub/.boatyard/x", False), (".boatyardrc", False)],
+)
+async def test_a_repository_with_a_boatyard_of_its_own_is_told(
+    parts: GitParts, tmp_path: Path, name: str, is_told: bool
+) -> None:
+    source = Repo.sample(tmp_path / "own")
+    source.commit("its own", {name: "x"})
+    base = await parts.prepare(Remote("repo-2", str(source.path)))
+    assert base.caveats == ((Caveat(CaveatKind.OWN_BOATYARD, (b".boatyard",), 1),) if is_told else ())

@@ -71,6 +71,12 @@ CASES = {
     ),
     "a path too long": Case(f"python3 -c '{DEEP}'", CaveatKind.PATH_TOO_LONG, ("d" * 200,), has=("d" * 200 + "/leaf",)),
     "a file for LFS": Case("echo raw > a.bin", CaveatKind.LFS_FILES, ("a.bin",), has=("a.bin",)),
+    "a file for LFS that another one speaks for": Case(
+        "echo raw > a.bin; { git hash-object a.bin; cat old.bin; } > notes.bin",
+        CaveatKind.LFS_FILES, ("a.bin", "notes.bin"), has=("a.bin",),
+    ),
+    "the beginning of a pointer": Case("head -n 1 old.bin > a.bin", CaveatKind.LFS_FILES, ("a.bin",), has=("a.bin",)),
+    "a pointer and more": Case("{ cat old.bin; echo; echo x; } > a.bin", CaveatKind.LFS_FILES, ("a.bin",)),
     "a pointer replaced": Case("rm old.bin; echo raw > old.bin", CaveatKind.LFS_FILES, ("old.bin",), has=("old.bin",)),
     "rules for LFS of its own": Case(
         "mkdir own; echo '*.txt filter=lfs' > own/.gitattributes; echo 1 > own/a.txt; echo 1 > a.txt",
@@ -80,7 +86,7 @@ CASES = {
     "a repository in a submodule": Case("git init -q sub; echo 1 > sub/f", CaveatKind.SUBMODULE_CONTENT, ("sub",)),
 }  # fmt: skip
 NOTHING = {
-    "a pointer": f"printf '{LFS}' | tr 5 6 > b.bin",
+    "a pointer": f"printf '{LFS}' | sed 's/^size /&9/' > b.bin",
     "what is ignored": "echo k > x.log; chmod 0 x.log; mkdir build; echo > build/f; chmod 0 build; mkfifo p.log",
     "a submodule that somebody checked out": "cp -r .git /tmp/c; cd sub; mv /tmp/c .git; git reset -q --hard HEAD~1",
 }

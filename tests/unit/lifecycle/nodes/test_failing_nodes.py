@@ -88,9 +88,12 @@ class Cell:
     failures: int = 1
     code: int = 0
     asked: Counter[str] = field(default_factory=Counter)
+    remotes: list[git.Remote] = field(default_factory=list)
 
     def answer(self, method: str, request: Any) -> Answer:
         base = git.Base(commit_id=BASE, layers=["/nowhere"], pins_path="/nowhere", head_commit_id=BASE)
+        if hasattr(request, "remote"):
+            self.remotes.append(request.remote)
         snapshot = git.Snapshot(snapshot_id="snap-1", base_commit_id=BASE, commit_id=RESULT)
         match method:
             case "PrepareBase":
@@ -157,7 +160,8 @@ class Cell:
 
 async def run(book: Books, cell: Cell, limits: RetryLimits | None = None) -> Outcome:
     """Have a cell run a job that is checked, whose files are kept, and that is pushed."""
-    repository = Repository(repository_id="r", project_id="default", url="/srv/r", create_time=datetime.now(UTC))
+    remote: dict[str, Any] = {"url": "https://git.example/r", "token": "t", "ca": "PEM", "push_options": ("a", "b=c")}
+    repository = Repository(repository_id="r", project_id="default", create_time=datetime.now(UTC), **remote)
     await CatalogStore(book.engine).create(REPOSITORIES, repository)
     policy = Policy(verify_command="true", artifacts=("*.log",), max_attempts=1)
     agent = AgentSettings(engine=CommandEngine(line="true"))
@@ -168,6 +172,7 @@ async def run(book: Books, cell: Cell, limits: RetryLimits | None = None) -> Out
         job = JobRun(await claimed(ledger), ledger, nodes, Webhooks(), RetentionPeriods())
         outcome = await run_job(job)
     assert outcome is not None
+    assert all(each == git.Remote(repository_id="r", **remote) for each in cell.remotes)
     return outcome
 
 

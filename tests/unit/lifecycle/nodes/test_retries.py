@@ -47,6 +47,11 @@ def test_how_long_a_node_is_asked_again(error: ServiceError, seconds: float | No
     assert PATIENCE.for_error(error) == seconds
 
 
+def test_what_an_agent_has_left_waits_for_room_on_its_machine() -> None:
+    assert PATIENCE.for_error(Exhausted("DISK_FULL", "no room", quota="disk"), waits_for_room=True) == 60.0
+    assert PATIENCE.for_error(NotFound("workspace", "ws-1"), waits_for_room=True) is None
+
+
 def failing(*, seconds: Sequence[float]) -> Callable[[], Awaitable[str]]:
     """Return a call that works for a time and then fails, for each of `seconds`; the next one succeeds."""
     left = list(seconds)

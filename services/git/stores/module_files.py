@@ -1,0 +1,59 @@
+"""Reads the `.gitmodules` of commits, and to which commits they link."""
+
+from collections import OrderedDict
+from pathlib import Path
+from typing import Final
+
+from services.git.gitcmd import Command, Git, Invocation
+from services.git.gitmodules import Module, is_path_in_a_tree, parse_modules
+
+_FILE: Final = ".gitmodules"
+_LINK: Final = b"160000"
+_REMEMBERED: Final = 256
+# They become arguments of one command.
+_MOST_LINKS: Final = 1000
+_LISTING_BYTES: Final = 256 << 20
+
+
+class ModuleFiles:
+    """Reads repositories of ours. What it has read of a commit it remembers for a while: commits do not change."""
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+        self._read: OrderedDict[tuple[Path, str], dict[bytes, Module]] = OrderedDict()
+
+    async def modules(self, repository: Path, commit_id: str) -> dict[bytes, Module]:
+        """Return what the `.gitmodules` of a commit says, by paths; nothing if there is none, or git cannot read it."""
+        key = (repository, commit_id)
+        if key not in self._read:
+            reading = Command("config", ("--list", "-z", f"--blob={commit_id}:{_FILE}"))
+            answer = await self._git.run(reading, Invocation(git_dir=repository, expected_codes=(0, 1, 3, 128)))
+            if answer.code:
+                return {}
+            self._read[key] = parse_modules(answer.stdout)
+            if len(self._read) > _REMEMBERED:
+                self._read.popitem(last=False)
+        return self._read[key]
+
+    async def links(self, repository: Path, commit_id: str) -> dict[bytes, str]:
+        """Return the commits to which a commit links at paths that its `.gitmodules` names.
+
+        Raises:
+            GitError: there is no such commit.
+        """
+        named = await self.modules(repository, commit_id)
+        paths = tuple(filter(is_path_in_a_tree, named))[:_MOST_LINKS]
+        if not paths:
+            return {}
+        links = await self._links(repository, Command("ls-tree", ("-z",), (commit_id, *paths)))
+        return {path: linked for path, linked in links.items() if path in named}
+
+    async def all_links(self, repository: Path, commit_id: str) -> dict[bytes, str]:
+        """Return the commits to which a commit links anywhere. Raises GitError: there is no such commit."""
+        return await self._links(repository, Command("ls-tree", ("-r", "-z"), (commit_id,)))
+
+    async def _links(self, repository: Path, listing: Command) -> dict[bytes, str]:
+        inside = Invocation(git_dir=repository, output_limit=_LISTING_BYTES)
+        records = (await self._git.run(listing, inside)).stdout.split(b"\0")
+        found = (record.partition(b"\t") for record in records if record.startswith(_LINK))
+        return {path: facts.split(b" ")[2].decode() for facts, _, path in found}
