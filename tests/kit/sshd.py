@@ -26,9 +26,9 @@ FAULTS: Final = {
     "has no such repository": "echo \"fatal: '/a.git' does not appear to be a git repository\" >&2; exit 128",
     "closes": "exit 255",
     "says nothing": "exec sleep 600",
-    "is cut": "run | head -c {bytes}",
-    "falls silent": "run | {{ head -c {bytes}; exec sleep 600; }}",
-    "breaks off": "head -c {bytes} | run",
+    "is cut": "run | {{ dd bs=1 count={bytes} 2>/dev/null; kill -9 0; }}",
+    "falls silent": "run | {{ dd bs=1 count={bytes} 2>/dev/null; head -c 1 | grep -q '' && exec sleep 600; }}",
+    "breaks off": "dd bs=1 count={bytes} 2>/dev/null | run",
     "does it and closes": "run >/dev/null 2>&1; exit 255",
     "is slow": "run | {{ for _ in 1 2 3 4 5; do dd bs={bytes} count=1 2>/dev/null; sleep 0.5; done; cat; }}",
 }

@@ -8,28 +8,32 @@ out: every few seconds it asks the other side whether it still lives.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+import os
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from services.git.gitcmd.errors import GitSilent, GitTimedOut
 
-_LOOKS: Final = 10  # in the time that makes a silence
+_LOOKS: Final = 10  # without a sign of life, in the time that makes a silence
 _SSH: Final = "(ssh"
+_HTTP: Final = "(git-remote-http"  # the kernel keeps 15 characters; it looks 20 times a second for what has come
 # Positions after the command's name: see proc(5), stat.
 _STATE, _TIMES = 0, slice(11, 13)
 _AT_WORK: Final = ("R", "D")
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+_IDLE_SHARE: Final = 0.02  # of a processor
 _BYTES: Final = slice(1, 4, 2)  # rchar and wchar: see proc(5), io
 
 
 @dataclass(frozen=True, slots=True)
 class _Signs:
-    """What one process has done so far. `is_at_work`: it has, or waits for, a processor or a disk now."""
+    """What processes have done so far; `are_at_work` means that one has, or waits for, a processor or a disk now."""
 
-    pid: str
-    counts: tuple[str, ...]
-    is_at_work: bool
+    moved: tuple[tuple[str, ...], ...]
+    ticks: int
+    are_at_work: bool
 
 
 class Patience:
@@ -71,22 +75,24 @@ class Patience:
 
 
 async def _watch(silence: asyncio.Timeout, pid: int, seconds: float) -> None:
-    """Put the end of the silence off for as long as there are signs of life."""
-    before = None
-    while not silence.expired():
-        signs = [*_signs(pid)]
-        if signs != before or any(each.is_at_work for each in signs):
-            silence.reschedule(asyncio.get_running_loop().time() + seconds)
-        before = signs
+    """End the block of `silence` after enough looks without a sign of life: time passes for who is frozen, too."""
+    most_ticks = max(1.0, _IDLE_SHARE * _TICKS * seconds / _LOOKS)
+    before, silent_looks = _signs(pid), 0
+    while silent_looks < _LOOKS:
         await asyncio.sleep(seconds / _LOOKS)
+        now = _signs(pid)
+        works = now.are_at_work or now.ticks - before.ticks >= most_ticks
+        silent_looks = 0 if works or now.moved != before.moved else silent_looks + 1
+        before = now
+    silence.reschedule(asyncio.get_running_loop().time())
 
 
 def _is_counted() -> bool:
     return Path("/proc/self/io").exists()
 
 
-def _signs(root: int) -> Iterator[_Signs]:
-    pids = [str(root)]
+def _signs(root: int) -> _Signs:
+    pids, moved, ticks, are_at_work = [str(root)], [], 0, False
     while pids:
         process = Path("/proc", pid := pids.pop())
         try:
@@ -94,11 +100,15 @@ def _signs(root: int) -> Iterator[_Signs]:
             if name == _SSH:
                 continue  # nor what it starts, such as a program that connects it
             pids += [child for thread in (process / "task").iterdir() for child in _words(thread / "children")]
-            stat = numbers.split()
-            counts = (*stat[_TIMES], *_words(process / "io")[_BYTES])
+            moved.append((pid, *_words(process / "io")[_BYTES]))
         except OSError:
             continue  # it has just ended
-        yield _Signs(pid, counts, stat[_STATE] in _AT_WORK)
+        if name == _HTTP:
+            continue
+        stat = numbers.split()
+        ticks += sum(map(int, stat[_TIMES]))
+        are_at_work |= stat[_STATE] in _AT_WORK
+    return _Signs(tuple(moved), ticks, are_at_work)
 
 
 def _words(path: Path) -> list[str]:

@@ -1,5 +1,6 @@
 """A git that waits in silence is ended, and one that works is not, with programs in git's place."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ def program(directory: Path, script: str) -> Git:
         (directory / name).write_text(f"#!/bin/sh\n{text}\n")
         (directory / name).chmod(0o755)
     return Git(directory / "git", directory)
+
+
+@pytest.mark.slow  # its time on the processor is not seen in a shorter time
+async def test_who_asks_a_silent_connection_again_and_again_is_silent(tmp_path: Path) -> None:
+    git = program(tmp_path, f"exec {sys.executable} -c 'import time\nwhile True: time.sleep(0.02)'")
+    with pytest.raises(GitSilent):
+        await git.run(Command("version"), Invocation(silence_seconds=4, timeout_seconds=30))
 
 
 @pytest.mark.parametrize("script", SILENT.values(), ids=SILENT)
