@@ -196,7 +196,7 @@ class Submodules:
         if not url:
             return False
         mirror = mirror_id(remote.repository_id, url)
-        if self._mirrors.exists(mirror) and await self._mirrors.has(mirror, commit_id):
+        if self._mirrors.exists(mirror) and await self._mirrors.revisions.has(mirror, commit_id):
             return True
         if not may_ask:
             return False
@@ -310,7 +310,7 @@ class Submodules:
 
     async def _named_by_default(self, repository_id: str, url: str) -> frozenset[str]:
         """Return the addresses that the default branch of a mirror names."""
-        default = await self._mirrors.resolve(repository_id, b"")
+        default = await self._mirrors.revisions.resolve(repository_id, b"")
         if default is None:
             return frozenset()
         return addresses(await self._files.modules(self._mirrors.path(repository_id), default.commit_id), url)
