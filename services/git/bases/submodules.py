@@ -271,11 +271,11 @@ class Submodules:
         self._given_up = left | {asking: now + _GIVEN_UP_SECONDS}
 
     async def _is_here(self, mirror: str, commit_id: str) -> bool:
-        return self._mirrors.exists(mirror) and await self._mirrors.has(mirror, commit_id)
+        return self._mirrors.exists(mirror) and await self._mirrors.revisions.has(mirror, commit_id)
 
     async def _named_by_default(self, repository_id: str, url: str) -> frozenset[str]:
         """Return the addresses that the default branch of a mirror names."""
-        default = await self._mirrors.resolve(repository_id, b"")
+        default = await self._mirrors.revisions.resolve(repository_id, b"")
         if default is None:
             return frozenset()
         return addresses(await self._files.modules(self._mirrors.path(repository_id), default.commit_id), url)
