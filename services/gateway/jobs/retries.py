@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
 from services.common.text import lossy
+from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.jobs.allowances import check_allowed, fleet_allowances
 from services.gateway.jobs.floors import bound_again
 from services.gateway.ledger.attempts import next_attempt
@@ -101,6 +102,8 @@ def _state(job: Row[Any], message: str, allowed: Sequence[JobState]) -> FailedPr
 async def _begin_again(
     connection: AsyncConnection, job: Row[Any], admitted: JobSpec, *, snapshot_id: str = "", cell_id: str = ""
 ) -> None:
+    if admitted.repository_id:
+        await REPOSITORIES.get(connection, admitted.repository_id, hold="share")
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
