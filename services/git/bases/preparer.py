@@ -9,8 +9,9 @@ from typing import Final
 from services.common.ids import NO_REMOTE
 from services.git import failures
 from services.git.bases.builder import BaseBuilder
+from services.git.bases.found_submodules import FoundSubmodules
 from services.git.bases.notes import read_notes, with_reasons
-from services.git.bases.submodules import FoundSubmodules, Submodules
+from services.git.bases.submodules import Submodules
 from services.git.bases.warming import BranchWarmer
 from services.git.empty import EMPTY_COMMIT_ID
 from services.git.gitcmd import GitError
