@@ -89,7 +89,8 @@ class Retries:
 
 def _check_state(job: Row[Any], allowed: Sequence[JobState]) -> None:
     if JobState(job.state) not in allowed:
-        only = "what has ended can be pushed" if JobState.SUCCEEDED in allowed else "what has failed can be retried"
+        is_push = JobState.SUCCEEDED in allowed
+        only = "what has ended can be pushed" if is_push else "what has failed or was cancelled can be retried"
         raise _state(job, f"job {job.job_id!r} is {job.state}: only {only}", allowed)
 
 
