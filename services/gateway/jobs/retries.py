@@ -149,7 +149,8 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any], kept: KeptR
     if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
-            f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
+            f"the last attempt of job {job.job_id!r} left nothing to continue from: nothing had changed, its agent"
+            " never began, or its cell was lost; retry the job from its beginning",
             job.job_id,
         )
     return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)

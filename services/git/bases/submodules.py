@@ -232,7 +232,7 @@ class Submodules:
             return "its URL leads to this machine, from a repository elsewhere"
         # Only a key, or the rights of the account that runs us, lead there.
         if protocol in {"file", "ssh"} and url not in source.trusted:
-            return "its URL is not in the .gitmodules of the default branch, as one of this kind must be"
+            return f"its URL is not in the .gitmodules of the default branch, as one of protocol {protocol} must be"
         return None
 
     async def _fetch(self, search: _Search, submodule: Submodule, trusted: frozenset[str]) -> None:
