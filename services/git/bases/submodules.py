@@ -236,6 +236,7 @@ class Submodules:
         return None
 
     async def _fetch(self, search: _Search, submodule: Submodule, trusted: frozenset[str]) -> None:
+        self._check_room(search)  # else each further one would be fetched to be refused
         search.hold(submodule.mirror_id)
         if not await self._is_here(submodule.mirror_id, submodule.commit_id):
             await self._ask(search, submodule, trusted)
@@ -243,6 +244,9 @@ class Submodules:
         os.utime(mirror)
         if all(each.mirror_id != submodule.mirror_id for each in search.had):
             search.bytes += (await asyncio.to_thread(walk_tree, mirror)).bytes
+        self._check_room(search)
+
+    def _check_room(self, search: _Search) -> None:
         if search.bytes > self._limits.bytes:
             limit = f"{self._limits.bytes >> 20} MiB"
             raise _NotHadError(f"all together have more than {limit} (BOATYARD_GIT_SUBMODULES_MAX_BYTES)")

@@ -295,6 +295,24 @@ async def test_what_they_may_take_is_bounded(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.slow
+async def test_beyond_what_they_may_take_none_is_fetched(tmp_path: Path) -> None:
+    place = tmp_path / "server"
+    app = library(place, "app")
+    for number in range(5):
+        big = library(place, f"big-{number}")
+        link(app, f"lib-{number}", f"../big-{number}", big.commit("big", {"big": os.urandom(700 << 10)}))
+    async with git_parts(tmp_path / "home", tmp_path, submodules_max_bytes=1 << 20) as parts:
+        told = reason(await parts.prepare(Remote("repo-1", str(app.path))))
+        fetched = [
+            each
+            for number in range(5)
+            if (each := parts.paths.mirror(mirror_id("repo-1", str(place / f"big-{number}")))).exists()
+        ]
+    assert "lib-4: all together have more than 1 MiB" in told
+    assert len(fetched) == 2
+
+
+@pytest.mark.slow
 async def test_those_that_cannot_be_had_count_too(tmp_path: Path) -> None:
     app = library(tmp_path / "server", "app")
     for number in range(3):
