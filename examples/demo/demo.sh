@@ -21,13 +21,16 @@ finish() {
 trap finish EXIT
 trap 'exit 130' INT TERM
 
+bold= plain=
+if [[ -t 1 && -z ${NO_COLOR:-} ]]; then bold=$'\033[1m' plain=$'\033[0m'; fi
+
 show() {
   local word line=
   for word in "$@"; do
     [[ $word == *" "* ]] && word="\"$word\""
     line+=" $word"
   done
-  printf '\n\033[1m$%s\033[0m\n' "$line"
+  printf '\n%s$%s%s\n' "$bold" "$line" "$plain"
   "$@"
 }
 
@@ -72,7 +75,7 @@ else
   fi
 fi
 
-printf '\n\033[1m$ %sboatyard up\033[0m\n' "${allowed:+"$allowed "}"
+printf '\n%s$ %sboatyard up%s\n' "$bold" "${allowed:+"$allowed "}" "$plain"
 touch "$work/up"
 boatyard up --port-base "$(python "$here/free_ports.py")" >"$work/up" 2>"$work/up.log" &
 for _ in $(seq 300); do

@@ -34,9 +34,12 @@ class Limits:
 
     def __str__(self) -> str:
         """Write the limits that are set, as `parse` reads them."""
-        return ",".join(
-            f"{name}={_number(value):.15g}" for name in LIMITS if (value := getattr(self, name)) is not None
-        )
+        return ",".join(f"{name}={_digits(value)}" for name in LIMITS if (value := getattr(self, name)) is not None)
+
+    @classmethod
+    def recorded(cls, text: str) -> "Limits":
+        """Read what was written by `str`, by a later version too: what it limits besides is left out."""
+        return cls.parse(",".join(entry for entry in text.split(",") if entry.partition("=")[0] in LIMITS))
 
     @classmethod
     def parse(cls, text: str) -> "Limits":
@@ -103,7 +106,12 @@ def widest(several: Iterable[Limits]) -> Limits:
 
 def written(value: float | timedelta) -> str:
     """Write a limit for people, such as `3600 s`."""
-    return f"{_number(value):.15g}{' s' * isinstance(value, timedelta)}"
+    return f"{_digits(value)}{' s' * isinstance(value, timedelta)}"
+
+
+def _digits(value: float | timedelta) -> str:
+    """Write whole numbers with all their digits, and spans in seconds."""
+    return f"{value.total_seconds():.15g}" if isinstance(value, timedelta) else str(value)
 
 
 def _number(value: float | timedelta) -> float:

@@ -23,7 +23,9 @@ async def get_checkpoint(gateway: Gateway, id_: str) -> checkpoint_pb2.Checkpoin
     list_request = checkpoint_pb2.ListCheckpointsRequest(job_id=id_, page_size=1)
     checkpoints = (await gateway.ask(gateway.checkpoints.ListCheckpoints(list_request))).checkpoints
     if not checkpoints:
-        raise NotFound("checkpoint, or job that has asked anybody,", id_)
+        raise NotFound(
+            "checkpoint", id_, because="no job of that id has asked anything; `boatyard checkpoints` lists what waits"
+        )
     return checkpoints[0]
 
 

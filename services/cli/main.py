@@ -26,7 +26,7 @@ COMMANDS = {
     "artifact": "Read or save a file that was kept of a job.",
     "cancel": "Cancel a job. What it has done so far is kept.",
     "retry": "Retry a job that failed or was cancelled.",
-    "push": "Push the result that a failed job left.",
+    "push": "Push a result that a job left and did not push.",
     "tell": "Send a message to a model while it works.",
     "allow": "Allow a tool call of a model that asks for permission.",
     "deny": "Deny a tool call of a model that asks for permission.",

@@ -316,8 +316,9 @@ _ROWS: Final = (
         reason="AGENT_NOT_INSTALLED",
         meaning="the agent's program, or one that it calls, is not in the sandbox",
         sources=(Source.EXECUTION,),
-        advice="install it on the machine, or add its directory to BOATYARD_EXECUTION_READ_ONLY_PATHS",
-        advised_by=("BOATYARD_EXECUTION_READ_ONLY_PATHS",),
+        advice="commit it if it belongs to the repository; else install it on the machine, or add its directory to"
+        " BOATYARD_EXECUTION_READ_ONLY_PATHS",
+        advised_by=("BOATYARD_EXECUTION_READ_ONLY_PATHS", "--include-dirty"),
     ),
     ReasonRow(
         reason="TIMED_OUT",

@@ -118,7 +118,7 @@ async def _register(ledger: RemoteLedger, watch: NodeWatch) -> None:
     """Register. Raises LedgerUnavailable, ServiceError when no gateway answers, or our node does not."""
     condition = await watch.condition()
     if condition.allowance is None:
-        raise LedgerUnavailable(condition.troubles[0].message)
+        raise LedgerUnavailable("our own execution service does not say what it lets jobs choose")
     held = await ledger.register(socket.gethostname(), condition.allowance)
     await ledger.report(condition)
     log.info("registered", jobs_held=held)

@@ -7,13 +7,12 @@ from typing import Final
 from services.common.caveats import CaveatKind
 from services.common.display import one_line
 from services.git.model import Caveat
+from services.redaction.gaps import GAP
 
 _MAX_PATHS: Final = 100
 _PATH_BYTES: Final = 4095
 _SHOWN_BYTES: Final = 1024
 _DETAIL_CHARACTERS: Final = 256
-# What was cut off is marked: whoever knows the job's secrets looks for a part of one there.
-_GAP: Final = "…"
 # Kinds as they were stored beside bases until 30 November 2026.
 _FORMER_KINDS: Final = {"submodules": "EMPTY_SUBMODULES", "lfs-pointers": "LFS_POINTERS"}
 
@@ -28,13 +27,13 @@ def caveats_of(
         if ordered := sorted(set(paths)):
             detail = one_line(details.get(kind, ""))
             if len(detail) > _DETAIL_CHARACTERS:
-                detail = detail[: _DETAIL_CHARACTERS - len(_GAP)] + _GAP
+                detail = detail[: _DETAIL_CHARACTERS - len(GAP)] + GAP
             found.append(Caveat(kind, tuple(map(_shown, ordered[:_MAX_PATHS])), len(ordered), detail))
     return tuple(found)
 
 
 def _shown(path: bytes) -> bytes:
-    return path if len(path) <= _PATH_BYTES else path[: _SHOWN_BYTES - len(_GAP.encode())] + _GAP.encode()
+    return path if len(path) <= _PATH_BYTES else path[: _SHOWN_BYTES - len(GAP.encode())] + GAP.encode()
 
 
 def caveats_to_json(caveats: Iterable[Caveat]) -> str:

@@ -5,8 +5,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+# Enough for thousands of submodules; a longer listing counts as one that git cannot read.
+LISTING_BYTES: Final = 1 << 20
 _SECTION: Final = b"submodule."
 _NAME_BYTES: Final = 255
+_URL_BYTES: Final = 4096
 _PATH_BYTES: Final = 1000
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -23,7 +26,7 @@ class Module:
 def parse_modules(listing: bytes) -> dict[bytes, Module]:
     """Return what `git config --list -z` prints of a `.gitmodules`, by paths. The last of two values holds, as in git.
 
-    What has no path is left out.
+    What has no path is left out, and so is a URL that is too long to be one.
     """
     values: dict[bytes, dict[bytes, bytes]] = {}
     for record in listing.split(b"\0"):
@@ -32,7 +35,7 @@ def parse_modules(listing: bytes) -> dict[bytes, Module]:
         if key.startswith(_SECTION) and dot:
             values.setdefault(name, {})[variable] = value
     modules = (
-        Module(_text(name), each[b"path"].rstrip(b"/"), _text(each.get(b"url", b"")))
+        Module(_text(name), each[b"path"].rstrip(b"/"), _url(each))
         for name, each in values.items()
         if each.get(b"path", b"").rstrip(b"/")
     )
@@ -102,6 +105,11 @@ def _split(url: str) -> tuple[str, str, str]:
         return "", url, "/"
     host, _, path = url.partition(":")
     return f"{host}:", path, ":"
+
+
+def _url(values: Mapping[bytes, bytes]) -> str:
+    url = values.get(b"url", b"")
+    return _text(url) if len(url) <= _URL_BYTES else ""
 
 
 def _text(value: bytes) -> str:

@@ -298,7 +298,7 @@ class GitManager:
         if not patterns:
             return files
         touched = await self._diffs.touched_paths(store, base_id, commit)
-        if await self._mirrors.has(repository_id, base_id):
+        if await self._mirrors.revisions.has(repository_id, base_id):
             touched |= await self._diffs.touched_on_no_branch(self._mirrors.path(repository_id), base_id)
         return await asyncio.to_thread(_named, files, touched, PathPatterns(patterns))
 
@@ -307,7 +307,7 @@ class GitManager:
         if isinstance(base, str):
             return base
         store = await self._store_with(repository_id, commit)
-        branch = await self._mirrors.resolve(repository_id, b"refs/heads/" + base)
+        branch = await self._mirrors.revisions.resolve(repository_id, b"refs/heads/" + base)
         merge_base = None if branch is None else await self._diffs.merge_base(store, branch.commit_id, commit)
         if merge_base is None:
             raise failures.revision_not_found(base)

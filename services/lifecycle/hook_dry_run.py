@@ -81,9 +81,9 @@ class HookDryRun:
 async def _ran(nodes: JobNodes, call_id: str, hook: Hook, document: bytes) -> Reply:
     workspace_id = workspace_of(call_id)
     spec = JobSpec(_JOB_ID, "", "", "", "", datetime.now(UTC))
-    layout = await nodes.create_workspace(workspace_id, None, spec)
+    layout = await nodes.workspaces.create(workspace_id, None, spec)
     try:
-        await nodes.close_workspace(workspace_id, failed=False, keep_seconds=_LEFT_SECONDS)
+        await nodes.workspaces.close(workspace_id, failed=False, keep_seconds=_LEFT_SECONDS)
         launch = Launch(
             purpose=Purpose.HOOK,
             layout=layout,
@@ -91,11 +91,11 @@ async def _ran(nodes: JobNodes, call_id: str, hook: Hook, document: bytes) -> Re
             prompt=document,
             environment=environment_of(hook),
         )
-        await nodes.start(call_id, launch)
-        run = await nodes.wait(call_id)
-        return reply_of_command(hook, run, await nodes.tail(run, MAX_OUTPUT_BYTES))
+        await nodes.executions.start(call_id, launch)
+        run = await nodes.executions.wait(call_id)
+        return reply_of_command(hook, run, await nodes.executions.tail(run, MAX_OUTPUT_BYTES))
     finally:  # also when the caller has disconnected
-        await nodes.stop(call_id)
-        if await nodes.find(call_id) is not None:
-            await nodes.wait(call_id)
-        await nodes.delete_workspace(workspace_id)
+        await nodes.executions.stop(call_id)
+        if await nodes.executions.find(call_id) is not None:
+            await nodes.executions.wait(call_id)
+        await nodes.workspaces.delete(workspace_id)

@@ -22,6 +22,7 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.hooks.store import HookStore
+from services.gateway.jobs.retries import Retries
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.catalog import (
@@ -156,6 +157,21 @@ async def refused(catalog: CatalogStore, kind: ResourceTable[Any], thing_id: str
         await catalog.delete(kind, thing_id, NOW)
     assert await catalog.get(kind, thing_id)
     return caught.value.reason, set(caught.value.metadata["needed_by"].split(", "))
+
+
+async def test_a_job_whose_repository_is_deleted_does_not_begin_again(
+    catalog: CatalogStore, engine: AsyncEngine
+) -> None:
+    books = Books(engine, JobNotifier())
+    job_id = (await books.admit(project_id="harbour", repository_id="repo")).spec.job_id
+    cell = await books.cell("one")
+    await cell.finish(await claimed(cell), Outcome(JobState.CANCELLED))
+    await catalog.delete(WORK_ITEMS, "item", NOW)
+    await catalog.delete(REPOSITORIES, "repo", NOW)
+    with pytest.raises(NotFound) as caught:
+        await Retries(engine, books.notifier).retry(job_id, from_snapshot=False, key=None)
+    assert caught.value.reason == "REPOSITORY_NOT_FOUND"
+    assert (await books.store.job(job_id)).state is JobState.CANCELLED
 
 
 async def test_what_the_catalogue_needs_stays(catalog: CatalogStore, engine: AsyncEngine) -> None:

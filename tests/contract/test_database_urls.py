@@ -1,6 +1,7 @@
 """Databases as people run them: what a URL may say, on every connection; and what cannot be used, said in one line."""
 
 import asyncio
+import itertools
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
@@ -170,6 +171,20 @@ async def test_a_url_that_cannot_be_read_ends_a_start_with_one_line_and_no_secre
             pass
     assert "\n" not in str(refused.value)
     assert SECRET not in str(refused.value)
+
+
+def said_of(url: str) -> str:
+    """Return all that is taken for no secret: the parameters without the password, or the complaint."""
+    try:
+        return str({**PostgresUrl.parse(url).parameters, "password": ""})
+    except StartError as refused:
+        return str(refused)
+
+
+@pytest.mark.parametrize("before", ["".join(two) for two in itertools.product("a@/?#:%&=[", repeat=2)])
+def test_no_part_of_a_password_is_taken_for_another(before: str) -> None:
+    for after in ("", "/", "@", "?", "@/", "/@", "=/", "?=", "%", ":1/"):
+        assert SECRET not in said_of(f"postgresql://u:{before}{SECRET}{after}@h/x"), after
 
 
 def a_directory(path: Path) -> None:

@@ -147,6 +147,16 @@ async def test_a_job_goes_to_a_cell_that_lets_it_have_as_much(book: Books) -> No
     assert await small.claim() is None
 
 
+async def test_the_most_that_the_contract_knows_is_compared_too(book: Books) -> None:
+    await register(book, "one", at_most("memory_bytes=8589934592"))
+    await register(book, "two", at_most(f"memory_bytes={1 << 50},token_budget={(1 << 63) - 1}"))
+    most = AgentSettings(memory_bytes=1 << 50, token_budget=(1 << 63) - 1)
+    asked = (await book.admit(agent=most)).spec.job_id
+    usual = (await book.admit()).spec.job_id
+    assert (await claimed(await book.cell("one"))).job_id == usual
+    assert (await claimed(await book.cell("two"))).job_id == asked
+
+
 async def test_the_gateway_bounds_attempts_and_rounds(book: Books) -> None:
     admission = Admission(book.engine, book.notifier, "true", tries=Floor(max_attempts=2, max_extra_rounds=0))
     policy = (await admission.admit(JobSubmission(project_id="default", prompt="p"), None)).spec.policy

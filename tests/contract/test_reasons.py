@@ -45,13 +45,13 @@ NEVER_REACHES_A_JOB = {
 @cache
 def calls_of_jobs() -> frozenset[tuple[str, str]]:
     """Return (service, RPC) of each call that the lifecycle makes for a job."""
-    (client,) = [path for path in SOURCES if path == ROOT / "services" / "lifecycle" / "nodes" / "client.py"]
-    services = {f"_{node.value}": node.value for node in NODES}
+    rooms = {"workspaces.py": "workspace", "git.py": "git", "executions.py": "execution"}
     return frozenset(
-        (services[node.value.attr], node.attr)
-        for node in ast.walk(tree(client))
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr in services
-        if node.attr[0].isupper()
+        (rooms[path.name], node.attr)
+        for path in SOURCES
+        if path.parent == ROOT / "services" / "lifecycle" / "nodes" and path.name in rooms
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Attribute) and node.value.attr == "_stub"
     )
 
 

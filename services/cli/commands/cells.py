@@ -33,14 +33,16 @@ def command(context: click.Context, as_json: bool) -> None:
 
 @command.command("forget", short_help="Forget a cell that is gone for good.")
 @click.argument("cell_id", metavar="CELL", type=options.TEXT)
-def forget(cell_id: str) -> None:
+@options.as_json
+def forget(cell_id: str, as_json: bool) -> None:
     """Forget a cell that is gone for good. Without this command it is forgotten after some days.
 
     Jobs that could continue only there, from a snapshot that only it has, fail.
     """
     request = admin_pb2.ForgetCellRequest(cell_id=cell_id)
     with_gateway(lambda gateway: gateway.ask(gateway.admin.ForgetCell(request)))
-    Screen().say(f"{cell_id} forgotten", style="")
+    if not as_json:
+        Screen().say(f"{cell_id} forgotten", style="")
 
 
 def _row(cell: admin_pb2.Cell) -> tuple[str, ...]:

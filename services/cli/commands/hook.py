@@ -188,13 +188,14 @@ def _change(hook: hook_pb2.Hook, *paths: str) -> hook_pb2.Hook:
 
 def _print_changed(hook: hook_pb2.Hook, *, as_json: bool) -> None:
     """Print a hook that was made or changed, and its secret or token if the response has it."""
-    secret = _secret(hook)
+    screen, secret = Screen(), _secret(hook)
     if as_json:
-        Screen().json(_shape(hook) | {"secret": secret or None})
+        screen.json(_shape(hook) | {"secret": secret or None})
         return
-    Screen().value(hook.hook_id)
+    screen.value(hook.hook_id)
     if secret:
-        Screen().value(secret)
+        screen.say("its secret is not shown again:", style="")
+        screen.value(secret)
 
 
 def _shape(hook: hook_pb2.Hook) -> shapes.Shape:

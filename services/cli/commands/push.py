@@ -11,7 +11,7 @@ from services.cli.lookup import get_job_or_execution
 from services.cli.screen import Screen
 
 
-@click.command("push", short_help="Push a result that is kept.")
+@click.command("push", short_help="Push a result that a job left and did not push.")
 @options.job_or_execution
 @click.option("--branch", type=options.TEXT, default="", metavar="NAME", help="The branch (default: the job's).")
 @options.as_json

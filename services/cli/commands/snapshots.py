@@ -52,5 +52,11 @@ def _row(listed: tuple[git_pb2.Snapshot, str]) -> tuple[str, ...]:
         humanize.age(snapshot.create_time),
         humanize.until(snapshot.expire_time) if snapshot.HasField("expire_time") else "",
         cell_id,
-        first_line(snapshot.message, 80),
+        _content(snapshot),
     )
+
+
+def _content(snapshot: git_pb2.Snapshot) -> str:
+    """Say why a tree is kept, and whether it is its base's own: then there is nothing in it to continue from."""
+    unchanged = "" if snapshot.commit_id != snapshot.base_commit_id else "; nothing had changed"
+    return first_line(snapshot.message, 80) + unchanged

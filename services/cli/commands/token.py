@@ -77,7 +77,9 @@ def create(
     if as_json:
         screen.json(_shape(created.token) | {"secret": created.secret})
         return
-    screen.say(f"token {created.token.token_id} of {created.token.name}; its secret is not shown again:")
+    token = created.token
+    named = f" of {token.name}" if token.name != token.token_id else ""
+    screen.say(f"token {token.token_id}{named}; its secret is not shown again:")
     screen.value(created.secret)
 
 

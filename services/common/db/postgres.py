@@ -37,7 +37,7 @@ class PostgresUrl:
     def parse(cls, url: str, *, is_pooled: bool = False) -> Self:
         """Read a URL. Raises StartError, which repeats nothing of it: any part may be of a password."""
         parts = _URL.fullmatch(url)
-        if parts is None or "@" in parts["rest"].partition("/")[0]:
+        if parts is None or any("@" in parts["rest"].partition(end)[0] for end in "/?"):
             raise StartError(f"the database URL cannot be read: {_HOW}")
         user, password = (quote(unquote(parts[name] or ""), safe="") for name in ("user", "password"))
         login = f"{user}:{password}@" if password else f"{user}@" if user else ""

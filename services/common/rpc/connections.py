@@ -10,6 +10,7 @@ import resource
 import socket
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -114,10 +115,9 @@ def _end(descriptor: int, port: int, peer: str) -> None:
     """Shut a connection down, unless its descriptor is another's by now; gRPC then closes it."""
     if _peer_of(descriptor, port) != peer:
         return
-    connection = socket.socket(fileno=descriptor)
-    try:
-        connection.shutdown(socket.SHUT_RDWR)
-    except OSError:
-        pass
-    finally:
-        connection.detach()
+    with suppress(OSError):  # gRPC has closed it since, in a thread of its own
+        connection = socket.socket(fileno=descriptor)
+        try:
+            connection.shutdown(socket.SHUT_RDWR)
+        finally:
+            connection.detach()

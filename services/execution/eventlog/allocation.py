@@ -11,7 +11,7 @@ from services.common.room import is_out_of_room
 
 TAIL_BYTES = 1024 * 1024
 """What is always set aside for the last events of a run: more than it holds in pipes and buffers."""
-_FIRST_BYTES = 1024 * 1024
+FIRST_BYTES = 1024 * 1024
 """What a log may hold, however little is free: a few lines of a quiet program must not wait for somebody's flood."""
 _STEP_BYTES = 4 * 1024 * 1024
 _KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
@@ -28,7 +28,7 @@ class Allocation:
         self._floor_bytes = floor_bytes
         self._end = 0
         self._is_supported = True
-        self._extend(length + _FIRST_BYTES + TAIL_BYTES if length == 0 else length + TAIL_BYTES)
+        self._extend(max(length, FIRST_BYTES) + TAIL_BYTES)
 
     def allows(self, length: int) -> bool:
         """True when the log may grow to this length, with its tail set aside beyond it."""
@@ -62,7 +62,7 @@ def set_aside(fd: int, length: int) -> None:
 def begin(fd: int) -> None:
     """Set aside what a new log needs at least. Raises OSError when the disk has no room for it."""
     try:
-        set_aside(fd, _FIRST_BYTES + TAIL_BYTES)
+        set_aside(fd, FIRST_BYTES + TAIL_BYTES)
     except OSError as error:
         if is_out_of_room(error):
             raise

@@ -97,14 +97,27 @@ def ended(status: int, last_words: bytes = b"") -> Verdict:
         return Verdict(State.FAILED, Reason.AGENT_FAILED, f"signal {-status} ended the program")
     if status in (_NOT_FOUND, _NOT_EXECUTABLE) and (refused := _REFUSED.search(last_words.strip())):
         how = "was not found" if status == _NOT_FOUND else "is not executable"
+        program = refused[1].decode(errors="replace")
         return Verdict(
-            State.FAILED,
-            Reason.AGENT_NOT_INSTALLED,
-            f"exit code {status}: {refused[1].decode(errors='replace')} {how} in the sandbox, which has /usr, the"
-            " interpreter that runs Boatyard, and the read-only paths of the request and of the settings."
-            " Install it there, or add its directory to BOATYARD_EXECUTION_READ_ONLY_PATHS",
+            State.FAILED, Reason.AGENT_NOT_INSTALLED, f"exit code {status}: {program} {how} in the {_place_of(program)}"
         )
     return Verdict(State.FAILED, Reason.AGENT_FAILED, f"the program ended with exit code {status}")
+
+
+def _place_of(program: str) -> str:
+    """Say where a program was looked for, and how it gets there: a relative path leads into the working tree.
+
+    Shells say the same of a script that is there, if the program that its first line names is not.
+    """
+    if "/" in program and not program.startswith("/"):
+        return (
+            "working tree, or the program that its first line names is not in the sandbox. Commit it with the right to"
+            " be executed, or take along what is not committed by `boatyard run --include-dirty`"
+        )
+    return (
+        "sandbox, which has /usr, the interpreter that runs Boatyard, and the read-only paths of the request and of"
+        " the settings. Install it there, or add its directory to BOATYARD_EXECUTION_READ_ONLY_PATHS"
+    )
 
 
 def never_began(complaint: str) -> Verdict:

@@ -47,8 +47,8 @@ def normal_form(url: str) -> str:
     """Return the same text for all URLs by which git asks one server for one repository in one way.
 
     The case of a host, a default port, `.git`, slashes at the end and the user `git` make no difference; other users
-    of ssh have directories of their own. A path on the machine is what it is, but for `.git` inside of it, and so is
-    what is no URL.
+    of ssh have directories of their own, in which user@host:path is, unlike ssh://user@host/path. A path on the machine
+    is what it is, but for `.git` inside of it, and so is what is no URL.
     """
     if url_complaint(url) is not None:
         return url
@@ -56,9 +56,10 @@ def normal_form(url: str) -> str:
         path = _SLASHES.sub("/", url.removeprefix("file://"))
         return f"file:{path.rstrip('/').removesuffix('/.git')}"
     scheme, user, host, port, path = _parts(url)
-    path = _SLASHES.sub("/", path).strip("/").removesuffix(".git").rstrip("/")
+    is_absolute, path = path.startswith("/"), _SLASHES.sub("/", path).strip("/").removesuffix(".git").rstrip("/")
     login = "" if user in {"", "git"} else f"{user}@"
-    return f"{scheme}://{login}{host.lower()}:{port or _PORTS.get(scheme, 0)}/{path}"
+    top = "/" if login and is_absolute else ""
+    return f"{scheme}://{login}{host.lower()}:{port or _PORTS.get(scheme, 0)}/{top}{path}"
 
 
 def _parts(url: str) -> tuple[str, str, str, int, str]:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
 from services.common.text import lossy
+from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.jobs.allowances import check_allowed, fleet_allowances
 from services.gateway.jobs.floors import bound_again
 from services.gateway.ledger.attempts import next_attempt
@@ -89,7 +90,8 @@ class Retries:
 
 def _check_state(job: Row[Any], allowed: Sequence[JobState]) -> None:
     if JobState(job.state) not in allowed:
-        only = "what has ended can be pushed" if JobState.SUCCEEDED in allowed else "what has failed can be retried"
+        is_push = JobState.SUCCEEDED in allowed
+        only = "what has ended can be pushed" if is_push else "what has failed or was cancelled can be retried"
         raise _state(job, f"job {job.job_id!r} is {job.state}: only {only}", allowed)
 
 
@@ -100,6 +102,8 @@ def _state(job: Row[Any], message: str, allowed: Sequence[JobState]) -> FailedPr
 async def _begin_again(
     connection: AsyncConnection, job: Row[Any], admitted: JobSpec, *, snapshot_id: str = "", cell_id: str = ""
 ) -> None:
+    if admitted.repository_id:
+        await REPOSITORIES.get(connection, admitted.repository_id, hold="share")
     if job.work_item_id:
         await occupy(connection, job.work_item_id)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
@@ -145,7 +149,8 @@ async def _last_snapshot(connection: AsyncConnection, job: Row[Any], kept: KeptR
     if not job.snapshot_id:
         raise FailedPrecondition(
             "NO_SNAPSHOT",
-            f"the last attempt of job {job.job_id!r} left no snapshot: retry the job from its beginning",
+            f"the last attempt of job {job.job_id!r} left nothing to continue from: nothing had changed, its agent"
+            " never began, or its cell was lost; retry the job from its beginning",
             job.job_id,
         )
     return job.snapshot_id, await cell_of_snapshot(connection, job.snapshot_id)

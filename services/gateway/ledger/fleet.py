@@ -73,7 +73,7 @@ def allowance_of_columns(kind: str, tiers: str | None, networks: str | None, lim
     return Allowance.of(  # what only a later version knows is left out: nothing here could ask for it
         {tier for tier in Tier if tier in known_tiers},
         {network for network in Network if network in known_networks},
-        Limits.parse(limits),
+        Limits.recorded(limits),
     )
 
 
@@ -131,5 +131,5 @@ async def _limits_asked(connection: AsyncConnection) -> Sequence[str]:
 
 
 def _is_beyond(choice: tuple[Tier, Network, str], own: Allowance, others: Collection[Allowance]) -> bool:
-    tier, network, asked = choice[0], choice[1], Limits.parse(choice[2])
+    tier, network, asked = choice[0], choice[1], Limits.recorded(choice[2])
     return not own.allows(tier, network, asked) and any(other.allows(tier, network, asked) for other in others)

@@ -7,11 +7,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import from_microseconds
 from services.gateway.ledger.fleet import is_alive, troubles_of_column
+from services.gateway.schema.catalog import projects, repositories, workers
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
+from services.gateway.schema.jobs import RUNNING, jobs
 from services.gateway.values.jobs import Waiting, WaitsFor
 from services.lifecycle.model.states import JobState
 
+_LIMITED: Final = {"project": projects, "repository": repositories, "worker": workers}
 _CELLS: Final = select(
     cells.c.cell_id,
     cells.c.host,
@@ -38,6 +41,20 @@ async def waiting_of(connection: AsyncConnection, job: Row[Any]) -> Waiting | No
     if all(why for _, why in absences):
         each = "; ".join(f"{cell_id} {why}" for cell_id, why in absences[:5])
         return Waiting(WaitsFor.ANY_CELL, "", f"no cell takes jobs: {each or 'there is none'}")
+    return await _limit(connection, job)
+
+
+async def _limit(connection: AsyncConnection, job: Row[Any]) -> Waiting | None:
+    """Return the limit of running jobs that keeps a job from its turn, by which `scheduling` skips it."""
+    for of, table in _LIMITED.items():
+        (key,) = table.primary_key.columns
+        running = select(func.count()).where(jobs.c[key.name] == key, jobs.c.state == RUNNING).scalar_subquery()
+        most = table.c.max_running_jobs
+        reached = select(key, most).where(key == getattr(job, key.name), most > 0, running >= most)
+        if found := (await connection.execute(reached)).first():
+            id_, number = found
+            text = f"{of} {id_} runs as many jobs at once as it may: {number}, by its --max-running"
+            return Waiting(WaitsFor.LIMIT, "", text)
     return None
 
 

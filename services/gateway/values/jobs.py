@@ -60,6 +60,8 @@ class WaitsFor(enum.StrEnum):
     """The one cell that has what it starts from, and that is away, paused or not ready."""
     ANY_CELL = "ANY_CELL"
     """Any cell: none takes jobs."""
+    LIMIT = "LIMIT"
+    """The end of another job: its project, repository or worker runs as many as it may."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,10 +12,10 @@ from typing import Final
 
 from services.git import failures
 from services.git.bases.deltas import Delta, DeltaLayers
+from services.git.bases.found_submodules import NO_SUBMODULES, FoundSubmodules
 from services.git.bases.notes import take_notes, write_notes
 from services.git.bases.racy_index import prevent_racy_index
 from services.git.bases.submodule_trees import check_out, configure, directories
-from services.git.bases.submodules import NO_SUBMODULES, FoundSubmodules
 from services.git.disk.base_cache import BaseCache, CachedBase
 from services.git.disk.budget import DiskBudget
 from services.git.exclude import exclude_boatyard

@@ -10,7 +10,7 @@ from typing import Final
 
 from services.common.caveats import CaveatKind
 from services.common.text import lossy
-from services.git.bases.submodules import Submodule
+from services.git.bases.found_submodules import Submodule
 from services.git.caveats import caveats_from_json, caveats_of, caveats_to_json
 from services.git.exclude import OURS
 from services.git.gitcmd import Command, Git, Invocation

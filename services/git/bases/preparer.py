@@ -9,8 +9,9 @@ from typing import Final
 from services.common.ids import NO_REMOTE
 from services.git import failures
 from services.git.bases.builder import BaseBuilder
+from services.git.bases.found_submodules import FoundSubmodules
 from services.git.bases.notes import read_notes, with_reasons
-from services.git.bases.submodules import FoundSubmodules, Submodules
+from services.git.bases.submodules import Submodules
 from services.git.bases.warming import BranchWarmer
 from services.git.empty import EMPTY_COMMIT_ID
 from services.git.gitcmd import GitError
@@ -128,9 +129,9 @@ class BasePreparer:
 
     async def _of_remote(self, repository_id: str, commit_id: str) -> str:
         """Return a snapshot's base; when that is a snapshot too, as before decision 47, the first one's base."""
-        if not await self._mirrors.has(repository_id, commit_id):
+        if not await self._mirrors.revisions.has(repository_id, commit_id):
             for earlier in await self._results.first_parents(repository_id, commit_id, _LONGEST_CHAIN):
-                if await self._mirrors.has(repository_id, earlier):
+                if await self._mirrors.revisions.has(repository_id, earlier):
                     return earlier
         return commit_id
 
@@ -140,13 +141,13 @@ class BasePreparer:
             commit_id = start.result_commit_id
             if not self._mirrors.exists(repository_id) or not await self._results.has(repository_id, commit_id):
                 raise failures.revision_not_found(commit_id)
-            default = await self._mirrors.resolve(repository_id, b"")
+            default = await self._mirrors.revisions.resolve(repository_id, b"")
             branch = default.branch if default else b""
             prepare = self._bases.prepare_result
         else:
             resolved = await self._mirrors.find(remote, start.revision, report)
             if resolved is None:
-                is_empty = await self._mirrors.is_empty(repository_id)
+                is_empty = await self._mirrors.revisions.is_empty(repository_id)
                 raise failures.revision_not_found(start.revision or b"HEAD", of_empty=is_empty)
             commit_id, branch = resolved.commit_id, resolved.branch
             prepare = self._bases.prepare
@@ -170,7 +171,7 @@ class BasePreparer:
     ) -> FoundSubmodules:
         """Fetch the submodules of a commit, whose mirrors are held from removal. What cannot be had is not an error."""
         repository_id, result, of_remote = remote.repository_id, None, commit_id
-        if start.result_commit_id and not await self._mirrors.has(repository_id, commit_id):
+        if start.result_commit_id and not await self._mirrors.revisions.has(repository_id, commit_id):
             result = (await self._results.store(repository_id), commit_id)
             of_remote = await self._of_remote(repository_id, commit_id)
 
@@ -185,7 +186,7 @@ class BasePreparer:
     async def _objects_of(self, repository_id: str, commit_id: str) -> tuple[Path, ...]:
         """Return object directories that together hold the commit, and that a sandbox may see."""
         mirror = self._mirrors.objects(repository_id)
-        if await self._mirrors.has(repository_id, commit_id):
+        if await self._mirrors.revisions.has(repository_id, commit_id):
             return (mirror,)
         if not await self._results.has(repository_id, commit_id):
             raise failures.revision_not_found(commit_id)

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from services.git.bases.submodules import Submodule
+from services.git.bases.found_submodules import Submodule
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.paths import GitPaths
 

@@ -17,6 +17,7 @@ from typing import Final
 
 from services.common.display import one_line
 from services.common.errors import ServiceError
+from services.git.bases.found_submodules import NO_SUBMODULES, FoundSubmodules, Submodule
 from services.git.disk.walk import walk_tree
 from services.git.gitcmd import GitError
 from services.git.gitmodules import (
@@ -47,53 +48,6 @@ class SubmoduleLimits:
 
 
 @dataclass(frozen=True, slots=True)
-class Submodule:
-    """A submodule that a mirror has: `path` from the top of the tree, `git_dir` from the top's `.git`."""
-
-    path: bytes
-    name: str
-    git_dir: Path
-    url: str
-    commit_id: str
-    mirror_id: str
-    within: Path = Path()
-
-    @property
-    def is_outer(self) -> bool:
-        """True for one that is in no other."""
-        return self.within == Path()
-
-    @property
-    def directory(self) -> str:
-        """Return its path as the system takes it."""
-        return os.fsdecode(self.path)
-
-
-@dataclass(frozen=True, slots=True)
-class FoundSubmodules:
-    """The submodules of a commit: those that can be checked out, outer ones first, and why others cannot, by paths."""
-
-    had: tuple[Submodule, ...] = ()
-    missing: tuple[tuple[bytes, str], ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Return what tells the tree with them from those with others; empty for a commit that has none."""
-        if not self.had and not self.missing:
-            return ""
-        facts = sorted((each.path, each.name, each.commit_id, each.mirror_id) for each in self.had)
-        return hashlib.sha256(repr(facts).encode()).hexdigest()[:16]
-
-    @property
-    def mirror_ids(self) -> tuple[str, ...]:
-        """Return the mirrors from which they borrow objects."""
-        return tuple(dict.fromkeys(each.mirror_id for each in self.had))
-
-
-NO_SUBMODULES: Final = FoundSubmodules()
-
-
-@dataclass(frozen=True, slots=True)
 class _Source:
     """A commit whose `.gitmodules` is read: of the repository itself, or of a submodule at `path`.
 
@@ -114,13 +68,14 @@ class _Source:
 
 @dataclass(slots=True)
 class _Search:
-    """One search: who asks, what is found so far, and how many bytes its mirrors take."""
+    """One search: who asks, what is found so far, for how many it was tried, and how many bytes its mirrors take."""
 
     remote: Remote
     hold: Callable[[str], object]
     report: ProgressListener
     had: list[Submodule] = field(default_factory=list)
     missing: dict[bytes, str] = field(default_factory=dict)
+    tries: int = 0
     bytes: int = 0
 
 
@@ -139,7 +94,7 @@ class Submodules:
         self._addresses = addresses
         self._limits = limits
         self._files = files
-        self._given_up: dict[str, float] = {}
+        self._given_up: dict[tuple[str, str], float] = {}
 
     def objects(self, found: FoundSubmodules) -> tuple[Path, ...]:
         """Return the object directories that their repositories borrow from."""
@@ -196,14 +151,14 @@ class Submodules:
         if not url:
             return False
         mirror = mirror_id(remote.repository_id, url)
-        if self._mirrors.exists(mirror) and await self._mirrors.has(mirror, commit_id):
+        if await self._is_here(mirror, commit_id):
             return True
         if not may_ask:
             return False
         trusted = await self._named_by_default(remote.repository_id, remote.url)
         if self._complaint(_Source(self.mirror_of(remote), commit_id, remote.url, trusted), url):
             return False
-        asked = Remote(mirror, url, _token(remote, url, trusted))
+        asked = _as_remote(remote, mirror, url, trusted)
         with contextlib.suppress(ServiceError, GitError, TimeoutError):
             async with asyncio.timeout(_ASKING_SECONDS):
                 return await self._mirrors.find(asked, commit_id.encode(), lambda _: None) is not None
@@ -242,7 +197,7 @@ class Submodules:
         self, search: _Search, source: _Source, module: Module, place: bytes, commit_id: str
     ) -> tuple[Submodule, bool]:
         """Get one submodule into its mirror; return it, and whether its address is trusted. Raises _NotHadError."""
-        if len(search.had) >= self._limits.count:
+        if search.tries >= self._limits.count:
             raise _NotHadError(f"more than {self._limits.count} are not fetched (BOATYARD_GIT_MAX_SUBMODULES)")
         if source.depth >= _DEEPEST:
             raise _NotHadError(f"it is nested deeper than {_DEEPEST} levels")
@@ -262,7 +217,8 @@ class Submodules:
             mirror_id(search.remote.repository_id, url),
             source.git_dir,
         )
-        await self._fetch(search, submodule, _token(search.remote, url, source.trusted))
+        search.tries += 1
+        await self._fetch(search, submodule, source.trusted)
         return submodule, url in source.trusted
 
     def _complaint(self, source: _Source, url: str) -> str | None:
@@ -276,41 +232,54 @@ class Submodules:
             return "its URL leads to this machine, from a repository elsewhere"
         # Only a key, or the rights of the account that runs us, lead there.
         if protocol in {"file", "ssh"} and url not in source.trusted:
-            return "its URL is not in the .gitmodules of the default branch, as one of this kind must be"
+            return f"its URL is not in the .gitmodules of the default branch, as one of protocol {protocol} must be"
         return None
 
-    async def _fetch(self, search: _Search, submodule: Submodule, token: str) -> None:
+    async def _fetch(self, search: _Search, submodule: Submodule, trusted: frozenset[str]) -> None:
+        self._check_room(search)  # else each further one would be fetched to be refused
         search.hold(submodule.mirror_id)
+        if not await self._is_here(submodule.mirror_id, submodule.commit_id):
+            await self._ask(search, submodule, trusted)
+        mirror = self._mirrors.path(submodule.mirror_id)
+        os.utime(mirror)
+        if all(each.mirror_id != submodule.mirror_id for each in search.had):
+            search.bytes += (await asyncio.to_thread(walk_tree, mirror)).bytes
+        self._check_room(search)
+
+    def _check_room(self, search: _Search) -> None:
+        if search.bytes > self._limits.bytes:
+            limit = f"{self._limits.bytes >> 20} MiB"
+            raise _NotHadError(f"all together have more than {limit} (BOATYARD_GIT_SUBMODULES_MAX_BYTES)")
+
+    async def _ask(self, search: _Search, submodule: Submodule, trusted: frozenset[str]) -> None:
+        """Fetch a commit that the mirror lacks. What one repository has met with is not held against another's."""
         server = origin(submodule.url)
-        if time.monotonic() < self._given_up.get(server, 0.0):
+        asking = (search.remote.repository_id, server)
+        if time.monotonic() < self._given_up.get(asking, 0.0):
             raise _NotHadError(f"{UNREACHABLE}: {server} has not answered in the last minutes")
-        remote = Remote(submodule.mirror_id, submodule.url, token)
+        remote = _as_remote(search.remote, submodule.mirror_id, submodule.url, trusted)
         try:
             found = await self._mirrors.find(remote, submodule.commit_id.encode(), search.report)
         except ServiceError as error:
             if error.reason == UNREACHABLE and server:
-                self._give_up(server)
+                self._give_up(asking)
             raise _NotHadError(f"{error.reason}: {one_line(str(error))}") from error
         except GitError as error:  # its server has no address
             raise _NotHadError(one_line(str(error))) from error
         if found is None:
             raise _NotHadError(f"its repository has no commit {submodule.commit_id}")
-        mirror = self._mirrors.path(submodule.mirror_id)
-        os.utime(mirror)
-        if all(each.mirror_id != submodule.mirror_id for each in search.had):
-            search.bytes += (await asyncio.to_thread(walk_tree, mirror)).bytes
-        if search.bytes > self._limits.bytes:
-            limit = f"{self._limits.bytes >> 20} MiB"
-            raise _NotHadError(f"all together have more than {limit} (BOATYARD_GIT_SUBMODULES_MAX_BYTES)")
 
-    def _give_up(self, server: str) -> None:
+    def _give_up(self, asking: tuple[str, str]) -> None:
         now = time.monotonic()
         left = {other: until for other, until in self._given_up.items() if until > now}
-        self._given_up = left | {server: now + _GIVEN_UP_SECONDS}
+        self._given_up = left | {asking: now + _GIVEN_UP_SECONDS}
+
+    async def _is_here(self, mirror: str, commit_id: str) -> bool:
+        return self._mirrors.exists(mirror) and await self._mirrors.revisions.has(mirror, commit_id)
 
     async def _named_by_default(self, repository_id: str, url: str) -> frozenset[str]:
         """Return the addresses that the default branch of a mirror names."""
-        default = await self._mirrors.resolve(repository_id, b"")
+        default = await self._mirrors.revisions.resolve(repository_id, b"")
         if default is None:
             return frozenset()
         return addresses(await self._files.modules(self._mirrors.path(repository_id), default.commit_id), url)
@@ -320,9 +289,11 @@ class _NotHadError(Exception):
     """A submodule cannot be had; the message says why."""
 
 
-def _token(remote: Remote, url: str, trusted: frozenset[str]) -> str:
-    """Return what a repository's own credentials are to the address of a submodule."""
-    return remote.token if url in trusted and origin(url) == origin(remote.url) else ""
+def _as_remote(remote: Remote, mirror: str, url: str, trusted: frozenset[str]) -> Remote:
+    """Return a submodule's repository; on the server of its own one, with the CA of that, and its token if trusted."""
+    if origin(url) != origin(remote.url):
+        return Remote(mirror, url)
+    return Remote(mirror, url, remote.token if url in trusted else "", remote.ca)
 
 
 def mirror_id(repository_id: str, url: str) -> str:

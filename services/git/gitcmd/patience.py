@@ -57,7 +57,7 @@ class Patience:
     async def unless_silent(self, seconds: float | None) -> AsyncIterator[None]:
         """Raise GitSilent in the block when the processes have done nothing for so long; None is for ever.
 
-        Where the kernel does not count what processes read and write, they may be silent.
+        Where the kernel does not count what processes read and write, or tells no children, they may be silent.
         """
         if seconds is None or not _is_counted():
             yield
@@ -88,7 +88,7 @@ async def _watch(silence: asyncio.Timeout, pid: int, seconds: float) -> None:
 
 
 def _is_counted() -> bool:
-    return Path("/proc/self/io").exists()
+    return Path("/proc/self/io").exists() and Path("/proc/thread-self/children").exists()
 
 
 def _signs(root: int) -> _Signs:

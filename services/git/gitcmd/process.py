@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import os
-import re
 import signal
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,21 +12,16 @@ from typing import BinaryIO, Final
 from services.git.gitcmd.certificates import bundle
 from services.git.gitcmd.commands import Command, git_argv
 from services.git.gitcmd.environment import build_environment, ssh_variables
-from services.git.gitcmd.errors import GitFailed, OutputTooLarge, failure_within, scrub
+from services.git.gitcmd.errors import GitFailed, OutputTooLarge, failure_within
+from services.git.gitcmd.messages import Messages
 from services.git.gitcmd.patience import Patience
 from services.sandbox import rlimits
 from services.sandbox.spec import Limits
 
 _CHUNK: Final = 64 * 1024
-_STDERR_KEPT: Final = 10 * 1024
 _GRACE_SECONDS: Final = 5.0
 # At the limit of a file's size, a write fails then, and git says so; the signal would end it without a word.
 _WITHOUT_SIGXFSZ: Final = (b"/bin/sh", b"-c", b"trap '' 25; exec \"$@\"", b"sh")
-# What is not about a failure: progress, and what git says of objects that it takes all the same.
-_CHATTER: Final = re.compile(
-    r": +\d+% \(\d+/\d+\)|^(remote: )?(Enumerating objects: |Total \d+ |Delta compression using )"
-    "|^warning: object [0-9a-f]{40,64}: "
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,41 +67,6 @@ class GitOutput:
     def line(self) -> bytes:
         """The output without its last line break: the value of a command that prints one."""
         return self.stdout.rstrip(b"\n")
-
-
-class _Stderr:
-    """Keeps the end of git's stderr, and passes on each line; lines of progress end with a carriage return."""
-
-    def __init__(self, reader: asyncio.StreamReader, invocation: Invocation) -> None:
-        self._invocation = invocation
-        self._kept = bytearray()
-        self._partial = b""
-        self._task = asyncio.create_task(self._drain(reader))
-
-    async def finished(self) -> None:
-        """Wait until git, and everything that it started, has closed the pipe."""
-        await asyncio.shield(self._task)
-
-    async def stop(self) -> None:
-        self._task.cancel()
-        await asyncio.gather(self._task, return_exceptions=True)
-
-    @property
-    def text(self) -> str:
-        """Git's messages without chatter, scrubbed before being cut: a secret cut in two would not be found."""
-        whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
-        messages = "\n".join(line for line in whole.split("\n") if not _CHATTER.search(line))
-        return scrub(messages, self._invocation.secrets)[-_STDERR_KEPT:].strip()
-
-    async def _drain(self, reader: asyncio.StreamReader) -> None:
-        while chunk := await reader.read(_CHUNK):
-            self._kept += chunk
-            del self._kept[: -2 * _STDERR_KEPT]
-            if self._invocation.on_message is not None:
-                *lines, self._partial = (self._partial + chunk).replace(b"\r", b"\n").split(b"\n")
-                self._partial = self._partial[-_STDERR_KEPT:]
-                for line in lines:
-                    self._invocation.on_message(scrub(line.decode("utf-8", "replace"), self._invocation.secrets))
 
 
 class Git:
@@ -185,7 +144,7 @@ class Git:
     @contextlib.asynccontextmanager
     async def _started(
         self, command: Command, invocation: Invocation
-    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, "_Stderr", Patience]]:
+    ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Messages, Patience]]:
         with (
             _memory_file(_key(invocation.ssh_key)) as key_file,
             _memory_file(bundle(invocation.ca.encode(), self._certificates)) as certificates,
@@ -195,8 +154,8 @@ class Git:
                 yield process, stderr, Patience(command.name, process.pid, lambda: stderr.text)
 
     @contextlib.asynccontextmanager
-    async def _reported(self, process: asyncio.subprocess.Process, invocation: Invocation) -> AsyncIterator["_Stderr"]:
-        stderr = _Stderr(_pipe(process.stderr), invocation)
+    async def _reported(self, process: asyncio.subprocess.Process, invocation: Invocation) -> AsyncIterator[Messages]:
+        stderr = Messages(_pipe(process.stderr), invocation.secrets, invocation.on_message)
         try:
             yield stderr
         finally:
@@ -253,7 +212,7 @@ class Git:
         return environment | {"PATH": path}
 
 
-async def _exit_code(process: asyncio.subprocess.Process, stderr: "_Stderr") -> int:
+async def _exit_code(process: asyncio.subprocess.Process, stderr: Messages) -> int:
     code = await process.wait()
     await stderr.finished()
     return code

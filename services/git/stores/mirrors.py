@@ -2,13 +2,12 @@
 
 import asyncio
 import contextlib
-import re
 import shutil
 import tempfile
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Callable, Hashable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 from weakref import WeakValueDictionary
@@ -28,31 +27,24 @@ from services.git.remote.addresses import Address, AddressBook
 from services.git.remote.http_answers import run_connected
 from services.git.remote.listing import RemoteListing, list_remote
 from services.git.single_flight import SingleFlight
-from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
+from services.git.stores.repository import StoreLimits, locked, remove_stale_locks
+from services.git.stores.revisions import (
+    DEFAULT,
+    HEAD_REF,
+    NAMED,
+    ResolvedRevision,
+    Revisions,
+    is_of_no_kind,
+    refs_named,
+)
 
-# The ref in which a mirror keeps the remote's HEAD, which may be on no branch.
-_HEAD_REF: Final = b"refs/upstream/HEAD"
-_DEFAULT: Final = frozenset({b"", b"HEAD"})
-_DEFAULTS: Final = (_HEAD_REF, b"refs/heads/main", b"refs/heads/master")
-_REF_FORMAT: Final = "%(refname) %(objecttype) %(objectname)"
-# Where a mirror keeps what somebody asked for by its full name and is neither branch nor tag, such as refs/pull/1/head.
-_NAMED: Final = f"{SINGLE_COMMITS}named/".encode()
 _EMPTY_REF: Final = f"{SINGLE_COMMITS}{EMPTY_COMMIT_ID}"
 _TRIES: Final = 3
-_ABBREVIATED: Final = re.compile(rb"[0-9a-f]{7,63}")
 _CONFIG: Final = {
     # Base trees borrow these objects, so none may ever be deleted; with this, git refuses to.
     "core.repositoryformatversion": "1",
     "extensions.preciousObjects": "true",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedRevision:
-    """A commit, and its branch: the one that was asked for, or else the default branch."""
-
-    commit_id: str
-    branch: bytes
 
 
 class Mirrors:
@@ -69,6 +61,7 @@ class Mirrors:
         on_fetched: Callable[[float], object],
     ) -> None:
         """`on_fetched` is called after each successful fetch, with its duration in seconds."""
+        self.revisions = Revisions(git, paths)
         self._git = git
         self._paths = paths
         self._addresses = addresses
@@ -104,7 +97,7 @@ class Mirrors:
             Exhausted: DISK_FULL, or REPOSITORY_BUSY when another process keeps the mirror locked.
         """
         key = (remote.repository_id, remote.url, remote.token, remote.ca, self._rounds[remote.repository_id])
-        self._asked[key] |= set(_names(revision))
+        self._asked[key] |= set(refs_named(revision))
         await self._single_flight.join(key, lambda report: self._refresh(remote, key, report), listener)
 
     async def make_empty(self, repository_id: str) -> None:
@@ -140,49 +133,24 @@ class Mirrors:
         """
         text = revision.decode("ascii", "replace")
         if is_commit_id(text) and await self._has_after_all(remote.repository_id, text):
-            return await self.resolve(remote.repository_id, revision)
+            return await self.revisions.resolve(remote.repository_id, revision)
         await self.refresh(remote, revision, listener)
-        resolved = await self.resolve(remote.repository_id, revision)
+        resolved = await self.revisions.resolve(remote.repository_id, revision)
         if resolved is None and is_commit_id(text) and await self._fetch_commit(remote, text):
-            return await self.resolve(remote.repository_id, revision)
-        if _is_of_no_kind(revision):
-            found = await self._fetch_one(remote, revision, _NAMED + revision)
-            return await self.resolve(remote.repository_id, revision) if found else None
-        if resolved is None and revision in _DEFAULT and await self.is_empty(remote.repository_id):
+            return await self.revisions.resolve(remote.repository_id, revision)
+        if is_of_no_kind(revision):
+            found = await self._fetch_one(remote, revision, NAMED + revision)
+            return await self.revisions.resolve(remote.repository_id, revision) if found else None
+        if resolved is None and revision in DEFAULT and await self.revisions.is_empty(remote.repository_id):
             return ResolvedRevision(EMPTY_COMMIT_ID, b"")
         return resolved
 
-    async def is_empty(self, repository_id: str) -> bool:
-        """True when the remote had neither a branch nor a tag, nor a detached HEAD, when it was last fetched."""
-        command = Command("for-each-ref", ("--format=%(refname)",), (_HEAD_REF, "refs/heads/", "refs/tags/"))
-        listing = await self._git.run(command, Invocation(git_dir=self._paths.mirror(repository_id)))
-        return not listing.stdout
-
-    async def resolve(self, repository_id: str, revision: bytes) -> ResolvedRevision | None:
-        """Find a branch, tag or commit id, in this order, in the mirror. Empty or HEAD means the default branch."""
-        if revision in _DEFAULT:
-            return self._default(repository_id, await self._refs(repository_id, *_DEFAULTS))
-        names = _names(revision)
-        refs = await self._refs(repository_id, *names, *_DEFAULTS)
-        found = next((name for name in names if name in refs), b"")
-        if found.startswith(b"refs/heads/"):
-            return ResolvedRevision(refs[found], found.removeprefix(b"refs/heads/"))
-        commit_id = refs.get(found)
-        if commit_id is None and _ABBREVIATED.fullmatch(revision):
-            commit_id = await self._commit(repository_id, revision)
-        default = self._default(repository_id, refs)
-        return ResolvedRevision(commit_id, default.branch if default else b"") if commit_id else None
-
-    async def has(self, repository_id: str, commit_id: str) -> bool:
-        """True when the mirror holds the commit."""
-        return await self._commit(repository_id, commit_id.encode()) is not None
-
     async def _has_after_all(self, repository_id: str, commit_id: str) -> bool:
         """True when the mirror holds the commit, now or after the fetch that is under way."""
-        if self.exists(repository_id) and await self.has(repository_id, commit_id):
+        if self.exists(repository_id) and await self.revisions.has(repository_id, commit_id):
             return True
         async with self._turn(repository_id):
-            return self.exists(repository_id) and await self.has(repository_id, commit_id)
+            return self.exists(repository_id) and await self.revisions.has(repository_id, commit_id)
 
     def _turn(self, repository_id: str) -> asyncio.Lock:
         """Return this process's queue for the mirror's lock file: a fair lock, waited for without a timeout."""
@@ -251,7 +219,7 @@ class Mirrors:
             await self._prune(mirror, listing, refs)
             if not (listing.refs or listing.has_head):
                 await self._add_empty(mirror)
-            refspecs = [b"+%b:%b\n" % (ref, ref) for ref in refs] + [b"+HEAD:%b\n" % _HEAD_REF] * listing.has_head
+            refspecs = [b"+%b:%b\n" % (ref, ref) for ref in refs] + [b"+HEAD:%b\n" % HEAD_REF] * listing.has_head
             try:
                 await self._fetch_refs(address, invocation, refspecs, report)
                 break
@@ -280,10 +248,10 @@ class Mirrors:
 
     async def _prune(self, mirror: Path, listing: RemoteListing, wanted: list[bytes]) -> None:
         """Remove refs that the remote no longer has, because a new one may need their place, and all if too many."""
-        command = Command("for-each-ref", ("--format=%(refname)",), (_HEAD_REF, "refs/heads/", "refs/tags/"))
+        command = Command("for-each-ref", ("--format=%(refname)",), (HEAD_REF, "refs/heads/", "refs/tags/"))
         known = set((await self._git.run(command, Invocation(git_dir=mirror))).stdout.splitlines())
-        left = known & (listing.refs | {_HEAD_REF} if listing.has_head else listing.refs)
-        gone = known - (left if len(left) <= self._limits.max_refs else {_HEAD_REF, *wanted})
+        left = known & (listing.refs | {HEAD_REF} if listing.has_head else listing.refs)
+        gone = known - (left if len(left) <= self._limits.max_refs else {HEAD_REF, *wanted})
         if gone:
             with self._file_of([b"delete %b\n" % ref for ref in sorted(gone)]) as file:
                 delete = Command("update-ref", ("--no-deref", "--stdin"))
@@ -300,7 +268,7 @@ class Mirrors:
     async def _fetch_commit(self, remote: Remote, commit_id: str) -> bool:
         """Fetch a commit that no branch or tag leads to; return whether the mirror has it now. Many servers refuse."""
         await self._fetch_one(remote, commit_id.encode(), f"{SINGLE_COMMITS}{commit_id}".encode())
-        return await self.has(remote.repository_id, commit_id)
+        return await self.revisions.has(remote.repository_id, commit_id)
 
     async def _fetch_one(self, remote: Remote, source: bytes, target: bytes) -> bool:
         """Fetch a commit or a ref by its name, and keep it as `target`; return False when the remote has none.
@@ -325,30 +293,6 @@ class Mirrors:
             raise failures.clone_failed(remote.repository_id, error, self._limits.network.fetch_bytes) from error
         return True
 
-    def _default(self, repository_id: str, refs: dict[bytes, str]) -> ResolvedRevision | None:
-        """Return the remote's HEAD; without one (as in a new bare repository) main, or else master."""
-        head = (self._paths.mirror(repository_id) / "HEAD").read_bytes().strip().removeprefix(b"ref: refs/heads/")
-        ref = next((ref for ref in _DEFAULTS if ref in refs), None)
-        if ref is None:
-            return None
-        return ResolvedRevision(refs[ref], head if ref == _HEAD_REF else ref.removeprefix(b"refs/heads/"))
-
-    async def _refs(self, repository_id: str, *names: bytes) -> dict[bytes, str]:
-        """Return the commits of those of the refs that exist."""
-        command = Command("for-each-ref", (f"--format={_REF_FORMAT}",), names)
-        listing = await self._git.run(command, Invocation(git_dir=self._paths.mirror(repository_id)))
-        commits: dict[bytes, str] = {}
-        for line in listing.stdout.splitlines():
-            name, kind, commit_id = line.split(b" ")
-            # A pattern also matches the refs below it. An annotated tag must still be peeled to its commit.
-            if name in names:
-                leads_to = commit_id.decode() if kind == b"commit" else await self._commit(repository_id, name)
-                commits |= {name: leads_to} if leads_to else {}
-        return commits
-
-    async def _commit(self, repository_id: str, name: bytes) -> str | None:
-        return await commit_of(self._git, self._paths.mirror(repository_id), name)
-
 
 @contextlib.contextmanager
 def _without_leftovers(mirror: Path) -> Iterator[None]:
@@ -359,18 +303,3 @@ def _without_leftovers(mirror: Path) -> Iterator[None]:
     except GitError:
         remove_stale_locks(mirror)
         raise
-
-
-def _names(revision: bytes) -> tuple[bytes, ...]:
-    """Return the refs that a revision may name, in the order in which they are looked for."""
-    heads, tags = b"refs/heads/", b"refs/tags/"
-    if revision.startswith((heads, tags)):
-        return (revision,)
-    full = (b"refs/" + revision,) if revision.startswith((b"heads/", b"tags/")) else ()
-    named = (_NAMED + revision,) if _is_of_no_kind(revision) else ()
-    return (heads + revision, tags + revision, *full, *named)
-
-
-def _is_of_no_kind(revision: bytes) -> bool:
-    """True for the full name of a ref that is neither a branch nor a tag."""
-    return revision.startswith(b"refs/") and not revision.startswith((b"refs/heads/", b"refs/tags/"))

@@ -4,12 +4,13 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Final
 
-from services.git.gitcmd import Command, Git, Invocation
-from services.git.gitmodules import Module, is_path_in_a_tree, parse_modules
+from services.git.gitcmd import Command, Git, Invocation, OutputTooLarge
+from services.git.gitmodules import LISTING_BYTES, Module, is_path_in_a_tree, parse_modules
 
 _FILE: Final = ".gitmodules"
 _LINK: Final = b"160000"
-_REMEMBERED: Final = 256
+_REMEMBERED: Final = 64
+_REMEMBERED_BYTES: Final = 64 << 10
 # They become arguments of one command.
 _MOST_LINKS: Final = 1000
 _LISTING_BYTES: Final = 256 << 20
@@ -23,17 +24,20 @@ class ModuleFiles:
         self._read: OrderedDict[tuple[Path, str], dict[bytes, Module]] = OrderedDict()
 
     async def modules(self, repository: Path, commit_id: str) -> dict[bytes, Module]:
-        """Return what the `.gitmodules` of a commit says, by paths; nothing if there is none, or git cannot read it."""
+        """Return what the `.gitmodules` of a commit says, by paths.
+
+        Nothing if there is none, or git cannot read it, or it says more than LISTING_BYTES.
+        """
         key = (repository, commit_id)
-        if key not in self._read:
-            reading = Command("config", ("--list", "-z", f"--blob={commit_id}:{_FILE}"))
-            answer = await self._git.run(reading, Invocation(git_dir=repository, expected_codes=(0, 1, 3, 128)))
-            if answer.code:
-                return {}
-            self._read[key] = parse_modules(answer.stdout)
+        if key in self._read:
+            return self._read[key]
+        listing = await self._listing(repository, commit_id)
+        modules = parse_modules(listing)
+        if modules and len(listing) <= _REMEMBERED_BYTES:
+            self._read[key] = modules
             if len(self._read) > _REMEMBERED:
                 self._read.popitem(last=False)
-        return self._read[key]
+        return modules
 
     async def links(self, repository: Path, commit_id: str) -> dict[bytes, str]:
         """Return the commits to which a commit links at paths that its `.gitmodules` names.
@@ -51,6 +55,15 @@ class ModuleFiles:
     async def all_links(self, repository: Path, commit_id: str) -> dict[bytes, str]:
         """Return the commits to which a commit links anywhere. Raises GitError: there is no such commit."""
         return await self._links(repository, Command("ls-tree", ("-r", "-z"), (commit_id,)))
+
+    async def _listing(self, repository: Path, commit_id: str) -> bytes:
+        reading = Command("config", ("--list", "-z", f"--blob={commit_id}:{_FILE}"))
+        inside = Invocation(git_dir=repository, expected_codes=(0, 1, 3, 128), output_limit=LISTING_BYTES)
+        try:
+            answer = await self._git.run(reading, inside)
+        except OutputTooLarge:
+            return b""
+        return b"" if answer.code else answer.stdout
 
     async def _links(self, repository: Path, listing: Command) -> dict[bytes, str]:
         inside = Invocation(git_dir=repository, output_limit=_LISTING_BYTES)

@@ -20,9 +20,9 @@ from services.sandbox.spec import Mount, MountAccess, Overlay, SandboxSpec, Tier
 
 _WORKSPACE: Final = Path("/workspace")
 _SCRATCH: Final = Path("/scratch")
-# Commands that only look something up in an agent's `.git` answer at once, unless the agent put a pipe there.
+# Commands that only look something up in what an agent left answer at once, unless the agent put a pipe there.
 ANSWER_SECONDS = 30.0
-_LOOKUPS: Final = frozenset({"cat-file", "merge-base", "rev-parse", "symbolic-ref"})
+_LOOKUPS: Final = frozenset({"cat-file", "config", "ls-tree", "merge-base", "rev-parse", "symbolic-ref"})
 _LISTING_BYTES: Final = 512 * 1024 * 1024
 # What git cannot take is printed with a letter of ours, and not descended into. `find` prints `./` before each path,
 # and the system takes paths of 4095 bytes.

@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable
 from typing import Final
 
 from services.git.gitcmd import Command, GitError
-from services.git.gitmodules import Module, is_path_in_a_tree, parse_modules
+from services.git.gitmodules import LISTING_BYTES, Module, is_path_in_a_tree, parse_modules
 from services.git.model import WorkingTree
 from services.git.names import is_commit_id
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
@@ -67,7 +67,8 @@ class SubmoduleHeads:
 
     async def _answer(self, view: TreeView, command: Command) -> bytes:
         try:
-            answer = await self._git.run(view, command, SandboxedInvocation(expected_codes=_ANY_CODE))
+            invocation = SandboxedInvocation(expected_codes=_ANY_CODE, output_limit=LISTING_BYTES)
+            answer = await self._git.run(view, command, invocation)
         except GitError:
             return b""
         return answer.stdout if answer.code == 0 else b""

@@ -40,7 +40,7 @@ async def follow_agent(job: JobRun) -> Run:
 
     async def follow() -> EndedRun:
         run = await end_of(job, job.agent_id)
-        return EndedRun(run, await job.nodes.tail(run, _TAIL_BYTES))
+        return EndedRun(run, await job.nodes.executions.tail(run, _TAIL_BYTES))
 
     def learn(note: ExecutionNote, ended: EndedRun) -> ExecutionNote:
         note = noted(note, ended.run)

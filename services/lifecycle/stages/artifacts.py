@@ -26,7 +26,7 @@ async def take_artifacts(job: JobRun) -> None:
         return
 
     async def keep() -> ArtifactSummary:
-        taking = job.nodes.take_artifacts(
+        taking = job.nodes.git.take_artifacts(
             layout,
             job.recorded("base", Base),
             job.spec,

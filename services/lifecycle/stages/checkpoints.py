@@ -88,7 +88,7 @@ async def answer_agent(job: JobRun, layout: Layout, base: Base | None) -> str:
         run = await run_auxiliary(job, auxiliary)
         if run.state is not ExecutionState.SUCCEEDED:
             raise JobFailed(Failure("ASK_UNREADABLE", f"what the agent asks in {ASK_FILE} could not be read"))
-        return HookResult((await job.nodes.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
+        return HookResult((await job.nodes.executions.tail(run, MAX_WORDS_BYTES)).decode(errors="replace").strip())
 
     question = (await job.step(job.in_round("ask"), HookResult, read)).message
     if not question:

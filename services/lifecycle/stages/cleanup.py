@@ -30,7 +30,7 @@ async def keep_state(job: JobRun) -> None:
     message = f"What job {job.spec.job_id} left in its workspace\n"
 
     async def keep() -> Snapshot:
-        keeping = job.nodes.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
+        keeping = job.nodes.git.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
         kept = await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
         return replace(kept, caveats=recordable(job, kept.caveats))
 
@@ -58,11 +58,11 @@ async def clean_up(job: JobRun, state: JobState) -> None:
 
     async def clean() -> Nothing:
         if seconds:
-            await job.nodes.close_workspace(
+            await job.nodes.workspaces.close(
                 job.workspace_id, failed=state is not JobState.SUCCEEDED, keep_seconds=seconds
             )
         else:
-            await job.nodes.delete_workspace(job.workspace_id)
+            await job.nodes.workspaces.delete(job.workspace_id)
         return Nothing()
 
     def learn(note: ExecutionNote, _: Nothing) -> ExecutionNote:

@@ -26,7 +26,7 @@ async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
     """
     try:
         job.check_cancelled()
-        return await _begun(job, await job.nodes.start(execution_id, launch))
+        return await _begun(job, await job.nodes.executions.start(execution_id, launch))
     except JobCancelled:
         run = await stopped(job, execution_id)  # it may have been started before a restart, or the response was lost
         if run is None:
@@ -37,26 +37,26 @@ async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
 async def _begun(job: JobRun, run: Run) -> Run:
     if run.state is not ExecutionState.PENDING:
         return run
-    return await job.unless_cancelled(job.nodes.wait(run.execution_id, until_started=True))
+    return await job.unless_cancelled(job.nodes.executions.wait(run.execution_id, until_started=True))
 
 
 async def end_of(job: JobRun, execution_id: str) -> Run:
     """Follow an execution to its end, and stop it when the job is cancelled."""
     try:
-        return await job.unless_cancelled(job.nodes.wait(execution_id))
+        return await job.unless_cancelled(job.nodes.executions.wait(execution_id))
     except JobCancelled:
         with job.uninterrupted():
-            await job.nodes.stop(execution_id)
-            return await job.nodes.wait(execution_id)
+            await job.nodes.executions.stop(execution_id)
+            return await job.nodes.executions.wait(execution_id)
 
 
 async def stopped(job: JobRun, execution_id: str) -> Run | None:
     """Stop an execution, and return how it ended; None when it was never started."""
     with job.uninterrupted():
-        await job.nodes.stop(execution_id)
-        if await job.nodes.find(execution_id) is None:
+        await job.nodes.executions.stop(execution_id)
+        if await job.nodes.executions.find(execution_id) is None:
             return None
-        return await job.nodes.wait(execution_id)
+        return await job.nodes.executions.wait(execution_id)
 
 
 def noted(note: ExecutionNote, run: Run) -> ExecutionNote:
@@ -115,7 +115,7 @@ async def _run_once(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
     workspace_id = job.workspace_id if auxiliary.layout else workspace_of(auxiliary.execution_id)
     note = ExecutionNote(auxiliary.execution_id, auxiliary.purpose, workspace_id)
     try:
-        run = await job.nodes.find(auxiliary.execution_id)
+        run = await job.nodes.executions.find(auxiliary.execution_id)
         if run is None:
             run = await _begin(job, auxiliary, note)
         await job.note(noted(note, run))
@@ -133,7 +133,7 @@ async def _run_once(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
 async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote) -> Run:
     base, layout = auxiliary.base, auxiliary.layout
     if layout is None:
-        layout = await job.interruptible(job.nodes.create_workspace(note.workspace_id, base, job.spec))
+        layout = await job.interruptible(job.nodes.workspaces.create(note.workspace_id, base, job.spec))
     await job.note(note)
     ours = {"BOATYARD_JOB_ID": job.spec.job_id.encode(), "BOATYARD_EXECUTION_ID": note.execution_id.encode()}
     launch = Launch(
@@ -151,7 +151,7 @@ async def _begin(job: JobRun, auxiliary: AuxiliaryExecution, note: ExecutionNote
 async def _remove(job: JobRun, auxiliary: AuxiliaryExecution) -> None:
     if auxiliary.layout is None:
         with job.uninterrupted():
-            await job.nodes.delete_workspace(workspace_of(auxiliary.execution_id))
+            await job.nodes.workspaces.delete(workspace_of(auxiliary.execution_id))
 
 
 def settings_of_line(line: str, seconds: float, agent: AgentSettings) -> AgentSettings:

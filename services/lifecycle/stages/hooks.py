@@ -151,7 +151,7 @@ async def _run(job: JobRun, call: HookCall, hook: Hook, document: Document) -> R
         environment=environment_of(hook),
     )
     run = await run_auxiliary(job, auxiliary)
-    return reply_of_command(hook, run, await job.nodes.tail(run, MAX_OUTPUT_BYTES))
+    return reply_of_command(hook, run, await job.nodes.executions.tail(run, MAX_OUTPUT_BYTES))
 
 
 async def _serve(job: JobRun, call: HookCall, hook: Hook, document: Document) -> Reply:

@@ -28,7 +28,7 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
     async def prepare() -> Base:
         base = await _prepare(job, remote)
         if remote is not None and job.spec.is_published:
-            await job.nodes.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
+            await job.nodes.git.check_push(remote, base.commit_id, job.spec.branch, pushed_before)
         return replace(base, caveats=recordable(job, base.caveats))
 
     base = await job.step(
@@ -41,10 +41,10 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
 
 async def _prepare(job: JobRun, remote: Remote | None) -> Base:
     if remote is None:
-        return await job.nodes.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
+        return await job.nodes.git.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
     if job.spec.kept is not None:
-        return await job.nodes.prepare_base(remote, revision=job.spec.kept.base_commit_id.encode())
-    base = await job.nodes.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+        return await job.nodes.git.prepare_base(remote, revision=job.spec.kept.base_commit_id.encode())
+    base = await job.nodes.git.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
     if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
         raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
     return base
@@ -53,8 +53,8 @@ async def _prepare(job: JobRun, remote: Remote | None) -> Base:
 async def tree_of(job: JobRun, remote: Remote | None, commit_id: str) -> Base:
     """Prepare the tree of a commit that was taken from this or an earlier job."""
     if remote is None:
-        return await job.nodes.prepare_empty_base(job.spec.kept_under, result_commit_id=commit_id)
-    return await job.nodes.prepare_base(remote, result_commit_id=commit_id)
+        return await job.nodes.git.prepare_empty_base(job.spec.kept_under, result_commit_id=commit_id)
+    return await job.nodes.git.prepare_base(remote, result_commit_id=commit_id)
 
 
 async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] = ()) -> Layout:
@@ -68,7 +68,7 @@ async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] =
         "workspace",
         Layout,
         lambda: job.interruptible(
-            job.nodes.create_workspace(job.workspace_id, base, job.spec, given, is_empty=is_empty)
+            job.nodes.workspaces.create(job.workspace_id, base, job.spec, given, is_empty=is_empty)
         ),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
     )
@@ -85,7 +85,7 @@ async def make_branch(job: JobRun, layout: Layout, base: Base) -> None:
     """Put the workspace on the result's branch. Raises JobFailed (BRANCH_EXISTS, INVALID_BRANCH)."""
 
     async def make() -> Nothing:
-        await job.nodes.create_branch(layout, base, job.spec.agent.tier, job.spec.branch)
+        await job.nodes.git.create_branch(layout, base, job.spec.agent.tier, job.spec.branch)
         return Nothing()
 
     await job.step("branch", Nothing, make)

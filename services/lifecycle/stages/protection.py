@@ -16,7 +16,7 @@ async def protected_changes(job: JobRun, base: Base, taken: ResultCommit) -> str
         return ""
 
     async def look() -> ProtectedChanges:
-        looking = job.nodes.changes_of(job.spec.repository_id, base.commit_id, taken.commit_id, patterns)
+        looking = job.nodes.git.changes_of(job.spec.repository_id, base.commit_id, taken.commit_id, patterns)
         found = await job.interruptible(looking)
         return replace(found, paths=tuple(map(job.redactor.bytes, found.paths)))
 

@@ -36,7 +36,7 @@ async def take(job: JobRun, layout: Layout, base: Base, remote: Remote | None) -
     """
 
     async def work() -> ResultCommit:
-        taking = job.nodes.take_result(
+        taking = job.nodes.git.take_result(
             layout,
             base,
             job.spec,
@@ -75,7 +75,7 @@ async def compare(job: JobRun, base: Base, taken: ResultCommit) -> None:
     async def changes() -> DiffSummary:
         if taken.commit_id == base.commit_id:
             return DiffSummary()
-        comparing = job.nodes.changes(job.spec.kept_under, base.commit_id, taken.commit_id)
+        comparing = job.nodes.git.changes(job.spec.kept_under, base.commit_id, taken.commit_id)
         return _redacted(job, await job.unless_cancelled(comparing, grace_seconds=KEEPING_SECONDS))
 
     def learn(note: ExecutionNote, found: DiffSummary) -> ExecutionNote:
@@ -115,7 +115,7 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     passed = run.state is ExecutionState.SUCCEEDED
     message = ""
     if not passed:
-        said = last_lines(await job.nodes.tail(run, _LINE_BYTES), _LINE_BYTES).rpartition("\n")[2]
+        said = last_lines(await job.nodes.executions.tail(run, _LINE_BYTES), _LINE_BYTES).rpartition("\n")[2]
         how = f"it exited with code {run.exit_code}" if exited(run) else run.message
         message = f"the check did not pass: {how}" + (f"; its last line: {said}" if said else "")
     seconds = (run.end_time - run.start_time).total_seconds() if run.start_time and run.end_time else 0.0
@@ -137,11 +137,11 @@ async def publish(job: JobRun, remote: Remote, taken: ResultCommit, pushed_befor
     async def push_once() -> None:
         with job.uninterrupted():  # once begun, it is unknown how far it has come
             try:
-                await job.nodes.push(remote, taken.commit_id, job.spec.branch)
+                await job.nodes.git.push(remote, taken.commit_id, job.spec.branch)
             except Aborted as moved:  # perhaps by an attempt that was lost before it could record it
                 if moved.actual not in pushed_before:
                     raise
-                await job.nodes.push(remote, taken.commit_id, job.spec.branch, expected=moved.actual)
+                await job.nodes.git.push(remote, taken.commit_id, job.spec.branch, expected=moved.actual)
 
     async def push() -> Nothing:
         for seconds in _PUSH_PAUSES:

@@ -271,3 +271,24 @@ def test_a_token_lets_in_to_what_it_is_for_until_it_is_revoked(cell: Cell) -> No
         ("CatalogService/CreateProject", "ROLE_REQUIRED")
     ]
     assert b"CatalogService/CreateProject" in cell.boatyard("audit")
+
+
+@pytest.mark.slow
+def test_what_a_job_did_not_leave_or_ask_is_said(cell: Cell, tmp_path: Path) -> None:
+    remote = Repo.sample(tmp_path / "source").bare_clone(tmp_path / "remote.git")
+    job_id = cell.run(remote.path, "exit 1", code=1)["job_id"]
+    listed = cell.boatyard("snapshots").decode().splitlines()
+    assert [line.endswith("; nothing had changed") for line in listed if job_id in line] == [True]
+    for arguments, words in (
+        (["retry", job_id, "--from-snapshot"], "left nothing to continue from: nothing had changed"),
+        (["approve", job_id], "no job of that id has asked anything; `boatyard checkpoints` lists what waits"),
+    ):
+        refused = subprocess.run(
+            [BOATYARD, *arguments], env=cell.environment, capture_output=True, text=True, timeout=60, check=False
+        )
+        assert (refused.returncode, words in refused.stderr) == (2, True), refused.stderr
+    coordinator = subprocess.run(
+        [BOATYARD, "token", "create", "--role", "coordinator"],
+        env=cell.environment, capture_output=True, text=True, timeout=60, check=True,
+    )  # fmt: skip
+    assert " of " not in coordinator.stderr

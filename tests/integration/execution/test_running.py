@@ -59,11 +59,26 @@ async def test_an_exit_code_is_reported_as_it_is(shared: Client, tier: int, code
     assert str(code) in end.message
 
 
-@pytest.mark.parametrize("command", [["no-such-agent", "--now"], "no-such-agent --now", ["/etc/passwd"]])
-async def test_an_agent_that_is_not_there_says_how_to_mend_it(shared: Client, command: str | list[str]) -> None:
+@pytest.mark.parametrize(
+    ("command", "advice"),
+    [
+        (["no-such-agent", "--now"], "BOATYARD_EXECUTION_READ_ONLY_PATHS"),
+        ("no-such-agent --now", "BOATYARD_EXECUTION_READ_ONLY_PATHS"),
+        (["/etc/passwd"], "BOATYARD_EXECUTION_READ_ONLY_PATHS"),
+        ("./no-such-agent.sh --now", "--include-dirty"),
+        ("tools/no-such-agent", "--include-dirty"),
+        ("touch agent.sh; exec ./agent.sh", "--include-dirty"),
+        ("printf '#!/no/such/shell\\n' > agent.sh; chmod +x agent.sh; exec ./agent.sh", "--include-dirty"),
+    ],
+)
+async def test_an_agent_that_is_not_there_says_how_to_mend_it(
+    shared: Client, command: str | list[str], advice: str
+) -> None:
     end = await shared.run(new_id("run"), command)
     assert (end.state, end.reason) == (State.STATE_FAILED, "AGENT_NOT_INSTALLED")
-    assert "BOATYARD_EXECUTION_READ_ONLY_PATHS" in end.message
+    assert [each for each in ("BOATYARD_EXECUTION_READ_ONLY_PATHS", "--include-dirty") if each in end.message] == [
+        advice
+    ]
 
 
 @pytest.mark.parametrize("tier", TIERS)

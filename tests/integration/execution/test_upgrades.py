@@ -25,7 +25,7 @@ async def test_an_agent_that_another_version_started_is_found(shared: Client) ->
     )
     async with open_channel(service.address, Home(service.home).cell_token()) as channel:
         nodes = Nodes(channel, channel, channel).for_job(Fence("job-1", 1), asyncio.sleep)
-        found = await nodes.start(name, launch)
+        found = await nodes.executions.start(name, launch)
         assert found.execution_id == name
-        assert (await nodes.wait(name)).state is ExecutionState.SUCCEEDED
+        assert (await nodes.executions.wait(name)).state is ExecutionState.SUCCEEDED
     assert (service.workspace / "started").read_text() == "x\n", "it was not started again"

@@ -283,7 +283,7 @@ async def test_what_a_token_of_one_project_makes_is_of_that_project(house: House
 async def test_a_path_on_the_machine_is_named_by_a_token_of_all_projects(house: House) -> None:
     """It is reached with the rights of the cell's account, so it could be another project's repository."""
     operator = await house.token("OPERATOR", "a")
-    for url in ("/srv/git/x", "file:///srv/git/x"):
+    for url in ("/srv/git/paths/x", "file:///srv/git/paths/y"):
         request = {"repository": {"project_id": "a", "url": url}}
         for token in (operator, house.tokens["a"]):
             refused = await refusal(house, token, "CatalogService.CreateRepository", request)

@@ -253,7 +253,7 @@ async def test_a_stream_that_is_cut_says_where_to_resume(fleet: Fleet, stops: st
             case "the gateway that is called":
                 a.draining.begin()
             case _:
-                await b.server._server.stop(0)
+                await asyncio.gather(*(server.stop(0) for server in b.server._servers))
 
     cut = await refused(watch())
     assert sequences == [7, 8, 9]

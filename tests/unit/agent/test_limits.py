@@ -14,16 +14,23 @@ from services.agent.wire import LIMITS as WIRE
 from services.agent.wire import allowance_from_proto, allowance_to_proto
 from services.sandbox.spec import Network, Tier
 
-AMOUNTS = {
+COUNTED = {"max_turns", "processes", "open_files"}
+SPANS = st.integers(1, 9).map(lambda count: timedelta(seconds=count / 2))
+AMOUNTS = {name: st.none() | (SPANS if "timeout" in name else st.integers(1, 9)) for name in LIMITS}
+ANY_AMOUNTS = {
     name: st.none()
-    | (st.integers(1, 9).map(lambda count: timedelta(seconds=count / 2)) if "timeout" in name else st.integers(1, 9))
+    | (
+        st.timedeltas(timedelta(microseconds=1), timedelta(days=7))
+        if "timeout" in name
+        else st.integers(1, (1 << (31 if name in COUNTED else 63)) - 1)
+    )
     for name in LIMITS
 }
 limits = st.builds(Limits, **AMOUNTS)
 agents = st.builds(AgentSettings, **AMOUNTS)
 
 
-@given(limits)
+@given(st.builds(Limits, **ANY_AMOUNTS))
 def test_limits_are_read_as_they_are_written(some: Limits) -> None:
     assert Limits.parse(str(some)) == some
     assert WIRE.from_proto(WIRE.to_proto(some)) == some
@@ -62,6 +69,11 @@ def test_limits_are_written_by_people() -> None:
     read = Limits.parse(" timeout = 1.5 , memory_bytes=8589934592,, ")
     assert read == Limits(timeout=timedelta(seconds=1.5), memory_bytes=8 << 30)
     assert Limits.parse("") == NO_LIMITS
+
+
+def test_what_a_later_version_limits_besides_is_left_out_of_what_is_recorded() -> None:
+    assert Limits.recorded("gpus=2,timeout=1.5,bandwidth=fast") == Limits(timeout=timedelta(seconds=1.5))
+    assert Limits.recorded("") == NO_LIMITS
 
 
 @pytest.mark.parametrize(

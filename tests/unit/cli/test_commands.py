@@ -31,9 +31,13 @@ def boatyard(*arguments: str, home: Path, **environment: str) -> subprocess.Comp
 @pytest.mark.parametrize("command", COMMANDS)
 def test_every_command_explains_itself_and_speaks_json(command: str) -> None:
     result = CliRunner().invoke(cli, [command, "--help"])
-
     assert result.exit_code == 0
     assert "--json" in result.output
+
+    named = cli.get_command(click.Context(cli), command)
+    for name, each in named.commands.items() if isinstance(named, click.Group) else ():
+        assert each.help, name
+        assert any("--json" in parameter.opts for parameter in each.params), name
 
 
 def fault(**environment: str) -> list[str]:

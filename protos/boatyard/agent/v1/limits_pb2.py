@@ -26,7 +26,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/agent/v1/limits.proto\x12\x11\x62oatyard.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xcf\x04\n\x0f\x45xecutionLimits\x12\x34\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00\x12\x39\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02*\x00\x12\x1f\n\tmax_turns\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12\"\n\x0ctoken_budget\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x01\x88\x01\x01\x12\"\n\x0cmemory_bytes\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x02\x88\x01\x01\x12\x1f\n\tprocesses\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x03\x88\x01\x01\x12 \n\ndisk_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x04\x88\x01\x01\x12\"\n\x0coutput_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x05\x88\x01\x01\x12!\n\x0b\x63pu_seconds\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x06\x88\x01\x01\x12 \n\nopen_files\x18\n \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x07\x88\x01\x01\x12%\n\x0f\x66ile_size_bytes\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x08\x88\x01\x01\x42\x0c\n\n_max_turnsB\x0f\n\r_token_budgetB\x0f\n\r_memory_bytesB\x0c\n\n_processesB\r\n\x0b_disk_bytesB\x0f\n\r_output_bytesB\x0e\n\x0c_cpu_secondsB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytesb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/agent/v1/limits.proto\x12\x11\x62oatyard.agent.v1\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xe5\x04\n\x0f\x45xecutionLimits\x12?\n\x07timeout\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\x1a\x06\x08\x80\x80\x80\x80\x08\x32\x03\x10\xe8\x07\x12\x44\n\x0cidle_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\r\x1a\x06\x08\x80\x80\x80\x80\x08\x32\x03\x10\xe8\x07\x12\x1f\n\tmax_turns\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x00\x88\x01\x01\x12\"\n\x0ctoken_budget\x18\x04 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x01\x88\x01\x01\x12\"\n\x0cmemory_bytes\x18\x05 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x02\x88\x01\x01\x12\x1f\n\tprocesses\x18\x06 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x03\x88\x01\x01\x12 \n\ndisk_bytes\x18\x07 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x04\x88\x01\x01\x12\"\n\x0coutput_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x05\x88\x01\x01\x12!\n\x0b\x63pu_seconds\x18\t \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x06\x88\x01\x01\x12 \n\nopen_files\x18\n \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x01H\x07\x88\x01\x01\x12%\n\x0f\x66ile_size_bytes\x18\x0b \x01(\x03\x42\x07\xbaH\x04\"\x02(\x01H\x08\x88\x01\x01\x42\x0c\n\n_max_turnsB\x0f\n\r_token_budgetB\x0f\n\r_memory_bytesB\x0c\n\n_processesB\r\n\x0b_disk_bytesB\x0f\n\r_output_bytesB\x0e\n\x0c_cpu_secondsB\r\n\x0b_open_filesB\x12\n\x10_file_size_bytesb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,9 +34,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.agent.v1.limits_pb
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_EXECUTIONLIMITS'].fields_by_name['timeout']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['timeout']._serialized_options = b'\272H\005\252\001\002*\000'
+  _globals['_EXECUTIONLIMITS'].fields_by_name['timeout']._serialized_options = b'\272H\020\252\001\r\032\006\010\200\200\200\200\0102\003\020\350\007'
   _globals['_EXECUTIONLIMITS'].fields_by_name['idle_timeout']._loaded_options = None
-  _globals['_EXECUTIONLIMITS'].fields_by_name['idle_timeout']._serialized_options = b'\272H\005\252\001\002*\000'
+  _globals['_EXECUTIONLIMITS'].fields_by_name['idle_timeout']._serialized_options = b'\272H\020\252\001\r\032\006\010\200\200\200\200\0102\003\020\350\007'
   _globals['_EXECUTIONLIMITS'].fields_by_name['max_turns']._loaded_options = None
   _globals['_EXECUTIONLIMITS'].fields_by_name['max_turns']._serialized_options = b'\272H\004\032\002(\001'
   _globals['_EXECUTIONLIMITS'].fields_by_name['token_budget']._loaded_options = None
@@ -56,5 +56,5 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONLIMITS'].fields_by_name['file_size_bytes']._loaded_options = None
   _globals['_EXECUTIONLIMITS'].fields_by_name['file_size_bytes']._serialized_options = b'\272H\004\"\002(\001'
   _globals['_EXECUTIONLIMITS']._serialized_start=115
-  _globals['_EXECUTIONLIMITS']._serialized_end=706
+  _globals['_EXECUTIONLIMITS']._serialized_end=728
 # @@protoc_insertion_point(module_scope)

@@ -1444,7 +1444,7 @@ class Repository(message.Message):
     """
     ca: builtins.str
     """Certificates (PEM) of CAs that vouch for its server over https, besides those that cells believe anyway. They hold
-    for this repository alone, and every VIEWER can read them.
+    for this repository, and its submodules on that server, alone; every VIEWER can read them.
     """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:

@@ -1001,6 +1001,8 @@ class Waiting(message.Message):
         """
         KIND_ANY_CELL: Waiting._Kind.ValueType  # 4
         """Any cell: all are away, paused or not ready."""
+        KIND_LIMIT: Waiting._Kind.ValueType  # 5
+        """The end of another job: its project, repository or worker runs as many as it may (`max_running_jobs`)."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is waited for."""
@@ -1017,6 +1019,8 @@ class Waiting(message.Message):
     """
     KIND_ANY_CELL: Waiting.Kind.ValueType  # 4
     """Any cell: all are away, paused or not ready."""
+    KIND_LIMIT: Waiting.Kind.ValueType  # 5
+    """The end of another job: its project, repository or worker runs as many as it may (`max_running_jobs`)."""
 
     KIND_FIELD_NUMBER: builtins.int
     CELL_ID_FIELD_NUMBER: builtins.int
@@ -1026,7 +1030,7 @@ class Waiting(message.Message):
     cell_id: builtins.str
     """The cell, for KIND_CELL."""
     message: builtins.str
-    """The same for people, with the reasons of cells."""
+    """The same for people, with the reasons of cells, or the limit."""
     def __init__(
         self,
         *,

@@ -166,6 +166,7 @@ class JobServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): its repository has been deleted.
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
         its sandbox tier or its network.
@@ -189,6 +190,7 @@ class JobServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): its repository has been deleted.
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or its result is on that branch already; its state is in
         the details.
         - FAILED_PRECONDITION (NO_RESULT): its last attempt left no commit that differs from what it began from, nor was it

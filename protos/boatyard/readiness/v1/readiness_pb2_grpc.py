@@ -31,7 +31,8 @@ class ReadinessServiceStub:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel):
@@ -53,7 +54,8 @@ class ReadinessServiceServicer:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def GetReadiness(self, request, context):
@@ -85,7 +87,8 @@ class ReadinessService:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     @staticmethod

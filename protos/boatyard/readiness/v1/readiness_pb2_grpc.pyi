@@ -18,7 +18,8 @@ class ReadinessServiceStub:
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     def __init__(self, channel: aio.Channel) -> None: ...
@@ -31,7 +32,8 @@ class ReadinessServiceServicer(metaclass=abc_1.ABCMeta):
 
     Every RPC may also return UNAUTHENTICATED (CELL_TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the
     caller's address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when too many calls are open,
-    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, and INTERNAL (INTERNAL).
+    INVALID_ARGUMENT (INVALID_FIELDS) when the request cannot be parsed, UNAVAILABLE (MACHINE_BUSY) while the machine has
+    no process, descriptor or memory left for it, and INTERNAL (INTERNAL).
     """
 
     @abc_1.abstractmethod

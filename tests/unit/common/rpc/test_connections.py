@@ -1,10 +1,11 @@
 """Connections to a server's port: whose are ended when there are too many."""
 
 import asyncio
+import os
 import select
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
-from socket import create_connection, socket
+from socket import create_connection, create_server, socket
 
 import grpc
 import pytest
@@ -130,3 +131,15 @@ async def test_it_is_seen_too_when_no_more_files_can_be_opened(monkeypatch: pyte
     async with serving(Echo().registration(), authenticator=Guests()) as server:
         with connected(server.address, 2 * FEW, "127.0.0.2") as flood:
             await until(lambda: len(ended(flood)) == FEW)
+
+
+def test_one_that_grpc_closes_meanwhile_stops_no_watch(monkeypatch: pytest.MonkeyPatch) -> None:
+    with create_server(("127.0.0.1", 0)) as listener, create_connection(listener.getsockname()):
+        descriptor = listener.accept()[0].detach()
+
+        def judge(*_: int) -> str:
+            os.close(descriptor)  # as gRPC's threads may, at any moment
+            return "judged"
+
+        monkeypatch.setattr(connections, "_peer_of", judge)
+        connections._end(descriptor, 1, "judged")

@@ -18,6 +18,8 @@ from services.execution.eventlog import (
     Record,
     Stream,
 )
+from services.execution.eventlog.allocation import FIRST_BYTES
+from services.execution.eventlog.records import HEADER
 
 OUTPUTS = st.lists(
     st.tuples(st.sampled_from([Stream.STDOUT, Stream.STDERR]), st.binary(min_size=1, max_size=300)), max_size=20
@@ -149,6 +151,21 @@ def test_a_full_disk_keeps_what_readers_may_have_seen(tmp_path: Path, size: int,
     assert [record.sequence for record in records] == list(range(1, len(records) + 1))
     assert b"".join(record.payload for record in records if record.kind is EventKind.OUTPUT) == b"before" + bytes(size)
     assert [record.fields()["text"][:15] for record in records[-2:]] == ["after", "the disk had no"]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_logs_first_mib_is_its_own_however_little_is_free(tmp_path: Path, restarts: bool) -> None:
+    path, piece, more_than_any_disk_has = tmp_path / "events", bytes(1000), 1 << 60
+    written = 0
+    writer = EventWriter(path, more_than_any_disk_has)
+    while not writer.is_waiting:
+        if restarts and written == 100:
+            writer.close()
+            writer = EventWriter(path, more_than_any_disk_has)
+        writer.output(Stream.STDOUT, piece, 1)
+        written += 1
+    writer.close()
+    assert FIRST_BYTES - len(piece) < writer.output_bytes + written * HEADER.size <= FIRST_BYTES + 2 * len(piece)
 
 
 def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,8 @@ from services.git.disk.base_cache import BaseCache
 from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.gitmodules import absolute_url, name_complaint, origin
 from services.git.model import Base, Remote, StartPoint
-from tests.kit.githttp import git_server
+from tests.kit.certificates import Authority
+from tests.kit.githttp import Fault, git_server
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 from tests.kit.submodules import library, link
@@ -221,6 +223,44 @@ async def test_a_token_goes_to_the_submodules_of_its_server_alone(tmp_path: Path
     assert "REMOTE_ACCESS_DENIED" in caveat.detail
 
 
+async def test_the_ca_of_a_repositorys_server_vouches_for_submodules_there(tmp_path: Path) -> None:
+    app, lib = library(tmp_path, "app"), library(tmp_path, "lib")
+    link(app, "lib", "../lib", lib.head())
+    for repo in (app, lib):
+        repo.bare_clone(tmp_path / "served" / repo.path.name)
+    authority = Authority(tmp_path / "ca")
+    certificate = authority.issue("127.0.0.1", into="server")
+    with git_server(tmp_path / "served", "canary-1", certificate) as server:
+        async with git_parts(tmp_path / "home", allow_networks=("127.0.0.0/8",)) as parts:
+            remote = Remote("repo-1", server.url("app"), "canary-1", authority.file.read_text())
+            base = await parts.prepare(remote)
+    assert base.caveats == ()
+    assert (base.layers[0] / "lib/lib").read_text() == "this is lib\n"
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_away_takes_nothing_that_is_here_and_nothing_of_others(tmp_path: Path) -> None:
+    app, lib = library(tmp_path, "app"), library(tmp_path, "lib")
+    link(app, "lib", "../lib", lib.head())
+    for repo in (app, lib):
+        repo.bare_clone(tmp_path / "served" / repo.path.name)
+    with git_server(tmp_path / "served", "canary-1") as server:
+        async with git_parts(tmp_path / "home", allow_loopback_http=True) as parts:
+            remote = Remote("repo-1", server.url("app"), "canary-1")
+            await parts.prepare(remote)
+            link(app, "more", "../more", lib.head())
+            app.git("push", "--quiet", str(tmp_path / "served/app"), "HEAD")
+            server.faults = [Fault("/more", 503)]
+            base = await parts.prepare(remote)
+            assert "REMOTE_UNREACHABLE" in reason(base)
+            again = await parts.prepare(remote)
+            assert "has not answered in the last minutes" in reason(again)
+            assert (again.layers[0] / "lib/lib").exists()
+            other = await parts.prepare(replace(remote, repository_id="repo-2"))
+            assert "has not answered" not in reason(other)
+            assert (other.layers[0] / "lib/lib").exists()
+
+
 @pytest.mark.slow
 async def test_a_repository_elsewhere_leads_to_no_file_here(tmp_path: Path) -> None:
     app, lib = library(tmp_path, "app"), library(tmp_path, "lib")
@@ -252,6 +292,35 @@ async def test_what_they_may_take_is_bounded(tmp_path: Path, name: str) -> None:
     assert told in reason(base) or "REMOTE_TOO_LARGE" in reason(base)
     assert (base.layers[0] / "lib/lib").exists() == (name != "none at all")
     assert list((base.layers[0] / "zz").iterdir()) == []
+
+
+@pytest.mark.slow
+async def test_beyond_what_they_may_take_none_is_fetched(tmp_path: Path) -> None:
+    place = tmp_path / "server"
+    app = library(place, "app")
+    for number in range(5):
+        big = library(place, f"big-{number}")
+        link(app, f"lib-{number}", f"../big-{number}", big.commit("big", {"big": os.urandom(700 << 10)}))
+    async with git_parts(tmp_path / "home", tmp_path, submodules_max_bytes=1 << 20) as parts:
+        told = reason(await parts.prepare(Remote("repo-1", str(app.path))))
+        fetched = [
+            each
+            for number in range(5)
+            if (each := parts.paths.mirror(mirror_id("repo-1", str(place / f"big-{number}")))).exists()
+        ]
+    assert "lib-4: all together have more than 1 MiB" in told
+    assert len(fetched) == 2
+
+
+@pytest.mark.slow
+async def test_those_that_cannot_be_had_count_too(tmp_path: Path) -> None:
+    app = library(tmp_path / "server", "app")
+    for number in range(3):
+        link(app, f"lib-{number}", f"../gone-{number}", app.head())
+    async with git_parts(tmp_path / "home", tmp_path, max_submodules=2) as parts:
+        told = reason(await parts.prepare(Remote("repo-1", str(app.path))))
+    assert "lib-2: more than 2 are not fetched" in told
+    assert told.count("are not fetched") == 1
 
 
 @pytest.mark.slow

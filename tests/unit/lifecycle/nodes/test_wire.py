@@ -70,10 +70,10 @@ class Written:
 
 async def tail(max_bytes: int, *pieces: bytes) -> bytes:
     channel = grpc.aio.insecure_channel("127.0.0.1:1")
-    nodes = Nodes(channel, channel, channel).for_job(Fence("job-1", 1), _no_pause)
-    nodes._execution = Written(*pieces)
+    executions = Nodes(channel, channel, channel).for_job(Fence("job-1", 1), _no_pause).executions
+    executions._stub = Written(*pieces)
     run = Run("exec-1", ExecutionState.SUCCEEDED, output_bytes=sum(map(len, pieces)))
-    return await nodes.tail(run, max_bytes)
+    return await executions.tail(run, max_bytes)
 
 
 async def _no_pause(seconds: float) -> None:
