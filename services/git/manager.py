@@ -315,7 +315,7 @@ class GitManager:
 
     async def _began_at(self, repository_id: str, layered_on: str) -> str:
         """Return where HEAD of a tree began, empty if at the commit below its layers, or that is unknown."""
-        if not layered_on or await self._mirrors.has(repository_id, layered_on):
+        if not layered_on or await self._mirrors.revisions.has(repository_id, layered_on):
             return ""
         head = await self._snapshots.head_below(repository_id, layered_on)
         return "" if head == layered_on else head
