@@ -70,6 +70,20 @@ async def test_a_call_that_another_lease_begins_again_says_so(book: Books) -> No
     assert (view.state, view.begun, view.status, view.end_time) == (CallState.RUNNING, 3, "", None)
 
 
+@pytest.mark.parametrize("call", [CALL, DONE], ids=["begins", "ends"])
+async def test_who_holds_one_job_writes_no_call_of_another(book: Books, call: HookCall) -> None:
+    for _ in range(2):
+        await book.admit()
+    first = await book.cell("first")
+    await first.record_call(await claimed(first), CALL)
+    for _ in range(2):  # whoever begins a call again has a later claim
+        other = await book.cell("other")
+        lease = await claimed(other)
+    before = await listed(book)
+    await other.record_call(lease, replace(call, labels={}))
+    assert await listed(book) == before
+
+
 async def test_a_call_that_is_under_way_when_its_attempt_ends_was_interrupted(book: Books) -> None:
     for number in (1, 2):
         await book.admit()

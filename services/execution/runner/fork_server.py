@@ -26,22 +26,29 @@ def serve() -> None:
     In this process it does not return: it exits when the service has closed the socket.
     """
     with socket.socket(fileno=os.dup(_STDIN)) as control:
-        for engine in control.recv(_PACKET_BYTES).decode().split():
-            load(engine).preload()
-        if len(list(Path("/proc/self/task").iterdir())) > 1:
-            raise RuntimeError("an engine's modules have started a thread, and such a process cannot be forked safely")
-        signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel forgets runners when they end
-        while True:
-            request, descriptors, _, _ = socket.recv_fds(control, _PACKET_BYTES, 1)
-            if not request:
-                sys.exit()
-            (stdin,) = descriptors
-            try:
-                if _forked(control):
-                    os.dup2(stdin, _STDIN)
-                    return
-            finally:
-                os.close(stdin)
+        try:
+            _serve(control)
+        except ConnectionError:  # the service was killed before it had our answer
+            sys.exit()
+
+
+def _serve(control: socket.socket) -> None:
+    for engine in control.recv(_PACKET_BYTES).decode().split():
+        load(engine).preload()
+    if len(list(Path("/proc/self/task").iterdir())) > 1:
+        raise RuntimeError("an engine's modules have started a thread, and such a process cannot be forked safely")
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel forgets runners when they end
+    while True:
+        request, descriptors, _, _ = socket.recv_fds(control, _PACKET_BYTES, 1)
+        if not request:
+            sys.exit()
+        (stdin,) = descriptors
+        try:
+            if _forked(control):
+                os.dup2(stdin, _STDIN)
+                return
+        finally:
+            os.close(stdin)
 
 
 def _forked(control: socket.socket) -> bool:

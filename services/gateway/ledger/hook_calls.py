@@ -18,8 +18,8 @@ RUNNING_CALLS: Final = and_(hook_calls.c.job_id == bindparam("this_job"), hook_c
 
 
 async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
-    """Record a call as it is now, under the job's lease."""
-    this = update(hook_calls).where(hook_calls.c.call_id == call.call_id)
+    """Record a call as it is now, under the job's lease: one of another job is left as it is."""
+    this = update(hook_calls).where(hook_calls.c.call_id == call.call_id, hook_calls.c.job_id == lease.job_id)
     if call.state is not CallState.RUNNING:
         known = {
             "state": call.state,

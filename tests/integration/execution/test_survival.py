@@ -144,6 +144,24 @@ async def test_a_service_that_ends_leaves_its_runners_and_no_fork_server(directo
         assert (await client.end(RUN)).state == State.STATE_CANCELLED
 
 
+@pytest.mark.slow
+async def test_a_service_that_is_killed_between_fork_and_answer_begins_the_run_once(directory: Path) -> None:
+    async with running(directory) as client:
+        server = await fork_server(client.service)
+        os.kill(server, signal.SIGSTOP)
+        await client.start(RUN, "echo begun >>begun; echo fine")
+        client.service.kill()
+        os.kill(server, signal.SIGCONT)  # it forks, and finds nobody to tell
+        async with asyncio.timeout(10):
+            while runners(client.service):
+                await asyncio.sleep(0.02)
+        assert "Traceback" not in (directory / "log").read_text()
+        assert not (client.service.workspace / "begun").exists()
+        client.service.start()
+        assert (await client.end(RUN)).state == State.STATE_SUCCEEDED
+        assert (client.service.workspace / "begun").read_text() == "begun\n"
+
+
 def runners(service: Service) -> list[int]:
     return processes.matching("services.execution.runner", {"BOATYARD_HOME": str(service.home)})
 
