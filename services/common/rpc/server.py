@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -160,12 +160,15 @@ async def _serve_when_free(
         if is_taken(listen):
             continue
         server = new_server()
-        with suppress(StartError):  # another program was quicker
+        try:
             _add_port(server, listen, tls)
-            servers.append(server)
-            await server.start()
-            log.info("serving", address=listen)
-            return
+        except StartError as error:  # another program was quicker, or the certificate cannot be used
+            log.warning("cannot serve at the port yet", address=listen, error=str(error))
+            continue
+        servers.append(server)
+        await server.start()
+        log.info("serving", address=listen)
+        return
 
 
 def _add_port(server: grpc.aio.Server, listen: str, tls: ServerTls | None) -> str:

@@ -251,7 +251,7 @@ class Mirrors:
         command = Command("for-each-ref", ("--format=%(refname)",), (HEAD_REF, "refs/heads/", "refs/tags/"))
         known = set((await self._git.run(command, Invocation(git_dir=mirror))).stdout.splitlines())
         left = known & (listing.refs | {HEAD_REF} if listing.has_head else listing.refs)
-        gone = known - (left if len(left) <= self._limits.max_refs else {HEAD_REF, *wanted})
+        gone = known - (left if len(left) <= self._limits.max_refs else left & {HEAD_REF, *wanted})
         if gone:
             with self._file_of([b"delete %b\n" % ref for ref in sorted(gone)]) as file:
                 delete = Command("update-ref", ("--no-deref", "--stdin"))

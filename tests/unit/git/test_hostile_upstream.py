@@ -280,6 +280,9 @@ async def test_a_mirror_that_has_too_many_refs_already_loses_them(tmp_path: Path
         await parts.prepare(remote, StartPoint(b"many/000002"))
         kept = mirror.git("for-each-ref", "--format=%(refname)").splitlines()
         assert kept == ["refs/heads/main", "refs/heads/many/000002", "refs/upstream/HEAD"]
+        upstream.git("symbolic-ref", "HEAD", "refs/heads/nowhere")
+        await parts.prepare(remote, StartPoint(b"many/000002"))
+        assert "refs/upstream/HEAD" not in mirror.git("for-each-ref", "--format=%(refname)").splitlines()
 
 
 @pytest.mark.parametrize("fetched_before", [False, True])
