@@ -161,9 +161,10 @@ class GitManager:
             repository_id, result_id, spec.tree, spec.base_commit_id
         )
         with _sandbox_refusals():
-            commits = spec.base_commit_id, layered_on or spec.base_commit_id
+            head = await self._began_at(repository_id, layered_on)
+            commits = spec.base_commit_id, layered_on or spec.base_commit_id, head or spec.base_commit_id
             links = await self._moved_links(repository_id, result_id, spec.tree, commits, remote)
-            spec = replace(spec, layered_on=layered_on, links=links)
+            spec = replace(spec, layered_on=layered_on, links=links, head_commit_id=head)
             return await self._retention.take(repository_id, result_id, spec, borrowed)
 
     async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
@@ -178,9 +179,10 @@ class GitManager:
             spec.repository_id, spec.snapshot_id, spec.tree, spec.base_commit_id
         )
         with _sandbox_refusals():
-            commits = spec.base_commit_id, layered_on or spec.base_commit_id
+            head = await self._began_at(spec.repository_id, layered_on)
+            commits = spec.base_commit_id, layered_on or spec.base_commit_id, head or spec.base_commit_id
             links = await self._moved_links(spec.repository_id, spec.snapshot_id, spec.tree, commits)
-            return await self._snapshots.take(spec, borrowed, layered_on, links)
+            return await self._snapshots.take(spec, borrowed, layered_on, links, head)
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
         """Return one snapshot. Raises NotFound: SNAPSHOT_NOT_FOUND."""
@@ -311,8 +313,20 @@ class GitManager:
             raise failures.revision_not_found(base)
         return merge_base
 
+    async def _began_at(self, repository_id: str, layered_on: str) -> str:
+        """Return where HEAD of a tree began, empty if at the commit below its layers, or that is unknown."""
+        if not layered_on or await self._mirrors.revisions.has(repository_id, layered_on):
+            return ""
+        head = await self._snapshots.head_below(repository_id, layered_on)
+        return "" if head == layered_on else head
+
     async def _moved_links(
-        self, repository_id: str, name: str, tree: WorkingTree, commits: tuple[str, str], remote: Remote | None = None
+        self,
+        repository_id: str,
+        name: str,
+        tree: WorkingTree,
+        commits: tuple[str, str, str],
+        remote: Remote | None = None,
     ) -> tuple[SubmoduleLink, ...]:
         """Find out where the submodules of a tree are that is to be taken. Raises FailedPrecondition: TAKE_FAILED."""
         known = remote or Remote(repository_id, await self._records.url(repository_id) or "")

@@ -123,7 +123,7 @@ class TakeSpec:
 
     `layered_on` is the commit whose tree lies below the tree's layers; empty when it is unknown or there are no layers.
     `leave_out` are patterns, as in a .gitignore file, of untracked files that nobody wants. `links` are the submodules
-    that are not where the base has them.
+    that are not where the base has them. `head_commit_id` is where HEAD began, when that is not the commit below.
     """
 
     tree: WorkingTree
@@ -133,6 +133,7 @@ class TakeSpec:
     layered_on: str = ""
     leave_out: tuple[str, ...] = ()
     links: tuple[SubmoduleLink, ...] = ()
+    head_commit_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)

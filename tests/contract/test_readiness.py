@@ -174,6 +174,16 @@ async def test_what_a_cell_refuses_goes_elsewhere_and_uses_up_no_attempt(book: B
     assert (await claimed(one)).last_attempt == 8, "a failure of the job's own counts, and forgets who refused it"
 
 
+@pytest.mark.parametrize("part", ["one", "two"])
+async def test_a_refusal_is_the_cells_and_not_of_one_with_a_part_of_its_name(book: Books, part: str) -> None:
+    await gateways(book, "one-two", part)
+    refusing, other = await book.cell("one-two"), await book.cell(part)
+    await book.admit()
+    await refusing.retry(await claimed(refusing), REFUSED)
+    assert await refusing.claim() is None
+    await claimed(other)
+
+
 async def test_the_patience_with_refusals_ends_and_a_person_renews_it(book: Books) -> None:
     await gateways(book, "one")
     one = await book.cell("one")

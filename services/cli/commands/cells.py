@@ -4,8 +4,9 @@ import click
 from boatyard.gateway.v1 import admin_pb2
 
 from services.cli import humanize, options, shapes
-from services.cli.clients import with_gateway
+from services.cli.clients import Gateway, with_gateway
 from services.cli.screen import Screen
+from services.common.errors import NotFound
 
 _COLUMNS = ("CELL", "STATE", "KIND", "JOBS", "HOST", "ADDRESS", "VERSION", "UP", "HEARD OF")
 
@@ -39,8 +40,15 @@ def forget(cell_id: str, as_json: bool) -> None:
 
     Jobs that could continue only there, from a snapshot that only it has, fail.
     """
-    request = admin_pb2.ForgetCellRequest(cell_id=cell_id)
-    with_gateway(lambda gateway: gateway.ask(gateway.admin.ForgetCell(request)))
+
+    async def forget_known(gateway: Gateway) -> None:
+        """Raises NotFound: the RPC, which may be repeated, has no word for what was never there."""
+        cells = await gateway.list_all(gateway.admin.ListCells, admin_pb2.ListCellsRequest())
+        if cell_id not in {cell.cell_id for cell in cells}:
+            raise NotFound("cell", cell_id)
+        await gateway.ask(gateway.admin.ForgetCell(admin_pb2.ForgetCellRequest(cell_id=cell_id)))
+
+    with_gateway(forget_known)
     if not as_json:
         Screen().say(f"{cell_id} forgotten", style="")
 

@@ -55,7 +55,7 @@ def job(value: job_pb2.Job) -> Shape:
         "message": value.message or None,
         "cell_id": value.cell_id or None,
         "cancel_requested": value.cancel_requested,
-        "waiting_for": _waiting(value),
+        "waiting": _waiting(value),
         "prompt": spec.prompt,
         "repository_id": spec.repository_id or None,
         "revision": spec.revision or None,

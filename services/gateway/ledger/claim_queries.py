@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, not_, or_, tuple_
+from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, literal, not_, or_, tuple_
 
 from services.gateway.ledger.fleet import CHOICES
 from services.gateway.ledger.rows import JOBS
@@ -79,7 +79,8 @@ class Terms:
     def conditions(self) -> list[ColumnElement[bool]]:
         """The conditions on the jobs that may be taken, whether they wait or were lost."""
         begun_here = and_(jobs.c.cell_id == THIS_CELL, jobs.c.state != PENDING)
-        has_refused = and_(jobs.c.refused_by != "", jobs.c.refused_by.contains(THIS_CELL))
+        refused_by = literal(" ").concat(jobs.c.refused_by).concat(" ")
+        has_refused = and_(jobs.c.refused_by != "", refused_by.contains(literal(" ").concat(THIS_CELL).concat(" ")))
         others_time = _OTHERS_FIRST + (jobs.c.wake_time - jobs.c.refused_since) / 2
         had_time = jobs.c.wake_time < now() - others_time
         conditions = [*self.claim_filter.conditions, or_(not_(has_refused), begun_here, had_time)]

@@ -38,24 +38,25 @@ class SubmoduleLinks:
             raise failures.take_failed(name, error) from error
 
     async def moved(
-        self, store: Path, remote: Remote, tree: WorkingTree, commits: tuple[str, str], *, may_ask: bool
+        self, store: Path, remote: Remote, tree: WorkingTree, commits: tuple[str, str, str], *, may_ask: bool
     ) -> tuple[SubmoduleLink, ...]:
         """Return the submodules of a tree that are at another commit, or at another path, than when it began.
 
         A submodule is where it is checked out. If that is where it was, or it is not checked out, it is what the agent
-        committed: a merge or a checkout of another branch moves no submodule along.
+        committed: a merge or a checkout of another branch moves no submodule along. What HEAD linked to when the tree
+        began is no commit of the agent's: HEAD of a tree of a snapshot does not have all that the tree has.
 
         Args:
             store: a repository that has the commits.
             remote: the repository.
             tree: the working tree.
-            commits: the remote's commit that it goes back to, and the one that it began with.
+            commits: the remote's commit that it goes back to, the one that it began with, and where HEAD began.
             may_ask: whether a submodule's remote is asked for a commit that its mirror lacks.
 
         Raises:
             GitError: a commit cannot be read.
         """
-        base_commit_id, below = commits
+        base_commit_id, below, head = commits
         before = await self._files.links(store, below)
         if not before:
             return ()
@@ -64,7 +65,12 @@ class SubmoduleLinks:
         urls = {path: absolute_url(module.url, remote.url) or "" for path, module in named.items()}
         urls = {path: url if url in known else "" for path, url in urls.items()}
         checked_out = await self._heads.checked_out(tree, urls)
-        linked = await self._heads.linked(tree, urls)
+        began = await self._files.links(store, head)
+        linked = {
+            path: commit_id
+            for path, commit_id in (await self._heads.linked(tree, urls)).items()
+            if commit_id != began.get(path)
+        }
         found = []
         for path, url in sorted(urls.items()):
             commit_id = checked_out.get(path, "")

@@ -19,6 +19,9 @@ from services.git.stores.results import ResultStores
 from services.git.worktree.signatures import message_bytes, signature_line
 
 _AT_ONCE: Final = 100
+_NAME: Final = "Boatyard"
+_EMAIL: Final = "boatyard@localhost"
+_BY_US: Final = f"committer {_NAME} <{_EMAIL}> ".encode()
 
 _log = structlog.get_logger()
 
@@ -33,11 +36,16 @@ class Snapshots:
         self._single_flight = SingleFlight[Snapshot]()
 
     async def take(
-        self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str, links: tuple[SubmoduleLink, ...] = ()
+        self,
+        spec: SnapshotSpec,
+        borrowed: tuple[Path, ...],
+        layered_on: str,
+        links: tuple[SubmoduleLink, ...] = (),
+        head_commit_id: str = "",
     ) -> Snapshot:
         """Return the snapshot of this id; take it when there is none.
 
-        `borrowed`, `layered_on` and `links` are those of ResultStores.take and TakeSpec.
+        `borrowed`, `layered_on`, `links` and `head_commit_id` are those of ResultStores.take and TakeSpec.
 
         Raises:
             AlreadyExists: REQUEST_ID_REUSED.
@@ -45,7 +53,7 @@ class Snapshots:
             Exhausted: DISK_FULL, REPOSITORY_BUSY.
         """
         return await self._single_flight.join(
-            (spec.snapshot_id, spec), lambda _: self._take(spec, borrowed, layered_on, links)
+            (spec.snapshot_id, spec), lambda _: self._take(spec, borrowed, layered_on, links, head_commit_id)
         )
 
     async def get(self, snapshot_id: str) -> Snapshot:
@@ -61,14 +69,17 @@ class Snapshots:
         It is the parent of the commit that was made for what had not been committed, or the last commit of the agent's
         own when that was all. A tree without any commit was at EMPTY_COMMIT_ID.
         """
-        raw = await self._results.raw_commit(snapshot.repository_id, snapshot.commit_id)
-        headers, _, message = raw.partition(b"\n\n")
-        lines = headers.split(b"\n")
-        parents = [line.removeprefix(b"parent ").decode("ascii") for line in lines if line.startswith(b"parent ")]
+        lines, parents, message = _parts(await self._results.raw_commit(snapshot.repository_id, snapshot.commit_id))
         is_ours = b"committer " + signature_line(_signature(snapshot)) in lines
         if len(parents) <= 1 and is_ours and message == message_bytes(snapshot.message):
             return parents[0] if parents else EMPTY_COMMIT_ID
         return snapshot.commit_id
+
+    async def head_below(self, repository_id: str, commit_id: str) -> str:
+        """Return what `head_of` does, of a snapshot's commit of which there may be no record any more."""
+        lines, parents, _ = _parts(await self._results.raw_commit(repository_id, commit_id))
+        is_ours = any(line.startswith(_BY_US) for line in lines)
+        return parents[0] if is_ours and len(parents) == 1 else commit_id
 
     async def page(self, repository_id: str, page: Page) -> tuple[list[Snapshot], str]:
         """Return a page of snapshots, newest first, and the token of the next page."""
@@ -94,7 +105,12 @@ class Snapshots:
         return deleted
 
     async def _take(
-        self, spec: SnapshotSpec, borrowed: tuple[Path, ...], layered_on: str, links: tuple[SubmoduleLink, ...]
+        self,
+        spec: SnapshotSpec,
+        borrowed: tuple[Path, ...],
+        layered_on: str,
+        links: tuple[SubmoduleLink, ...],
+        head_commit_id: str,
     ) -> Snapshot:
         now = datetime.now(UTC)
         new = Snapshot(
@@ -113,7 +129,9 @@ class Snapshots:
         if claimed.commit_id:
             return claimed
         signature = _signature(claimed)
-        take_spec = TakeSpec(spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out, links)
+        take_spec = TakeSpec(
+            spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out, links, head_commit_id
+        )
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
         await self._records.complete(spec.snapshot_id, taken.commit_id, taken.caveats)
         return replace(claimed, commit_id=taken.commit_id, caveats=taken.caveats)
@@ -121,7 +139,15 @@ class Snapshots:
 
 def _signature(snapshot: Snapshot) -> Signature:
     """Return who makes the snapshot's commit, at the time of the first try, so that every try makes the same commit."""
-    return Signature("Boatyard", "boatyard@localhost", int(snapshot.create_time.timestamp()))
+    return Signature(_NAME, _EMAIL, int(snapshot.create_time.timestamp()))
+
+
+def _parts(raw: bytes) -> tuple[list[bytes], list[str], bytes]:
+    """Return the headers of a commit object, its parents, and its message."""
+    headers, _, message = raw.partition(b"\n\n")
+    lines = headers.split(b"\n")
+    parents = [line.removeprefix(b"parent ").decode("ascii") for line in lines if line.startswith(b"parent ")]
+    return lines, parents, message
 
 
 def _ref(snapshot_id: str) -> str:

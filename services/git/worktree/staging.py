@@ -56,6 +56,7 @@ class Staging:
         of_submodules = Links.of(known, self.spec.links, listing)
         changes = await asyncio.to_thread(compare, (*entries, *of_submodules.added), listing)
         tracking, tracked = await self._tracking(below, entries)
+        committed = await self._without_begun(tracked)
         left_out = {
             CaveatKind.UNREADABLE: listing.unreadable,
             CaveatKind.PATH_TOO_LONG: listing.too_long,
@@ -72,8 +73,8 @@ class Staging:
             return await self.stage(listing.read_as(whole), refused, told_before, is_read=True)
         links = of_submodules.in_result(changes)
         await self.repository.put(entry for path, entry in links.items() if known.get(path) != entry)
-        dangling = of_submodules.dangling(links, tracked, changes, listing)
-        of_submodules.refuse_commits(links, tracked, dangling)
+        dangling = of_submodules.dangling(links, committed, changes, listing)
+        of_submodules.refuse_commits(links, committed, dangling)
         dangling |= told_before
         changed = await self.repository.changes(self.spec.base_commit_id)
         unkept = {entry.path: refused[entry.object_id] for entry in changed if entry.object_id in refused}
@@ -100,6 +101,15 @@ class Staging:
         known = {entry.path for entry in entries if entry.is_link}
         await tracking.restore([entry.path for entry in tracked if entry.is_link and entry.path not in known], {})
         return tracking, tracked
+
+    async def _without_begun(self, tracked: list[IndexEntry]) -> list[IndexEntry]:
+        """Return what the agent's commits track, without what HEAD of a snapshot's tree tracked from its beginning."""
+        head = self.spec.head_commit_id
+        if not head or head == self.parent:
+            return [] if head else tracked
+        begun = self.repository.with_other_index()
+        await begun.read_commit(head)
+        return sorted({*tracked} - {*await begun.entries()}, key=lambda entry: entry.path)
 
     async def _written(
         self, submodules: Collection[bytes], links: Mapping[bytes, IndexEntry], known: Mapping[bytes, IndexEntry]

@@ -282,6 +282,7 @@ def test_what_a_job_did_not_leave_or_ask_is_said(cell: Cell, tmp_path: Path) -> 
     for arguments, words in (
         (["retry", job_id, "--from-snapshot"], "left nothing to continue from: nothing had changed"),
         (["approve", job_id], "no job of that id has asked anything; `boatyard checkpoints` lists what waits"),
+        (["cells", "forget", "nowhere"], "cell 'nowhere' does not exist"),
     ):
         refused = subprocess.run(
             [BOATYARD, *arguments], env=cell.environment, capture_output=True, text=True, timeout=60, check=False

@@ -4,14 +4,14 @@ import hashlib
 import os
 import shutil
 from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from services.common.caveats import CaveatKind
 from services.common.ids import new_id
-from services.git.model import Base, OmissionReason, OmittedArtifact, Remote, ResultCommit, StartPoint
+from services.git.model import Base, OmissionReason, OmittedArtifact, Remote, ResultCommit, SnapshotSpec, StartPoint
 from services.redaction.strand import Redactor
 from tests.kit.gitservice import GitParts, LayeredWorkspace, git_parts
 from tests.kit.repos import Repo
@@ -202,6 +202,43 @@ async def test_what_the_agent_merged_is_its_remotes(served: Served) -> None:
     result = await take(served, workspace, served.remote)
     assert result.caveats == ()
     assert links(served, result.commit_id)["gone"] == "4" * 40
+
+
+BUMP = "git -C lib checkout -q origin/v2"
+AGAIN = {
+    # What one agent leaves in a snapshot, what the next one does that begins with it, and where `lib` is then.
+    "nothing more": (BUMP, "true", "v2"),
+    "other files, committed": (BUMP, "echo 1 > more; git add more; git commit -qm more -- more", "v2"),
+    "deinitialised": (BUMP, "git submodule --quiet deinit -f lib", "v2"),
+    "moved back, committed": (BUMP, "git -C lib checkout -q origin/main; git commit -qam back", "main"),
+    "moved back after a commit": (f"{BUMP}; git commit -qam bump", "git -C lib checkout -q origin/main", "main"),
+    "moved on after a commit": (f"echo 1 > a; git add a; git commit -qm a; {BUMP}", "git commit -qam bump", "v2"),
+    "a link committed by the second only": (
+        "echo 1 > a",
+        "git update-index --cacheinfo 160000,$(git -C lib rev-parse origin/v2),lib; git commit -qm bump",
+        "v2",
+    ),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "way"), [*((name, "stacked") for name in AGAIN), ("nothing more", "mounted")])
+async def test_a_snapshots_links_are_gone_on_with(served: Served, name: str, way: str) -> None:
+    """Where HEAD of a snapshot's tree is has been decided before it: it moves no submodule back."""
+    first, second, expected = AGAIN[name]
+    workspace = await changed(served, first, way)
+    spec = SnapshotSpec(new_id("snapshot"), "repo-1", workspace.tree, served.base.commit_id, "what was left")
+    try:
+        snapshot = await served.parts.manager.snapshot_tree(spec)
+    finally:
+        workspace.unmount()
+    base = await served.parts.prepare(served.remote, StartPoint(snapshot_id=snapshot.snapshot_id))
+    workspace = await changed(replace(served, base=base), "true", way)
+    await served.parts.manager.create_branch(workspace.tree, b"work", base.head_commit_id)
+    await workspace.agent(second)
+    result = await take(served, workspace)
+    assert result.caveats == ()
+    assert links(served, result.commit_id)["lib"] == served.lib.head(expected)
 
 
 @dataclass(frozen=True)
