@@ -75,7 +75,8 @@ class IndexEntry:
 class TreeChanges:
     """What turns the index of the commit below into that of the working tree: `removed` first, then `read`.
 
-    `submodules` are those with content: their link stays as it was, because the content belongs to another repository.
+    Each is sorted. `submodules` are those with content: their link stays as it was, because the content belongs to
+    another repository.
     """
 
     removed: tuple[bytes, ...]

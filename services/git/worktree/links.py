@@ -1,6 +1,7 @@
 """To which commits of submodules a result links, and what it may not link to: commits that nobody else can get."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from services.git.gitcmd import GitError
@@ -58,8 +59,8 @@ class Links:
         unpublished = {link.path for link in self.moved if not link.is_published} | self._not_kept(links, tracked)
         if not unpublished:
             return frozenset()
-        inhabited = {path[:end] for path in changes.read for end in _slashes(path)}
-        here = {*links, *(set(listing.directories) - inhabited)} - {*changes.removed, *changes.read}
+        empty = {path for path in unpublished.intersection(listing.directories) if not _is_inhabited(path, changes)}
+        here = {*links, *empty} - {*changes.removed, *changes.read}
         return frozenset(unpublished & here)
 
     def refuse_commits(
@@ -81,8 +82,8 @@ def _entry(link: SubmoduleLink) -> IndexEntry:
     return IndexEntry(link.path, b"160000", link.commit_id.encode())
 
 
-def _slashes(path: bytes) -> Iterator[int]:
-    end = path.find(b"/")
-    while end >= 0:
-        yield end
-        end = path.find(b"/", end + 1)
+def _is_inhabited(directory: bytes, changes: TreeChanges) -> bool:
+    """True when a file below the directory is read; `read` is sorted."""
+    within = directory + b"/"
+    index = bisect_left(changes.read, within)
+    return index < len(changes.read) and changes.read[index].startswith(within)

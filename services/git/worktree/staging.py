@@ -1,5 +1,6 @@
 """Brings an index to a working tree: with all that git takes of it, and a caveat for whatever it does not."""
 
+import asyncio
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
@@ -53,7 +54,7 @@ class Staging:
         entries = await self.repository.entries()
         known = {entry.path: entry for entry in entries}
         of_submodules = Links.of(known, self.spec.links, listing)
-        changes = compare((*entries, *of_submodules.added), listing)
+        changes = await asyncio.to_thread(compare, (*entries, *of_submodules.added), listing)
         tracking, tracked = await self._tracking(below, entries)
         committed = await self._without_begun(tracked)
         left_out = {
