@@ -20,6 +20,12 @@ _HEADS: Final = b"refs/heads/"
 # Git's word for a ref about which the remote has said nothing, and the remote's for one whose objects did not arrive.
 _UNHEARD: Final = "[remote failure]"
 _NOT_ARRIVED: Final = "(unpacker error)"
+# The default branch says from where submodules are fetched with the rights of the repository and of the cell (decision
+# 56), so that no agent may write the first one.
+_FIRST_WITH_SUBMODULES: Final = (
+    "the repository's HEAD leads to no commit yet, and the first may not have a .gitmodules that an agent wrote: push"
+    " one without it, or let a person push this one"
+)
 
 
 class Publisher:
@@ -51,14 +57,18 @@ class Publisher:
         try:
             address = await self._addresses.resolve(remote.url)
             invocation = replace(address.invocation(remote), git_dir=store)
-            if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
+            actual, has_head = await self._actual(address, invocation, branch)
+            if self._is_there(actual, commit_id, expected, branch):
                 return True
+            if not has_head and await self._names_submodules(store, commit_id):
+                raise failures.push_rejected(branch, Exception(_FIRST_WITH_SUBMODULES))
             pushing = replace(self._limits.pushing(invocation), on_message=ProgressParser(report))
             refused = await self._push(address, pushing, commit_id, branch, expected, *_options(remote))
             if refused.code == 0:
                 return False
             # The branch may have moved between our check and our push. If an earlier try of ours moved it, all is well.
-            if self._is_there(await self._actual(address, invocation, branch), commit_id, expected, branch):
+            actual, _ = await self._actual(address, invocation, branch)
+            if self._is_there(actual, commit_id, expected, branch):
                 return True
         except GitError as error:
             raise failures.push_failed(branch, error) from error
@@ -120,14 +130,22 @@ class Publisher:
             command = Command("push", flags, (target.url, commit_id.encode() + b":" + ref))
             return await run_connected(self._git, command, target)
 
-    async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> str:
+    async def _actual(self, address: Address, invocation: Invocation, branch: bytes) -> tuple[str, bool]:
+        """Return the commit at which the branch is, empty when it is not there, and whether HEAD leads to a commit."""
         ref = _HEADS + branch
-        for line in await ask_remote(self._git, address, self._limits.listing(invocation), (ref,)):
-            # The pattern also matches the ends of longer names.
-            commit_id, _, name = line.partition(b"\t")
+        actual, has_head = "", False
+        for line in await ask_remote(self._git, address, self._limits.listing(invocation), (ref, b"HEAD")):
+            # The patterns also match the ends of longer names.
+            value, _, name = line.partition(b"\t")
             if name == ref:
-                return commit_id.decode("ascii")
-        return ""
+                actual = value.decode("ascii")
+            has_head = has_head or name == b"HEAD"
+        return actual, has_head
+
+    async def _names_submodules(self, store: Path, commit_id: str) -> bool:
+        """True when a commit has a .gitmodules."""
+        listing = Command("ls-tree", ("--name-only",), (commit_id, ".gitmodules"))
+        return bool((await self._git.run(listing, Invocation(git_dir=store))).stdout)
 
     def _is_there(self, actual: str, commit_id: str, expected: str, branch: bytes) -> bool:
         """Return True when the branch is at the commit already, False when it is where it was expected.
