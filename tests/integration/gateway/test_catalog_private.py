@@ -15,6 +15,8 @@ from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
 
 TOKEN = "canary-5b7c9d1e3f"
+NAMES = {TOKEN: "repo.git", "": "no-token.git", "wrong-canary": "wrong-token.git"}
+"""The repository for which each token is shown; one URL is one repository."""
 NEEDLES = (TOKEN.encode(), base64.b64encode(f"x-access-token:{TOKEN}".encode()), TOKEN.encode().hex().encode())
 # Whatever an agent can read of itself and of others, it tells.
 NOSY = """
@@ -28,7 +30,9 @@ touch made; true
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GitServer]:
     directory = tmp_path_factory.mktemp("remote")
     root = directory / "served"
-    Repo.sample(directory / "work").bare_clone(root / "repo.git").git("config", "http.receivepack", "true")
+    work = Repo.sample(directory / "work")
+    for name in NAMES.values():
+        work.bare_clone(root / name).git("config", "http.receivepack", "true")
     with git_server(root, TOKEN) as server:
         yield server
 
@@ -40,7 +44,7 @@ async def cell(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Servic
 
 
 async def repository(cell: Services, server: GitServer, token: str) -> catalog_pb2.Repository:
-    wanted = catalog_pb2.Repository(url=server.url("repo.git"), token=token)
+    wanted = catalog_pb2.Repository(url=server.url(NAMES[token]), token=token)
     return (await cell.catalog.CreateRepository(catalog_pb2.CreateRepositoryRequest(repository=wanted))).repository
 
 
@@ -65,7 +69,7 @@ async def test_a_token_opens_the_remote_and_is_found_nowhere_else(cell: Services
     )
     await cell.hooks.DeleteHook(hook_pb2.DeleteHookRequest(hook_id=hook.hook_id))
     assert (job.state, job.reason, job.message) == (job_pb2.Job.STATE_SUCCEEDED, "", "")
-    assert Repo(server.root / "repo.git").head(f"boatyard/{job.job_id}") == job.output.commit_id
+    assert Repo(server.root / NAMES[TOKEN]).head(f"boatyard/{job.job_id}") == job.output.commit_id
 
     answers = [
         private,
