@@ -59,7 +59,7 @@ class RemoteLedger:
         self._filter = claim_filter
         self._forwarder = forwarder
         self._lease_seconds = 0.0
-        self._claim_id = new_id("claim")
+        self._claim_id = new_id("lease")
 
     @property
     def lease_seconds(self) -> float:
@@ -112,7 +112,7 @@ class RemoteLedger:
             engines=self._filter.engines,
         )
         answer = await self._upstream.ask(lambda stubs: stubs.coordinator.ClaimJob(request, timeout=_CLAIM_SECONDS))
-        self._claim_id = new_id("claim")
+        self._claim_id = new_id("lease")
         return wire.lease_from_proto(answer.job) if answer.HasField("job") else None
 
     async def beat(self, leases: Collection[Lease]) -> Beat:

@@ -75,6 +75,12 @@ class CellStore:
             row = (await connection.execute(self._views().where(cells.c.cell_id == cell_id))).first()
         return None if row is None else _view(row)
 
+    async def has_said_what_it_allows(self, cell_id: str) -> bool:
+        """True for a cell that has said at its start which sandboxes it lets jobs choose."""
+        async with self._engine.begin() as connection:
+            said = select(cells.c.cell_id).where(cells.c.cell_id == cell_id, cells.c.allowed_tiers.is_not(None))
+            return (await connection.execute(said)).first() is not None
+
     async def all(self) -> list[CellView]:
         """Return every cell, ordered by id."""
         async with self._engine.begin() as connection:

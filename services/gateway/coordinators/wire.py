@@ -42,8 +42,10 @@ def coordinator_from_proto(request: pb.RegisterCoordinatorRequest) -> Cell:
     )
 
 
-def allowance_of_coordinator(request: pb.RegisterCoordinatorRequest) -> Allowance:
-    """Read what a coordinator lets jobs choose: what it does not say is the default."""
+def allowance_of_coordinator(request: pb.RegisterCoordinatorRequest) -> Allowance | None:
+    """Read what a coordinator lets jobs choose: what it does not say is the default; None when it says nothing."""
+    if not (request.allowed_tiers or request.allowed_networks or request.HasField("limits")):
+        return None
     said = allowance_from_proto(request.allowed_tiers, request.allowed_networks, request.limits)
     return Allowance(
         said.tiers if request.allowed_tiers else DEFAULT_ALLOWANCE.tiers,

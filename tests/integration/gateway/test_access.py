@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 
 from services.common.errors import ServiceError
+from services.common.ids import new_id
 from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
@@ -357,12 +358,16 @@ async def test_a_coordinator_of_an_earlier_version_waits_and_is_told_why(house: 
         return service_error(caught.value)
 
     calls = [refused(name, request) for name in ("ReadAttempt", "ReadSurroundings", "BeginStage", "FinishJob")]
-    for refusal in await asyncio.gather(*calls, refused("ReadStandings", asked)):
-        assert (refusal.status, refusal.reason) == ("PERMISSION_DENIED", "COORDINATOR_VERSION")
-        assert refusal.metadata["coordinator_version"] == "0.0.9"
-        assert refusal.metadata["gateway_version"] == version("boatyard")
-        assert "version 0.0.9" in refusal.message
-        assert "upgrade the coordinator" in refusal.message
+    for answer in await asyncio.gather(*calls, refused("ReadStandings", asked)):
+        assert (answer.status, answer.reason) == ("PERMISSION_DENIED", "COORDINATOR_VERSION")
+        assert answer.metadata["coordinator_version"] == "0.0.9"
+        assert answer.metadata["gateway_version"] == version("boatyard")
+        assert "version 0.0.9" in answer.message
+        assert "upgrade the coordinator" in answer.message
+    claims = {"coordinator_id": "barge-4", "request_id": new_id("claim")}
+    claim = await refusal(house, token, "CoordinatorService.ClaimJob", claims)
+    assert (claim.status, claim.reason) == ("PERMISSION_DENIED", "COORDINATOR_VERSION")
+    assert "version 0.0.9" in claim.message, "it could not read the job, and would lose an attempt of it"
     (audit,) = await house.ask(house.admin, "AuditService.ListAuditRecords", {"page_size": 1000})
     assert "COORDINATOR_VERSION" not in {record.reason for record in audit.records}, "it asks every few seconds"
 

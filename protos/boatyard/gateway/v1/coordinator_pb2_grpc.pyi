@@ -61,6 +61,8 @@ class CoordinatorServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+    - PERMISSION_DENIED (COORDINATOR_VERSION): Boatyard's own driver of an earlier version could not read the job; both
+      versions are named.
     - UNAVAILABLE (DRAINING): the gateway is stopping; retry, or try another gateway.
     """
     RenewLease: aio.UnaryUnaryMultiCallable[coordinator_pb2.RenewLeaseRequest, coordinator_pb2.RenewLeaseResponse]
@@ -194,6 +196,8 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (NOT_A_COORDINATOR): the id belongs to a gateway's cell.
+        - PERMISSION_DENIED (COORDINATOR_VERSION): Boatyard's own driver of an earlier version could not read the job; both
+          versions are named.
         - UNAVAILABLE (DRAINING): the gateway is stopping; retry, or try another gateway.
         """
 

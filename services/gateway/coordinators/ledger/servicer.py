@@ -2,7 +2,6 @@
 
 import asyncio
 from contextlib import AbstractAsyncContextManager
-from importlib.metadata import version
 from typing import Any, Final
 
 import grpc
@@ -13,13 +12,13 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
-from services.common.errors import PermissionDenied
 from services.common.rpc.times import timestamp_to_proto
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.ledger import wire
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
+from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, earlier_version
 from services.lifecycle.ledger import Lease, Ledger
 from services.lifecycle.model.value import pack
 
@@ -32,8 +31,6 @@ EARLIER_METHODS: Final = {
     f"/{_EARLIER_SERVICE}/{_EARLIER_NAMES.get(method.name, method.name)}": method for method in _SERVICE.methods
 }
 """The RPCs by the paths at which coordinators of earlier versions call them, with the same requests on the wire."""
-_EARLIER_WAIT_SECONDS: Final = 3.0
-"""An earlier coordinator calls again 0.2 s after a refusal, and waits at most 5 s for it."""
 
 
 class LedgerServicer(LedgerServiceServicer):
@@ -141,20 +138,9 @@ class EarlierLedgerServicer:
     async def refuse(self, request: Message, context: Context) -> Message:
         """Raise PermissionDenied (COORDINATOR_VERSION), after a while."""
         coordinator_id = str(getattr(getattr(request, "holder", request), "coordinator_id", ""))
-        cell = await self._cells.find(coordinator_id)
-        earlier, ours = "unknown" if cell is None else cell.version, version("boatyard")
-        await asyncio.sleep(_EARLIER_WAIT_SECONDS)
-        raise PermissionDenied(
-            f"coordinator {coordinator_id!r} (version {earlier}) calls {_EARLIER_SERVICE}, which this gateway (version "
-            f"{ours}) serves as {_SERVICE.full_name}: upgrade the coordinator; until then it waits, and keeps its jobs",
-            reason="COORDINATOR_VERSION",
-            metadata={
-                "coordinator_id": coordinator_id,
-                "coordinator_version": earlier,
-                "gateway_version": ours,
-                "service": _SERVICE.full_name,
-            },
-        )
+        await asyncio.sleep(EARLIER_WAIT_SECONDS)
+        text = f"calls {_EARLIER_SERVICE}, which this gateway serves as {_SERVICE.full_name}"
+        raise await earlier_version(self._cells, coordinator_id, text, service=_SERVICE.full_name)
 
 
 def _caller_of(method: MethodDescriptor) -> type[Message]:
