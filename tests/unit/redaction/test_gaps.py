@@ -14,7 +14,8 @@ from services.redaction.strand import Redactor
 
 SECRET = "hunter2-of-the-North"
 REDACTOR = Redactor({"KEY": SECRET.encode()}, finds_tokens=False)
-FORMS = {SECRET, base64.b64encode(SECRET.encode()).decode().rstrip("=")}
+# In base64, without the last character, which says something of what follows the secret too.
+FORMS = {SECRET, base64.b64encode(SECRET.encode()).decode()[: len(SECRET) * 8 // 6]}
 LEAST = 4
 
 
@@ -31,6 +32,7 @@ def leaks(text: str) -> bool:
     begins=st.integers(0, 24),
 )
 @example(form=SECRET, before="", after="", kept=LEAST, begins=0)
+@example(form=max(FORMS, key=len), before="", after="", kept=0, begins=LEAST)
 def test_what_is_left_of_a_secret_at_a_gap_is_redacted(
     form: str, before: str, after: str, kept: int, begins: int
 ) -> None:
