@@ -69,8 +69,12 @@ class Runners:
 
     def warm_up(self) -> None:
         """Start the fork server unless there is one."""
-        if self._server is None:
-            self._server = _ForkServer(self._control_groups, self._credentials.engines())
+        self._server = self._taken_server()
+
+    def _taken_server(self) -> "_ForkServer":
+        server = self._server or _ForkServer(self._control_groups, self._credentials.engines())
+        self._server = None
+        return server
 
     async def start(self, run: RunDirectory) -> Runner:
         """Give a run to a new runner. If another runner has this run already, the new one ends at once.
@@ -81,10 +85,7 @@ class Runners:
         credentials = b"" if engine is None else self._credentials.of(engine)
         async with self._turn:
             for _ in range(_TRIES):
-                self.warm_up()
-                server, self._server = self._server, None  # it is dropped unless it has answered
-                if server is None:
-                    raise RuntimeError("warm_up started no fork server")
+                server = self._taken_server()  # it is given back when it has answered
                 try:
                     runner = await server.start(os.fsencode(run.path) + b"\n" + credentials)
                 except (EOFError, BrokenPipeError, ConnectionResetError, TimeoutError) as error:

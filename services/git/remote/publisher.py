@@ -139,7 +139,7 @@ class Publisher:
             value, _, name = line.partition(b"\t")
             if name == ref:
                 actual = value.decode("ascii")
-            has_head = has_head or name == b"HEAD"
+            has_head = has_head or (name == b"HEAD" and not value.startswith(b"ref: "))
         return actual, has_head
 
     async def _names_submodules(self, store: Path, commit_id: str) -> bool:
