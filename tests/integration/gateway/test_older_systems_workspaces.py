@@ -49,7 +49,7 @@ async def test_older_systems_fields_of_a_workspace_and_its_end(services: Service
     """worker, work item, repository, path, branch, status, created, completed and cleanup times; then its removal."""
     repository_id = await services.repository(remote)
     agent = {"command": {"line": "echo half > half.txt; exit 3"}}
-    worker = catalog_pb2.Worker(name="Ada", agent=agent)
+    worker = catalog_pb2.Worker(display_name="Ada", agent=agent)
     worker_id = (await services.catalog.CreateWorker(catalog_pb2.CreateWorkerRequest(worker=worker))).worker.worker_id
     item = catalog_pb2.WorkItem(title="A berth", repository_id=repository_id)
     made = await services.catalog.CreateWorkItem(catalog_pb2.CreateWorkItemRequest(work_item=item))
@@ -85,7 +85,7 @@ async def test_older_systems_fields_of_a_workspace_and_its_end(services: Service
 async def test_older_systems_stale_workspaces_are_swept(services: Services) -> None:
     async def project_with_a_workspace(command: str) -> tuple[str, str]:
         project_id = new_id("project")
-        project = catalog_pb2.Project(project_id=project_id, name=project_id)
+        project = catalog_pb2.Project(project_id=project_id)
         await services.catalog.CreateProject(catalog_pb2.CreateProjectRequest(project=project))
         job = await services.submit(command, project_id=project_id)
         if command != "sleep 300":
