@@ -1,4 +1,4 @@
-"""Why jobs end is a table (services/common/reasons.py): the code, the protos and the documentation say the same."""
+"""Why jobs end is a table (services/common/reasons): the code, the protos and the documentation say the same."""
 
 import ast
 import re
@@ -254,7 +254,7 @@ So has each of its executions. `boatyard show` and `boatyard run` print both.
 
 A client that runs jobs itself (`CoordinatorService.FailJob`) may give reasons of its own, which are not here.
 
-This page is made from the table in `services/common/reasons.py`; a test compares the two.
+This page is made from the table in `services/common/reasons`; a test compares the two.
 
 | reason | what happened | found by | retried | what you can do |
 |---|---|---|---|---|
