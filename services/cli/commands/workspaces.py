@@ -9,6 +9,7 @@ from boatyard.workspace.v1 import workspace_pb2
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.screen import Screen, say_unreachable
+from services.common.errors import NotFound
 
 ListedWorkspace = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
 """A workspace, its cell, and its disk use if that was measured."""
@@ -36,13 +37,32 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
     """
     screen = Screen()
     if delete is not None:
-        deletion = runtime_pb2.DeleteWorkspaceRequest(workspace_id=delete)
-        with_gateway(lambda gateway: gateway.ask(gateway.runtime.DeleteWorkspace(deletion, timeout=600)))
+        with_gateway(lambda gateway: _delete(gateway, delete))
         if not as_json:
             screen.say(f"{delete} is gone", style="")
         return
     workspaces = with_gateway(lambda gateway: _list(gateway, screen, limit))
     screen.listing(workspaces, lambda each: shapes.workspace(*each), _COLUMNS, _row, as_json=as_json)
+
+
+async def _delete(gateway: Gateway, workspace_id: str) -> None:
+    """Delete a workspace. Raises NotFound: the RPC, which may be repeated, has no word for what was never there."""
+    if not await _may_exist(gateway, workspace_id):
+        raise NotFound("workspace", workspace_id, because="`boatyard workspaces` lists those that there are")
+    deletion = runtime_pb2.DeleteWorkspaceRequest(workspace_id=workspace_id)
+    await gateway.ask(gateway.runtime.DeleteWorkspace(deletion, timeout=600))
+
+
+async def _may_exist(gateway: Gateway, workspace_id: str) -> bool:
+    """Return True when a cell lists the workspace, or does not answer."""
+    request = runtime_pb2.ListWorkspacesRequest(page_size=1000)
+    while True:
+        listed = await gateway.ask(gateway.runtime.ListWorkspaces(request))
+        if listed.unreachable_cell_ids or workspace_id in listed.cell_ids:
+            return True
+        request.page_token = listed.next_page_token
+        if not request.page_token:
+            return False
 
 
 async def _list(gateway: Gateway, screen: Screen, limit: int) -> list[ListedWorkspace]:

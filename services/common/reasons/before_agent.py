@@ -74,8 +74,8 @@ BEFORE_AGENT: Final = (
     ),
     ReasonRow(
         reason="REMOTE_UNREACHABLE",
-        meaning="the remote's server cannot be reached, says nothing or breaks off; also on push, which is then tried"
-        " again by itself",
+        meaning="the remote's server cannot be reached, says nothing, breaks off, or has trouble of its own, such as a"
+        " full disk; also on push, which is then tried again by itself",
         sources=(Source.GIT,),
         retried=Retried.BY_DEFAULT,
         part_of="CLONE_FAILED",
@@ -144,11 +144,16 @@ BEFORE_AGENT: Final = (
     ),
     ReasonRow(
         reason="REMOTE_NOT_ALLOWED",
-        meaning="the remote is on this machine, and it, what leads to it or what it leads to is another user's, or lies"
-        " where none may; also on push",
+        meaning="the machine's settings do not allow the remote's URL; or the remote is on this machine, and it, what"
+        " leads to it or what it leads to is another user's, or lies where none may; also on push",
         sources=(Source.GIT,),
-        advice="give it to the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
-        advised_by=("BOATYARD_GIT_OTHERS_FILE_ROOTS",),
+        advice="`boatyard repository update ID --url URL` gives the repository another URL; give one on this machine to"
+        " the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
+        advised_by=(
+            "BOATYARD_GIT_OTHERS_FILE_ROOTS",
+            "BOATYARD_GIT_FILE_ROOTS",
+            "BOATYARD_GIT_ALLOW_LOOPBACK_HTTP",
+        ),
     ),
     ReasonRow(
         reason="REVISION_NOT_FOUND",
