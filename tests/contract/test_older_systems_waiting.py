@@ -18,6 +18,7 @@ from tests.kit.ledger import Books, claimed
 
 CELL = Cell(cell_id="cell", host="h", version="1", capacity=2, address="", peer_token="")
 SUCCEEDED = Outcome(JobState.SUCCEEDED)
+UNKNOWN = Condition(None)
 
 
 async def registered(book: Books, cell: Cell = CELL) -> CellStore:
@@ -61,7 +62,7 @@ class Fleet:
 
     cells: tuple[Cell, ...]
     paused: bool = False
-    condition: Condition = Condition(None)
+    condition: Condition = UNKNOWN
     message: str | None = None
 
 
