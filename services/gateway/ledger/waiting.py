@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Row, func, select
+from sqlalchemy import Row, Select, Table, func, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.limits import Limits
@@ -27,7 +27,7 @@ _MAX_RUNNING_TOLD: Final = 20
 _MAX_CELLS_TOLD: Final = 5
 
 _RUNNING_THERE: Final = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
-_CELLS: Final = select(
+_CELLS: Final[Select[Any]] = select(
     *(column for column in cells.c if column.name not in {"key_ids", "sealing_key_id"}),
     _RUNNING_THERE.scalar_subquery().label("running_jobs"),
     is_alive().label("alive"),
@@ -59,7 +59,7 @@ async def waits_of(connection: AsyncConnection, rows: Collection[Row[Any]]) -> M
 
 
 async def _limits_reached(
-    connection: AsyncConnection, kind: WaitsFor, of: str, table: Any, pending: Sequence[Row[Any]]
+    connection: AsyncConnection, kind: WaitsFor, of: str, table: Table, pending: Sequence[Row[Any]]
 ) -> dict[str, Waiting]:
     """Return, by job, the limits of running jobs that keep jobs from their turn, by which `scheduling` skips them."""
     (key,) = table.primary_key.columns
