@@ -34,6 +34,7 @@ WITHHELD = {
 }
 
 WRITE_ONLY = {
+    "agent.v1.ModelProvider.keys",
     "agent.v1.AgentSettings.secrets",
     "execution.v1.ExecutionSpec.redacted",
     "git.v1.TakeArtifactsRequest.redacted",
