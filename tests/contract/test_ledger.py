@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from services.agent.settings import AgentSettings, AnthropicEngine
 from services.common.db.paging import Page
-from services.common.errors import FailedPrecondition, Invalid
+from services.common.errors import FailedPrecondition
 from services.gateway.catalog.store import REPOSITORIES, TEMPLATES, WORK_ITEMS, CatalogStore
 from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.ledger.fleet import AWAY_LEASES
@@ -18,11 +18,9 @@ from services.gateway.schema.clock import now
 from services.gateway.values.catalog import Repository, Template, WorkItem, WorkItemState
 from services.gateway.values.jobs import ExecutionFilter
 from services.lifecycle.ledger import Lease, LeaseLost, Stage, StageEnd
-from services.lifecycle.model.checkpoint import Origin, Question
-from services.lifecycle.model.hook_calls import CallState, HookCall
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
-from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Purpose, StageState
+from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.ledger import (
     Books,
     age_heartbeat,
@@ -271,43 +269,6 @@ async def test_other_executions_are_kept_too(book: Books) -> None:
     ]
     assert [each.execution_id for each in agents] == [lease.execution_id]
     assert [each.execution_id for each in checks] == [note.execution_id]
-
-
-async def test_what_a_driver_records_is_of_its_own_attempt(book: Books) -> None:
-    """It could take an id that another job will use, or show an approver the result of another one."""
-    for _ in range(2):
-        await book.admit()
-    cell = await book.cell("cell")
-    lease, other = await claimed(cell), await claimed(cell)
-    await cell.begin_stage(lease, "base")
-    own = lease.execution_id
-    before = [await book.store.job(each.job_id) for each in (lease, other)]
-    foreign = [
-        other.execution_id,
-        f"{other.execution_id}-verify",
-        f"{own}0-verify",
-        own[:-1],
-        f"x-{own}",
-        "exec-new",
-        "",
-    ]
-    for some_id in foreign:
-        note = ExecutionNote(some_id, Purpose.VERIFY, "ws-1", ExecutionState.RUNNING)
-        done = StageEnd(Stage("base", StageState.DONE, "{}"), [note])
-        for writing in (
-            cell.note(lease, note),
-            cell.end_stage(lease, done),
-            cell.begin_stage(lease, "workspace", [done]),
-            cell.record_call(lease, HookCall(some_id, "hook-1", HookEvent.PRE)),
-            cell.record_call(lease, HookCall(some_id, "hook-1", HookEvent.PRE, state=CallState.DONE)),
-            cell.park(lease, Question("push", Origin.POLICY, "May it?", some_id, 60.0)),
-        ):
-            with pytest.raises(Invalid, match=f"must be {own}, or begin with {own}-"):
-                await writing
-    assert [await book.store.job(each.job_id) for each in (lease, other)] == before
-    for derived in (own, f"{own}-verify", f"{own}-round-2-verify-try-3"):
-        await cell.note(lease, ExecutionNote(derived, Purpose.VERIFY, "ws-1"))
-        assert (await book.store.execution(derived)).job_id == lease.job_id
 
 
 async def test_when_an_execution_began_does_not_change(book: Books) -> None:
