@@ -5,7 +5,7 @@ An optional reference is NULL in the table, because foreign keys allow that, and
 
 from collections.abc import Mapping
 
-from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text, false
 
 from services.agent.providers import ModelWire
 from services.agent.stored import StoredAgentSettings
@@ -55,6 +55,7 @@ projects = Table(
     Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: workers have one to projects
     _secrets("projects"),
     _floor(),
+    Column("todo_only", Boolean, nullable=False, server_default=false()),
     *_times(),
 )
 

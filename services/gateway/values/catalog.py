@@ -32,6 +32,7 @@ class Project:
     default_worker_id: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     floor: Floor = NO_FLOOR
+    todo_only: bool = False
     create_time: datetime
 
 

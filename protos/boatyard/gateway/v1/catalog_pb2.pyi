@@ -1592,6 +1592,7 @@ class Project(message.Message):
     DEFAULT_WORKER_ID_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     FLOOR_FIELD_NUMBER: builtins.int
+    TODO_ONLY_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     display_name: builtins.str
@@ -1602,6 +1603,10 @@ class Project(message.Message):
     """
     default_worker_id: builtins.str
     """The worker, of this project, for work items that have neither worker nor template; empty means none."""
+    todo_only: builtins.bool
+    """True when its jobs may take up only work items that are TODO: one in another state is refused (WORK_ITEM_STATE) until
+    somebody puts it back. The default is false: a job may take up any that no other job works on.
+    """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was created."""
@@ -1626,10 +1631,11 @@ class Project(message.Message):
         default_worker_id: builtins.str = ...,
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         floor: floor_pb2.Floor | None = ...,
+        todo_only: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "floor", b"floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "secrets", b"secrets", "todo_only", b"todo_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

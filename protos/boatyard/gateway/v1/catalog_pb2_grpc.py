@@ -541,6 +541,7 @@ class CatalogServiceServicer:
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
         TODO once that job has ended.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the move is to IN_PROGRESS, and the item is not TODO, as its project wants it.
         - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
         gateway says who is to do the work.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
