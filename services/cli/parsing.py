@@ -155,6 +155,13 @@ def secret(typed: str) -> tuple[str, str]:
     return name, os.environ[name]
 
 
+def secret_file(typed: str) -> str:
+    """Read a secret from the file that @FILE names; @- is standard input. Never as a value: see `secret`."""
+    if not typed.startswith("@"):
+        raise ValueError("must be @FILE, or @- for standard input: other users see the arguments of a command")
+    return _text_of(typed[1:]).strip()
+
+
 def input_file(typed: str) -> job_pb2.InputFile:
     """Read a file given as NAME=PATH."""
     name, path = pair(typed)
@@ -218,6 +225,7 @@ SECONDS = Reads(seconds)
 MOMENT = Reads(moment)
 PAIR = Reads(pair)
 SECRET = Reads(secret)
+SECRET_FILE = Reads(secret_file)
 INPUT_FILE = Reads(input_file)
 DOCUMENT = Reads(document)
 CHECKPOINTS = Reads(checkpoints)
