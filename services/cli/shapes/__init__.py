@@ -20,6 +20,7 @@ from services.cli.shapes.jobs import (
     saved_artifact,
     stage,
     submitted,
+    waits_for,
 )
 from services.cli.shapes.values import Shape, line, name, path, paths, time
 
@@ -52,5 +53,6 @@ __all__ = [
     "submitted",
     "tiers",
     "time",
+    "waits_for",
     "workspace",
 ]

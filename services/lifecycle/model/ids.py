@@ -1,6 +1,11 @@
 """The ids of what belongs to an attempt of a job, and the names of its steps: derived, and so stored nowhere."""
 
 
+def is_of_attempt(some_id: str, execution_id: str) -> bool:
+    """True when an id is an attempt's own or derived from it; `execution_id` is that of its first round's agent."""
+    return some_id == execution_id or some_id.startswith(f"{execution_id}-")
+
+
 def agent_of(execution_id: str, number: int) -> str:
     """Return the id of a round's agent; `execution_id` is that of the first round's."""
     return execution_id if number == 1 else f"{execution_id}-round-{number}"

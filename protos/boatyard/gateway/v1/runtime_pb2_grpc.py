@@ -173,6 +173,7 @@ class AgentRuntimeServiceServicer:
         - NOT_FOUND (WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
