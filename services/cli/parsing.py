@@ -26,6 +26,10 @@ _LONGEST_SPAN = 1_000_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
+class ShapeError(ValueError):
+    """A text is not of the shape that the option's metavar shows."""
+
+
 class Reads(click.ParamType[Value]):
     """A text that a function reads; the function raises ValueError for what it cannot read."""
 
@@ -38,6 +42,8 @@ class Reads(click.ParamType[Value]):
         text = TEXT.convert(value, param, ctx)
         try:
             return self._read(text)
+        except ShapeError:
+            self.fail(f"{text!r} must be {getattr(param, 'metavar', None)}", param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -127,10 +133,10 @@ def moment(typed: str) -> Timestamp:
 
 
 def pair(typed: str) -> tuple[str, str]:
-    """Read NAME=VALUE."""
+    """Read NAME=VALUE. Raises ShapeError."""
     name, equals, value = typed.partition("=")
     if not name or not equals:
-        raise ValueError(f"{typed!r} must be NAME=VALUE")
+        raise ShapeError(typed)
     return name, value
 
 

@@ -29,6 +29,7 @@ WITHHELD = {
             "Layers.upper",
             "Layers.work",
             "Layout.path",
+            "Workspace.path",
         )
     },
 }
@@ -94,7 +95,7 @@ READABLE = {
         execution.v1.Note step text
         execution.v1.StateChange state reason message
         execution.v1.TurnEnd stop_reason
-        execution.v1.ModelUsage model
+        execution.v1.ModelUsage model provider
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadArtifactResponse data
