@@ -19,6 +19,7 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check, Violation
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
+from services.gateway.jobs.submission_wire import check_branch
 from services.gateway.runtime.relay import ExecutionUpdate
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
@@ -88,6 +89,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     pb.ReadDiffRequest.DESCRIPTOR.full_name: check_diff_request,
     pb.ListSnapshotsRequest.DESCRIPTOR.full_name: check_list_snapshots,
     pb.ListExecutionsRequest.DESCRIPTOR.full_name: check_page_token,
+    pb.BranchWorkspaceRequest.DESCRIPTOR.full_name: lambda request: check_branch(request.branch),
+    pb.PushWorkspaceRequest.DESCRIPTOR.full_name: lambda request: check_branch(request.branch),
 }
 """Rules for requests as a whole, by their full names."""
 
