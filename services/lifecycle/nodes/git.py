@@ -96,7 +96,7 @@ class GitClient:
             remote=None if remote is None else wire.REMOTE.to_proto(remote),
             leave_out=spec.policy.leave_out,
         )
-        return wire.RESULT.from_proto(await self._calls.keep(self._stub.TakeResult, request))
+        return wire.RESULT.from_proto(await self._calls.call(self._stub.TakeResult, request, LONG_SECONDS))
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -108,7 +108,7 @@ class GitClient:
             message=message,
             leave_out=spec.policy.leave_out,
         )
-        answer = await self._calls.keep(self._stub.SnapshotTree, request)
+        answer = await self._calls.call(self._stub.SnapshotTree, request, LONG_SECONDS)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
@@ -134,7 +134,7 @@ class GitClient:
         if with_submodules and base is not None:
             request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
         try:
-            taken = await self._calls.keep(self._stub.TakeArtifacts, request)
+            taken = await self._calls.call(self._stub.TakeArtifacts, request, LONG_SECONDS)
         except Invalid:  # by a git service that has not been upgraded yet, and keeps what patterns name alone
             if request.patterns:
                 raise
