@@ -20,7 +20,7 @@ from tests.integration.execution.model import of, playing
 from tests.integration.execution.service import Client, State, running
 from tests.integration.execution.test_attaching import Attached
 from tests.integration.execution.test_contract import refused
-from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
+from tests.kit.disks import fill, make_room, needs_mount, small_disk, use_up_inodes
 from tests.kit.replay import bash
 
 pytestmark = [needs_mount, pytest.mark.slow]
@@ -39,10 +39,6 @@ async def on_a_small_disk(directory: Path, size: str, **settings: str) -> AsyncI
 
 def numbers(count: int) -> bytes:
     return b"".join(b"%d\n" % number for number in range(1, count + 1))
-
-
-def make_room(ballast: Path) -> None:
-    shutil.rmtree(ballast) if ballast.is_dir() else ballast.unlink()
 
 
 def has_stopped(client: Client, name: str) -> Callable[[], bool]:
