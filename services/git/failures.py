@@ -7,11 +7,11 @@ from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition,
 from services.common.room import DISK_FULL, tells_of_no_room
 from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
-from services.git.refusals import refusal
+from services.git.refusals import SAID_BY_REMOTE, refusal
 from services.sandbox.errors import HeldError, NotMountedError
 
-# What a remote says of its own disk says nothing of ours.
-_REMOTES_WORDS = re.compile(r"^.*\bremote\b.*$", re.MULTILINE)
+# A remote speaks of its own disk, and not of this machine's.
+_REMOTES_WORDS = re.compile(rf"^{SAID_BY_REMOTE}.*", re.MULTILINE)
 # What the far side of a remote on this machine says when its sandbox does not start.
 _NO_SANDBOX = re.compile(r"^(git \S+ failed with code \d+: )?bwrap: ", re.MULTILINE)
 

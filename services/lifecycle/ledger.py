@@ -161,7 +161,7 @@ class Ledger(Protocol):
         ...
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
-        """Record an execution as it is now."""
+        """Record an execution of the lease's attempt as it is now. Raises Invalid for one of another attempt."""
         ...
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:

@@ -66,6 +66,7 @@ class JobRun:
         self.round = 1
         self._cancelled = asyncio.Event()
         self._uninterrupted = 0
+        self._is_told_of_cancel = False
         self._held_until = time.monotonic() + ledger.lease_seconds
         if lease.cancel_requested:
             self._cancelled.set()
@@ -262,7 +263,10 @@ class JobRun:
         """Wait for `work`, and cancel it when the job is cancelled and the grace is over. Raises JobCancelled.
 
         Inside of `uninterrupted` too: a grace is for what should not be left out, but may last as an agent likes.
+        Inside of `told_of_cancel`, `work` has the time that it needs.
         """
+        if self._is_told_of_cancel:
+            return await work
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self._cancelled.wait())
         try:
@@ -300,6 +304,16 @@ class JobRun:
             yield
         finally:
             self._uninterrupted -= 1
+
+    @contextmanager
+    def told_of_cancel(self) -> Iterator[None]:
+        """Run the block, which is done because the job is cancelled, to its end."""
+        self._is_told_of_cancel = True
+        try:
+            with self.uninterrupted():
+                yield
+        finally:
+            self._is_told_of_cancel = False
 
     async def finish(self, outcome: Outcome) -> None:
         """End the job."""

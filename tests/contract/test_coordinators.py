@@ -80,7 +80,8 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     done = Stage("base", StageState.DONE, '{"a": 1}', "done")
     for _ in range(2):  # again, as if the first answer had been lost
         await remote.end_stage(lease, StageEnd(done, [note]))
-    await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
+    verifying = ExecutionNote(f"{lease.execution_id}-verify", Purpose.VERIFY, state=ExecutionState.RUNNING)
+    await remote.note(lease, verifying)
     settled = Stage("hooks", StageState.DONE, "{}")
     for _ in range(2):
         await remote.begin_stage(lease, "workspace", [StageEnd(settled)])

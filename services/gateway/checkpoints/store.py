@@ -7,7 +7,6 @@ from sqlalchemy import update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
-from services.common.db.commit_events import publish_on_commit
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound, PermissionDenied
 from services.gateway import scope
@@ -19,7 +18,6 @@ from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.checkpoints import Checkpoint, CheckpointDecision, CheckpointFilter
-from services.gateway.values.facts import Questions
 from services.lifecycle.model.checkpoint import CheckpointState, Origin
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.value import load
@@ -87,7 +85,6 @@ class CheckpointStore:
             )
             takes_effect = written.rowcount == 1
             if takes_effect:
-                publish_on_commit(connection, Questions(decision.state))
                 await wake(connection, job)
             decided = await _get(connection, checkpoint_id)
         if takes_effect:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -28,13 +28,13 @@ from services.gateway.ledger.rows import (
     job_view,
     job_views,
 )
-from services.gateway.ledger.waiting import waiting_of
+from services.gateway.ledger.waiting import waits_of
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
 from services.gateway.values.principal import with_caller
-from services.lifecycle.model.ids import execution_of_snapshot
+from services.lifecycle.model.ids import execution_of_snapshot, execution_of_workspace
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
@@ -77,9 +77,7 @@ class JobStore:
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
         async with reading(self._engine) as connection:
-            row = await job_row(connection, job_id)
-            (view,) = await job_views(connection, [row])
-            return replace(view, waiting=await waiting_of(connection, row))
+            return await _job(connection, job_id)
 
     async def changed(self, known: Collection[tuple[str, int]]) -> tuple[dict[str, int], dict[str, JobView]]:
         """Return the revisions of jobs that exist, and the jobs of which another revision is known.
@@ -91,7 +89,7 @@ class JobStore:
             rows = await connection.execute(_REVISIONS, {"these_jobs": sorted({job_id for job_id, _ in known})})
             revisions: dict[str, int] = {row.job_id: row.revision for row in rows}
             changed = {job_id for job_id, revision in known if revisions.get(job_id, revision) != revision}
-            views = {job_id: await job_view(connection, job_id) for job_id in islice(changed, 1)}
+            views = {job_id: await _job(connection, job_id) for job_id in islice(changed, 1)}
         for job_id in changed - views.keys():
             with suppress(NotFound):  # it was removed since
                 views[job_id] = await self.job(job_id)
@@ -102,14 +100,14 @@ class JobStore:
         statement = page.select(JOBS.where(*_job_conditions(filters)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
-            views = await job_views(connection, rows, brief=True)
+            views = await _with_waits(connection, rows, brief=True)
         return views, page
 
     async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
         """Return those of the jobs that exist, in brief, in the order of `job_ids`."""
         async with self._engine.begin() as connection:
             rows = (await connection.execute(JOBS.where(jobs.c.job_id.in_(job_ids)))).all()
-            views = await job_views(connection, rows, brief=True)
+            views = await _with_waits(connection, rows, brief=True)
         by_id = {view.spec.job_id: view for view in views}
         return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
@@ -201,8 +199,9 @@ class JobStore:
             return await read_secrets(connection, job_id.scalar_one_or_none() or "")
 
     async def cell_of_workspace(self, workspace_id: str) -> str | None:
-        """Return the cell that has a workspace; None when no execution is known to be in it."""
-        return await self._cell_of(executions.c.workspace_id == workspace_id)
+        """Return the cell that has a workspace, or had it; None when no execution is known to have been in it."""
+        made_for = executions.c.execution_id == execution_of_workspace(workspace_id)
+        return await self._cell_of(or_(executions.c.workspace_id == workspace_id, made_for))
 
     async def cell_of_execution(self, execution_id: str) -> str | None:
         """Return the cell of an execution that has begun; None when it is not known."""
@@ -222,6 +221,18 @@ def job_key(view: JobView) -> tuple[int, str]:
 def execution_key(view: ExecutionView) -> tuple[int, str]:
     """Return the key by which pages of executions are ordered."""
     return microseconds(view.create_time), view.execution_id
+
+
+async def _job(connection: AsyncConnection, job_id: str) -> JobView:
+    (view,) = await _with_waits(connection, [await job_row(connection, job_id)])
+    return view
+
+
+async def _with_waits(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
+    """Complete rows of jobs, as `job_views` does, and with what they wait for."""
+    waits = await waits_of(connection, rows)
+    views = await job_views(connection, rows, brief=brief)
+    return [replace(view, waiting_for=waits.get(view.spec.job_id)) for view in views]
 
 
 async def _execution(connection: AsyncConnection, execution_id: str) -> ExecutionView:

@@ -281,7 +281,7 @@ class RecordHookCallRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     CALL_FIELD_NUMBER: builtins.int
     call: builtins.bytes
-    """Required. The call, in the driver's own format."""
+    """Required. The call, in the driver's own format; its id is of the lease's attempt."""
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""
@@ -373,7 +373,7 @@ class EndStageRequest(message.Message):
 
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """The current state of executions, in the driver's own format."""
+        """The current state of executions of the lease's attempt, in the driver's own format."""
 
     def __init__(
         self,
@@ -412,7 +412,7 @@ class NoteExecutionRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
     note: builtins.bytes
-    """Required. The execution, in the driver's own format."""
+    """Required. The execution, which is of the lease's attempt, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""
@@ -453,7 +453,7 @@ class ParkJobRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     QUESTION_FIELD_NUMBER: builtins.int
     question: builtins.bytes
-    """Required. The question, in the driver's own format."""
+    """Required. The question, in the driver's own format; about an execution of the lease's attempt."""
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""
