@@ -38,6 +38,7 @@ from services.git.model import (
     SubmoduleLink,
     TakenArtifacts,
     TakeSpec,
+    TreeOrigin,
     WorkingTree,
 )
 from services.git.names import is_commit_id
@@ -203,12 +204,9 @@ class GitManager:
         tree: WorkingTree,
         patterns: Sequence[str],
         redactor: Redactor,
-        base: tuple[str, str] | None = None,
+        origin: TreeOrigin | None = None,
     ) -> TakenArtifacts:
-        """Keep files of a working tree, without secrets.
-
-        With `base`, a repository's id and the commit that the tree started from, what was done in submodules is kept as
-        patches too.
+        """Keep files of a working tree, without secrets. With its origin, what was done in submodules, too, as patches.
 
         Raises:
             FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
@@ -216,7 +214,7 @@ class GitManager:
         """
         await self._check_fence()
         with _sandbox_refusals():
-            written = await self._written_submodules(artifacts_id, tree, *base) if base else ()
+            written = await self._written_submodules(artifacts_id, tree, origin) if origin else ()
             return await self._artifacts.take(artifacts_id, tree, patterns, redactor, written)
 
     async def artifacts(self, artifacts_id: str) -> list[Artifact]:
@@ -334,14 +332,12 @@ class GitManager:
         with self._submodule_links.reading(name):
             return await self._submodule_links.moved(store, known, tree, commits, may_ask=remote is not None)
 
-    async def _written_submodules(
-        self, name: str, tree: WorkingTree, repository_id: str, commit_id: str
-    ) -> Sequence[WrittenSubmodule]:
+    async def _written_submodules(self, name: str, tree: WorkingTree, origin: TreeOrigin) -> Sequence[WrittenSubmodule]:
         """Find the submodules in which something was done. Raises NotFound, and FailedPrecondition: TAKE_FAILED."""
-        store = await self._store_with(repository_id, commit_id)
-        remote = Remote(repository_id, await self._records.url(repository_id) or "")
+        store = await self._store_with(origin.repository_id, origin.commit_id)
+        remote = Remote(origin.repository_id, await self._records.url(origin.repository_id) or "")
         with self._submodule_links.reading(name):
-            return await self._submodule_links.written(store, remote, tree, commit_id)
+            return await self._submodule_links.written(store, remote, tree, origin.commit_id, origin.leave_out)
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

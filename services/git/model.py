@@ -249,6 +249,15 @@ class StartPoint:
     snapshot_id: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class TreeOrigin:
+    """What a working tree began as, and which untracked files in it nobody wants: patterns as in a .gitignore file."""
+
+    repository_id: str
+    commit_id: str
+    leave_out: tuple[str, ...] = ()
+
+
 class OmissionReason(enum.Enum):
     """Why a file is no artifact."""
 

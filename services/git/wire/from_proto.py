@@ -7,7 +7,17 @@ from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.db.paging import Page
 from services.common.text import path_from_text
-from services.git.model import CloneSpec, Layers, Remote, Signature, SnapshotSpec, StartPoint, TakeSpec, WorkingTree
+from services.git.model import (
+    CloneSpec,
+    Layers,
+    Remote,
+    Signature,
+    SnapshotSpec,
+    StartPoint,
+    TakeSpec,
+    TreeOrigin,
+    WorkingTree,
+)
 from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
 
@@ -88,11 +98,12 @@ def snapshots(request: pb.ListSnapshotsRequest) -> tuple[str, Page]:
 
 def take_artifacts(
     request: pb.TakeArtifactsRequest,
-) -> tuple[str, WorkingTree, list[str], Redactor, tuple[str, str] | None]:
+) -> tuple[str, WorkingTree, list[str], Redactor, TreeOrigin | None]:
     """Read which files of which tree to keep, under which id, what must not be in them, and what the tree began as."""
     redactor = Redactor({name: value.encode() for name, value in request.redacted.items()}, finds_tokens=False)
-    base = (request.repository_id, request.base_commit_id) if request.base_commit_id else None
-    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor, base
+    origin = TreeOrigin(request.repository_id, request.base_commit_id, tuple(request.leave_out))
+    patterns = list(request.patterns)
+    return request.artifacts_id, tree(request.tree), patterns, redactor, origin if origin.commit_id else None
 
 
 def artifacts(request: pb.ListArtifactsRequest) -> tuple[str, Page]:

@@ -9,6 +9,7 @@ from services.common.caveats import CaveatKind
 from services.git.caveats import caveats_of
 from services.git.model import Caveat, TakeSpec
 from services.git.worktree.changes import IndexEntry, TreeListing, compare
+from services.git.worktree.left_out import within
 from services.git.worktree.links import Links
 from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository
@@ -118,7 +119,7 @@ class Staging:
         untouched = set()
         for path in sorted(submodules)[:_MOST_SUBMODULES]:
             commits = {entry.object_id for entry in (links[path], known.get(path)) if entry is not None}
-            if await is_clean(self.git, self.view.inside(path), commits):
+            if await is_clean(self.git, self.view.inside(path), commits, within(self.spec.leave_out, path)):
                 untouched.add(path)
         return [path for path in submodules if path not in untouched]
 

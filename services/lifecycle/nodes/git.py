@@ -133,6 +133,7 @@ class GitClient:
         )
         if with_submodules and base is not None:
             request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
+            request.leave_out.extend(spec.policy.leave_out)
         try:
             taken = await self._calls.keep(self._stub.TakeArtifacts, request)
         except Invalid:  # by a git service that has not been upgraded yet, and keeps what patterns name alone

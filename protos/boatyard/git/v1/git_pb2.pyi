@@ -1838,6 +1838,7 @@ class TakeArtifactsRequest(message.Message):
     REDACTED_FIELD_NUMBER: builtins.int
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     artifacts_id: builtins.str
     """What they are kept under. Usually the execution's id."""
     repository_id: builtins.str
@@ -1863,6 +1864,12 @@ class TakeArtifactsRequest(message.Message):
         not kept.
         """
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file at the top of the tree. A submodule in which there are only untracked files that they
+        name has no such patch.
+        """
+
     def __init__(
         self,
         *,
@@ -1872,10 +1879,11 @@ class TakeArtifactsRequest(message.Message):
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         repository_id: builtins.str = ...,
         base_commit_id: builtins.str = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "base_commit_id", b"base_commit_id", "patterns", b"patterns", "redacted", b"redacted", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "patterns", b"patterns", "redacted", b"redacted", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
