@@ -48,6 +48,7 @@ from services.git.store import RepositoryRecords
 from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
+from services.git.stores.lfs_transfer import LfsTransfer
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.results import ResultStores
@@ -70,6 +71,7 @@ class GitManager:
         mirrors: Mirrors,
         preparer: BasePreparer,
         submodule_links: SubmoduleLinks,
+        lfs: LfsTransfer,
         results: ResultStores,
         retention: ResultRetention,
         snapshots: Snapshots,
@@ -87,6 +89,7 @@ class GitManager:
         self._mirrors = mirrors
         self._preparer = preparer
         self._submodule_links = submodule_links
+        self._lfs = lfs
         self._results = results
         self._retention = retention
         self._snapshots = snapshots
@@ -165,7 +168,8 @@ class GitManager:
             head = await self._began_at(repository_id, layered_on)
             commits = spec.base_commit_id, layered_on or spec.base_commit_id, head or spec.base_commit_id
             links = await self._moved_links(repository_id, result_id, spec.tree, commits, remote)
-            spec = replace(spec, layered_on=layered_on, links=links, head_commit_id=head)
+            git_lfs = spec.git_lfs and await self._uses_lfs(repository_id)
+            spec = replace(spec, layered_on=layered_on, links=links, head_commit_id=head, git_lfs=git_lfs)
             return await self._retention.take(repository_id, result_id, spec, borrowed)
 
     async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
@@ -183,6 +187,7 @@ class GitManager:
             head = await self._began_at(spec.repository_id, layered_on)
             commits = spec.base_commit_id, layered_on or spec.base_commit_id, head or spec.base_commit_id
             links = await self._moved_links(spec.repository_id, spec.snapshot_id, spec.tree, commits)
+            spec = replace(spec, git_lfs=spec.git_lfs and await self._uses_lfs(spec.repository_id))
             return await self._snapshots.take(spec, borrowed, layered_on, links, head)
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
@@ -258,6 +263,7 @@ class GitManager:
         """
         await self._check_fence()
         store = await self._store_with(remote.repository_id, commit_id)
+        await self._lfs.bring(remote, commit_id, branch)
         return await self._publisher.push(store, remote, commit_id, branch, expected, report=report)
 
     async def check_push(self, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str]) -> None:
@@ -310,6 +316,9 @@ class GitManager:
         if merge_base is None:
             raise failures.revision_not_found(base)
         return merge_base
+
+    async def _uses_lfs(self, repository_id: str) -> bool:
+        return await self._lfs.is_used(Remote(repository_id, await self._records.url(repository_id) or ""))
 
     async def _began_at(self, repository_id: str, layered_on: str) -> str:
         """Return where HEAD of a tree began, empty if at the commit below its layers, or that is unknown."""

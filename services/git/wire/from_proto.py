@@ -30,7 +30,7 @@ _TIERS: Final = {
 
 def prepare_base(request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
     """Read what to start from."""
-    start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id)
+    start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id, request.git_lfs)
     return _remote(request.remote), start
 
 
@@ -72,7 +72,14 @@ def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
 def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec, Remote | None]:
     """Read which tree to take, as which result of which repository, and what that is elsewhere."""
     signature, leave_out = _signature(request.signature), tuple(request.leave_out)
-    spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, signature, leave_out=leave_out)
+    spec = TakeSpec(
+        tree(request.tree),
+        request.base_commit_id,
+        request.message,
+        signature,
+        leave_out=leave_out,
+        git_lfs=request.git_lfs,
+    )
     remote = _remote(request.remote) if request.HasField("remote") else None
     return request.repository_id, request.result_id, spec, remote
 
@@ -87,6 +94,7 @@ def snapshot(request: pb.SnapshotTreeRequest) -> SnapshotSpec:
         request.message,
         request.keep_for.ToTimedelta() if request.HasField("keep_for") else None,
         tuple(request.leave_out),
+        request.git_lfs,
     )
 
 
