@@ -105,6 +105,23 @@ async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
     assert (await book.store.job(view.spec.job_id)).reason == "NODE_LOST"
 
 
+@pytest.mark.parametrize(("reason", "attempts"), [("TIMED_OUT", 1), ("AGENT_FAILED", 2)])
+async def test_what_would_not_be_tried_again_is_not_because_its_cell_is_lost_afterwards(
+    book: Books, reason: str, attempts: int
+) -> None:
+    view = await book.admit(policy=Policy(max_attempts=2, retry_on=("AGENT_FAILED", "NODE_LOST")))
+    cell, other = await book.cell("cell"), await book.cell("other")
+    lease = await claimed(cell)
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.FAILED, reason=reason, message="so")
+    await cell.note(lease, note)
+    await expire_leases(book)
+    await finish_given_up(other) if attempts == 1 else await claimed(other)
+    job = await book.store.job(view.spec.job_id)
+    assert len(job.executions) == attempts
+    if attempts == 1:
+        assert (job.state, job.reason, job.message) == (JobState.FAILED, reason, "so")
+
+
 async def test_an_attempt_begins_from_a_snapshot_on_its_cell_or_without_one_elsewhere(book: Books) -> None:
     await book.admit()
     cell, other = await book.cell("cell"), await book.cell("other", lease_seconds=20)
