@@ -42,7 +42,7 @@ async def test_jobs_that_ended_long_ago_are_forgotten_with_all_that_is_theirs(bo
     await book.admit(labels={"team": "harbour"})
     lease = await claimed(cell)
     await cell.begin_stage(lease, "base")
-    await cell.note(lease, ExecutionNote("exec-check", Purpose.VERIFY, "ws-check"))
+    await cell.note(lease, ExecutionNote(f"{lease.execution_id}-verify", Purpose.VERIFY, "ws-check"))
     await cell.retry(lease, Retry(FAILURE, seconds=0))
     await cell.finish(await claimed(cell), Outcome(JobState.FAILED, FAILURE))
     assert await rows(book) > before + 5

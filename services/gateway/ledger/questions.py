@@ -8,6 +8,7 @@ from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, or_, select,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment, as_number
+from services.gateway.ledger.attempt_ids import check_of_attempt
 from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.sql import insert_if_absent, storable_text
@@ -75,7 +76,8 @@ async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) ->
 
 
 async def write_question(connection: AsyncConnection, lease: Lease, question: Question) -> Checkpoint:
-    """Write a question of the lease's attempt unless it exists; return it as it is."""
+    """Write a question of the lease's attempt unless it exists; return it as it is. Raises Invalid for another's."""
+    check_of_attempt(lease, question.execution_id)
     checkpoint_id = _id_of(lease, question.name)
     row = {
         "checkpoint_id": checkpoint_id,

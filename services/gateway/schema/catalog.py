@@ -7,10 +7,11 @@ from collections.abc import Mapping
 
 from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text, false
 
+from services.agent.providers import ModelWire
 from services.agent.stored import StoredAgentSettings
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
-from services.gateway.schema.sealing import SealedSecrets, SealedText
+from services.gateway.schema.sealing import SealedSecrets, SealedText, SealedTexts
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.catalog import Document, WorkItemState
 from services.lifecycle.model.floor import Floor
@@ -69,6 +70,24 @@ repositories = Table(
     _limit(),
     Column("ca", Text, nullable=False, server_default=""),
     Column("push_options", JsonValue(tuple[str, ...]), nullable=False, server_default="[]"),
+    *_times(),
+)
+
+providers = Table(
+    "providers",
+    metadata,
+    _key("provider_id"),
+    Column("project_id", OptionalId, ForeignKey("projects.project_id"), nullable=True),
+    Column("wire", Enum(ModelWire, native_enum=False, length=16), nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("keys", SealedTexts("providers.keys"), nullable=False),
+    Column("aliases", JsonValue(dict[str, str]), nullable=False),
+    Column("models", JsonValue(tuple[str, ...]), nullable=False),
+    Column("project_header", Text, nullable=False),
+    Column("ca", Text, nullable=False),
+    Column("order", Integer, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("for_coordinators", Boolean, nullable=False),
     *_times(),
 )
 

@@ -877,7 +877,7 @@ class Job(message.Message):
     REMOTE_UNREACHABLE, REMOTE_MOVED, REMOTE_ACCESS_DENIED, REMOTE_NOT_TRUSTED, REMOTE_NOT_FOUND, REMOTE_NOT_GIT,
     REMOTE_UNSUPPORTED (these seven also on push), REMOTE_MALFORMED, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's
     address, which is private; also on push),
-    REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND,
+    REMOTE_NOT_ALLOWED (by the machine's settings, or a remote on it that is another user's; also on push), REVISION_NOT_FOUND,
     SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL, WORKSPACES_QUOTA,
     INVALID_BRANCH, BRANCH_EXISTS, BRANCH_IN_THE_WAY, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
     NETWORK_NOT_ALLOWED, LIMIT_NOT_ALLOWED,
