@@ -73,7 +73,7 @@ from services.lifecycle.model.condition import STARTING, Condition
 from services.lifecycle.model.floor import Floor
 from services.lifecycle.nodes import NodeInventory, Nodes, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
-from services.lifecycle.webhooks import Webhooks
+from services.lifecycle.webhooks import AllowList, Webhooks
 
 BackgroundTask: TypeAlias = Coroutine[Any, Any, None]
 
@@ -136,7 +136,14 @@ async def _main() -> None:
         entrance = door(
             engine,
             [
-                *_registrations(engine, store, notifier, admission, draining),
+                *_registrations(
+                    engine,
+                    store,
+                    notifier,
+                    admission,
+                    draining=draining,
+                    providers_allowed=settings.providers_allowed,
+                ),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 _administration(engine, cell, cells, keys),
@@ -236,19 +243,25 @@ def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySett
 
 
 def _registrations(
-    engine: AsyncEngine, store: JobStore, notifier: JobNotifier, admission: Admission, draining: Draining
+    engine: AsyncEngine,
+    store: JobStore,
+    notifier: JobNotifier,
+    admission: Admission,
+    *,
+    draining: Draining,
+    providers_allowed: AllowList,
 ) -> list[Registration]:
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
-            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
+            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, providers_allowed),
             {**update_wire.CHECKS, **CHECKS},
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
-            CheckpointServicer(CheckpointStore(engine, notifier)),
+            CheckpointServicer(CheckpointStore(engine, notifier), notifier, draining),
             page_checks(checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"]),
         ),
         Registration(

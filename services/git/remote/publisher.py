@@ -10,7 +10,7 @@ from services.git import failures
 from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
-from services.git.refusals import is_unreachable
+from services.git.refusals import is_in_trouble, is_unreachable
 from services.git.remote.addresses import Address, AddressBook
 from services.git.remote.bounds import NetworkLimits
 from services.git.remote.http_answers import run_connected
@@ -20,6 +20,11 @@ _HEADS: Final = b"refs/heads/"
 # Git's word for a ref about which the remote has said nothing, and the remote's for one whose objects did not arrive.
 _UNHEARD: Final = "[remote failure]"
 _NOT_ARRIVED: Final = "(unpacker error)"
+# The remote's for one that it would have moved, or that a program of it had to judge, unless something went wrong.
+_NOT_DONE: Final = (
+    *(_NOT_ARRIVED, "(failed to update ref)", "(unable to migrate objects to permanent storage)"),
+    *("(pre-receive hook declined)", "(hook declined)", "(internal server error)"),
+)
 # The default branch says from where submodules and objects of Git LFS are fetched with the rights of the repository and
 # of the cell (decisions 56 and 63), so that no agent may write the first one.
 _FIRST_WITH_ADDRESSES: Final = (
@@ -172,12 +177,19 @@ def _failure(branch: bytes, completed: GitOutput) -> ServiceError:
     """Return the error of a push that failed, in the remote's own words: the refused ref's line, and what hooks said.
 
     Only a line of the ref says that the remote has decided. Without one, if it is git's own about a remote that has
-    said nothing, or the remote's about objects that have not arrived whole, the push has not reached it.
+    said nothing, or the remote's about objects that have not arrived whole, the push has not reached it; nor if the
+    remote could not do it, such as on a full disk of its own.
     """
     lines = [line for line in completed.stdout.decode("utf-8", "replace").splitlines() if line.startswith("!")]
     messages = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
     words = Exception("\n".join([*(line.split("\t")[-1] for line in lines), *messages]))
-    has_broken_off = is_unreachable(words)
-    if all(_UNHEARD in line or (_NOT_ARRIVED in line and has_broken_off) for line in lines):
+    if all(_is_undecided(line, words) for line in lines):
         return failures.push_failed(branch, words)
     return failures.push_rejected(branch, words)
+
+
+def _is_undecided(line: str, words: Exception) -> bool:
+    """True for a ref's line by which the remote has not decided; `words` are all that was said."""
+    if _UNHEARD in line or (_NOT_ARRIVED in line and is_unreachable(words)):
+        return True
+    return is_in_trouble(words) and line.endswith(_NOT_DONE)

@@ -30,10 +30,11 @@ class JobServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
-    - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
-      does not exist, or belongs to another project.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
+      something it names does not exist, or belongs to another project.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+    - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -79,6 +80,7 @@ class JobServiceStub:
       its sandbox tier or its network.
     - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+    - FAILED_PRECONDITION (WORK_ITEM_STATE): its work item is not TODO, and the project is `todo_only`.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -161,10 +163,11 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
-          does not exist, or belongs to another project.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
+          something it names does not exist, or belongs to another project.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -234,6 +237,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
           its sandbox tier or its network.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): its work item is not TODO, and the project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
