@@ -4,7 +4,7 @@ What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths in a 
 that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
 """
 
-from services.cli.shapes.cells import cell, choices, networks, snapshot, status, tiers, workspace, workspace_path
+from services.cli.shapes.cells import cell, choices, networks, snapshot, status, tiers, workspace
 from services.cli.shapes.events import event, permission_answer, stream
 from services.cli.shapes.jobs import (
     artifact,
@@ -55,5 +55,4 @@ __all__ = [
     "time",
     "waits_for",
     "workspace",
-    "workspace_path",
 ]

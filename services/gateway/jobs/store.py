@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -34,7 +34,7 @@ from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
 from services.gateway.values.principal import with_caller
-from services.lifecycle.model.ids import execution_of_snapshot
+from services.lifecycle.model.ids import execution_of_snapshot, execution_of_workspace
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
@@ -199,8 +199,9 @@ class JobStore:
             return await read_secrets(connection, job_id.scalar_one_or_none() or "")
 
     async def cell_of_workspace(self, workspace_id: str) -> str | None:
-        """Return the cell that has a workspace; None when no execution is known to be in it."""
-        return await self._cell_of(executions.c.workspace_id == workspace_id)
+        """Return the cell that has a workspace, or had it; None when no execution is known to have been in it."""
+        made_for = executions.c.execution_id == execution_of_workspace(workspace_id)
+        return await self._cell_of(or_(executions.c.workspace_id == workspace_id, made_for))
 
     async def cell_of_execution(self, execution_id: str) -> str | None:
         """Return the cell of an execution that has begun; None when it is not known."""

@@ -21,6 +21,11 @@ def workspace_of(execution_id: str) -> str:
     return "ws-" + execution_id.removeprefix("exec-")
 
 
+def execution_of_workspace(workspace_id: str) -> str:
+    """Return the execution that worked in a workspace; of any other id, one that does not exist."""
+    return "exec-" + workspace_id.removeprefix("ws-")
+
+
 def snapshot_of(execution_id: str) -> str:
     """Return the id of the snapshot of an agent's workspace."""
     return "snap-" + execution_id.removeprefix("exec-")
