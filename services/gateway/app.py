@@ -44,6 +44,7 @@ from services.gateway.http.clients import node_metrics
 from services.gateway.http.server import http_server
 from services.gateway.jobs import retention, submission_wire
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.kept_snapshots import GetSnapshot
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import JobServicer
@@ -116,7 +117,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.background_tasks(tasks))
         admission = _admission(engine, notifier, settings)
-        runtime = await stack.enter_async_context(
+        runtime, get_snapshot = await stack.enter_async_context(
             runtime_registration(
                 engine,
                 cell.cell_id,
@@ -143,6 +144,7 @@ async def _main() -> None:
                     admission,
                     draining=draining,
                     providers_allowed=settings.providers_allowed,
+                    get_snapshot=get_snapshot,
                 ),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
@@ -250,6 +252,7 @@ def _registrations(
     *,
     draining: Draining,
     providers_allowed: AllowList,
+    get_snapshot: GetSnapshot,
 ) -> list[Registration]:
     return [
         Registration(
@@ -267,7 +270,9 @@ def _registrations(
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            JobServicer(
+                admission, store, Retries(engine, notifier), notifier, draining=draining, get_snapshot=get_snapshot
+            ),
             {
                 **CHECKS,
                 **submission_wire.checks(admission.kinds),

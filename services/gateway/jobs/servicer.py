@@ -11,6 +11,7 @@ from grpc import aio
 from services.common.rpc.draining import Draining
 from services.gateway.jobs import wire
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.kept_snapshots import GetSnapshot, is_gone, snapshot_gone
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.shared_reads import SharedReads
 from services.gateway.jobs.store import JobStore, job_key
@@ -28,7 +29,14 @@ class JobServicer(JobServiceServicer):
     """Serves boatyard.gateway.v1.JobService."""
 
     def __init__(
-        self, admission: Admission, store: JobStore, retries: Retries, notifier: JobNotifier, draining: Draining
+        self,
+        admission: Admission,
+        store: JobStore,
+        retries: Retries,
+        notifier: JobNotifier,
+        *,
+        draining: Draining,
+        get_snapshot: GetSnapshot,
     ) -> None:
         self._admission = admission
         self._retries = retries
@@ -36,9 +44,15 @@ class JobServicer(JobServiceServicer):
         self._reads = SharedReads(store)
         self._notifier = notifier
         self._draining = draining
+        self._get_snapshot = get_snapshot
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
-        view = await self._admission.admit(submission_from_proto(request.spec), idempotency_key(request))
+        submission, key = submission_from_proto(request.spec), idempotency_key(request)
+        named = submission.snapshot_id
+        is_lost = bool(named) and await is_gone(self._get_snapshot, named, context)
+        if is_lost and not await self._admission.is_repeated(submission, key):
+            raise snapshot_gone(named)
+        view = await self._admission.admit(submission, key)
         return pb.CreateJobResponse(job=wire.job_to_proto(view))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
@@ -55,6 +69,9 @@ class JobServicer(JobServiceServicer):
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         key = idempotency_key(request)
+        left = await self._retries.snapshot_left(request.job_id) if request.from_snapshot else ""
+        if left and await is_gone(self._get_snapshot, left, context):
+            raise snapshot_gone(left)
         view = await self._retries.retry(request.job_id, from_snapshot=request.from_snapshot, key=key)
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 

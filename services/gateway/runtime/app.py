@@ -12,6 +12,7 @@ from services.common.rpc.server import Registration
 from services.common.rpc.tls import ClientTls
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.kept_snapshots import GetSnapshot
 from services.gateway.jobs.store import JobStore
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
@@ -43,8 +44,11 @@ async def runtime_registration(
     notifier: JobNotifier,
     draining: Draining,
     tls: ClientTls | None,
-) -> AsyncIterator[Registration]:
-    """Yield the service; close its channels to other cells at the end. Without `tls` these only go to loopback."""
+) -> AsyncIterator[tuple[Registration, GetSnapshot]]:
+    """Yield the service, and its way to a snapshot of any cell; close its channels to other cells at the end.
+
+    Without `tls` these only go to loopback.
+    """
 
     def check_is_here(view: ExecutionView) -> None:
         if view.cell_id not in {"", cell_id}:
@@ -59,12 +63,9 @@ async def runtime_registration(
     servicer = RuntimeServicer(admission, jobs, relay, nodes, cell_id=cell_id, draining=draining)
     peers = Peers(cell_id, [_SERVICE], draining, tls)
     router = Router(cell_id, cells, OwnerFinder(jobs), peers, stand_ins)
+    routed = router.routed(servicer, rpcs_of(_SERVICE))
+    add = add_AgentRuntimeServiceServicer_to_server
     try:
-        yield Registration(
-            _SERVICE.full_name,
-            add_AgentRuntimeServiceServicer_to_server,
-            router.routed(servicer, rpcs_of(_SERVICE)),
-            wire.CHECKS,
-        )
+        yield Registration(_SERVICE.full_name, add, routed, wire.CHECKS), routed.GetSnapshot
     finally:
         await peers.aclose()
