@@ -49,6 +49,13 @@ SETTINGS: Final = (
             "NAME",
         ),
         Flag(
+            "--provider",
+            "agent.providers",
+            "Who answers what the agent asks of a model; may be repeated, the first is tried first (default: all of the"
+            " project's, then those of all projects; see `boatyard provider list`).",
+            "NAME",
+        ),
+        Flag(
             "--system-prompt",
             "agent.system_prompt",
             "A text that the agent gets before every prompt.",

@@ -261,7 +261,7 @@ def _registrations(
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
-            CheckpointServicer(CheckpointStore(engine, notifier)),
+            CheckpointServicer(CheckpointStore(engine, notifier), notifier, draining),
             page_checks(checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"]),
         ),
         Registration(

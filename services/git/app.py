@@ -58,6 +58,8 @@ from services.git.stores.repository import StoreLimits
 from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
+from services.git.stores.tree_commits import TreeCommits
+from services.git.stores.tree_diffs import TreeDiffs
 from services.git.wire.checks import checks
 from services.git.worktree.artifact_reader import ArtifactReader
 from services.git.worktree.sandboxed import SandboxedGit
@@ -171,6 +173,7 @@ def build_manager(
     reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
     patches = SubmodulePatches(git, sandboxed)
     artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
+    trees = WorkingTrees(sandboxed)
     return GitManager(
         records=records,
         fences=Fences(engine, store.fences),
@@ -183,8 +186,12 @@ def build_manager(
         retention=retention,
         snapshots=snapshots,
         artifacts=artifacts,
-        trees=WorkingTrees(sandboxed),
+        trees=trees,
         diffs=Diffs(git),
+        tree_diffs=TreeDiffs(git, sandboxed, trees, paths),
+        tree_commits=TreeCommits(
+            git, sandboxed, results, paths, limits=limits, max_pack_bytes=settings.max_result_bytes
+        ),
         publisher=Publisher(git, addresses, network),
         clones=Clones(git, paths, addresses, limits),
         budget=budget,

@@ -52,6 +52,8 @@ from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.results import ResultStores
 from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
+from services.git.stores.tree_commits import TreeCommits
+from services.git.stores.tree_diffs import TreeDiffs
 from services.git.worktree.submodule_patches import WrittenSubmodule
 from services.git.worktree.trees import WorkingTrees
 from services.redaction.strand import Redactor
@@ -75,6 +77,8 @@ class GitManager:
         artifacts: ArtifactStore,
         trees: WorkingTrees,
         diffs: Diffs,
+        tree_diffs: TreeDiffs,
+        tree_commits: TreeCommits,
         publisher: Publisher,
         clones: Clones,
         budget: DiskBudget,
@@ -92,6 +96,8 @@ class GitManager:
         self._artifacts = artifacts
         self._trees = trees
         self._diffs = diffs
+        self._tree_diffs = tree_diffs
+        self._tree_commits = tree_commits
         self._publisher = publisher
         self._clones = clones
         self.budget = budget
@@ -249,16 +255,28 @@ class GitManager:
             group.create_task(self.warmer.run_warming())
 
     async def push(
-        self, remote: Remote, commit_id: str, branch: bytes, expected: str, report: ProgressListener = lambda _: None
+        self,
+        remote: Remote,
+        commit_id: str,
+        branch: bytes,
+        expected: str,
+        *,
+        tree: WorkingTree | None = None,
+        report: ProgressListener = lambda _: None,
     ) -> bool:
-        """Push a result; return True when the branch was there already.
+        """Push a result, or a commit of `tree`'s repository; return True when the branch was there already.
 
         Raises:
             NotFound: REPOSITORY_NOT_FOUND, REVISION_NOT_FOUND.
             Aborted: REF_MOVED.
-            FailedPrecondition: PUSH_REJECTED, STALE_FENCE.
+            FailedPrecondition: PUSH_REJECTED, STALE_FENCE, and of a tree what TreeCommits.bring raises.
         """
         await self._check_fence()
+        if tree is not None:
+            if not self._mirrors.exists(remote.repository_id):  # of a plain clone there is none yet
+                await self._mirrors.refresh(remote, listener=report)
+            with _sandbox_refusals():
+                await self._tree_commits.bring(remote.repository_id, tree, commit_id)
         store = await self._store_with(remote.repository_id, commit_id)
         return await self._publisher.push(store, remote, commit_id, branch, expected, report=report)
 
@@ -282,6 +300,12 @@ class GitManager:
         store = await self._store_with(repository_id, base_id, commit)
         async for piece in self._diffs.diff(store, base_id, commit, max_bytes):
             yield replace(piece, base_commit_id=base_id) if isinstance(piece, DiffEnd) else piece
+
+    async def tree_diff(self, tree: WorkingTree, max_bytes: int) -> AsyncGenerator[bytes | DiffEnd, None]:
+        """Yield the difference between a working tree and its HEAD, then its end. See TreeDiffs.diff."""
+        with _sandbox_refusals():
+            async for piece in self._tree_diffs.diff(tree, max_bytes):
+                yield piece
 
     async def changed_files(
         self, repository_id: str, base: str | bytes, commit: str, patterns: Sequence[str] = ()

@@ -34,6 +34,7 @@ from services.gateway.jobs import floors
 from services.gateway.jobs.allowances import check_allowed, fleet_allowances, most_of_all
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
+from services.gateway.jobs.providers import check_providers
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import cell_of_snapshot, new_execution
 from services.gateway.ledger.fleet import choices_to_columns
@@ -133,6 +134,7 @@ class Admission:
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
             check_allowed(spec.agent, allowances)
+            await check_providers(connection, spec)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)

@@ -48,7 +48,8 @@ class JobServicer(JobServiceServicer):
         filters = replace(wire.filter_from_proto(request.filter), visible=visible())
         views, page = await self._store.jobs(filters, page_from_proto(request))
         jobs, token = fitted(views, page, lambda view: wire.job_to_proto(view, brief=True), job_key)
-        return pb.ListJobsResponse(jobs=jobs, next_page_token=token)
+        total = None if request.page_token else await self._store.number_of_jobs(filters)
+        return pb.ListJobsResponse(jobs=jobs, next_page_token=token, total_size=total)
 
     async def CancelJob(self, request: pb.CancelJobRequest, context: Context) -> pb.CancelJobResponse:
         return pb.CancelJobResponse(job=wire.job_to_proto(await self._store.cancel_job(request.job_id)))

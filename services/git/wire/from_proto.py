@@ -110,9 +110,10 @@ def usage(request: pb.ListRepositoryUsageRequest) -> Page:
     return Page.parse(request.page_size, request.page_token)
 
 
-def push(request: pb.PushRequest) -> tuple[Remote, str, bytes, str]:
-    """Read what to push where."""
-    return _remote(request.remote), request.commit_id, request.branch.encode(), request.expected_commit_id
+def push(request: pb.PushRequest) -> tuple[tuple[Remote, str, bytes, str], WorkingTree | None]:
+    """Read what to push where, and from which tree."""
+    what = _remote(request.remote), request.commit_id, request.branch.encode(), request.expected_commit_id
+    return what, tree(request.tree) if request.HasField("tree") else None
 
 
 def check_push(request: pb.CheckPushRequest) -> tuple[Remote, str, bytes, frozenset[str]]:

@@ -107,8 +107,8 @@ class JobServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
-        does not exist, or belongs to another project.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
+        something it names does not exist, or belongs to another project.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.

@@ -1333,8 +1333,9 @@ class PushRequest(message.Message):
     COMMIT_ID_FIELD_NUMBER: builtins.int
     BRANCH_FIELD_NUMBER: builtins.int
     EXPECTED_COMMIT_ID_FIELD_NUMBER: builtins.int
+    TREE_FIELD_NUMBER: builtins.int
     commit_id: builtins.str
-    """The full id of a commit in the result store."""
+    """The full id of a commit in the result store, or in the repository of `tree`."""
     branch: builtins.str
     """The branch's short name."""
     expected_commit_id: builtins.str
@@ -1343,6 +1344,12 @@ class PushRequest(message.Message):
     def remote(self) -> Remote:
         """Where to push."""
 
+    @builtins.property
+    def tree(self) -> WorkingTree:
+        """The working tree whose repository has the commit, such as one just made by Commit. Needed if the result store lacks
+        it: the commit is checked and brought there first.
+        """
+
     def __init__(
         self,
         *,
@@ -1350,10 +1357,11 @@ class PushRequest(message.Message):
         commit_id: builtins.str = ...,
         branch: builtins.str = ...,
         expected_commit_id: builtins.str = ...,
+        tree: WorkingTree | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "expected_commit_id", b"expected_commit_id", "remote", b"remote"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "expected_commit_id", b"expected_commit_id", "remote", b"remote", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1576,6 +1584,7 @@ class GetDiffRequest(message.Message):
     BASE_BRANCH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
     MAX_BYTES_FIELD_NUMBER: builtins.int
+    TREE_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository."""
     base_commit_id: builtins.str
@@ -1586,6 +1595,10 @@ class GetDiffRequest(message.Message):
     """The full id of the newer commit."""
     max_bytes: builtins.int
     """Size in bytes at which the diff is truncated, at a file boundary: 0 means no limit."""
+    @builtins.property
+    def tree(self) -> WorkingTree:
+        """A working tree, which is compared with its HEAD. Either this is set, or repository, base and commit."""
+
     def __init__(
         self,
         *,
@@ -1594,10 +1607,11 @@ class GetDiffRequest(message.Message):
         base_branch: builtins.str = ...,
         commit_id: builtins.str = ...,
         max_bytes: builtins.int = ...,
+        tree: WorkingTree | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "max_bytes", b"max_bytes", "repository_id", b"repository_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base", b"base", "base_branch", b"base_branch", "base_commit_id", b"base_commit_id", "commit_id", b"commit_id", "max_bytes", b"max_bytes", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_base: _TypeAlias = typing.Literal["base_commit_id", "base_branch"]  # noqa: Y015
     _WhichOneofArgType_base: _TypeAlias = typing.Literal["base", b"base"]  # noqa: Y015
@@ -1620,7 +1634,7 @@ class GetDiffResponse(message.Message):
     omitted_files: builtins.int
     """In the last message: the number of omitted files."""
     base_commit_id: builtins.str
-    """In the last message: the full id of the commit that was compared against."""
+    """In the last message: the full id of the commit that was compared against; empty for a working tree without one."""
     def __init__(
         self,
         *,
