@@ -44,10 +44,9 @@ from services.gateway.http.clients import node_metrics
 from services.gateway.http.server import http_server
 from services.gateway.jobs import retention, submission_wire
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.kept_snapshots import GetSnapshot
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.retries import Retries
-from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.servicer import IsGone, JobServicer
 from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
@@ -117,7 +116,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.background_tasks(tasks))
         admission = _admission(engine, notifier, settings)
-        runtime, get_snapshot = await stack.enter_async_context(
+        runtime, is_gone = await stack.enter_async_context(
             runtime_registration(
                 engine,
                 cell.cell_id,
@@ -144,7 +143,7 @@ async def _main() -> None:
                     admission,
                     draining=draining,
                     providers_allowed=settings.providers_allowed,
-                    get_snapshot=get_snapshot,
+                    is_gone=is_gone,
                 ),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
@@ -252,7 +251,7 @@ def _registrations(
     *,
     draining: Draining,
     providers_allowed: AllowList,
-    get_snapshot: GetSnapshot,
+    is_gone: IsGone,
 ) -> list[Registration]:
     return [
         Registration(
@@ -270,9 +269,7 @@ def _registrations(
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(
-                admission, store, Retries(engine, notifier), notifier, draining=draining, get_snapshot=get_snapshot
-            ),
+            JobServicer(admission, store, Retries(engine, notifier), notifier, draining=draining, is_gone=is_gone),
             {
                 **CHECKS,
                 **submission_wire.checks(admission.kinds),

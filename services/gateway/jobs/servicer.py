@@ -1,6 +1,6 @@
 """The RPCs of JobService: between the wire and the store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,10 +8,10 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceServicer
 from grpc import aio
 
+from services.common.errors import NotFound
 from services.common.rpc.draining import Draining
 from services.gateway.jobs import wire
 from services.gateway.jobs.admission import Admission
-from services.gateway.jobs.kept_snapshots import GetSnapshot, is_gone, snapshot_gone
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.shared_reads import SharedReads
 from services.gateway.jobs.store import JobStore, job_key
@@ -23,6 +23,8 @@ from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key, page_from_proto
 
 Context = aio.ServicerContext[Any, Any]
+IsGone = Callable[[str, Context], Awaitable[bool]]
+"""Tells of a snapshot's id whether no cell has it; of what cannot be asked, that it is there."""
 
 
 class JobServicer(JobServiceServicer):
@@ -36,7 +38,7 @@ class JobServicer(JobServiceServicer):
         notifier: JobNotifier,
         *,
         draining: Draining,
-        get_snapshot: GetSnapshot,
+        is_gone: IsGone,
     ) -> None:
         self._admission = admission
         self._retries = retries
@@ -44,14 +46,14 @@ class JobServicer(JobServiceServicer):
         self._reads = SharedReads(store)
         self._notifier = notifier
         self._draining = draining
-        self._get_snapshot = get_snapshot
+        self._is_gone = is_gone
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
         submission, key = submission_from_proto(request.spec), idempotency_key(request)
         named = submission.snapshot_id
-        is_lost = bool(named) and await is_gone(self._get_snapshot, named, context)
+        is_lost = bool(named) and await self._is_gone(named, context)
         if is_lost and not await self._admission.is_repeated(submission, key):
-            raise snapshot_gone(named)
+            raise _gone(named)
         view = await self._admission.admit(submission, key)
         return pb.CreateJobResponse(job=wire.job_to_proto(view))
 
@@ -71,8 +73,8 @@ class JobServicer(JobServiceServicer):
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         key = idempotency_key(request)
         left = await self._retries.snapshot_left(request.job_id) if request.from_snapshot else ""
-        if left and await is_gone(self._get_snapshot, left, context):
-            raise snapshot_gone(left)
+        if left and await self._is_gone(left, context):
+            raise _gone(left)
         view = await self._retries.retry(request.job_id, from_snapshot=request.from_snapshot, key=key)
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
@@ -101,3 +103,8 @@ class JobServicer(JobServiceServicer):
         after = [kind for kind in kinds if page.after is None or (kind.name,) > page.after]
         in_page, token = page.cut(after, lambda kind: (kind.name,))
         return pb.ListJobKindsResponse(kinds=map(wire.kind_to_proto, in_page), next_page_token=token)
+
+
+def _gone(snapshot_id: str) -> NotFound:
+    because = "it was deleted, or its time was over; `boatyard snapshots` lists those that are kept"
+    return NotFound("snapshot", snapshot_id, because=because)
