@@ -46,7 +46,7 @@ async def runtime_registration(
     draining: Draining,
     tls: ClientTls | None,
 ) -> AsyncIterator[tuple[Registration, IsGone]]:
-    """Yield the service, and what knows of a snapshot whether all cells lack it; at the end, close the channels to them.
+    """Yield the service, and what knows whether all cells lack a snapshot; at the end, close the channels to them.
 
     Without `tls` these only go to loopback.
     """
