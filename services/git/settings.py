@@ -43,7 +43,7 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """True lends remotes over ssh that have no key of their own those of the account that runs the cell."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
     """How long one fetch, clone or push may take."""
-    silence_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
+    silence_seconds: Annotated[float, Field(gt=0, le=3600)] = 50
     """After how long in which nothing comes from a git server, or goes to it, it counts as gone."""
     fetch_max_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
     """How much one fetch or clone may bring. A remote that sends more is refused, and what it sent is removed."""
