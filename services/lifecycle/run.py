@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 
+from services.agent.providers import ModelProvider, keys_by_name
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.room import DISK_FULL
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
@@ -58,6 +59,7 @@ class JobRun:
         self.retention_periods = retention_periods
         self.secrets: Mapping[str, str] = {}
         self.redactor = Redactor()
+        self._has_providers = False
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._ended: list[StageEnd] = []  # not recorded yet: that is done in the write that lets anything else begin
@@ -95,8 +97,17 @@ class JobRun:
         """Read what was recorded before, and return what the job needs beside its spec."""
         attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
         self.stages, self.execution = dict(attempt.stages), attempt.execution
+        self._has_providers = attempt.context.has_providers
         self._keep_secret(attempt.context.secrets)
         return attempt.context
+
+    async def providers(self) -> tuple[ModelProvider, ...]:
+        """Return who answers what the agent asks of a model, as it is now. Nobody is told their keys."""
+        if not self._has_providers:
+            return ()
+        found = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
+        self.redactor = job_redactor({**keys_by_name(found), **self.secrets})
+        return found
 
     def _keep_secret(self, secrets: Mapping[str, str]) -> None:
         """Give these to the agent, and to nobody else: whatever is recorded from now on has their names alone."""

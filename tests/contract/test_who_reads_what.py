@@ -66,7 +66,7 @@ READABLE = {
         gateway.v1.JobKind kind description required_fields required_data
         gateway.v1.Repository default_revision""",
     "how it is done, which the contract says that every VIEWER can read": """
-        agent.v1.AgentSettings system_prompt model allowed_hosts image
+        agent.v1.AgentSettings system_prompt model allowed_hosts image providers
         agent.v1.CommandEngine line
         agent.v1.AnthropicEngine ask_before
         gateway.v1.Policy verify_command retry_on artifacts leave_out

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as coordinator_pb2
 from boatyard.gateway.v1 import job_pb2 as job_pb2
 from boatyard.gateway.v1 import policy_pb2 as policy_pb2
@@ -269,6 +270,50 @@ class ReadSigningKeyResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadProvidersRequest(message.Message):
+    """Request for ReadProviders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def holder(self) -> Holder:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadProvidersResponse(message.Message):
+    """Response for ReadProviders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def providers(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.ModelProvider]:
+        """The providers."""
+
+    def __init__(
+        self,
+        *,
+        providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["providers", b"providers"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
