@@ -25,8 +25,8 @@ from services.gateway.jobs.submission_wire import branch_from_proto
 from services.gateway.jobs.wire import job_to_proto
 from services.gateway.routing.peers import LONGEST_SECONDS
 from services.gateway.runtime import wire
-from services.gateway.runtime.refusals import answer_of, node_refusals
 from services.gateway.runtime.relay import Relay
+from services.gateway.runtime.wire import answer_of, node_refusals
 from services.gateway.runtime.workspace_git import WorkspaceGit
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key

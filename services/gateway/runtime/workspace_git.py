@@ -16,7 +16,7 @@ from services.gateway.jobs.submission_wire import branch_from_proto
 from services.gateway.jobs.workspaces import WorkspaceOrigin, origin_of
 from services.gateway.routing.peers import LONGEST_SECONDS
 from services.gateway.runtime import wire
-from services.gateway.runtime.refusals import answer_of, node_refusals
+from services.gateway.runtime.wire import answer_of, node_refusals
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import current_principal
@@ -48,7 +48,9 @@ class WorkspaceGit:
         origin, tree = await self._open(request.workspace_id)
         asked = git_pb2.GetStatusRequest(tree=tree, page_size=request.page_size, page_token=request.page_token)
         found = await answer_of(self._git.GetStatus(asked, timeout=LONGEST_SECONDS))
-        head = await answer_of(self._git.GetCurrentBranch(git_pb2.GetCurrentBranchRequest(tree=tree)))
+        head = await answer_of(
+            self._git.GetCurrentBranch(git_pb2.GetCurrentBranchRequest(tree=tree), timeout=LONGEST_SECONDS)
+        )
         redactor = job_redactor(origin.secrets)
         for entry in found.entries:
             for name in ("path", "old_path"):

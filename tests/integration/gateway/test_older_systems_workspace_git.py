@@ -17,6 +17,8 @@ from tests.kit.services import Services
 pytestmark = pytest.mark.slow
 
 FAILED, SUCCEEDED = job_pb2.Job.STATE_FAILED, job_pb2.Job.STATE_SUCCEEDED
+PATIENCE = 60.0
+"""Seconds for a call: git runs in some sandboxes, one after another."""
 WORKFLOW = ".github/workflows/ci.yml"
 
 
@@ -54,7 +56,7 @@ async def diff_of(services: Services, workspace_id: str) -> bytes:
 
 async def push(services: Services, workspace_id: str, **more: str) -> job_pb2.Job:
     request = runtime_pb2.PushWorkspaceRequest(workspace_id=workspace_id, **more)
-    return (await services.runtime.PushWorkspace(request)).job
+    return (await services.runtime.PushWorkspace(request, timeout=PATIENCE)).job
 
 
 async def test_older_systems_status_branch_commit_diff_push(services: Services, remote: Repo) -> None:
@@ -65,7 +67,7 @@ async def test_older_systems_status_branch_commit_diff_push(services: Services, 
     workspace_id = job.workspace_id
 
     asked = runtime_pb2.GetWorkspaceStatusRequest(workspace_id=workspace_id)
-    status = await services.runtime.GetWorkspaceStatus(asked)
+    status = await services.runtime.GetWorkspaceStatus(asked, timeout=PATIENCE)
     assert (status.branch, status.commit_id) == (f"boatyard/{job.job_id}", remote.head("main"))
     assert [(entry.path, entry.index, entry.worktree) for entry in status.entries] == [("new-[redacted:KEY]", "?", "?")]
     diff = await diff_of(services, workspace_id)
@@ -77,15 +79,17 @@ async def test_older_systems_status_branch_commit_diff_push(services: Services, 
     )
     (path / "new-s3cr3t-value").write_text("by a person\n")
     branch = runtime_pb2.BranchWorkspaceRequest(workspace_id=workspace_id, branch="refs/heads/by-hand")
-    assert (await services.runtime.BranchWorkspace(branch)).commit_id == remote.head("main")
+    assert (await services.runtime.BranchWorkspace(branch, timeout=PATIENCE)).commit_id == remote.head("main")
     commit = runtime_pb2.CommitWorkspaceRequest(workspace_id=workspace_id, message="By hand")
-    made = (await services.runtime.CommitWorkspace(commit)).commit_id
-    assert (await services.runtime.CommitWorkspace(commit)).commit_id == made, "a repeated call is the same commit"
-    status = await services.runtime.GetWorkspaceStatus(asked)
+    made = (await services.runtime.CommitWorkspace(commit, timeout=PATIENCE)).commit_id
+    assert (await services.runtime.CommitWorkspace(commit, timeout=PATIENCE)).commit_id == made, (
+        "a repeated call is the same commit"
+    )
+    status = await services.runtime.GetWorkspaceStatus(asked, timeout=PATIENCE)
     assert (status.branch, status.commit_id, status.is_clean) == ("by-hand", made, True)
     assert await diff_of(services, workspace_id) == b""
     commit.message = "Another"
-    assert (await refusal(services.runtime.CommitWorkspace(commit))).reason == "NOTHING_TO_COMMIT"
+    assert (await refusal(services.runtime.CommitWorkspace(commit, timeout=PATIENCE))).reason == "NOTHING_TO_COMMIT"
 
     queued = await push(services, workspace_id, branch="by-hand", request_id=f"push-{job.job_id}")
     assert (queued.job_id, queued.state) == (job.job_id, job_pb2.Job.STATE_PENDING)
@@ -101,10 +105,10 @@ async def test_older_systems_409_while_an_agent_is_in_it(services: Services, rem
     workspace_id = {"workspace_id": running.workspace_id}
     runtime = services.runtime
     for call in (
-        runtime.GetWorkspaceStatus(runtime_pb2.GetWorkspaceStatusRequest(**workspace_id)),
-        runtime.BranchWorkspace(runtime_pb2.BranchWorkspaceRequest(**workspace_id, branch="x")),
-        runtime.CommitWorkspace(runtime_pb2.CommitWorkspaceRequest(**workspace_id, message="x")),
-        runtime.PushWorkspace(runtime_pb2.PushWorkspaceRequest(**workspace_id)),
+        runtime.GetWorkspaceStatus(runtime_pb2.GetWorkspaceStatusRequest(**workspace_id), timeout=PATIENCE),
+        runtime.BranchWorkspace(runtime_pb2.BranchWorkspaceRequest(**workspace_id, branch="x"), timeout=PATIENCE),
+        runtime.CommitWorkspace(runtime_pb2.CommitWorkspaceRequest(**workspace_id, message="x"), timeout=PATIENCE),
+        runtime.PushWorkspace(runtime_pb2.PushWorkspaceRequest(**workspace_id), timeout=PATIENCE),
         diff_of(services, running.workspace_id),
     ):
         refused = await refusal(call)
@@ -120,7 +124,7 @@ async def test_older_systems_a_push_is_no_way_around_a_floor(unfloored: Services
     job = await left_by(services, remote, f"mkdir -p .github/workflows && echo on: push > {WORKFLOW}")
     await set_floor(services, verify_command="test -e .github", protected_paths=[".github/workflows/**"])
     commit = runtime_pb2.CommitWorkspaceRequest(workspace_id=job.workspace_id, message="CI")
-    await services.runtime.CommitWorkspace(commit)
+    await services.runtime.CommitWorkspace(commit, timeout=PATIENCE)
     await push(services, job.workspace_id)
     asked = await services.asked(job.job_id)
     assert asked.question == f"May the result be pushed? It changes protected paths: {WORKFLOW}."
@@ -147,11 +151,13 @@ async def test_older_systems_what_cannot_be_pushed_of_a_workspace(services: Serv
     without = await services.run("echo x > y; exit 3")
     assert (await refusal(push(services, without.workspace_id))).reason == "NO_RESULT"
     asked = runtime_pb2.GetWorkspaceStatusRequest(workspace_id=without.workspace_id)
-    assert (await refusal(services.runtime.GetWorkspaceStatus(asked))).reason == "NOT_A_REPOSITORY"
+    assert (await refusal(services.runtime.GetWorkspaceStatus(asked, timeout=PATIENCE))).reason == "NOT_A_REPOSITORY"
     nested = runtime_pb2.PushWorkspaceRequest(workspace_id=unchanged.workspace_id, branch="refs/tags/x")
-    assert (await refusal(services.runtime.PushWorkspace(nested))).reason == "INVALID_FIELDS"
+    assert (await refusal(services.runtime.PushWorkspace(nested, timeout=PATIENCE))).reason == "INVALID_FIELDS"
     nowhere = runtime_pb2.GetWorkspaceStatusRequest(workspace_id="ws-nowhere")
-    assert (await refusal(services.runtime.GetWorkspaceStatus(nowhere))).reason == "WORKSPACE_NOT_FOUND"
+    assert (
+        await refusal(services.runtime.GetWorkspaceStatus(nowhere, timeout=PATIENCE))
+    ).reason == "WORKSPACE_NOT_FOUND"
 
 
 async def test_older_systems_what_an_agent_planted_is_not_run_by_us(
@@ -166,9 +172,11 @@ async def test_older_systems_what_an_agent_planted_is_not_run_by_us(
         " echo '* filter=f' > .gitattributes; echo x > x"
     )
     job = await left_by(services, remote, plant)
-    await services.runtime.GetWorkspaceStatus(runtime_pb2.GetWorkspaceStatusRequest(workspace_id=job.workspace_id))
+    await services.runtime.GetWorkspaceStatus(
+        runtime_pb2.GetWorkspaceStatusRequest(workspace_id=job.workspace_id), timeout=PATIENCE
+    )
     await diff_of(services, job.workspace_id)
     await services.runtime.CommitWorkspace(
-        runtime_pb2.CommitWorkspaceRequest(workspace_id=job.workspace_id, message="x")
+        runtime_pb2.CommitWorkspaceRequest(workspace_id=job.workspace_id, message="x"), timeout=PATIENCE
     )
     assert not marker.exists()
