@@ -81,10 +81,12 @@ class GitClient:
         message: str,
         author: str,
         remote: Remote | None = None,
+        leave_out: Sequence[str] = (),
     ) -> ResultCommit:
         """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit.
 
-        With a remote, it may link to what the agent pushed to the remotes of submodules.
+        `leave_out` are files that are no result, beside those of the policy. With a remote, it may link to what the
+        agent pushed to the remotes of submodules.
         """
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
@@ -94,19 +96,31 @@ class GitClient:
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
             remote=None if remote is None else wire.REMOTE.to_proto(remote),
-            leave_out=spec.policy.leave_out,
+            leave_out=[*spec.policy.leave_out, *leave_out],
         )
         return wire.RESULT.from_proto(await self._calls.keep(self._stub.TakeResult, request))
 
-    async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
-        """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
+    async def snapshot(
+        self,
+        layout: Layout,
+        base: Base,
+        spec: JobSpec,
+        *,
+        snapshot_id: str,
+        message: str,
+        leave_out: Sequence[str] = (),
+    ) -> Snapshot:
+        """Keep a working tree as a snapshot, as `take_result` would take it.
+
+        An existing snapshot of that id is returned as it is.
+        """
         request = git_pb.SnapshotTreeRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.kept_under,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
-            leave_out=spec.policy.leave_out,
+            leave_out=[*spec.policy.leave_out, *leave_out],
         )
         answer = await self._calls.keep(self._stub.SnapshotTree, request)
         return wire.SNAPSHOT.from_proto(answer.snapshot)

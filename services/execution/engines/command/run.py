@@ -10,6 +10,8 @@ from functools import partial
 
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
+from services.execution.engines.command.judging import judged, transcript
+from services.execution.engines.command.preset import PresetTask
 from services.execution.engines.command.sources import Sources
 from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
@@ -45,8 +47,14 @@ class CommandRun:
         self._plan = context.plan
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets)
         size = self._plan.terminal
+        # A plan of an earlier version, or for a line, has no task.
+        self._task = None if self._plan.task is None else PresetTask.of(self._plan.task)
+        self._transcript = None if self._task is None else transcript(self._task, self._writer)
         self._pump = Pump(
-            self._writer, self._plan.bounds.max_output_bytes, Stream.STDERR if size is None else Stream.STDOUT
+            self._writer,
+            self._plan.bounds.max_output_bytes,
+            Stream.STDERR if size is None else Stream.STDOUT,
+            record=self._writer.output if self._transcript is None else self._transcript.output,
         )
         self._terminal = None if size is None else Terminal(self._run.terminal_input, size)
         self._termination = Termination()
@@ -76,10 +84,13 @@ class CommandRun:
         for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
+        if self._transcript is not None:
+            self._transcript.end()
         status = -signal.SIGKILL if self._termination.killed else program.exit_status
         end = self._verdict(status, meter.at_end() or program.limit)
         result = end.result(start_time_ns, status, processes_left, self._pump.output_bytes)
-        return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
+        use = None if self._transcript is None else self._transcript.events.model_use()
+        return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals(), model_use=use)
 
     def _start(self) -> agent.Agent:
         if self._terminal is None:
@@ -190,4 +201,7 @@ class CommandRun:
             return verdict.never_began(self._pump.complaint.decode(errors="replace").strip())
         if status != 0 and limit is not None:
             return verdict.failed_at(limit, self._plan.bounds, status)
-        return verdict.ended(status, self._pump.complaint)
+        ended = verdict.ended(status, self._pump.complaint)
+        if self._task is None or self._transcript is None:
+            return ended
+        return judged(ended, status, self._task, self._transcript.problem())
