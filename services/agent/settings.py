@@ -138,6 +138,7 @@ class AgentSettings:
     open_files: int | None = None
     file_size_bytes: int | None = None
     scratch_bytes: int | None = None
+    providers: tuple[str, ...] = ()
 
     @property
     def chosen_engine(self) -> Engine:

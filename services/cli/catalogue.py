@@ -19,7 +19,10 @@ from services.cli.screen import Screen, first_line
 
 @dataclass(frozen=True, slots=True)
 class ResourceType:
-    """A type of resource: `name` and `plural` as in the RPCs, `noun` for people, and the columns of its list."""
+    """A type of resource: `name` and `plural` as in the RPCs, `noun` for people, and the columns of its list.
+
+    `order` is that of the list, `on_change` what becomes of jobs when one is changed, `on_delete` which can be deleted.
+    """
 
     name: str
     plural: str
@@ -27,6 +30,9 @@ class ResourceType:
     field: str
     flags: Sequence[Flag]
     columns: Sequence[str]
+    order: str = "newest first"
+    on_change: str = "Jobs that were admitted before keep what they have."
+    on_delete: str = " that is not in use"
 
     @property
     def a_noun(self) -> str:
@@ -137,7 +143,7 @@ def _list(kind: ResourceType) -> click.Command:
             help="List at most N.",
         )
     ]
-    command = _command("list", show_all, f"List {kind.plural_noun}, newest first.", parameters)
+    command = _command("list", show_all, f"List {kind.plural_noun}, {kind.order}.", parameters)
     return options.of_project("Only those")(command) if has_project else command
 
 
@@ -170,7 +176,7 @@ def _update(kind: ResourceType) -> click.Command:
         answer = with_gateway(lambda gateway: kind.ask(gateway, "Update", update_mask=mask, **{kind.field: resource}))
         print_changed(Screen(), kind, getattr(answer, kind.field), as_json=as_json)
 
-    text = f"Change the given settings of {kind.a_noun}. Jobs that were admitted before keep what they have."
+    text = f"Change the given settings of {kind.a_noun}. {kind.on_change}"
     clear = click.Option(
         ["--clear"],
         type=click.Choice(list(cleared)),
@@ -203,7 +209,7 @@ def _delete(kind: ResourceType) -> click.Command:
         if not as_json:
             Screen().say(f"{id_} deleted", style="")
 
-    return _command("delete", delete, f"Delete {kind.a_noun} that is not in use.", [_id()])
+    return _command("delete", delete, f"Delete {kind.a_noun}{kind.on_delete}.", [_id()])
 
 
 def _command(name: str, run: Callable[..., None], text: str, parameters: Sequence[click.Parameter]) -> click.Command:

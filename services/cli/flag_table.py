@@ -55,6 +55,13 @@ SETTINGS: Final = (
             "NAME",
         ),
         Flag(
+            "--provider",
+            "agent.providers",
+            "Who answers what the agent asks of a model; may be repeated, the first is tried first (default: all of the"
+            " project's, then those of all projects; see `boatyard provider list`).",
+            "NAME",
+        ),
+        Flag(
             "--system-prompt",
             "agent.system_prompt",
             "A text that the agent gets before every prompt.",
@@ -173,6 +180,11 @@ SETTINGS: Final = (
             "Files that the agent drops and nobody wants in the result, as in a .gitignore file, such as '.aider*'; may"
             " be repeated.",
             "PATTERN",
+        ),
+        Flag(
+            "--git-lfs",
+            "policy.git_lfs",
+            "Fetch files of Git LFS, and upload what the agent makes of them (default: yes).",
         ),
         Flag(
             "--retention",

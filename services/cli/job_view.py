@@ -75,7 +75,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("model", spec.agent.model),
         ("command", first_line(spec.agent.command.line)),
         ("floors", ", ".join(each.set_by for each in job.floors) or ("waived" if spec.waive_floors else "")),
-        ("waits for", first_line(job.waiting.message)),
+        ("waits for", _waits_for(job)),
         ("submitter", ", ".join(job.submitters)),
         ("steered by", ", ".join(job.steered_by)),
         ("workspace", job.workspace_id),
@@ -123,6 +123,11 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
     ):
         screen.show(line)
     _print_summary(screen, execution.output)
+
+
+def _waits_for(job: job_pb2.Job) -> str:
+    word = shapes.waits_for(job)
+    return f"{word}: {first_line(job.waiting_for.message)}" if word else ""
 
 
 def _input(spec: job_pb2.JobSpec) -> Iterable[str]:

@@ -26,6 +26,10 @@ _LONGEST_SPAN = 1_000_000
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
+class ShapeError(ValueError):
+    """A text is not of the shape that the option's metavar shows."""
+
+
 class Reads(click.ParamType[Value]):
     """A text that a function reads; the function raises ValueError for what it cannot read."""
 
@@ -38,6 +42,8 @@ class Reads(click.ParamType[Value]):
         text = TEXT.convert(value, param, ctx)
         try:
             return self._read(text)
+        except ShapeError:
+            self.fail(f"{text!r} must be {getattr(param, 'metavar', None)}", param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
 
@@ -127,10 +133,10 @@ def moment(typed: str) -> Timestamp:
 
 
 def pair(typed: str) -> tuple[str, str]:
-    """Read NAME=VALUE."""
+    """Read NAME=VALUE. Raises ShapeError."""
     name, equals, value = typed.partition("=")
     if not name or not equals:
-        raise ValueError(f"{typed!r} must be NAME=VALUE")
+        raise ShapeError(typed)
     return name, value
 
 
@@ -147,6 +153,13 @@ def secret(typed: str) -> tuple[str, str]:
     if name not in os.environ:
         raise ValueError(f"{name!r} is not in the environment: give NAME=@FILE, or set the variable")
     return name, os.environ[name]
+
+
+def secret_file(typed: str) -> str:
+    """Read a secret from the file that @FILE names; @- is standard input. Never as a value: see `secret`."""
+    if not typed.startswith("@"):
+        raise ValueError("must be @FILE, or @- for standard input: other users see the arguments of a command")
+    return _text_of(typed[1:]).strip()
 
 
 def input_file(typed: str) -> job_pb2.InputFile:
@@ -212,6 +225,7 @@ SECONDS = Reads(seconds)
 MOMENT = Reads(moment)
 PAIR = Reads(pair)
 SECRET = Reads(secret)
+SECRET_FILE = Reads(secret_file)
 INPUT_FILE = Reads(input_file)
 DOCUMENT = Reads(document)
 CHECKPOINTS = Reads(checkpoints)

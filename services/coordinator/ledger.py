@@ -11,7 +11,8 @@ from boatyard.gateway.v1 import coordinator_pb2
 from boatyard.ledger.v1 import ledger_pb2
 
 from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
-from services.agent.wire import allowance_to_proto
+from services.agent.providers import ModelProvider
+from services.agent.wire import PROVIDER, allowance_to_proto
 from services.common.errors import Status
 from services.common.ids import new_id
 from services.common.rpc.times import seconds_from_proto
@@ -146,6 +147,11 @@ class RemoteLedger:
         request = ledger_pb2.ReadSigningKeyRequest(holder=self._holder(lease), hook_id=hook_id)
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadSigningKey(request, timeout=_CALL_SECONDS))
         return answer.key
+
+    async def providers(self, lease: Lease) -> tuple[ModelProvider, ...]:
+        request = ledger_pb2.ReadProvidersRequest(holder=self._holder(lease))
+        answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadProviders(request, timeout=_CALL_SECONDS))
+        return tuple(map(PROVIDER.from_proto, answer.providers))
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         request = ledger_pb2.RecordHookCallRequest(holder=self._holder(lease), call=pack(call))

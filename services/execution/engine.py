@@ -14,6 +14,7 @@ from services.agent.settings import AgentSettings, EngineSettings
 from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
 from services.execution.model import Plan, Result, TerminalSize
+from services.execution.providers import Provider
 from services.execution.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -65,6 +66,8 @@ class RunContext:
     credentials: bytes
     """What the service gives the engine to reach its model; empty for an engine that needs no model."""
     group: ControlGroup | None
+    providers: tuple[Provider, ...] = ()
+    """Who serves the agent's models, through the door."""
 
 
 class Engine(Generic[Own]):
@@ -72,6 +75,8 @@ class Engine(Generic[Own]):
 
     missing = ""
     """What to do when the credentials are missing, for people."""
+    uses_door = False
+    """True when its agent asks models through the door, if there are providers for it."""
 
     def violations(self, agent: AgentSettings, own: Own, prompt: str) -> Iterator[tuple[str, str]]:
         """Yield (field, rule) for what this engine refuses; a field's path begins at the specification."""

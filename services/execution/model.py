@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from services.agent.limits import NO_LIMITS, Limits
+from services.execution.providers import Provider
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
@@ -119,6 +120,8 @@ class Plan:
     secret_names: tuple[str, ...] = ()
     terminal: TerminalSize | None = None
     redacted: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+    has_door: bool = False
+    """True when the agent reaches models through a door; then its runner is also given their providers."""
 
     @property
     def secrets(self) -> dict[str, bytes]:
@@ -186,6 +189,8 @@ class StartRequest:
     job_id: str
     plan: Plan
     stdin: bytes
+    providers: tuple[Provider, ...] = ()
+    """Who serves the agent's models: they are kept in memory only."""
     asked: Limits = NO_LIMITS
     """What was asked for, as far as that may be refused."""
     leave_out: tuple[str, ...] = ()

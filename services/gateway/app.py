@@ -46,7 +46,7 @@ from services.gateway.jobs import retention, submission_wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.retries import Retries
-from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.servicer import IsGone, JobServicer
 from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
@@ -73,7 +73,7 @@ from services.lifecycle.model.condition import STARTING, Condition
 from services.lifecycle.model.floor import Floor
 from services.lifecycle.nodes import NodeInventory, Nodes, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
-from services.lifecycle.webhooks import Webhooks
+from services.lifecycle.webhooks import AllowList, Webhooks
 
 BackgroundTask: TypeAlias = Coroutine[Any, Any, None]
 
@@ -116,7 +116,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.background_tasks(tasks))
         admission = _admission(engine, notifier, settings)
-        runtime = await stack.enter_async_context(
+        runtime, is_gone = await stack.enter_async_context(
             runtime_registration(
                 engine,
                 cell.cell_id,
@@ -136,7 +136,15 @@ async def _main() -> None:
         entrance = door(
             engine,
             [
-                *_registrations(engine, store, notifier, admission, draining),
+                *_registrations(
+                    engine,
+                    store,
+                    notifier,
+                    admission,
+                    draining=draining,
+                    providers_allowed=settings.providers_allowed,
+                    is_gone=is_gone,
+                ),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 _administration(engine, cell, cells, keys),
@@ -236,25 +244,32 @@ def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySett
 
 
 def _registrations(
-    engine: AsyncEngine, store: JobStore, notifier: JobNotifier, admission: Admission, draining: Draining
+    engine: AsyncEngine,
+    store: JobStore,
+    notifier: JobNotifier,
+    admission: Admission,
+    *,
+    draining: Draining,
+    providers_allowed: AllowList,
+    is_gone: IsGone,
 ) -> list[Registration]:
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
-            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start),
+            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, providers_allowed),
             {**update_wire.CHECKS, **CHECKS},
         ),
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
-            CheckpointServicer(CheckpointStore(engine, notifier)),
+            CheckpointServicer(CheckpointStore(engine, notifier), notifier, draining),
             page_checks(checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"]),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            JobServicer(admission, store, Retries(engine, notifier), notifier, draining=draining, is_gone=is_gone),
             {
                 **CHECKS,
                 **submission_wire.checks(admission.kinds),

@@ -6,10 +6,11 @@ from pathlib import Path
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, ServiceError
 from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
-from services.git.refusals import refusal
+from services.git.refusals import SAID_BY_REMOTE, refusal
 from services.sandbox.errors import HeldError, NotMountedError
 
-_DISK_FULL = ("No space left on device", "Disk quota exceeded")
+# Of this machine's disk: a remote speaks of its own.
+_DISK_FULL = re.compile(rf"^(?!{SAID_BY_REMOTE}).*(No space left on device|Disk quota exceeded)", re.MULTILINE)
 # What the far side of a remote on this machine says when its sandbox does not start.
 _NO_SANDBOX = re.compile(r"^(git \S+ failed with code \d+: )?bwrap: ", re.MULTILINE)
 
@@ -154,4 +155,4 @@ def disk_full(message: str) -> ServiceError:
 
 
 def _disk_full(error: Exception) -> ServiceError | None:
-    return disk_full(str(error)) if any(words in str(error) for words in _DISK_FULL) else None
+    return disk_full(str(error)) if _DISK_FULL.search(str(error)) else None

@@ -9,6 +9,22 @@ from typing import Final
 
 UNREACHABLE: Final = "REMOTE_UNREACHABLE"
 
+SAID_BY_REMOTE: Final = (
+    r"(git [a-z-]+ failed with code \d+: )?(remote: |error: remote unpack failed: |\[remote rejected\] )"
+)
+"""The pattern of how a line begins that the remote has written."""
+
+_TROUBLE: Final = "|".join(
+    (
+        *("No space left on device", "Disk quota exceeded", "Read-only file system", "Stale (NFS )?file handle"),
+        *("(Input/output|I/O) error", "Too many open files", "Cannot allocate memory", "Out of memory"),
+        *("Resource temporarily unavailable", r"\.lock': File exists", r"couldn't write '\S+\.lock'"),
+        *("unable to create temporary object directory", "unable to migrate objects", "fatal error in commit_refs"),
+        *("(?i:internal (server|api) error)", "(?i:temporarily unavailable)", "(?i:try again later)"),
+    )
+)
+"""The pattern of what a server says that would do what is asked, and cannot at present."""
+
 _FOR_HTTPS: Final = (
     "\nThe server wants a token, or another one: create the repository with a token that may read and push."
 )
@@ -35,7 +51,9 @@ def _row(reason: str, *words: str, hint: str = "") -> Refusal:
     return Refusal(reason, re.compile("|".join(words)), hint)
 
 
+_IN_TROUBLE: Final = _row(UNREACHABLE, rf"(?m:^{SAID_BY_REMOTE}.*({_TROUBLE}))")
 _TABLE: Final = (
+    _IN_TROUBLE,
     _row("REMOTE_MOVED", "has moved to ", r"returned error: 30[12378]\b"),
     _row("REMOTE_ACCESS_DENIED", r"Permission denied \(publickey", hint=_FOR_SSH),
     _row(
@@ -105,6 +123,11 @@ def is_unreachable(error: Exception) -> bool:
     """Return True when a remote, or git about it, says that they have not heard each other to the end."""
     row = refusal(error)
     return row is not None and row.reason == UNREACHABLE
+
+
+def is_in_trouble(error: Exception) -> bool:
+    """Return True when a remote says that something of its own, such as its disk, keeps it from what is asked."""
+    return _IN_TROUBLE.words.search(str(error)) is not None
 
 
 def refusal(error: Exception) -> Refusal | None:

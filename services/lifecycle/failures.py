@@ -6,8 +6,9 @@ from services.common.errors import Invalid, ServiceError
 from services.common.reasons import REASONS
 from services.lifecycle.model.outcome import Failure
 
-# By stage: what it means for the job that a node calls a request invalid. Other bad input is refused at admission.
-_INVALID = {"base": "CLONE_FAILED", "branch": "INVALID_BRANCH", "push": "PUSH_REJECTED"}
+# What only a machine's settings, or git, can judge: by the field that a node calls invalid, or what the field is in.
+# Other bad input is refused at admission. No second try helps.
+_INVALID = {"remote": "REMOTE_NOT_ALLOWED", "revision": "REVISION_NOT_FOUND", "branch": "INVALID_BRANCH"}
 
 INTERNAL = Failure("INTERNAL", "something went wrong that should not have: the gateway's log has it, by the job's id")
 
@@ -37,7 +38,10 @@ def explained(error: ServiceError, stage: str) -> Failure:
     """Return what a node's refusal means for the job."""
     if error.reason in _PASSED_ON:
         return Failure(error.reason, error.message)
-    if isinstance(error, Invalid) and stage in _INVALID:
-        return Failure(_INVALID[stage], error.message)
+    if isinstance(error, Invalid):
+        for field, text in error.violations:
+            whole, _, part = field.partition(".")
+            if whole in _INVALID:
+                return Failure(_INVALID[whole], f"the {whole}'s {part} {text}" if part else error.message)
     log.error("a node refused what it should not", stage=stage, reason=error.reason, error=error.message)
     return INTERNAL

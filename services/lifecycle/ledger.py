@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final, Protocol
 
+from services.agent.providers import ModelProvider
 from services.common.fence import Fence
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
@@ -147,6 +148,10 @@ class Ledger(Protocol):
         """Return the key that signs a webhook's calls, or a callback's token; also for a hook that has been removed."""
         ...
 
+    async def providers(self, lease: Lease) -> tuple[ModelProvider, ...]:
+        """Return who answers, as of now, what the job's agent asks of a model, in the order in which they are tried."""
+        ...
+
     async def begin_stage(self, lease: Lease, name: str, ended: Sequence[StageEnd] = ()) -> None:
         """Record how earlier steps ended, and then that a step begins: all of it or nothing.
 
@@ -161,7 +166,7 @@ class Ledger(Protocol):
         ...
 
     async def note(self, lease: Lease, note: ExecutionNote) -> None:
-        """Record an execution as it is now."""
+        """Record an execution of the lease's attempt as it is now. Raises Invalid for one of another attempt."""
         ...
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:

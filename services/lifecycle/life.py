@@ -48,6 +48,9 @@ async def run_job(job: JobRun) -> Outcome | None:
         await _best_effort(_keep_state(job, outcome))
     if outcome.failure is not None and not again:
         await _best_effort(_tell_of_failure(job, context, outcome))
+    if outcome.state is JobState.CANCELLED:
+        with job.told_of_cancel():
+            await _best_effort(_tell_of_failure(job, context, outcome))
     with job.uninterrupted():
         await _best_effort(_clean_up(job, outcome))
         if outcome.failure is not None and again:

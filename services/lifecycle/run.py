@@ -9,6 +9,7 @@ from typing import TypeVar
 
 import structlog
 
+from services.agent.providers import ModelProvider, keys_by_name
 from services.common.errors import FailedPrecondition, ServiceError
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
@@ -55,6 +56,7 @@ class JobRun:
         self.retention_periods = retention_periods
         self.secrets: Mapping[str, str] = {}
         self.redactor = Redactor()
+        self._has_providers = False
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._ended: list[StageEnd] = []  # not recorded yet: that is done in the write that lets anything else begin
@@ -63,6 +65,7 @@ class JobRun:
         self.round = 1
         self._cancelled = asyncio.Event()
         self._uninterrupted = 0
+        self._is_told_of_cancel = False
         self._held_until = time.monotonic() + ledger.lease_seconds
         if lease.cancel_requested:
             self._cancelled.set()
@@ -91,8 +94,17 @@ class JobRun:
         """Read what was recorded before, and return what the job needs beside its spec."""
         attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
         self.stages, self.execution = dict(attempt.stages), attempt.execution
+        self._has_providers = attempt.context.has_providers
         self._keep_secret(attempt.context.secrets)
         return attempt.context
+
+    async def providers(self) -> tuple[ModelProvider, ...]:
+        """Return who answers what the agent asks of a model, as it is now. Nobody is told their keys."""
+        if not self._has_providers:
+            return ()
+        found = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
+        self.redactor = job_redactor({**keys_by_name(found), **self.secrets})
+        return found
 
     def _keep_secret(self, secrets: Mapping[str, str]) -> None:
         """Give these to the agent, and to nobody else: whatever is recorded from now on has their names alone."""
@@ -246,7 +258,10 @@ class JobRun:
         """Wait for `work`, and cancel it when the job is cancelled and the grace is over. Raises JobCancelled.
 
         Inside of `uninterrupted` too: a grace is for what should not be left out, but may last as an agent likes.
+        Inside of `told_of_cancel`, `work` has the time that it needs.
         """
+        if self._is_told_of_cancel:
+            return await work
         task = asyncio.ensure_future(work)
         asked = asyncio.ensure_future(self._cancelled.wait())
         try:
@@ -284,6 +299,16 @@ class JobRun:
             yield
         finally:
             self._uninterrupted -= 1
+
+    @contextmanager
+    def told_of_cancel(self) -> Iterator[None]:
+        """Run the block, which is done because the job is cancelled, to its end."""
+        self._is_told_of_cancel = True
+        try:
+            with self.uninterrupted():
+                yield
+        finally:
+            self._is_told_of_cancel = False
 
     async def finish(self, outcome: Outcome) -> None:
         """End the job."""

@@ -134,14 +134,15 @@ class WorkspaceManager:
         """
         await asyncio.shield(self._start(self._remove_alone(workspace_id)))
 
-    async def sweep(self, max_age: timedelta) -> list[str]:
+    async def sweep(self, max_age: timedelta, project_id: str = "") -> list[str]:
         """Remove what is not ACTIVE and has expired, or was last updated longer ago than `max_age`.
 
-        Returns the ids of the removed ones. What is held, or cannot be removed, is logged and left to the next sweep.
+        With `project_id`, only what is of that project. Returns the ids of the removed ones. What is held, or cannot
+        be removed, is logged and left to the next sweep.
         """
         await self._fences.check(current_fence())
         now = datetime.now(UTC)
-        return await self._remove_all(await self._store.stale(now, now - max_age))
+        return await self._remove_all(await self._store.stale(now, now - max_age, project_id))
 
     async def run_retention(self, max_age: timedelta) -> None:
         """Remove expired workspaces regularly, until cancelled. One with an expiry time is kept until then."""

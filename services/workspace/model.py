@@ -84,10 +84,18 @@ class Layout:
     work: Path | None = None
     mounted: Path | None = None
 
+    @property
+    def files(self) -> Path | None:
+        """The directory of the files: of all, or of the changed ones alone where no place shows all of them."""
+        return self.path or self.mounted or self.upper
+
 
 @dataclass(frozen=True, slots=True)
 class Workspace:
-    """The record of one workspace. Times are in UTC; `expire_time` is None when none was given."""
+    """The record of one workspace. Times are in UTC.
+
+    `expire_time` is None when none was given, `complete_time` while the work goes on.
+    """
 
     workspace_id: str
     state: State
@@ -99,6 +107,7 @@ class Workspace:
     create_time: datetime
     update_time: datetime
     expire_time: datetime | None = None
+    complete_time: datetime | None = None
     files_digest: str = ""
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
@@ -125,3 +134,4 @@ class Filter:
     project_id: str = ""
     job_id: str = ""
     worker_id: str = ""
+    work_item_id: str = ""

@@ -41,7 +41,7 @@ class WorkspaceServicer(WorkspaceServiceServicer):
         return pb.DeleteWorkspaceResponse()
 
     async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
-        return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(request.max_age.ToTimedelta()))
+        return pb.SweepWorkspacesResponse(workspace_ids=await self._workspaces.sweep(*wire.sweep_from_proto(request)))
 
     async def ListWorkspaceUsage(
         self, request: pb.ListWorkspaceUsageRequest, context: Context

@@ -29,7 +29,7 @@ from services.common.db.columns import Moment, as_number, microseconds
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.fences import fence_table
 from services.common.db.paging import Page
-from services.workspace.model import Filter, Labels, State, Visibility, Workspace
+from services.workspace.model import SETTABLE_STATES, Filter, Labels, State, Visibility, Workspace
 
 metadata = MetaData()
 fences = fence_table(metadata)
@@ -53,6 +53,8 @@ workspaces = Table(
     Column("create_time", Moment, nullable=False),
     Column("update_time", Moment, nullable=False),
     Column("expire_time", Moment, nullable=True),
+    # None while it is ACTIVE, and for those that were being removed before this was recorded.
+    Column("complete_time", Moment, nullable=True),
 )
 
 
@@ -94,10 +96,15 @@ class WorkspaceStore:
         """Return the ids of the active ones."""
         return await self._ids(workspaces.c.state == State.ACTIVE)
 
-    async def stale(self, now: datetime, updated_before: datetime) -> Sequence[str]:
-        """Return the ids of those that are not ACTIVE, and have expired or were last updated before a time."""
+    async def stale(self, now: datetime, updated_before: datetime, project_id: str = "") -> Sequence[str]:
+        """Return the ids of those that are not ACTIVE, and have expired or were last updated before a time.
+
+        With `project_id`, only those of that project.
+        """
         updated, expire = workspaces.c.update_time, workspaces.c.expire_time
-        return await self._ids(workspaces.c.state != State.ACTIVE, or_(updated <= updated_before, expire <= now))
+        wanted = [workspaces.c.project_id == project_id] if project_id else []
+        is_stale = or_(updated <= updated_before, expire <= now)
+        return await self._ids(workspaces.c.state != State.ACTIVE, is_stale, *wanted)
 
     async def over(self, now: datetime, updated_before: datetime) -> Sequence[str]:
         """Return the ids of those that are not ACTIVE, and have expired or, without an expiry time, are older."""
@@ -112,10 +119,16 @@ class WorkspaceStore:
             return (await connection.scalars(statement)).all()
 
     async def set_state(self, workspace_id: str, state: State, update_time: datetime) -> None:
-        """Record a state. Does nothing when there is no such workspace."""
+        """Record a state, and with the first one that ends its work when that was.
+
+        Does nothing when there is no such workspace.
+        """
+        changed: dict[str, object] = {"state": state, "update_time": update_time}
+        if state in SETTABLE_STATES:
+            changed["complete_time"] = func.coalesce(workspaces.c.complete_time, microseconds(update_time))
         statement = update(workspaces).where(workspaces.c.workspace_id == workspace_id)
         async with self._engine.begin() as connection:
-            await connection.execute(statement.values(state=state, update_time=update_time))
+            await connection.execute(statement.values(**changed))
 
     async def set_expire_time(self, workspace_id: str, expire_time: datetime) -> None:
         """Record when a workspace expires. Does nothing when there is no such workspace."""
@@ -145,7 +158,7 @@ class WorkspaceStore:
 def _narrowed(statement: Select[tuple[object, ...]], filters: Filter) -> Select[tuple[object, ...]]:
     if filters.states:
         statement = statement.where(workspaces.c.state.in_(filters.states))
-    for name in ("project_id", "job_id", "worker_id"):
+    for name in ("project_id", "job_id", "worker_id", "work_item_id"):
         if value := getattr(filters, name):
             statement = statement.where(workspaces.c[name] == value)
     return statement
@@ -170,6 +183,7 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "create_time": workspace.create_time,
         "update_time": workspace.update_time,
         "expire_time": workspace.expire_time,
+        "complete_time": workspace.complete_time,
     }
 
 
@@ -193,4 +207,5 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
         create_time=row.create_time,
         update_time=row.update_time,
         expire_time=row.expire_time,
+        complete_time=row.complete_time,
     )

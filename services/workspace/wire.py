@@ -22,12 +22,15 @@ from services.workspace.model import (
 from services.workspace.usage import Usage
 
 _FILES_BYTES: Final = 3 << 20
+_NAMED: Final = ("project_id", "job_id", "worker_id", "work_item_id")
 _STATES: Final = {pb.Workspace.State.Value(f"STATE_{state}"): state for state in State}
 
 _NEW_WORKSPACE: Final = Mapper(NewWorkspace, pb.CreateWorkspaceRequest)
 _FILTER: Final = Mapper(Filter, pb.ListWorkspacesRequest, by_hand={"page_size", "page_token"})
 _WORKSPACE: Final = Mapper(
-    Workspace, pb.Workspace, by_hand={"base_layers", "pins_path", "visibility", "files_digest", "layout", "held_by"}
+    Workspace,
+    pb.Workspace,
+    by_hand={"base_layers", "pins_path", "visibility", "files_digest", "layout", "held_by", "path"},
 )
 
 
@@ -59,8 +62,13 @@ def new_state_from_proto(request: pb.UpdateWorkspaceStateRequest) -> tuple[str, 
 def filter_from_proto(request: pb.ListWorkspacesRequest) -> tuple[Filter, Page]:
     """Read which workspaces to list. Raises Invalid when the page's token is not for them."""
     filters = _FILTER.from_proto(request)
-    bound = {name: getattr(filters, name) for name in ("project_id", "job_id", "worker_id")}
+    bound = {name: getattr(filters, name) for name in _NAMED}
     return filters, Page.parse(request.page_size, request.page_token, {**bound, "states": sorted(set(request.states))})
+
+
+def sweep_from_proto(request: pb.SweepWorkspacesRequest) -> tuple[timedelta, str]:
+    """Read how old workspaces must be that are to be removed, and of which project (empty: of any)."""
+    return request.max_age.ToTimedelta(), request.project_id
 
 
 def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
@@ -70,7 +78,9 @@ def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
 
 def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     """Write a workspace."""
-    return _WORKSPACE.to_proto(seen.workspace, layout=_layout(seen.layout), held_by=seen.held_by)
+    return _WORKSPACE.to_proto(
+        seen.workspace, layout=_layout(seen.layout), held_by=seen.held_by, path=_path(seen.layout.files)
+    )
 
 
 def usage_to_proto(value: Usage) -> pb.ListWorkspaceUsageResponse:

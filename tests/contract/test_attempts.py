@@ -105,6 +105,23 @@ async def test_a_lost_cell_ends_a_job_whose_policy_says_so(book: Books) -> None:
     assert (await book.store.job(view.spec.job_id)).reason == "NODE_LOST"
 
 
+@pytest.mark.parametrize(("reason", "attempts"), [("TIMED_OUT", 1), ("AGENT_FAILED", 2)])
+async def test_what_would_not_be_tried_again_is_not_because_its_cell_is_lost_afterwards(
+    book: Books, reason: str, attempts: int
+) -> None:
+    view = await book.admit(policy=Policy(max_attempts=2, retry_on=("AGENT_FAILED", "NODE_LOST")))
+    cell, other = await book.cell("cell"), await book.cell("other")
+    lease = await claimed(cell)
+    note = ExecutionNote(lease.execution_id, Purpose.AGENT, state=ExecutionState.FAILED, reason=reason, message="so")
+    await cell.note(lease, note)
+    await expire_leases(book)
+    await finish_given_up(other) if attempts == 1 else await claimed(other)
+    job = await book.store.job(view.spec.job_id)
+    assert len(job.executions) == attempts
+    if attempts == 1:
+        assert (job.state, job.reason, job.message) == (JobState.FAILED, reason, "so")
+
+
 async def test_an_attempt_begins_from_a_snapshot_on_its_cell_or_without_one_elsewhere(book: Books) -> None:
     await book.admit()
     cell, other = await book.cell("cell"), await book.cell("other", lease_seconds=20)
@@ -144,7 +161,7 @@ async def test_what_a_person_asks_to_begin_from_a_snapshot_waits_for_its_cell_an
     assert await other.claim() is None
     assert await cell.claim() is None or how == "away"
     if how != "away":
-        waiting = (await book.store.job(lease.job_id)).waiting
+        waiting = (await book.store.job(lease.job_id)).waiting_for
         assert waiting is not None
         assert (waiting.kind, waiting.cell_id) == (WaitsFor.CELL, "cell")
         assert how in waiting.message
@@ -155,7 +172,7 @@ async def test_what_a_person_asks_to_begin_from_a_snapshot_waits_for_its_cell_an
             await store.set_paused("cell", paused=False)
         case _:
             await store.set_condition("cell", Condition(DEFAULT_ALLOWANCE))
-    assert (await book.store.job(lease.job_id)).waiting is None
+    assert (await book.store.job(lease.job_id)).waiting_for is None
     again = await claimed(cell)
     assert (again.job_id, again.snapshot_id) == (job.spec.job_id, "snap-1")
 
@@ -172,36 +189,36 @@ async def test_a_cell_that_is_away_for_an_hour_is_waited_for_no_longer(book: Boo
     await Retries(book.engine, book.notifier).retry(lease.job_id, from_snapshot=True, key=None)
     await age_heartbeat(book, "cell", 3500)
     assert await other.claim() is None
-    waiting = (await book.store.job(lease.job_id)).waiting
+    waiting = (await book.store.job(lease.job_id)).waiting_for
     assert waiting is not None
     assert "is away" in waiting.message
     await age_heartbeat(book, "cell", 3601)
     await finish_given_up(other)
     job = await book.store.job(lease.job_id)
-    assert (job.state, job.reason, job.waiting) == (JobState.FAILED, "NODE_LOST", None)
+    assert (job.state, job.reason, job.waiting_for) == (JobState.FAILED, "NODE_LOST", None)
     assert "cell cell, which alone has what the job was to start from" in job.message
 
 
 async def test_what_a_job_waits_for_is_told(book: Books) -> None:
-    assert (await book.store.job((await book.admit()).spec.job_id)).waiting == Waiting(
-        WaitsFor.ANY_CELL, "", "no cell takes jobs: there is none"
+    assert (await book.store.job((await book.admit()).spec.job_id)).waiting_for == Waiting(
+        WaitsFor.NO_PLACE, "no cell has a place: there is none"
     )
     store = CellStore(book.engine, 20)
     full = Condition(None, (Trouble("DISK_FULL", "no room"),))
     await store.register(Cell(cell_id="one", host="h", version="1", capacity=4, address="", peer_token=""), full)
-    waiting = (await book.store.job((await book.admit()).spec.job_id)).waiting
+    waiting = (await book.store.job((await book.admit()).spec.job_id)).waiting_for
     assert waiting is not None
-    assert waiting.message == "no cell takes jobs: one is not ready (DISK_FULL: no room)"
+    assert waiting.message == "no cell has a place: one is not ready (DISK_FULL: no room)"
     await store.set_condition("one", Condition(None))
-    assert (await book.store.job((await book.admit()).spec.job_id)).waiting is None
+    assert (await book.store.job((await book.admit()).spec.job_id)).waiting_for is None
     later = await book.admit(not_before=datetime.now(UTC) + timedelta(hours=1))
-    waiting = (await book.store.job(later.spec.job_id)).waiting
+    waiting = (await book.store.job(later.spec.job_id)).waiting_for
     assert waiting is not None
-    assert waiting.kind is WaitsFor.START_TIME
+    assert waiting.kind is WaitsFor.NOT_BEFORE
     cell = await book.cell("one")
     lease = await claimed(cell)
     await cell.retry(lease, replace(SOON, seconds=60))
-    waiting = (await book.store.job(lease.job_id)).waiting
+    waiting = (await book.store.job(lease.job_id)).waiting_for
     assert waiting is not None
     assert waiting.kind is WaitsFor.RETRY
 

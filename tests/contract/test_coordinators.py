@@ -1,6 +1,7 @@
 """What a driver without the database can rely on, and what nobody can do without holding a job."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import grpc
@@ -10,13 +11,16 @@ from boatyard.execution.v1.event_pb2 import Event
 from boatyard.gateway.v1 import coordinator_pb2 as pb
 from boatyard.ledger.v1 import ledger_pb2
 
+from services.agent.providers import ModelWire
 from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRange, ServiceError
 from services.common.rpc.status import service_error
 from services.coordinator.clients import Upstream
 from services.coordinator.ledger import ClaimFilter, RemoteLedger
+from services.gateway.catalog.store import PROVIDERS, CatalogStore
 from services.gateway.cells.store import CellStore
 from services.gateway.hooks.store import HookStore
 from services.gateway.ledger.events import EventStore
+from services.gateway.values.catalog import Provider
 from services.gateway.values.cells import CellKind
 from services.gateway.values.events import NumberedEvent
 from services.gateway.values.hooks import Hook, HookEvent
@@ -32,6 +36,15 @@ from tests.kit.servers import TOKEN
 
 FAILED = Outcome(JobState.FAILED, Failure("AGENT_FAILED", "it broke"))
 BYTES = DiffSummary(files=(FileChange(b"\xff", ChangeKind.ADDED),), diff=b"\x00\xff" * 999)
+GIVEN = Provider(
+    provider_id="given",
+    wire=ModelWire.CHAT,
+    base_url="https://a.example/v1",
+    keys=("sk-a-key", "sk-b-key"),
+    aliases={"fast": "small"},
+    for_coordinators=True,
+    create_time=datetime.now(UTC),
+)
 WEBHOOK = Hook(
     hook_id="hook-1",
     project_id="default",
@@ -69,6 +82,8 @@ async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceErr
 async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) -> None:
     """What a driver writes over the API is what it, and everybody else, reads."""
     await HookStore(book.engine).create(WEBHOOK)
+    for provider in (GIVEN, replace(GIVEN, provider_id="ours", for_coordinators=False)):
+        await CatalogStore(book.engine).create(PROVIDERS, provider)
     view = await book.admit("Mend it.\N{ROCKET}", labels={"team": "é"})
     lease = await claimed(remote)
     local = await book.cell("elsewhere")
@@ -80,7 +95,8 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     done = Stage("base", StageState.DONE, '{"a": 1}', "done")
     for _ in range(2):  # again, as if the first answer had been lost
         await remote.end_stage(lease, StageEnd(done, [note]))
-    await remote.note(lease, ExecutionNote("exec-verify", Purpose.VERIFY, state=ExecutionState.RUNNING))
+    verifying = ExecutionNote(f"{lease.execution_id}-verify", Purpose.VERIFY, state=ExecutionState.RUNNING)
+    await remote.note(lease, verifying)
     settled = Stage("hooks", StageState.DONE, "{}")
     for _ in range(2):
         await remote.begin_stage(lease, "workspace", [StageEnd(settled)])
@@ -93,6 +109,9 @@ async def test_the_seam_far_away_is_the_seam(book: Books, remote: RemoteLedger) 
     told = await remote.document(lease, "error-hook-1", FAILED)
     assert told == await local.document(lease, "error-hook-1", FAILED)
     assert await remote.signing_key(lease, "hook-1") == await local.signing_key(lease, "hook-1")
+    assert [provider.name for provider in await local.providers(lease)] == ["given", "ours"]
+    assert await remote.providers(lease) == (GIVEN.to_agent(),), "only what is for coordinators"
+    assert attempt.context.has_providers
     for _ in range(2):
         await remote.finish(lease, FAILED, [StageEnd(Stage("workspace", StageState.DONE, "{}"))])
     job = await book.store.job(lease.job_id)

@@ -81,7 +81,14 @@ READ_OUR_OWN_JSON = (
     *("sandbox/container_engines.py", "git/caveats.py", "git/stores/artifacts.py", "git/disk/base_cache.py"),
     *("execution/rundir/directory.py", "execution/eventlog/records.py", "execution/inbox/messages.py"),
     *("execution/processes/sandboxed.py", "execution/cgroups/group.py", "execution/egress/child.py"),
-    *("execution/egress/__main__.py", "execution/toolbox/serve.py", "execution/engines/anthropic/history.py"),
+    *(
+        "execution/egress/__main__.py",
+        "execution/providers.py",
+        "execution/door/child.py",
+        "execution/door/prices.py",
+        "execution/toolbox/serve.py",
+        "execution/engines/anthropic/history.py",
+    ),
     *(
         "execution/engines/anthropic/models.py",
         "execution/engines/anthropic/credentials.py",

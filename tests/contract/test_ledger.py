@@ -257,10 +257,10 @@ async def test_other_executions_are_kept_too(book: Books) -> None:
     await book.admit()
     cell = await book.cell("cell")
     lease = await claimed(cell)
-    note = ExecutionNote("exec-check", Purpose.VERIFY, "ws-check", ExecutionState.RUNNING)
+    note = ExecutionNote(f"{lease.execution_id}-verify", Purpose.VERIFY, "ws-check", ExecutionState.RUNNING)
     await cell.note(lease, note)
     await cell.note(lease, replace(note, state=ExecutionState.FAILED, reason="TIMED_OUT"))
-    kept = await book.store.execution("exec-check")
+    kept = await book.store.execution(note.execution_id)
     assert (kept.job_id, kept.purpose, kept.state) == (lease.job_id, Purpose.VERIFY, ExecutionState.FAILED)
     assert len((await book.store.job(lease.job_id)).executions) == 1, "only agents are listed"
     agents, checks = [
@@ -268,7 +268,7 @@ async def test_other_executions_are_kept_too(book: Books) -> None:
         for each in (Purpose.AGENT, Purpose.VERIFY)
     ]
     assert [each.execution_id for each in agents] == [lease.execution_id]
-    assert [each.execution_id for each in checks] == ["exec-check"]
+    assert [each.execution_id for each in checks] == [note.execution_id]
 
 
 async def test_when_an_execution_began_does_not_change(book: Books) -> None:

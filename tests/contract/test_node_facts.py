@@ -40,7 +40,8 @@ workspace.v1.CreateWorkspaceResponse  workspace                      within
 workspace.v1.UpdateWorkspaceStateResponse  workspace                 no: what has just been said to it
 workspace.v1.Workspace  layout                                       driver
 workspace.v1.Workspace  workspace_id                                 Execution.workspace_id
-workspace.v1.Workspace  state driver labels create_time update_time expire_time held_by  RPC ListWorkspaces
+workspace.v1.Workspace  state driver labels held_by path             RPC ListWorkspaces
+workspace.v1.Workspace  create_time update_time complete_time expire_time  RPC ListWorkspaces
 workspace.v1.Layout  path layers                                     driver
 workspace.v1.Layers  lowers upper work mounted_path                  driver
 workspace.v1.WorkspaceLabels  project_id job_id worker_id work_item_id repository_id branch  RPC ListWorkspaces

@@ -22,7 +22,7 @@ from tests.kit.ledger import Books, claimed
 
 TRANSACTIONS = 11
 """Admission, claim, what is recorded, the begin of each of seven stages, the end."""
-STATEMENTS = 51
+STATEMENTS = 52
 
 
 @contextmanager

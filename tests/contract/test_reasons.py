@@ -1,4 +1,4 @@
-"""Why jobs end is a table (services/common/reasons.py): the code, the protos and the documentation say the same."""
+"""Why jobs end is a table (services/common/reasons): the code, the protos and the documentation say the same."""
 
 import ast
 import re
@@ -190,7 +190,9 @@ def test_advice_follows_a_message_that_has_none() -> None:
 
 
 def test_messages_that_give_advice_themselves_exist() -> None:
-    sources = "".join(re.sub(r'"\s*\n\s*f?"', "", path.read_text()) for path in SOURCES if path.name != "reasons.py")
+    sources = "".join(
+        re.sub(r'"\s*\n\s*f?"', "", path.read_text()) for path in SOURCES if path.parent.name != "reasons"
+    )
     words = {words for row in REASONS.values() for words in row.advised_by if words}
     assert {each for each in words if each not in sources} == set()
 
@@ -254,7 +256,7 @@ So has each of its executions. `boatyard show` and `boatyard run` print both.
 
 A client that runs jobs itself (`CoordinatorService.FailJob`) may give reasons of its own, which are not here.
 
-This page is made from the table in `services/common/reasons.py`; a test compares the two.
+This page is made from the table in `services/common/reasons`; a test compares the two.
 
 | reason | what happened | found by | retried | what you can do |
 |---|---|---|---|---|

@@ -9,6 +9,7 @@ from services.gateway.jobs.retention import remove_expired
 from services.gateway.jobs.retries import Retries
 from services.gateway.schema.clock import now
 from services.gateway.schema.metadata import metadata
+from services.gateway.schema.totals import totals
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Purpose
@@ -24,12 +25,13 @@ async def age(book: Books, job_id: str, days: float) -> None:
 
 
 async def rows(book: Books) -> int:
-    """Count the rows of every table."""
+    """Count the rows of every table but that of totals, which keeps what was counted."""
     async with book.engine.begin() as connection:
         return sum(
             [
                 (await connection.execute(select(func.count()).select_from(table))).scalar_one()
                 for table in metadata.sorted_tables
+                if table is not totals
             ]
         )
 
@@ -40,7 +42,7 @@ async def test_jobs_that_ended_long_ago_are_forgotten_with_all_that_is_theirs(bo
     await book.admit(labels={"team": "harbour"})
     lease = await claimed(cell)
     await cell.begin_stage(lease, "base")
-    await cell.note(lease, ExecutionNote("exec-check", Purpose.VERIFY, "ws-check"))
+    await cell.note(lease, ExecutionNote(f"{lease.execution_id}-verify", Purpose.VERIFY, "ws-check"))
     await cell.retry(lease, Retry(FAILURE, seconds=0))
     await cell.finish(await claimed(cell), Outcome(JobState.FAILED, FAILURE))
     assert await rows(book) > before + 5

@@ -106,6 +106,7 @@ WITHOUT_RULE = {
     "boatyard.gateway.v1.Hook.order",
     # These are read in responses alone.
     "boatyard.gateway.v1.InputFile.size_bytes",
+    "boatyard.gateway.v1.Provider.key_count",
     "boatyard.gateway.v1.Token.creator",
     "boatyard.gateway.v1.Token.token_id",
     "boatyard.gateway.v1.WorkItem.state",

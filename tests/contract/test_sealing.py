@@ -64,6 +64,7 @@ async def stored(engine: AsyncEngine) -> list[str]:
     columns = {
         "repositories": "token",
         "hooks": "secret",
+        "providers": "keys",
         **dict.fromkeys(["projects", "templates", "workers", "work_items", "jobs"], "secrets"),
     }
     found = []

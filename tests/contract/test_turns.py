@@ -10,17 +10,13 @@ from sqlalchemy import type_coerce
 from services.common.db.columns import Moment, as_number
 from services.common.ids import new_id
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORKERS, CatalogStore
-from services.gateway.cells.store import CellStore
 from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.ledger.scheduling import turn_of
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
 from services.gateway.values.catalog import Project, Repository, Worker
-from services.gateway.values.cells import Cell
-from services.gateway.values.jobs import Waiting, WaitsFor
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
 from tests.kit.ledger import Books, claimed, expire_leases, park, set_job
@@ -106,24 +102,6 @@ async def test_a_limit_holds_however_many_claim_at_once(book: Books, kind: str) 
             done.append(lease.job_id)
     assert sorted(done) == sorted(admitted), "each had its turn, once"
     assert (await book.store.job(free)).state is JobState.RUNNING, "what has no limit is not held up"
-
-
-@pytest.mark.parametrize("kind", ["project", "repository", "worker"])
-async def test_the_limit_that_a_job_waits_for_is_told(book: Books, kind: str) -> None:
-    fields = await limited(book, kind, 1)
-    able = Cell(cell_id="able", host="h", version="1", capacity=4, address="", peer_token="")
-    await CellStore(book.engine, 20).register(able, Condition(None))
-    cell = await book.cell("cell")
-    first = (await book.admit(**fields)).spec.job_id
-    second = (await book.admit(**fields)).spec.job_id
-    assert (await book.store.job(second)).waiting is None, "it only waits for its turn"
-    (lease,) = await taken(cell)
-    assert lease.job_id == first
-    named = f"{kind} {fields[f'{kind}_id']} runs as many jobs at once as it may: 1, by its --max-running"
-    assert (await book.store.job(second)).waiting == Waiting(WaitsFor.LIMIT, "", named)
-    assert (await book.store.job((await book.admit()).spec.job_id)).waiting is None, "others wait for nothing"
-    await cell.finish(lease, SUCCEEDED)
-    assert (await book.store.job(second)).waiting is None
 
 
 @pytest.mark.parametrize("kind", ["project", "repository", "worker"])

@@ -29,13 +29,16 @@ WITHHELD = {
             "Layers.upper",
             "Layers.work",
             "Layout.path",
+            "Workspace.path",
         )
     },
 }
 
 WRITE_ONLY = {
+    "agent.v1.ModelProvider.keys",
     "agent.v1.AgentSettings.secrets",
     "execution.v1.ExecutionSpec.redacted",
+    "gateway.v1.Provider.keys",
     "git.v1.TakeArtifactsRequest.redacted",
     "execution.v1.ExecutionSpec.secrets",
     "gateway.v1.Project.secrets",
@@ -45,6 +48,7 @@ WRITE_ONLY = {
 
 NEVER_WRITTEN = {
     "gateway.v1.Repository.token",
+    "gateway.v1.Provider.keys",
     "gateway.v1.Webhook.secret",
     "gateway.v1.Callback.token",
     "gateway.v1.InputFile.content",
@@ -62,7 +66,7 @@ READABLE = {
         gateway.v1.JobKind kind description required_fields required_data
         gateway.v1.Repository default_revision""",
     "how it is done, which the contract says that every VIEWER can read": """
-        agent.v1.AgentSettings system_prompt model allowed_hosts image
+        agent.v1.AgentSettings system_prompt model allowed_hosts image providers
         agent.v1.CommandEngine line
         agent.v1.AnthropicEngine ask_before
         gateway.v1.Policy verify_command retry_on artifacts leave_out
@@ -70,10 +74,12 @@ READABLE = {
         gateway.v1.BindingFloor set_by
         gateway.v1.Checkpoints before
         gateway.v1.Hook command stage kinds
-        gateway.v1.Repository ca push_options""",
+        gateway.v1.Repository ca push_options
+        gateway.v1.Provider aliases models project_header ca""",
     "addresses that cannot hold a secret: user, password and query are refused, or there is no path": """
         gateway.v1.Repository url
         gateway.v1.Callback url
+        gateway.v1.Provider base_url
         gateway.v1.Output pull_request_url
         gateway.v1.Cell address host version""",
     "what came out, after redaction": """
@@ -89,7 +95,7 @@ READABLE = {
         execution.v1.Note step text
         execution.v1.StateChange state reason message
         execution.v1.TurnEnd stop_reason
-        execution.v1.ModelUsage model
+        execution.v1.ModelUsage model provider
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadArtifactResponse data

@@ -4,6 +4,7 @@ import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from tests.e2e.conftest import Remote
 from tests.e2e.test_coordinator import Coordinator
 from tests.kit import containers, processes
 from tests.kit.cell import Cell, eventually
-from tests.kit.earlier_code import earlier_code, run_with
+from tests.kit.earlier_code import earlier_code, run_with, version_of
 from tests.kit.mounts import unmount_below
 from tests.kit.replay import replaying
 from tests.kit.upgrade_jobs import Case, cases, coordinators_cases, printed, scripts, shown
@@ -165,18 +166,33 @@ def test_an_upgrade_costs_no_job(scratch: Path, remote: Remote, end: Callable[[C
         cell.boatyard("repository", "create", "--url", slow.path, "--max-running", "1")
         jobs = remote_jobs | submitted(cell, cases(remote, slow, gate, in_container=bool(image)))
         assert len(jobs) >= 20
+        assert versions(cell) == {version_of(code)}
         before = history(cell, past)
 
         upgrade(cell, end)
         check_the_past(cell, before, past)
-        # Until it is upgraded itself, a coordinator of the version before may be refused; it waits.
+        check_told_apart(coordinator, version_of(code))
         upgrade(coordinator, end)
+        eventually(lambda: versions(cell) == {version("boatyard")}, "both are upgraded")
         gate.touch()
         for job_id, case in jobs.items():
             case.answer(cell, job_id)
         for job_id, case in jobs.items():
             check_ended(cell, [remote, slow], job_id, case)
         assert {shown(cell, job_id)["cell_id"] for job_id in remote_jobs} == {coordinator.cell_id}
+
+
+def versions(cell: Cell) -> set[str]:
+    """Return the versions of the cells and coordinators that the gateway hears of."""
+    return {one["version"] for one in cell.lines("cells")}
+
+
+def check_told_apart(coordinator: Coordinator, earlier: str) -> None:
+    """Check that a coordinator which is not upgraded yet, and waits for that, is told two versions."""
+    log = coordinator.home / "logs" / "coordinator.log"
+    told = f"(version {earlier})", f"(version {version('boatyard')}): upgrade the coordinator"
+    eventually(lambda: all(words in log.read_text() for words in told), "the coordinator's log says both versions")
+    assert earlier != version("boatyard")
 
 
 def past_jobs(cell: Cell, remote: Remote) -> list[str]:

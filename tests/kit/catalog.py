@@ -47,16 +47,24 @@ class Stubs:
     jobs: job_pb2_grpc.JobServiceStub
 
 
+async def _never(*_: object) -> bool:
+    """Tell of every snapshot that it is there: there is no cell that could have lost one."""
+    return False
+
+
 @asynccontextmanager
-async def serving_catalog(directory: Path, token: str | None = TOKEN) -> AsyncIterator[Stubs]:
-    """Serve the catalogue kept in `directory`; call it with `token`."""
+async def serving_catalog(
+    directory: Path, token: str | None = TOKEN, providers_allowed: str = ""
+) -> AsyncIterator[Stubs]:
+    """Serve the catalogue kept in `directory`, which allows providers at some hosts; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
     nowhere = open_channel("127.0.0.1:1")
     notifier = JobNotifier()
     admission = Admission(engine, notifier, "")
-    catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start)
+    allowed = AllowList.parse(providers_allowed, "BOATYARD_PROVIDER_ALLOW")
+    catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, allowed)
     store = JobStore(engine, notifier)
-    jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, Draining())
+    jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, draining=Draining(), is_gone=_never)
 
     async def document_of(job_id: str) -> bytes:
         return job_document(await store.job(job_id))

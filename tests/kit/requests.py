@@ -60,6 +60,7 @@ VALID = {
     "web_url": "https://a",
     "called_url": "https://a",
     "server_url": "https://a",
+    "base_url": "https://a",
     "prefix": "https://a",
 }
 """Texts that rules of these names allow, where `a` is not one."""

@@ -45,6 +45,7 @@ _FLAGS = (
         "failure_policy",
         "What happens to the job when the hook fails (default: fail for hooks called before, else ignore).",
     ),
+    Flag("--on-cancel", "on_cancel", "For the event error: call it also for jobs that are cancelled."),
     PROJECT,
     Flag("--all-projects", "all_projects", "Call it for the jobs of every project.", is_fixed=True),
     Flag("--template", "template_ids", "Call it only for jobs of this template; may be repeated.", "ID"),
@@ -214,6 +215,7 @@ def _shape(hook: hook_pb2.Hook) -> shapes.Shape:
         "order": hook.order,
         "timeout_s": hook.timeout.ToNanoseconds() / 1e9,
         "failure_policy": shapes.name(hook_pb2.Hook.FailurePolicy.Name, hook.failure_policy, "FAILURE_POLICY_"),
+        "on_cancel": hook.on_cancel,
         "enabled": not hook.disabled,
         "create_time": shapes.time(hook.create_time),
     }

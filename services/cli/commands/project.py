@@ -5,8 +5,14 @@ from services.cli.flag_table import FLOOR
 from services.cli.flags import Flag
 
 WORKER = Flag("--default-worker", "default_worker_id", "The worker for work items without one.", "ID")
+TODO_ONLY = Flag("--todo-only", "todo_only", "Its jobs may take up only work items that are to do.")
 KIND = ResourceType(
-    "Project", "Projects", "project", "project", [NAME, LIMIT, WORKER, *FLOOR], ["project_id", "display_name"]
+    "Project",
+    "Projects",
+    "project",
+    "project",
+    [NAME, LIMIT, WORKER, TODO_ONLY, *FLOOR],
+    ["project_id", "display_name"],
 )
 
 command = resource_commands(

@@ -68,7 +68,10 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """List the jobs that match all options, newest first."""
+    """List the jobs that match all options, newest first.
+
+    REASON is why a job failed, or what a PENDING one waits for; `boatyard show JOB` says it in full.
+    """
     if live and states:
         raise click.UsageError("--live and --state exclude each other: give one of them")
     job_filter = job_pb2.JobFilter(
@@ -108,7 +111,7 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
     return (
         job.job_id,
         shapes.job_state(job),
-        job.reason,
+        job.reason or shapes.waits_for(job),
         humanize.age(job.create_time),
         "" if took is None else humanize.duration(took),
         _branch(job),

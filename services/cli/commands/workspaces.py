@@ -8,6 +8,7 @@ from boatyard.workspace.v1 import workspace_pb2
 
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
+from services.cli.parsing import SPAN, duration
 from services.cli.screen import Screen, say_unreachable
 
 ListedWorkspace = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
@@ -27,8 +28,28 @@ _COLUMNS = ("WORKSPACE", "STATE", "JOB", "DRIVER", "SIZE", "AGE", "GOES IN", "HE
     metavar="ID",
     help="Delete this workspace, with everything in it, instead of listing.",
 )
+@click.option(
+    "--sweep",
+    type=SPAN,
+    metavar="HOURS",
+    help="Delete those whose work ended at least that long ago, instead of listing.",
+)
+@options.of_project("Only workspaces")
+@click.option("--job", type=options.TEXT, metavar="ID", default="", help="Only workspaces of this job.")
+@click.option("--worker", type=options.TEXT, metavar="ID", default="", help="Only workspaces of this worker.")
+@click.option("--item", type=options.TEXT, metavar="ID", default="", help="Only workspaces for this work item.")
 @options.as_json
-def command(limit: int, delete: str | None, as_json: bool) -> None:
+def command(
+    *,
+    limit: int,
+    delete: str | None,
+    sweep: float | None,
+    project: str,
+    job: str,
+    worker: str,
+    item: str,
+    as_json: bool,
+) -> None:
     """List the workspaces, the working copies of jobs, cell by cell, each cell's newest first.
 
     A job's workspace is removed when the job has succeeded, and kept for a while when it has failed: GOES IN says for
@@ -41,13 +62,29 @@ def command(limit: int, delete: str | None, as_json: bool) -> None:
         if not as_json:
             screen.say(f"{delete} is gone", style="")
         return
-    workspaces = with_gateway(lambda gateway: _list(gateway, screen, limit))
+    if sweep is not None:
+        if job or worker or item:
+            raise click.UsageError("--sweep goes by age and --project alone: leave out --job, --worker and --item")
+        _sweep(screen, sweep, project, as_json=as_json)
+        return
+    wanted = runtime_pb2.ListWorkspacesRequest(
+        project_id=project, job_id=job, worker_id=worker, work_item_id=item, page_size=limit
+    )
+    workspaces = with_gateway(lambda gateway: _list(gateway, screen, wanted))
     screen.listing(workspaces, lambda each: shapes.workspace(*each), _COLUMNS, _row, as_json=as_json)
 
 
-async def _list(gateway: Gateway, screen: Screen, limit: int) -> list[ListedWorkspace]:
-    listing = gateway.ask(gateway.runtime.ListWorkspaces(runtime_pb2.ListWorkspacesRequest(page_size=limit)))
-    usage_request = runtime_pb2.ListWorkspaceUsageRequest(page_size=limit)
+def _sweep(screen: Screen, hours: float, project: str, *, as_json: bool) -> None:
+    request = runtime_pb2.SweepWorkspacesRequest(max_age=duration(hours * 3600), project_id=project)
+    swept = with_gateway(lambda gateway: gateway.ask(gateway.runtime.SweepWorkspaces(request, timeout=600)))
+    say_unreachable(screen, swept.unreachable_cell_ids)
+    for workspace_id in swept.workspace_ids:
+        screen.answer({"kind": "gone", "workspace_id": workspace_id}, f"{workspace_id} is gone", as_json=as_json)
+
+
+async def _list(gateway: Gateway, screen: Screen, wanted: runtime_pb2.ListWorkspacesRequest) -> list[ListedWorkspace]:
+    listing = gateway.ask(gateway.runtime.ListWorkspaces(wanted))
+    usage_request = runtime_pb2.ListWorkspaceUsageRequest(page_size=wanted.page_size)
     measuring = gateway.ask(gateway.runtime.ListWorkspaceUsage(usage_request, timeout=_MEASURED_WITHIN_S))
     listed, measured = await asyncio.gather(listing, measuring)
     say_unreachable(screen, listed.unreachable_cell_ids)
@@ -70,5 +107,5 @@ def _row(listed: ListedWorkspace) -> tuple[str, ...]:
         humanize.until(workspace.expire_time) if workspace.HasField("expire_time") else "",
         workspace.held_by,
         cell_id,
-        shapes.workspace_path(workspace) or "",
+        workspace.path,
     )

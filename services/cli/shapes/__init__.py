@@ -4,7 +4,7 @@ What is not known is null, never 0 or "". Times are RFC 3339 in UTC. Paths in a 
 that is not stands as a lone surrogate U+DC80 to U+DCFF, as Python's `surrogateescape` has it.
 """
 
-from services.cli.shapes.cells import cell, choices, networks, snapshot, status, tiers, workspace, workspace_path
+from services.cli.shapes.cells import cell, choices, networks, snapshot, status, tiers, workspace
 from services.cli.shapes.events import event, permission_answer, stream
 from services.cli.shapes.jobs import (
     artifact,
@@ -20,6 +20,7 @@ from services.cli.shapes.jobs import (
     saved_artifact,
     stage,
     submitted,
+    waits_for,
 )
 from services.cli.shapes.values import Shape, line, name, path, paths, time
 
@@ -52,6 +53,6 @@ __all__ = [
     "submitted",
     "tiers",
     "time",
+    "waits_for",
     "workspace",
-    "workspace_path",
 ]

@@ -86,7 +86,7 @@ def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2
         "workspace_id": value.workspace_id,
         "cell_id": cell_id,
         "state": name(workspace_pb2.Workspace.State.Name, value.state),
-        "path": workspace_path(value),
+        "path": value.path or None,
         "driver": value.driver,
         "bytes": None if usage is None else usage.bytes,
         "inodes": None if usage is None else usage.inodes,
@@ -99,14 +99,9 @@ def workspace(value: workspace_pb2.Workspace, cell_id: str, usage: workspace_pb2
         "branch": value.labels.branch or None,
         "create_time": time_of(value, "create_time"),
         "update_time": time_of(value, "update_time"),
+        "complete_time": time_of(value, "complete_time"),
         "expire_time": time_of(value, "expire_time"),
     }
-
-
-def workspace_path(value: workspace_pb2.Workspace) -> str | None:
-    """Return where a workspace's files are: all, or only the changed ones where each sandbox mounts it for itself."""
-    layers = value.layout.layers
-    return value.layout.path or layers.mounted_path or layers.upper or None
 
 
 def snapshot(value: git_pb2.Snapshot, cell_id: str) -> Shape:

@@ -55,7 +55,7 @@ def job(value: job_pb2.Job) -> Shape:
         "message": value.message or None,
         "cell_id": value.cell_id or None,
         "cancel_requested": value.cancel_requested,
-        "waiting": _waiting(value),
+        "waiting_for": _waiting_for(value),
         "prompt": spec.prompt,
         "repository_id": spec.repository_id or None,
         "revision": spec.revision or None,
@@ -77,12 +77,21 @@ def job(value: job_pb2.Job) -> Shape:
     }
 
 
-def _waiting(value: job_pb2.Job) -> Shape | None:
-    if not value.HasField("waiting"):
+def waits_for(value: job_pb2.Job) -> str:
+    """Return the word for what a job waits for; empty when it waits for nothing."""
+    return name(job_pb2.Waiting.Kind.Name, value.waiting_for.kind, "KIND_") if value.HasField("waiting_for") else ""
+
+
+def _waiting_for(value: job_pb2.Job) -> Shape | None:
+    if not value.HasField("waiting_for"):
         return None
-    waiting = value.waiting
-    kind = name(job_pb2.Waiting.Kind.Name, waiting.kind, "KIND_")
-    return {"kind": kind, "cell_id": waiting.cell_id or None, "message": waiting.message}
+    waiting = value.waiting_for
+    return {
+        "kind": waits_for(value),
+        "cell_id": waiting.cell_id or None,
+        "running_job_ids": list(waiting.running_job_ids),
+        "message": waiting.message,
+    }
 
 
 def execution(value: runtime_pb2.Execution) -> Shape:

@@ -17,9 +17,10 @@ from services.execution.egress import PROXY_PORT
 from services.execution.egress.decisions import Decisions
 from services.execution.egress.name_server import NameServer
 from services.execution.egress.names import MadeUpAddresses
-from services.execution.egress.namespace import die_with, listen_inside
+from services.execution.egress.namespace import listen_inside
 from services.execution.egress.policy import EgressPolicy
 from services.execution.egress.proxy import Proxy
+from services.execution.netns import die_with
 from services.sandbox import rlimits
 from services.sandbox.errors import SandboxUnavailableError
 

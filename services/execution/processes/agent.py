@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from services.execution.cgroups.group import ControlGroup
+from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress
 from services.execution.eventlog import EventWriter
 from services.execution.model import EndVerification, Reason
@@ -69,27 +70,29 @@ class Agent(Protocol):
         ...
 
 
-def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None) -> Agent:
+def start(spec: SandboxSpec, run: RunDirectory, group: ControlGroup | None, door: ModelDoor | None = None) -> Agent:
     """Start the program of `spec` for a run. Call from the main thread: the program does not outlive it.
 
-    With a `group` this process is in it afterwards, and must leave it soon.
+    With a `group` this process is in it afterwards, and must leave it soon. A `door` is opened where the program is.
 
     Raises:
         SandboxUnavailableError: there is no sandbox on this machine.
         OSError: the kernel refuses.
     """
     with descriptors.memory_file(run.stdin.read_bytes()) if run.stdin.exists() else descriptors.null_device() as fd:
-        return start_on(spec, fd, run, group)
+        return start_on(spec, fd, run, group, door)
 
 
-def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None) -> Agent:
+def start_on(
+    spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None, door: ModelDoor | None = None
+) -> Agent:
     """Do what `start` does, with a descriptor as standard input, which the caller still has to close."""
     # The proxy is started outside the group, because its limits are for the program alone.
     egress = None
     if spec.network is not Network.NONE and spec.tier is not Tier.NONE:
         egress = Egress(spec.allow, everything=spec.network is Network.OPEN)
     try:
-        return _start(spec, stdin, run, group, egress)
+        return _start(spec, stdin, run, group, egress=egress, door=door)
     except BaseException:
         if egress is not None:
             egress.close()
@@ -97,17 +100,23 @@ def start_on(spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGro
 
 
 def _start(
-    spec: SandboxSpec, stdin: int, run: RunDirectory, group: ControlGroup | None, egress: Egress | None
+    spec: SandboxSpec,
+    stdin: int,
+    run: RunDirectory,
+    group: ControlGroup | None,
+    *,
+    egress: Egress | None,
+    door: ModelDoor | None,
 ) -> Agent:
     if spec.tier is Tier.CONTAINER:
         from services.execution.processes.contained import ContainedAgent  # noqa: PLC0415 - threads, engines' clients
 
-        return ContainedAgent(spec, stdin, run.path, egress)
+        return ContainedAgent(spec, stdin, run.path, egress, door)
     if group is not None:
         group.enter()
     if spec.tier is Tier.NONE:
         return BareAgent(spec, stdin, run.home, group)
-    return SandboxedAgent(spec, stdin, group, egress)
+    return SandboxedAgent(spec, stdin, group, egress, door)
 
 
 def announce(writer: EventWriter, spec: SandboxSpec) -> None:

@@ -15,6 +15,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification, Reason
 from services.execution.processes.containers import ContainerDirectory
@@ -43,13 +44,16 @@ class ContainedAgent:
 
     status = None
 
-    def __init__(self, spec: SandboxSpec, stdin: int, run: Path, egress: Egress | None) -> None:
-        """`run` is the run's directory. With `egress` the program begins only when the proxy listens in the container.
+    def __init__(
+        self, spec: SandboxSpec, stdin: int, run: Path, egress: Egress | None, door: ModelDoor | None = None
+    ) -> None:
+        """`run` is the run's directory. The program begins only when proxy and door, if any, listen in the container.
 
         Raises SandboxUnavailableError, HeldError, OSError.
         """
         self._spec = spec
         self.egress = egress
+        self._listeners = [listener for listener in (egress, door) if listener is not None]
         self._container = container.of(spec)
         self._directory = ContainerDirectory(run)
         self._init: Init | None = None
@@ -131,8 +135,8 @@ class ContainedAgent:
         if not readable(self._status, 0) or container.BEGAN not in os.read(self._status, _CHUNK):
             raise SandboxUnavailableError("the container's shell said nothing", "Check that the image has a /bin/sh")
         self._init = self._find_init(engine)
-        if self.egress is not None:
-            self.egress.open(self._init.pid)
+        for listener in self._listeners:
+            listener.open(self._init.pid)
         self._check_abandoned()
         self._directory.delete_secrets()
         self._connect_input()

@@ -9,13 +9,21 @@ from pathlib import Path
 _PR_SET_CHILD_SUBREAPER = 36
 
 
+_spared: set[int] = set()
+
+
+def spare(pid: int) -> None:
+    """Leave out a child of ours that is no process of the program."""
+    _spared.add(pid)
+
+
 def children(pid: int) -> list[int]:
     """Return the children of all threads of a process; none when it is gone."""
     pids: list[int] = []
     with contextlib.suppress(OSError):
         for task in Path(f"/proc/{pid}/task").iterdir():
             pids += map(int, (task / "children").read_text().split())
-    return pids
+    return [child for child in pids if child not in _spared]
 
 
 def descendants(pid: int) -> list[int]:

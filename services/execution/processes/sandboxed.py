@@ -4,9 +4,10 @@ import contextlib
 import json
 import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from services.execution.cgroups.group import ControlGroup
+from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress
 from services.execution.model import EndVerification
 from services.execution.processes.init import Init
@@ -24,8 +25,15 @@ class SandboxedAgent:
 
     limit = None
 
-    def __init__(self, spec: SandboxSpec, stdin: int, group: ControlGroup | None, egress: Egress | None) -> None:
-        """With `egress` the program starts only when the proxy listens in the sandbox."""
+    def __init__(
+        self,
+        spec: SandboxSpec,
+        stdin: int,
+        group: ControlGroup | None,
+        egress: Egress | None,
+        door: ModelDoor | None = None,
+    ) -> None:
+        """The program starts only when the proxy and the door, if there are any, listen in the sandbox."""
         self._group = group
         self.egress = egress
         self.status, status_end = os.pipe()
@@ -35,25 +43,30 @@ class SandboxedAgent:
         self.exit_status: int | None = None
         self.verified_by: EndVerification | None = None
         try:
-            with _gate(egress) as (gate, pass_gate), prepare(spec, status_fd=status_end, block_fd=gate) as launch:
+            listeners = [listener for listener in (egress, door) if listener is not None]
+            with (
+                _gate(is_wanted=bool(listeners)) as (gate, pass_gate),
+                prepare(spec, status_fd=status_end, block_fd=gate) as launch,
+            ):
                 self._bwrap = spawn(launch, stdin)
                 self.exited = os.pidfd_open(self._bwrap.pid)
                 self.stdout, self.stderr = pipes(self._bwrap)
-                if egress is not None:
-                    self._connect(egress)
+                if listeners:
+                    self._connect(listeners)
                     pass_gate()
         finally:
             os.close(status_end)
 
-    def _connect(self, egress: Egress) -> None:
-        """Have the proxy listen in the sandbox. Raises SandboxUnavailableError, after ending all processes."""
+    def _connect(self, listeners: Sequence[Egress | ModelDoor]) -> None:
+        """Have these listen in the sandbox. Raises SandboxUnavailableError, after ending all processes."""
         try:
             while self._init is None:
                 ended = self.exited in select.select([self.status, self.exited], [], [], _BEGINS_WITHIN_S)[0]
                 self.read_status()
                 if ended and self._init is None:
                     return  # its complaint is on standard error, and its end is handled like any other
-            egress.open(self._init.pid)
+            for listener in listeners:
+                listener.open(self._init.pid)
         except BaseException:
             self.finish()
             raise
@@ -108,9 +121,9 @@ class SandboxedAgent:
 
 
 @contextlib.contextmanager
-def _gate(egress: Egress | None) -> Iterator[tuple[int | None, Callable[[], object]]]:
-    """Yield a descriptor that blocks the program until the proxy is ready, and what unblocks it; leaving does too."""
-    if egress is None:
+def _gate(*, is_wanted: bool) -> Iterator[tuple[int | None, Callable[[], object]]]:
+    """Yield a descriptor that blocks the program until all is ready, and what unblocks it; leaving does too."""
+    if not is_wanted:
         yield None, lambda: None
         return
     reading, writing = os.pipe()

@@ -160,6 +160,13 @@ class RunDirectory:
             return None
         return engine_of(fields, has_task=self._task.exists())
 
+    def has_door(self) -> bool:
+        """True when a runner is still to begin that must be given providers of models."""
+        try:
+            return bool(json.loads(self._plan.read_text()).get("has_door"))
+        except FileNotFoundError:
+            return False
+
     def result(self) -> Result | None:
         """Return how the run ended; None while it has not ended, and when its runner was lost."""
         try:

@@ -51,6 +51,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "container": None if spec.container is None else asdict(spec.container),
         "secret_names": plan.secret_names,
         "redacted": {name: _text(value) for name, value in plan.redacted.items()},
+        "has_door": plan.has_door,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
@@ -84,6 +85,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         secret_names=tuple(fields.get("secret_names", ())),
         terminal=_optional_from_json(TerminalSize, fields.get("terminal")),
         redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
+        has_door=fields.get("has_door", False),
     )
 
 

@@ -14,6 +14,7 @@ import socket
 import sys
 from pathlib import Path
 
+from services.execution.door.child import preload
 from services.execution.engine import load
 
 _PACKET_BYTES = 4096
@@ -35,6 +36,7 @@ def serve() -> None:
 def _serve(control: socket.socket) -> None:
     for engine in control.recv(_PACKET_BYTES).decode().split():
         load(engine).preload()
+    preload()
     if len(list(Path("/proc/self/task").iterdir())) > 1:
         raise RuntimeError("an engine's modules have started a thread, and such a process cannot be forked safely")
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel forgets runners when they end

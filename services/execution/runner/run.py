@@ -12,6 +12,7 @@ from services.execution.engine import RunContext, load
 from services.execution.eventlog import EventWriter
 from services.execution.own_tokens import own_tokens
 from services.execution.processes import signals
+from services.execution.providers import Credentials
 from services.execution.rundir.directory import RunDirectory
 from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
@@ -22,8 +23,8 @@ _PUSH_S = 0.5
 load(DEFAULT_ENGINE)  # while the runner waits for a run, so that most agents start at once
 
 
-def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) -> None:
-    """Run the plan in `path`, unless another runner does so or has done so. `credentials` are those of its engine.
+def run_execution(path: Path, credentials: Credentials, group: ControlGroup | None) -> None:
+    """Run the plan in `path`, unless another runner does so or has done so.
 
     This process is the only one in `group`, and leaves it.
     """
@@ -44,7 +45,8 @@ def run_execution(path: Path, credentials: bytes, group: ControlGroup | None) ->
         run.record_group({str(controller): path for controller, path in group.directories.items()})
     with EventWriter(run.events, plan.bounds.disk_floor_bytes) as writer:
         writer.redactor = Redactor(own_tokens(Home.from_environment()))
-        result = load(plan.engine).run(RunContext(run, plan, writer, signal_fd, credentials, group))
+        context = RunContext(run, plan, writer, signal_fd, credentials.engine, group, credentials.providers)
+        result = load(plan.engine).run(context)
         result = replace(result, message=writer.redactor.text(result.message))
         writer.end()
         writer.state_change(result.state, result.reason, result.message)

@@ -41,7 +41,7 @@ def capabilities(control_groups: ControlGroupHierarchies, settings: ExecutionSet
         yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
     yield _uid()
     yield _network()
-    yield container(settings.container_engine, settings.container_image)
+    yield container(settings)
     if missing := settings.missing_paths():
         yield Capability("read-only paths", "", missing)
     if seccomp.program() is None:
@@ -78,17 +78,24 @@ def _network() -> Capability:
     return Capability("network", "nf_tables", _CARRIED)
 
 
-def container(only: str | None, image: str) -> Capability:
-    """Find out which container engine there is, and whether it starts a container of the default image, if it has that.
+def container(settings: ExecutionSettings) -> Capability:
+    """Find out which container engine there is, which images it lacks, and whether it starts one of the default image.
 
-    Blocks for 0.1 s where there is one, and for a second where it starts a container.
+    An image that may be fetched is not missing, and of patterns nobody knows which they mean. Blocks for 0.1 s where
+    there is an engine, some more for each image, and for a second where it starts a container.
     """
+    default = settings.container_image
+    named = [image for image in (default, *settings.container_images) if image and not set("*?[") & set(image)]
     try:
-        engine = container_engines.find(only)
-        is_tried = bool(image) and container_engines.has_image(engine, image)
-        if is_tried:
-            container_engines.run_nothing(engine, image)
+        engine = container_engines.find(settings.container_engine)
+        missing = [image for image in named if not container_engines.has_image(engine, image)]
+        if default not in {"", *missing}:
+            container_engines.run_nothing(engine, default)
     except SandboxUnavailableError as error:
         return Capability(CONTAINER, "", f"{error.problem}: {error.mend}")
-    untried = () if is_tried else (f"no container was tried, for want of an image ({IMAGE_SETTING})",)
-    return Capability(CONTAINER, engine.name, "; ".join([*engine.weaknesses, *untried]))
+    complaints = engine.weaknesses
+    if settings.container_pull == "never":
+        complaints += [str(container_engines.missing_image(engine, image)) for image in missing]
+    if default in {"", *missing}:
+        complaints.append(f"no container was tried, for want of an image ({IMAGE_SETTING})")
+    return Capability(CONTAINER, engine.name, "; ".join(complaints))

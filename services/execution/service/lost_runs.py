@@ -12,7 +12,7 @@ import structlog
 from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
 from services.execution.eventlog.activity import read_activity
-from services.execution.model import MARK, EndVerification, Reason, Result, State, Vitals
+from services.execution.model import MARK, EndVerification, ModelUse, Reason, Result, State, Vitals
 from services.execution.processes.containers import ContainerDirectory
 from services.execution.rundir.directory import RunDirectory
 from services.sandbox.errors import SandboxUnavailableError
@@ -55,7 +55,7 @@ def conclude(run: RunDirectory) -> Result | None:
                 end_time_ns=time.time_ns(),
                 last_sequence=writer.last_sequence,
                 output_bytes=writer.output_bytes,
-                model_use=read_activity(run.events).model_use() if run.lives() else None,
+                model_use=_model_use(run),
                 end_verified_by=verification if processes_left == 0 else None,
                 vitals=vitals,
             )
@@ -64,6 +64,12 @@ def conclude(run: RunDirectory) -> Result | None:
         return result
     finally:
         os.close(lock)
+
+
+def _model_use(run: RunDirectory) -> ModelUse | None:
+    """Return what the run's models have used; None when it had none."""
+    use = read_activity(run.events).model_use()
+    return use if use.turns or run.lives() else None
 
 
 def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | None]:

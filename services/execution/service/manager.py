@@ -22,6 +22,7 @@ from services.execution.model import ACTIVE, Execution, Filter, Result, StartReq
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission
 from services.execution.service.credentials import EngineCredentials
+from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore, ended
@@ -70,6 +71,7 @@ class ExecutionManager:
         self._credentials = credentials
         self._isolation = isolation
         self._runners = Runners(credentials, control_groups)
+        self._given = GivenProviders()
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
@@ -117,7 +119,10 @@ class ExecutionManager:
         async with self._starting:
             known = await self._store.find(request.execution_id)
             if known is not None:
-                return _repeated(known, request.digest)
+                repeated = _repeated(known, request.digest)
+                if known.execution_id in self._active:
+                    await self._given.give(known.execution_id, request.providers)
+                return repeated
             await self._isolation.check(request)
             self._admission.check(len(self._active))
             self._credentials.check(request.plan.engine, request.execution_id)
@@ -140,6 +145,7 @@ class ExecutionManager:
             # The directory comes first: after a crash, a recorded execution without one could not be started.
             await asyncio.to_thread(self._create_directory, request)
             await self._store.add(execution)
+            await self._given.give(request.execution_id, request.providers)
             self._supervise(execution, fresh=True)
         return execution
 
@@ -257,7 +263,7 @@ class ExecutionManager:
             active.started.set()
 
         run = self.run_directory(execution.execution_id)
-        active = _Active(Supervision(execution.execution_id, run, self._runners, on_begin))
+        active = _Active(Supervision(execution.execution_id, run, self._runners, self._given, on_begin))
         self._active[execution.execution_id] = active
         task = asyncio.create_task(self._follow(execution, active, fresh=fresh))
         self._tasks.add(task)
@@ -279,6 +285,7 @@ class ExecutionManager:
                 await asyncio.sleep(_LOOK_AGAIN_S)
         _set(active)
         del self._active[execution.execution_id]
+        self._given.forget(execution.execution_id)
 
     async def _result(self, execution_id: str, active: _Active, *, fresh: bool) -> Result:
         while True:

@@ -15,6 +15,7 @@ import structlog
 
 import services
 from services.execution.cgroups.group import HIERARCHIES_VARIABLE, ControlGroupHierarchies, to_text
+from services.execution.providers import Credentials, Provider
 from services.execution.rundir.directory import RunDirectory
 from services.execution.service.credentials import EngineCredentials
 from services.sandbox import container_engines
@@ -76,13 +77,13 @@ class Runners:
         self._server = None
         return server
 
-    async def start(self, run: RunDirectory) -> Runner:
+    async def start(self, run: RunDirectory, providers: tuple[Provider, ...] = ()) -> Runner:
         """Give a run to a new runner. If another runner has this run already, the new one ends at once.
 
         Raises OSError when the system gives us no process.
         """
         engine = run.engine()
-        credentials = b"" if engine is None else self._credentials.of(engine)
+        credentials = Credentials(b"" if engine is None else self._credentials.of(engine), providers).to_bytes()
         async with self._turn:
             for _ in range(_TRIES):
                 server = self._taken_server()  # it is given back when it has answered

@@ -8,6 +8,7 @@ import structlog
 from services.execution.model import Result
 from services.execution.rundir.directory import MAX_LIVES, RunDirectory
 from services.execution.service import lost_runs
+from services.execution.service.given import GivenProviders
 from services.execution.service.runners import Runner, Runners, process_ended
 
 _BEGIN_POLL_S = (0.004, 0.1)
@@ -19,12 +20,18 @@ class Supervision:
     """Follows one run until it has a result."""
 
     def __init__(
-        self, execution_id: str, run: RunDirectory, runners: Runners, on_begin: Callable[[int], Awaitable[None]]
+        self,
+        execution_id: str,
+        run: RunDirectory,
+        runners: Runners,
+        given: GivenProviders,
+        on_begin: Callable[[int], Awaitable[None]],
     ) -> None:
         """`on_begin` gets the time, in nanoseconds since 1970, at which the program began."""
         self._execution_id = execution_id
         self._run = run
         self._runners = runners
+        self._given = given
         self._on_begin = on_begin
         self._runner: Runner | None = None
         self._replacements = 0
@@ -68,8 +75,9 @@ class Supervision:
 
     async def _start(self) -> None:
         """Give the run to a runner when not too many others are starting: each needs a processor for a moment."""
+        providers = await self._given.of(self._execution_id, are_needed=self._run.has_door())
         async with self._runners.start_slots:
-            self._runner = await self._runners.start(self._run)
+            self._runner = await self._runners.start(self._run, providers)
             interval, longest = _BEGIN_POLL_S
             while self._run.holder() is None and not self._runner.has_ended():
                 await asyncio.sleep(interval)

@@ -77,7 +77,9 @@ def terminal_event_from_proto(request: pb.AttachExecutionRequest) -> TerminalEve
 def digest(spec: pb.ExecutionSpec) -> bytes:
     """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones.
 
-    Secrets count by their names: of a short value the digest could be guessed.
+    Secrets count by their names: of a short value the digest could be guessed. Providers of models do not count.
     """
-    open_to_all = without_secrets(spec)
+    open_to_all = pb.ExecutionSpec()
+    open_to_all.CopyFrom(without_secrets(spec))
+    open_to_all.ClearField("providers")
     return hashlib.sha256(open_to_all.SerializeToString(deterministic=True)).digest()

@@ -5,7 +5,9 @@ An engine reads what runs, and `limits` how much it may use; this module reads w
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Final
 
+from boatyard.agent.v1 import model_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
@@ -13,12 +15,14 @@ from services.agent.limits import Limits, lowered
 from services.agent.settings import AgentSettings, secret_complaints
 from services.agent.wire import AGENT
 from services.common.errors import FailedPrecondition
+from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.presets.presets import Presets
+from services.execution.providers import Provider
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import containers, git_identity, home_files, limits, requests, secret_files
 from services.sandbox import environment
@@ -28,6 +32,7 @@ _WORKSPACE = Path("/workspace")
 
 _ENVIRONMENT_BYTES = 64 * 1024
 
+_PROVIDER: Final = Mapper(Provider, model_pb2.ModelProvider)
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
 
@@ -49,7 +54,8 @@ class StartReader:
         if missing := self._settings.missing_paths():
             raise FailedPrecondition("SANDBOX_UNAVAILABLE", missing, request.execution_id)
         agent = self._agent(spec)
-        engine_spec = load(agent.chosen_engine.name).spec(agent, agent.chosen_engine, spec.prompt, self._presets)
+        engine = load(agent.chosen_engine.name)
+        engine_spec = engine.spec(agent, agent.chosen_engine, spec.prompt, self._presets)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -64,8 +70,10 @@ class StartReader:
                 tuple(sorted({*agent.secrets, *spec.secrets})),
                 engine_spec.terminal,
                 _encoded(spec.redacted),
+                has_door=engine.uses_door and bool(spec.providers),
             ),
             stdin=engine_spec.stdin,
+            providers=tuple(map(_PROVIDER.from_proto, spec.providers)),
             asked=Limits.of(self._asked(spec)),
             leave_out=engine_spec.leave_out,
             missing_agent=engine_spec.missing,

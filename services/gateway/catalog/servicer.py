@@ -10,11 +10,13 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.message import Message
 from grpc import aio
 
+from services.common.errors import Invalid
 from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
 from services.gateway.catalog.remotes import check_reach
 from services.gateway.catalog.store import (
     PROJECTS,
+    PROVIDERS,
     REPOSITORIES,
     TEMPLATES,
     WORK_ITEMS,
@@ -23,9 +25,11 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.values.catalog import CatalogFilter, Project, Repository, WorkItemState
+from services.gateway.values.catalog import CatalogFilter, Project, Provider, Repository, WorkItemState
 from services.gateway.wire.requests import idempotency_key, page_from_proto
+from services.lifecycle.webhooks import AllowList, url_complaint
 
+PUBLIC: Final = AllowList()
 StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
 
@@ -58,6 +62,7 @@ _RESOURCE_TYPES: Final = (
         wire.repository_to_proto,
         wire.list_repositories_from_proto,
     ),
+    _ResourceType("providers", PROVIDERS, update_wire.PROVIDER, wire.provider_to_proto, wire.list_providers_from_proto),
     _ResourceType("templates", TEMPLATES, update_wire.TEMPLATE, wire.TEMPLATE.to_proto, wire.list_from_proto),
     _ResourceType("workers", WORKERS, update_wire.WORKER, wire.WORKER.to_proto, wire.list_from_proto),
     _ResourceType(
@@ -69,9 +74,13 @@ _RESOURCE_TYPES: Final = (
 class CatalogServicer:
     """Serves boatyard.gateway.v1.CatalogService."""
 
-    def __init__(self, catalog: CatalogStore, start: StartWorkItem) -> None:
-        """`start` creates a job for a work item, and returns the job's id."""
+    def __init__(self, catalog: CatalogStore, start: StartWorkItem, providers_allowed: AllowList = PUBLIC) -> None:
+        """`start` creates a job for a work item, and returns the job's id.
+
+        `providers_allowed` is where providers of models may be, beside at public addresses.
+        """
         self._catalog = catalog
+        self._providers_allowed = providers_allowed
         self._start = start
         verbs = {"Create": self._create, "Get": self._get, "Update": self._update, "Delete": self._delete}
         for kind in _RESOURCE_TYPES:
@@ -114,8 +123,7 @@ class CatalogServicer:
         if kind.table is PROJECTS:
             scope.check_all()
         resource = kind.form.from_proto(getattr(request, kind.form.field))
-        if isinstance(resource, Repository):
-            check_reach(resource.url)
+        self._check_url(resource)
         return kind.answer("Create", await self._catalog.create(kind.table, resource, idempotency_key(request)))
 
     async def _get(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Get…
@@ -132,11 +140,19 @@ class CatalogServicer:
 
         def checked(before: Any) -> Any:  # noqa: ANN401 - of whichever type
             after = change(before)
-            if isinstance(after, Repository) and after.url != before.url:
-                check_reach(after.url)
+            self._check_url(after, before)
             return after
 
         return kind.answer("Update", await self._catalog.update(kind.table, resource_id, checked))
+
+    def _check_url(self, after: object, before: Any = None) -> None:  # noqa: ANN401 - of its type
+        """Check where a resource leads, if it did not lead there before. Raises PermissionDenied, Invalid."""
+        match after:
+            case Repository(url=url) if before is None or url != before.url:
+                check_reach(url)
+            case Provider(base_url=url) if before is None or url != before.base_url:
+                if complaint := url_complaint(url, self._providers_allowed):
+                    raise Invalid([("provider.base_url", complaint)])
 
     async def _delete(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Delete…
         await self._catalog.delete(kind.table, getattr(request, kind.id_field), datetime.now(UTC))

@@ -4,29 +4,30 @@
 `ResourceTable`: `await WORKERS.get(connection, worker_id, project_id)`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, replace
 from datetime import datetime
 from typing import Any, Final, Generic, Literal, TypeVar
 
-from sqlalchemy import Select, Table, bindparam, select, update
+from sqlalchemy import Column, ColumnElement, Select, Table, bindparam, case, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.settings import names_only
 from services.common.db.columns import as_number, microseconds
-from services.common.db.paging import Page
+from services.common.db.paging import Key, Page
 from services.common.errors import AlreadyExists, NotFound
 from services.gateway import scope
 from services.gateway.catalog.remotes import normal_form
 from services.gateway.catalog.uses import check_unused
 from services.gateway.schema import idempotency
-from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
+from services.gateway.schema.catalog import projects, providers, repositories, templates, work_items, workers
 from services.gateway.schema.idempotency import NO_PROJECT, IdempotencyKey
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.schema.sql import insert_if_absent, read_page
 from services.gateway.values.catalog import (
     CatalogFilter,
     Project,
+    Provider,
     Repository,
     Template,
     Worker,
@@ -34,9 +35,11 @@ from services.gateway.values.catalog import (
     WorkItemState,
 )
 
-Resource = TypeVar("Resource", Project, Repository, Template, Worker, WorkItem)
+Resource = TypeVar("Resource", Project, Provider, Repository, Template, Worker, WorkItem)
 Hold = Literal["share", "change"]
 
+_NO_SECRETS: Final[Mapping[str, Any]] = {"token": "", "keys": (), "secrets": {}}
+"""What is left of a resource's secrets when it is deleted."""
 _IMMUTABLE = ("project_id", "create_time", "state")
 """The fields, besides the id, that an update does not change."""
 
@@ -51,6 +54,7 @@ class ResourceTable(Generic[Resource]):
         self._key = table.primary_key.columns[0]
         self._columns = [table.c[field.name] for field in fields(model)]
         self._keeps_secrets_apart = "agent" in table.c
+        self._is_ordered = "order" in table.c
         if self._keeps_secrets_apart:
             self._columns.append(table.c.secrets)
         self._is_present = table.c.delete_time.is_(None)
@@ -112,45 +116,55 @@ class ResourceTable(Generic[Resource]):
             raise NotFound(self.name, resource_id)
         if row.delete_time is None:
             await check_unused(connection, self.name, resource_id)
-            cleared: dict[str, Any] = {"token": ""} if "token" in self.table.c else {}
-            if "secrets" in self.table.c:
-                cleared["secrets"] = {}
+            cleared = {name: nothing for name, nothing in _NO_SECRETS.items() if name in self.table.c}
             deletion = update(self.table).where(self._key == resource_id)
             await connection.execute(deletion.values({"delete_time": now, **cleared}))
 
     async def page(self, connection: AsyncConnection, filters: CatalogFilter, page: Page) -> tuple[list[Resource], str]:
         """Return a page of resources that match, the newest first, and the next page's token.
 
-        The page is shorter where resources are large. Of one URL, the oldest repository is first.
+        The page is shorter where resources are large. Of one URL, the oldest repository is first. What belongs to no
+        project is of all of them.
         """
-        statement = select(*self._columns).where(self._is_present, *scope.within(self.table.c.project_id))
-        if filters.project_id:
-            statement = statement.where(self.table.c.project_id == filters.project_id)
+        statement = select(*self._columns).where(self._is_present, *self._within(filters))
         if filters.url:
             same = await ids_of_url(connection, filters.url, filters.project_id)
             statement = statement.where(self.table.c.repository_id.in_(same))
         if filters.states:
             statement = statement.where(self.table.c.state.in_(sorted(filters.states)))
-        key = (as_number(self.table.c.create_time), self._key)
-        ordered = page.select(statement, key, descending=not filters.url)
-        return await read_page(
-            connection,
-            ordered,
-            page,
-            self._read,
-            lambda resource: (microseconds(resource.create_time), self.id_of(resource)),
-        )
+        ordered = page.select(statement, self._order(), descending=not (filters.url or self._is_ordered))
+        return await read_page(connection, ordered, page, self._read, self._place)
+
+    def _within(self, filters: CatalogFilter) -> Iterator[ColumnElement[bool]]:
+        """Yield the conditions that a resource is of the projects that are asked for, and that the caller may see."""
+        project_id: Column[str] = self.table.c.project_id
+        asked: list[ColumnElement[bool]] = [project_id == filters.project_id] if filters.project_id else []
+        for condition in [*scope.within(project_id), *asked]:
+            yield or_(condition, project_id.is_(None)) if project_id.nullable else condition
+
+    def _order(self) -> tuple[ColumnElement[Any], ...]:
+        """Return what the resources of a list are ordered by."""
+        age: tuple[ColumnElement[Any], ...] = (as_number(self.table.c.create_time), self._key)
+        if not self._is_ordered:
+            return age
+        return (case((self.table.c.project_id.is_(None), 1), else_=0), self.table.c.order, *age)
+
+    def _place(self, resource: Any) -> Key:  # noqa: ANN401 - a generic class knows no field but those of all types
+        """Return a resource's place in that order."""
+        age: Key = (microseconds(resource.create_time), self.id_of(resource))
+        return (int(not resource.project_id), resource.order, *age) if self._is_ordered else age
 
 
 PROJECTS = ResourceTable("project", Project, projects)
 REPOSITORIES = ResourceTable("repository", Repository, repositories)
+PROVIDERS = ResourceTable("provider", Provider, providers)
 TEMPLATES = ResourceTable("template", Template, templates)
 WORKERS = ResourceTable("worker", Worker, workers)
 WORK_ITEMS = ResourceTable("work item", WorkItem, work_items)
 
 OWNERS: Final[Mapping[str, Ownership]] = {
     each.name.replace(" ", "_"): owned(each.table, is_deletable=True)
-    for each in (REPOSITORIES, TEMPLATES, WORKERS, WORK_ITEMS)
+    for each in (REPOSITORIES, PROVIDERS, TEMPLATES, WORKERS, WORK_ITEMS)
 }
 """How to look up which project owns a resource."""
 
@@ -173,9 +187,9 @@ class CatalogStore:
             earlier = await idempotency.claim(connection, key, _namespace(resource), table.id_of(resource))
             if earlier is not None:
                 return await table.get_even_deleted(connection, earlier)
-            await _check_references(connection, resource)
             if isinstance(resource, Repository):
                 await _check_url(connection, resource)
+            await _check_references(connection, resource)
             await table.add(connection, resource)
             return resource
 
@@ -195,9 +209,9 @@ class CatalogStore:
             before = await table.get(connection, resource_id, hold="change")
             immutable = {name: getattr(before, name) for name in _IMMUTABLE if hasattr(before, name)}
             resource: Resource = replace(change(before), **immutable)
-            await _check_references(connection, resource, before)
             if isinstance(resource, Repository) and normal_form(resource.url) != normal_form(before.url):
                 await _check_url(connection, resource)
+            await _check_references(connection, resource, before)
             await table.change(connection, resource)
             return resource
 
@@ -229,7 +243,7 @@ class CatalogStore:
 
 async def _check_references(connection: AsyncConnection, resource: Resource, before: Resource | None = None) -> None:
     """Raise NotFound for a missing reference, unless the resource had it before: its target may have been deleted."""
-    if not isinstance(resource, Project):
+    if not isinstance(resource, Project) and resource.project_id:
         await PROJECTS.get(connection, resource.project_id, hold="share")
     known = set() if before is None else set(_references(before))
     for table, resource_id in _references(resource):
@@ -252,7 +266,8 @@ async def ids_of_url(connection: AsyncConnection, url: str, project_id: str = ""
 async def _check_url(connection: AsyncConnection, repository: Repository) -> None:
     """Raise AlreadyExists (REPOSITORY_EXISTS) when another repository of the project has the URL.
 
-    Its project's row is locked, so that of two that are made at once the second sees the first.
+    Its project's row is locked, so that of two that are made at once the second sees the first. Nothing may have locked
+    it for reading before: of two that had, neither could go on.
     """
     await PROJECTS.get(connection, repository.project_id, hold="change")
     for known in await ids_of_url(connection, repository.url, repository.project_id):

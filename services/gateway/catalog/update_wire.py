@@ -10,12 +10,12 @@ from google.protobuf.message import Message
 from services.common.errors import Invalid
 from services.common.rpc.rules import Check, Violation
 from services.gateway.catalog import wire
-from services.gateway.values.catalog import Repository
+from services.gateway.values.catalog import Provider, Repository
 from services.gateway.wire.requests import page_checks
 
 Resource = TypeVar("Resource")
 
-_IMMUTABLE: Final = frozenset({"project_id", "create_time", "state", "has_token"})
+_IMMUTABLE: Final = frozenset({"project_id", "create_time", "state", "has_token", "key_count"})
 _NESTED: Final = frozenset({"agent", "policy", "floor"})
 
 
@@ -110,10 +110,15 @@ def _repository_with_token_to_proto(repository: Repository) -> Message:
     return wire.REPOSITORY.to_proto(repository, token=repository.token)
 
 
+def _provider_with_keys_to_proto(provider: Provider) -> Message:
+    return wire.PROVIDER.to_proto(provider, keys=provider.keys)
+
+
 PROJECT: Final = Form("project", wire.PROJECT.to_proto, wire.project_from_proto, wire.check_project)
 REPOSITORY: Final = Form(
     "repository", _repository_with_token_to_proto, wire.repository_from_proto, wire.check_repository
 )
+PROVIDER: Final = Form("provider", _provider_with_keys_to_proto, wire.provider_from_proto, wire.check_provider)
 TEMPLATE: Final = Form("template", wire.TEMPLATE.to_proto, wire.template_from_proto)
 WORKER: Final = Form("worker", wire.WORKER.to_proto, wire.worker_from_proto, wire.check_worker)
 WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_from_proto, wire.check_work_item)
@@ -121,6 +126,7 @@ WORK_ITEM: Final = Form("work_item", wire.WORK_ITEM.to_proto, wire.work_item_fro
 CHECKS: Final[Mapping[str, Check]] = {
     **PROJECT.checks(pb.CreateProjectRequest, pb.UpdateProjectRequest),
     **REPOSITORY.checks(pb.CreateRepositoryRequest, pb.UpdateRepositoryRequest),
+    **PROVIDER.checks(pb.CreateProviderRequest, pb.UpdateProviderRequest),
     **TEMPLATE.checks(pb.CreateTemplateRequest, pb.UpdateTemplateRequest),
     **WORKER.checks(pb.CreateWorkerRequest, pb.UpdateWorkerRequest),
     **WORK_ITEM.checks(pb.CreateWorkItemRequest, pb.UpdateWorkItemRequest),

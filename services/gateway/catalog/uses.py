@@ -7,7 +7,7 @@ from sqlalchemy import Column, Select, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import FailedPrecondition
-from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
+from services.gateway.schema.catalog import projects, providers, repositories, templates, work_items, workers
 from services.gateway.schema.hooks import hooks
 from services.gateway.schema.jobs import LIVE, jobs
 
@@ -22,9 +22,10 @@ _REASONS: Final = {
 }
 _USES: Final[dict[str, tuple[Column[Any], ...]]] = {
     "project": (
-        *(table.c.project_id for table in (repositories, templates, workers, work_items, hooks)),
+        *(table.c.project_id for table in (repositories, providers, templates, workers, work_items, hooks)),
         jobs.c.project_id,
     ),
+    "provider": (),  # a key may have to be taken away at once
     "repository": (jobs.c.repository_id, work_items.c.repository_id),
     "template": (jobs.c.template_id, workers.c.template_id, work_items.c.template_id),
     "worker": (jobs.c.worker_id, work_items.c.worker_id, projects.c.default_worker_id),
@@ -34,6 +35,8 @@ _USES: Final[dict[str, tuple[Column[Any], ...]]] = {
 
 async def check_unused(connection: AsyncConnection, kind: str, resource_id: str) -> None:
     """Raise FailedPrecondition, which lists the live jobs, resources and hooks in force that need a resource."""
+    if not _USES[kind]:
+        return
     statement = union_all(*(_users(column, resource_id) for column in _USES[kind])).limit(_MAX_LISTED)
     users = [f"{noun} {user_id}" for noun, user_id in (await connection.execute(statement)).all()]
     if users:

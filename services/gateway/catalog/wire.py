@@ -18,6 +18,7 @@ from services.gateway.values.catalog import (
     DEFAULT_PROJECT_ID,
     CatalogFilter,
     Project,
+    Provider,
     Repository,
     Template,
     Worker,
@@ -32,6 +33,7 @@ _MAX_NOTES_BYTES: Final = 256 << 10
 _MAX_DOCUMENTS_BYTES: Final = 384 << 10
 
 PROJECT: Final = Mapper(Project, pb.Project)
+PROVIDER: Final = Mapper(Provider, pb.Provider, by_hand={"keys", "key_count"})
 REPOSITORY: Final = Mapper(Repository, pb.Repository, by_hand={"has_token", "token"})
 WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem)
 TEMPLATE: Final = Mapper(Template, pb.Template)
@@ -48,6 +50,19 @@ def repository_from_proto(message: pb.Repository) -> Repository:
     """Read a repository that is to be created, with its token."""
     repository_id = message.repository_id or new_id("repository")
     return REPOSITORY.from_proto(message, repository_id=repository_id, token=message.token, **_created(message))
+
+
+def provider_from_proto(message: pb.Provider) -> Provider:
+    """Read a provider that is to be created, with its keys; without a project it is for all of them.
+
+    Raises PermissionDenied (PROJECT_NOT_ALLOWED) where the caller is not for all projects, and this is.
+    """
+    if not message.project_id:
+        scope.check_all()
+    provider_id = message.provider_id or new_id("provider")
+    return PROVIDER.from_proto(
+        message, provider_id=provider_id, keys=tuple(message.keys), create_time=datetime.now(UTC)
+    )
 
 
 def template_from_proto(message: pb.Template) -> Template:
@@ -107,6 +122,14 @@ def check_repository(message: pb.Repository) -> Iterator[Violation]:
             yield f"push_options[{index}]", f"must not hold a token, as for {name}: everybody who sees it could use it"
 
 
+def check_provider(message: pb.Provider) -> Iterator[Violation]:
+    """Yield what is wrong with the certificates of a provider, and with keys that are twice there."""
+    if complaint := ca_complaint(message.ca, scheme_of(message.base_url)):
+        yield "ca", complaint
+    if len(set(message.keys)) < len(message.keys):
+        yield "keys", "must be different"
+
+
 def check_worker(message: pb.Worker) -> Iterator[Violation]:
     """Yield what is wrong with a worker's name: git takes it as the author of a commit."""
     name = message.display_name
@@ -149,6 +172,16 @@ def list_work_items_from_proto(request: pb.ListWorkItemsRequest) -> CatalogFilte
 def repository_to_proto(value: Repository) -> pb.Repository:
     """Write a repository, without its token."""
     return REPOSITORY.to_proto(value, has_token=bool(value.token))
+
+
+def list_providers_from_proto(request: pb.ListProvidersRequest) -> CatalogFilter:
+    """Read the filter for listing providers."""
+    return CatalogFilter(project_id=request.project_id)
+
+
+def provider_to_proto(value: Provider) -> pb.Provider:
+    """Write a provider, without its keys."""
+    return PROVIDER.to_proto(value, keys=(), key_count=len(value.keys))
 
 
 def target_state_from_proto(state: "pb.WorkItem.State.ValueType") -> WorkItemState:

@@ -150,9 +150,7 @@ class CellStore:
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
-        hidden = {
-            column.name for column in (cells.c.until_start, cells.c.key_ids, cells.c.sealing_key_id, cells.c.lease_ms)
-        }
+        hidden = {"until_start", "key_ids", "sealing_key_id", "lease_ms", "own_providers"}
         columns = [column for column in cells.c if column.name not in hidden]
         return select(
             *columns,

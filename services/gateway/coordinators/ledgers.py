@@ -57,8 +57,14 @@ class CoordinatorLedgers:
                 raise lease_lost(held) from error
 
     def _ledger(self, coordinator_id: str) -> SqlLedger:
-        seconds = self.lease_seconds
-        return SqlLedger(self._engine, coordinator_id, self._notifier, self._document, lease_seconds=seconds)
+        return SqlLedger(
+            self._engine,
+            coordinator_id,
+            self._notifier,
+            self._document,
+            lease_seconds=self.lease_seconds,
+            is_of_coordinator=True,
+        )
 
     @staticmethod
     @contextmanager

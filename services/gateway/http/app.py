@@ -19,8 +19,10 @@ from services.gateway.http.request_log import RequestLog
 from services.gateway.values.principal import Role
 
 METRICS: Final = "/metrics"
+API_METRICS: Final = "/api/metrics"
+"""Where the systems before this one served them: the same page."""
 HEALTH: Final = "/healthz"
-PAGES: Final = {METRICS: Role.VIEWER}
+PAGES: Final = {METRICS: Role.VIEWER, API_METRICS: Role.VIEWER}
 """The role that a caller's token must have, by path. Other paths are open to everybody."""
 
 
@@ -37,6 +39,7 @@ def http_app(meters: Meters, nodes: Sequence[Node], authenticator: Authenticator
         return PlainTextResponse("draining\n" if is_ending else "ok\n", status_code=503 if is_ending else 200)
 
     pages = Starlette(
-        routes=[Route(METRICS, metrics), Route(HEALTH, health)], exception_handlers={ServiceError: refuse}
+        routes=[*(Route(path, metrics) for path in PAGES), Route(HEALTH, health)],
+        exception_handlers={ServiceError: refuse},
     )
-    return Paced(RequestLog(pages, {METRICS, HEALTH}, meters.registry))
+    return Paced(RequestLog(pages, {*PAGES, HEALTH}, meters.registry))

@@ -34,6 +34,7 @@ from services.gateway.jobs import floors
 from services.gateway.jobs.allowances import check_allowed, fleet_allowances, most_of_all
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
+from services.gateway.jobs.providers import check_providers
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import cell_of_snapshot, new_execution
 from services.gateway.ledger.fleet import choices_to_columns
@@ -133,12 +134,18 @@ class Admission:
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
             check_allowed(spec.agent, allowances)
+            await check_providers(connection, spec)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)
             view = await job_view(connection, job_id, brief=True)  # nothing more is recorded of a new one
         self._notifier.notify(job_id, work=True)
         return view
+
+    async def is_repeated(self, submission: JobSubmission, key: IdempotencyKey | None) -> bool:
+        """Return True for a request that was made before. Raises AlreadyExists (REQUEST_ID_REUSED)."""
+        async with self._engine.begin() as connection:
+            return await idempotency.find(connection, key, await _project_of(connection, submission)) is not None
 
     def _spec(
         self,

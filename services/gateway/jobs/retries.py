@@ -19,6 +19,7 @@ from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.fleet import choices_to_columns
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
+from services.gateway.ledger.totals import keep_count
 from services.gateway.ledger.work_items import occupy
 from services.gateway.schema import idempotency
 from services.gateway.schema.clock import NOW
@@ -57,6 +58,17 @@ class Retries:
             await _begin_again(connection, job, replace(spec, kept=None), snapshot_id=left[0], cell_id=left[1])
 
         return await self._again(job_id, key, again)
+
+    async def snapshot_left(self, job_id: str) -> str:
+        """Return the snapshot from which a retry would continue; empty for a job that cannot be retried now.
+
+        Raises NotFound, FailedPrecondition (NO_SNAPSHOT).
+        """
+        async with self._engine.begin() as connection:
+            job = await job_row(connection, job_id)
+            if JobState(job.state) not in _RETRIABLE:
+                return ""
+            return (await _last_snapshot(connection, job, load(JobSpec, job.definition).kept))[0]
 
     async def push(self, job_id: str, *, branch: bytes = b"", key: IdempotencyKey | None) -> JobView:
         """Put a job that has ended into the queue again, to publish what its last attempt left, to `branch` if given.
@@ -105,12 +117,13 @@ async def _begin_again(
     if admitted.repository_id:
         await REPOSITORIES.get(connection, admitted.repository_id, hold="share")
     if job.work_item_id:
-        await occupy(connection, job.work_item_id)
+        await occupy(connection, job.work_item_id, takes_any=admitted.kept is not None)
     spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
     check_allowed(spec.agent, await fleet_allowances(connection))
     if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()
+    await keep_count(connection, [job.job_id], goes_on=True)
     execution_id = await next_attempt(connection, job, Failure(job.reason, job.message))
     again = update(jobs).where(jobs.c.job_id == job.job_id)
     await connection.execute(

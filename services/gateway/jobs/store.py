@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -28,13 +28,13 @@ from services.gateway.ledger.rows import (
     job_view,
     job_views,
 )
-from services.gateway.ledger.waiting import waiting_of
+from services.gateway.ledger.waiting import waits_of
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, LIVE, executions, jobs
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView, JobFilter, JobSummary, JobView
 from services.gateway.values.principal import with_caller
-from services.lifecycle.model.ids import execution_of_snapshot
+from services.lifecycle.model.ids import execution_of_snapshot, execution_of_workspace
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
@@ -77,9 +77,7 @@ class JobStore:
     async def job(self, job_id: str) -> JobView:
         """Return a job. Raises NotFound."""
         async with reading(self._engine) as connection:
-            row = await job_row(connection, job_id)
-            (view,) = await job_views(connection, [row])
-            return replace(view, waiting=await waiting_of(connection, row))
+            return await _job(connection, job_id)
 
     async def changed(self, known: Collection[tuple[str, int]]) -> tuple[dict[str, int], dict[str, JobView]]:
         """Return the revisions of jobs that exist, and the jobs of which another revision is known.
@@ -91,7 +89,7 @@ class JobStore:
             rows = await connection.execute(_REVISIONS, {"these_jobs": sorted({job_id for job_id, _ in known})})
             revisions: dict[str, int] = {row.job_id: row.revision for row in rows}
             changed = {job_id for job_id, revision in known if revisions.get(job_id, revision) != revision}
-            views = {job_id: await job_view(connection, job_id) for job_id in islice(changed, 1)}
+            views = {job_id: await _job(connection, job_id) for job_id in islice(changed, 1)}
         for job_id in changed - views.keys():
             with suppress(NotFound):  # it was removed since
                 views[job_id] = await self.job(job_id)
@@ -102,14 +100,26 @@ class JobStore:
         statement = page.select(JOBS.where(*_job_conditions(filters)), _JOB_KEY, descending=True)
         async with self._engine.begin() as connection:
             rows, page = await _bounded(connection, statement, page)
-            views = await job_views(connection, rows, brief=True)
+            views = await _with_waits(connection, rows, brief=True)
         return views, page
+
+    async def number_of_jobs(self, filters: JobFilter) -> int:
+        """Return how many jobs match."""
+        return await self._number_of(select(func.count()).select_from(jobs).where(*_job_conditions(filters)))
+
+    async def number_of_executions(self, filters: ExecutionFilter) -> int:
+        """Return how many executions match."""
+        return await self._number_of(select(func.count()).select_from(_RUNS).where(*_execution_conditions(filters)))
+
+    async def _number_of(self, counted: Select[int]) -> int:
+        async with self._engine.begin() as connection:
+            return int((await connection.execute(counted)).scalar_one())
 
     async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
         """Return those of the jobs that exist, in brief, in the order of `job_ids`."""
         async with self._engine.begin() as connection:
             rows = (await connection.execute(JOBS.where(jobs.c.job_id.in_(job_ids)))).all()
-            views = await job_views(connection, rows, brief=True)
+            views = await _with_waits(connection, rows, brief=True)
         by_id = {view.spec.job_id: view for view in views}
         return [by_id[job_id] for job_id in job_ids if job_id in by_id]
 
@@ -138,17 +148,8 @@ class JobStore:
 
     async def executions(self, filters: ExecutionFilter, page: Page) -> list[ExecutionView]:
         """Return a page of executions in brief, newest first, with one more if there is a next page."""
-        conditions = _conditions(
-            (filters.project_id, jobs.c.project_id),
-            (filters.job_id, executions.c.job_id),
-            (filters.worker_id, jobs.c.worker_id),
-            (filters.work_item_id, jobs.c.work_item_id),
-        )
-        if filters.states:
-            conditions.append(executions.c.state.in_(sorted(filters.states)))
-        if filters.purposes:
-            conditions.append(executions.c.purpose.in_(sorted(filters.purposes)))
-        statement = page.select(BRIEF_EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
+        matching = BRIEF_EXECUTIONS.where(*_execution_conditions(filters))
+        statement = page.select(matching, _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
 
@@ -201,8 +202,9 @@ class JobStore:
             return await read_secrets(connection, job_id.scalar_one_or_none() or "")
 
     async def cell_of_workspace(self, workspace_id: str) -> str | None:
-        """Return the cell that has a workspace; None when no execution is known to be in it."""
-        return await self._cell_of(executions.c.workspace_id == workspace_id)
+        """Return the cell that has a workspace, or had it; None when no execution is known to have been in it."""
+        made_for = executions.c.execution_id == execution_of_workspace(workspace_id)
+        return await self._cell_of(or_(executions.c.workspace_id == workspace_id, made_for))
 
     async def cell_of_execution(self, execution_id: str) -> str | None:
         """Return the cell of an execution that has begun; None when it is not known."""
@@ -222,6 +224,18 @@ def job_key(view: JobView) -> tuple[int, str]:
 def execution_key(view: ExecutionView) -> tuple[int, str]:
     """Return the key by which pages of executions are ordered."""
     return microseconds(view.create_time), view.execution_id
+
+
+async def _job(connection: AsyncConnection, job_id: str) -> JobView:
+    (view,) = await _with_waits(connection, [await job_row(connection, job_id)])
+    return view
+
+
+async def _with_waits(connection: AsyncConnection, rows: Sequence[Row[Any]], *, brief: bool = False) -> list[JobView]:
+    """Complete rows of jobs, as `job_views` does, and with what they wait for."""
+    waits = await waits_of(connection, rows)
+    views = await job_views(connection, rows, brief=brief)
+    return [replace(view, waiting_for=waits.get(view.spec.job_id)) for view in views]
 
 
 async def _execution(connection: AsyncConnection, execution_id: str) -> ExecutionView:
@@ -282,6 +296,17 @@ def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield jobs.c.create_time < filters.created_before_time
 
 
-def _conditions(*pairs: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
-    """Return the conditions that limit a list to the values that are not empty, and to what the caller may see."""
-    return [*(column == value for value, column in pairs if value), *scope.within(jobs.c.project_id)]
+def _execution_conditions(filters: ExecutionFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of a filter of executions, and of what the caller may see."""
+    yield from scope.within(jobs.c.project_id)
+    named = (
+        (filters.project_id, jobs.c.project_id),
+        (filters.job_id, executions.c.job_id),
+        (filters.worker_id, jobs.c.worker_id),
+        (filters.work_item_id, jobs.c.work_item_id),
+    )
+    yield from (column == value for value, column in named if value)
+    if filters.states:
+        yield executions.c.state.in_(sorted(filters.states))
+    if filters.purposes:
+        yield executions.c.purpose.in_(sorted(filters.purposes))

@@ -43,7 +43,7 @@ _JOB: Final = Mapper(
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
         *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
-        "waiting",
+        "waiting_for",
     },
 )
 
@@ -79,7 +79,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         floors=() if brief else map(_FLOOR.to_proto, view.spec.floors),
         submitters=map(display.one_line, view.spec.submitters),
         steered_by=map(display.one_line, view.spec.steered_by),
-        waiting=None if view.waiting is None else _WAITING.to_proto(view.waiting),
+        waiting_for=None if view.waiting_for is None else _WAITING.to_proto(view.waiting_for),
     )
 
 

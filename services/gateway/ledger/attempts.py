@@ -35,6 +35,25 @@ async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) 
     await connection.execute(error.values(**done, end_time=NOW))
 
 
+async def failure_of_agent(connection: AsyncConnection, job: Row[Any]) -> Failure | None:
+    """Return how the agent of a job's attempt has failed, as its driver recorded it; None when it has not.
+
+    Then the job fails with this, although the machine was lost before that was recorded too: to do it all again would
+    end the same way.
+    """
+    agents = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
+    newest = (
+        select(executions.c.state, executions.c.reason, executions.c.message)
+        .where(*agents, executions.c.purpose == Purpose.AGENT)
+        .order_by(executions.c.create_time.desc(), executions.c.execution_id.desc())
+        .limit(1)
+    )
+    agent = (await connection.execute(newest)).first()
+    if agent is None or agent.state != ExecutionState.FAILED:
+        return None
+    return Failure(agent.reason, agent.message)
+
+
 async def tell(connection: AsyncConnection, job_id: str, attempt: int, name: str, text: str) -> None:
     """Tell something in the timeline of an attempt, as a stage that is done."""
     of_attempt = (stages.c.job_id == job_id, stages.c.attempt == attempt)

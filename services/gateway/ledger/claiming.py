@@ -26,7 +26,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
-from services.gateway.ledger.attempts import give_up, next_attempt, tell
+from services.common.reasons import is_listed
+from services.gateway.ledger.attempts import failure_of_agent, give_up, next_attempt, tell
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import Member, left_to_others, members
@@ -199,6 +200,9 @@ class Claimer:
             return replace(last, failure=Failure("NODE_LOST", _BOUND_LOST.format(cell_id=row.bound_cell_id)))
         if not is_other_cells or is_published:
             return last
+        agents_own = await failure_of_agent(connection, row)
+        if agents_own is not None and not is_listed(agents_own.reason, spec.policy.retry_on):
+            return replace(last, failure=agents_own)
         if last.number < row.last_attempt and _CELL_LOST.reason in spec.policy.retry_on:
             execution_id = await next_attempt(connection, row, _CELL_LOST)
             return replace(last, number=last.number + 1, execution_id=execution_id)

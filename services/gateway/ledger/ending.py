@@ -21,12 +21,7 @@ _UNFINISHED: Final = "not finished when the attempt ended"
 
 
 _THIS: Final = bindparam("this_job", type_=String(63))
-_END: Final = (
-    update(jobs)
-    .where(jobs.c.job_id == _THIS)
-    .values(revision=jobs.c.revision + 1, held=False, end_time=NOW)
-    .returning(jobs.c.end_time)
-)
+_END: Final = update(jobs).where(jobs.c.job_id == _THIS).values(revision=jobs.c.revision + 1, held=False, end_time=NOW)
 _RUNNING_STAGES: Final = and_(stages.c.job_id == _THIS, stages.c.state == StageState.RUNNING)
 _LIVE_EXECUTIONS: Final = and_(
     executions.c.job_id == _THIS, executions.c.state.in_((ExecutionState.PENDING, ExecutionState.RUNNING))
@@ -49,9 +44,8 @@ async def end_job(connection: AsyncConnection, job: Row[Any], outcome: Outcome) 
     reason = outcome.failure.reason if outcome.failure else ""
     message = outcome.failure.message if outcome.failure else ""
     told = {"state": outcome.state, "reason": reason, "message": storable_text(message)}
-    ended = await connection.execute(_END, told | {"this_job": job.job_id})
-    seconds = (ended.scalar_one() - job.start_time).total_seconds() if job.start_time else None
-    publish_on_commit(connection, JobEnded(job.kind, outcome.state, reason, seconds))
+    await connection.execute(_END, told | {"this_job": job.job_id})
+    publish_on_commit(connection, JobEnded(job.kind, outcome.state, reason))
     cancelled = outcome.state is JobState.CANCELLED
     state = ExecutionState.CANCELLED if cancelled else ExecutionState.FAILED
     await end_what_is_open(connection, job.job_id, state, reason, message)

@@ -6,6 +6,7 @@ from sqlalchemy import ColumnElement, and_, bindparam, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment
+from services.gateway.ledger.attempt_ids import check_of_attempt
 from services.gateway.ledger.rows import output_from_columns, output_to_columns
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, stages
@@ -61,8 +62,9 @@ async def cell_of_snapshot(connection: AsyncConnection, snapshot_id: str) -> str
 async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, note: ExecutionNote) -> None:
     """Record what is known of an execution of the lease's attempt on a cell, whether it is recorded already or not.
 
-    When it began does not change any more once it is recorded.
+    When it began does not change any more once it is recorded. Raises Invalid for another attempt's.
     """
+    check_of_attempt(lease, note.execution_id)
     known = {
         "workspace_id": note.workspace_id,
         "cell_id": cell_id,

@@ -6,6 +6,7 @@ from sqlalchemy import and_, bindparam, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
+from services.gateway.ledger.attempt_ids import check_of_attempt
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.hooks import hook_calls
 from services.gateway.schema.sql import insert_if_absent, storable_text
@@ -18,7 +19,8 @@ RUNNING_CALLS: Final = and_(hook_calls.c.job_id == bindparam("this_job"), hook_c
 
 
 async def write_call(connection: AsyncConnection, lease: Lease, call: HookCall) -> None:
-    """Record a call as it is now, under the job's lease: one of another job is left as it is."""
+    """Record a call of the lease's attempt as it is now. Raises Invalid for one of another."""
+    check_of_attempt(lease, call.call_id)
     this = update(hook_calls).where(hook_calls.c.call_id == call.call_id, hook_calls.c.job_id == lease.job_id)
     if call.state is not CallState.RUNNING:
         known = {

@@ -9,13 +9,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.errors import NotFound
 from services.gateway.ledger.executions import pushed_before
 from services.gateway.ledger.hooks import hooks_in_force
+from services.gateway.ledger.providers import has_providers
 from services.gateway.schema.catalog import repositories
 from services.gateway.schema.jobs import job_files, jobs
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.job_context import FileContent, JobContext, Remote
 
 
-async def job_context(connection: AsyncConnection, lease: Lease) -> JobContext:
+async def job_context(connection: AsyncConnection, lease: Lease, *, on_coordinator: bool = False) -> JobContext:
     """Return what the lease's job needs beside its spec, as it is now."""
     spec = lease.spec
     hooks = await hooks_in_force(connection, spec.project_id)
@@ -25,6 +26,7 @@ async def job_context(connection: AsyncConnection, lease: Lease) -> JobContext:
         files=await read_files(connection, lease.job_id) if spec.files else (),
         pushed_before=await pushed_before(connection, lease),
         secrets=await read_secrets(connection, lease.job_id) if spec.agent.secrets else {},
+        has_providers=await has_providers(connection, spec, on_coordinator=on_coordinator),
     )
 
 

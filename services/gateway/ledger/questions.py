@@ -8,28 +8,27 @@ from sqlalchemy import ColumnElement, Row, Select, and_, bindparam, or_, select,
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import Moment, as_number
-from services.common.db.commit_events import publish_on_commit
+from services.gateway.ledger.attempt_ids import check_of_attempt
 from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.sql import insert_if_absent, storable_text
 from services.gateway.values.checkpoints import Checkpoint, Decider
-from services.gateway.values.facts import Questions
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import CheckpointState, Decision, Origin, Question
 from services.lifecycle.model.output import Output
 from services.lifecycle.model.value import dump, load
 
 _SECOND: Final = 1_000_000
-_IS_OVER: Final = as_number(checkpoints.c.expire_time) <= now()
+IS_OVER: Final = as_number(checkpoints.c.expire_time) <= now()
 _UNANSWERED: Final = checkpoints.c.state == CheckpointState.PENDING
 
-IS_OPEN: Final = and_(_UNANSWERED, ~_IS_OVER)
+IS_OPEN: Final = and_(_UNANSWERED, ~IS_OVER)
 """The condition of a checkpoint that may be answered."""
 
 OPEN_QUESTIONS: Final = and_(checkpoints.c.job_id == bindparam("this_job"), IS_OPEN)
 """Those of the job `this_job`."""
 
-SELECT: Final[Select[Any]] = select(checkpoints, _IS_OVER.label("is_over"))
+SELECT: Final[Select[Any]] = select(checkpoints, IS_OVER.label("is_over"))
 """The query of rows for `checkpoint_of`."""
 
 _OF_JOBS: Final = SELECT.where(checkpoints.c.job_id.in_(bindparam("these_jobs", expanding=True))).order_by(
@@ -39,7 +38,7 @@ _OF_JOBS: Final = SELECT.where(checkpoints.c.job_id.in_(bindparam("these_jobs", 
 
 def in_states(states: frozenset[CheckpointState]) -> ColumnElement[bool]:
     """Return the condition of being in one of some states now."""
-    derived = {CheckpointState.PENDING: IS_OPEN, CheckpointState.EXPIRED: and_(_UNANSWERED, _IS_OVER)}
+    derived = {CheckpointState.PENDING: IS_OPEN, CheckpointState.EXPIRED: and_(_UNANSWERED, IS_OVER)}
     written = sorted(states - derived.keys())
     return or_(checkpoints.c.state.in_(written), *(derived[state] for state in states & derived.keys()))
 
@@ -77,7 +76,8 @@ async def checkpoints_of(connection: AsyncConnection, job_ids: Sequence[str]) ->
 
 
 async def write_question(connection: AsyncConnection, lease: Lease, question: Question) -> Checkpoint:
-    """Write a question of the lease's attempt unless it exists; return it as it is."""
+    """Write a question of the lease's attempt unless it exists; return it as it is. Raises Invalid for another's."""
+    check_of_attempt(lease, question.execution_id)
     checkpoint_id = _id_of(lease, question.name)
     row = {
         "checkpoint_id": checkpoint_id,
@@ -95,8 +95,7 @@ async def write_question(connection: AsyncConnection, lease: Lease, question: Qu
         "create_time": NOW,
         "expire_time": type_coerce(now() + round(question.seconds * _SECOND), Moment),
     }
-    if await insert_if_absent(connection, checkpoints, row):
-        publish_on_commit(connection, Questions(CheckpointState.PENDING))
+    await insert_if_absent(connection, checkpoints, row)
     query = SELECT.where(checkpoints.c.checkpoint_id == checkpoint_id)
     return checkpoint_of((await connection.execute(query)).one())
 
@@ -113,8 +112,7 @@ async def decision_on(connection: AsyncConnection, lease: Lease, name: str) -> D
 async def withdraw(connection: AsyncConnection, job_id: str) -> None:
     """Withdraw the open questions of a job, because it has ended, or because its next attempt asks again."""
     still_open = update(checkpoints).where(OPEN_QUESTIONS).values(state=CheckpointState.WITHDRAWN, decide_time=NOW)
-    result = await connection.execute(still_open, {"this_job": job_id})
-    publish_on_commit(connection, Questions(CheckpointState.WITHDRAWN, result.rowcount))
+    await connection.execute(still_open, {"this_job": job_id})
 
 
 def _id_of(lease: Lease, name: str) -> str:

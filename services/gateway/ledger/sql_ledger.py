@@ -12,6 +12,7 @@ from typing import Any, Final
 from sqlalchemy import and_, bindparam, exc, func, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from services.agent.providers import ModelProvider
 from services.common.errors import Unavailable
 from services.common.fence import Fence
 from services.gateway.ledger.attempts import retry_later
@@ -25,6 +26,7 @@ from services.gateway.ledger.inputs import job_context
 from services.gateway.ledger.labels import add_labels
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.parking import park
+from services.gateway.ledger.providers import providers_of
 from services.gateway.ledger.questions import decision_on
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS
@@ -58,11 +60,14 @@ class SqlLedger:
         *,
         lease_seconds: float = 20.0,
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
+        is_of_coordinator: bool = False,
     ) -> None:
+        """A ledger that `is_of_coordinator` gives away those providers of models alone that are for coordinators."""
         self._engine = engine
         self._cell_id = cell_id
         self._notifier = notifier
         self._document = document
+        self._is_of_coordinator = is_of_coordinator
         self._lease_seconds = self._longest_lease = lease_seconds
         self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
         self._is_away = False
@@ -135,7 +140,8 @@ class SqlLedger:
             await _check_lease(connection, lease)
             recorded = await recorded_stages(connection, lease)
             note = await note_of_agent(connection, lease)
-            return Attempt(recorded, note, await job_context(connection, lease))
+            context = await job_context(connection, lease, on_coordinator=self._is_of_coordinator)
+            return Attempt(recorded, note, context)
 
     async def document(self, lease: Lease, stage: str, outcome: Outcome | None) -> Document:
         """Return the job's document: see Ledger. It is stored as the stage's result until the stage has one."""
@@ -158,6 +164,14 @@ class SqlLedger:
         async with self._transaction() as connection:
             await _check_lease(connection, lease)
             return await key_of(connection, hook_id, lease.job_id)
+
+    async def providers(self, lease: Lease) -> tuple[ModelProvider, ...]:
+        spec = lease.spec
+        async with self._transaction() as connection:
+            await _check_lease(connection, lease)
+            return await providers_of(
+                connection, spec.project_id, spec.agent.providers, on_coordinator=self._is_of_coordinator
+            )
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         async with self._writing(lease) as connection:

@@ -1,12 +1,21 @@
 """The state of work items, as their jobs change it. Everything here works inside the caller's transaction."""
 
-from sqlalchemy import select, update
+from typing import Final
+
+from sqlalchemy import bindparam, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import FailedPrecondition
-from services.gateway.schema.catalog import work_items
+from services.gateway.schema.catalog import projects, work_items
 from services.gateway.schema.jobs import LIVE, jobs
 from services.gateway.values.catalog import WorkItemState
+
+_LOCKED: Final = (
+    select(work_items.c.state, projects.c.todo_only)
+    .join(projects, projects.c.project_id == work_items.c.project_id)
+    .where(work_items.c.work_item_id == bindparam("this_item"))
+    .with_for_update(of=work_items)
+)
 
 
 async def set_work_item_state(connection: AsyncConnection, work_item_id: str, state: WorkItemState) -> None:
@@ -15,10 +24,13 @@ async def set_work_item_state(connection: AsyncConnection, work_item_id: str, st
     await connection.execute(statement.values(state=state))
 
 
-async def occupy(connection: AsyncConnection, work_item_id: str) -> None:
-    """Put a work item in progress. Raises FailedPrecondition (WORK_ITEM_BUSY) when a job already works on it."""
-    # The update comes first, for its lock: of two admissions at once, the second sees the job of the first.
-    await set_work_item_state(connection, work_item_id, WorkItemState.IN_PROGRESS)
+async def occupy(connection: AsyncConnection, work_item_id: str, *, takes_any: bool = False) -> None:
+    """Put a work item in progress. Raises FailedPrecondition (WORK_ITEM_BUSY) when a job already works on it.
+
+    Raises FailedPrecondition (WORK_ITEM_STATE) when its project's jobs take up only what is TODO, unless `takes_any`.
+    """
+    # The lock comes first: of two admissions at once, the second sees the job of the first.
+    item = (await connection.execute(_LOCKED, {"this_item": work_item_id})).first()
     live = select(jobs.c.job_id).where(jobs.c.work_item_id == work_item_id, jobs.c.state.in_(LIVE))
     job_id = (await connection.execute(live)).scalars().first()
     if job_id is not None:
@@ -28,3 +40,12 @@ async def occupy(connection: AsyncConnection, work_item_id: str) -> None:
             work_item_id,
             metadata={"job_id": job_id},
         )
+    if item is not None and item.todo_only and not takes_any and item.state is not WorkItemState.TODO:
+        raise FailedPrecondition(
+            "WORK_ITEM_STATE",
+            f"work item {work_item_id!r} is {item.state}, and its project takes up only what is TODO: put it back",
+            work_item_id,
+            state=item.state,
+            allowed_states=[WorkItemState.TODO],
+        )
+    await set_work_item_state(connection, work_item_id, WorkItemState.IN_PROGRESS)

@@ -11,6 +11,7 @@ from prometheus_client.metrics_core import Metric
 
 from services.gateway.cells.store import CellStore
 from services.gateway.metrics.store import GaugeStore
+from services.gateway.metrics.totals import total_metrics
 from services.gateway.values.cells import Cell, CellState
 
 _FRESH_SECONDS: Final = 2.0
@@ -58,6 +59,7 @@ class JobGauges:
         for state in CellState:
             cells.add_metric([state], states[state])
         return [
+            *total_metrics(readings.tally),
             jobs,
             cells,
             troubles,

@@ -1,4 +1,4 @@
-"""The values of gauges in SQL, which looks only at jobs that have not ended."""
+"""The values of gauges, and of counters that the database has, in SQL."""
 
 from dataclasses import dataclass
 
@@ -7,6 +7,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.columns import as_number
 from services.gateway.ledger.questions import IS_OPEN
+from services.gateway.ledger.totals import Tally, count_all
 from services.gateway.schema.cells import cells
 from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import now
@@ -17,7 +18,10 @@ _SECOND = 1e6
 
 @dataclass(frozen=True, slots=True)
 class GaugeReadings:
-    """The values of all gauges. Jobs are counted by kind and state; seconds are 0.0 when nothing waits."""
+    """The values of all gauges, and what counters of the database have.
+
+    Jobs are counted by kind and state; seconds are 0.0 when nothing waits.
+    """
 
     jobs: dict[tuple[str, str], int]
     waiting: int
@@ -25,6 +29,7 @@ class GaugeReadings:
     running_here: int
     open_questions: int
     beat_age_seconds: float
+    tally: Tally
 
 
 class GaugeStore:
@@ -51,4 +56,5 @@ class GaugeStore:
             running = (await connection.execute(running_here)).scalar_one()
             questions = (await connection.execute(open_questions)).scalar_one()
             age = (await connection.execute(beat_age)).scalar_one_or_none()
-        return GaugeReadings(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND)
+            tally = await count_all(connection)
+        return GaugeReadings(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND, tally)

@@ -11,10 +11,11 @@ from services.gateway.schema import (
     jobs,
     keys,
     tokens,
+    totals,
 )
 from services.gateway.schema.metadata import metadata
 
-TABLES = (audit, catalog, cells, checkpoints, events, hooks, idempotency, jobs, keys, tokens)
+TABLES = (audit, catalog, cells, checkpoints, events, hooks, idempotency, jobs, keys, tokens, totals)
 """The modules that declare a table: only what has been imported is part of `metadata`."""
 
 __all__ = ["TABLES", "metadata"]

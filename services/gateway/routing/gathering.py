@@ -1,5 +1,9 @@
-"""Lists over all cells: cell by cell, by id, so that the end of a page is the end of one cell's own page."""
+"""What all cells are asked.
 
+Lists go cell by cell, by id, so that the end of a page is the end of one cell's own page.
+"""
+
+import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -41,6 +45,27 @@ async def gather(rpc: Rpc, request: Any, cell_ids: Sequence[str], ask: Ask) -> A
     if failure is not None and len(unreachable) == len(remaining):
         raise failure
     return _completed(merged, unreachable, next_page_token)
+
+
+async def ask_all(rpc: Rpc, request: Any, cell_ids: Sequence[str], ask: Ask) -> Any:
+    """Ask all cells at once for what has no pages; merge their responses, and name the cells that did not answer.
+
+    Raises what a cell refuses, and what the first one failed with when none answers.
+    """
+    answers = await asyncio.gather(*(ask(cell_id, request) for cell_id in cell_ids), return_exceptions=True)
+    merged: Any = rpc.response()
+    failures: list[BaseException] = []
+    for cell_id, answer in zip(cell_ids, answers, strict=True):
+        if isinstance(answer, NO_ANSWER):
+            failures.append(answer)
+            merged.unreachable_cell_ids.append(cell_id)
+        elif isinstance(answer, BaseException):
+            raise answer
+        else:
+            merged.MergeFrom(answer)
+    if len(failures) == len(cell_ids):
+        raise failures[0]
+    return merged
 
 
 def _completed(merged: Any, unreachable: Sequence[str], next_page_token: str) -> Any:

@@ -12,7 +12,7 @@ from typing import Any
 from services.common.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from services.common.rpc.call import Context
 from services.gateway.cells.store import CellStore
-from services.gateway.routing.gathering import gather
+from services.gateway.routing.gathering import ask_all, gather
 from services.gateway.routing.owners import HERE, OwnerFinder
 from services.gateway.routing.peers import CELL_UNAVAILABLE, Peers, cell_unavailable
 from services.gateway.routing.wire import Rpc
@@ -68,7 +68,7 @@ class Router:
         self._peers = peers
         self._stand_ins = stand_ins
 
-    def routed(self, servicer: object, rpcs: Iterable[Rpc]) -> object:
+    def routed(self, servicer: object, rpcs: Iterable[Rpc]) -> SimpleNamespace:
         """Return a servicer of the same RPCs, whose calls are served by the cells that the contract says."""
         return SimpleNamespace(**{rpc.name: self._routed(rpc, getattr(servicer, rpc.name)) for rpc in rpcs})
 
@@ -89,7 +89,7 @@ class Router:
 
             if current_principal().forwarded_by:
                 return await local(request, context)
-            return await gather(rpc, request, await self._all_cells(), ask)
+            return await (gather if rpc.has_pages else ask_all)(rpc, request, await self._all_cells(), ask)
 
         if rpc.items_of_cells:
             return merged
@@ -127,12 +127,9 @@ class Router:
 
     async def _ask(self, cell_ids: Sequence[str], call: _Call) -> Messages:
         """Yield the answer of the first cell that has what the call is about; a change is made on each of them."""
-        if call.rpc.changes_something:
-            *others, last = cell_ids
-            for cell_id in others:
-                async with aclosing(await self._at(cell_id, call)) as messages:
-                    await anext(messages)
-            cell_ids = [last]
+        if call.rpc.changes_something and len(cell_ids) > 1:
+            yield await self._change(cell_ids, call)
+            return
         failures: list[ServiceError] = []
         for cell_id in cell_ids:
             is_answered = False
@@ -149,6 +146,19 @@ class Router:
                 return
         # A cell that does not answer may be the one that has it.
         raise next((failure for failure in failures if isinstance(failure, Unavailable)), failures[-1])
+
+    async def _change(self, cell_ids: Sequence[str], call: _Call) -> Any:
+        """Make a change on each of the cells; return the answer of one that has what it is about, or raise NotFound."""
+        answers, missing = [], []
+        for cell_id in cell_ids:
+            try:
+                async with aclosing(await self._at(cell_id, call)) as messages:
+                    answers.append(await anext(messages))
+            except NotFound as error:
+                missing.append(error)
+        if not answers:
+            raise missing[-1]
+        return answers[-1]
 
     async def _at(self, cell_id: str, call: _Call) -> Messages:
         """Return the answer of a cell, or what can be said in its place."""

@@ -29,6 +29,7 @@ class Rpc:
     changes_something: bool
     cell_of: tuple[str, ...]
     items_of_cells: str
+    has_pages: bool
     resumption: routing_pb2.Resumption | None
 
     def with_position(self, error: Unavailable, request: Any, last_response: Any) -> Unavailable:
@@ -75,5 +76,6 @@ def _rpc(method: MethodDescriptor) -> Rpc:
         changes_something=options.idempotency_level != MethodOptions.NO_SIDE_EFFECTS,
         cell_of=tuple(options.Extensions[routing_pb2.cell_of]),
         items_of_cells=options.Extensions[routing_pb2.items_of_cells],
+        has_pages="page_token" in method.input_type.fields_by_name,
         resumption=resumption if options.HasExtension(routing_pb2.resumption) else None,
     )

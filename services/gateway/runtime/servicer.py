@@ -65,7 +65,8 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         filters, page = wire.list_executions_from_proto(request)
         views = await self._store.executions(filters, page)
         executions, token = fitted(views, page, wire.execution_to_proto, execution_key)
-        return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
+        total = None if request.page_token else await self._store.number_of_executions(filters)
+        return pb.ListExecutionsResponse(executions=executions, next_page_token=token, total_size=total)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
         view = await self._store.cancel_execution(request.execution_id)
@@ -162,6 +163,9 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
                 wire.check_no_artifacts(view)
             raise
 
+    async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.GetWorkspaceResponse:
+        return pb.GetWorkspaceResponse(workspace=await self._workspace_of(request.workspace_id), cell_id=self._cell_id)
+
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.ListWorkspacesRequest)
         answer = await _answer(self._workspace.ListWorkspaces(asked))
@@ -179,9 +183,16 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
         await self._store.check_unused(request.workspace_id)
+        if await self._store.cell_of_workspace(request.workspace_id) is None:  # a job's may be gone already
+            await self._workspace_of(request.workspace_id)
         asked = wire.same_fields(request, workspace_pb2.DeleteWorkspaceRequest)
         await _answer(self._workspace.DeleteWorkspace(asked, timeout=LONGEST_SECONDS))
         return pb.DeleteWorkspaceResponse()
+
+    async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
+        asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.SweepWorkspacesRequest)
+        answer = await _answer(self._workspace.SweepWorkspaces(asked, timeout=LONGEST_SECONDS))
+        return wire.same_fields(answer, pb.SweepWorkspacesResponse)
 
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
         answer = await _answer(self._git.ListSnapshots(wire.same_fields(request, git_pb2.ListSnapshotsRequest)))
@@ -196,6 +207,10 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
         await _answer(self._git.DeleteSnapshot(asked, timeout=LONGEST_SECONDS))
         return pb.DeleteSnapshotResponse()
+
+    async def _workspace_of(self, workspace_id: str) -> workspace_pb2.Workspace:
+        asked = workspace_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
+        return (await _answer(self._workspace.GetWorkspace(asked))).workspace
 
     async def _check_begun(self, execution_id: str) -> None:
         """Raise NotFound, or FailedPrecondition (EXECUTION_STATE) for an execution that has not begun."""

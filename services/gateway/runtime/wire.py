@@ -25,6 +25,7 @@ from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.requests import check_page_token, page_from_proto
 from services.lifecycle.model.states import ExecutionState, Purpose
 
+OfWorkspaces = TypeVar("OfWorkspaces", pb.ListWorkspacesRequest, pb.SweepWorkspacesRequest)
 Converted = TypeVar("Converted", bound=Message)
 
 _FILTER: Final = Mapper(ExecutionFilter, pb.ListExecutionsRequest, by_hand={"page_size", "page_token"})
@@ -91,14 +92,15 @@ CHECKS: Final[Mapping[str, Check]] = {
 """Rules for requests as a whole, by their full names."""
 
 
-def limited_to_visible(request: pb.ListWorkspacesRequest) -> pb.ListWorkspacesRequest:
+def limited_to_visible(request: OfWorkspaces) -> OfWorkspaces:
     """Limit a request to the caller's project if it may see only one and names none. Raises Invalid for several."""
     projects = scope.visible()
-    if projects is None or request.project_id or request.job_id:
+    if projects is None or request.project_id or getattr(request, "job_id", ""):
         return request
     if len(projects) > 1:
-        raise Invalid([("project_id", "or `job_id` is required: the token is for several projects")])
-    limited = pb.ListWorkspacesRequest(project_id=min(projects))
+        or_job = "or `job_id` " if hasattr(request, "job_id") else ""
+        raise Invalid([("project_id", f"{or_job}is required: the token is for several projects")])
+    limited = type(request)(project_id=min(projects))
     limited.MergeFrom(request)
     return limited
 

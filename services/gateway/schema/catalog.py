@@ -5,12 +5,13 @@ An optional reference is NULL in the table, because foreign keys allow that, and
 
 from collections.abc import Mapping
 
-from sqlalchemy import Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text
+from sqlalchemy import Boolean, Column, Enum, ForeignKey, Index, Integer, LargeBinary, String, Table, Text, false
 
+from services.agent.providers import ModelWire
 from services.agent.stored import StoredAgentSettings
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
-from services.gateway.schema.sealing import SealedSecrets, SealedText
+from services.gateway.schema.sealing import SealedSecrets, SealedText, SealedTexts
 from services.gateway.schema.sql import JsonValue, OptionalId
 from services.gateway.values.catalog import Document, WorkItemState
 from services.lifecycle.model.floor import Floor
@@ -54,6 +55,7 @@ projects = Table(
     Column("default_worker_id", OptionalId, nullable=True),  # no foreign key: workers have one to projects
     _secrets("projects"),
     _floor(),
+    Column("todo_only", Boolean, nullable=False, server_default=false()),
     *_times(),
 )
 
@@ -68,6 +70,24 @@ repositories = Table(
     _limit(),
     Column("ca", Text, nullable=False, server_default=""),
     Column("push_options", JsonValue(tuple[str, ...]), nullable=False, server_default="[]"),
+    *_times(),
+)
+
+providers = Table(
+    "providers",
+    metadata,
+    _key("provider_id"),
+    Column("project_id", OptionalId, ForeignKey("projects.project_id"), nullable=True),
+    Column("wire", Enum(ModelWire, native_enum=False, length=16), nullable=False),
+    Column("base_url", Text, nullable=False),
+    Column("keys", SealedTexts("providers.keys"), nullable=False),
+    Column("aliases", JsonValue(dict[str, str]), nullable=False),
+    Column("models", JsonValue(tuple[str, ...]), nullable=False),
+    Column("project_header", Text, nullable=False),
+    Column("ca", Text, nullable=False),
+    Column("order", Integer, nullable=False),
+    Column("disabled", Boolean, nullable=False),
+    Column("for_coordinators", Boolean, nullable=False),
     *_times(),
 )
 

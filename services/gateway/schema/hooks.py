@@ -1,6 +1,19 @@
 """The tables of hooks and of their calls. A column has the name of the field that it stores."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Enum, ForeignKey, Index, Integer, Interval, String, Table, Text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Enum,
+    ForeignKey,
+    Index,
+    Integer,
+    Interval,
+    String,
+    Table,
+    Text,
+    false,
+)
 
 from services.common.db.columns import Moment
 from services.gateway.schema.metadata import metadata
@@ -42,6 +55,7 @@ hooks = Table(
     Column("kinds", JsonValue(tuple[str, ...]), nullable=False),
     Column("stage", String(31), nullable=False),
     Column("disabled", Boolean, nullable=False),
+    Column("on_cancel", Boolean, nullable=False, server_default=false()),
     Column("event", Enum(HookEvent, native_enum=False, length=16), nullable=False),
     Column("command", Text, nullable=False),
     Column("url", Text, nullable=False),

@@ -1,11 +1,11 @@
 """The table of the keys that seal what is secret in this database: all of them but the keys themselves."""
 
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Column, String, Table, Text
 
 from services.common.db.columns import Moment
-from services.gateway.schema.catalog import projects, repositories, templates, work_items, workers
+from services.gateway.schema.catalog import projects, providers, repositories, templates, work_items, workers
 from services.gateway.schema.hooks import hooks
 from services.gateway.schema.jobs import jobs
 from services.gateway.schema.metadata import metadata
@@ -24,8 +24,9 @@ sealing_keys = Table(
     Column("create_time", Moment, nullable=False),
 )
 
-SEALED: Final = (
+SEALED: Final[tuple[Column[Any], ...]] = (
     repositories.c.token,
+    providers.c["keys"],
     hooks.c.secret,
     *(table.c.secrets for table in (projects, templates, workers, work_items, jobs)),
 )

@@ -125,3 +125,22 @@ class SealedSecrets(TypeDecorator[Mapping[str, str]]):
         """Return sealed secrets in the clear. Raises SealError."""
         secrets: dict[str, str] = json.loads(_RINGS[dialect].open(value, self.place)) if value else {}
         return secrets
+
+
+class SealedTexts(TypeDecorator[tuple[str, ...]]):
+    """Secret texts, sealed together; none are stored as an empty text."""
+
+    impl = Text
+    cache_ok = True
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self.place = place
+
+    def process_bind_param(self, value: tuple[str, ...] | None, dialect: Dialect) -> str:
+        """Return texts sealed."""
+        return _RINGS[dialect].seal(json.dumps(value), self.place) if value else ""
+
+    def process_result_value(self, value: str | None, dialect: Dialect) -> tuple[str, ...]:
+        """Return sealed texts in the clear. Raises SealError."""
+        return tuple(json.loads(_RINGS[dialect].open(value, self.place))) if value else ()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.agent.settings import AgentSettings
 from services.lifecycle.model.floor import NO_FLOOR, Floor
 from services.lifecycle.model.policy import Policy
@@ -31,6 +32,7 @@ class Project:
     default_worker_id: str = ""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     floor: Floor = NO_FLOOR
+    todo_only: bool = False
     create_time: datetime
 
 
@@ -47,6 +49,38 @@ class Repository:
     ca: str = ""
     push_options: tuple[str, ...] = ()
     create_time: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Provider:
+    """Who answers what agents ask of a model. Without a project it is for all of them."""
+
+    provider_id: str
+    project_id: str = ""
+    wire: ModelWire
+    base_url: str
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    project_header: str = ""
+    ca: str = ""
+    order: int = 0
+    disabled: bool = False
+    for_coordinators: bool = False
+    create_time: datetime
+
+    def to_agent(self) -> ModelProvider:
+        """Return it as an agent has it."""
+        return ModelProvider(
+            name=self.provider_id,
+            wire=self.wire,
+            base_url=self.base_url,
+            keys=self.keys,
+            aliases=self.aliases,
+            models=self.models,
+            project_header=self.project_header,
+            ca=self.ca,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from services.lifecycle.model.checkpoint import CheckpointState
 from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent, JobState
 
@@ -20,20 +19,11 @@ class JobTaken:
 
 @dataclass(frozen=True, slots=True)
 class JobEnded:
-    """A job has ended. `seconds` counts from the begin of its first attempt; None when none has begun."""
+    """A job has ended."""
 
     kind: str
     state: JobState
     reason: str
-    seconds: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Questions:
-    """A number of questions to people have entered a state."""
-
-    state: CheckpointState
-    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

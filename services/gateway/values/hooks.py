@@ -42,6 +42,7 @@ class Hook:
     order: int = 0
     timeout: timedelta = DEFAULT_TIMEOUT
     disabled: bool = False
+    on_cancel: bool = False
     create_time: datetime
     remove_time: datetime | None = None
 
@@ -60,6 +61,7 @@ class Hook:
             must_succeed=self.failure_policy is FailurePolicy.FAIL,
             stage=self.stage,
             is_callback=self.is_callback,
+            on_cancel=self.on_cancel,
         )
 
 

@@ -54,23 +54,26 @@ class ExecutionView:
 class WaitsFor(enum.StrEnum):
     """What a job that is PENDING waits for. The names are those of the contract, without prefix."""
 
-    START_TIME = "START_TIME"
+    NOT_BEFORE = "NOT_BEFORE"
     RETRY = "RETRY"
     CELL = "CELL"
     """The one cell that has what it starts from, and that is away, paused or not ready."""
-    ANY_CELL = "ANY_CELL"
-    """Any cell: none takes jobs."""
-    LIMIT = "LIMIT"
-    """The end of another job: its project, repository or worker runs as many as it may."""
+    NO_PLACE = "NO_PLACE"
+    """A free slot: all cells are full, or take no jobs."""
+    WORKER_LIMIT = "WORKER_LIMIT"
+    """The end of another job: its worker, repository or project runs as many as it may."""
+    REPOSITORY_LIMIT = "REPOSITORY_LIMIT"
+    PROJECT_LIMIT = "PROJECT_LIMIT"
 
 
 @dataclass(frozen=True, slots=True)
 class Waiting:
-    """What a job waits for, and for people why it has to; `cell_id` where it is one cell."""
+    """What a job waits for, and for people why it has to; `cell_id` where it is one cell, jobs where it is a limit."""
 
     kind: WaitsFor
-    cell_id: str
     message: str
+    cell_id: str = ""
+    running_job_ids: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +93,7 @@ class JobView:
     executions: tuple[ExecutionView, ...]
     timeline: tuple[StageView, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
-    waiting: Waiting | None = None
+    waiting_for: Waiting | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,7 +44,8 @@ class Messages:
     def text(self) -> str:
         """Git's messages without chatter, scrubbed before being cut: a secret cut in two would not be found."""
         whole = self._kept.decode("utf-8", "replace").replace("\r", "\n")
-        messages = "\n".join(line for line in whole.split("\n") if not _CHATTER.search(line))
+        lines = (line.rstrip() for line in whole.split("\n") if not _CHATTER.search(line))
+        messages = "\n".join(lines)  # git fills a remote's lines up with blanks
         return scrub(messages, self._secrets)[-_KEPT:].strip()
 
     async def _drain(self, reader: asyncio.StreamReader) -> None:

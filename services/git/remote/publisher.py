@@ -10,7 +10,7 @@ from services.git import failures
 from services.git.gitcmd import Command, Git, GitError, GitOutput, Invocation
 from services.git.model import ProgressListener, Remote
 from services.git.progress import ProgressParser
-from services.git.refusals import is_unreachable
+from services.git.refusals import is_in_trouble, is_unreachable
 from services.git.remote.addresses import Address, AddressBook
 from services.git.remote.bounds import NetworkLimits
 from services.git.remote.http_answers import run_connected
@@ -20,11 +20,16 @@ _HEADS: Final = b"refs/heads/"
 # Git's word for a ref about which the remote has said nothing, and the remote's for one whose objects did not arrive.
 _UNHEARD: Final = "[remote failure]"
 _NOT_ARRIVED: Final = "(unpacker error)"
-# The default branch says from where submodules are fetched with the rights of the repository and of the cell (decision
-# 56), so that no agent may write the first one.
-_FIRST_WITH_SUBMODULES: Final = (
-    "the repository's HEAD leads to no commit yet, and the first may not have a .gitmodules that an agent wrote: push"
-    " one without it, or let a person push this one"
+# The remote's for one that it would have moved, or that a program of it had to judge, unless something went wrong.
+_NOT_DONE: Final = (
+    *(_NOT_ARRIVED, "(failed to update ref)", "(unable to migrate objects to permanent storage)"),
+    *("(pre-receive hook declined)", "(hook declined)", "(internal server error)"),
+)
+# The default branch says from where submodules and objects of Git LFS are fetched with the rights of the repository and
+# of the cell (decisions 56 and 63), so that no agent may write the first one.
+_FIRST_WITH_ADDRESSES: Final = (
+    "the repository's HEAD leads to no commit yet, and the first may not have a .gitmodules or .lfsconfig that an agent"
+    " wrote: push one without it, or let a person push this one"
 )
 
 
@@ -60,8 +65,8 @@ class Publisher:
             actual, has_head = await self._actual(address, invocation, branch)
             if self._is_there(actual, commit_id, expected, branch):
                 return True
-            if not has_head and await self._names_submodules(store, commit_id):
-                raise failures.push_rejected(branch, Exception(_FIRST_WITH_SUBMODULES))
+            if not has_head and await self._names_addresses(store, commit_id):
+                raise failures.push_rejected(branch, Exception(_FIRST_WITH_ADDRESSES))
             pushing = replace(self._limits.pushing(invocation), on_message=ProgressParser(report))
             refused = await self._push(address, pushing, commit_id, branch, expected, *_options(remote))
             if refused.code == 0:
@@ -142,9 +147,9 @@ class Publisher:
             has_head = has_head or (name == b"HEAD" and not value.startswith(b"ref: "))
         return actual, has_head
 
-    async def _names_submodules(self, store: Path, commit_id: str) -> bool:
-        """True when a commit has a .gitmodules."""
-        listing = Command("ls-tree", ("--name-only",), (commit_id, ".gitmodules"))
+    async def _names_addresses(self, store: Path, commit_id: str) -> bool:
+        """True when a commit has a .gitmodules, or a .lfsconfig."""
+        listing = Command("ls-tree", ("--name-only",), (commit_id, ".gitmodules", ".lfsconfig"))
         return bool((await self._git.run(listing, Invocation(git_dir=store))).stdout)
 
     def _is_there(self, actual: str, commit_id: str, expected: str, branch: bytes) -> bool:
@@ -172,12 +177,19 @@ def _failure(branch: bytes, completed: GitOutput) -> ServiceError:
     """Return the error of a push that failed, in the remote's own words: the refused ref's line, and what hooks said.
 
     Only a line of the ref says that the remote has decided. Without one, if it is git's own about a remote that has
-    said nothing, or the remote's about objects that have not arrived whole, the push has not reached it.
+    said nothing, or the remote's about objects that have not arrived whole, the push has not reached it; nor if the
+    remote could not do it, such as on a full disk of its own.
     """
     lines = [line for line in completed.stdout.decode("utf-8", "replace").splitlines() if line.startswith("!")]
     messages = [line for line in completed.stderr.splitlines() if not line.startswith("error: failed to push")]
     words = Exception("\n".join([*(line.split("\t")[-1] for line in lines), *messages]))
-    has_broken_off = is_unreachable(words)
-    if all(_UNHEARD in line or (_NOT_ARRIVED in line and has_broken_off) for line in lines):
+    if all(_is_undecided(line, words) for line in lines):
         return failures.push_failed(branch, words)
     return failures.push_rejected(branch, words)
+
+
+def _is_undecided(line: str, words: Exception) -> bool:
+    """True for a ref's line by which the remote has not decided; `words` are all that was said."""
+    if _UNHEARD in line or (_NOT_ARRIVED in line and is_unreachable(words)):
+        return True
+    return is_in_trouble(words) and line.endswith(_NOT_DONE)

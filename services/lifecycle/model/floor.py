@@ -99,6 +99,22 @@ def protected_paths(floors: Iterable[BindingFloor]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(pattern for each in floors for pattern in each.floor.protected_paths))
 
 
+def check_in_words(verify_command: str, floors: Iterable[BindingFloor]) -> str:
+    """Name the check of a job for people: whose it is, where a floor has a part in it."""
+    having = [each for each in floors if each.floor.verify_command]
+    names = " and ".join(each.set_by for each in having)
+    match having:
+        case []:
+            return "the check"
+        case [one]:
+            is_whole = one.floor.verify_command == verify_command
+            return (
+                f"the check of the floor of {names}" if is_whole else f"the check, with that of the floor of {names},"
+            )
+        case _:
+            return f"the check, with those of the floors of {names},"
+
+
 def joined(floors: Sequence[BindingFloor], more: Iterable[BindingFloor]) -> tuple[BindingFloor, ...]:
     """Return the floors with those that are not among them yet."""
     return (*floors, *(each for each in more if each not in floors))

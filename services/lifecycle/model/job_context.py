@@ -29,7 +29,7 @@ class Hook(Recorded):
 
     `timeout` in seconds, of a URL for each try.
     `must_succeed` is its failure policy: whether the job fails when the hook fails. `stage` is set for BEFORE and
-    AFTER only. The key or token of a server is never recorded here.
+    AFTER only, `on_cancel` for ERROR only. The key or token of a server is never recorded here.
     """
 
     hook_id: str
@@ -40,6 +40,7 @@ class Hook(Recorded):
     must_succeed: bool = True
     stage: str = ""
     is_callback: bool = False
+    on_cancel: bool = False
 
 
 def plain_stage(stage: str) -> str:
@@ -96,3 +97,5 @@ class JobContext(Recorded):
     pushed_before: tuple[str, ...] = ()
     """Commits that earlier attempts of the job had begun to push when they were lost."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    has_providers: bool = False
+    """Whether the agent has providers of models, which are asked for when it starts."""

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.agent.providers import ModelProvider
 from services.agent.settings import AgentSettings
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
@@ -52,6 +53,8 @@ class Launch:
     read_only_paths: tuple[bytes, ...] = ()
     environment: Mapping[str, bytes] = field(default_factory=dict)
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
+    providers: tuple[ModelProvider, ...] = ()
+    """Who answers what the program asks of a model."""
 
 
 @dataclass(frozen=True, slots=True)

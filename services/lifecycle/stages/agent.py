@@ -30,7 +30,8 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
     """Start the agent with its prompt, once per round. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
 
     async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
-        return await begin(job, job.agent_id, _launch(job, layout, base, task))
+        launch = _launch(job, layout, base, task)
+        return await begin(job, job.agent_id, replace(launch, providers=await job.providers()))
 
     await job.step(job.in_round("start"), Run, start, noted)
 

@@ -72,10 +72,13 @@ async def call_post_hooks(job: JobRun) -> None:
 
 
 async def call_error_hooks(job: JobRun, outcome: Outcome) -> None:
-    """Call the hooks that get the error, in order. The outcome is recorded first, so that it cannot change."""
-    if not _chosen(job, HookEvent.ERROR):
+    """Call the hooks that get the error, or the cancellation, in order.
+
+    The outcome is recorded first, so that it cannot change.
+    """
+    if not _chosen(job, HookEvent.ERROR, outcome=outcome):
         return
-    job.settle("error", outcome, outcome.failure.reason if outcome.failure else "")
+    job.settle("error", outcome, outcome.failure.reason if outcome.failure else outcome.state)
     await _call_all(job, HookEvent.ERROR, outcome)
 
 
@@ -94,14 +97,17 @@ def _went_well(result: Recorded) -> bool:
             return True
 
 
-def _chosen(job: JobRun, event: HookEvent, stage: str = "") -> dict[str, Hook]:
+def _chosen(job: JobRun, event: HookEvent, stage: str = "", *, outcome: Outcome | None = None) -> dict[str, Hook]:
     """Return the hooks to call, by the names of the stages in which they are called."""
     hooks = job.recorded("hooks", Hooks)
-    return {} if hooks is None else hooks.by_stage(event, stage)
+    named = {} if hooks is None else hooks.by_stage(event, stage)
+    if outcome is None or outcome.state is not JobState.CANCELLED:
+        return named
+    return {name: hook for name, hook in named.items() if hook.on_cancel}
 
 
 async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stage: str = "") -> None:
-    for name, hook in _chosen(job, event, stage).items():
+    for name, hook in _chosen(job, event, stage, outcome=outcome).items():
         try:
             called = await job.step(
                 name, HookResult, partial(_call, job, name, hook, outcome), tell=lambda called: called.message

@@ -9,6 +9,7 @@ import structlog
 from services.common.errors import Aborted, ServiceError
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.authors import author
+from services.lifecycle.model.floor import check_in_words
 from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit
@@ -119,7 +120,8 @@ async def _check(job: JobRun, tree: Base) -> Verification:
     if not passed:
         said = last_lines(await job.nodes.executions.tail(run, _LINE_BYTES), _LINE_BYTES).rpartition("\n")[2]
         how = f"it exited with code {run.exit_code}" if exited(run) else run.message
-        message = f"the check did not pass: {how}" + (f"; its last line: {said}" if said else "")
+        whose = check_in_words(policy.verify_command, job.spec.floors)
+        message = f"{whose} did not pass: {how}" + (f"; its last line: {said}" if said else "")
     seconds = (run.end_time - run.start_time).total_seconds() if run.start_time and run.end_time else 0.0
     reason = "" if passed or exited(run) else run.reason
     return Verification(run.execution_id, passed, run.exit_code, reason, seconds, message)

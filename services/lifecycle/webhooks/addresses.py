@@ -27,13 +27,14 @@ class NotAllowed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class AllowList:
-    """What the operator allows beside public addresses: networks, and hosts with any address."""
+    """What the operator allows beside public addresses, by a setting: networks, and hosts with any address."""
 
     networks: tuple[Network, ...] = ()
     hosts: frozenset[str] = frozenset()
+    setting: str = "BOATYARD_GATEWAY_WEBHOOK_ALLOW"
 
     @classmethod
-    def parse(cls, text: str) -> "AllowList":
+    def parse(cls, text: str, setting: str = "BOATYARD_GATEWAY_WEBHOOK_ALLOW") -> "AllowList":
         """Read addresses, networks (10.0.0.0/8) and host names, separated by commas. Raises ValueError."""
         networks: list[Network] = []
         hosts: list[str] = []
@@ -44,7 +45,7 @@ class AllowList:
                 if "/" in entry or not _HOST.fullmatch(entry):
                     raise ValueError(f"{entry!r} is neither an address, a network nor a host name") from None
                 hosts.append(_normal(entry))
-        return cls(tuple(networks), frozenset(hosts))
+        return cls(tuple(networks), frozenset(hosts), setting)
 
     def names(self, host: str) -> bool:
         """True when a URL's host itself is on the list."""
@@ -73,11 +74,11 @@ def url_complaint(url: str, allowed: AllowList) -> str | None:
         (not parsed.host, "names no host"),
         (
             parsed.scheme == "http" and not allowed.names(parsed.host),
-            "must be https: http is for hosts in BOATYARD_GATEWAY_WEBHOOK_ALLOW alone",
+            f"must be https: http is for hosts in {allowed.setting} alone",
         ),
         (
             literal is not None and not allowed.admits(parsed.host, literal),
-            f"names {literal}, which is not public, and not in BOATYARD_GATEWAY_WEBHOOK_ALLOW",
+            f"names {literal}, which is not public, and not in {allowed.setting}",
         ),
     )
     return next((text for broken, text in rules if broken), None)
@@ -92,7 +93,7 @@ async def resolve(url: httpx2.URL, allowed: AllowList) -> list[Address]:
     admitted = [address for address in addresses if allowed.admits(url.host, address)]
     if not admitted:
         listed = ", ".join(map(str, addresses[:3]))
-        raise NotAllowed(f"{url.host} is {listed}: not public, and not in BOATYARD_GATEWAY_WEBHOOK_ALLOW")
+        raise NotAllowed(f"{url.host} is {listed}: not public, and not in {allowed.setting}")
     return admitted
 
 

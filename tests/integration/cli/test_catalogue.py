@@ -87,6 +87,7 @@ def test_a_job_is_of_the_project_of_what_it_names(cell: Cell, tmp_path: Path) ->
     assert (failed["reason"], failed["files_changed"]) == ("AGENT_FAILED", ["swept.txt"])
     snapshot_id = one(cell, "snapshots", "--repository", "jetty")["snapshot_id"]
     cell.boatyard("snapshots", "--delete", "nope", code=2)
+    cell.boatyard("workspaces", "--delete", "nope", code=2)
     cell.boatyard("secret", "delete", "NOPE", *of_quay, code=2)
 
     line = ("--command", "true")

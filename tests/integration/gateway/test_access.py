@@ -43,6 +43,7 @@ SECRET = "s3cret-value"
 AGENT = {"command": {"line": "true"}, "environment": {"API_URL": SECRET}}
 THINGS = {
     "repository": {"url": "/srv/git/x"},
+    "provider": {"wire": 3, "base_url": "https://api.example.com", "keys": [SECRET]},
     "template": {"agent": AGENT},
     "worker": {"agent": AGENT},
     "work_item": {"title": "x"},

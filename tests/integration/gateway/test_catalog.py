@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from boatyard.agent.v1 import sandbox_pb2
+from boatyard.agent.v1 import model_pb2, sandbox_pb2
 from boatyard.agent.v1.agent_pb2 import AgentSettings, CommandEngine
 from boatyard.gateway.v1 import catalog_pb2 as pb
 from boatyard.gateway.v1 import policy_pb2
@@ -23,7 +23,7 @@ AGENT = AgentSettings(
     sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE,
 )
 POLICY = policy_pb2.Policy(verify_command="make test", publish=policy_pb2.Policy.PUBLISH_NONE)
-KINDS = ["project", "repository", "template", "worker", "work_item"]
+KINDS = ["project", "repository", "template", "worker", "work_item", "provider"]
 PLURALS = {"repository": "repositories"}
 
 
@@ -80,6 +80,19 @@ async def make_one_of_each(stubs: Stubs) -> dict[str, object]:
         "worker": await create(stubs, "worker", worker_id="ann", template_id="kind", agent=AGENT, policy=POLICY),
         "work_item": await create(
             stubs, "work_item", work_item_id="leak", title="A leak", notes=["wet"], repository_id="boats"
+        ),
+        "provider": await create(
+            stubs,
+            "provider",
+            provider_id="claude",
+            project_id="default",
+            wire=model_pb2.MODEL_WIRE_MESSAGES,
+            base_url="https://api.example.com",
+            keys=["sk-hunter2"],
+            aliases={"fast": "small-1"},
+            models=["small-1"],
+            order=-1,
+            for_coordinators=True,
         ),
     }
 
@@ -270,7 +283,12 @@ async def test_the_largest_work_item_is_taken(stubs: Stubs) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 async def test_pages_cover_everything_once(stubs: Stubs, kind: str) -> None:
     of_each = [
-        {"repository": {"url": f"/srv/{number}"}, "work_item": {"title": "x"}}.get(kind, {}) for number in range(5)
+        {
+            "repository": {"url": f"/srv/{number}"},
+            "work_item": {"title": "x"},
+            "provider": {"wire": model_pb2.MODEL_WIRE_CHAT, "base_url": "https://api.example.com", "order": -number},
+        }.get(kind, {})
+        for number in range(5)
     ]
     made = [getattr(await create(stubs, kind, **fields), f"{kind}_id") for fields in of_each]
     sizes = [len(page) async for page in pages(stubs, kind, page_size=2)]

@@ -88,6 +88,9 @@ async def test_other_changes_are_pushed_and_checked_as_the_floor_wants(floored: 
     assert (job.state, job.output.pushed, job.output.verification.passed) == (SUCCEEDED, True, True)
     job = await floored.run("touch bad", repository_id=repository, policy={"verify_command": "true || true"})
     assert (job.state, job.reason, job.output.pushed) == (FAILED, "VERIFY_FAILED", False)
+    assert job.message.startswith("the check, with that of the floor of project/default, did not pass: ")
+    job = await floored.run("touch bad", repository_id=repository)
+    assert job.message.startswith("the check of the floor of project/default did not pass: ")
 
 
 @pytest.mark.slow

@@ -126,8 +126,10 @@ async def test_after_a_job_the_numbers_say_so(services: Services, tmp_path: Path
     assert grown("agent_jobs_total", status="SUCCEEDED") == 1
     assert grown("agent_jobs_total", status="FAILED") == 1
     assert grown("boatyard_jobs_ended_total", state="FAILED", reason="AGENT_FAILED") == 1
-    assert grown("agent_jobs_duration_seconds_count") == 2
-    assert grown("agent_jobs_duration_seconds_sum") > 0.2
+    assert grown("agent_jobs_duration_seconds_count", status="SUCCEEDED") == 1
+    assert grown("agent_jobs_duration_seconds_count", status="FAILED") == 1
+    assert get(services.address("http"), "/api/metrics", services.home.admin_token())[0] == 200
+    assert grown("agent_jobs_duration_seconds_sum", status="SUCCEEDED") > 0.2
     assert grown("boatyard_job_attempts_total") == 2
     assert grown("boatyard_executions_started_total", purpose="AGENT") == 2
     assert grown("boatyard_executions_ended_total", purpose="AGENT", state="SUCCEEDED") == 1

@@ -21,6 +21,7 @@ BAD: dict[str, dict] = {
     **{name: {"page_size": -1} for name in METHODS if name.partition(".")[2].startswith(("List", "UsageOf"))},
     "AgentRuntimeService.WatchExecution": {"execution_id": "No", "from_sequence": -1},
     "JobService.WatchJobs": {"from_position": -1},
+    "CheckpointService.WatchCheckpoints": {"job_id": "No"},
     "AgentRuntimeService.SendMessage": {"execution_id": "No", "message_id": "No", "text": ""},
     "AgentRuntimeService.ResolvePermission": {"execution_id": "No", "permission_id": "", "reason": "x" * 5000},
 }
@@ -66,7 +67,7 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     **{
         f"CatalogService.Update{kind.title().replace('_', '')}": (
             {
-                kind: {f"{kind}_id": "nothing", field: b"x" if field == "default_revision" else "x"},
+                kind: {f"{kind}_id": "nothing", field: True if field == "disabled" else "x"},
                 "update_mask": {"paths": [field]},
             },
             f"{kind.upper()}_NOT_FOUND",
@@ -74,6 +75,7 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
         for kind, field in (
             ("project", "display_name"),
             ("repository", "default_revision"),
+            ("provider", "disabled"),
             ("template", "display_name"),
             ("worker", "display_name"),
             ("work_item", "title"),
@@ -99,6 +101,10 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     "CatalogService.DeleteProjectSecret": ({"project_id": "nowhere", "name": "KEY"}, "PROJECT_NOT_FOUND"),
     "CatalogService.CreateRepository": (
         {"repository": {"project_id": "nowhere", "url": "/srv/git/x"}},
+        "PROJECT_NOT_FOUND",
+    ),
+    "CatalogService.CreateProvider": (
+        {"provider": {"project_id": "nowhere", "wire": "MODEL_WIRE_CHAT", "base_url": "https://a.example"}},
         "PROJECT_NOT_FOUND",
     ),
     "CatalogService.CreateTemplate": ({"template": {"project_id": "nowhere"}}, "PROJECT_NOT_FOUND"),

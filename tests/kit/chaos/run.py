@@ -168,10 +168,8 @@ def _taken_over(fleet: Fleet, record: FaultRecord) -> list[str]:
         )
         taken = [row["taken"] / 1e6 - when for row in taken_over]
         ended = [row["ended"] / 1e6 - when for row in taken_over if row["ended"]]
-        lines.append(
-            f"{cell_id} was lost for good: its jobs were restarted elsewhere after {_seconds(taken)} s, and had ended"
-            f" after {_seconds(ended)} s"
-        )
+        told = f"its jobs were restarted elsewhere after {_seconds(taken)} s, and had ended after {_seconds(ended)} s"
+        lines.append(f"{cell_id} was lost for good: {told if taken else 'it had no jobs that could be restarted'}")
     return lines
 
 

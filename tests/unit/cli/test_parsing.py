@@ -1,5 +1,6 @@
 """What people type of a job's input, time and labels."""
 
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 from boatyard.gateway.v1 import job_pb2 as pb
 
 from services.cli.flag_table import RUN
-from services.cli.flags import fill, options_of
+from services.cli.flags import Flag, fill, options_of
 from services.cli.options import TEXT
 from services.cli.parsing import moment, selector, span, text_or_file
 
@@ -36,6 +37,13 @@ def test_all_of_it_is_asked_for(tmp_path: Path) -> None:
     assert (named.revision, named.branch) == ("@v1", "@w\u00f6rk"), "a name is no file"
     assert spec("--delay", "1.5").delay.ToMilliseconds() == 1500
     assert spec() == pb.JobSpec()
+
+
+@pytest.mark.parametrize("flag", [flag for flag in RUN if re.fullmatch("[A-Z]+=[A-Z]+", flag.metavar or "")])
+def test_what_has_no_name_is_told_the_shape_that_the_help_shows(flag: Flag) -> None:
+    for typed in ("a", "=a", "", "/tmp/rows.csv"):
+        with pytest.raises(click.UsageError, match=f"{typed!r} must be {flag.metavar}$"):
+            spec(flag.option, typed)
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import ExecutionNote
+from services.lifecycle.model.policy import RETRY_ON
 from services.lifecycle.model.value import dump, load, pack, unpack
 from services.lifecycle.stages.executions import exited, last_lines
 from services.lifecycle.stages.result import commit_message
@@ -112,6 +113,16 @@ def test_what_a_node_says_is_passed_on_where_it_means_something() -> None:
     assert explained(NotFound("repository", "r"), "take").reason == "REPOSITORY_NOT_FOUND"
     assert explained(NotFound("execution", "e"), "agent").reason == "EXECUTION_NOT_FOUND"
     assert explained(OutOfRange(9, 9, reason="EVENTS_TRIMMED"), "agent").reason == "EVENTS_TRIMMED"
-    assert explained(Invalid([("remote.url", "is not allowed")]), "base").reason == "CLONE_FAILED"
     assert explained(Invalid([("spec.argv", "is wrong")]), "start") == INTERNAL
     assert explained(RemoteFailure(Status.INTERNAL, "INTERNAL", "secret words"), "take") == INTERNAL
+
+
+@pytest.mark.parametrize("stage", ["base", "take", "verify", "push"])
+@pytest.mark.parametrize("field", ["url", "token", "ca"])
+def test_what_a_machines_settings_forbid_of_a_remote_is_refused_once(field: str, stage: str) -> None:
+    refused = Invalid([("commit_id", "is odd"), (f"remote.{field}", "may be … only where SETTING is true")])
+    failure = explained(refused, stage)
+    assert failure == Failure("REMOTE_NOT_ALLOWED", f"the remote's {field} may be … only where SETTING is true")
+    assert failure.reason not in RETRY_ON
+    assert explained(Invalid([("branch", "is no branch")]), stage).reason == "INVALID_BRANCH"
+    assert explained(Invalid([("commit_id", "is odd")]), stage) == INTERNAL, "we ask with our own ids"

@@ -94,6 +94,7 @@ class AgentSettings(message.Message):
     SECRETS_FIELD_NUMBER: builtins.int
     FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
     SCRATCH_BYTES_FIELD_NUMBER: builtins.int
+    PROVIDERS_FIELD_NUMBER: builtins.int
     system_prompt: builtins.str
     """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT, and a preset passes it
     on if its agent takes one.
@@ -192,6 +193,12 @@ class AgentSettings(message.Message):
         them, and what they print is redacted too. Whoever may submit jobs may have an agent use them.
         """
 
+    @builtins.property
+    def providers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The providers that answer what the agent asks of a model, by their names, in the order in which they are tried.
+        An empty list inherits; if no list is set, they are all of the project, and then all of all projects.
+        """
+
     def __init__(
         self,
         *,
@@ -217,10 +224,11 @@ class AgentSettings(message.Message):
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         file_size_bytes: builtins.int | None = ...,
         scratch_bytes: builtins.int | None = ...,
+        providers: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "providers", b"providers", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015

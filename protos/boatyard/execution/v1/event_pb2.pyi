@@ -459,6 +459,12 @@ class ModelUsage(message.Message):
     CACHE_READ_TOKENS_FIELD_NUMBER: builtins.int
     CACHE_WRITE_TOKENS_FIELD_NUMBER: builtins.int
     COST_USD_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    HTTP_STATUS_FIELD_NUMBER: builtins.int
+    LATENCY_SECONDS_FIELD_NUMBER: builtins.int
+    REASONING_TOKENS_FIELD_NUMBER: builtins.int
+    CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: builtins.int
+    IS_PARTIAL_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The model provider's id of the request."""
     model: builtins.str
@@ -473,6 +479,18 @@ class ModelUsage(message.Message):
     """Tokens written into the model's cache."""
     cost_usd: builtins.float
     """Cost in US dollars; absent when the model's price is not known."""
+    provider: builtins.str
+    """The provider that answered, by its name; empty when the request did not go through the model's door."""
+    http_status: builtins.int
+    """The HTTP status of the answer; 0 when it is not known."""
+    latency_seconds: builtins.float
+    """Seconds from the request until the end of the answer; 0 when they are not known."""
+    reasoning_tokens: builtins.int
+    """Of `output_tokens`, those that the model spent on thinking, as far as its provider says so."""
+    cache_write_1h_tokens: builtins.int
+    """Of `cache_write_tokens`, those that are kept for an hour; the others are kept for five minutes."""
+    is_partial: builtins.bool
+    """True when the answer broke off, or did not say what it used: the numbers are what was known by then."""
     def __init__(
         self,
         *,
@@ -483,10 +501,16 @@ class ModelUsage(message.Message):
         cache_read_tokens: builtins.int = ...,
         cache_write_tokens: builtins.int = ...,
         cost_usd: builtins.float | None = ...,
+        provider: builtins.str = ...,
+        http_status: builtins.int = ...,
+        latency_seconds: builtins.float = ...,
+        reasoning_tokens: builtins.int = ...,
+        cache_write_1h_tokens: builtins.int = ...,
+        is_partial: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cache_read_tokens", b"cache_read_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_usd", b"cost_usd", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_usd", b"cost_usd", "http_status", b"http_status", "input_tokens", b"input_tokens", "is_partial", b"is_partial", "latency_seconds", b"latency_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015

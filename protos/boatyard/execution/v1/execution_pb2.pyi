@@ -5,6 +5,7 @@ isort:skip_file
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
 from boatyard.agent.v1 import limits_pb2 as limits_pb2
+from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
@@ -767,6 +768,7 @@ class ExecutionSpec(message.Message):
     ENVIRONMENT_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
+    PROVIDERS_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
@@ -811,6 +813,12 @@ class ExecutionSpec(message.Message):
     def redacted(self) -> containers.ScalarMap[builtins.str, builtins.str]:
         """Secrets that the program does not get, but may come upon, by their names: redacted as `secrets` are."""
 
+    @builtins.property
+    def providers(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.ModelProvider]:
+        """Who answers what the agent asks of a model, in the order in which they are tried. Its program gets none of this. They
+        are no part of what tells a specification from another: one that is sent again has them as they are now.
+        """
+
     def __init__(
         self,
         *,
@@ -823,10 +831,11 @@ class ExecutionSpec(message.Message):
         environment: abc.Mapping[builtins.str, builtins.str] | None = ...,
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.gateway.v1 import floor_pb2 as floor_pb2
 from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
@@ -1330,6 +1331,235 @@ class MoveWorkItemResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class CreateProviderRequest(message.Message):
+    """Request for CreateProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    PROVIDER_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes the call safe to repeat."""
+    @builtins.property
+    def provider(self) -> Provider:
+        """The provider to create; its output-only fields are ignored."""
+
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        provider: Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider", "request_id", b"request_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CreateProviderResponse(message.Message):
+    """Response for CreateProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def provider(self) -> Provider:
+        """The provider."""
+
+    def __init__(
+        self,
+        *,
+        provider: Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetProviderRequest(message.Message):
+    """Request for GetProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: builtins.int
+    provider_id: builtins.str
+    """The provider."""
+    def __init__(
+        self,
+        *,
+        provider_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetProviderResponse(message.Message):
+    """Response for GetProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def provider(self) -> Provider:
+        """The provider."""
+
+    def __init__(
+        self,
+        *,
+        provider: Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListProvidersRequest(message.Message):
+    """Request for ListProviders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """Only those that agents of this project may have; empty means all."""
+    page_size: builtins.int
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the previous page, with the same filters."""
+    def __init__(
+        self,
+        *,
+        project_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListProvidersResponse(message.Message):
+    """Response for ListProviders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token for the next page; empty on the last page."""
+    @builtins.property
+    def providers(self) -> containers.RepeatedCompositeFieldContainer[Provider]:
+        """The providers of this page."""
+
+    def __init__(
+        self,
+        *,
+        providers: abc.Iterable[Provider] | None = ...,
+        next_page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["next_page_token", b"next_page_token", "providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateProviderRequest(message.Message):
+    """Request for UpdateProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    UPDATE_MASK_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def provider(self) -> Provider:
+        """The provider: its id and the fields named in the mask. The project cannot be changed."""
+
+    @builtins.property
+    def update_mask(self) -> field_mask_pb2.FieldMask:
+        """The fields to change."""
+
+    def __init__(
+        self,
+        *,
+        provider: Provider | None = ...,
+        update_mask: field_mask_pb2.FieldMask | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["provider", b"provider", "update_mask", b"update_mask"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider", "update_mask", b"update_mask"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class UpdateProviderResponse(message.Message):
+    """Response for UpdateProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def provider(self) -> Provider:
+        """The provider as it is now."""
+
+    def __init__(
+        self,
+        *,
+        provider: Provider | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteProviderRequest(message.Message):
+    """Request for DeleteProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: builtins.int
+    provider_id: builtins.str
+    """The provider."""
+    def __init__(
+        self,
+        *,
+        provider_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteProviderResponse(message.Message):
+    """Response for DeleteProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Project(message.Message):
     """The namespace of catalogue items and jobs. `default` always exists."""
 
@@ -1362,6 +1592,7 @@ class Project(message.Message):
     DEFAULT_WORKER_ID_FIELD_NUMBER: builtins.int
     SECRETS_FIELD_NUMBER: builtins.int
     FLOOR_FIELD_NUMBER: builtins.int
+    TODO_ONLY_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Its id; chosen by its creator, or generated."""
     display_name: builtins.str
@@ -1372,6 +1603,10 @@ class Project(message.Message):
     """
     default_worker_id: builtins.str
     """The worker, of this project, for work items that have neither worker nor template; empty means none."""
+    todo_only: builtins.bool
+    """True when its jobs may take up only work items that are TODO: one in another state is refused (WORK_ITEM_STATE) until
+    somebody puts it back. The default is false: a job may take up any that no other job works on.
+    """
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was created."""
@@ -1396,10 +1631,11 @@ class Project(message.Message):
         default_worker_id: builtins.str = ...,
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         floor: floor_pb2.Floor | None = ...,
+        todo_only: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "floor", b"floor"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "default_worker_id", b"default_worker_id", "display_name", b"display_name", "floor", b"floor", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "secrets", b"secrets", "todo_only", b"todo_only"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1473,6 +1709,112 @@ class Repository(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["ca", b"ca", "create_time", b"create_time", "default_revision", b"default_revision", "has_token", b"has_token", "max_running_jobs", b"max_running_jobs", "project_id", b"project_id", "push_options", b"push_options", "repository_id", b"repository_id", "token", b"token", "url", b"url"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class Provider(message.Message):
+    """Who answers what agents ask of a model: a company's API, or a server of one's own. Agents never get its keys: they ask
+    the machine that runs them, which adds a key outside of their sandbox.
+    """
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    @typing.final
+    class AliasesEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    PROVIDER_ID_FIELD_NUMBER: builtins.int
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    WIRE_FIELD_NUMBER: builtins.int
+    BASE_URL_FIELD_NUMBER: builtins.int
+    KEYS_FIELD_NUMBER: builtins.int
+    KEY_COUNT_FIELD_NUMBER: builtins.int
+    ALIASES_FIELD_NUMBER: builtins.int
+    MODELS_FIELD_NUMBER: builtins.int
+    PROJECT_HEADER_FIELD_NUMBER: builtins.int
+    CA_FIELD_NUMBER: builtins.int
+    ORDER_FIELD_NUMBER: builtins.int
+    DISABLED_FIELD_NUMBER: builtins.int
+    FOR_COORDINATORS_FIELD_NUMBER: builtins.int
+    CREATE_TIME_FIELD_NUMBER: builtins.int
+    provider_id: builtins.str
+    """Its name, by which agents' settings and events know it; chosen by its creator, or generated."""
+    project_id: builtins.str
+    """The project whose agents have it; empty means every project."""
+    wire: model_pb2.ModelWire.ValueType
+    """How it is spoken to. Another is tried in its place only if that is spoken to in the same way."""
+    base_url: builtins.str
+    """Where it is: see boatyard.agent.v1.ModelWire. A server that is not public, and http, are for hosts that the setting
+    BOATYARD_PROVIDER_ALLOW names.
+    """
+    key_count: builtins.int
+    """Output only. How many keys are stored."""
+    project_header: builtins.str
+    """The project, at the provider, that pays: see boatyard.agent.v1.ModelProvider."""
+    ca: builtins.str
+    """Certificates (PEM) of CAs that vouch for its server; empty means the system's."""
+    order: builtins.int
+    """Those with a lower number are tried first, a project's before those of all projects, the older before the newer."""
+    disabled: builtins.bool
+    """True to give it to no agent until it is enabled again."""
+    for_coordinators: builtins.bool
+    """True to give it, with its keys, to coordinators for the jobs that they run: machines of whoever has their token."""
+    @builtins.property
+    def keys(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """What it lets requests in by, in the order in which they are tried; none for a server that asks for none. Write-only:
+        they are stored encrypted, and in no response.
+        """
+
+    @builtins.property
+    def aliases(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """What agents may call a model, by the provider's name for it."""
+
+    @builtins.property
+    def models(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The models that it has, by its own names; empty means any."""
+
+    @builtins.property
+    def create_time(self) -> timestamp_pb2.Timestamp:
+        """Output only. When it was created."""
+
+    def __init__(
+        self,
+        *,
+        provider_id: builtins.str = ...,
+        project_id: builtins.str = ...,
+        wire: model_pb2.ModelWire.ValueType = ...,
+        base_url: builtins.str = ...,
+        keys: abc.Iterable[builtins.str] | None = ...,
+        key_count: builtins.int = ...,
+        aliases: abc.Mapping[builtins.str, builtins.str] | None = ...,
+        models: abc.Iterable[builtins.str] | None = ...,
+        project_header: builtins.str = ...,
+        ca: builtins.str = ...,
+        order: builtins.int = ...,
+        disabled: builtins.bool = ...,
+        for_coordinators: builtins.bool = ...,
+        create_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "base_url", b"base_url", "ca", b"ca", "create_time", b"create_time", "disabled", b"disabled", "for_coordinators", b"for_coordinators", "key_count", b"key_count", "keys", b"keys", "models", b"models", "order", b"order", "project_header", b"project_header", "project_id", b"project_id", "provider_id", b"provider_id", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class CatalogServiceStub:
-    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, providers of models, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
@@ -189,10 +189,35 @@ class CatalogServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemResponse.FromString,
                 _registered_method=True)
+        self.CreateProvider = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/CreateProvider',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateProviderRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateProviderResponse.FromString,
+                _registered_method=True)
+        self.GetProvider = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/GetProvider',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.GetProviderRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.GetProviderResponse.FromString,
+                _registered_method=True)
+        self.ListProviders = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/ListProviders',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProvidersRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProvidersResponse.FromString,
+                _registered_method=True)
+        self.UpdateProvider = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/UpdateProvider',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProviderRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProviderResponse.FromString,
+                _registered_method=True)
+        self.DeleteProvider = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/DeleteProvider',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
-    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, providers of models, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
@@ -511,17 +536,73 @@ class CatalogServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
         template and item together do not make a valid job.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
-        that id, or something it names no longer exists.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND, PROVIDER_NOT_FOUND):
+        no work item has that id, or something it names no longer exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
         TODO once that job has ended.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the move is to IN_PROGRESS, and the item is not TODO, as its project wants it.
         - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
         gateway says who is to do the work.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreateProvider(self, request, context):
+        """Creates a provider: who answers what agents ask of a model. From then on agents that start have it.
+
+        - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is for all projects, and the token is for some.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): its project does not exist.
+        - ALREADY_EXISTS (PROVIDER_EXISTS): a provider with that id already exists.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetProvider(self, request, context):
+        """Returns one provider, without its keys.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProviders(self, request, context):
+        """Lists providers, without their keys, in the order in which they are tried: those of a project, and those of all
+        projects.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UpdateProvider(self, request, context):
+        """Updates a provider. Agents that start from then on have it as it is now; those that run keep what they have.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+        changed; all violations are listed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteProvider(self, request, context):
+        """Deletes a provider with its keys, whoever names it: no agent that starts from then on has it. Succeeds if it is
+        already deleted.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -670,6 +751,31 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemResponse.SerializeToString,
             ),
+            'CreateProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreateProvider,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateProviderRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateProviderResponse.SerializeToString,
+            ),
+            'GetProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetProvider,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.GetProviderRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.GetProviderResponse.SerializeToString,
+            ),
+            'ListProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProviders,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProvidersRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProvidersResponse.SerializeToString,
+            ),
+            'UpdateProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.UpdateProvider,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProviderRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProviderResponse.SerializeToString,
+            ),
+            'DeleteProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteProvider,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'boatyard.gateway.v1.CatalogService', rpc_method_handlers)
@@ -679,7 +785,7 @@ def add_CatalogServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class CatalogService:
-    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, providers of models, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
@@ -1442,6 +1548,141 @@ class CatalogService:
             '/boatyard.gateway.v1.CatalogService/MoveWorkItem',
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.MoveWorkItemResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreateProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/CreateProvider',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateProviderRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.CreateProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/GetProvider',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.GetProviderRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.GetProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/ListProviders',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProvidersRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.ListProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def UpdateProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/UpdateProvider',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProviderRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.UpdateProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/DeleteProvider',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -13,7 +13,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class CatalogServiceStub:
-    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, providers of models, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
@@ -225,11 +225,12 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
       template and item together do not make a valid job.
-    - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
-      that id, or something it names no longer exists.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND, PROVIDER_NOT_FOUND):
+      no work item has that id, or something it names no longer exists.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
       TODO once that job has ended.
+    - FAILED_PRECONDITION (WORK_ITEM_STATE): the move is to IN_PROGRESS, and the item is not TODO, as its project wants it.
     - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
       gateway says who is to do the work.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
@@ -237,9 +238,44 @@ class CatalogServiceStub:
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     """
+    CreateProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateProviderRequest, catalog_pb2.CreateProviderResponse]
+    """Creates a provider: who answers what agents ask of a model. From then on agents that start have it.
+
+    - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is for all projects, and the token is for some.
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+    - NOT_FOUND (PROJECT_NOT_FOUND): its project does not exist.
+    - ALREADY_EXISTS (PROVIDER_EXISTS): a provider with that id already exists.
+    - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+    """
+    GetProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.GetProviderRequest, catalog_pb2.GetProviderResponse]
+    """Returns one provider, without its keys.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+    """
+    ListProviders: aio.UnaryUnaryMultiCallable[catalog_pb2.ListProvidersRequest, catalog_pb2.ListProvidersResponse]
+    """Lists providers, without their keys, in the order in which they are tried: those of a project, and those of all
+    projects.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+    """
+    UpdateProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.UpdateProviderRequest, catalog_pb2.UpdateProviderResponse]
+    """Updates a provider. Agents that start from then on have it as it is now; those that run keep what they have.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+      changed; all violations are listed.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+    """
+    DeleteProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.DeleteProviderRequest, catalog_pb2.DeleteProviderResponse]
+    """Deletes a provider with its keys, whoever names it: no agent that starts from then on has it. Succeeds if it is
+    already deleted.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
+    """
 
 class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
-    """Stores what jobs refer to: projects, repositories, templates, workers and work items.
+    """Stores what jobs refer to: projects, repositories, providers of models, templates, workers and work items.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
@@ -617,17 +653,83 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
           template and item together do not make a valid job.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
-          that id, or something it names no longer exists.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND, PROVIDER_NOT_FOUND):
+          no work item has that id, or something it names no longer exists.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
           TODO once that job has ended.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the move is to IN_PROGRESS, and the item is not TODO, as its project wants it.
         - FAILED_PRECONDITION (WORK_ITEM_INCOMPLETE): the move is to IN_PROGRESS, but neither the item, the project nor the
           gateway says who is to do the work.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        """
+
+    @abc_1.abstractmethod
+    def CreateProvider(
+        self,
+        request: catalog_pb2.CreateProviderRequest,
+        context: aio.ServicerContext[catalog_pb2.CreateProviderRequest, abc.Awaitable[catalog_pb2.CreateProviderResponse]],
+    ) -> abc.Awaitable[catalog_pb2.CreateProviderResponse]:
+        """Creates a provider: who answers what agents ask of a model. From then on agents that start have it.
+
+        - PERMISSION_DENIED (PROJECT_NOT_ALLOWED): it is for all projects, and the token is for some.
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
+        - NOT_FOUND (PROJECT_NOT_FOUND): its project does not exist.
+        - ALREADY_EXISTS (PROVIDER_EXISTS): a provider with that id already exists.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        """
+
+    @abc_1.abstractmethod
+    def GetProvider(
+        self,
+        request: catalog_pb2.GetProviderRequest,
+        context: aio.ServicerContext[catalog_pb2.GetProviderRequest, abc.Awaitable[catalog_pb2.GetProviderResponse]],
+    ) -> abc.Awaitable[catalog_pb2.GetProviderResponse]:
+        """Returns one provider, without its keys.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+        """
+
+    @abc_1.abstractmethod
+    def ListProviders(
+        self,
+        request: catalog_pb2.ListProvidersRequest,
+        context: aio.ServicerContext[catalog_pb2.ListProvidersRequest, abc.Awaitable[catalog_pb2.ListProvidersResponse]],
+    ) -> abc.Awaitable[catalog_pb2.ListProvidersResponse]:
+        """Lists providers, without their keys, in the order in which they are tried: those of a project, and those of all
+        projects.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def UpdateProvider(
+        self,
+        request: catalog_pb2.UpdateProviderRequest,
+        context: aio.ServicerContext[catalog_pb2.UpdateProviderRequest, abc.Awaitable[catalog_pb2.UpdateProviderResponse]],
+    ) -> abc.Awaitable[catalog_pb2.UpdateProviderResponse]:
+        """Updates a provider. Agents that start from then on have it as it is now; those that run keep what they have.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the mask names a field that cannot be
+          changed; all violations are listed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteProvider(
+        self,
+        request: catalog_pb2.DeleteProviderRequest,
+        context: aio.ServicerContext[catalog_pb2.DeleteProviderRequest, abc.Awaitable[catalog_pb2.DeleteProviderResponse]],
+    ) -> abc.Awaitable[catalog_pb2.DeleteProviderResponse]:
+        """Deletes a provider with its keys, whoever names it: no agent that starts from then on has it. Succeeds if it is
+        already deleted.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: aio.Server) -> None: ...

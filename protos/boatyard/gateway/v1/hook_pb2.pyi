@@ -566,7 +566,9 @@ class Hook(message.Message):
         result.
         """
         EVENT_ERROR: Hook._Event.ValueType  # 3
-        """When the job is about to end FAILED, for any reason, including a veto. The hook gets the error."""
+        """When the job is about to end FAILED, for any reason, including a veto. The hook gets the error. With `on_cancel`,
+        also when it is about to end CANCELLED.
+        """
         EVENT_BEFORE: Hook._Event.ValueType  # 4
         """Before a stage begins, in jobs that have that stage. The hook may do what a PRE hook may. After a veto the job
         keeps what has been done so far: before `push` the result exists but is not published.
@@ -577,7 +579,7 @@ class Hook(message.Message):
         """
 
     class Event(_Event, metaclass=_EventEnumTypeWrapper):
-        """When a hook is called. Values may be added. No hook is called for the end of a CANCELLED job."""
+        """When a hook is called. Values may be added. For the end of a CANCELLED job only ERROR hooks with `on_cancel` are."""
 
     EVENT_UNSPECIFIED: Hook.Event.ValueType  # 0
     """Never sent."""
@@ -590,7 +592,9 @@ class Hook(message.Message):
     result.
     """
     EVENT_ERROR: Hook.Event.ValueType  # 3
-    """When the job is about to end FAILED, for any reason, including a veto. The hook gets the error."""
+    """When the job is about to end FAILED, for any reason, including a veto. The hook gets the error. With `on_cancel`,
+    also when it is about to end CANCELLED.
+    """
     EVENT_BEFORE: Hook.Event.ValueType  # 4
     """Before a stage begins, in jobs that have that stage. The hook may do what a PRE hook may. After a veto the job
     keeps what has been done so far: before `push` the result exists but is not published.
@@ -644,6 +648,7 @@ class Hook(message.Message):
     TEMPLATE_IDS_FIELD_NUMBER: builtins.int
     KINDS_FIELD_NUMBER: builtins.int
     DISABLED_FIELD_NUMBER: builtins.int
+    ON_CANCEL_FIELD_NUMBER: builtins.int
     hook_id: builtins.str
     """Output only. The hook."""
     project_id: builtins.str
@@ -672,6 +677,10 @@ class Hook(message.Message):
     """Called for the jobs of every project, including projects created later. Excludes `project_id`."""
     disabled: builtins.bool
     """Not called until it is enabled again."""
+    on_cancel: builtins.bool
+    """For ERROR: also called when a job that a cell has begun is cancelled, once its agent has ended; it finds the state
+    CANCELLED in the job. The job ends when the hook has answered or its time is over.
+    """
     @builtins.property
     def webhook(self) -> Webhook:
         """A server to be called over HTTP."""
@@ -716,10 +725,11 @@ class Hook(message.Message):
         template_ids: abc.Iterable[builtins.str] | None = ...,
         kinds: abc.Iterable[builtins.str] | None = ...,
         disabled: builtins.bool = ...,
+        on_cancel: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["action", b"action", "callback", b"callback", "command", b"command", "create_time", b"create_time", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "all_projects", b"all_projects", "callback", b"callback", "command", b"command", "create_time", b"create_time", "disabled", b"disabled", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "kinds", b"kinds", "order", b"order", "project_id", b"project_id", "stage", b"stage", "template_ids", b"template_ids", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["action", b"action", "all_projects", b"all_projects", "callback", b"callback", "command", b"command", "create_time", b"create_time", "disabled", b"disabled", "event", b"event", "failure_policy", b"failure_policy", "hook_id", b"hook_id", "kinds", b"kinds", "on_cancel", b"on_cancel", "order", b"order", "project_id", b"project_id", "stage", b"stage", "template_ids", b"template_ids", "timeout", b"timeout", "webhook", b"webhook"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_action: _TypeAlias = typing.Literal["command", "webhook", "callback"]  # noqa: Y015
     _WhichOneofArgType_action: _TypeAlias = typing.Literal["action", b"action"]  # noqa: Y015

@@ -267,8 +267,11 @@ class ListJobsResponse(message.Message):
 
     JOBS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Token for the next page; empty on the last page."""
+    total_size: builtins.int
+    """How many jobs match, on all pages; with the first page only."""
     @builtins.property
     def jobs(self) -> containers.RepeatedCompositeFieldContainer[Job]:
         """The jobs of this page."""
@@ -278,12 +281,15 @@ class ListJobsResponse(message.Message):
         *,
         jobs: abc.Iterable[Job] | None = ...,
         next_page_token: builtins.str = ...,
+        total_size: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["jobs", b"jobs", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_total_size", b"_total_size", "jobs", b"jobs", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 @typing.final
 class CancelJobRequest(message.Message):
@@ -858,7 +864,7 @@ class Job(message.Message):
     FLOORS_FIELD_NUMBER: builtins.int
     SUBMITTERS_FIELD_NUMBER: builtins.int
     STEERED_BY_FIELD_NUMBER: builtins.int
-    WAITING_FIELD_NUMBER: builtins.int
+    WAITING_FOR_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -871,7 +877,7 @@ class Job(message.Message):
     REMOTE_UNREACHABLE, REMOTE_MOVED, REMOTE_ACCESS_DENIED, REMOTE_NOT_TRUSTED, REMOTE_NOT_FOUND, REMOTE_NOT_GIT,
     REMOTE_UNSUPPORTED (these seven also on push), REMOTE_MALFORMED, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's
     address, which is private; also on push),
-    REMOTE_NOT_ALLOWED (a remote on this machine that is another user's; also on push), REVISION_NOT_FOUND,
+    REMOTE_NOT_ALLOWED (by the machine's settings, or a remote on it that is another user's; also on push), REVISION_NOT_FOUND,
     SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL, WORKSPACES_QUOTA,
     INVALID_BRANCH, BRANCH_EXISTS, BRANCH_IN_THE_WAY, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
     NETWORK_NOT_ALLOWED, LIMIT_NOT_ALLOWED,
@@ -942,9 +948,9 @@ class Job(message.Message):
         """Output only. The names of the callers that sent its agent messages or typed at its terminal, oldest first."""
 
     @builtins.property
-    def waiting(self) -> Waiting:
-        """Output only. What it waits for while it is PENDING, beside its turn; absent in lists, and when a cell only has to
-        have a free slot.
+    def waiting_for(self) -> Waiting:
+        """Output only. What it waits for while it is PENDING, as GetJob, lists and watches have it; absent when a cell is about
+        to take it. It may change without a change of `revision_number`.
         """
 
     def __init__(
@@ -969,11 +975,11 @@ class Job(message.Message):
         floors: abc.Iterable[floor_pb2.BindingFloor] | None = ...,
         submitters: abc.Iterable[builtins.str] | None = ...,
         steered_by: abc.Iterable[builtins.str] | None = ...,
-        waiting: Waiting | None = ...,
+        waiting_for: Waiting | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time", "waiting", b"waiting"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "waiting", b"waiting", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "waiting_for", b"waiting_for", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -991,7 +997,7 @@ class Waiting(message.Message):
         DESCRIPTOR: descriptor.EnumDescriptor
         KIND_UNSPECIFIED: Waiting._Kind.ValueType  # 0
         """Never sent."""
-        KIND_START_TIME: Waiting._Kind.ValueType  # 1
+        KIND_NOT_BEFORE: Waiting._Kind.ValueType  # 1
         """The time before which it may not start."""
         KIND_RETRY: Waiting._Kind.ValueType  # 2
         """The end of the pause before its next attempt."""
@@ -999,17 +1005,21 @@ class Waiting(message.Message):
         """The one cell that has the snapshot or result that it starts from: it is away, paused or not ready. When it has
         been away for an hour, the job fails with NODE_LOST.
         """
-        KIND_ANY_CELL: Waiting._Kind.ValueType  # 4
-        """Any cell: all are away, paused or not ready."""
-        KIND_LIMIT: Waiting._Kind.ValueType  # 5
-        """The end of another job: its project, repository or worker runs as many as it may (`max_running_jobs`)."""
+        KIND_NO_PLACE: Waiting._Kind.ValueType  # 4
+        """A free slot on any cell that lets jobs choose what it chooses: all are full, away, paused or not ready."""
+        KIND_WORKER_LIMIT: Waiting._Kind.ValueType  # 5
+        """The end of another job of its worker, which runs as many as it may (`max_running_jobs`)."""
+        KIND_REPOSITORY_LIMIT: Waiting._Kind.ValueType  # 6
+        """The same of its repository."""
+        KIND_PROJECT_LIMIT: Waiting._Kind.ValueType  # 7
+        """The same of its project."""
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is waited for."""
 
     KIND_UNSPECIFIED: Waiting.Kind.ValueType  # 0
     """Never sent."""
-    KIND_START_TIME: Waiting.Kind.ValueType  # 1
+    KIND_NOT_BEFORE: Waiting.Kind.ValueType  # 1
     """The time before which it may not start."""
     KIND_RETRY: Waiting.Kind.ValueType  # 2
     """The end of the pause before its next attempt."""
@@ -1017,30 +1027,40 @@ class Waiting(message.Message):
     """The one cell that has the snapshot or result that it starts from: it is away, paused or not ready. When it has
     been away for an hour, the job fails with NODE_LOST.
     """
-    KIND_ANY_CELL: Waiting.Kind.ValueType  # 4
-    """Any cell: all are away, paused or not ready."""
-    KIND_LIMIT: Waiting.Kind.ValueType  # 5
-    """The end of another job: its project, repository or worker runs as many as it may (`max_running_jobs`)."""
+    KIND_NO_PLACE: Waiting.Kind.ValueType  # 4
+    """A free slot on any cell that lets jobs choose what it chooses: all are full, away, paused or not ready."""
+    KIND_WORKER_LIMIT: Waiting.Kind.ValueType  # 5
+    """The end of another job of its worker, which runs as many as it may (`max_running_jobs`)."""
+    KIND_REPOSITORY_LIMIT: Waiting.Kind.ValueType  # 6
+    """The same of its repository."""
+    KIND_PROJECT_LIMIT: Waiting.Kind.ValueType  # 7
+    """The same of its project."""
 
     KIND_FIELD_NUMBER: builtins.int
     CELL_ID_FIELD_NUMBER: builtins.int
     MESSAGE_FIELD_NUMBER: builtins.int
+    RUNNING_JOB_IDS_FIELD_NUMBER: builtins.int
     kind: Waiting.Kind.ValueType
     """What is waited for."""
     cell_id: builtins.str
     """The cell, for KIND_CELL."""
     message: builtins.str
     """The same for people, with the reasons of cells, or the limit."""
+    @builtins.property
+    def running_job_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """For a limit: the jobs that are running, of which one has to end; the first 20, oldest first."""
+
     def __init__(
         self,
         *,
         kind: Waiting.Kind.ValueType = ...,
         cell_id: builtins.str = ...,
         message: builtins.str = ...,
+        running_job_ids: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "kind", b"kind", "message", b"message"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "kind", b"kind", "message", b"message", "running_job_ids", b"running_job_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -30,10 +30,13 @@ class JobServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
     - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
-    - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
-      does not exist, or belongs to another project.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
+      something it names does not exist, or belongs to another project.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): no cell has the snapshot that it is to begin from. Where the cell that may have it
+      does not answer, the job is accepted.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+    - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -74,11 +77,13 @@ class JobServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): its repository has been deleted.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): it is to go on from a snapshot that is no longer kept; the message names it.
     - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
     - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
       its sandbox tier or its network.
     - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+    - FAILED_PRECONDITION (WORK_ITEM_STATE): its work item is not TODO, and the project is `todo_only`.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -161,10 +166,13 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed; all violations are listed.
         - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
-        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
-          does not exist, or belongs to another project.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
+          something it names does not exist, or belongs to another project.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): no cell has the snapshot that it is to begin from. Where the cell that may have it
+          does not answer, the job is accepted.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -229,11 +237,13 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): its repository has been deleted.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): it is to go on from a snapshot that is no longer kept; the message names it.
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
           its sandbox tier or its network.
         - FAILED_PRECONDITION (NO_SNAPSHOT): its last attempt left nothing that was kept.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): its work item is not TODO, and the project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.

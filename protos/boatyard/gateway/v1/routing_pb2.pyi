@@ -51,8 +51,8 @@ cell_of: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, 
 `execution_id`. The cell that has it serves the call.
 """
 items_of_cells: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, builtins.str]
-"""For a list of what all cells have: the path of its items in the response, such as `workspaces`. Each cell serves its
-part of the list, and the responses are merged.
+"""For what is asked of all cells, such as a list: the path of its items in the response, such as `workspaces`. Each
+cell serves its part, and the responses are merged; `unreachable_cell_ids` are those of cells that did not answer.
 """
 resumption: extension_dict._ExtensionFieldDescriptor[descriptor_pb2.MethodOptions, Resumption]
 """For a stream that can be resumed: where it is resumed when it is cut."""

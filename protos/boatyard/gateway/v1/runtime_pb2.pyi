@@ -195,8 +195,11 @@ class ListExecutionsResponse(message.Message):
 
     EXECUTIONS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Token for the next page; empty on the last page."""
+    total_size: builtins.int
+    """How many executions match, on all pages; with the first page only."""
     @builtins.property
     def executions(self) -> containers.RepeatedCompositeFieldContainer[Execution]:
         """The executions of this page."""
@@ -206,12 +209,15 @@ class ListExecutionsResponse(message.Message):
         *,
         executions: abc.Iterable[Execution] | None = ...,
         next_page_token: builtins.str = ...,
+        total_size: builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["executions", b"executions", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_total_size", b"_total_size", "executions", b"executions", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
 
 @typing.final
 class CancelExecutionRequest(message.Message):
@@ -633,6 +639,52 @@ class ReadArtifactResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class GetWorkspaceRequest(message.Message):
+    """Request for GetWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetWorkspaceResponse(message.Message):
+    """Response for GetWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_FIELD_NUMBER: builtins.int
+    CELL_ID_FIELD_NUMBER: builtins.int
+    cell_id: builtins.str
+    """The cell that has it."""
+    @builtins.property
+    def workspace(self) -> workspace_pb2.Workspace:
+        """The workspace."""
+
+    def __init__(
+        self,
+        *,
+        workspace: workspace_pb2.Workspace | None = ...,
+        cell_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["workspace", b"workspace"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "workspace", b"workspace"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListWorkspacesRequest(message.Message):
     """Request for ListWorkspaces; the filters are combined with AND."""
 
@@ -643,6 +695,8 @@ class ListWorkspacesRequest(message.Message):
     STATES_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    WORKER_ID_FIELD_NUMBER: builtins.int
+    WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Only those of this project; empty means all."""
     job_id: builtins.str
@@ -651,6 +705,10 @@ class ListWorkspacesRequest(message.Message):
     """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
     """`next_page_token` of the previous page, with the same filters."""
+    worker_id: builtins.str
+    """Only those of this worker; empty means all."""
+    work_item_id: builtins.str
+    """Only those for this work item; empty means all."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[workspace_pb2.Workspace.State.ValueType]:
         """Only workspaces in any of these states; empty means all."""
@@ -663,10 +721,12 @@ class ListWorkspacesRequest(message.Message):
         states: abc.Iterable[workspace_pb2.Workspace.State.ValueType] | None = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        worker_id: builtins.str = ...,
+        work_item_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -870,6 +930,60 @@ class DeleteWorkspaceResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SweepWorkspacesRequest(message.Message):
+    """Request for SweepWorkspaces."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    MAX_AGE_FIELD_NUMBER: builtins.int
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """Only workspaces of this project; empty means all."""
+    @builtins.property
+    def max_age(self) -> duration_pb2.Duration:
+        """Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
+
+    def __init__(
+        self,
+        *,
+        max_age: duration_pb2.Duration | None = ...,
+        project_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["max_age", b"max_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["max_age", b"max_age", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SweepWorkspacesResponse(message.Message):
+    """Response for SweepWorkspaces."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_IDS_FIELD_NUMBER: builtins.int
+    UNREACHABLE_CELL_IDS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def workspace_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The workspaces that were removed."""
+
+    @builtins.property
+    def unreachable_cell_ids(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Cells that did not answer: what they have is still there."""
+
+    def __init__(
+        self,
+        *,
+        workspace_ids: abc.Iterable[builtins.str] | None = ...,
+        unreachable_cell_ids: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["unreachable_cell_ids", b"unreachable_cell_ids", "workspace_ids", b"workspace_ids"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

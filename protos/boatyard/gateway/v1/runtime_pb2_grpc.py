@@ -104,6 +104,11 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.FromString,
                 _registered_method=True)
+        self.GetWorkspace = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/GetWorkspace',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceResponse.FromString,
+                _registered_method=True)
         self.ListWorkspaces = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/ListWorkspaces',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.SerializeToString,
@@ -118,6 +123,11 @@ class AgentRuntimeServiceStub:
                 '/boatyard.gateway.v1.AgentRuntimeService/DeleteWorkspace',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.SweepWorkspaces = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/SweepWorkspaces',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesResponse.FromString,
                 _registered_method=True)
         self.ListSnapshots = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/ListSnapshots',
@@ -163,6 +173,7 @@ class AgentRuntimeServiceServicer:
         - NOT_FOUND (WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -312,6 +323,16 @@ class AgentRuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWorkspace(self, request, context):
+        """Returns one workspace.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, or it has been removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListWorkspaces(self, request, context):
         """Lists workspaces, cell by cell, newest first within each cell.
 
@@ -334,9 +355,21 @@ class AgentRuntimeServiceServicer:
         """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, and none of a job had it.
         - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job is working in it; the details name the job.
         - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox, named in the message, is using the workspace; nothing was
         removed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SweepWorkspaces(self, request, context):
+        """Removes the workspaces, on all cells, that are no longer ACTIVE and have expired or were last updated longer ago than
+        `max_age`, even if they are to be kept for longer. One that a sandbox is using is left. Each cell also sweeps by
+        itself, and then keeps workspaces until their `expire_time`.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -430,6 +463,11 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.SerializeToString,
             ),
+            'GetWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkspace,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceResponse.SerializeToString,
+            ),
             'ListWorkspaces': grpc.unary_unary_rpc_method_handler(
                     servicer.ListWorkspaces,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListWorkspacesRequest.FromString,
@@ -444,6 +482,11 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     servicer.DeleteWorkspace,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceResponse.SerializeToString,
+            ),
+            'SweepWorkspaces': grpc.unary_unary_rpc_method_handler(
+                    servicer.SweepWorkspaces,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesResponse.SerializeToString,
             ),
             'ListSnapshots': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSnapshots,
@@ -784,6 +827,33 @@ class AgentRuntimeService:
             _registered_method=True)
 
     @staticmethod
+    def GetWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/GetWorkspace',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def ListWorkspaces(request,
             target,
             options=(),
@@ -854,6 +924,33 @@ class AgentRuntimeService:
             '/boatyard.gateway.v1.AgentRuntimeService/DeleteWorkspace',
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.DeleteWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SweepWorkspaces(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/SweepWorkspaces',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesResponse.FromString,
             options,
             channel_credentials,
             insecure,

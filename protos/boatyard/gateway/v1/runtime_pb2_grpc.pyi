@@ -40,6 +40,7 @@ class AgentRuntimeServiceStub:
     - NOT_FOUND (WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+    - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -145,6 +146,12 @@ class AgentRuntimeServiceStub:
     - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
     """
+    GetWorkspace: aio.UnaryUnaryMultiCallable[runtime_pb2.GetWorkspaceRequest, runtime_pb2.GetWorkspaceResponse]
+    """Returns one workspace.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, or it has been removed.
+    """
     ListWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.ListWorkspacesRequest, runtime_pb2.ListWorkspacesResponse]
     """Lists workspaces, cell by cell, newest first within each cell.
 
@@ -159,9 +166,17 @@ class AgentRuntimeServiceStub:
     """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, and none of a job had it.
     - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job is working in it; the details name the job.
     - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox, named in the message, is using the workspace; nothing was
       removed.
+    """
+    SweepWorkspaces: aio.UnaryUnaryMultiCallable[runtime_pb2.SweepWorkspacesRequest, runtime_pb2.SweepWorkspacesResponse]
+    """Removes the workspaces, on all cells, that are no longer ACTIVE and have expired or were last updated longer ago than
+    `max_age`, even if they are to be kept for longer. One that a sandbox is using is left. Each cell also sweeps by
+    itself, and then keeps workspaces until their `expire_time`.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
     """
     ListSnapshots: aio.UnaryUnaryMultiCallable[runtime_pb2.ListSnapshotsRequest, runtime_pb2.ListSnapshotsResponse]
     """Lists snapshots, cell by cell, newest first within each cell: what jobs that did not succeed left in their
@@ -214,6 +229,7 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names does not exist.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
+        - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
@@ -381,6 +397,18 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         """
 
     @abc_1.abstractmethod
+    def GetWorkspace(
+        self,
+        request: runtime_pb2.GetWorkspaceRequest,
+        context: aio.ServicerContext[runtime_pb2.GetWorkspaceRequest, abc.Awaitable[runtime_pb2.GetWorkspaceResponse]],
+    ) -> abc.Awaitable[runtime_pb2.GetWorkspaceResponse]:
+        """Returns one workspace.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, or it has been removed.
+        """
+
+    @abc_1.abstractmethod
     def ListWorkspaces(
         self,
         request: runtime_pb2.ListWorkspacesRequest,
@@ -411,9 +439,23 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         """Removes a workspace and everything in it. Succeeds if the workspace is already gone.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace has that id, and none of a job had it.
         - FAILED_PRECONDITION (WORKSPACE_IN_USE): a live job is working in it; the details name the job.
         - FAILED_PRECONDITION (WORKSPACE_HELD): a sandbox, named in the message, is using the workspace; nothing was
           removed.
+        """
+
+    @abc_1.abstractmethod
+    def SweepWorkspaces(
+        self,
+        request: runtime_pb2.SweepWorkspacesRequest,
+        context: aio.ServicerContext[runtime_pb2.SweepWorkspacesRequest, abc.Awaitable[runtime_pb2.SweepWorkspacesResponse]],
+    ) -> abc.Awaitable[runtime_pb2.SweepWorkspacesResponse]:
+        """Removes the workspaces, on all cells, that are no longer ACTIVE and have expired or were last updated longer ago than
+        `max_age`, even if they are to be kept for longer. One that a sandbox is using is left. Each cell also sweeps by
+        itself, and then keeps workspaces until their `expire_time`.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
         """
 
     @abc_1.abstractmethod

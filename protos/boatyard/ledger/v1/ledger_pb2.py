@@ -23,6 +23,7 @@ _sym_db = _symbol_database.Default()
 
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
+from boatyard.agent.v1 import model_pb2 as boatyard_dot_agent_dot_v1_dot_model__pb2
 from boatyard.gateway.v1 import coordinator_pb2 as boatyard_dot_gateway_dot_v1_dot_coordinator__pb2
 from boatyard.gateway.v1 import job_pb2 as boatyard_dot_gateway_dot_v1_dot_job__pb2
 from boatyard.gateway.v1 import policy_pb2 as boatyard_dot_gateway_dot_v1_dot_policy__pb2
@@ -31,7 +32,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/ledger/v1/ledger.proto\x12\x12\x62oatyard.ledger.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a%boatyard/gateway/v1/coordinator.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x06Holder\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\"H\n\x12ReadAttemptRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\"V\n\x13ReadAttemptResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.boatyard.ledger.v1.RecordedStage\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\xa6\x01\n\rRecordedStage\x12\x1b\n\x04name\x18\x01 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\x12\x41\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.StateB\n\xbaH\x07\x82\x01\x04\x18\x02\x18\x03\x12\x1a\n\x06result\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\xc0\x01\x12\x19\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"K\n\x15ReadJobContextRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\"-\n\x16ReadJobContextResponse\x12\x13\n\x0bjob_context\x18\x01 \x01(\x0c\"x\n\x13ReadDocumentRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x12\x1c\n\x05stage\x18\x03 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\"R\n\x14ReadDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x15ReadSigningKeyRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\x07hook_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"%\n\x16ReadSigningKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"Y\n\x15RecordHookCallRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\x0c\"\x18\n\x16RecordHookCallResponse\"d\n\x11\x42\x65ginStageRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x04name\x18\x02 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\"\x14\n\x12\x42\x65ginStageResponse\"\x8e\x01\n\x0f\x45ndStageRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x05stage\x18\x02 \x01(\x0b\x32!.boatyard.ledger.v1.RecordedStageB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05notes\x18\x03 \x03(\x0c\"\x12\n\x10\x45ndStageResponse\"X\n\x14NoteExecutionRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\x17\n\x15NoteExecutionResponse\"V\n\x0eParkJobRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x10\n\x08question\x18\x02 \x01(\x0c\"\x11\n\x0fParkJobResponse\"f\n\x13ReadDecisionRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x04name\x18\x02 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\"(\n\x14ReadDecisionResponse\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0c\"V\n\x11RetryLaterRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05retry\x18\x02 \x01(\x0c\"\x14\n\x12RetryLaterResponse\"W\n\x10\x46inishJobRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\x13\n\x11\x46inishJobResponse\"a\n\x16ReadJobStatusesRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12!\n\x04jobs\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xe8\x07\"\x08r\x06\x10\x01\x88\xb5\x18\x01\"N\n\x17ReadJobStatusesResponse\x12\x33\n\x0cjob_statuses\x18\x01 \x03(\x0b\x32\x1d.boatyard.ledger.v1.JobStatus\"k\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x38\n\tretention\x18\x03 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.Retention2\xf6\n\n\rLedgerService\x12g\n\x0bReadAttempt\x12&.boatyard.ledger.v1.ReadAttemptRequest\x1a\'.boatyard.ledger.v1.ReadAttemptResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadJobContext\x12).boatyard.ledger.v1.ReadJobContextRequest\x1a*.boatyard.ledger.v1.ReadJobContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12j\n\x0cReadDocument\x12\'.boatyard.ledger.v1.ReadDocumentRequest\x1a(.boatyard.ledger.v1.ReadDocumentResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadSigningKey\x12).boatyard.ledger.v1.ReadSigningKeyRequest\x1a*.boatyard.ledger.v1.ReadSigningKeyResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eRecordHookCall\x12).boatyard.ledger.v1.RecordHookCallRequest\x1a*.boatyard.ledger.v1.RecordHookCallResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x64\n\nBeginStage\x12%.boatyard.ledger.v1.BeginStageRequest\x1a&.boatyard.ledger.v1.BeginStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12^\n\x08\x45ndStage\x12#.boatyard.ledger.v1.EndStageRequest\x1a$.boatyard.ledger.v1.EndStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12m\n\rNoteExecution\x12(.boatyard.ledger.v1.NoteExecutionRequest\x1a).boatyard.ledger.v1.NoteExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12[\n\x07ParkJob\x12\".boatyard.ledger.v1.ParkJobRequest\x1a#.boatyard.ledger.v1.ParkJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12j\n\x0cReadDecision\x12\'.boatyard.ledger.v1.ReadDecisionRequest\x1a(.boatyard.ledger.v1.ReadDecisionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12\x64\n\nRetryLater\x12%.boatyard.ledger.v1.RetryLaterRequest\x1a&.boatyard.ledger.v1.RetryLaterResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x61\n\tFinishJob\x12$.boatyard.ledger.v1.FinishJobRequest\x1a%.boatyard.ledger.v1.FinishJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12s\n\x0fReadJobStatuses\x12*.boatyard.ledger.v1.ReadJobStatusesRequest\x1a+.boatyard.ledger.v1.ReadJobStatusesResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/ledger/v1/ledger.proto\x12\x12\x62oatyard.ledger.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/model.proto\x1a%boatyard/gateway/v1/coordinator.proto\x1a\x1d\x62oatyard/gateway/v1/job.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"a\n\x06Holder\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x05lease\x18\x02 \x01(\x0b\x32\x1a.boatyard.gateway.v1.LeaseB\x06\xbaH\x03\xc8\x01\x01\"H\n\x12ReadAttemptRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\"V\n\x13ReadAttemptResponse\x12\x31\n\x06stages\x18\x01 \x03(\x0b\x32!.boatyard.ledger.v1.RecordedStage\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\xa6\x01\n\rRecordedStage\x12\x1b\n\x04name\x18\x01 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\x12\x41\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.StateB\n\xbaH\x07\x82\x01\x04\x18\x02\x18\x03\x12\x1a\n\x06result\x18\x03 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\xc0\x01\x12\x19\n\x07message\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \"K\n\x15ReadJobContextRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\"-\n\x16ReadJobContextResponse\x12\x13\n\x0bjob_context\x18\x01 \x01(\x0c\"x\n\x13ReadDocumentRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\x12\x1c\n\x05stage\x18\x03 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\"R\n\x14ReadDocumentResponse\x12\x10\n\x08\x64ocument\x18\x01 \x01(\t\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x15ReadSigningKeyRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x1d\n\x07hook_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"%\n\x16ReadSigningKeyResponse\x12\x0b\n\x03key\x18\x01 \x01(\x0c\"J\n\x14ReadProvidersRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\"L\n\x15ReadProvidersResponse\x12\x33\n\tproviders\x18\x01 \x03(\x0b\x32 .boatyard.agent.v1.ModelProvider\"Y\n\x15RecordHookCallRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0c\n\x04\x63\x61ll\x18\x02 \x01(\x0c\"\x18\n\x16RecordHookCallResponse\"d\n\x11\x42\x65ginStageRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x04name\x18\x02 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\"\x14\n\x12\x42\x65ginStageResponse\"\x8e\x01\n\x0f\x45ndStageRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x38\n\x05stage\x18\x02 \x01(\x0b\x32!.boatyard.ledger.v1.RecordedStageB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05notes\x18\x03 \x03(\x0c\"\x12\n\x10\x45ndStageResponse\"X\n\x14NoteExecutionRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0c\n\x04note\x18\x02 \x01(\x0c\"\x17\n\x15NoteExecutionResponse\"V\n\x0eParkJobRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x10\n\x08question\x18\x02 \x01(\x0c\"\x11\n\x0fParkJobResponse\"f\n\x13ReadDecisionRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x1b\n\x04name\x18\x02 \x01(\tB\r\xbaH\nr\x08\x10\x01\x18?\xa8\xb5\x18\x01\"(\n\x14ReadDecisionResponse\x12\x10\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0c\"V\n\x11RetryLaterRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\r\n\x05retry\x18\x02 \x01(\x0c\"\x14\n\x12RetryLaterResponse\"W\n\x10\x46inishJobRequest\x12\x32\n\x06holder\x18\x01 \x01(\x0b\x32\x1a.boatyard.ledger.v1.HolderB\x06\xbaH\x03\xc8\x01\x01\x12\x0f\n\x07outcome\x18\x02 \x01(\x0c\"\x13\n\x11\x46inishJobResponse\"a\n\x16ReadJobStatusesRequest\x12$\n\x0e\x63oordinator_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12!\n\x04jobs\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\xe8\x07\"\x08r\x06\x10\x01\x88\xb5\x18\x01\"N\n\x17ReadJobStatusesResponse\x12\x33\n\x0cjob_statuses\x18\x01 \x03(\x0b\x32\x1d.boatyard.ledger.v1.JobStatus\"k\n\tJobStatus\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x02 \x01(\t\x12\x38\n\tretention\x18\x03 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.Retention2\xe5\x0b\n\rLedgerService\x12g\n\x0bReadAttempt\x12&.boatyard.ledger.v1.ReadAttemptRequest\x1a\'.boatyard.ledger.v1.ReadAttemptResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadJobContext\x12).boatyard.ledger.v1.ReadJobContextRequest\x1a*.boatyard.ledger.v1.ReadJobContextResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12j\n\x0cReadDocument\x12\'.boatyard.ledger.v1.ReadDocumentRequest\x1a(.boatyard.ledger.v1.ReadDocumentResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eReadSigningKey\x12).boatyard.ledger.v1.ReadSigningKeyRequest\x1a*.boatyard.ledger.v1.ReadSigningKeyResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12m\n\rReadProviders\x12(.boatyard.ledger.v1.ReadProvidersRequest\x1a).boatyard.ledger.v1.ReadProvidersResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12p\n\x0eRecordHookCall\x12).boatyard.ledger.v1.RecordHookCallRequest\x1a*.boatyard.ledger.v1.RecordHookCallResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x64\n\nBeginStage\x12%.boatyard.ledger.v1.BeginStageRequest\x1a&.boatyard.ledger.v1.BeginStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12^\n\x08\x45ndStage\x12#.boatyard.ledger.v1.EndStageRequest\x1a$.boatyard.ledger.v1.EndStageResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12m\n\rNoteExecution\x12(.boatyard.ledger.v1.NoteExecutionRequest\x1a).boatyard.ledger.v1.NoteExecutionResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12[\n\x07ParkJob\x12\".boatyard.ledger.v1.ParkJobRequest\x1a#.boatyard.ledger.v1.ParkJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12j\n\x0cReadDecision\x12\'.boatyard.ledger.v1.ReadDecisionRequest\x1a(.boatyard.ledger.v1.ReadDecisionResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x12\x64\n\nRetryLater\x12%.boatyard.ledger.v1.RetryLaterRequest\x1a&.boatyard.ledger.v1.RetryLaterResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12\x61\n\tFinishJob\x12$.boatyard.ledger.v1.FinishJobRequest\x1a%.boatyard.ledger.v1.FinishJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x04\x12s\n\x0fReadJobStatuses\x12*.boatyard.ledger.v1.ReadJobStatusesRequest\x1a+.boatyard.ledger.v1.ReadJobStatusesResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x04\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -62,6 +63,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_READSIGNINGKEYREQUEST'].fields_by_name['holder']._serialized_options = b'\272H\003\310\001\001'
   _globals['_READSIGNINGKEYREQUEST'].fields_by_name['hook_id']._loaded_options = None
   _globals['_READSIGNINGKEYREQUEST'].fields_by_name['hook_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_READPROVIDERSREQUEST'].fields_by_name['holder']._loaded_options = None
+  _globals['_READPROVIDERSREQUEST'].fields_by_name['holder']._serialized_options = b'\272H\003\310\001\001'
   _globals['_RECORDHOOKCALLREQUEST'].fields_by_name['holder']._loaded_options = None
   _globals['_RECORDHOOKCALLREQUEST'].fields_by_name['holder']._serialized_options = b'\272H\003\310\001\001'
   _globals['_BEGINSTAGEREQUEST'].fields_by_name['holder']._loaded_options = None
@@ -96,6 +99,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['ReadDocument']._serialized_options = b'\220\002\001\340\321\030\004'
   _globals['_LEDGERSERVICE'].methods_by_name['ReadSigningKey']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ReadSigningKey']._serialized_options = b'\220\002\001\340\321\030\004'
+  _globals['_LEDGERSERVICE'].methods_by_name['ReadProviders']._loaded_options = None
+  _globals['_LEDGERSERVICE'].methods_by_name['ReadProviders']._serialized_options = b'\220\002\001\340\321\030\004'
   _globals['_LEDGERSERVICE'].methods_by_name['RecordHookCall']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['RecordHookCall']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_LEDGERSERVICE'].methods_by_name['BeginStage']._loaded_options = None
@@ -114,64 +119,68 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LEDGERSERVICE'].methods_by_name['FinishJob']._serialized_options = b'\220\002\002\340\321\030\004'
   _globals['_LEDGERSERVICE'].methods_by_name['ReadJobStatuses']._loaded_options = None
   _globals['_LEDGERSERVICE'].methods_by_name['ReadJobStatuses']._serialized_options = b'\220\002\001\340\321\030\004'
-  _globals['_HOLDER']._serialized_start=285
-  _globals['_HOLDER']._serialized_end=382
-  _globals['_READATTEMPTREQUEST']._serialized_start=384
-  _globals['_READATTEMPTREQUEST']._serialized_end=456
-  _globals['_READATTEMPTRESPONSE']._serialized_start=458
-  _globals['_READATTEMPTRESPONSE']._serialized_end=544
-  _globals['_RECORDEDSTAGE']._serialized_start=547
-  _globals['_RECORDEDSTAGE']._serialized_end=713
-  _globals['_READJOBCONTEXTREQUEST']._serialized_start=715
-  _globals['_READJOBCONTEXTREQUEST']._serialized_end=790
-  _globals['_READJOBCONTEXTRESPONSE']._serialized_start=792
-  _globals['_READJOBCONTEXTRESPONSE']._serialized_end=837
-  _globals['_READDOCUMENTREQUEST']._serialized_start=839
-  _globals['_READDOCUMENTREQUEST']._serialized_end=959
-  _globals['_READDOCUMENTRESPONSE']._serialized_start=961
-  _globals['_READDOCUMENTRESPONSE']._serialized_end=1043
-  _globals['_READSIGNINGKEYREQUEST']._serialized_start=1045
-  _globals['_READSIGNINGKEYREQUEST']._serialized_end=1151
-  _globals['_READSIGNINGKEYRESPONSE']._serialized_start=1153
-  _globals['_READSIGNINGKEYRESPONSE']._serialized_end=1190
-  _globals['_RECORDHOOKCALLREQUEST']._serialized_start=1192
-  _globals['_RECORDHOOKCALLREQUEST']._serialized_end=1281
-  _globals['_RECORDHOOKCALLRESPONSE']._serialized_start=1283
-  _globals['_RECORDHOOKCALLRESPONSE']._serialized_end=1307
-  _globals['_BEGINSTAGEREQUEST']._serialized_start=1309
-  _globals['_BEGINSTAGEREQUEST']._serialized_end=1409
-  _globals['_BEGINSTAGERESPONSE']._serialized_start=1411
-  _globals['_BEGINSTAGERESPONSE']._serialized_end=1431
-  _globals['_ENDSTAGEREQUEST']._serialized_start=1434
-  _globals['_ENDSTAGEREQUEST']._serialized_end=1576
-  _globals['_ENDSTAGERESPONSE']._serialized_start=1578
-  _globals['_ENDSTAGERESPONSE']._serialized_end=1596
-  _globals['_NOTEEXECUTIONREQUEST']._serialized_start=1598
-  _globals['_NOTEEXECUTIONREQUEST']._serialized_end=1686
-  _globals['_NOTEEXECUTIONRESPONSE']._serialized_start=1688
-  _globals['_NOTEEXECUTIONRESPONSE']._serialized_end=1711
-  _globals['_PARKJOBREQUEST']._serialized_start=1713
-  _globals['_PARKJOBREQUEST']._serialized_end=1799
-  _globals['_PARKJOBRESPONSE']._serialized_start=1801
-  _globals['_PARKJOBRESPONSE']._serialized_end=1818
-  _globals['_READDECISIONREQUEST']._serialized_start=1820
-  _globals['_READDECISIONREQUEST']._serialized_end=1922
-  _globals['_READDECISIONRESPONSE']._serialized_start=1924
-  _globals['_READDECISIONRESPONSE']._serialized_end=1964
-  _globals['_RETRYLATERREQUEST']._serialized_start=1966
-  _globals['_RETRYLATERREQUEST']._serialized_end=2052
-  _globals['_RETRYLATERRESPONSE']._serialized_start=2054
-  _globals['_RETRYLATERRESPONSE']._serialized_end=2074
-  _globals['_FINISHJOBREQUEST']._serialized_start=2076
-  _globals['_FINISHJOBREQUEST']._serialized_end=2163
-  _globals['_FINISHJOBRESPONSE']._serialized_start=2165
-  _globals['_FINISHJOBRESPONSE']._serialized_end=2184
-  _globals['_READJOBSTATUSESREQUEST']._serialized_start=2186
-  _globals['_READJOBSTATUSESREQUEST']._serialized_end=2283
-  _globals['_READJOBSTATUSESRESPONSE']._serialized_start=2285
-  _globals['_READJOBSTATUSESRESPONSE']._serialized_end=2363
-  _globals['_JOBSTATUS']._serialized_start=2365
-  _globals['_JOBSTATUS']._serialized_end=2472
-  _globals['_LEDGERSERVICE']._serialized_start=2475
-  _globals['_LEDGERSERVICE']._serialized_end=3873
+  _globals['_HOLDER']._serialized_start=316
+  _globals['_HOLDER']._serialized_end=413
+  _globals['_READATTEMPTREQUEST']._serialized_start=415
+  _globals['_READATTEMPTREQUEST']._serialized_end=487
+  _globals['_READATTEMPTRESPONSE']._serialized_start=489
+  _globals['_READATTEMPTRESPONSE']._serialized_end=575
+  _globals['_RECORDEDSTAGE']._serialized_start=578
+  _globals['_RECORDEDSTAGE']._serialized_end=744
+  _globals['_READJOBCONTEXTREQUEST']._serialized_start=746
+  _globals['_READJOBCONTEXTREQUEST']._serialized_end=821
+  _globals['_READJOBCONTEXTRESPONSE']._serialized_start=823
+  _globals['_READJOBCONTEXTRESPONSE']._serialized_end=868
+  _globals['_READDOCUMENTREQUEST']._serialized_start=870
+  _globals['_READDOCUMENTREQUEST']._serialized_end=990
+  _globals['_READDOCUMENTRESPONSE']._serialized_start=992
+  _globals['_READDOCUMENTRESPONSE']._serialized_end=1074
+  _globals['_READSIGNINGKEYREQUEST']._serialized_start=1076
+  _globals['_READSIGNINGKEYREQUEST']._serialized_end=1182
+  _globals['_READSIGNINGKEYRESPONSE']._serialized_start=1184
+  _globals['_READSIGNINGKEYRESPONSE']._serialized_end=1221
+  _globals['_READPROVIDERSREQUEST']._serialized_start=1223
+  _globals['_READPROVIDERSREQUEST']._serialized_end=1297
+  _globals['_READPROVIDERSRESPONSE']._serialized_start=1299
+  _globals['_READPROVIDERSRESPONSE']._serialized_end=1375
+  _globals['_RECORDHOOKCALLREQUEST']._serialized_start=1377
+  _globals['_RECORDHOOKCALLREQUEST']._serialized_end=1466
+  _globals['_RECORDHOOKCALLRESPONSE']._serialized_start=1468
+  _globals['_RECORDHOOKCALLRESPONSE']._serialized_end=1492
+  _globals['_BEGINSTAGEREQUEST']._serialized_start=1494
+  _globals['_BEGINSTAGEREQUEST']._serialized_end=1594
+  _globals['_BEGINSTAGERESPONSE']._serialized_start=1596
+  _globals['_BEGINSTAGERESPONSE']._serialized_end=1616
+  _globals['_ENDSTAGEREQUEST']._serialized_start=1619
+  _globals['_ENDSTAGEREQUEST']._serialized_end=1761
+  _globals['_ENDSTAGERESPONSE']._serialized_start=1763
+  _globals['_ENDSTAGERESPONSE']._serialized_end=1781
+  _globals['_NOTEEXECUTIONREQUEST']._serialized_start=1783
+  _globals['_NOTEEXECUTIONREQUEST']._serialized_end=1871
+  _globals['_NOTEEXECUTIONRESPONSE']._serialized_start=1873
+  _globals['_NOTEEXECUTIONRESPONSE']._serialized_end=1896
+  _globals['_PARKJOBREQUEST']._serialized_start=1898
+  _globals['_PARKJOBREQUEST']._serialized_end=1984
+  _globals['_PARKJOBRESPONSE']._serialized_start=1986
+  _globals['_PARKJOBRESPONSE']._serialized_end=2003
+  _globals['_READDECISIONREQUEST']._serialized_start=2005
+  _globals['_READDECISIONREQUEST']._serialized_end=2107
+  _globals['_READDECISIONRESPONSE']._serialized_start=2109
+  _globals['_READDECISIONRESPONSE']._serialized_end=2149
+  _globals['_RETRYLATERREQUEST']._serialized_start=2151
+  _globals['_RETRYLATERREQUEST']._serialized_end=2237
+  _globals['_RETRYLATERRESPONSE']._serialized_start=2239
+  _globals['_RETRYLATERRESPONSE']._serialized_end=2259
+  _globals['_FINISHJOBREQUEST']._serialized_start=2261
+  _globals['_FINISHJOBREQUEST']._serialized_end=2348
+  _globals['_FINISHJOBRESPONSE']._serialized_start=2350
+  _globals['_FINISHJOBRESPONSE']._serialized_end=2369
+  _globals['_READJOBSTATUSESREQUEST']._serialized_start=2371
+  _globals['_READJOBSTATUSESREQUEST']._serialized_end=2468
+  _globals['_READJOBSTATUSESRESPONSE']._serialized_start=2470
+  _globals['_READJOBSTATUSESRESPONSE']._serialized_end=2548
+  _globals['_JOBSTATUS']._serialized_start=2550
+  _globals['_JOBSTATUS']._serialized_end=2657
+  _globals['_LEDGERSERVICE']._serialized_start=2660
+  _globals['_LEDGERSERVICE']._serialized_end=4169
 # @@protoc_insertion_point(module_scope)

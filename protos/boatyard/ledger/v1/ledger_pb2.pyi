@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as coordinator_pb2
 from boatyard.gateway.v1 import job_pb2 as job_pb2
 from boatyard.gateway.v1 import policy_pb2 as policy_pb2
@@ -273,6 +274,50 @@ class ReadSigningKeyResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ReadProvidersRequest(message.Message):
+    """Request for ReadProviders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def holder(self) -> Holder:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadProvidersResponse(message.Message):
+    """Response for ReadProviders."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDERS_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def providers(self) -> containers.RepeatedCompositeFieldContainer[model_pb2.ModelProvider]:
+        """The providers."""
+
+    def __init__(
+        self,
+        *,
+        providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class RecordHookCallRequest(message.Message):
     """Request for RecordHookCall."""
 
@@ -281,7 +326,7 @@ class RecordHookCallRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     CALL_FIELD_NUMBER: builtins.int
     call: builtins.bytes
-    """Required. The call, in the driver's own format."""
+    """Required. The call, in the driver's own format; its id is of the lease's attempt."""
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""
@@ -373,7 +418,7 @@ class EndStageRequest(message.Message):
 
     @builtins.property
     def notes(self) -> containers.RepeatedScalarFieldContainer[builtins.bytes]:
-        """The current state of executions, in the driver's own format."""
+        """The current state of executions of the lease's attempt, in the driver's own format."""
 
     def __init__(
         self,
@@ -412,7 +457,7 @@ class NoteExecutionRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     NOTE_FIELD_NUMBER: builtins.int
     note: builtins.bytes
-    """Required. The execution, in the driver's own format."""
+    """Required. The execution, which is of the lease's attempt, in the driver's own format."""
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""
@@ -453,7 +498,7 @@ class ParkJobRequest(message.Message):
     HOLDER_FIELD_NUMBER: builtins.int
     QUESTION_FIELD_NUMBER: builtins.int
     question: builtins.bytes
-    """Required. The question, in the driver's own format."""
+    """Required. The question, in the driver's own format; about an execution of the lease's attempt."""
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""

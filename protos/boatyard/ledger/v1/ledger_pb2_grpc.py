@@ -71,6 +71,11 @@ class LedgerServiceStub:
                 request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
                 response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
                 _registered_method=True)
+        self.ReadProviders = channel.unary_unary(
+                '/boatyard.ledger.v1.LedgerService/ReadProviders',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersResponse.FromString,
+                _registered_method=True)
         self.RecordHookCall = channel.unary_unary(
                 '/boatyard.ledger.v1.LedgerService/RecordHookCall',
                 request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
@@ -178,6 +183,18 @@ class LedgerServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadProviders(self, request, context):
+        """Returns who answers what the job's agent asks of a model, with their keys, as it is now: those that are for
+        coordinators, in the order in which they are tried.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -304,6 +321,11 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ReadSigningKey,
                     request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.FromString,
                     response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.SerializeToString,
+            ),
+            'ReadProviders': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadProviders,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersResponse.SerializeToString,
             ),
             'RecordHookCall': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordHookCall,
@@ -476,6 +498,33 @@ class LedgerService:
             '/boatyard.ledger.v1.LedgerService/ReadSigningKey',
             boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyRequest.SerializeToString,
             boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadSigningKeyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadProviders(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.ledger.v1.LedgerService/ReadProviders',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersResponse.FromString,
             options,
             channel_credentials,
             insecure,

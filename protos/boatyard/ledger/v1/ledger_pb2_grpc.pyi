@@ -63,6 +63,14 @@ class LedgerServiceStub:
     - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
     - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
+    ReadProviders: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadProvidersRequest, ledger_pb2.ReadProvidersResponse]
+    """Returns who answers what the job's agent asks of a model, with their keys, as it is now: those that are for
+    coordinators, in the order in which they are tried.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+    """
     RecordHookCall: aio.UnaryUnaryMultiCallable[ledger_pb2.RecordHookCallRequest, ledger_pb2.RecordHookCallResponse]
     """Records that a call of a hook begins, or how it ended and which labels it sets on the job.
 
@@ -197,6 +205,20 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND, HOOK_NOT_FOUND): no job or hook has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+        """
+
+    @abc_1.abstractmethod
+    def ReadProviders(
+        self,
+        request: ledger_pb2.ReadProvidersRequest,
+        context: aio.ServicerContext[ledger_pb2.ReadProvidersRequest, abc.Awaitable[ledger_pb2.ReadProvidersResponse]],
+    ) -> abc.Awaitable[ledger_pb2.ReadProvidersResponse]:
+        """Returns who answers what the job's agent asks of a model, with their keys, as it is now: those that are for
+        coordinators, in the order in which they are tried.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 

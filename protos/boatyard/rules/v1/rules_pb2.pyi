@@ -19,6 +19,7 @@ VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 WEB_URL_FIELD_NUMBER: builtins.int
 CALLED_URL_FIELD_NUMBER: builtins.int
 SERVER_URL_FIELD_NUMBER: builtins.int
+BASE_URL_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
 RELATIVE_PATH_FIELD_NUMBER: builtins.int
 COMMIT_ID_FIELD_NUMBER: builtins.int
@@ -51,6 +52,8 @@ called_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, b
 """What Boatyard calls over HTTP."""
 server_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A server that Boatyard calls."""
+base_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""What precedes the paths of an API that Boatyard calls."""
 absolute_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A path on the machine."""
 relative_path: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

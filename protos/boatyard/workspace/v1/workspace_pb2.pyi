@@ -198,6 +198,7 @@ class ListWorkspacesRequest(message.Message):
     WORKER_ID_FIELD_NUMBER: builtins.int
     PAGE_SIZE_FIELD_NUMBER: builtins.int
     PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    WORK_ITEM_ID_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """Only workspaces of this project; empty means all."""
     job_id: builtins.str
@@ -208,6 +209,8 @@ class ListWorkspacesRequest(message.Message):
     """Maximum number of results: 0 means 50, more than 1000 means 1000."""
     page_token: builtins.str
     """`next_page_token` of the previous page, with the same filters."""
+    work_item_id: builtins.str
+    """Only workspaces for this work item; empty means all."""
     @builtins.property
     def states(self) -> containers.RepeatedScalarFieldContainer[Workspace.State.ValueType]:
         """Only workspaces in any of these states; empty means all."""
@@ -221,10 +224,11 @@ class ListWorkspacesRequest(message.Message):
         worker_id: builtins.str = ...,
         page_size: builtins.int = ...,
         page_token: builtins.str = ...,
+        work_item_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "page_size", b"page_size", "page_token", b"page_token", "project_id", b"project_id", "states", b"states", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -350,6 +354,9 @@ class SweepWorkspacesRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     MAX_AGE_FIELD_NUMBER: builtins.int
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """Only workspaces of this project; empty means all."""
     @builtins.property
     def max_age(self) -> duration_pb2.Duration:
         """Minimum time since the last update. Zero sweeps all workspaces that are not ACTIVE."""
@@ -358,10 +365,11 @@ class SweepWorkspacesRequest(message.Message):
         self,
         *,
         max_age: duration_pb2.Duration | None = ...,
+        project_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["max_age", b"max_age"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["max_age", b"max_age"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["max_age", b"max_age", "project_id", b"project_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -571,6 +579,8 @@ class Workspace(message.Message):
     UPDATE_TIME_FIELD_NUMBER: builtins.int
     EXPIRE_TIME_FIELD_NUMBER: builtins.int
     HELD_BY_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    COMPLETE_TIME_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The id chosen by its creator."""
     state: Workspace.State.ValueType
@@ -582,6 +592,10 @@ class Workspace(message.Message):
     held_by: builtins.str
     """Output only. The sandbox that holds its layers, by the name the sandbox gave itself; empty when none does. This is
     read from the holder of a kernel lock, so it is never out of date.
+    """
+    path: builtins.str
+    """Output only. Where its files are, as an absolute path: all of them, or with the driver `overlay-userns` those that
+    differ from its base.
     """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
@@ -603,6 +617,10 @@ class Workspace(message.Message):
     def expire_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it may be removed automatically, as set by UpdateWorkspaceState; absent when not set."""
 
+    @builtins.property
+    def complete_time(self) -> timestamp_pb2.Timestamp:
+        """Output only. When its work ended: when it first became COMPLETED or ERROR. Absent while it is ACTIVE."""
+
     def __init__(
         self,
         *,
@@ -615,10 +633,12 @@ class Workspace(message.Message):
         update_time: timestamp_pb2.Timestamp | None = ...,
         expire_time: timestamp_pb2.Timestamp | None = ...,
         held_by: builtins.str = ...,
+        path: builtins.str = ...,
+        complete_time: timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "labels", b"labels", "layout", b"layout", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "labels", b"labels", "layout", b"layout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "labels", b"labels", "layout", b"layout", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "labels", b"labels", "layout", b"layout", "path", b"path", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -158,7 +158,7 @@ class WorkspaceServiceServicer:
         workspace in use by a sandbox is left for the next sweep. The service also sweeps by itself, and then keeps
         workspaces that have an `expire_time` until that time.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
+        - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

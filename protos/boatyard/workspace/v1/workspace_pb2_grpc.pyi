@@ -71,7 +71,7 @@ class WorkspaceServiceStub:
     workspace in use by a sandbox is left for the next sweep. The service also sweeps by itself, and then keeps
     workspaces that have an `expire_time` until that time.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
+    - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
     """
     ListWorkspaceUsage: aio.UnaryUnaryMultiCallable[workspace_pb2.ListWorkspaceUsageRequest, workspace_pb2.ListWorkspaceUsageResponse]
     """Reports the disk usage of workspaces, newest first, and how workspaces are created on this machine.
@@ -172,7 +172,7 @@ class WorkspaceServiceServicer(metaclass=abc_1.ABCMeta):
         workspace in use by a sandbox is left for the next sweep. The service also sweeps by itself, and then keeps
         workspaces that have an `expire_time` until that time.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative.
+        - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
         """
 
     @abc_1.abstractmethod

@@ -28,6 +28,8 @@ _WINDOW: Final = TerminalSize(24, 80)  # of a terminal that nobody has attached 
 class ProgramEngine(Engine[CommandEngine]):
     """The program is the agent: a line for /bin/sh, or an agent that the machine knows by its name."""
 
+    uses_door = True
+
     def violations(self, agent: AgentSettings, own: CommandEngine, prompt: str) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with the command, and with the prompt as its argument."""
         yield from ((f"spec.agent.command.{field}", rule) for field, rule in own.violations())

@@ -10,13 +10,15 @@ from functools import partial
 
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
+from services.execution.engines.command.door_watch import DoorWatch
 from services.execution.engines.command.judging import judged, transcript
 from services.execution.engines.command.preset import PresetTask
 from services.execution.engines.command.sources import Sources
 from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
 from services.execution.eventlog import Stream
-from services.execution.model import Reason, Result, State
+from services.execution.eventlog.activity import read_activity
+from services.execution.model import ModelUse, Reason, Result, State
 from services.execution.processes import agent, signals, verdict
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
@@ -31,6 +33,11 @@ def run_command(context: RunContext) -> Result:
     """Start the program of a run, and stay with it until none of its processes is left."""
     if context.run.stop_request() is not None:
         return verdict.cancelled().result(None)
+    if context.plan.has_door and not context.providers:
+        text = (
+            "the service was restarted before it began, and the keys for its models, which it does not store, did not"
+        )
+        return Verdict(State.FAILED, Reason.RUNNER_LOST, f"{text} come back").result(None)
     return CommandRun(context).result()
 
 
@@ -45,7 +52,8 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
-        self._writer.redactor = self._writer.redactor.having(self._plan.secrets)
+        self._door = DoorWatch(context.providers, self._writer, self._selector, self._sources, self._group)
+        self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
         self._task = None if self._plan.task is None else PresetTask.of(self._plan.task)
@@ -72,6 +80,7 @@ class CommandRun:
                 self._group.limit(bounds.memory_bytes, bounds.processes)
             program = self._start()
         except (SandboxError, OSError) as error:
+            self._door.close()
             return verdict.never_began(str(error)).result(start_time_ns)
         self._leave_at = math.inf if self._group is None else began + _LEAVE_S
         meter = Meter(bounds, self._writer, self._group, program.root)
@@ -81,6 +90,7 @@ class CommandRun:
             processes_left = program.finish()
             if program.egress is not None:
                 record(self._writer, program.egress.close())
+            self._door.close()
         for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
@@ -89,14 +99,23 @@ class CommandRun:
         status = -signal.SIGKILL if self._termination.killed else program.exit_status
         end = self._verdict(status, meter.at_end() or program.limit)
         result = end.result(start_time_ns, status, processes_left, self._pump.output_bytes)
-        use = None if self._transcript is None else self._transcript.events.model_use()
-        return replace(result, end_verified_by=program.verified_by, vitals=meter.vitals(), model_use=use)
+        result = replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
+        return replace(result, model_use=self._model_use())
 
     def _start(self) -> agent.Agent:
+        spec, door = self._door.prepared(self._plan.sandbox)
         if self._terminal is None:
-            return agent.start(self._plan.sandbox, self._run, self._group)
-        spec = self._terminal.wrap(self._plan.sandbox)
-        return agent.start_on(spec, self._terminal.program_end, self._run, self._group)
+            return agent.start(spec, self._run, self._group, door)
+        return agent.start_on(self._terminal.wrap(spec), self._terminal.program_end, self._run, self._group, door)
+
+    def _model_use(self) -> ModelUse | None:
+        """Return what is known of the agent's model: the door has counted the requests, and the agent says the rest."""
+        said = None if self._transcript is None else self._transcript.events.model_use()
+        if not self._plan.has_door:
+            return said
+        self._writer.push()  # it is counted by the events
+        seen = read_activity(self._run.events).model_use()
+        return seen if said is None else replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
@@ -113,6 +132,7 @@ class CommandRun:
             self._watch(program.status, lambda: self._read_status(program))
         if (egress := program.egress) is not None:
             self._sources.add(egress.decisions, lambda: self._record_decisions(egress))
+        self._door.watch()
         self._selector.register(program.exited, selectors.EVENT_READ, None)
         self._check_stop()
         while True:

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
 from grpc import aio
 
+from services.agent.wire import PROVIDER
 from services.common.rpc.times import timestamp_to_proto
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.ledger import wire
@@ -59,6 +60,10 @@ class LedgerServicer(LedgerServiceServicer):
     async def ReadSigningKey(self, request: pb.ReadSigningKeyRequest, context: Context) -> pb.ReadSigningKeyResponse:
         async with self._holding(request.holder) as (ledger, lease):
             return pb.ReadSigningKeyResponse(key=await ledger.signing_key(lease, request.hook_id))
+
+    async def ReadProviders(self, request: pb.ReadProvidersRequest, context: Context) -> pb.ReadProvidersResponse:
+        async with self._holding(request.holder) as (ledger, lease):
+            return pb.ReadProvidersResponse(providers=map(PROVIDER.to_proto, await ledger.providers(lease)))
 
     async def RecordHookCall(self, request: pb.RecordHookCallRequest, context: Context) -> pb.RecordHookCallResponse:
         call = wire.hook_call_from_proto(request)

@@ -6,8 +6,12 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import Aborted, FailedPrecondition, NotFound
+from services.git.failures import clone_failed
+from services.git.gitcmd import GitFailed, GitOutput
 from services.git.model import Remote
-from tests.kit.gitservice import GitParts
+from services.git.remote.publisher import _failure
+from tests.kit.disks import fill, needs_mount, small_disk
+from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.repos import Repo
 
 BRANCH = b"boatyard/job-1"
@@ -76,6 +80,80 @@ async def test_a_refusal_is_told_in_the_remotes_words(
     with pytest.raises(FailedPrecondition, match="deny updating a hidden ref") as failure:
         await parts.manager.push(remote, result, BRANCH, "")
     assert failure.value.reason == "PUSH_REJECTED"
+
+
+async def test_a_refusal_has_no_blanks_at_the_ends_of_its_lines(
+    parts: GitParts, remote: Remote, upstream: Repo, result: str
+) -> None:
+    """Git fills up what a remote says: eight of them follow each line."""
+    (upstream.path / "refs" / "heads" / "boatyard").write_text(f"{upstream.head('main')}\n")
+    with pytest.raises(FailedPrecondition, match="cannot lock ref") as failure:
+        await parts.manager.push(remote, result, BRANCH, "")
+    assert [line for line in failure.value.message.splitlines() if line != line.rstrip()] == []
+
+
+async def test_a_ref_that_is_locked_at_the_remote_is_pushed_once_it_is_not(
+    parts: GitParts, remote: Remote, upstream: Repo, result: str
+) -> None:
+    lock = upstream.path / "refs" / "heads" / "boatyard" / "job-1.lock"
+    lock.parent.mkdir()
+    lock.touch()
+    with pytest.raises(FailedPrecondition, match="File exists") as failure:
+        await parts.manager.push(remote, result, BRANCH, "")
+    assert failure.value.reason == "REMOTE_UNREACHABLE"
+    lock.unlink()
+    assert not await parts.manager.push(remote, result, BRANCH, "")
+
+
+@needs_mount
+async def test_a_remote_whose_disk_is_full_is_pushed_to_once_it_has_room(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", size="4m") as disk:
+        upstream = Repo.sample(tmp_path / "work").bare_clone(disk / "repo.git")
+        remote = Remote("repo-1", str(upstream.path))
+        async with git_parts(tmp_path / "home", disk) as parts:
+            workspace = parts.workspace(await parts.prepare(remote))
+            workspace.agent.write({"a": "1"})
+            result = (await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())).commit_id
+            ballast = fill(disk)
+            with pytest.raises(FailedPrecondition, match="No space left on device") as failure:
+                await parts.manager.push(remote, result, BRANCH, "")
+            assert failure.value.reason == "REMOTE_UNREACHABLE"
+            ballast.unlink()
+            assert not await parts.manager.push(remote, result, BRANCH, "")
+            assert upstream.head(BRANCH.decode()) == result
+
+
+UNPACKER, NOT_UPDATED, HOOK = "unpacker error", "failed to update ref", "pre-receive hook declined"
+
+
+@pytest.mark.parametrize(
+    ("why", "said", "reason"),
+    [
+        (UNPACKER, "remote: fatal: write error: Disk quota exceeded        ", "REMOTE_UNREACHABLE"),
+        (UNPACKER, "error: remote unpack failed: unable to create temporary object directory", "REMOTE_UNREACHABLE"),
+        (NOT_UPDATED, "remote: error: cannot update ref 'x': couldn't write '/r/x.lock'", "REMOTE_UNREACHABLE"),
+        (NOT_UPDATED, "remote: error: unable to append to 'logs/x': Read-only file system", "REMOTE_UNREACHABLE"),
+        (HOOK, "remote: GitLab: Internal API error (500).", "REMOTE_UNREACHABLE"),
+        ("internal server error", "", "REMOTE_UNREACHABLE"),
+        (NOT_UPDATED, "remote: fatal error in commit_refs", "REMOTE_UNREACHABLE"),
+        (HOOK, "remote: CI has timed out: fix it", "PUSH_REJECTED"),
+        (HOOK, "remote: error: GH006: Protected branch update failed", "PUSH_REJECTED"),
+        ("protected branch", "remote: No space left on device", "PUSH_REJECTED"),
+        (UNPACKER, "remote: fatal: fsck error in packed object", "PUSH_REJECTED"),
+    ],
+)
+def test_only_what_a_remote_decides_is_final(why: str, said: str, reason: str) -> None:
+    line = f"!\tHEAD:refs/heads/x\t[remote rejected] ({why})"
+    output = GitOutput(1, f"To URL\n{line}\nDone\n".encode(), said)
+    assert _failure(b"x", output).reason == reason
+
+
+@pytest.mark.parametrize("full", ["No space left on device", "Disk quota exceeded"])
+def test_whose_disk_is_full_is_told_apart(full: str) -> None:
+    ours = GitFailed("fetch", 128, f"fatal: write error: {full}\nfatal: fetch-pack: invalid index-pack output")
+    theirs = GitFailed("fetch", 128, f"remote: fatal: unable to create thread: {full}\nfatal: early EOF")
+    assert clone_failed("repo-1", ours).reason == "DISK_FULL"
+    assert clone_failed("repo-1", theirs).reason == "REMOTE_UNREACHABLE"
 
 
 async def test_a_remote_that_is_gone_is_a_refusal(

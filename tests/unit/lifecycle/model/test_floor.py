@@ -19,6 +19,7 @@ from services.lifecycle.model.floor import (
     Limits,
     bound_agent,
     bound_policy,
+    check_in_words,
     complaints,
     exceeded,
     protected_paths,
@@ -175,3 +176,16 @@ def test_a_command_that_is_alone_is_as_it_was_written() -> None:
 def test_protected_paths_are_those_of_all_floors() -> None:
     both = [BindingFloor(name, Floor(protected_paths=(name, "shared"))) for name in ("a", "b")]
     assert protected_paths(both) == ("a", "shared", "b")
+
+
+@given(floors=st.lists(floors, max_size=3), own=st.sampled_from(["", "make docs"]))
+def test_who_wants_a_check_is_said(floors: list[Floor], own: str) -> None:
+    binding = [BindingFloor(f"project/{number}", floor) for number, floor in enumerate(floors)]
+    policy = replace(DEFAULT_POLICY, verify_command=own)
+    for each in reversed(floors):
+        policy = bound_policy(policy, each)
+    words = check_in_words(policy.verify_command, binding)
+    having = [each for each in binding if each.floor.verify_command]
+    assert [each.set_by in words for each in binding] == [each in having for each in binding]
+    assert ("with" in words) == (len(having) + bool(own) > 1 and bool(having))
+    assert (words == "the check") == (not having)

@@ -113,7 +113,6 @@ def test_the_runner_of_a_command_imports_nothing_of_a_model() -> None:
         "anthropic",
         "httpx2",
         "pydantic",
-        "asyncio",
         "grpc",
         "google.protobuf",
         "boatyard",

@@ -1,66 +1,13 @@
-"""Why a job, or one of its executions, ends without success: a table that code, messages and docs/reasons.md come from.
+"""Why a job ends at any time, or before its agent has begun."""
 
-A new reason needs a row here, and a place that raises it. What a node refuses with a reason that has no row ends a job
-as INTERNAL. The names are in the API and in stored jobs, so that a row is never renamed.
-"""
-
-import enum
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from typing import Final
 
+from services.common.reasons.row import EVERY_MESSAGE, ReasonRow, Retried, Source
 
-class Source(enum.StrEnum):
-    """Who finds a reason out."""
-
-    WORKSPACE = "workspace"
-    GIT = "git"
-    EXECUTION = "execution"
-    DRIVER = "driver"
-    LEDGER = "ledger"
-    HOOK = "hook"
-    PERSON = "person"
-
-
-class Retried(enum.StrEnum):
-    """Whether another attempt follows."""
-
-    BY_DEFAULT = "yes"
-    """Unless the job's policy has a list of its own: it is a failure of machines and networks, not of work."""
-    IF_LISTED = "no"
-    """Only when the job's policy lists the reason."""
-    NEVER = "never"
-    """It is a decision, or a retry would cost the same again: no policy may list it."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReasonRow:
-    """A reason, and what people should know about it."""
-
-    reason: str
-    meaning: str
-    """What has happened, in one sentence, without a full stop."""
-    sources: tuple[Source, ...]
-    retried: Retried = Retried.IF_LISTED
-    advice: str
-    """What people can do, naming the command or setting, in one sentence without a full stop."""
-    part_of: str = ""
-    """The reason that this one was a part of before it had a name: whoever lists that one to be retried means both."""
-    advised_by: tuple[str, ...] = ()
-    """Words that a message has when it gives advice by itself. The row's advice is not added to such a message."""
-
-    @property
-    def retried_by_default(self) -> bool:
-        """True when there is another attempt unless the job's policy says otherwise."""
-        return self.retried is Retried.BY_DEFAULT
-
-
-_EVERY_MESSAGE: Final = ("",)
-"""For `advised_by`: each message has advice, or is in somebody's own words, to which nothing is added."""
 _WANTS_A_TOKEN: Final = ("The server wants a ",)
 _DELETE_SOME: Final = ("delete or sweep",)
 
-_ROWS: Final = (
+BEFORE_AGENT: Final = (
     # At any time: machines and networks.
     ReasonRow(
         reason="NODE_LOST",
@@ -127,8 +74,8 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_UNREACHABLE",
-        meaning="the remote's server cannot be reached, says nothing or breaks off; also on push, which is then tried"
-        " again by itself",
+        meaning="the remote's server cannot be reached, says nothing, breaks off, or has trouble of its own, such as a"
+        " full disk; also on push, which is then tried again by itself",
         sources=(Source.GIT,),
         retried=Retried.BY_DEFAULT,
         part_of="CLONE_FAILED",
@@ -197,11 +144,16 @@ _ROWS: Final = (
     ),
     ReasonRow(
         reason="REMOTE_NOT_ALLOWED",
-        meaning="the remote is on this machine, and it, what leads to it or what it leads to is another user's, or lies"
-        " where none may; also on push",
+        meaning="the machine's settings do not allow the remote's URL; or the remote is on this machine, and it, what"
+        " leads to it or what it leads to is another user's, or lies where none may; also on push",
         sources=(Source.GIT,),
-        advice="give it to the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
-        advised_by=("BOATYARD_GIT_OTHERS_FILE_ROOTS",),
+        advice="`boatyard repository update ID --url URL` gives the repository another URL; give one on this machine to"
+        " the cell's user, or name its directory in BOATYARD_GIT_OTHERS_FILE_ROOTS",
+        advised_by=(
+            "BOATYARD_GIT_OTHERS_FILE_ROOTS",
+            "BOATYARD_GIT_FILE_ROOTS",
+            "BOATYARD_GIT_ALLOW_LOOPBACK_HTTP",
+        ),
     ),
     ReasonRow(
         reason="REVISION_NOT_FOUND",
@@ -267,7 +219,7 @@ _ROWS: Final = (
         meaning="the sandbox does not work on this machine, or the container's image is missing",
         sources=(Source.GIT, Source.EXECUTION),
         advice="`boatyard doctor` says what this machine lacks",
-        advised_by=_EVERY_MESSAGE,
+        advised_by=EVERY_MESSAGE,
     ),
     ReasonRow(
         reason="TIER_NOT_ALLOWED",
@@ -305,197 +257,4 @@ _ROWS: Final = (
         advice="start the execution service with ANTHROPIC_API_KEY in its environment",
         advised_by=("ANTHROPIC_API_KEY",),
     ),
-    # The agent.
-    ReasonRow(
-        reason="AGENT_FAILED",
-        meaning="the agent's program ended with an exit code other than 0, or by a signal, or did not say that its work is"
-        " done",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard logs` shows what it wrote",
-    ),
-    ReasonRow(
-        reason="AGENT_NOT_INSTALLED",
-        meaning="the agent's program, or one that it calls, is not in the sandbox, or the machine has no such preset",
-        sources=(Source.EXECUTION,),
-        advice="commit it if it belongs to the repository; else install it on the machine, or add its directory to"
-        " BOATYARD_EXECUTION_READ_ONLY_PATHS",
-        advised_by=("BOATYARD_EXECUTION_READ_ONLY_PATHS", "--include-dirty", "To install", "has no agent"),
-    ),
-    ReasonRow(
-        reason="TIMED_OUT",
-        meaning="the agent ran longer than its timeout",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --timeout S` raises the limit",
-    ),
-    ReasonRow(
-        reason="IDLE",
-        meaning="the agent wrote nothing, or its model was silent, for longer than its idle timeout",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --idle-timeout S` raises the limit",
-    ),
-    ReasonRow(
-        reason="MEMORY_LIMIT",
-        meaning="the agent's processes needed more memory than they may use",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --memory SIZE` raises the limit",
-    ),
-    ReasonRow(
-        reason="PROCESS_LIMIT",
-        meaning="the agent wanted more processes and threads at once than it may have",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --processes N` raises the limit",
-    ),
-    ReasonRow(
-        reason="CPU_LIMIT",
-        meaning="the agent's processes used more processor time than they may",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --cpu S` raises the limit",
-    ),
-    ReasonRow(
-        reason="DISK_LIMIT",
-        meaning="the agent's workspace grew by more than it may",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --disk SIZE` raises the limit",
-    ),
-    ReasonRow(
-        reason="SCRATCH_LIMIT",
-        meaning="the agent failed when its sandbox's /tmp, HOME or /dev/shm was full",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --scratch SIZE` makes them larger, up to the machine's BOATYARD_EXECUTION_SCRATCH_BYTES;"
-        " the workspace is on disk",
-    ),
-    ReasonRow(
-        reason="OUTPUT_LIMIT",
-        meaning="the agent wrote more output than it may",
-        sources=(Source.EXECUTION,),
-        advice="`boatyard run --output SIZE` raises the limit",
-    ),
-    ReasonRow(
-        reason="BUDGET_EXCEEDED",
-        meaning="the model was not done after the turns or tokens that it may use",
-        sources=(Source.EXECUTION,),
-        retried=Retried.NEVER,
-        advice="`boatyard run --max-turns N` or `boatyard run --token-budget N` raises the limit",
-    ),
-    ReasonRow(
-        reason="MODEL_FAILED",
-        meaning="the model, or its API, refuses the request",
-        sources=(Source.EXECUTION,),
-        advice="check the key, the model's name (`boatyard run --model NAME`) and the task",
-    ),
-    ReasonRow(
-        reason="MODEL_UNAVAILABLE",
-        meaning="the model's API did not answer, in many tries",
-        sources=(Source.EXECUTION,),
-        retried=Retried.BY_DEFAULT,
-        advice="`boatyard retry --from-snapshot` continues once the API answers again",
-    ),
-    # After the agent.
-    ReasonRow(
-        reason="ASK_UNREADABLE",
-        meaning="the file with the agent's question could not be read",
-        sources=(Source.DRIVER,),
-        advice="the agent must write its question as a plain file, at .boatyard/ask",
-    ),
-    ReasonRow(
-        reason="ROUNDS_EXCEEDED",
-        meaning="the agent asks again, and no round is left for the answer",
-        sources=(Source.DRIVER,),
-        advice="`boatyard run --max-extra-rounds N` allows more",
-    ),
-    ReasonRow(
-        reason="REPOSITORY_NOT_FOUND",
-        meaning="the machine has no copy of the repository any more, so that no result can be taken or pushed",
-        sources=(Source.GIT,),
-        advice="`boatyard retry` fetches the repository again",
-    ),
-    ReasonRow(
-        reason="TAKE_FAILED",
-        meaning="the workspace could not be recorded as a commit; git's error is in the message",
-        sources=(Source.GIT,),
-        advice="`boatyard show` names the workspace, or the snapshot, with what the agent left",
-    ),
-    ReasonRow(
-        reason="RESULT_INCOMPLETE",
-        meaning="something that the agent left is not in the result: it cannot be read, git does not accept it, or it"
-        " is inside a submodule",
-        sources=(Source.DRIVER,),
-        advice="what could be taken is kept: `boatyard diff` shows it, `boatyard push` pushes it as it is, `boatyard"
-        " retry --from-snapshot` continues from it, `boatyard artifacts` has patches of what was done in submodules,"
-        " and `--incomplete accept` lets a job go on with it",
-    ),
-    ReasonRow(
-        reason="RESULT_TOO_LARGE",
-        meaning="the agent left more files, or more bytes in files, than can be taken",
-        sources=(Source.GIT,),
-        advice="`boatyard show` names the workspace with what the agent left; BOATYARD_GIT_TAKE_MAX_BYTES,"
-        " BOATYARD_GIT_TAKE_MAX_FILES and BOATYARD_GIT_MAX_RESULT_BYTES are the limits",
-    ),
-    ReasonRow(
-        reason="VERIFY_FAILED",
-        meaning="the check did not pass on the commit that was taken",
-        sources=(Source.DRIVER,),
-        advice="`boatyard show` says where its output is, and `boatyard retry --from-snapshot` continues from what was"
-        " left",
-    ),
-    ReasonRow(
-        reason="PUSH_REJECTED",
-        meaning="the remote refused the push; its words are in the message",
-        sources=(Source.GIT,),
-        advice="check the remote's rules for the branch, and that the repository's token may push; then `boatyard push`"
-        " pushes the result",
-    ),
-    ReasonRow(
-        reason="REF_MOVED",
-        meaning="the remote has the branch already, at another commit",
-        sources=(Source.GIT,),
-        advice="`boatyard run --branch NAME` gives another",
-    ),
-    # People and hooks.
-    ReasonRow(
-        reason="REJECTED",
-        meaning="a person rejected a checkpoint; the message is the comment",
-        sources=(Source.PERSON,),
-        retried=Retried.NEVER,
-        advice="`boatyard checkpoints --all` shows who decided, and `boatyard retry` begins again",
-        advised_by=_EVERY_MESSAGE,
-    ),
-    ReasonRow(
-        reason="EXPIRED",
-        meaning="nobody answered a checkpoint in time",
-        sources=(Source.PERSON,),
-        retried=Retried.NEVER,
-        advice="`boatyard run --answer-within` gives people more time, and `boatyard retry` asks again",
-    ),
-    ReasonRow(
-        reason="VETOED",
-        meaning="a hook vetoed the job; the message is what the hook says",
-        sources=(Source.HOOK,),
-        retried=Retried.NEVER,
-        advice="`boatyard hook calls` shows which hook it was",
-        advised_by=_EVERY_MESSAGE,
-    ),
-    ReasonRow(
-        reason="HOOK_FAILED",
-        meaning="a hook failed that must succeed; what was pushed stays pushed",
-        sources=(Source.HOOK,),
-        advice="`boatyard hook calls` shows the call, and `boatyard hook test` what the hook would do now",
-    ),
 )
-
-REASONS: Final[Mapping[str, ReasonRow]] = {row.reason: row for row in _ROWS}
-"""The rows by their reason, in the order in which people see them listed."""
-
-
-def is_listed(reason: str, listed: Collection[str]) -> bool:
-    """True when a policy's list of reasons has this one, or the one that it was a part of."""
-    row = REASONS.get(reason)
-    return reason in listed or (row is not None and row.part_of in listed)
-
-
-def with_advice(reason: str, message: str) -> str:
-    """Return a message followed by the advice for its reason, unless it has advice already or there is none."""
-    row = REASONS.get(reason)
-    if row is None or any(words in message for words in (row.advice, *row.advised_by)):
-        return message
-    return f"{message}; {row.advice}" if message else row.advice

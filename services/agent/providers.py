@@ -1,0 +1,40 @@
+"""Who answers what agents ask of a model, with the names of the contract, which explains them.
+
+Standard library only: runners import it.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+
+class ModelWire(enum.StrEnum):
+    """How a provider is spoken to."""
+
+    MESSAGES = "MESSAGES"
+    RESPONSES = "RESPONSES"
+    CHAT = "CHAT"
+    GEMINI = "GEMINI"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelProvider:
+    """A provider, with its keys."""
+
+    name: str
+    wire: ModelWire
+    base_url: str
+    keys: tuple[str, ...] = field(default=(), repr=False)
+    aliases: Mapping[str, str] = field(default_factory=dict)
+    models: tuple[str, ...] = ()
+    project_header: str = ""
+    ca: str = ""
+
+
+def keys_by_name(providers: Iterable[ModelProvider]) -> dict[str, str]:
+    """Return all keys by what people see in their places: the provider's name, from the second on with a number."""
+    return {
+        each.name if number == 1 else f"{each.name}-{number}": key
+        for each in providers
+        for number, key in enumerate(each.keys, start=1)
+    }

@@ -1,0 +1,104 @@
+"""Whom a request may be sent to, in the order in which they are tried: providers of one wire, and their keys."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.common.untrusted_json import parse_json
+from services.execution.door import wires
+from services.execution.door.http import Request
+from services.execution.door.upstream import Upstream
+from services.execution.door.wires import Route
+from services.execution.providers import Provider, Wire
+
+_REFUSES_KEY: Final = (401, 403, 429)
+_ASKS_FOR_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
+_ASK_FOR_USAGE: Final = b'{"stream_options": {"include_usage": true}, '
+
+
+class NoProviderError(Exception):
+    """Nobody can be asked, or nobody answers; `status` is what the agent is told."""
+
+    def __init__(self, text: str, status: int) -> None:
+        super().__init__(text)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """A provider, and the connections to it."""
+
+    provider: Provider
+    upstream: Upstream
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One way to send a request: to whom, with which key, and as what. `model` is empty where it makes no difference.
+
+    With `asks_usage` we ask for the usage of a chat, and the agent did not.
+    """
+
+    serving: Serving
+    route: Route
+    key: str
+    path: str
+    body: bytes
+    model: str
+    asks_usage: bool
+
+    def may_be_followed_by(self, other: "Attempt", status: int) -> bool:
+        """Tell whether another attempt is better than an answer of this status to this one."""
+        return status in _REFUSES_KEY if other.serving is self.serving else status >= 500
+
+
+def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: Sequence[Serving]) -> Iterator[Attempt]:
+    """Yield all ways to send a request, at least one. Raises NoProviderError."""
+    by_wire = {route.wire: route for route in routes}
+    able = [one for one in servings if one.provider.wire in by_wire]
+    if not able:
+        wanted = " or ".join(wire.lower() for wire in by_wire)
+        raise NoProviderError(f"this execution has no provider of wire {wanted}", 404)
+    route = by_wire[able[0].provider.wire]
+    able = [one for one in able if one.provider.wire is route.wire]
+    asked = _model(request, body, route) if any(one.provider.models or one.provider.aliases for one in able) else ""
+    serving = [(one, one.provider.model(asked) if asked else "") for one in able]
+    if all(name is None for _, name in serving):
+        raise NoProviderError(f"no provider of this execution has the model {asked}", 404)
+    asks_usage = route.wire is Wire.CHAT and bool(_ASKS_FOR_STREAM.search(body)) and b'"stream_options"' not in body
+    for one, name in serving:
+        if name is None:
+            continue
+        path, sent = request.path, body
+        if asked != name and route.wire is Wire.GEMINI:
+            path = path.replace(f"/models/{asked}:", f"/models/{name}:")
+        elif asked != name:
+            sent = _renamed(body, name)
+        path = one.upstream.place.path(route.wire, path) + wires.without_key(request.query)
+        if asks_usage:
+            sent = sent.lstrip().replace(b"{", _ASK_FOR_USAGE, 1)
+        for key in one.provider.keys or ("",):
+            yield Attempt(one, route, key, path, sent, name, asks_usage)
+
+
+def _model(request: Request, body: bytes, route: Route) -> str:
+    """Return the model that is asked for; empty when the request names none."""
+    match = route.path.fullmatch(request.path)
+    if match is not None and match.re.groups:
+        return match[1]
+    model = _object(body).get("model")
+    return model if isinstance(model, str) else ""
+
+
+def _renamed(body: bytes, model: str) -> bytes:
+    return json.dumps({**_object(body), "model": model}).encode()
+
+
+def _object(body: bytes) -> Mapping[str, Any]:
+    try:
+        value = parse_json(body) if body else {}
+    except ValueError:
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,57 @@
+"""What the door tells its runner, each as a line of JSON on a pipe: what requests have used, and notes."""
+
+import asyncio
+import json
+import os
+import time
+from typing import Final
+
+from services.execution.providers import Wire
+
+_PIPE_BYTES: Final = 4096  # a shorter line is written whole or not at all
+_SAME_NOTE_AGAIN_S: Final = 60.0
+_NOTE_CHARACTERS: Final = 500
+_MAX_NOTES: Final = 64
+
+
+class Reports:
+    """Writes to a pipe. Whoever reports waits while the runner is busy: nothing that was used is left out."""
+
+    def __init__(self, fd: int) -> None:
+        os.set_blocking(fd, False)
+        self._fd = fd
+        self._turn = asyncio.Lock()
+        self._noted: dict[str, float] = {}
+
+    async def usage(self, wire: Wire, fields: dict[str, object]) -> None:
+        """Report what a request has used, by the fields of a Usage event."""
+        await self._write({"usage": fields, "wire": wire})
+
+    async def note(self, text: str) -> None:
+        """Report something for people, the same once a minute."""
+        now = time.monotonic()
+        if now < self._noted.get(text, now):
+            return
+        if len(self._noted) >= _MAX_NOTES:
+            self._noted.clear()
+        self._noted[text] = now + _SAME_NOTE_AGAIN_S
+        await self._write({"note": text[:_NOTE_CHARACTERS]})
+
+    async def _write(self, report: dict[str, object]) -> None:
+        line = json.dumps(report).encode()[: _PIPE_BYTES - 1] + b"\n"
+        async with self._turn:
+            while True:
+                try:
+                    os.write(self._fd, line)
+                except BlockingIOError:
+                    await self._writable()
+                else:
+                    return
+
+    async def _writable(self) -> None:
+        loop, event = asyncio.get_running_loop(), asyncio.Event()
+        loop.add_writer(self._fd, event.set)
+        try:
+            await event.wait()
+        finally:
+            loop.remove_writer(self._fd)

@@ -1,0 +1,188 @@
+"""The door as the agent sees it: who is let in, and with which requests."""
+
+import asyncio
+import contextlib
+import hmac
+import socket
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final
+
+from services.execution.door import wires
+from services.execution.door.attempts import NoProviderError, Serving, attempts
+from services.execution.door.exchange import Exchange
+from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
+from services.execution.door.memory import Held, Memory
+from services.execution.door.reports import Reports
+from services.execution.door.upstream import Upstream
+from services.execution.providers import Provider, Wire
+
+BODY_BYTES: Final = 64 << 20
+"""The most that a request's body may have."""
+
+_MAX_CLIENTS: Final = 256
+_NEXT_WITHIN_S: Final = 300.0
+_BODY_WITHIN_S: Final = 600.0
+_LINGERS_S: Final = 2.0
+_PHRASES: Final = {
+    400: b"Bad Request",
+    401: b"Unauthorized",
+    404: b"Not Found",
+    413: b"Content Too Large",
+    426: b"Upgrade Required",
+    431: b"Request Header Fields Too Large",
+    502: b"Bad Gateway",
+    503: b"Service Unavailable",
+}
+
+
+class _RefusedError(Exception):
+    """A request is answered by us; `status` and the text are for the agent."""
+
+    def __init__(self, status: int, text: str, *, closes: bool = False) -> None:
+        super().__init__(text)
+        self.status = status
+        self.closes = closes
+
+
+class Door:
+    """Serves the agent of one execution."""
+
+    def __init__(self, providers: Iterable[Provider], token: str, reports: Reports) -> None:
+        """Raises ValueError for a provider that cannot be reached by what is known of it."""
+        self._servings = [Serving(provider, Upstream(provider)) for provider in providers]
+        self._token = token.encode()
+        self._reports = reports
+        self._memory = Memory()
+        self._clients: set[asyncio.Task[None]] = set()
+
+    async def serve(self, listening: socket.socket) -> None:
+        """Serve connections until cancelled; then end them, and report what they have used."""
+        server = await asyncio.start_server(self._accept, sock=listening, limit=CHUNK)
+        try:
+            await server.serve_forever()
+        finally:
+            for client in self._clients:
+                client.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+            for serving in self._servings:
+                serving.upstream.close()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        if task is None:
+            return
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+        try:
+            await self._serve(Stream(reader, writer))
+        except (OSError, TimeoutError, MessageError, asyncio.CancelledError):
+            pass  # either end is gone, or what comes is no request: there is nobody to answer
+        finally:
+            writer.close()
+
+    async def _serve(self, client: Stream) -> None:
+        while True:
+            request = None
+            try:
+                async with asyncio.timeout(_NEXT_WITHIN_S):
+                    head = await client.head()
+                if not head:
+                    return
+                request = Request.parse(head)
+                again = await self._answer(client, request)
+            except (MessageError, NoProviderError) as error:
+                again = isinstance(error, NoProviderError) and request is not None and request.keeps_alive
+                await _refuse(client, request, error.status, str(error), keeps_alive=again)
+            except _RefusedError as refused:
+                again = not refused.closes and request is not None and request.keeps_alive
+                await _refuse(client, request, refused.status, str(refused), keeps_alive=again)
+            if not again:
+                await _linger(client)
+                return
+
+    async def _answer(self, client: Stream, request: Request) -> bool:
+        """Answer one request; return whether the connection can be used again. Raises what `_serve` tells the agent."""
+        with Held(self._memory, BODY_BYTES) as body:
+            refusal = self._refusal(request)
+            await self._receive(client, request, body, refusal)
+            if request.path in wires.HELLO:
+                await client.write(written(b"HTTP/1.1 200 OK", [(b"content-length", b"0")]))
+                return request.keeps_alive
+            ways = list(attempts(request, bytes(body.data), wires.routes(request), self._servings))
+            return await self._while_there(client, Exchange(request, client, self._memory, self._reports).run(ways))
+
+    def _refusal(self, request: Request) -> _RefusedError | None:
+        """Return why a request is not passed on; None when it is."""
+        if len(self._clients) > _MAX_CLIENTS:
+            return _RefusedError(503, f"more than {_MAX_CLIENTS} connections are open", closes=True)
+        if request.path in wires.HELLO and request.method in ("GET", "HEAD"):
+            return None
+        if not any(hmac.compare_digest(shown, self._token) for shown in wires.shown_tokens(request)):
+            return _RefusedError(401, "the key must be the execution's token, which is in BOATYARD_DOOR_TOKEN")
+        if request.value(b"upgrade"):
+            return _RefusedError(426, "there are no WebSockets here: answers are streamed as server-sent events")
+        if not wires.routes(request):
+            return _RefusedError(404, f"{request.method} {request.path} is not passed on")
+        return None
+
+    async def _receive(self, client: Stream, request: Request, held: Held, refusal: _RefusedError | None) -> None:
+        """Read a request's body; raise the refusal, if there is one, when the agent is ready to hear it.
+
+        Raises _RefusedError, MessageError, OSError.
+        """
+        body = request.body()
+        if (body.length or 0) > BODY_BYTES:
+            raise _too_large()
+        if b"100-continue" in request.tokens(b"expect"):
+            if refusal is not None:  # the body may come after our refusal, or not
+                raise _RefusedError(refusal.status, str(refusal), closes=True)
+            await client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        received = 0
+        async with asyncio.timeout(_BODY_WITHIN_S):
+            async for data in client.pieces(body):
+                received += len(data)
+                if received > BODY_BYTES:
+                    raise _too_large()
+                if refusal is None and not held.add(data):
+                    raise _RefusedError(503, "too much is being sent at once: try again", closes=True)
+        if refusal is not None:
+            raise refusal
+
+    async def _while_there(self, client: Stream, work: Coroutine[Any, Any, bool]) -> bool:
+        """Return what some work returns, which is cancelled when the client has gone."""
+        working, gone = asyncio.ensure_future(work), asyncio.ensure_future(client.ended())
+        try:
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not working.done():
+                raise ConnectionResetError
+            return working.result()
+        finally:
+            for task in (working, gone):
+                task.cancel()
+            await asyncio.gather(working, gone, return_exceptions=True)
+
+
+def _too_large() -> _RefusedError:
+    return _RefusedError(413, f"a request may have {BODY_BYTES >> 20} MiB", closes=True)
+
+
+async def _refuse(client: Stream, request: Request | None, status: int, text: str, *, keeps_alive: bool) -> None:
+    """Answer with an error in the form of the request's wire."""
+    body = wires.error(Wire.RESPONSES if request is None else wires.spoken(request), status, text)
+    fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    if status == 426:
+        fields.append((b"upgrade", b"HTTP/1.1"))
+    if not keeps_alive:
+        fields.append((b"connection", b"close"))
+    head = written(b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b"Error")), fields)
+    await client.write(head if request is not None and request.method == "HEAD" else head + body)
+
+
+async def _linger(client: Stream) -> None:
+    """Let the client read our last answer: a connection that is closed while it still sends is reset."""
+    if client.writer.can_write_eof():
+        client.writer.write_eof()
+    with contextlib.suppress(TimeoutError, OSError):
+        async with asyncio.timeout(_LINGERS_S):
+            while await client.read():
+                pass

@@ -1,0 +1,218 @@
+"""Reads what a request has used from a copy of its answer, while that passes by.
+
+Most of a stream is of no interest here, and is only looked through for the few events that have numbers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from services.common.untrusted_json import parse_json
+from services.execution.door.memory import Held, Memory
+from services.execution.providers import Wire
+
+_MOST_BYTES: Final = 16 << 20  # of one event, or of an answer that is not a stream
+_MOST_TOKENS: Final = 1 << 40
+_DATA: Final = b"data:"
+_INTERESTING: Final = {
+    Wire.MESSAGES: re.compile(rb'"usage"\s*:\s*\{'),
+    Wire.RESPONSES: re.compile(rb'"type"\s*:\s*"response\.(?:created|completed|incomplete|failed)"'),
+    Wire.CHAT: re.compile(rb'"usage"\s*:\s*\{'),
+    Wire.GEMINI: re.compile(rb'"usageMetadata"\s*:\s*\{'),
+}
+_ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{1,200})"')
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What one request has used, in tokens; each is None until the provider says it.
+
+    `input` is without what came from the cache or went into it; `reasoning` is a part of `output`, and `cache_write_1h`
+    of `cache_write`.
+    """
+
+    request_id: str = ""
+    model: str = ""
+    input: int | None = None
+    output: int | None = None
+    cache_read: int | None = None
+    cache_write: int | None = None
+    cache_write_1h: int | None = None
+    reasoning: int | None = None
+
+    def updated(self, later: "Usage") -> "Usage":
+        """Return this with all that is said later."""
+        said = {name: getattr(later, name) for name in self.__slots__}
+        return Usage(
+            **{name: value if value not in (None, "") else getattr(self, name) for name, value in said.items()}
+        )
+
+
+class UsageReader:
+    """Reads one answer of a model."""
+
+    def __init__(self, wire: Wire, memory: Memory, *, is_stream: bool) -> None:
+        self.usage = Usage()
+        """What is known so far."""
+        self._wire = wire
+        self._is_stream = is_stream
+        self._held = Held(memory, _MOST_BYTES)
+        self._skips = False  # to the end of a line, or of the answer, for which there was no room
+
+    def take(self, data: bytes) -> None:
+        """Read what has come."""
+        if not self._is_stream:
+            self._keep(data)
+            return
+        first, newline, rest = data.partition(b"\n")
+        self._keep(first)
+        if newline:
+            self._end_line()
+            *lines, last = rest.split(b"\n")
+            for line in lines:
+                self._take_line(line)
+            self._keep(last)
+
+    def end(self) -> None:
+        """Read what is left, because nothing follows."""
+        if self._is_stream:
+            self._end_line()
+        elif not self._skips:
+            self._learn(bytes(self._held.data))
+        self._held.clear()
+
+    def _keep(self, data: bytes) -> None:
+        if not self._skips and not self._held.add(data):
+            self._held.clear()
+            self._skips = True
+
+    def _end_line(self) -> None:
+        if not self._skips:
+            self._take_line(bytes(self._held.data))
+        self._held.clear()
+        self._skips = False
+
+    def _take_line(self, line: bytes) -> None:
+        if line.startswith(_DATA) and _INTERESTING[self._wire].search(line):
+            self._learn(line[len(_DATA) :])
+        elif self._wire is Wire.CHAT and not self.usage.request_id and (found := _ID.search(line)):
+            self.usage = self.usage.updated(Usage(found[1].decode(errors="replace")))
+
+    def _learn(self, text: bytes) -> None:
+        try:
+            value = parse_json(text)
+        except ValueError:  # it is cut off, or no JSON
+            return
+        for part in value if isinstance(value, list) else [value]:  # Gemini's streams can be a list
+            if isinstance(part, dict):
+                self.usage = self.usage.updated(_READERS[self._wire](part))
+
+
+def _messages(event: Mapping[str, Any]) -> Usage:
+    message = _member(event, "message") or event
+    usage = _member(event, "usage") or _member(message, "usage")
+    return Usage(
+        request_id=_text(message, "id"),
+        model=_text(message, "model"),
+        input=_count(usage, "input_tokens"),
+        output=_count(usage, "output_tokens"),
+        cache_read=_count(usage, "cache_read_input_tokens"),
+        cache_write=_count(usage, "cache_creation_input_tokens"),
+        cache_write_1h=_count(_member(usage, "cache_creation"), "ephemeral_1h_input_tokens"),
+        reasoning=_count(_member(usage, "output_tokens_details"), "thinking_tokens"),
+    )
+
+
+def _responses(event: Mapping[str, Any]) -> Usage:
+    response = _member(event, "response") or event
+    usage = _member(response, "usage")
+    return _of_openai(
+        response, usage, ("input_tokens", "output_tokens"), ("input_tokens_details", "output_tokens_details")
+    )
+
+
+def _chat(event: Mapping[str, Any]) -> Usage:
+    usage = _member(event, "usage")
+    return _of_openai(
+        event, usage, ("prompt_tokens", "completion_tokens"), ("prompt_tokens_details", "completion_tokens_details")
+    )
+
+
+def _of_openai(
+    answer: Mapping[str, Any], usage: Mapping[str, Any], totals: tuple[str, str], details: tuple[str, str]
+) -> Usage:
+    read, written = (_count(usage, name) for name in totals)
+    of_input, of_output = (_member(usage, name) for name in details)
+    cached, stored = _count(of_input, "cached_tokens"), _count(of_input, "cache_write_tokens")
+    return Usage(
+        request_id=_text(answer, "id"),
+        model=_text(answer, "model"),
+        input=None if read is None else max(0, read - (cached or 0) - (stored or 0)),
+        output=written,
+        cache_read=cached,
+        cache_write=stored,
+        reasoning=_count(of_output, "reasoning_tokens"),
+    )
+
+
+def _gemini(answer: Mapping[str, Any]) -> Usage:
+    usage = _member(answer, "usageMetadata")
+    read, cached = _count(usage, "promptTokenCount"), _count(usage, "cachedContentTokenCount")
+    written, thought = _count(usage, "candidatesTokenCount"), _count(usage, "thoughtsTokenCount")
+    tools = _count(usage, "toolUsePromptTokenCount")
+    return Usage(
+        request_id=_text(answer, "responseId"),
+        model=_text(answer, "modelVersion"),
+        input=None if read is None else max(0, read - (cached or 0)) + (tools or 0),
+        output=None if written is None and thought is None else (written or 0) + (thought or 0),
+        cache_read=cached,
+        reasoning=thought,
+    )
+
+
+_READERS: Final = {
+    Wire.MESSAGES: _messages,
+    Wire.RESPONSES: _responses,
+    Wire.CHAT: _chat,
+    Wire.GEMINI: _gemini,
+}
+
+
+def _member(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    member = value.get(name)
+    return member if isinstance(member, dict) else {}
+
+
+def _text(value: Mapping[str, Any], name: str) -> str:
+    text = value.get(name)
+    return text[:200] if isinstance(text, str) else ""
+
+
+def _count(value: Mapping[str, Any], name: str) -> int | None:
+    count = value.get(name)
+    return count if type(count) is int and 0 <= count < _MOST_TOKENS else None
+
+
+class UsageChunkFilter:
+    """Takes the event with the usage out of a chat's stream, because we asked for it and the agent did not."""
+
+    def __init__(self) -> None:
+        self._event = b""
+
+    def take(self, data: bytes) -> bytes:
+        """Return what of the stream may be passed on now: whole events, but for that one."""
+        *events, self._event = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", self._event + data)
+        if len(self._event) > _MOST_BYTES:
+            events, self._event = [*events, self._event], b""
+        return b"".join(_without_usage(events))
+
+    def rest(self) -> bytes:
+        """Return what is left at the end of the stream."""
+        return self._event
+
+
+def _without_usage(events: list[bytes]) -> Iterator[bytes]:
+    for event in events:
+        if not (_INTERESTING[Wire.CHAT].search(event) and re.search(rb'"choices"\s*:\s*\[\s*\]', event)):
+            yield event

@@ -1,0 +1,80 @@
+"""The model's door of a program, if it has one: opened with it, made again when it was killed, and closed with it."""
+
+import selectors
+from collections.abc import Sequence
+from dataclasses import replace
+
+from services.execution.cgroups.group import ControlGroup
+from services.execution.door.child import ModelDoor
+from services.execution.engines.command.sources import Sources
+from services.execution.eventlog import EventWriter
+from services.execution.processes import orphans
+from services.execution.providers import Provider
+from services.sandbox.spec import SandboxSpec, Tier
+
+
+class DoorWatch:
+    """Stays with the door of one run. Without providers there is no door, and nothing to do."""
+
+    def __init__(
+        self,
+        providers: Sequence[Provider],
+        writer: EventWriter,
+        selector: selectors.BaseSelector,
+        sources: Sources,
+        group: ControlGroup | None,
+    ) -> None:
+        """The door is in no `group` of the program: the limits are for the program alone."""
+        self._door = ModelDoor(providers) if providers else None
+        self._writer = writer
+        self._selector = selector
+        self._sources = sources
+        self._leave = (lambda: None) if group is None else group.leave
+
+    @property
+    def secrets(self) -> dict[str, bytes]:
+        """What must not appear in events, by name."""
+        return {} if self._door is None else self._door.secrets
+
+    def prepared(self, spec: SandboxSpec) -> tuple[SandboxSpec, ModelDoor | None]:
+        """Return a sandbox whose program is told of the door, and the door, to be opened in it. Raises OSError."""
+        if self._door is None:
+            return spec, None
+        if spec.tier is Tier.NONE:
+            self._door.open_here()
+        told = {**self._door.variables(spec.environment), **spec.environment}
+        return replace(spec, environment=told), self._door
+
+    def watch(self) -> None:
+        """Start the door when it is open, and record what it reports."""
+        if self._door is not None:
+            self._selector.register(self._door.opened, selectors.EVENT_READ, self._begin)
+
+    def _begin(self) -> None:
+        if self._door is not None:
+            self._selector.unregister(self._door.opened)
+            self._door.start(self._leave)
+            self._follow(self._door)
+
+    def _follow(self, door: ModelDoor) -> None:
+        if door.pid is not None and door.reports is not None:
+            orphans.spare(door.pid)
+            self._sources.add(door.reports, self._record)
+
+    def _record(self) -> None:
+        door = self._door
+        if door is None or (reports := door.reports) is None:
+            return
+        if not door.record(self._writer):
+            self._sources.remove(reports)
+            if door.restart():
+                self._writer.note("the model's door was lost, and is made again", "model")
+                self._follow(door)
+            else:
+                self._writer.note("the model's door is lost again and again, and stays closed", "model")
+
+    def close(self) -> None:
+        """End the door, and record the rest."""
+        if self._door is not None:
+            self._door.close(self._writer)
+            self._door = None

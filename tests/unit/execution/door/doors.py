@@ -1,0 +1,84 @@
+"""A door in the test's own process."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+
+from services.execution.door.reports import Reports
+from services.execution.door.server import Door
+from services.execution.providers import Provider
+
+TOKEN = "the-execution-s-token"
+
+
+@dataclass
+class Served:
+    """A door that serves."""
+
+    port: int
+    reading: int
+
+    def reports(self) -> list[dict]:
+        """What it has reported until now."""
+        with contextlib.suppress(BlockingIOError):
+            return [json.loads(line) for line in os.read(self.reading, 1 << 20).splitlines()]
+        return []
+
+    async def usage(self) -> dict:
+        """Wait for the next report of what a request has used."""
+        async with asyncio.timeout(20):
+            while True:
+                for report in self.reports():
+                    if "usage" in report:
+                        return report["usage"]
+                await asyncio.sleep(0.005)
+
+    async def talk(self, data: bytes) -> bytes:
+        """Send bytes, and return all that comes until the end of the connection."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        try:
+            writer.write(data)
+            async with asyncio.timeout(20):
+                return await reader.read()
+        finally:
+            writer.close()
+
+    async def ask(self, path: str, body: object = None, *, method: str = "POST", **headers: str) -> tuple[int, bytes]:
+        """Make one request with the token, and return the status and the body."""
+        sent = b"" if body is None else json.dumps(body).encode()
+        fields = {"host": "x", "x-api-key": TOKEN, "connection": "close", "content-length": len(sent)}
+        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
+        answer = await self.talk(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + sent)
+        head, _, rest = answer.partition(b"\r\n\r\n")
+        return int(head.split(b" ")[1]), unchunked(rest) if b"transfer-encoding: chunked" in head.lower() else rest
+
+
+def unchunked(data: bytes) -> bytes:
+    """Return the body within chunks, as far as it came."""
+    body = b""
+    while data:
+        size, _, data = data.partition(b"\r\n")
+        body, data = body + data[: int(size, 16)], data[int(size, 16) + 2 :]
+    return body
+
+
+@contextlib.asynccontextmanager
+async def serving(*providers: Provider) -> AsyncIterator[Served]:
+    """Serve these providers."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    task = asyncio.ensure_future(Door(providers, TOKEN, Reports(writing)).serve(listening))
+    try:
+        yield Served(listening.getsockname()[1], reading)
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        listening.close()
+        os.close(reading)
+        os.close(writing)
