@@ -153,13 +153,15 @@ def test_without_a_model_it_is_refused_at_once(cell: Cell, remote: Remote) -> No
 
 
 @pytest.mark.slow
-def test_without_a_key_the_job_says_which(remote: Remote) -> None:
+def test_without_a_key_the_job_is_refused_with_the_mend(remote: Remote) -> None:
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     with running_cell(directory) as cell:
-        result = cell.result(submit(cell, remote, "Count on.")["job_id"])
+        arguments = ("--repo", remote.path, "--engine", "anthropic", "--model", "m", "--detach", "Count on.")
+        (refused,) = cell.lines("run", *arguments, code=2)
     shutil.rmtree(directory)
-    assert (result["state"], result["reason"]) == ("FAILED", "MODEL_KEY_MISSING")
-    assert "ANTHROPIC_API_KEY" in result["message"]
+    assert refused["reason"] == "MODEL_KEY_MISSING"
+    assert "boatyard provider create NAME --wire messages" in refused["message"]
+    assert "ANTHROPIC_API_KEY" in refused["message"]
 
 
 @pytest.mark.slow
