@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Remote
 from tests.kit import processes
-from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.cell import BOATYARD, Cell, eventually, running_cell
 from tests.kit.replay import Replay, bash, replaying, write_script
 
 KEY = "sk-ant-end-to-end-4711"
@@ -157,11 +157,13 @@ def test_without_a_key_the_job_is_refused_with_the_mend(remote: Remote) -> None:
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     with running_cell(directory) as cell:
         arguments = ("--repo", remote.path, "--engine", "anthropic", "--model", "m", "--detach", "Count on.")
-        (refused,) = cell.lines("run", *arguments, code=2)
+        refused = subprocess.run(
+            [BOATYARD, "run", *map(str, arguments)], env=cell.environment, capture_output=True, text=True, check=False
+        )
     shutil.rmtree(directory)
-    assert refused["reason"] == "MODEL_KEY_MISSING"
-    assert "boatyard provider create NAME --wire messages" in refused["message"]
-    assert "ANTHROPIC_API_KEY" in refused["message"]
+    assert refused.returncode == 2
+    assert "boatyard provider create NAME --wire messages" in refused.stderr
+    assert "ANTHROPIC_API_KEY" in refused.stderr
 
 
 @pytest.mark.slow
