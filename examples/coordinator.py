@@ -26,7 +26,7 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from google.protobuf.json_format import MessageToJson
 
-ME = f"example-{os.getpid()}"
+ME = os.environ.get("COORDINATOR_ID", "example")  # the same at each start: its token is valid for this id
 TOKEN = [("authorization", f"Bearer {os.environ['BOATYARD_TOKEN']}")]
 
 

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc
 from boatyard.execution.v1 import event_pb2
-from boatyard.gateway.v1 import job_pb2, runtime_pb2
+from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, runtime_pb2
 
 from services.cli.clients import Gateway
 from services.common.errors import ServiceError, Status
@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 
 _FIRST_PAUSE_S = 0.1
 _LONGEST_PAUSE_S = 2.0
-_REMEMBERED_JOBS = 10_000
+_REMEMBERED = 10_000
 _PASSING = {Status.UNAVAILABLE, Status.CANCELLED}
 """The statuses of calls during a gateway's restart."""
 _TOO_MANY_CALLS = "TOO_MANY_CALLS"
@@ -99,7 +99,27 @@ async def all_job_changes(
                 yield job
             if answer.HasField("job"):
                 seen[job.job_id] = job.revision_number
-                if len(seen) > _REMEMBERED_JOBS:
+                if len(seen) > _REMEMBERED:
+                    del seen[next(iter(seen))]
+
+
+async def open_checkpoints(
+    gateway: Gateway, request: checkpoint_pb2.WatchCheckpointsRequest, outage: Outage
+) -> AsyncGenerator[checkpoint_pb2.Checkpoint, None]:
+    """Yield the checkpoints that wait, each new one, and each again that waits no longer, until closed."""
+
+    def connect() -> Stream[checkpoint_pb2.WatchCheckpointsResponse]:
+        return gateway.checkpoints.WatchCheckpoints(request)
+
+    seen: dict[str, checkpoint_pb2.Checkpoint.State.ValueType] = {}
+    async with aclosing(_lasting(gateway, connect, outage)) as answers:
+        async for answer in answers:
+            checkpoint = answer.checkpoint
+            # After a reconnection those that wait are sent again.
+            if answer.HasField("checkpoint") and seen.get(checkpoint.checkpoint_id) != checkpoint.state:
+                yield checkpoint
+                seen[checkpoint.checkpoint_id] = checkpoint.state
+                if len(seen) > _REMEMBERED:
                     del seen[next(iter(seen))]
 
 

@@ -44,7 +44,7 @@ async def _main() -> None:
     async with AsyncExitStack() as stack:
         # Only one process may continue this machine's own jobs.
         stack.enter_context(single_instance(directory / "lock", f"is the coordinator of {directory}"))
-        coordinator_id = persistent_id(directory / "coordinator-id", "coordinator")
+        coordinator_id = settings.id or persistent_id(directory / "coordinator-id", "coordinator")
         upstream = await stack.enter_async_context(
             Upstream(comma_separated(settings.upstream), settings.shown_token(), settings.upstream_tls)
         )

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_valid
 from services.common.addresses import is_host_and_port
 from services.common.errors import StartError
 from services.common.home import read_token, token_from
+from services.common.ids import is_id
 from services.common.rpc.sockets import is_socket, socket_path
 from services.common.rpc.tls import ClientTls
 from services.lifecycle.settings import DriverSettings
@@ -23,6 +24,12 @@ def _addresses(text: str) -> str:
             )
     if not comma_separated(text):
         raise ValueError("must name a gateway, host:port")
+    return text
+
+
+def _id(text: str) -> str:
+    if text and not is_id(text):
+        raise ValueError("must be 1 to 63 characters of [a-z0-9-], not starting with a dash")
     return text
 
 
@@ -50,6 +57,8 @@ class CoordinatorSettings(DriverSettings, env_prefix="BOATYARD_COORDINATOR_"):
     token_file: Path | None = None
     capacity: Annotated[int, Field(ge=1, le=1000)] = 4
     """How many jobs it runs at once at most."""
+    id: Annotated[str, AfterValidator(_id)] = ""
+    """The coordinator's id, for which its token is valid; empty: one is made, and kept."""
     projects: str = ""
     """Run only jobs of these projects, separated by commas; empty means all projects of the token."""
     kinds: str = ""

@@ -46,7 +46,7 @@ from services.gateway.jobs import retention, submission_wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.retries import Retries
-from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.servicer import IsGone, JobServicer
 from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
@@ -116,7 +116,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.background_tasks(tasks))
         admission = _admission(engine, notifier, settings)
-        runtime = await stack.enter_async_context(
+        runtime, is_gone = await stack.enter_async_context(
             runtime_registration(
                 engine,
                 cell.cell_id,
@@ -143,6 +143,7 @@ async def _main() -> None:
                     admission,
                     draining=draining,
                     settings=settings,
+                    is_gone=is_gone,
                 ),
                 runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
@@ -256,6 +257,7 @@ def _registrations(
     *,
     draining: Draining,
     settings: GatewaySettings,
+    is_gone: IsGone,
 ) -> list[Registration]:
     return [
         Registration(
@@ -272,13 +274,13 @@ def _registrations(
         Registration(
             checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"].full_name,
             add_CheckpointServiceServicer_to_server,
-            CheckpointServicer(CheckpointStore(engine, notifier)),
+            CheckpointServicer(CheckpointStore(engine, notifier), notifier, draining),
             page_checks(checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"]),
         ),
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            JobServicer(admission, store, Retries(engine, notifier), notifier, draining=draining, is_gone=is_gone),
             {
                 **CHECKS,
                 **submission_wire.checks(admission.kinds),

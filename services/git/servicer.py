@@ -122,8 +122,8 @@ class GitServicer(GitServiceServicer):
         return pb.CheckPushResponse()
 
     async def Push(self, request: pb.PushRequest, context: Context) -> AsyncGenerator[pb.PushResponse, None]:
-        push = from_proto.push(request)
-        source = with_progress(lambda report: self._manager.push(*push, report))
+        push, tree = from_proto.push(request)
+        source = with_progress(lambda report: self._manager.push(*push, tree=tree, report=report))
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
             async for message in messages:
                 yield push_to_proto(message)
@@ -135,7 +135,10 @@ class GitServicer(GitServiceServicer):
         return usage_page_to_proto(await self._manager.usage(), page)
 
     async def GetDiff(self, request: pb.GetDiffRequest, context: Context) -> AsyncGenerator[pb.GetDiffResponse, None]:
-        source = self._manager.diff(*from_proto.diff(request))
+        if request.HasField("tree"):
+            source = self._manager.tree_diff(from_proto.tree(request.tree), request.max_bytes)
+        else:
+            source = self._manager.diff(*from_proto.diff(request))
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as pieces:
             async for piece in pieces:
                 for message in diff_to_proto(piece):

@@ -35,7 +35,7 @@ METHODS: dict[str, MethodDescriptor] = {
     for method in service.methods
 }
 
-ENDLESS = {"boatyard.gateway.v1.JobService.WatchJobs"}
+ENDLESS = {"boatyard.gateway.v1.JobService.WatchJobs", "boatyard.gateway.v1.CheckpointService.WatchCheckpoints"}
 """Streams that never end by themselves: only their first message is read."""
 
 

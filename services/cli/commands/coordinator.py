@@ -38,6 +38,13 @@ _SETTING = "BOATYARD_COORDINATOR_"
     metavar="FILE",
     help="The CA of the gateway's certificate (default: the certificate that `boatyard login` has pinned).",
 )
+@click.option(
+    "--id",
+    "own_id",
+    type=options.TEXT,
+    metavar="ID",
+    help="Its id, for which its token is valid (default: one is made, and kept in $BOATYARD_HOME).",
+)
 @click.option("--capacity", type=click.IntRange(1, 1000), metavar="N", help="Run at most N jobs at once (default: 4).")
 @click.option(
     "--project",
@@ -70,6 +77,7 @@ def command(
     upstream: str,
     token_file: Path | None,
     upstream_ca: Path | None,
+    own_id: str | None,
     capacity: int | None,
     projects: tuple[str, ...],
     kinds: tuple[str, ...],
@@ -93,6 +101,7 @@ def command(
         "UPSTREAM": upstream,
         **({} if token_file is None else {"TOKEN_FILE": str(token_file.absolute())}),
         **({} if upstream_ca is None else {"UPSTREAM_CA": str(upstream_ca.absolute())}),
+        "ID": own_id or "",
         "CAPACITY": "" if capacity is None else str(capacity),
         "PROJECTS": ",".join(projects),
         "KINDS": ",".join(kinds),

@@ -1,9 +1,9 @@
 """Checkpoints in SQL, as callers read and decide them. Each method is one transaction."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from sqlalchemy import update
+from sqlalchemy import ColumnElement, func, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -42,16 +42,28 @@ class CheckpointStore:
 
     async def page(self, filters: CheckpointFilter, page: Page) -> list[Checkpoint]:
         """Return a page of checkpoints, the newest first, plus one more when there is a next page."""
-        statement = SELECT.where(*scope.within(checkpoints.c.project_id))
-        if filters.project_id:
-            statement = statement.where(checkpoints.c.project_id == filters.project_id)
-        if filters.job_id:
-            statement = statement.where(checkpoints.c.job_id == filters.job_id)
-        if filters.states:
-            statement = statement.where(in_states(filters.states))
+        statement = SELECT.where(*_conditions(filters))
         async with self._engine.begin() as connection:
             rows = (await connection.execute(page.select(statement, _KEY, descending=True))).all()
         return [checkpoint_of(row) for row in rows]
+
+    async def number_of(self, filters: CheckpointFilter) -> int:
+        """Return how many checkpoints match."""
+        counted = select(func.count()).select_from(checkpoints).where(*_conditions(filters))
+        async with self._engine.begin() as connection:
+            return (await connection.execute(counted)).scalar_one()
+
+    async def ids(self, filters: CheckpointFilter) -> list[str]:
+        """Return the ids of all checkpoints that match, the oldest first."""
+        statement = select(checkpoints.c.checkpoint_id).where(*_conditions(filters)).order_by(*_KEY)
+        async with self._engine.begin() as connection:
+            return list((await connection.execute(statement)).scalars())
+
+    async def several(self, checkpoint_ids: Sequence[str]) -> list[Checkpoint]:
+        """Return those of some checkpoints that exist, the oldest first."""
+        statement = SELECT.where(checkpoints.c.checkpoint_id.in_(checkpoint_ids)).order_by(*_KEY)
+        async with self._engine.begin() as connection:
+            return [checkpoint_of(row) for row in (await connection.execute(statement)).all()]
 
     async def decide(self, checkpoint_id: str, decision: CheckpointDecision) -> tuple[Checkpoint, bool]:
         """Record a decision and wake the job; return the checkpoint as it then is, and True when it takes effect.
@@ -95,6 +107,17 @@ class CheckpointStore:
 def checkpoint_key(checkpoint: Checkpoint) -> tuple[int, str]:
     """Return the key by which pages of checkpoints are ordered."""
     return microseconds(checkpoint.create_time), checkpoint.checkpoint_id
+
+
+def _conditions(filters: CheckpointFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of a filter, and of what the caller may see."""
+    yield from scope.within(checkpoints.c.project_id)
+    if filters.project_id:
+        yield checkpoints.c.project_id == filters.project_id
+    if filters.job_id:
+        yield checkpoints.c.job_id == filters.job_id
+    if filters.states:
+        yield in_states(filters.states)
 
 
 def _check_approver(spec: JobSpec, name: str) -> None:

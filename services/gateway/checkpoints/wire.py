@@ -10,16 +10,23 @@ from services.common.rpc.mapper import Mapper
 from services.gateway.values.checkpoints import Checkpoint, CheckpointFilter, Decider
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.requests import page_from_proto
+from services.lifecycle.model.checkpoint import CheckpointState
 
 _BRIEF_CHARACTERS: Final = 512
 _CHECKPOINT: Final = Mapper(Checkpoint, pb.Checkpoint, by_hand={"output", "decider"})
 _DECIDER: Final = Mapper(Decider, pb.Decider)
 _FILTER: Final = Mapper(CheckpointFilter, pb.ListCheckpointsRequest, by_hand={"page_size", "page_token"})
+_WATCH_FILTER: Final = Mapper(CheckpointFilter, pb.WatchCheckpointsRequest, by_hand={"states"})
 
 
 def list_checkpoints_from_proto(request: pb.ListCheckpointsRequest) -> tuple[CheckpointFilter, Page]:
     """Read the filter and the page for listing checkpoints."""
     return _FILTER.from_proto(request), page_from_proto(request)
+
+
+def watch_checkpoints_from_proto(request: pb.WatchCheckpointsRequest) -> CheckpointFilter:
+    """Read which checkpoints to watch: of those that wait."""
+    return _WATCH_FILTER.from_proto(request, states=frozenset({CheckpointState.PENDING}))
 
 
 def checkpoint_to_proto(value: Checkpoint, *, brief: bool = False) -> pb.Checkpoint:

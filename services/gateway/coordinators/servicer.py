@@ -21,7 +21,7 @@ from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, cannot_read_jobs, earlier_version
 from services.gateway.jobs import wire as job_wire
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.watching import looks
+from services.gateway.ledger.looks import looks
 from services.gateway.ledger.notifier import WORK, JobNotifier
 from services.gateway.wire.events import events_from_proto
 from services.gateway.wire.requests import idempotency_key

@@ -6,7 +6,7 @@ from dataclasses import replace
 from itertools import islice
 from typing import Any, Final
 
-from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, or_, select, update
+from sqlalchemy import Column, ColumnElement, Row, Select, bindparam, func, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.db.columns import as_number, microseconds
@@ -103,6 +103,18 @@ class JobStore:
             views = await _with_waits(connection, rows, brief=True)
         return views, page
 
+    async def number_of_jobs(self, filters: JobFilter) -> int:
+        """Return how many jobs match."""
+        return await self._number_of(select(func.count()).select_from(jobs).where(*_job_conditions(filters)))
+
+    async def number_of_executions(self, filters: ExecutionFilter) -> int:
+        """Return how many executions match."""
+        return await self._number_of(select(func.count()).select_from(_RUNS).where(*_execution_conditions(filters)))
+
+    async def _number_of(self, counted: Select[int]) -> int:
+        async with self._engine.begin() as connection:
+            return int((await connection.execute(counted)).scalar_one())
+
     async def brief(self, job_ids: Sequence[str]) -> list[JobView]:
         """Return those of the jobs that exist, in brief, in the order of `job_ids`."""
         async with self._engine.begin() as connection:
@@ -136,17 +148,8 @@ class JobStore:
 
     async def executions(self, filters: ExecutionFilter, page: Page) -> list[ExecutionView]:
         """Return a page of executions in brief, newest first, with one more if there is a next page."""
-        conditions = _conditions(
-            (filters.project_id, jobs.c.project_id),
-            (filters.job_id, executions.c.job_id),
-            (filters.worker_id, jobs.c.worker_id),
-            (filters.work_item_id, jobs.c.work_item_id),
-        )
-        if filters.states:
-            conditions.append(executions.c.state.in_(sorted(filters.states)))
-        if filters.purposes:
-            conditions.append(executions.c.purpose.in_(sorted(filters.purposes)))
-        statement = page.select(BRIEF_EXECUTIONS.where(*conditions), _EXECUTION_KEY, descending=True)
+        matching = BRIEF_EXECUTIONS.where(*_execution_conditions(filters))
+        statement = page.select(matching, _EXECUTION_KEY, descending=True)
         async with self._engine.begin() as connection:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
 
@@ -293,6 +296,17 @@ def _job_conditions(filters: JobFilter) -> Iterator[ColumnElement[bool]]:
         yield jobs.c.create_time < filters.created_before_time
 
 
-def _conditions(*pairs: tuple[str, ColumnElement[str]]) -> list[ColumnElement[bool]]:
-    """Return the conditions that limit a list to the values that are not empty, and to what the caller may see."""
-    return [*(column == value for value, column in pairs if value), *scope.within(jobs.c.project_id)]
+def _execution_conditions(filters: ExecutionFilter) -> Iterator[ColumnElement[bool]]:
+    """Yield the conditions of a filter of executions, and of what the caller may see."""
+    yield from scope.within(jobs.c.project_id)
+    named = (
+        (filters.project_id, jobs.c.project_id),
+        (filters.job_id, executions.c.job_id),
+        (filters.worker_id, jobs.c.worker_id),
+        (filters.work_item_id, jobs.c.work_item_id),
+    )
+    yield from (column == value for value, column in named if value)
+    if filters.states:
+        yield executions.c.state.in_(sorted(filters.states))
+    if filters.purposes:
+        yield executions.c.purpose.in_(sorted(filters.purposes))

@@ -12,8 +12,8 @@ from services.common.errors import OutOfRange, Unavailable
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.watching import HEARTBEAT_SECONDS, POLL_SECONDS
 from services.gateway.ledger.events import EventStore
+from services.gateway.ledger.looks import HEARTBEAT_SECONDS, POLL_SECONDS
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.runtime.relay import EventBatch, SourceUnreachable
 from services.gateway.wire.events import events_from_bytes

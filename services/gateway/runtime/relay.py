@@ -15,7 +15,7 @@ from services.common.batching import Batches
 from services.common.errors import OutOfRange, Unavailable
 from services.gateway.jobs.shared_reads import WATCHERS
 from services.gateway.jobs.store import JobStore
-from services.gateway.jobs.watching import HEARTBEAT_SECONDS, looks
+from services.gateway.ledger.looks import HEARTBEAT_SECONDS, looks
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.values.jobs import ExecutionView
 from services.lifecycle.model.states import ExecutionState

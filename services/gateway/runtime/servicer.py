@@ -65,7 +65,8 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         filters, page = wire.list_executions_from_proto(request)
         views = await self._store.executions(filters, page)
         executions, token = fitted(views, page, wire.execution_to_proto, execution_key)
-        return pb.ListExecutionsResponse(executions=executions, next_page_token=token)
+        total = None if request.page_token else await self._store.number_of_executions(filters)
+        return pb.ListExecutionsResponse(executions=executions, next_page_token=token, total_size=total)
 
     async def CancelExecution(self, request: pb.CancelExecutionRequest, context: Context) -> pb.CancelExecutionResponse:
         view = await self._store.cancel_execution(request.execution_id)

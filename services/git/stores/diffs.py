@@ -9,8 +9,9 @@ from services.git.gitcmd import Command, Git, Invocation
 from services.git.model import ChangedFile, ChangeKind, DiffEnd
 from services.git.names import SINGLE_COMMITS
 
-_FILE_START: Final = b"diff --git "
+FILE_START: Final = b"diff --git "
 _DIFF_FLAGS: Final = ("--find-renames", "--no-ext-diff", "--no-textconv")
+UNIFIED_FLAGS: Final = (*_DIFF_FLAGS, "--no-color", "--full-index", "--src-prefix=a/", "--dst-prefix=b/")
 _TOUCHED_FLAGS: Final = ("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv")
 # The second --not ends the first: what follows is what to list.
 _NOT_ON_A_BRANCH: Final = ("--not", f"--exclude={SINGLE_COMMITS}*", "--all", "--not")
@@ -55,9 +56,7 @@ class Diffs:
         `max_bytes` cuts the diff before the first file that would exceed it; 0 means no limit. The part of one file is
         held in memory until it is known to fit, at most `max_bytes` of it.
         """
-        command = Command(
-            "diff", (*_DIFF_FLAGS, "--no-color", "--full-index", "--src-prefix=a/", "--dst-prefix=b/"), (base, commit)
-        )
+        command = Command("diff", UNIFIED_FLAGS, (base, commit))
         invocation = Invocation(git_dir=store, timeout_seconds=_TIMEOUT_SECONDS)
         if not max_bytes:
             async with aclosing(self._git.stream(command, invocation)) as chunks:
@@ -82,9 +81,9 @@ async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator
     buffer = bytearray()
     remaining = limit
     async for chunk in chunks:
-        search_from = max(0, len(buffer) - len(_FILE_START))
+        search_from = max(0, len(buffer) - len(FILE_START))
         buffer += chunk
-        while (end := buffer.find(b"\n" + _FILE_START, search_from)) >= 0:
+        while (end := buffer.find(b"\n" + FILE_START, search_from)) >= 0:
             part = bytes(buffer[: end + 1])
             del buffer[: end + 1]
             search_from = 0
@@ -92,7 +91,7 @@ async def whole_files(chunks: AsyncIterator[bytes], limit: int) -> AsyncIterator
                 return
             remaining -= len(part)
             yield part
-        if len(buffer) > remaining + len(_FILE_START):
+        if len(buffer) > remaining + len(FILE_START):
             return
     if buffer and len(buffer) <= remaining:
         yield bytes(buffer)

@@ -39,6 +39,7 @@ def checks(addresses: AddressBook, paths: GitPaths) -> Mapping[str, Check]:
         pb.PrepareEmptyBaseRequest.DESCRIPTOR.full_name: _empty_base,
         pb.WorkingTree.DESCRIPTOR.full_name: working_tree,
         pb.Signature.DESCRIPTOR.full_name: _signature,
+        pb.GetDiffRequest.DESCRIPTOR.full_name: _diff,
     }
 
 
@@ -59,6 +60,18 @@ def _layout_complaints(layout: layout_pb2.Layout, paths: GitPaths) -> Iterable[t
 def _empty_base(message: pb.PrepareEmptyBaseRequest) -> Iterator[Violation]:
     if not message.repository_id.startswith(NO_REMOTE):
         yield "repository_id", f"must begin with {NO_REMOTE}: others are repositories"
+
+
+def _diff(message: pb.GetDiffRequest) -> Iterator[Violation]:
+    of_commits = {
+        "repository_id": message.repository_id,
+        "base_commit_id": message.WhichOneof("base"),
+        "commit_id": message.commit_id,
+    }
+    if message.HasField("tree"):
+        yield from ((field, "must not be set beside a tree") for field, value in of_commits.items() if value)
+    else:
+        yield from ((field, "is required without a tree") for field, value in of_commits.items() if not value)
 
 
 def _signature(message: pb.Signature) -> Iterator[Violation]:

@@ -24,8 +24,10 @@ async def item_in(stubs: Stubs, state: str, *, todo_only: bool) -> tuple[str, st
     project = pb.Project(project_id=new_id("project"), todo_only=todo_only)
     project = (await stubs.catalog.CreateProject(pb.CreateProjectRequest(project=project))).project
     assert project.todo_only == todo_only
+    worker = pb.Worker(project_id=project.project_id, agent={"command": {"line": "true"}})
+    worker = (await stubs.catalog.CreateWorker(pb.CreateWorkerRequest(worker=worker))).worker
     item = pb.WorkItem(
-        work_item_id=new_id("item"), title="Mend it", project_id=project.project_id, agent={"command": {"line": "true"}}
+        work_item_id=new_id("item"), title="Mend it", project_id=project.project_id, worker_id=worker.worker_id
     )
     item = (await stubs.catalog.CreateWorkItem(pb.CreateWorkItemRequest(work_item=item))).work_item
     if state != "TODO":

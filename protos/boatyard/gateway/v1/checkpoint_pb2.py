@@ -29,7 +29,7 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$boatyard/gateway/v1/checkpoint.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a boatyard/gateway/v1/output.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x16ListCheckpointsRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12H\n\x06states\x18\x03 \x03(\x0e\x32%.boatyard.gateway.v1.Checkpoint.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x05 \x01(\t\"h\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\";\n\x14GetCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"L\n\x15GetCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\"_\n\x18\x41pproveCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1e\n\x07\x63omment\x18\x02 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x01\xa0\xb5\x18\x01\"i\n\x19\x41pproveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"a\n\x17RejectCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12!\n\x06reason\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x01\x98\xb5\x18\x01\xa0\xb5\x18\x01\"h\n\x18RejectCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"`\n\x15RequestChangesRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\"\n\x07\x63omment\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x01\x98\xb5\x18\x01\xa0\xb5\x18\x01\"f\n\x16RequestChangesResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"\x8a\x06\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x36\n\x06origin\x18\x06 \x01(\x0e\x32&.boatyard.gateway.v1.Checkpoint.Origin\x12\x10\n\x08question\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\x05\x12\x15\n\rtakes_changes\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x34\n\x05state\x18\x0b \x01(\x0e\x32%.boatyard.gateway.v1.Checkpoint.State\x12\x0f\n\x07\x63omment\x18\x0c \x01(\t\x12-\n\x07\x64\x65\x63ider\x18\r \x01(\x0b\x32\x1c.boatyard.gateway.v1.Decider\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65\x63ide_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_APPROVED\x10\x02\x12\x12\n\x0eSTATE_REJECTED\x10\x03\x12\x11\n\rSTATE_EXPIRED\x10\x04\x12\x1b\n\x17STATE_CHANGES_REQUESTED\x10\x05\x12\x13\n\x0fSTATE_WITHDRAWN\x10\x06\"V\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x11\n\rORIGIN_POLICY\x10\x01\x12\x10\n\x0cORIGIN_AGENT\x10\x02\x12\x0f\n\x0bORIGIN_HOOK\x10\x03\"2\n\x07\x44\x65\x63ider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0b\n\x03via\x18\x03 \x01(\t2\xe6\x04\n\x11\x43heckpointService\x12u\n\x0fListCheckpoints\x12+.boatyard.gateway.v1.ListCheckpointsRequest\x1a,.boatyard.gateway.v1.ListCheckpointsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12o\n\rGetCheckpoint\x12).boatyard.gateway.v1.GetCheckpointRequest\x1a*.boatyard.gateway.v1.GetCheckpointResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12{\n\x11\x41pproveCheckpoint\x12-.boatyard.gateway.v1.ApproveCheckpointRequest\x1a..boatyard.gateway.v1.ApproveCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12x\n\x10RejectCheckpoint\x12,.boatyard.gateway.v1.RejectCheckpointRequest\x1a-.boatyard.gateway.v1.RejectCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12r\n\x0eRequestChanges\x12*.boatyard.gateway.v1.RequestChangesRequest\x1a+.boatyard.gateway.v1.RequestChangesResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$boatyard/gateway/v1/checkpoint.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a boatyard/gateway/v1/output.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xcc\x01\n\x16ListCheckpointsRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12H\n\x06states\x18\x03 \x03(\x0e\x32%.boatyard.gateway.v1.Checkpoint.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1a\n\tpage_size\x18\x04 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x05 \x01(\t\"\x90\x01\n\x17ListCheckpointsResponse\x12\x34\n\x0b\x63heckpoints\x18\x01 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"S\n\x17WatchCheckpointsRequest\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"O\n\x18WatchCheckpointsResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\";\n\x14GetCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"L\n\x15GetCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\"_\n\x18\x41pproveCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1e\n\x07\x63omment\x18\x02 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x01\xa0\xb5\x18\x01\"i\n\x19\x41pproveCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"a\n\x17RejectCheckpointRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12!\n\x06reason\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x01\x98\xb5\x18\x01\xa0\xb5\x18\x01\"h\n\x18RejectCheckpointResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"`\n\x15RequestChangesRequest\x12#\n\rcheckpoint_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\"\n\x07\x63omment\x18\x02 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x01\x98\xb5\x18\x01\xa0\xb5\x18\x01\"f\n\x16RequestChangesResponse\x12\x33\n\ncheckpoint\x18\x01 \x01(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x17\n\x0f\x61lready_decided\x18\x02 \x01(\x08\"\x8a\x06\n\nCheckpoint\x12\x15\n\rcheckpoint_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x12\n\nproject_id\x18\x03 \x01(\t\x12\x14\n\x0c\x65xecution_id\x18\x04 \x01(\t\x12\x0c\n\x04name\x18\x05 \x01(\t\x12\x36\n\x06origin\x18\x06 \x01(\x0e\x32&.boatyard.gateway.v1.Checkpoint.Origin\x12\x10\n\x08question\x18\x07 \x01(\t\x12\r\n\x05round\x18\x08 \x01(\x05\x12\x15\n\rtakes_changes\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x34\n\x05state\x18\x0b \x01(\x0e\x32%.boatyard.gateway.v1.Checkpoint.State\x12\x0f\n\x07\x63omment\x18\x0c \x01(\t\x12-\n\x07\x64\x65\x63ider\x18\r \x01(\x0b\x32\x1c.boatyard.gateway.v1.Decider\x12/\n\x0b\x63reate_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0f \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65\x63ide_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x9e\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x12\n\x0eSTATE_APPROVED\x10\x02\x12\x12\n\x0eSTATE_REJECTED\x10\x03\x12\x11\n\rSTATE_EXPIRED\x10\x04\x12\x1b\n\x17STATE_CHANGES_REQUESTED\x10\x05\x12\x13\n\x0fSTATE_WITHDRAWN\x10\x06\"V\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x11\n\rORIGIN_POLICY\x10\x01\x12\x10\n\x0cORIGIN_AGENT\x10\x02\x12\x0f\n\x0bORIGIN_HOOK\x10\x03\"2\n\x07\x44\x65\x63ider\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04peer\x18\x02 \x01(\t\x12\x0b\n\x03via\x18\x03 \x01(\t2\xe2\x05\n\x11\x43heckpointService\x12u\n\x0fListCheckpoints\x12+.boatyard.gateway.v1.ListCheckpointsRequest\x1a,.boatyard.gateway.v1.ListCheckpointsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12z\n\x10WatchCheckpoints\x12,.boatyard.gateway.v1.WatchCheckpointsRequest\x1a-.boatyard.gateway.v1.WatchCheckpointsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12o\n\rGetCheckpoint\x12).boatyard.gateway.v1.GetCheckpointRequest\x1a*.boatyard.gateway.v1.GetCheckpointResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12{\n\x11\x41pproveCheckpoint\x12-.boatyard.gateway.v1.ApproveCheckpointRequest\x1a..boatyard.gateway.v1.ApproveCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12x\n\x10RejectCheckpoint\x12,.boatyard.gateway.v1.RejectCheckpointRequest\x1a-.boatyard.gateway.v1.RejectCheckpointResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12r\n\x0eRequestChanges\x12*.boatyard.gateway.v1.RequestChangesRequest\x1a+.boatyard.gateway.v1.RequestChangesResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,6 +44,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['states']._serialized_options = b'\272H\016\222\001\013\020@\"\007\202\001\004\020\001 \000'
   _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTCHECKPOINTSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
+  _globals['_WATCHCHECKPOINTSREQUEST'].fields_by_name['project_id']._loaded_options = None
+  _globals['_WATCHCHECKPOINTSREQUEST'].fields_by_name['project_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_WATCHCHECKPOINTSREQUEST'].fields_by_name['job_id']._loaded_options = None
+  _globals['_WATCHCHECKPOINTSREQUEST'].fields_by_name['job_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
   _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._loaded_options = None
   _globals['_GETCHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
   _globals['_APPROVECHECKPOINTREQUEST'].fields_by_name['checkpoint_id']._loaded_options = None
@@ -60,6 +64,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_REQUESTCHANGESREQUEST'].fields_by_name['comment']._serialized_options = b'\272H\016r\014(\200\200\001\230\265\030\001\240\265\030\001'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ListCheckpoints']._serialized_options = b'\220\002\001\340\321\030\001'
+  _globals['_CHECKPOINTSERVICE'].methods_by_name['WatchCheckpoints']._loaded_options = None
+  _globals['_CHECKPOINTSERVICE'].methods_by_name['WatchCheckpoints']._serialized_options = b'\220\002\001\340\321\030\001'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['GetCheckpoint']._loaded_options = None
   _globals['_CHECKPOINTSERVICE'].methods_by_name['GetCheckpoint']._serialized_options = b'\220\002\001\340\321\030\001'
   _globals['_CHECKPOINTSERVICE'].methods_by_name['ApproveCheckpoint']._loaded_options = None
@@ -70,32 +76,36 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CHECKPOINTSERVICE'].methods_by_name['RequestChanges']._serialized_options = b'\220\002\002\340\321\030\002'
   _globals['_LISTCHECKPOINTSREQUEST']._serialized_start=222
   _globals['_LISTCHECKPOINTSREQUEST']._serialized_end=426
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=428
-  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=532
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=534
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=593
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=595
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=671
-  _globals['_APPROVECHECKPOINTREQUEST']._serialized_start=673
-  _globals['_APPROVECHECKPOINTREQUEST']._serialized_end=768
-  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_start=770
-  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_end=875
-  _globals['_REJECTCHECKPOINTREQUEST']._serialized_start=877
-  _globals['_REJECTCHECKPOINTREQUEST']._serialized_end=974
-  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_start=976
-  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_end=1080
-  _globals['_REQUESTCHANGESREQUEST']._serialized_start=1082
-  _globals['_REQUESTCHANGESREQUEST']._serialized_end=1178
-  _globals['_REQUESTCHANGESRESPONSE']._serialized_start=1180
-  _globals['_REQUESTCHANGESRESPONSE']._serialized_end=1282
-  _globals['_CHECKPOINT']._serialized_start=1285
-  _globals['_CHECKPOINT']._serialized_end=2063
-  _globals['_CHECKPOINT_STATE']._serialized_start=1817
-  _globals['_CHECKPOINT_STATE']._serialized_end=1975
-  _globals['_CHECKPOINT_ORIGIN']._serialized_start=1977
-  _globals['_CHECKPOINT_ORIGIN']._serialized_end=2063
-  _globals['_DECIDER']._serialized_start=2065
-  _globals['_DECIDER']._serialized_end=2115
-  _globals['_CHECKPOINTSERVICE']._serialized_start=2118
-  _globals['_CHECKPOINTSERVICE']._serialized_end=2732
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_start=429
+  _globals['_LISTCHECKPOINTSRESPONSE']._serialized_end=573
+  _globals['_WATCHCHECKPOINTSREQUEST']._serialized_start=575
+  _globals['_WATCHCHECKPOINTSREQUEST']._serialized_end=658
+  _globals['_WATCHCHECKPOINTSRESPONSE']._serialized_start=660
+  _globals['_WATCHCHECKPOINTSRESPONSE']._serialized_end=739
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=741
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=800
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=802
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=878
+  _globals['_APPROVECHECKPOINTREQUEST']._serialized_start=880
+  _globals['_APPROVECHECKPOINTREQUEST']._serialized_end=975
+  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_start=977
+  _globals['_APPROVECHECKPOINTRESPONSE']._serialized_end=1082
+  _globals['_REJECTCHECKPOINTREQUEST']._serialized_start=1084
+  _globals['_REJECTCHECKPOINTREQUEST']._serialized_end=1181
+  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_start=1183
+  _globals['_REJECTCHECKPOINTRESPONSE']._serialized_end=1287
+  _globals['_REQUESTCHANGESREQUEST']._serialized_start=1289
+  _globals['_REQUESTCHANGESREQUEST']._serialized_end=1385
+  _globals['_REQUESTCHANGESRESPONSE']._serialized_start=1387
+  _globals['_REQUESTCHANGESRESPONSE']._serialized_end=1489
+  _globals['_CHECKPOINT']._serialized_start=1492
+  _globals['_CHECKPOINT']._serialized_end=2270
+  _globals['_CHECKPOINT_STATE']._serialized_start=2024
+  _globals['_CHECKPOINT_STATE']._serialized_end=2182
+  _globals['_CHECKPOINT_ORIGIN']._serialized_start=2184
+  _globals['_CHECKPOINT_ORIGIN']._serialized_end=2270
+  _globals['_DECIDER']._serialized_start=2272
+  _globals['_DECIDER']._serialized_end=2322
+  _globals['_CHECKPOINTSERVICE']._serialized_start=2325
+  _globals['_CHECKPOINTSERVICE']._serialized_end=3063
 # @@protoc_insertion_point(module_scope)

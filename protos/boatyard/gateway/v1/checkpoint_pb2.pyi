@@ -67,8 +67,11 @@ class ListCheckpointsResponse(message.Message):
 
     CHECKPOINTS_FIELD_NUMBER: builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_SIZE_FIELD_NUMBER: builtins.int
     next_page_token: builtins.str
     """Token for the next page; empty on the last page."""
+    total_size: builtins.int
+    """How many checkpoints match, on all pages; with the first page only."""
     @builtins.property
     def checkpoints(self) -> containers.RepeatedCompositeFieldContainer[Checkpoint]:
         """The checkpoints of this page."""
@@ -78,10 +81,59 @@ class ListCheckpointsResponse(message.Message):
         *,
         checkpoints: abc.Iterable[Checkpoint] | None = ...,
         next_page_token: builtins.str = ...,
+        total_size: builtins.int | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["_total_size", b"_total_size", "total_size", b"total_size"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_total_size", b"_total_size", "checkpoints", b"checkpoints", "next_page_token", b"next_page_token", "total_size", b"total_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__total_size: _TypeAlias = typing.Literal["total_size"]  # noqa: Y015
+    _WhichOneofArgType__total_size: _TypeAlias = typing.Literal["_total_size", b"_total_size"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__total_size) -> _WhichOneofReturnType__total_size | None: ...
+
+@typing.final
+class WatchCheckpointsRequest(message.Message):
+    """Request for WatchCheckpoints; the filters are combined with AND."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROJECT_ID_FIELD_NUMBER: builtins.int
+    JOB_ID_FIELD_NUMBER: builtins.int
+    project_id: builtins.str
+    """Only checkpoints of this project's jobs; empty means all."""
+    job_id: builtins.str
+    """Only those of this job; empty means all."""
+    def __init__(
+        self,
+        *,
+        project_id: builtins.str = ...,
+        job_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoints", b"checkpoints", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job_id", b"job_id", "project_id", b"project_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WatchCheckpointsResponse(message.Message):
+    """A checkpoint that waits for an answer, or waits no longer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CHECKPOINT_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def checkpoint(self) -> Checkpoint:
+        """The checkpoint; absent in a heartbeat."""
+
+    def __init__(
+        self,
+        *,
+        checkpoint: Checkpoint | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -51,6 +51,11 @@ class CheckpointServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.ListCheckpointsRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.ListCheckpointsResponse.FromString,
                 _registered_method=True)
+        self.WatchCheckpoints = channel.unary_stream(
+                '/boatyard.gateway.v1.CheckpointService/WatchCheckpoints',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.WatchCheckpointsRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.WatchCheckpointsResponse.FromString,
+                _registered_method=True)
         self.GetCheckpoint = channel.unary_unary(
                 '/boatyard.gateway.v1.CheckpointService/GetCheckpoint',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.GetCheckpointRequest.SerializeToString,
@@ -94,6 +99,23 @@ class CheckpointServiceServicer:
         A page has fewer checkpoints than requested if they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def WatchCheckpoints(self, request, context):
+        """Streams the checkpoints that wait for an answer: those that do now, oldest first, and then each new one, until the
+        caller disconnects. Each is sent again when it has been decided, has expired or was withdrawn. They are sent in the
+        brief form of ListCheckpoints.
+
+        A message without a checkpoint is a heartbeat, sent at least every 15 s; the first one says that all that waited at
+        the start have been sent. Whoever watches again after an error gets what waits then.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+        watch again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -150,6 +172,11 @@ def add_CheckpointServiceServicer_to_server(servicer, server):
                     servicer.ListCheckpoints,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.ListCheckpointsRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.ListCheckpointsResponse.SerializeToString,
+            ),
+            'WatchCheckpoints': grpc.unary_stream_rpc_method_handler(
+                    servicer.WatchCheckpoints,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.WatchCheckpointsRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.WatchCheckpointsResponse.SerializeToString,
             ),
             'GetCheckpoint': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCheckpoint,
@@ -211,6 +238,33 @@ class CheckpointService:
             '/boatyard.gateway.v1.CheckpointService/ListCheckpoints',
             boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.ListCheckpointsRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.ListCheckpointsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def WatchCheckpoints(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.gateway.v1.CheckpointService/WatchCheckpoints',
+            boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.WatchCheckpointsRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2.WatchCheckpointsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -35,6 +35,19 @@ class CheckpointServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
+    WatchCheckpoints: aio.UnaryStreamMultiCallable[checkpoint_pb2.WatchCheckpointsRequest, checkpoint_pb2.WatchCheckpointsResponse]
+    """Streams the checkpoints that wait for an answer: those that do now, oldest first, and then each new one, until the
+    caller disconnects. Each is sent again when it has been decided, has expired or was withdrawn. They are sent in the
+    brief form of ListCheckpoints.
+
+    A message without a checkpoint is a heartbeat, sent at least every 15 s; the first one says that all that waited at
+    the start have been sent. Whoever watches again after an error gets what waits then.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed.
+    - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
+    - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+      watch again.
+    """
     GetCheckpoint: aio.UnaryUnaryMultiCallable[checkpoint_pb2.GetCheckpointRequest, checkpoint_pb2.GetCheckpointResponse]
     """Returns one checkpoint.
 
@@ -90,6 +103,25 @@ class CheckpointServiceServicer(metaclass=abc_1.ABCMeta):
         A page has fewer checkpoints than requested if they would not fit into one message.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
+        """
+
+    @abc_1.abstractmethod
+    def WatchCheckpoints(
+        self,
+        request: checkpoint_pb2.WatchCheckpointsRequest,
+        context: aio.ServicerContext[checkpoint_pb2.WatchCheckpointsRequest, abc.AsyncIterator[checkpoint_pb2.WatchCheckpointsResponse]],
+    ) -> abc.AsyncIterator[checkpoint_pb2.WatchCheckpointsResponse]:
+        """Streams the checkpoints that wait for an answer: those that do now, oldest first, and then each new one, until the
+        caller disconnects. Each is sent again when it has been decided, has expired or was withdrawn. They are sent in the
+        brief form of ListCheckpoints.
+
+        A message without a checkpoint is a heartbeat, sent at least every 15 s; the first one says that all that waited at
+        the start have been sent. Whoever watches again after an error gets what waits then.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is malformed.
+        - UNAVAILABLE (DRAINING): the gateway is stopping; watch again.
+        - UNAVAILABLE (DATABASE_UNAVAILABLE): the database has been unavailable for a minute, or was when the watch began;
+          watch again.
         """
 
     @abc_1.abstractmethod

@@ -264,13 +264,22 @@ class GitServiceStub:
     - ALREADY_EXISTS (BRANCH_EXISTS): the remote has the branch, at a commit that is not among the allowed ones.
     """
     Push: aio.UnaryStreamMultiCallable[git_pb2.PushRequest, git_pb2.PushResponse]
-    """Pushes a commit from the result store to a branch of the remote.
+    """Pushes a commit from the result store, or from a working tree, to a branch of the remote.
 
     The stream carries progress and finally the outcome. Idempotent: succeeds if the branch is already at the commit.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-    - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+    - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit, nor has the repository of `tree`.
+    - FAILED_PRECONDITION (TAKE_FAILED): the commit cannot be taken from `tree`; git's error is in the message.
+    - FAILED_PRECONDITION (RESULT_TOO_LARGE): the pack of what the commit has and the store lacks is larger than the
+      settings allow.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the layers of `tree` mounted; the message names it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the layers of `tree` are not mounted yet; the workspace service mounts
+      them.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+      to retry.
     - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
       details.
     - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
@@ -296,12 +305,20 @@ class GitServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
     """
     GetDiff: aio.UnaryStreamMultiCallable[git_pb2.GetDiffRequest, git_pb2.GetDiffResponse]
-    """Streams the unified diff between two commits of a repository, with renames detected, truncated at a file boundary.
+    """Streams the unified diff between two commits of a repository, or between a working tree and its HEAD, with renames
+    detected, truncated at a file boundary. New files of a working tree are part of it, ignored ones are not.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
     - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a commit, the remote has no such
       branch, or the two have no common ancestor.
+    - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+    - FAILED_PRECONDITION (RESULT_TOO_LARGE): the diff of the tree is larger than 1 GiB.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+      mounts them.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
     - UNAVAILABLE (DRAINING): the service is stopping; retry.
     """
     ListChangedFiles: aio.UnaryUnaryMultiCallable[git_pb2.ListChangedFilesRequest, git_pb2.ListChangedFilesResponse]
@@ -687,13 +704,22 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         request: git_pb2.PushRequest,
         context: aio.ServicerContext[git_pb2.PushRequest, abc.AsyncIterator[git_pb2.PushResponse]],
     ) -> abc.AsyncIterator[git_pb2.PushResponse]:
-        """Pushes a commit from the result store to a branch of the remote.
+        """Pushes a commit from the result store, or from a working tree, to a branch of the remote.
 
         The stream carries progress and finally the outcome. Idempotent: succeeds if the branch is already at the commit.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
-        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit.
+        - NOT_FOUND (REVISION_NOT_FOUND): the result store has no such commit, nor has the repository of `tree`.
+        - FAILED_PRECONDITION (TAKE_FAILED): the commit cannot be taken from `tree`; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the pack of what the commit has and the store lacks is larger than the
+          settings allow.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the layers of `tree` mounted; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the layers of `tree` are not mounted yet; the workspace service mounts
+          them.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
+          to retry.
         - ABORTED (REF_MOVED): the branch is not at the expected commit; the expected and actual commits are in the
           details.
         - FAILED_PRECONDITION (PUSH_REJECTED): the remote refused the push; its words are in the message.
@@ -731,12 +757,20 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         request: git_pb2.GetDiffRequest,
         context: aio.ServicerContext[git_pb2.GetDiffRequest, abc.AsyncIterator[git_pb2.GetDiffResponse]],
     ) -> abc.AsyncIterator[git_pb2.GetDiffResponse]:
-        """Streams the unified diff between two commits of a repository, with renames detected, truncated at a file boundary.
+        """Streams the unified diff between two commits of a repository, or between a working tree and its HEAD, with renames
+        detected, truncated at a file boundary. New files of a working tree are part of it, ignored ones are not.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): this machine has no store of the repository.
         - NOT_FOUND (REVISION_NOT_FOUND): neither the mirror nor the result store has such a commit, the remote has no such
           branch, or the two have no common ancestor.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the diff of the tree is larger than 1 GiB.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): another holder has the workspace's layers mounted; the message names it.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): the workspace's layers are not mounted yet; the workspace service
+          mounts them.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left.
         - UNAVAILABLE (DRAINING): the service is stopping; retry.
         """
 
