@@ -1,16 +1,13 @@
 """Whether a job's agent has whom it asks of a model."""
 
 from collections.abc import Sequence
-from typing import Final
 
-from boatyard.agent.v1 import model_pb2
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.agent.engines import ENGINES
+from services.agent.engines import wire_of
 from services.agent.providers import ModelProvider, ModelWire
 from services.common.errors import FailedPrecondition, NotFound
-from services.common.rpc.enums import short_names
 from services.gateway.ledger.fleet import members
 from services.gateway.schema.catalog import providers
 from services.lifecycle.model.job_spec import JobSpec
@@ -22,7 +19,7 @@ async def check_providers(connection: AsyncConnection, spec: JobSpec, own: Seque
     `own` are those of this cell's environment; None: they are not known. Raises NotFound (PROVIDER_NOT_FOUND),
     FailedPrecondition (MODEL_KEY_MISSING).
     """
-    named, wire = spec.agent.providers, _wire_of(spec)
+    named, wire = spec.agent.providers, wire_of(spec.agent.chosen_engine.name)
     if not named and wire is None:
         return
     wires = await _stored(connection, spec.project_id)
@@ -55,12 +52,3 @@ async def _stored(connection: AsyncConnection, project_id: str) -> dict[str, Mod
 async def _others_may_have_one(connection: AsyncConnection, named: Sequence[str]) -> bool:
     """True where other machines may run the job, and their environments may have a key that is not known here."""
     return not named and len(await members(connection)) > 1
-
-
-def _wire_of(spec: JobSpec) -> ModelWire | None:
-    """Return the wire of the model that a job's engine asks; None when it asks none, or may ask any."""
-    traits = ENGINES[spec.agent.chosen_engine.name]
-    return ModelWire(_WIRES[traits.wire]) if traits.wire else None
-
-
-_WIRES: Final = short_names(model_pb2.ModelWire.DESCRIPTOR)
