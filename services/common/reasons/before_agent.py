@@ -253,9 +253,10 @@ BEFORE_AGENT: Final = (
     ),
     ReasonRow(
         reason="MODEL_KEY_MISSING",
-        meaning="the engine needs a key that the execution service does not have",
+        meaning="the engine asks a model, and nobody of its wire has a key for the agent",
         sources=(Source.EXECUTION,),
-        advice="start the execution service with ANTHROPIC_API_KEY in its environment",
+        advice="make a provider with `boatyard provider create`, or start the cell with ANTHROPIC_API_KEY in its"
+        " environment",
         advised_by=("ANTHROPIC_API_KEY",),
     ),
 )
