@@ -8,6 +8,7 @@ from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.agent import left_behind
 from services.lifecycle.stages.caveats import recordable
 from services.lifecycle.stages.snapshot_bases import recorded_base
 
@@ -23,14 +24,16 @@ async def keep_state(job: JobRun) -> None:
     Raises JobFailed, and JobCancelled when the job is cancelled and this takes too long.
     """
     layout, base = job.recorded("workspace", Layout), recorded_base(job)
-    if layout is None or base is None or not job.has_begun("start"):
+    if layout is None or base is None or not job.has_begun("start") or job.lacked_room:
         return  # there was no agent, or nothing that git could compare
     # The message does not say how the job ended: after a kill it may end otherwise, with the same snapshot id.
     snapshot_id = snapshot_of(job.execution_id)
     message = f"What job {job.spec.job_id} left in its workspace\n"
 
     async def keep() -> Snapshot:
-        keeping = job.nodes.git.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
+        keeping = job.nodes.git.snapshot(
+            layout, base, job.spec, snapshot_id=snapshot_id, message=message, leave_out=left_behind(job)
+        )
         kept = await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
         return replace(kept, caveats=recordable(job, kept.caveats))
 

@@ -10,7 +10,7 @@ from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.caveats import in_words, recordable
+from services.lifecycle.stages.caveats import check_base, in_words, recordable
 from services.lifecycle.stages.snapshot_bases import corrected
 
 
@@ -18,7 +18,8 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
     """Prepare the tree that the job starts from: of its remote, whose mirror is updated first, or without files.
 
     From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
-    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
+    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked. And
+    so is what the tree lacks, where a policy does not accept that. Raises JobFailed (BASE_INCOMPLETE, …).
     """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
@@ -34,6 +35,7 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
     base = await job.step(
         "base", Base, lambda: job.interruptible(prepare()), learn, lambda base: in_words(base.caveats)
     )
+    check_base(job, base.caveats)
     if job.start_snapshot_id and not base.head_commit_id:
         return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
     return base
@@ -43,8 +45,10 @@ async def _prepare(job: JobRun, remote: Remote | None) -> Base:
     if remote is None:
         return await job.nodes.git.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
     if job.spec.kept is not None:
-        return await job.nodes.git.prepare_base(remote, revision=job.spec.kept.base_commit_id.encode())
-    base = await job.nodes.git.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+        return await job.nodes.git.prepare_base(remote, job.spec.policy, revision=job.spec.kept.base_commit_id.encode())
+    base = await job.nodes.git.prepare_base(
+        remote, job.spec.policy, revision=job.spec.revision, snapshot_id=job.start_snapshot_id
+    )
     if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
         raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
     return base
@@ -54,7 +58,7 @@ async def tree_of(job: JobRun, remote: Remote | None, commit_id: str) -> Base:
     """Prepare the tree of a commit that was taken from this or an earlier job."""
     if remote is None:
         return await job.nodes.git.prepare_empty_base(job.spec.kept_under, result_commit_id=commit_id)
-    return await job.nodes.git.prepare_base(remote, result_commit_id=commit_id)
+    return await job.nodes.git.prepare_base(remote, job.spec.policy, result_commit_id=commit_id)
 
 
 async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] = ()) -> Layout:
