@@ -158,7 +158,8 @@ SETTINGS: Final = (
         Flag(
             "--incomplete",
             "policy.incomplete",
-            "What happens to a result without all that the agent left, because it cannot be read, say (default: fail).",
+            "What happens to a result without all that the agent left, because it cannot be read, say (default: fail);"
+            " strict also wants all submodules and files of Git LFS before the agent starts.",
         ),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
         Flag(

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import structlog
 
-from services.agent.providers import ModelProvider, keys_by_name
+from services.agent.providers import ModelProvider, keys_by_name, with_own
 from services.common.errors import FailedPrecondition, ServiceError
+from services.common.room import DISK_FULL
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.ids import agent_of, step_in, workspace_of
 from services.lifecycle.model.job_context import JobContext
-from services.lifecycle.model.node_work import Run
+from services.lifecycle.model.node_work import EndedRun, Run
 from services.lifecycle.model.outcome import Failure, Outcome, RetentionPeriods, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import Purpose, StageState
@@ -46,17 +47,27 @@ class JobRun:
     """
 
     def __init__(
-        self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, retention_periods: RetentionPeriods
+        self,
+        lease: Lease,
+        ledger: Ledger,
+        nodes: Nodes,
+        webhooks: Webhooks,
+        retention_periods: RetentionPeriods,
+        *,
+        own_providers: Sequence[ModelProvider] = (),
     ) -> None:
         self.lease = lease
         self.spec = lease.spec
         self.ledger = ledger
-        self.nodes: JobNodes = nodes.for_job(lease.token, self.pause, self.check_held)
+        self.nodes: JobNodes = nodes.for_job(
+            lease.token, self.pause, self.check_held, waits_for_room=lambda: self.has_agent_begun
+        )
         self.webhooks = webhooks
         self.retention_periods = retention_periods
         self.secrets: Mapping[str, str] = {}
         self.redactor = Redactor()
         self._has_providers = False
+        self._own_providers = own_providers
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._ended: list[StageEnd] = []  # not recorded yet: that is done in the write that lets anything else begin
@@ -100,9 +111,10 @@ class JobRun:
 
     async def providers(self) -> tuple[ModelProvider, ...]:
         """Return who answers what the agent asks of a model, as it is now. Nobody is told their keys."""
-        if not self._has_providers:
-            return ()
-        found = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
+        known: tuple[ModelProvider, ...] = ()
+        if self._has_providers:
+            known = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
+        found = with_own(known, self._own_providers, self.spec.agent.providers)
         self.redactor = job_redactor({**keys_by_name(found), **self.secrets})
         return found
 
@@ -130,6 +142,19 @@ class JobRun:
             lacking = tuple(caveat for caveat in known.caveats if caveat.is_of_base)
             output = Output(base_commit_id=known.base_commit_id, branch=known.branch, caveats=lacking)
             self.execution = ExecutionNote(self.agent_id, Purpose.AGENT, self.workspace_id, output=output)
+
+    @property
+    def has_agent_begun(self) -> bool:
+        """True when an agent was started in this attempt: what it leaves is on this machine alone."""
+        return self.round > 1 or (self.recorded("start", Run) is not None and not self.lacked_room)
+
+    @property
+    def lacked_room(self) -> bool:
+        """True when the attempt's first agent has not begun for lack of room on this machine."""
+        start, ended = self.stages.get("start"), self.recorded("agent", EndedRun)
+        if start is not None and start.state is StageState.FAILED:
+            return load(Failure, start.result).reason == DISK_FULL
+        return ended is not None and ended.run.reason == DISK_FULL
 
     # What the driver calls.
 

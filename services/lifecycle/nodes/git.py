@@ -105,7 +105,7 @@ class GitClient:
             leave_out=spec.policy.leave_out,
             git_lfs=spec.policy.git_lfs,
         )
-        return wire.RESULT.from_proto(await self._calls.keep(self._stub.TakeResult, request))
+        return wire.RESULT.from_proto(await self._calls.call(self._stub.TakeResult, request, LONG_SECONDS))
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -118,7 +118,7 @@ class GitClient:
             leave_out=spec.policy.leave_out,
             git_lfs=spec.policy.git_lfs,
         )
-        answer = await self._calls.keep(self._stub.SnapshotTree, request)
+        answer = await self._calls.call(self._stub.SnapshotTree, request, LONG_SECONDS)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
@@ -145,7 +145,7 @@ class GitClient:
             request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
             request.leave_out.extend(spec.policy.leave_out)
         try:
-            taken = await self._calls.keep(self._stub.TakeArtifacts, request)
+            taken = await self._calls.call(self._stub.TakeArtifacts, request, LONG_SECONDS)
         except Invalid:  # by a git service that has not been upgraded yet, and keeps what patterns name alone
             if request.patterns:
                 raise

@@ -77,7 +77,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
         "workspace": set(),
         "git": set(),
         "execution": {"ANTHROPIC_API_KEY"},
-        "gateway": {"BOATYARD_TOKEN", "BOATYARD_DATABASE_URL"},
+        "gateway": {"ANTHROPIC_API_KEY", "BOATYARD_TOKEN", "BOATYARD_DATABASE_URL"},
     }, "no service is told what is another's secret"
     found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
     assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4
@@ -214,9 +214,8 @@ def test_a_service_that_cannot_start_ends_up_at_once_with_one_line(cell: Cell) -
     result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_DATABASE_URL="nonsense://")
 
     assert (result.returncode, result.stdout) == (1, "")
-    said = [line for line in result.stderr.splitlines() if "gateway" in line]
-    assert said == result.stderr.splitlines()[-1:]
-    assert "a database is sqlite:///path or postgresql://…, not nonsense:" in said[0]
+    (line,) = result.stderr.splitlines()
+    assert "gateway: a database is sqlite:///path or postgresql://…, not nonsense:" in line
     assert services_of(cell) == []
 
 

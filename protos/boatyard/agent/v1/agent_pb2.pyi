@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -406,6 +407,7 @@ class EngineTraits(message.Message):
     NEEDS_MODEL_FIELD_NUMBER: builtins.int
     TAKES_MESSAGES_FIELD_NUMBER: builtins.int
     ASKS_PERMISSION_FIELD_NUMBER: builtins.int
+    WIRE_FIELD_NUMBER: builtins.int
     runs_command: builtins.bool
     """The agent is the command line of the job: its environment tells it what it needs to know besides the prompt, and
     the prompt may be one of its arguments.
@@ -416,6 +418,8 @@ class EngineTraits(message.Message):
     """The agent can receive messages while it works."""
     asks_permission: builtins.bool
     """The engine can ask a person for permission before a tool is called."""
+    wire: model_pb2.ModelWire.ValueType
+    """By which wire the engine itself asks its model; unset for one that asks none, or whose program asks by any."""
     def __init__(
         self,
         *,
@@ -423,10 +427,11 @@ class EngineTraits(message.Message):
         needs_model: builtins.bool = ...,
         takes_messages: builtins.bool = ...,
         asks_permission: builtins.bool = ...,
+        wire: model_pb2.ModelWire.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["asks_permission", b"asks_permission", "needs_model", b"needs_model", "runs_command", b"runs_command", "takes_messages", b"takes_messages"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["asks_permission", b"asks_permission", "needs_model", b"needs_model", "runs_command", b"runs_command", "takes_messages", b"takes_messages", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
