@@ -132,6 +132,8 @@ class ExecutionServiceServicer:
         service cannot enter: its engine runs as root, and the service does not.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a provider of its wire or a key that this service does not
         have: ANTHROPIC_API_KEY.
+        - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
+        not on the machine's tool paths; the message says what to install.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
         retry.
         - RESOURCE_EXHAUSTED (DISK_FULL): a disk has no room for what an execution needs to begin and to end, or its
