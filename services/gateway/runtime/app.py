@@ -1,9 +1,10 @@
 """Assembles AgentRuntimeService: this cell's servicer, stand-ins for cells that cannot be called, and their routing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from boatyard.gateway.v1 import runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, runtime_pb2
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -29,6 +30,7 @@ from services.gateway.values.jobs import ExecutionView
 from services.lifecycle.nodes import Nodes
 
 _SERVICE = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
+_ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 
 @asynccontextmanager
@@ -43,8 +45,12 @@ async def runtime_registration(
     notifier: JobNotifier,
     draining: Draining,
     tls: ClientTls | None,
-) -> AsyncIterator[Registration]:
-    """Yield the service; close its channels to other cells at the end. Without `tls` these only go to loopback."""
+    administration: Registration,
+) -> AsyncIterator[Sequence[Registration]]:
+    """Yield the service, and that of `administration`, whose calls are routed too.
+
+    Closes its channels to other cells at the end. Without `tls` these only go to loopback.
+    """
 
     def check_is_here(view: ExecutionView) -> None:
         if view.cell_id not in {"", cell_id}:
@@ -57,14 +63,17 @@ async def runtime_registration(
     }
     relay = Relay(jobs, notifier, NodeEvents(nodes.execution), check_is_here)
     servicer = RuntimeServicer(admission, jobs, relay, nodes, cell_id=cell_id, draining=draining)
-    peers = Peers(cell_id, [_SERVICE], draining, tls)
-    router = Router(cell_id, cells, OwnerFinder(jobs), peers, stand_ins)
+    peers = Peers(cell_id, [_SERVICE, _ADMIN], draining, tls)
+    router = Router(cell_id, cells, OwnerFinder(jobs, cells), peers, stand_ins)
     try:
-        yield Registration(
-            _SERVICE.full_name,
-            add_AgentRuntimeServiceServicer_to_server,
-            router.routed(servicer, rpcs_of(_SERVICE)),
-            wire.CHECKS,
-        )
+        yield [
+            Registration(
+                _SERVICE.full_name,
+                add_AgentRuntimeServiceServicer_to_server,
+                router.routed(servicer, rpcs_of(_SERVICE)),
+                wire.CHECKS,
+            ),
+            replace(administration, servicer=router.routed(administration.servicer, rpcs_of(_ADMIN))),
+        ]
     finally:
         await peers.aclose()
