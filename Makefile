@@ -43,6 +43,10 @@ lock: $(TOOLS)/.installed ## Write the locks in requirements/ (ARGS=--upgrade re
 	$(COMPILE) build/build.in --constraint requirements/dev.txt --output-file requirements/build.txt
 	$(COMPILE) requirements/tools.in --output-file requirements/tools.txt
 
+.PHONY: prices
+prices: install ## Write the table of what models cost, from the package in requirements/dev.txt
+	$(BIN)/python -m tests.kit.prices
+
 .PHONY: sbom
 sbom: $(TOOLS)/.installed ## Write the list of parts, as CycloneDX, to build/boatyard.cdx.json
 	$(TOOLS)/bin/cyclonedx-py requirements --pyproject pyproject.toml --mc-type application --output-reproducible \

@@ -176,6 +176,11 @@ SETTINGS: Final = (
             "PATTERN",
         ),
         Flag(
+            "--git-lfs",
+            "policy.git_lfs",
+            "Fetch files of Git LFS, and upload what the agent makes of them (default: yes).",
+        ),
+        Flag(
             "--retention",
             "policy.retention",
             "What happens to the workspace when the job has ended (default: keep-failed).",

@@ -12,7 +12,7 @@ from boatyard.gateway.v1 import catalog_pb2, job_pb2
 from services.cli.clients import Gateway
 from services.cli.local_repository import top_of
 from services.cli.lookup import get_snapshot
-from services.common.errors import AlreadyExists, ServiceError, Status
+from services.common.errors import AlreadyExists, NotFound, ServiceError, Status
 from services.common.rpc.sockets import is_socket
 
 DEFAULT_PROJECT = "default"
@@ -67,6 +67,9 @@ def _is_hidden(path: Path) -> bool:
 _REFUSALS = {Status.INVALID_ARGUMENT, Status.NOT_FOUND, Status.FAILED_PRECONDITION, Status.PERMISSION_DENIED}
 """Answers after which there is no job; after others it is not known."""
 
+_TRIES = 3
+"""How often a repository is added that others, whose jobs are refused, remove meanwhile."""
+
 _NAMED = {"worker_id": "Worker", "work_item_id": "WorkItem", "template_id": "Template", "repository_id": "Repository"}
 """The fields of a job by which its project is known, with the resource that each names: all are of one project."""
 
@@ -78,20 +81,28 @@ async def create_job(
 
     Return it, and the id of the repository if that was added for it. A job that is refused leaves none.
     """
-    added = ""
     if repository is None and spec.snapshot_id and not spec.repository_id:
         spec.repository_id = (await get_snapshot(gateway, spec.snapshot_id)).repository_id
     spec.project_id = spec.project_id or await _project_of(gateway, spec)
-    if repository is not None:
+    request_id = request_id or uuid.uuid4().hex
+    if repository is None:
+        return await _submit(gateway, spec, request_id), ""
+    tries_left = _TRIES
+    while True:
+        tries_left -= 1
         spec.repository_id, is_new = await _find_or_create_repository(gateway, spec.project_id, repository)
         added = spec.repository_id if is_new else ""
-    request = job_pb2.CreateJobRequest(request_id=request_id or uuid.uuid4().hex, spec=spec)
-    try:
-        return (await gateway.ask(gateway.jobs.CreateJob(request))).job, added
-    except ServiceError as error:
-        if added and error.status in _REFUSALS:
-            await remove_repository(gateway, added)
-        raise
+        try:
+            return await _submit(gateway, spec, request_id), added
+        except ServiceError as error:
+            if added and error.status in _REFUSALS:
+                await remove_repository(gateway, added)
+            if not tries_left or error.reason != "REPOSITORY_NOT_FOUND":  # it went with another's job that was refused
+                raise
+
+
+async def _submit(gateway: Gateway, spec: job_pb2.JobSpec, request_id: str) -> job_pb2.Job:
+    return (await gateway.ask(gateway.jobs.CreateJob(job_pb2.CreateJobRequest(request_id=request_id, spec=spec)))).job
 
 
 async def remove_repository(gateway: Gateway, repository_id: str) -> bool:
@@ -122,7 +133,8 @@ async def _find_or_create_repository(gateway: Gateway, project_id: str, url: str
     repository = catalog_pb2.Repository(project_id=project_id, url=url)
     same_for_all = "cli-" + hashlib.sha256(f"{project_id} {url}".encode()).hexdigest()[:40]
     created = catalog_pb2.Repository()
-    for request_id in (same_for_all, uuid.uuid4().hex):  # what the first one made may have been deleted
+    # What the first one makes may have been deleted, and so may what somebody else has just made.
+    for request_id in (same_for_all, *(uuid.uuid4().hex for _ in range(_TRIES))):
         if listed := (await gateway.ask(gateway.catalog.ListRepositories(query))).repositories:
             return listed[0].repository_id, listed[0].repository_id == created.repository_id
         request = catalog_pb2.CreateRepositoryRequest(request_id=request_id, repository=repository)
@@ -131,4 +143,4 @@ async def _find_or_create_repository(gateway: Gateway, project_id: str, url: str
         except AlreadyExists as error:  # somebody else was faster
             if error.reason != "REPOSITORY_EXISTS":
                 raise
-    return created.repository_id, True
+    raise NotFound("repository", url, because="others keep adding and removing it: try again")

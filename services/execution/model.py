@@ -56,6 +56,8 @@ class Reason(enum.StrEnum):
     DISK_LIMIT = "DISK_LIMIT"
     SCRATCH_LIMIT = "SCRATCH_LIMIT"
     OUTPUT_LIMIT = "OUTPUT_LIMIT"
+    DISK_FULL = "DISK_FULL"
+    """The program never began, for lack of room."""
     SANDBOX_FAILED = "SANDBOX_FAILED"
     RUNNER_LOST = "RUNNER_LOST"
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"

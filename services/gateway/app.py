@@ -47,7 +47,7 @@ from services.gateway.jobs import retention, submission_wire
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.kinds import load_kinds
 from services.gateway.jobs.retries import Retries
-from services.gateway.jobs.servicer import JobServicer
+from services.gateway.jobs.servicer import IsGone, JobServicer
 from services.gateway.jobs.store import OWNERS as JOB_OWNERS
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
@@ -118,7 +118,7 @@ async def _main() -> None:
         }
         await stack.enter_async_context(program.background_tasks(tasks))
         admission = _admission(engine, notifier, settings)
-        runtime = await stack.enter_async_context(
+        runtime, is_gone = await stack.enter_async_context(
             runtime_registration(
                 engine,
                 cell.cell_id,
@@ -146,6 +146,7 @@ async def _main() -> None:
                     admission,
                     draining=draining,
                     providers_allowed=settings.providers_allowed,
+                    is_gone=is_gone,
                 ),
                 *runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
@@ -252,6 +253,7 @@ def _registrations(
     *,
     draining: Draining,
     providers_allowed: AllowList,
+    is_gone: IsGone,
 ) -> list[Registration]:
     return [
         Registration(
@@ -269,7 +271,7 @@ def _registrations(
         Registration(
             job_pb2.DESCRIPTOR.services_by_name["JobService"].full_name,
             add_JobServiceServicer_to_server,
-            JobServicer(admission, store, Retries(engine, notifier), notifier, draining),
+            JobServicer(admission, store, Retries(engine, notifier), notifier, draining=draining, is_gone=is_gone),
             {
                 **CHECKS,
                 **submission_wire.checks(admission.kinds),

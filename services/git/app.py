@@ -29,6 +29,7 @@ from services.common.settings import load_settings
 from services.git import store
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.deltas import DeltaLayers
+from services.git.bases.lfs import LfsLimits, LfsTrees
 from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
 from services.git.bases.submodule_links import SubmoduleLinks
@@ -43,6 +44,7 @@ from services.git.paths import GitPaths
 from services.git.remote.addresses import AddressBook
 from services.git.remote.bounds import NetworkLimits
 from services.git.remote.file_repository import FileRoots
+from services.git.remote.lfs import LfsRemotes
 from services.git.remote.publisher import Publisher
 from services.git.remote.trust import certificates_file
 from services.git.servicer import GitServicer
@@ -51,6 +53,8 @@ from services.git.store import RepositoryRecords, ResultRecords, SnapshotRecords
 from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
+from services.git.stores.lfs_objects import LfsObjects
+from services.git.stores.lfs_transfer import LfsTransfer
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.module_files import ModuleFiles
 from services.git.stores.repacking import MirrorRepacker
@@ -156,7 +160,9 @@ def build_manager(
     )
     limits = StoreLimits(settings.lock_seconds, settings.min_free_bytes, settings.max_refs, network)
     sandboxed = SandboxedGit()
-    taker = Taker(git, sandboxed, max_pack_bytes=settings.max_result_bytes)
+    # Where there are no layers, what the base has is read too.
+    most_lfs = settings.lfs_max_bytes + settings.max_result_bytes
+    taker = Taker(git, sandboxed, max_pack_bytes=settings.max_result_bytes, max_lfs_bytes=most_lfs)
     results = ResultStores(git, paths, taker, limits, TreeLimits(settings.take_max_bytes, settings.take_max_files))
     on_fetched = fetch_seconds(meters.registry).observe
     mirrors = Mirrors(git, paths, addresses, budget, limits, on_fetched=on_fetched)
@@ -166,6 +172,10 @@ def build_manager(
     module_files = ModuleFiles(git)
     submodules = Submodules(module_files, inner, addresses, submodule_limits)
     bases = BaseBuilder(git, paths, cache, budget, DeltaLayers(git, cache) if stacks else None)
+    objects = LfsObjects(paths)
+    transfer = LfsTransfer(git, paths, mirrors, addresses, LfsRemotes(addresses, network, git.certificates))
+    lfs_limits = LfsLimits(bytes=settings.lfs_max_bytes)
+    lfs = LfsTrees(git, paths, cache, budget, objects=objects, transfer=transfer, limits=lfs_limits, stacks=stacks)
     records = RepositoryRecords(engine)
     keep_for = timedelta(hours=settings.result_keep_hours)
     retention = ResultRetention(ResultRecords(engine), results, keep_for)
@@ -179,9 +189,17 @@ def build_manager(
         fences=Fences(engine, store.fences),
         mirrors=mirrors,
         preparer=BasePreparer(
-            records, mirrors, bases, results, snapshots, submodules=submodules, warm_seconds=settings.warm_seconds
+            records,
+            mirrors,
+            bases,
+            results,
+            snapshots,
+            submodules=submodules,
+            lfs=lfs,
+            warm_seconds=settings.warm_seconds,
         ),
         submodule_links=SubmoduleLinks(module_files, submodules, SubmoduleHeads(sandboxed), patches),
+        lfs=transfer,
         results=results,
         retention=retention,
         snapshots=snapshots,

@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, ServiceError
+from services.common.room import DISK_FULL, tells_of_no_room
 from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
 from services.git.refusals import SAID_BY_REMOTE, refusal
 from services.sandbox.errors import HeldError, NotMountedError
 
-# Of this machine's disk: a remote speaks of its own.
-_DISK_FULL = re.compile(rf"^(?!{SAID_BY_REMOTE}).*(No space left on device|Disk quota exceeded)", re.MULTILINE)
+# A remote speaks of its own disk, and not of this machine's.
+_REMOTES_WORDS = re.compile(rf"^{SAID_BY_REMOTE}.*", re.MULTILINE)
 # What the far side of a remote on this machine says when its sandbox does not start.
 _NO_SANDBOX = re.compile(r"^(git \S+ failed with code \d+: )?bwrap: ", re.MULTILINE)
 
@@ -151,8 +152,8 @@ def workspace_held(error: HeldError) -> ServiceError:
 
 def disk_full(message: str) -> ServiceError:
     """The disk has too little room."""
-    return Exhausted("DISK_FULL", message, quota="disk")
+    return Exhausted(DISK_FULL, message, quota="disk")
 
 
 def _disk_full(error: Exception) -> ServiceError | None:
-    return disk_full(str(error)) if _DISK_FULL.search(str(error)) else None
+    return disk_full(str(error)) if tells_of_no_room(_REMOTES_WORDS.sub("", str(error))) else None

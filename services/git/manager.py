@@ -38,6 +38,7 @@ from services.git.model import (
     SubmoduleLink,
     TakenArtifacts,
     TakeSpec,
+    TreeOrigin,
     WorkingTree,
 )
 from services.git.names import is_commit_id
@@ -47,6 +48,7 @@ from services.git.store import RepositoryRecords
 from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
 from services.git.stores.diffs import Diffs
+from services.git.stores.lfs_transfer import LfsTransfer
 from services.git.stores.mirrors import Mirrors
 from services.git.stores.repacking import MirrorRepacker
 from services.git.stores.results import ResultStores
@@ -71,6 +73,7 @@ class GitManager:
         mirrors: Mirrors,
         preparer: BasePreparer,
         submodule_links: SubmoduleLinks,
+        lfs: LfsTransfer,
         results: ResultStores,
         retention: ResultRetention,
         snapshots: Snapshots,
@@ -90,6 +93,7 @@ class GitManager:
         self._mirrors = mirrors
         self._preparer = preparer
         self._submodule_links = submodule_links
+        self._lfs = lfs
         self._results = results
         self._retention = retention
         self._snapshots = snapshots
@@ -170,7 +174,8 @@ class GitManager:
             head = await self._began_at(repository_id, layered_on)
             commits = spec.base_commit_id, layered_on or spec.base_commit_id, head or spec.base_commit_id
             links = await self._moved_links(repository_id, result_id, spec.tree, commits, remote)
-            spec = replace(spec, layered_on=layered_on, links=links, head_commit_id=head)
+            git_lfs = spec.git_lfs and await self._uses_lfs(repository_id)
+            spec = replace(spec, layered_on=layered_on, links=links, head_commit_id=head, git_lfs=git_lfs)
             return await self._retention.take(repository_id, result_id, spec, borrowed)
 
     async def snapshot_tree(self, spec: SnapshotSpec) -> Snapshot:
@@ -188,6 +193,7 @@ class GitManager:
             head = await self._began_at(spec.repository_id, layered_on)
             commits = spec.base_commit_id, layered_on or spec.base_commit_id, head or spec.base_commit_id
             links = await self._moved_links(spec.repository_id, spec.snapshot_id, spec.tree, commits)
+            spec = replace(spec, git_lfs=spec.git_lfs and await self._uses_lfs(spec.repository_id))
             return await self._snapshots.take(spec, borrowed, layered_on, links, head)
 
     async def snapshot(self, snapshot_id: str) -> Snapshot:
@@ -209,12 +215,9 @@ class GitManager:
         tree: WorkingTree,
         patterns: Sequence[str],
         redactor: Redactor,
-        base: tuple[str, str] | None = None,
+        origin: TreeOrigin | None = None,
     ) -> TakenArtifacts:
-        """Keep files of a working tree, without secrets.
-
-        With `base`, a repository's id and the commit that the tree started from, what was done in submodules is kept as
-        patches too.
+        """Keep files of a working tree, without secrets. With its origin, what was done in submodules, too, as patches.
 
         Raises:
             FailedPrecondition: TAKE_FAILED, RESULT_TOO_LARGE, STALE_FENCE, SANDBOX_UNAVAILABLE, WORKSPACE_HELD.
@@ -222,7 +225,7 @@ class GitManager:
         """
         await self._check_fence()
         with _sandbox_refusals():
-            written = await self._written_submodules(artifacts_id, tree, *base) if base else ()
+            written = await self._written_submodules(artifacts_id, tree, origin) if origin else ()
             return await self._artifacts.take(artifacts_id, tree, patterns, redactor, written)
 
     async def artifacts(self, artifacts_id: str) -> list[Artifact]:
@@ -278,6 +281,7 @@ class GitManager:
             with _sandbox_refusals():
                 await self._tree_commits.bring(remote.repository_id, tree, commit_id)
         store = await self._store_with(remote.repository_id, commit_id)
+        await self._lfs.bring(remote, commit_id, branch)
         return await self._publisher.push(store, remote, commit_id, branch, expected, report=report)
 
     async def check_push(self, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str]) -> None:
@@ -337,6 +341,9 @@ class GitManager:
             raise failures.revision_not_found(base)
         return merge_base
 
+    async def _uses_lfs(self, repository_id: str) -> bool:
+        return await self._lfs.is_used(Remote(repository_id, await self._records.url(repository_id) or ""))
+
     async def _began_at(self, repository_id: str, layered_on: str) -> str:
         """Return where HEAD of a tree began, empty if at the commit below its layers, or that is unknown."""
         if not layered_on or await self._mirrors.revisions.has(repository_id, layered_on):
@@ -358,14 +365,12 @@ class GitManager:
         with self._submodule_links.reading(name):
             return await self._submodule_links.moved(store, known, tree, commits, may_ask=remote is not None)
 
-    async def _written_submodules(
-        self, name: str, tree: WorkingTree, repository_id: str, commit_id: str
-    ) -> Sequence[WrittenSubmodule]:
+    async def _written_submodules(self, name: str, tree: WorkingTree, origin: TreeOrigin) -> Sequence[WrittenSubmodule]:
         """Find the submodules in which something was done. Raises NotFound, and FailedPrecondition: TAKE_FAILED."""
-        store = await self._store_with(repository_id, commit_id)
-        remote = Remote(repository_id, await self._records.url(repository_id) or "")
+        store = await self._store_with(origin.repository_id, origin.commit_id)
+        remote = Remote(origin.repository_id, await self._records.url(origin.repository_id) or "")
         with self._submodule_links.reading(name):
-            return await self._submodule_links.written(store, remote, tree, commit_id)
+            return await self._submodule_links.written(store, remote, tree, origin.commit_id, origin.leave_out)
 
     async def _store_with(self, repository_id: str, *commit_ids: str) -> Path:
         self._check_known(repository_id)

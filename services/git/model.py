@@ -124,6 +124,7 @@ class TakeSpec:
     `layered_on` is the commit whose tree lies below the tree's layers; empty when it is unknown or there are no layers.
     `leave_out` are patterns, as in a .gitignore file, of untracked files that nobody wants. `links` are the submodules
     that are not where the base has them. `head_commit_id` is where HEAD began, when that is not the commit below.
+    With `git_lfs`, files that .gitattributes gives to Git LFS become pointers.
     """
 
     tree: WorkingTree
@@ -134,6 +135,7 @@ class TakeSpec:
     leave_out: tuple[str, ...] = ()
     links: tuple[SubmoduleLink, ...] = ()
     head_commit_id: str = ""
+    git_lfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,7 @@ class SnapshotSpec:
     message: str
     keep_for: timedelta | None = None
     leave_out: tuple[str, ...] = ()
+    git_lfs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,11 +245,24 @@ class Clone:
 
 @dataclass(frozen=True, slots=True)
 class StartPoint:
-    """What to start from: a revision of the remote (empty: its default branch), a result's commit, or a snapshot."""
+    """What to start from: a revision of the remote (empty: its default branch), a result's commit, or a snapshot.
+
+    With `git_lfs` its files of Git LFS have their contents, where those can be had.
+    """
 
     revision: bytes = b""
     result_commit_id: str = ""
     snapshot_id: str = ""
+    git_lfs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class TreeOrigin:
+    """What a working tree began as, and which untracked files in it nobody wants: patterns as in a .gitignore file."""
+
+    repository_id: str
+    commit_id: str
+    leave_out: tuple[str, ...] = ()
 
 
 class OmissionReason(enum.Enum):

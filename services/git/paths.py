@@ -38,6 +38,7 @@ class GitPaths:
             self.bases,
             self.result_bases,
             self.results,
+            self.lfs,
             self.artifacts,
             self.clones,
         ):
@@ -74,6 +75,11 @@ class GitPaths:
         return self.root / "results"
 
     @property
+    def lfs(self) -> Path:
+        """Objects of Git LFS that were fetched from remotes, by repository; no sandbox sees them."""
+        return self.root / "lfs"
+
+    @property
     def artifacts(self) -> Path:
         """Files of agents that are kept beside results, by the id that they are kept under."""
         return self.root / "artifacts"
@@ -102,6 +108,14 @@ class GitPaths:
     def result_store(self, repository_id: str) -> Path:
         """The store of a repository's results."""
         return self.results / f"{repository_id}.git"
+
+    def fetched_lfs(self, repository_id: str) -> Path:
+        """The objects of Git LFS that were fetched for a repository. They can be fetched again."""
+        return self.lfs / repository_id
+
+    def result_lfs(self, repository_id: str) -> Path:
+        """The objects of Git LFS that a repository's results have and its remote does not."""
+        return self.result_store(repository_id) / "lfs"
 
     def result_lock(self, repository_id: str) -> Path:
         """The lock that a writer to the result store holds."""

@@ -43,7 +43,7 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """True lends remotes over ssh that have no key of their own those of the account that runs the cell."""
     network_seconds: Annotated[float, Field(gt=0, le=86400)] = 1800
     """How long one fetch, clone or push may take."""
-    silence_seconds: Annotated[float, Field(gt=0, le=3600)] = 60
+    silence_seconds: Annotated[float, Field(gt=0, le=3600)] = 50
     """After how long in which nothing comes from a git server, or goes to it, it counts as gone."""
     fetch_max_bytes: Annotated[int, Field(ge=1 << 20)] = 16 << 30
     """How much one fetch or clone may bring. A remote that sends more is refused, and what it sent is removed."""
@@ -53,6 +53,8 @@ class GitSettings(ServiceSettings, env_prefix="BOATYARD_GIT_"):
     """How many submodules of one commit are checked out, nested ones too; 0: none."""
     submodules_max_bytes: Annotated[int, Field(ge=1 << 20)] = 4 << 30
     """How much the repositories of all submodules of one commit may take together."""
+    lfs_max_bytes: Annotated[int, Field(ge=0)] = 4 << 30
+    """How much the files of one commit that are in Git LFS may have together; the others stay pointers. 0: all do."""
     max_refs: Annotated[int, Field(ge=1)] = 10_000
     """Of a remote with more branches and tags than this, only those are fetched that somebody asks for."""
     lock_seconds: Annotated[float, Field(gt=0, le=3600)] = 120

@@ -4,6 +4,7 @@ import structlog
 
 from services.common.errors import Invalid, ServiceError
 from services.common.reasons import REASONS
+from services.common.room import DISK_FULL, is_out_of_room
 from services.lifecycle.model.outcome import Failure
 
 # What only a machine's settings, or git, can judge: by the field that a node calls invalid, or what the field is in.
@@ -36,6 +37,8 @@ class Parked(Exception):
 
 def explained(error: ServiceError, stage: str) -> Failure:
     """Return what a node's refusal means for the job."""
+    if is_out_of_room(error):  # whichever of the node's parts lacks it
+        return Failure(DISK_FULL, error.message)
     if error.reason in _PASSED_ON:
         return Failure(error.reason, error.message)
     if isinstance(error, Invalid):

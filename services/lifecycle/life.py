@@ -115,6 +115,8 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, t
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
         run = await follow_agent(job)
+        if job.lacked_room:
+            judge_agent(job, run)
         taken = await _collected(job, context, layout, base, run)
     judge_agent(job, run)
     if more := await answer_agent(job, layout, base):

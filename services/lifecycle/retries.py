@@ -3,15 +3,15 @@
 import random
 
 from services.common.reasons import is_listed
+from services.common.room import DISK_FULL
 from services.lifecycle.ledger import PATIENCE_SECONDS
-from services.lifecycle.model.node_work import Run
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.states import RetryFrom
 from services.lifecycle.run import JobRun
 
 _FIRST_SECONDS = 2.0
 _LONGEST_SECONDS = 300.0
-_PASSING = frozenset({"DISK_FULL", "WORKSPACES_QUOTA"})
+_PASSING = frozenset({DISK_FULL, "WORKSPACES_QUOTA"})
 _OF_MACHINES = _PASSING | {"SANDBOX_UNAVAILABLE"}
 """What a machine refuses because of itself, before the agent begins: another may not, nor this one when it passes."""
 _TOLD_OTHERS = ("push", "post-hook")
@@ -33,17 +33,13 @@ def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
 
 def is_refusal(job: JobRun, failure: Failure) -> bool:
     """True when this machine cannot carry the job, whose agent has not begun, and another one, or waiting, may help."""
-    if failure.reason not in _OF_MACHINES or job.lease.patience_seconds <= 0 or _has_agent_begun(job):
+    if failure.reason not in _OF_MACHINES or job.lease.patience_seconds <= 0 or job.has_agent_begun:
         return False
     return job.lease.has_other_place or _may_pass(job, failure)
 
 
 def _may_pass(job: JobRun, failure: Failure) -> bool:
-    return failure.reason in _PASSING and not _has_agent_begun(job)
-
-
-def _has_agent_begun(job: JobRun) -> bool:
-    return job.round > 1 or job.recorded(job.in_round("start"), Run) is not None
+    return failure.reason in _PASSING and not job.has_agent_begun
 
 
 def retry_after(job: JobRun, failure: Failure) -> Retry:

@@ -11,11 +11,12 @@ import structlog
 
 from services.agent.providers import ModelProvider, keys_by_name
 from services.common.errors import FailedPrecondition, ServiceError
+from services.common.room import DISK_FULL
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.ids import agent_of, step_in, workspace_of
 from services.lifecycle.model.job_context import JobContext
-from services.lifecycle.model.node_work import Run
+from services.lifecycle.model.node_work import EndedRun, Run
 from services.lifecycle.model.outcome import Failure, Outcome, RetentionPeriods, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import Purpose, StageState
@@ -51,7 +52,9 @@ class JobRun:
         self.lease = lease
         self.spec = lease.spec
         self.ledger = ledger
-        self.nodes: JobNodes = nodes.for_job(lease.token, self.pause, self.check_held)
+        self.nodes: JobNodes = nodes.for_job(
+            lease.token, self.pause, self.check_held, waits_for_room=lambda: self.has_agent_begun
+        )
         self.webhooks = webhooks
         self.retention_periods = retention_periods
         self.secrets: Mapping[str, str] = {}
@@ -130,6 +133,19 @@ class JobRun:
             lacking = tuple(caveat for caveat in known.caveats if caveat.is_of_base)
             output = Output(base_commit_id=known.base_commit_id, branch=known.branch, caveats=lacking)
             self.execution = ExecutionNote(self.agent_id, Purpose.AGENT, self.workspace_id, output=output)
+
+    @property
+    def has_agent_begun(self) -> bool:
+        """True when an agent was started in this attempt: what it leaves is on this machine alone."""
+        return self.round > 1 or (self.recorded("start", Run) is not None and not self.lacked_room)
+
+    @property
+    def lacked_room(self) -> bool:
+        """True when the attempt's first agent has not begun for lack of room on this machine."""
+        start, ended = self.stages.get("start"), self.recorded("agent", EndedRun)
+        if start is not None and start.state is StageState.FAILED:
+            return load(Failure, start.result).reason == DISK_FULL
+        return ended is not None and ended.run.reason == DISK_FULL
 
     # What the driver calls.
 

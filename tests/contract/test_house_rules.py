@@ -85,6 +85,7 @@ READ_OUR_OWN_JSON = (
         "execution/egress/__main__.py",
         "execution/providers.py",
         "execution/door/child.py",
+        "execution/door/prices.py",
         "execution/toolbox/serve.py",
         "execution/engines/anthropic/history.py",
     ),

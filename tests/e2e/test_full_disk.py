@@ -1,4 +1,4 @@
-"""Disks that fill up under running jobs, in every way there is: every job ends well, every line is there once."""
+"""A disk that fills up under running jobs, in every way there is: every job ends well, every line is there once."""
 
 import contextlib
 import shutil
@@ -20,11 +20,13 @@ pytestmark = [needs_mount, pytest.mark.slow, pytest.mark.timeout(400)]
 
 SERVICES = ("workspace", "git", "execution", "gateway")
 JOBS = 20
+_ON_THE_SMALL = 8
 MIB = 1 << 20
 COUNTING = (
     "for i in $(seq 1 300); do echo line $i; sleep 0.2; done; "
     "until echo $BOATYARD_JOB_ID > done.txt; do sleep 0.3; done"  # its own files have no room either
 )
+BRIEF = "echo brief; until echo $BOATYARD_JOB_ID > done.txt; do sleep 0.3; done"
 LINES = b"".join(b"line %d\n" % number for number in range(1, 301))
 _FULL_SECONDS = 3.0
 
@@ -80,6 +82,7 @@ WAYS = (by_anybody, by_inodes, by_the_databases_log, by_logs)
 
 @pytest.fixture
 def cells(postgres_server: object) -> Iterator[list[SharingCell]]:
+    """Two cells, the first of which has a disk of 300 MiB."""
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     settings = {
         "BOATYARD_GATEWAY_MAX_JOBS": str(JOBS),
@@ -90,7 +93,8 @@ def cells(postgres_server: object) -> Iterator[list[SharingCell]]:
     }
 
     def disk(home: Path) -> contextlib.AbstractContextManager[object]:
-        return small_disk(home, size="300m", inodes=20_000)
+        is_first = home.parent.name == "cell-0"
+        return small_disk(home, size="300m", inodes=20_000) if is_first else contextlib.nullcontext()
 
     with (
         database(postgres_server) as url,
@@ -100,23 +104,29 @@ def cells(postgres_server: object) -> Iterator[list[SharingCell]]:
     shutil.rmtree(directory)
 
 
-def test_disks_fill_up_under_jobs_and_all_goes_on_by_itself(cells: list[SharingCell], remote: Remote) -> None:
-    first, second = cells
-    jobs = [first.submit(remote.path, COUNTING) for _ in range(JOBS)]
-    flood = first.submit(remote.path, "cat /dev/zero | tr '\\0' x")
+def test_a_disk_fills_up_under_jobs_and_all_goes_on_by_itself(cells: list[SharingCell], remote: Remote) -> None:
+    small, roomy = cells
+    roomy.boatyard("pause", roomy.cell_id)
+    jobs = {small.submit(remote.path, COUNTING)["job_id"]: LINES for _ in range(_ON_THE_SMALL)}
     services = [(cell, service, cell.service_pid(service)) for cell in cells for service in SERVICES]
-    eventually(lambda: not second.lines("ps", "--state", "pending"), "all have begun", timeout=120)
+    eventually(lambda: not roomy.lines("ps", "--state", "pending"), "all have begun", timeout=120)
+    flood = small.submit(remote.path, "cat /dev/zero | tr '\\0' x")
+    eventually(lambda: roomy.lines("show", flood["job_id"])[0]["state"] == "RUNNING", "it has begun")
+    roomy.boatyard("resume", roomy.cell_id)
     for way in WAYS:
-        rooms = [way(cell.home) for cell in cells]
+        make_room = way(small.home)
+        more = (JOBS - _ON_THE_SMALL) // len(WAYS)
+        jobs |= {roomy.submit(remote.path, BRIEF)["job_id"]: b"brief\n" for _ in range(more)}
         time.sleep(_FULL_SECONDS)
-        for make_room in rooms:
-            make_room()
-    second.boatyard("cancel", flood["job_id"])
+        make_room()
+    roomy.boatyard("cancel", flood["job_id"])
 
-    for job in jobs:
-        ended = second.result(job["job_id"], timeout=120)
+    for job_id, lines in jobs.items():
+        ended = roomy.result(job_id, timeout=120)
         assert ended["state"] == "SUCCEEDED", (ended["reason"], ended["message"])
-        assert first.output(ended["execution_id"]) == LINES
-        assert remote.show(f"{ended['branch']}:done.txt") == ended["job_id"]
-    assert second.result(flood["job_id"])["state"] == "CANCELLED"
+        assert ended["cell_id"] == small.cell_id or lines != LINES
+        assert roomy.output(ended["execution_id"]) == lines
+        assert remote.show(f"{ended['branch']}:done.txt") == job_id
+    assert len(jobs) == JOBS
+    assert roomy.result(flood["job_id"])["state"] == "CANCELLED"
     assert [cell.service_pid(service) for cell, service, _ in services] == [pid for *_, pid in services]

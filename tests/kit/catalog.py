@@ -47,6 +47,11 @@ class Stubs:
     jobs: job_pb2_grpc.JobServiceStub
 
 
+async def _never(*_: object) -> bool:
+    """Tell of every snapshot that it is there: there is no cell that could have lost one."""
+    return False
+
+
 @asynccontextmanager
 async def serving_catalog(
     directory: Path, token: str | None = TOKEN, providers_allowed: str = ""
@@ -59,7 +64,7 @@ async def serving_catalog(
     allowed = AllowList.parse(providers_allowed, "BOATYARD_PROVIDER_ALLOW")
     catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, allowed)
     store = JobStore(engine, notifier)
-    jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, Draining())
+    jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, draining=Draining(), is_gone=_never)
 
     async def document_of(job_id: str) -> bytes:
         return job_document(await store.job(job_id))

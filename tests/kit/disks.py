@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,6 +34,11 @@ def fill(directory: Path) -> Path:
                 while file.write(bytes(size)) == size:
                     pass
     return ballast
+
+
+def make_room(ballast: Path) -> None:
+    """Remove what `fill` or `use_up_inodes` has returned."""
+    shutil.rmtree(ballast) if ballast.is_dir() else ballast.unlink()
 
 
 def use_up_inodes(directory: Path) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.kit.certificates import Files
+from tests.kit.lfs import MEDIA_TYPE, LfsServer
 
 
 @dataclass
@@ -65,6 +66,7 @@ class GitServer:
         self.port = 0
         self.scheme = "http"
         self.faults: list[Fault] = []
+        self.lfs: LfsServer | None = None
         self.records_processes = True
 
     def url(self, name: str) -> str:
@@ -124,6 +126,9 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._serve(b"", self._fault())
 
+    def do_PUT(self) -> None:
+        self._serve(self.rfile.read(int(self.headers["Content-Length"])), self._fault())
+
     def do_POST(self) -> None:
         fault = self._fault()
         if fault.does == "break":
@@ -151,6 +156,14 @@ class _Handler(BaseHTTPRequestHandler):
             server.may_answer.wait(timeout=60)
         if fault.does and fault.does not in _BY_CONTENT:
             self._break(fault)
+            return
+        if server.lfs is not None and server.lfs.serves(self.path):
+            status, content = server.lfs.answer(server, self.command, self.path, dict(self.headers), body)
+            self.send_response(status)
+            self.send_header("Content-Type", MEDIA_TYPE)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self._send(content, fault.does)
             return
         if not server.admits(self.headers.get("Authorization")):
             self.send_response(401)

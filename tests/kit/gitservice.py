@@ -127,8 +127,8 @@ class Workspace:
 
 
 @asynccontextmanager
-async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncIterator[GitParts]:
-    """Put a manager together on `home`."""
+async def git_parts(home: Path, *file_roots: Path, layers: bool = True, **settings: object) -> AsyncIterator[GitParts]:
+    """Put a manager together on `home`; without layers, as where overlays do not work."""
     chosen = GitSettings(**{"data_directory": home, "file_roots": file_roots, "min_free_bytes": 0, **settings})
     paths = GitPaths(chosen.home)
     paths.make()
@@ -137,7 +137,7 @@ async def git_parts(home: Path, *file_roots: Path, **settings: object) -> AsyncI
     engine = open_database(sqlite_url(paths.root / "git.db"))
     try:
         addresses = build_addresses(chosen)
-        stacks = await overlays_work(paths)
+        stacks = layers and await overlays_work(paths)
         manager = build_manager(chosen, paths, git, addresses, engine, stacks=stacks, meters=Meters("git"))
         yield GitParts(manager, paths, Rules(checks(addresses, paths)), git)
     finally:

@@ -11,6 +11,7 @@ A migration that has landed never changes, because databases were made by it. Th
 """
 
 import importlib
+import re
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +25,7 @@ from services.common.errors import StartError
 
 _LOCK = 0x626F6174  # any number, the same for all
 _FAULTS_SHOWN = 5
+_OURS = re.compile(r"\d{4}(\D.*)?")  # other programs have twelve hexadecimal digits, which may all be decimal
 
 
 async def migrate(engine: AsyncEngine, package: str) -> None:
@@ -69,7 +71,7 @@ def _bring_up(connection: Connection, history: ModuleType) -> None:
     url, before, versions = connection.engine.url, _version(connection), _versions(history)
     newest = max(versions)
     if before and before not in versions:
-        raise StartError(_newer(url, before, newest) if before.isdigit() else _foreign(url, before))
+        raise StartError(_unknown(url, before, newest))
     if before != newest:
         try:
             _upgrade(connection, history)
@@ -82,7 +84,7 @@ def _bring_up(connection: Connection, history: ModuleType) -> None:
 def _look(connection: Connection, history: ModuleType) -> tuple[str, list[str]]:
     version, versions = _version(connection), _versions(history)
     if version and version not in versions:
-        return version, [_newer(connection.engine.url, version, max(versions))]
+        return version, [_unknown(connection.engine.url, version, max(versions))]
     return version, schema.faults(connection, history.metadata)
 
 
@@ -115,15 +117,16 @@ def _folder(history: ModuleType) -> Path:
     return Path(next(iter(history.__path__)))
 
 
-def _newer(url: URL, version: str, newest: str) -> str:
+def _unknown(url: URL, version: str, newest: str) -> str:
+    """Say whose a version is that this program does not have."""
+    if _OURS.fullmatch(version) is None:
+        return f"{name_of(url)} is another program's: it has schema version {version!r}. Use {_another(url)}"
+    if version < newest:
+        return f"{name_of(url)} has schema version {version}, which no released Boatyard made. {_mend(url)}"
     return (
         f"{name_of(url)} has schema version {version}, made by a newer Boatyard: this one knows versions up to"
         f" {newest}. Run the newer one, restore a copy from before the upgrade, or use {_another(url)}"
     )
-
-
-def _foreign(url: URL, version: str) -> str:
-    return f"{name_of(url)} is another program's: it has schema version {version!r}. Use {_another(url)}"
 
 
 def _stuck(url: URL, version: str, newest: str, error: DBAPIError) -> str:

@@ -20,6 +20,8 @@ from services.common.errors import StartError
 
 # As SQLAlchemy reads it, and libpq does not: a password may have any character but "@" as it is.
 _URL: Final = re.compile(r"postgres(?:ql)?://(?:(?P<user>[^:/@?]*)(?::(?P<password>[^@]*))?@)?(?P<rest>.*)", re.DOTALL)
+# A setting in `options`, as the server reads them: `-c name=value`, `-cname=value` or `--name=value`.
+_OPTION: Final = re.compile(r"(?:^|(?<!\\)\s)(?:-c\s*|--)([\w-]+)=")
 _HOW: Final = (
     "write postgresql://user:password@host:port/name?parameter=value, with libpq's parameters, and in the password %40"
     " for @ and %25 for %"
@@ -62,6 +64,11 @@ class PostgresUrl:
             return {**arguments, "prepare_threshold": None}
         # Ours last, so that they hold.
         return {**arguments, "options": f"{self.parameters.get('options', '')} {ON_SERVER}".strip()}
+
+    @property
+    def option_names(self) -> set[str]:
+        """The settings of PostgreSQL in `options`, which connections are to have."""
+        return {name.replace("-", "_").lower() for name in _OPTION.findall(self.parameters.get("options", ""))}
 
     @property
     def shown(self) -> URL:

@@ -18,10 +18,12 @@ _LOOKS: Final = 10
 _HEARD_SECONDS: Final = 10.0
 # What the server must end by itself behind a pooler, whose connections we may not set anything for.
 _BOUNDS: Final = {"statement_timeout": "7s", "idle_in_transaction_session_timeout": "10s"}
+# What neither a connection's start has set, nor a pooler in its place.
+_NOT_OF_CLIENT: Final = "SELECT lower(name) FROM pg_settings WHERE source NOT IN ('client', 'session')"
 
 
 async def check_sessions(engine: AsyncEngine, url: str, *, is_pooled: bool) -> None:
-    """Raise StartError unless connections are what they seem: one session each, in a schema, and with notices.
+    """Raise StartError unless connections are what they seem: one session each, as the URL says, and with notices.
 
     With `is_pooled`, the connections at `url` may be a pooler's, and only those for notices have to be sessions.
     """
@@ -32,15 +34,20 @@ async def check_sessions(engine: AsyncEngine, url: str, *, is_pooled: bool) -> N
             name: (await connection.execute(text("SELECT current_setting(:name)"), {"name": name})).scalar()
             for name in _BOUNDS
         }
+        not_of_client = set((await connection.execute(text(_NOT_OF_CLIENT))).scalars())
     if schema is None:
         raise StartError(
             f"the database has no schema of its search_path ({path}): CREATE SCHEMA, or another search_path"
         )
+    wanted = PostgresUrl.parse(url)
+    if ignored := sorted(wanted.option_names & not_of_client):
+        settings = "; ".join(f'ALTER ROLE "{user}" SET {name} = …' for name in ignored)
+        raise StartError(f"a pooler ignores what the URL has in `options`; set it for the role instead: {settings}")
     unbounded = [name for name, value in bounds.items() if is_pooled and value == "0"]
     if unbounded:
         settings = "; ".join(f"ALTER ROLE \"{user}\" SET {name} = '{_BOUNDS[name]}'" for name in unbounded)
         raise StartError(f"behind a pooler the database itself has to end what hangs: {settings}")
-    arguments = listening_arguments(engine) if is_pooled else PostgresUrl.parse(url).arguments("boatyard")
+    arguments = listening_arguments(engine) if is_pooled else wanted.arguments("boatyard")
     try:
         is_shared = await _is_shared(arguments)
     except psycopg.Error as error:

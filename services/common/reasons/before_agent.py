@@ -18,8 +18,9 @@ BEFORE_AGENT: Final = (
     ),
     ReasonRow(
         reason="NODE_BUSY",
-        meaning="the machine was short of memory, disk or processors; drivers wait for that and end with NODE_LOST, so"
-        " that only clients that run jobs themselves end with it",
+        meaning="the machine was short of memory, disk or processors; drivers wait for memory and processors and end"
+        " with NODE_LOST, and take a lack of disk for DISK_FULL, so that only clients that run jobs themselves end with"
+        " it",
         sources=(Source.EXECUTION,),
         retried=Retried.BY_DEFAULT,
         advice="lower BOATYARD_GATEWAY_MAX_JOBS on the machine, or add a machine",

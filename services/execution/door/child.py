@@ -13,11 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from services.execution.door import PORT, process, wires
+from services.execution.door import PORT, prices, process, wires
+from services.execution.door.prices import priced
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.netns import LOOPBACK, listening, sockets_inside
-from services.execution.providers import Provider, keys_by_name
+from services.execution.providers import Provider, Wire, keys_by_name
 
 _TOKEN_BYTES = 32
 _ENDS_WITHIN_S = 5.0
@@ -26,8 +27,9 @@ _STEP = "model"
 
 
 def preload() -> None:
-    """Read the system's certificates, in the process that runners are forked from."""
+    """Read the system's certificates and the prices, in the process that runners are forked from."""
     tls_context("")
+    prices.load()
 
 
 class ModelDoor:
@@ -117,7 +119,7 @@ class ModelDoor:
         if "note" in report:
             writer.note(report["note"], _STEP)
             return
-        usage = report["usage"]
+        usage = priced(Wire(report["wire"]), report["usage"])
         # Sums are over distinct ids, and not every provider's are.
         request_id = usage["request_id"] or "request"
         count = self._recorded[request_id] = self._recorded.get(request_id, 0) + 1

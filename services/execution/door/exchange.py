@@ -117,7 +117,7 @@ class Exchange:
             if reader is not None:
                 reader.end()
                 report = self._report(attempt, answer, reader, is_complete=is_complete)
-                await asyncio.shield(asyncio.ensure_future(self._reports.usage(report)))
+                await asyncio.shield(asyncio.ensure_future(self._reports.usage(attempt.route.wire, report)))
         return keeps_alive
 
     async def _relay(

@@ -6,6 +6,8 @@ import os
 import time
 from typing import Final
 
+from services.execution.providers import Wire
+
 _PIPE_BYTES: Final = 4096  # a shorter line is written whole or not at all
 _SAME_NOTE_AGAIN_S: Final = 60.0
 _NOTE_CHARACTERS: Final = 500
@@ -21,9 +23,9 @@ class Reports:
         self._turn = asyncio.Lock()
         self._noted: dict[str, float] = {}
 
-    async def usage(self, fields: dict[str, object]) -> None:
+    async def usage(self, wire: Wire, fields: dict[str, object]) -> None:
         """Report what a request has used, by the fields of a Usage event."""
-        await self._write({"usage": fields})
+        await self._write({"usage": fields, "wire": wire})
 
     async def note(self, text: str) -> None:
         """Report something for people, the same once a minute."""

@@ -4,6 +4,7 @@ import re
 import time
 from dataclasses import dataclass
 
+from services.common.room import tells_of_no_room
 from services.execution.model import Bounds, Reason, Result, State
 
 _NOT_FOUND = 127
@@ -121,5 +122,7 @@ def _place_of(program: str) -> str:
 
 
 def never_began(complaint: str) -> Verdict:
-    """Return the verdict on a run whose sandbox could not be made."""
+    """Return the verdict on a run whose sandbox could not be made, by what was said of that."""
+    if tells_of_no_room(complaint):
+        return Verdict(State.FAILED, Reason.DISK_FULL, f"its program never began, as a disk is full: {complaint}")
     return Verdict(State.FAILED, Reason.SANDBOX_FAILED, complaint or "the sandbox ended before the program began")

@@ -4,7 +4,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from services.common.errors import Exhausted
+from services.common.errors import Exhausted, FailedPrecondition, ServiceError
+from services.common.room import DISK, DISK_FULL, INODES, RESOURCE, tells_of_no_room
 
 LEAST_INODES = 200
 """How many files and directories must be possible for one more execution, where a file system has a number of them."""
@@ -47,12 +48,19 @@ class Admission:
         filesystem = os.statvfs(self.runs)
         disk = filesystem.f_bavail * filesystem.f_frsize
         if disk < self.disk_reserve_bytes:
-            raise _busy("disk", disk, self.disk_reserve_bytes, f"bytes are free in {self.runs}", "DISK_RESERVE_BYTES")
+            raise _busy(DISK, disk, self.disk_reserve_bytes, f"bytes are free in {self.runs}", "DISK_RESERVE_BYTES")
         if filesystem.f_files > 0 and filesystem.f_favail < LEAST_INODES:
             raise _no_inodes(filesystem.f_favail, self.runs)
         load = os.getloadavg()[0] / (os.cpu_count() or 1)
         if self.load is not None and load > self.load:
             raise _busy("load", round(load, 1), self.load, "processes wait for each processor", "MAX_LOAD")
+
+
+def without_sandbox(why: str, subject: str) -> ServiceError:
+    """Return the refusal of one more execution whose sandbox cannot be made: for lack of room, it is for a while."""
+    if tells_of_no_room(why):
+        return Exhausted(DISK_FULL, why, retry_after=_BUSY_RETRY_AFTER_S, metadata={RESOURCE: DISK})
+    return FailedPrecondition("SANDBOX_UNAVAILABLE", why, subject)
 
 
 def available_memory(group: Path | None, meminfo: Path = Path("/proc/meminfo")) -> int:
@@ -84,7 +92,7 @@ def _no_inodes(have: int, runs: Path) -> Exhausted:
         f"this machine cannot take one more execution: {have} inodes are free in {runs}, and at least {LEAST_INODES}"
         " must be; delete files there, many small ones above all",
         retry_after=_BUSY_RETRY_AFTER_S,
-        metadata={"resource": "inodes", "available": str(have), "limit": str(LEAST_INODES)},
+        metadata={RESOURCE: INODES, "available": str(have), "limit": str(LEAST_INODES)},
     )
 
 
@@ -94,5 +102,5 @@ def _busy(what: str, have: float, need: float, text: str, setting: str) -> Exhau
         "NODE_BUSY",
         f"this machine cannot take one more execution: {have} {text}, and {condition} (BOATYARD_EXECUTION_{setting})",
         retry_after=_BUSY_RETRY_AFTER_S,
-        metadata={"resource": what, "available": str(have), "limit": str(need)},
+        metadata={RESOURCE: what, "available": str(have), "limit": str(need)},
     )

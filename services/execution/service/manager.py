@@ -20,7 +20,7 @@ from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, Result, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
-from services.execution.service.admission import Admission
+from services.execution.service.admission import Admission, without_sandbox
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
@@ -101,7 +101,7 @@ class ExecutionManager:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
             FailedPrecondition: STALE_FENCE, TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED, SANDBOX_UNAVAILABLE,
                 WORKSPACE_NOT_MOUNTED, or MODEL_KEY_MISSING.
-            Exhausted: TOO_MANY_EXECUTIONS or NODE_BUSY.
+            Exhausted: TOO_MANY_EXECUTIONS, NODE_BUSY or DISK_FULL.
         """
         await self._fences.check(current_fence())
         container = request.plan.sandbox.container
@@ -318,7 +318,7 @@ def _as_preconditions(execution_id: str) -> Iterator[None]:
     except NotMountedError as error:
         raise FailedPrecondition("WORKSPACE_NOT_MOUNTED", str(error), execution_id) from error
     except SandboxUnavailableError as error:
-        raise FailedPrecondition("SANDBOX_UNAVAILABLE", str(error), execution_id) from error
+        raise without_sandbox(str(error), execution_id) from error
 
 
 def _repeated(known: Execution, digest: bytes) -> Execution:

@@ -5,8 +5,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from services.common.errors import FailedPrecondition
-from services.execution.service.admission import Admission
+from services.execution.service.admission import Admission, without_sandbox
 from services.execution.settings import ExecutionSettings
 from services.sandbox import container_engines
 from services.sandbox.errors import SandboxUnavailableError
@@ -33,26 +32,22 @@ class Readiness:
         self._admission.check(active=0)
 
     async def check_sandbox(self) -> None:
-        """Raise FailedPrecondition (SANDBOX_UNAVAILABLE) unless executions that name no tier can have theirs."""
+        """Raise SANDBOX_UNAVAILABLE, or DISK_FULL, unless executions that name no tier can have their sandbox."""
         if time.monotonic() < self._trusted_until:
             return
         try:
             await asyncio.to_thread(self._try_tier)
         except SandboxUnavailableError as error:
-            raise _unavailable(str(error)) from error
+            raise without_sandbox(str(error), "sandbox") from error
         self._trusted_until = time.monotonic() + _TRUSTED_S
 
     def _try_tier(self) -> None:
         settings = self._settings
         if settings.sandbox_tier is not Tier.NONE and (missing := settings.missing_paths()):
-            raise _unavailable(missing)
+            raise without_sandbox(missing, "sandbox")
         if settings.sandbox_tier is Tier.BUBBLEWRAP:
             self._try_sandbox()
         if settings.sandbox_tier is Tier.CONTAINER:
             engine, image = container_engines.find(settings.container_engine), settings.container_image
             if image and settings.container_pull == "never" and not container_engines.has_image(engine, image):
                 raise container_engines.missing_image(engine, image)
-
-
-def _unavailable(message: str) -> FailedPrecondition:
-    return FailedPrecondition("SANDBOX_UNAVAILABLE", message, "sandbox")

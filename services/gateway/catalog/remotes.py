@@ -46,9 +46,10 @@ def scheme_of(url: str) -> str:
 def normal_form(url: str) -> str:
     """Return the same text for all URLs by which git asks one server for one repository in one way.
 
-    The case of a host, a default port, `.git`, slashes at the end and the user `git` make no difference; other users
-    of ssh have directories of their own, in which user@host:path is, unlike ssh://user@host/path. A path on the machine
-    is what it is, but for `.git` inside of it, and so is what is no URL.
+    The case of a host, a default port, `.git` and slashes at the end make no difference. Users of ssh have directories
+    of their own, in which user@host:path is, unlike ssh://user@host/path; so has the account of the cell, which is
+    meant where there is no user. For `git`, whose view servers make up, the two are one. A path on the machine is what
+    it is, but for `.git` inside of it, and so is what is no URL.
     """
     if url_complaint(url) is not None:
         return url
@@ -57,7 +58,7 @@ def normal_form(url: str) -> str:
         return f"file:{path.rstrip('/').removesuffix('/.git')}"
     scheme, user, host, port, path = _parts(url)
     is_absolute, path = path.startswith("/"), _SLASHES.sub("/", path).strip("/").removesuffix(".git").rstrip("/")
-    login = "" if user in {"", "git"} else f"{user}@"
+    login = "" if scheme != "ssh" or user == "git" else f"{user}@"
     top = "/" if login and is_absolute else ""
     return f"{scheme}://{login}{host.lower()}:{port or _PORTS.get(scheme, 0)}/{top}{path}"
 

@@ -187,9 +187,9 @@ class CatalogStore:
             earlier = await idempotency.claim(connection, key, _namespace(resource), table.id_of(resource))
             if earlier is not None:
                 return await table.get_even_deleted(connection, earlier)
-            await _check_references(connection, resource)
             if isinstance(resource, Repository):
                 await _check_url(connection, resource)
+            await _check_references(connection, resource)
             await table.add(connection, resource)
             return resource
 
@@ -209,9 +209,9 @@ class CatalogStore:
             before = await table.get(connection, resource_id, hold="change")
             immutable = {name: getattr(before, name) for name in _IMMUTABLE if hasattr(before, name)}
             resource: Resource = replace(change(before), **immutable)
-            await _check_references(connection, resource, before)
             if isinstance(resource, Repository) and normal_form(resource.url) != normal_form(before.url):
                 await _check_url(connection, resource)
+            await _check_references(connection, resource, before)
             await table.change(connection, resource)
             return resource
 
@@ -266,7 +266,8 @@ async def ids_of_url(connection: AsyncConnection, url: str, project_id: str = ""
 async def _check_url(connection: AsyncConnection, repository: Repository) -> None:
     """Raise AlreadyExists (REPOSITORY_EXISTS) when another repository of the project has the URL.
 
-    Its project's row is locked, so that of two that are made at once the second sees the first.
+    Its project's row is locked, so that of two that are made at once the second sees the first. Nothing may have locked
+    it for reading before: of two that had, neither could go on.
     """
     await PROJECTS.get(connection, repository.project_id, hold="change")
     for known in await ids_of_url(connection, repository.url, repository.project_id):

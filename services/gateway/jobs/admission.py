@@ -142,6 +142,11 @@ class Admission:
         self._notifier.notify(job_id, work=True)
         return view
 
+    async def is_repeated(self, submission: JobSubmission, key: IdempotencyKey | None) -> bool:
+        """Return True for a request that was made before. Raises AlreadyExists (REQUEST_ID_REUSED)."""
+        async with self._engine.begin() as connection:
+            return await idempotency.find(connection, key, await _project_of(connection, submission)) is not None
+
     def _spec(
         self,
         job_id: str,

@@ -59,6 +59,17 @@ class Retries:
 
         return await self._again(job_id, key, again)
 
+    async def snapshot_left(self, job_id: str) -> str:
+        """Return the snapshot from which a retry would continue; empty for a job that cannot be retried now.
+
+        Raises NotFound, FailedPrecondition (NO_SNAPSHOT).
+        """
+        async with self._engine.begin() as connection:
+            job = await job_row(connection, job_id)
+            if JobState(job.state) not in _RETRIABLE:
+                return ""
+            return (await _last_snapshot(connection, job, load(JobSpec, job.definition).kept))[0]
+
     async def push(self, job_id: str, *, branch: bytes = b"", key: IdempotencyKey | None) -> JobView:
         """Put a job that has ended into the queue again, to publish what its last attempt left, to `branch` if given.
 

@@ -1,6 +1,6 @@
 """The RPCs of JobService: between the wire and the store."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -8,6 +8,7 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceServicer
 from grpc import aio
 
+from services.common.errors import NotFound
 from services.common.rpc.draining import Draining
 from services.gateway.jobs import wire
 from services.gateway.jobs.admission import Admission
@@ -22,13 +23,22 @@ from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key, page_from_proto
 
 Context = aio.ServicerContext[Any, Any]
+IsGone = Callable[[str, Context], Awaitable[bool]]
+"""Tells of a snapshot's id whether no cell has it; of what cannot be asked, that it is there."""
 
 
 class JobServicer(JobServiceServicer):
     """Serves boatyard.gateway.v1.JobService."""
 
     def __init__(
-        self, admission: Admission, store: JobStore, retries: Retries, notifier: JobNotifier, draining: Draining
+        self,
+        admission: Admission,
+        store: JobStore,
+        retries: Retries,
+        notifier: JobNotifier,
+        *,
+        draining: Draining,
+        is_gone: IsGone,
     ) -> None:
         self._admission = admission
         self._retries = retries
@@ -36,9 +46,15 @@ class JobServicer(JobServiceServicer):
         self._reads = SharedReads(store)
         self._notifier = notifier
         self._draining = draining
+        self._is_gone = is_gone
 
     async def CreateJob(self, request: pb.CreateJobRequest, context: Context) -> pb.CreateJobResponse:
-        view = await self._admission.admit(submission_from_proto(request.spec), idempotency_key(request))
+        submission, key = submission_from_proto(request.spec), idempotency_key(request)
+        named = submission.snapshot_id
+        is_lost = bool(named) and await self._is_gone(named, context)
+        if is_lost and not await self._admission.is_repeated(submission, key):
+            raise _gone(named)
+        view = await self._admission.admit(submission, key)
         return pb.CreateJobResponse(job=wire.job_to_proto(view))
 
     async def GetJob(self, request: pb.GetJobRequest, context: Context) -> pb.GetJobResponse:
@@ -56,6 +72,9 @@ class JobServicer(JobServiceServicer):
 
     async def RetryJob(self, request: pb.RetryJobRequest, context: Context) -> pb.RetryJobResponse:
         key = idempotency_key(request)
+        left = await self._retries.snapshot_left(request.job_id) if request.from_snapshot else ""
+        if left and await self._is_gone(left, context):
+            raise _gone(left)
         view = await self._retries.retry(request.job_id, from_snapshot=request.from_snapshot, key=key)
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
@@ -84,3 +103,8 @@ class JobServicer(JobServiceServicer):
         after = [kind for kind in kinds if page.after is None or (kind.name,) > page.after]
         in_page, token = page.cut(after, lambda kind: (kind.name,))
         return pb.ListJobKindsResponse(kinds=map(wire.kind_to_proto, in_page), next_page_token=token)
+
+
+def _gone(snapshot_id: str) -> NotFound:
+    because = "it was deleted, or its time was over; `boatyard snapshots` lists those that are kept"
+    return NotFound("snapshot", snapshot_id, because=because)

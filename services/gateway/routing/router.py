@@ -68,7 +68,7 @@ class Router:
         self._peers = peers
         self._stand_ins = stand_ins
 
-    def routed(self, servicer: object, rpcs: Iterable[Rpc]) -> object:
+    def routed(self, servicer: object, rpcs: Iterable[Rpc]) -> SimpleNamespace:
         """Return a servicer of the same RPCs, whose calls are served by the cells that the contract says."""
         return SimpleNamespace(**{rpc.name: self._routed(rpc, getattr(servicer, rpc.name)) for rpc in rpcs})
 

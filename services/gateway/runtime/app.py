@@ -8,16 +8,18 @@ from boatyard.gateway.v1 import admin_pb2, runtime_pb2
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.common.errors import FailedPrecondition, NotFound
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration
 from services.common.rpc.tls import ClientTls
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.servicer import Context, IsGone
 from services.gateway.jobs.store import JobStore
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.routing.owners import OwnerFinder
-from services.gateway.routing.peers import Peers
+from services.gateway.routing.peers import NO_ANSWER, Peers
 from services.gateway.routing.router import OnAnotherCell, Router
 from services.gateway.routing.wire import rpcs_of
 from services.gateway.runtime import wire
@@ -46,10 +48,11 @@ async def runtime_registration(
     draining: Draining,
     tls: ClientTls | None,
     administration: Registration,
-) -> AsyncIterator[Sequence[Registration]]:
-    """Yield the service, and that of `administration`, whose calls are routed too.
+) -> AsyncIterator[tuple[Sequence[Registration], IsGone]]:
+    """Yield the service, that of `administration` with its calls routed too, and what knows of lost snapshots.
 
-    Closes its channels to other cells at the end. Without `tls` these only go to loopback.
+    That one says whether all cells lack a snapshot. Closes the channels to other cells at the end. Without `tls` these
+    only go to loopback.
     """
 
     def check_is_here(view: ExecutionView) -> None:
@@ -65,15 +68,21 @@ async def runtime_registration(
     servicer = RuntimeServicer(admission, jobs, relay, nodes, cell_id=cell_id, draining=draining)
     peers = Peers(cell_id, [_SERVICE, _ADMIN], draining, tls)
     router = Router(cell_id, cells, OwnerFinder(jobs, cells), peers, stand_ins)
+    routed = router.routed(servicer, rpcs_of(_SERVICE))
+
+    async def is_gone(snapshot_id: str, context: Context) -> bool:
+        try:
+            await routed.GetSnapshot(runtime_pb2.GetSnapshotRequest(snapshot_id=snapshot_id), context)
+        except NotFound:
+            return True
+        except (FailedPrecondition, *NO_ANSWER):  # on a coordinator, or a cell that is away: its job finds out
+            return False
+        return False
+
+    add = add_AgentRuntimeServiceServicer_to_server
     try:
-        yield [
-            Registration(
-                _SERVICE.full_name,
-                add_AgentRuntimeServiceServicer_to_server,
-                router.routed(servicer, rpcs_of(_SERVICE)),
-                wire.CHECKS,
-            ),
-            replace(administration, servicer=router.routed(administration.servicer, rpcs_of(_ADMIN))),
-        ]
+        registration = Registration(_SERVICE.full_name, add, routed, wire.CHECKS)
+        administrator = router.routed(administration.servicer, rpcs_of(_ADMIN))
+        yield [registration, replace(administration, servicer=administrator)], is_gone
     finally:
         await peers.aclose()

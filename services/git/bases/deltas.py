@@ -11,6 +11,7 @@ import contextlib
 import os
 import shutil
 import stat
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -129,9 +130,13 @@ def _white_out(tree: Path, delta: Delta, directories: frozenset[bytes]) -> None:
         gone = next((prefix for prefix in prefixes if prefix not in directories), None)
         if gone is not None:
             _hide(tree / os.fsdecode(gone))
-    # The layer has a `.git` of its own: nothing of those below may show through.
+    hide_git_below(tree, delta.below.layers)
+
+
+def hide_git_below(tree: Path, layers: Iterable[Path]) -> None:
+    """Hide what the `.git` of layers below has, and a layer's own has not: nothing of those may show through."""
     own = tree / ".git"
-    for layer in delta.below.layers:
+    for layer in layers:
         for directory, _, names in os.walk(layer / ".git"):
             for name in names:
                 _hide(own / Path(directory, name).relative_to(layer / ".git"))

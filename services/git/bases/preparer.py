@@ -10,6 +10,7 @@ from services.common.ids import NO_REMOTE
 from services.git import failures
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.found_submodules import FoundSubmodules
+from services.git.bases.lfs import LfsTrees
 from services.git.bases.notes import read_notes, with_reasons
 from services.git.bases.submodules import Submodules
 from services.git.bases.warming import BranchWarmer
@@ -38,6 +39,7 @@ class BasePreparer:
         snapshots: Snapshots,
         *,
         submodules: Submodules,
+        lfs: LfsTrees,
         warm_seconds: float,
     ) -> None:
         self._records = records
@@ -46,6 +48,7 @@ class BasePreparer:
         self._results = results
         self._snapshots = snapshots
         self._submodules = submodules
+        self._lfs = lfs
         self.warmer = BranchWarmer(self._warm, warm_seconds)
 
     async def prepare(self, remote: Remote, start: StartPoint, report: ProgressListener) -> Base:
@@ -58,7 +61,7 @@ class BasePreparer:
         """
         with self._bases.holding(remote.repository_id):
             if start.snapshot_id:
-                return await self._prepare_snapshot(remote, start.snapshot_id, report)
+                return await self._prepare_snapshot(remote, start.snapshot_id, report, git_lfs=start.git_lfs)
             base = await self._prepare_held(remote, start, report)
         if not start.result_commit_id and not is_commit_id(start.revision.decode("ascii", "replace")):
             self.warmer.note(remote, start.revision or base.branch)
@@ -116,13 +119,16 @@ class BasePreparer:
         with self._bases.holding(remote.repository_id):
             return await self._prepare_held(remote, StartPoint(branch), lambda _: None)
 
-    async def _prepare_snapshot(self, remote: Remote, snapshot_id: str, report: ProgressListener) -> Base:
+    async def _prepare_snapshot(
+        self, remote: Remote, snapshot_id: str, report: ProgressListener, *, git_lfs: bool
+    ) -> Base:
         """Return a base with the tree of a snapshot, of the commit that the snapshot's results are compared with."""
         repository_id = remote.repository_id
         snapshot = await self._snapshots.get(snapshot_id)
         if snapshot.repository_id != repository_id:
             raise failures.snapshot_not_found(snapshot_id, repository_id)
-        tree = await self._prepare_held(remote, StartPoint(result_commit_id=snapshot.commit_id), report)
+        at = StartPoint(result_commit_id=snapshot.commit_id, git_lfs=git_lfs)
+        tree = await self._prepare_held(remote, at, report)
         base_commit_id = await self._of_remote(repository_id, snapshot.base_commit_id)
         head_commit_id = await self._snapshots.head_of(snapshot)
         return replace(tree, commit_id=base_commit_id, head_commit_id=head_commit_id)
@@ -155,7 +161,10 @@ class BasePreparer:
         with contextlib.ExitStack() as held:
             found = await self._find_submodules(remote, start, commit_id, held, report)
             cached = await prepare(repository_id, commit_id, remote.url, report, found)
-        notes = await asyncio.to_thread(read_notes, cached.path)
+            if start.git_lfs:
+                cached, notes = await self._lfs.filled(cached, remote, report)
+            else:
+                notes = await asyncio.to_thread(read_notes, cached.path)
         return Base(
             commit_id,
             cached.layers,

@@ -84,11 +84,13 @@ class SubmoduleLinks:
             found.append(SubmoduleLink(path, commit_id, is_published))
         return tuple(found)
 
-    async def written(self, store: Path, remote: Remote, tree: WorkingTree, commit_id: str) -> list[WrittenSubmodule]:
+    async def written(
+        self, store: Path, remote: Remote, tree: WorkingTree, commit_id: str, leave_out: tuple[str, ...] = ()
+    ) -> list[WrittenSubmodule]:
         """Return the submodules of a tree in which something was done, nested ones too, outer ones first.
 
         Each is compared with the commit that it is checked out at if its repository is known to have that one; if not,
-        with the one that `commit_id` links to.
+        with the one that `commit_id` links to. Untracked files that the `leave_out` patterns name are nothing.
 
         Raises:
             GitError: the commit cannot be read.
@@ -107,7 +109,7 @@ class SubmoduleLinks:
                 url, before = waiting[path]
                 mirror = self._submodules.mirror_at(remote, url)
                 base = await self._compared_with(remote, tree, path, url, before)
-                if await self._patches.is_untouched(tree, path, base or before):
+                if await self._patches.is_untouched(tree, path, base or before, leave_out):
                     continue
                 found.append(WrittenSubmodule(path, base, mirror / "objects" if base else None))
                 inner |= await self._inside(mirror, path, url, base) if base else {}

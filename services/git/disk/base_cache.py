@@ -91,10 +91,15 @@ class BaseCache:
             return None
         below = None
         if about["below"]:
-            below = self.find(self._paths.base(path.parent.name, about["below"]))
+            is_beside = about.get("beside", False)
+            below = self.find(path.with_name(about["below"]) if is_beside else self._base(path, about["below"]))
             if below is None:
                 raise RuntimeError(f"{path} lies on the base of {about['below']}, which is missing: remove both")
         return CachedBase(path, about["bytes"], about["inodes"], below, tuple(about.get("borrows", ())))
+
+    def _base(self, path: Path, name: str) -> Path:
+        """Return where the base of that name is on which another one lies."""
+        return self._paths.base(path.parent.name, name)
 
     def hand_out(self, path: Path) -> CachedBase | None:
         """Find a base, and mark it and all bases below it as used now."""
@@ -125,7 +130,8 @@ class BaseCache:
         """Move a finished build, a directory with a `tree`, into the cache. `size` is (bytes, inodes)."""
         (building / "pins").mkdir(mode=0o700)
         about = {"below": below.path.name if below else None, "bytes": size[0], "inodes": size[1]}
-        (building / "about").write_text(json.dumps(about | {"borrows": borrows}))
+        is_beside = below is not None and below.path.parent == path.parent
+        (building / "about").write_text(json.dumps(about | {"beside": is_beside, "borrows": borrows}))
         building.chmod(0o755)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         try:

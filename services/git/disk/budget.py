@@ -43,7 +43,7 @@ class DiskLimits:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryUsage:
-    """What one repository takes. `last_use` is that of its mirror."""
+    """What one repository takes. `last_use` is that of its mirror, with which go the objects of Git LFS."""
 
     repository_id: str
     mirror_bytes: int
@@ -166,9 +166,10 @@ class DiskBudget:
 
     def _usage(self, repository_id: str, bases: list[CachedBase]) -> RepositoryUsage:
         mirror, store = self._paths.mirror(repository_id), self._paths.result_store(repository_id)
+        fetched = self._paths.fetched_lfs(repository_id)
         return RepositoryUsage(
             repository_id,
-            mirror_bytes=walk_tree(mirror).bytes if mirror.is_dir() else 0,
+            mirror_bytes=walk_tree(mirror).bytes + walk_tree(fetched).bytes if mirror.is_dir() else 0,
             results_bytes=walk_tree(store).bytes if store.is_dir() else 0,
             has_results=_has_refs(store),
             last_use=mirror.stat().st_mtime if mirror.is_dir() else 0,
@@ -224,7 +225,7 @@ class DiskBudget:
                     locks.callback(FileLock(path(usage.repository_id)).release)
             except LockHeldError:
                 return False
-            for path in (self._paths.mirror, self._paths.result_store):
+            for path in (self._paths.mirror, self._paths.result_store, self._paths.fetched_lfs):
                 if path(usage.repository_id).is_dir():
                     path(usage.repository_id).rename(trash / path.__name__)
         await asyncio.to_thread(shutil.rmtree, trash, ignore_errors=True)

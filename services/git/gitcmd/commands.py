@@ -90,6 +90,8 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         config=_REMOTE | {"fetch.writeCommitGraph": "true"},
     ),
     "for-each-ref": _spec("--format="),
+    # In a sandbox alone: pointers of Git LFS.
+    "hash-object": _spec("-w", "--no-filters", "--stdin-paths", end_of_options=False),
     # What comes out of a sandbox is checked object by object, and the links between them, before it is kept.
     "index-pack": _spec("--stdin", STRICT_FLAG, end_of_options=False),
     # An empty template: no hooks, and no sample files in every tree.
@@ -100,7 +102,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         # Nobody's signature is of interest, and no program that a repository names looks at one.
         config={"log.showSignature": "false", "diff.ignoreSubmodules": "none"},
     ),
-    "ls-files": _spec("-z", "--stage", paths=True),
+    "ls-files": _spec("-z", "--stage", "--others", "--exclude-standard", "--exclude=", paths=True),
     "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
     "ls-tree": _spec("-r", "-d", "-z", "--name-only"),
     "merge-base": _spec("--is-ancestor"),

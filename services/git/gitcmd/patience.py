@@ -75,11 +75,15 @@ class Patience:
 
 
 async def _watch(silence: asyncio.Timeout, pid: int, seconds: float) -> None:
-    """End the block of `silence` after enough looks without a sign of life: time passes for who is frozen, too."""
-    most_ticks = max(1.0, _IDLE_SHARE * _TICKS * seconds / _LOOKS)
+    """End the block of `silence` after enough looks without a sign of life: time passes for who is frozen, too.
+
+    Silence may begin right after a look, which counts as one of the time that it takes.
+    """
+    pause = seconds / (_LOOKS + 1)
+    most_ticks = max(1.0, _IDLE_SHARE * _TICKS * pause)
     before, silent_looks = _signs(pid), 0
     while silent_looks < _LOOKS:
-        await asyncio.sleep(seconds / _LOOKS)
+        await asyncio.sleep(pause)
         now = _signs(pid)
         works = now.are_at_work or now.ticks - before.ticks >= most_ticks
         silent_looks = 0 if works or now.moved != before.moved else silent_looks + 1

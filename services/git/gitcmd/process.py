@@ -93,6 +93,11 @@ class Git:
         """The path of git."""
         return self._executable
 
+    @property
+    def certificates(self) -> str:
+        """The file of certificates that vouch for servers; empty means the machine's."""
+        return self._certificates
+
     async def run(self, command: Command, invocation: Invocation | None = None) -> GitOutput:
         """Run one command to its end.
 

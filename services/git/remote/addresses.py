@@ -29,7 +29,7 @@ _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network(":
 _HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # The well-known hosts accept any user name with a token; this is the one that GitHub and GitLab document.
-_TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
+TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ class Address:
         config: tuple[tuple[str, str], ...] = (("http.curloptResolve", self.pinned),) if self.pinned else ()
         secrets: tuple[str, ...] = ()
         if token and self.protocol in {"https", "http"}:
-            encoded = base64.b64encode(f"{_TOKEN_USER}:{token}".encode()).decode()
+            encoded = base64.b64encode(f"{TOKEN_USER}:{token}".encode()).decode()
             host = urlsplit(self.url)
             config = (
                 *config,

@@ -23,7 +23,7 @@ class NetworkLimits:
     """
 
     seconds: float = 1800
-    silence_seconds: float = 60
+    silence_seconds: float = 50
     memory_bytes: int = 4 << 30
     fetch_bytes: int = 16 << 30
     min_free_bytes: int = 256 << 20

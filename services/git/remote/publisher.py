@@ -25,11 +25,11 @@ _NOT_DONE: Final = (
     *(_NOT_ARRIVED, "(failed to update ref)", "(unable to migrate objects to permanent storage)"),
     *("(pre-receive hook declined)", "(hook declined)", "(internal server error)"),
 )
-# The default branch says from where submodules are fetched with the rights of the repository and of the cell (decision
-# 56), so that no agent may write the first one.
-_FIRST_WITH_SUBMODULES: Final = (
-    "the repository's HEAD leads to no commit yet, and the first may not have a .gitmodules that an agent wrote: push"
-    " one without it, or let a person push this one"
+# The default branch says from where submodules and objects of Git LFS are fetched with the rights of the repository and
+# of the cell (decisions 56 and 63), so that no agent may write the first one.
+_FIRST_WITH_ADDRESSES: Final = (
+    "the repository's HEAD leads to no commit yet, and the first may not have a .gitmodules or .lfsconfig that an agent"
+    " wrote: push one without it, or let a person push this one"
 )
 
 
@@ -65,8 +65,8 @@ class Publisher:
             actual, has_head = await self._actual(address, invocation, branch)
             if self._is_there(actual, commit_id, expected, branch):
                 return True
-            if not has_head and await self._names_submodules(store, commit_id):
-                raise failures.push_rejected(branch, Exception(_FIRST_WITH_SUBMODULES))
+            if not has_head and await self._names_addresses(store, commit_id):
+                raise failures.push_rejected(branch, Exception(_FIRST_WITH_ADDRESSES))
             pushing = replace(self._limits.pushing(invocation), on_message=ProgressParser(report))
             refused = await self._push(address, pushing, commit_id, branch, expected, *_options(remote))
             if refused.code == 0:
@@ -147,9 +147,9 @@ class Publisher:
             has_head = has_head or (name == b"HEAD" and not value.startswith(b"ref: "))
         return actual, has_head
 
-    async def _names_submodules(self, store: Path, commit_id: str) -> bool:
-        """True when a commit has a .gitmodules."""
-        listing = Command("ls-tree", ("--name-only",), (commit_id, ".gitmodules"))
+    async def _names_addresses(self, store: Path, commit_id: str) -> bool:
+        """True when a commit has a .gitmodules, or a .lfsconfig."""
+        listing = Command("ls-tree", ("--name-only",), (commit_id, ".gitmodules", ".lfsconfig"))
         return bool((await self._git.run(listing, Invocation(git_dir=store))).stdout)
 
     def _is_there(self, actual: str, commit_id: str, expected: str, branch: bytes) -> bool:

@@ -15,6 +15,7 @@ from typing import Final
 
 _MOST_LINKS: Final = 40  # as the kernel
 _ACL: Final = "system.posix_acl_access"
+_NOBODY: Final = Path("/proc/sys/kernel/overflowuid")
 
 
 class ForeignWayError(Exception):
@@ -91,8 +92,11 @@ def _check_step(directory: int, name: str, entry: os.stat_result) -> None:
 
 
 def _trusted() -> set[int]:
-    """Return who may lead us: our user and root, which is somebody else's number where / is another machine's."""
-    return {0, os.geteuid(), Path("/").stat().st_uid}
+    """Return who may lead us: our user and root, which is somebody else's number where / is another machine's.
+
+    In a user namespace that does not have root, its number is that of everybody whom the namespace does not have.
+    """
+    return {0, os.geteuid(), Path("/").stat().st_uid} - ({int(_NOBODY.read_text())} - {os.geteuid()})
 
 
 def _is_our_group_alone(gid: int, directory: str) -> bool:

@@ -14,6 +14,7 @@ from services.git.gitcmd import Command, Git, GitError, GitFailed, Invocation, O
 from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.model import ResultCommit, TakeSpec
 from services.git.paths import GitPaths
+from services.git.stores.lfs_objects import LfsObjects
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 from services.git.worktree.links import DanglingLinks
 from services.git.worktree.size import TreeLimits, TreeTooLarge, check_size
@@ -23,6 +24,7 @@ from services.git.worktree.taker import Manner, TakenResult, Taker
 _CONFIG = {"uploadpack.allowAnySHA1InWant": "true"}
 # No tree borrows from a store, but a caller who has just been given a commit may still be working with it.
 _UNNAMED_KEPT = "12.hours.ago"
+_UNNAMED_KEPT_SECONDS = 12 * 3600.0
 # All of taking one tree: below what its caller waits, so that the caller is told what took so long.
 _TAKE_SECONDS = 540.0
 # Objects that are not accepted are found a few at a time.
@@ -43,6 +45,7 @@ class ResultStores:
         self._taker = taker
         self._limits = limits
         self._tree_limits = tree_limits or TreeLimits()
+        self._lfs = LfsObjects(paths)
 
     async def store(self, repository_id: str) -> Path:
         """Return the store of a repository that has a mirror; make it when it is missing."""
@@ -159,6 +162,10 @@ class ResultStores:
                 flags = ("-A", "-d", "-l", "-q", f"--unpack-unreachable={_UNNAMED_KEPT}")
                 await self._git.run(Command("repack", flags), invocation)
                 await self._git.run(Command("prune", (f"--expire={_UNNAMED_KEPT}",)), invocation)
+                for commit_id in await asyncio.to_thread(self._lfs.commits, repository_id):
+                    if await commit_of(self._git, store, commit_id.encode()) is None:
+                        await asyncio.to_thread(self._lfs.forget, repository_id, commit_id)
+                await asyncio.to_thread(self._lfs.remove_unnamed, repository_id, _UNNAMED_KEPT_SECONDS)
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 
@@ -193,6 +200,8 @@ class ResultStores:
             taken = await self._taker.take(spec, borrowed, scratch, manner)
             async with locked(self._paths.result_lock(repository_id), self._limits.lock_seconds) as lock_fd:
                 remove_stale_locks(store)
+                if taken.lfs.pointers:
+                    await asyncio.to_thread(self._lfs.keep_made, repository_id, taken.commit_id, taken.lfs)
                 await self._store_result(store, ref, spec, taken, lock_fd)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)

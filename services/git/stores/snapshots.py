@@ -130,7 +130,15 @@ class Snapshots:
             return claimed
         signature = _signature(claimed)
         take_spec = TakeSpec(
-            spec.tree, spec.base_commit_id, spec.message, signature, layered_on, spec.leave_out, links, head_commit_id
+            spec.tree,
+            spec.base_commit_id,
+            spec.message,
+            signature,
+            layered_on,
+            spec.leave_out,
+            links,
+            head_commit_id,
+            spec.git_lfs,
         )
         taken = await self._results.take(spec.repository_id, _ref(spec.snapshot_id), take_spec, borrowed)
         await self._records.complete(spec.snapshot_id, taken.commit_id, taken.caveats)

@@ -7,7 +7,17 @@ from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.db.paging import Page
 from services.common.text import path_from_text
-from services.git.model import CloneSpec, Layers, Remote, Signature, SnapshotSpec, StartPoint, TakeSpec, WorkingTree
+from services.git.model import (
+    CloneSpec,
+    Layers,
+    Remote,
+    Signature,
+    SnapshotSpec,
+    StartPoint,
+    TakeSpec,
+    TreeOrigin,
+    WorkingTree,
+)
 from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
 
@@ -20,7 +30,7 @@ _TIERS: Final = {
 
 def prepare_base(request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
     """Read what to start from."""
-    start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id)
+    start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id, request.git_lfs)
     return _remote(request.remote), start
 
 
@@ -62,7 +72,14 @@ def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
 def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec, Remote | None]:
     """Read which tree to take, as which result of which repository, and what that is elsewhere."""
     signature, leave_out = _signature(request.signature), tuple(request.leave_out)
-    spec = TakeSpec(tree(request.tree), request.base_commit_id, request.message, signature, leave_out=leave_out)
+    spec = TakeSpec(
+        tree(request.tree),
+        request.base_commit_id,
+        request.message,
+        signature,
+        leave_out=leave_out,
+        git_lfs=request.git_lfs,
+    )
     remote = _remote(request.remote) if request.HasField("remote") else None
     return request.repository_id, request.result_id, spec, remote
 
@@ -77,6 +94,7 @@ def snapshot(request: pb.SnapshotTreeRequest) -> SnapshotSpec:
         request.message,
         request.keep_for.ToTimedelta() if request.HasField("keep_for") else None,
         tuple(request.leave_out),
+        request.git_lfs,
     )
 
 
@@ -88,11 +106,12 @@ def snapshots(request: pb.ListSnapshotsRequest) -> tuple[str, Page]:
 
 def take_artifacts(
     request: pb.TakeArtifactsRequest,
-) -> tuple[str, WorkingTree, list[str], Redactor, tuple[str, str] | None]:
+) -> tuple[str, WorkingTree, list[str], Redactor, TreeOrigin | None]:
     """Read which files of which tree to keep, under which id, what must not be in them, and what the tree began as."""
     redactor = Redactor({name: value.encode() for name, value in request.redacted.items()}, finds_tokens=False)
-    base = (request.repository_id, request.base_commit_id) if request.base_commit_id else None
-    return request.artifacts_id, tree(request.tree), list(request.patterns), redactor, base
+    origin = TreeOrigin(request.repository_id, request.base_commit_id, tuple(request.leave_out))
+    patterns = list(request.patterns)
+    return request.artifacts_id, tree(request.tree), patterns, redactor, origin if origin.commit_id else None
 
 
 def artifacts(request: pb.ListArtifactsRequest) -> tuple[str, Page]:

@@ -66,6 +66,11 @@ class IndexEntry:
     object_id: bytes = b""
 
     @property
+    def is_file(self) -> bool:
+        """True for a regular file."""
+        return self.mode in {b"100644", b"100755"}
+
+    @property
     def is_link(self) -> bool:
         """True for a submodule."""
         return self.mode == b"160000"

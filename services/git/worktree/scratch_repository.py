@@ -3,8 +3,7 @@
 Git runs in the sandbox on both, with an index built here from a commit of ours and from the files of the tree.
 """
 
-import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +11,7 @@ from services.git.empty import EMPTY_COMMIT_ID
 from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec
+from services.git.pointers import POINTER_BYTES, Pointer, batch_contents, parse_pointer
 from services.git.worktree.changes import IndexEntry, TreeChanges
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_variables
@@ -23,14 +23,9 @@ _LEAVES_OUT: Final = "Ignoring path "
 # What git says when it stops at a path, and when the fault is not that path's.
 _OF_A_PATH: Final = "Unable to process path"
 _NOT_STORED: Final = "failed to insert into database"
-# Keys beside the version are in alphabetical order. Before its first version, the format had another address.
-_POINTER: Final = re.compile(
-    rb"version https://(git-lfs\.github\.com|hawser\.github\.com)/spec/v1\n(ext-\d-[^ \n]+ [^\n]+\n)*"
-    rb"oid sha256:[0-9a-f]{64}\nsize \d+\n?"
-)
-_POINTER_BYTES: Final = 1024
 _OUTPUT_BYTES: Final = 64 << 20
 _FROM_LIST: Final = ("-z", "--stdin")
+_EMPTY_BLOB: Final = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
 
 
 async def make_scratch(git: Git, scratch: Path, borrowed: Iterable[Path], leave_out: Iterable[str] = ()) -> Path:
@@ -139,30 +134,34 @@ class ScratchRepository:
         if stdin:
             await self.text(Command("update-index", ("-z", "--index-info")), stdin=stdin)
 
-    async def files_for_lfs(self, entries: Iterable[IndexEntry]) -> tuple[bytes, ...]:
-        """Return those of the paths that .gitattributes gives to Git LFS, and that are no pointers."""
-        objects = {entry.path: entry.object_id for entry in entries if not entry.is_link}
-        if not objects:
-            return ()
-        command = Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",))
-        answer = await self._git.run(self._view, command, self.invocation(stdin=_lines(objects)))
-        fields = answer.stdout.split(b"\0")
-        paths = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
-        pointers = await self._pointers({objects[path] for path in paths}) if paths else set()
-        return tuple(path for path in paths if objects[path] not in pointers)
+    async def for_lfs(self, entries: Iterable[IndexEntry]) -> tuple[list[IndexEntry], frozenset[Pointer]]:
+        """Return those of the files that .gitattributes gives to Git LFS and that are no pointers, and the pointers.
 
-    async def _pointers(self, object_ids: set[bytes]) -> set[bytes]:
+        An empty file is its own pointer.
+        """
+        files = {entry.path: entry for entry in entries if entry.is_file and entry.object_id != _EMPTY_BLOB}
+        if not files:
+            return [], frozenset()
+        command = Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",))
+        answer = await self._git.run(self._view, command, self.invocation(stdin=_lines(files)))
+        fields = answer.stdout.split(b"\0")
+        chosen = [files[path] for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
+        pointers = await self._pointers({entry.object_id for entry in chosen}) if chosen else {}
+        return [entry for entry in chosen if entry.object_id not in pointers], frozenset(pointers.values())
+
+    async def _pointers(self, object_ids: set[bytes]) -> dict[bytes, Pointer]:
         """Return those of the objects that are pointers of Git LFS."""
         asked = b"".join(object_id + b"\n" for object_id in object_ids)
         sizes = Command("cat-file", ("--batch-check=%(objectname) %(objectsize)",))
         listed = (await self._git.run(self._view, sizes, self.invocation(stdin=asked))).stdout.splitlines()
-        small = [line.split()[0] for line in listed if int(line.split()[1]) <= _POINTER_BYTES]
+        small = [line.split()[0] for line in listed if int(line.split()[1]) <= POINTER_BYTES]
         if not small:
-            return set()
+            return {}
         contents = Command("cat-file", ("--batch=%(objectsize)",))
         read = self.invocation(stdin=b"".join(object_id + b"\n" for object_id in small))
         answer = (await self._git.run(self._view, contents, read)).stdout
-        return {object_id for object_id, content in zip(small, _contents(answer), strict=True) if is_pointer(content)}
+        both = zip(small, batch_contents(answer), strict=True)
+        return {object_id: pointer for object_id, content in both if (pointer := parse_pointer(content)) is not None}
 
     async def ignored(self, paths: Iterable[bytes]) -> frozenset[bytes]:
         """Return those of the paths that git ignores. Paths in the index are not ignored."""
@@ -212,24 +211,6 @@ class ScratchRepository:
             expected_codes=expected_codes,
             output_limit=output_limit,
         )
-
-
-def is_pointer(content: bytes) -> bool:
-    """True for what Git LFS keeps in place of a file's content.
-
-    https://github.com/git-lfs/git-lfs/blob/main/docs/spec.md says what is one.
-    """
-    return len(content) <= _POINTER_BYTES and _POINTER.fullmatch(content) is not None
-
-
-def _contents(answer: bytes) -> Iterator[bytes]:
-    """Yield the contents that `cat-file --batch=%(objectsize)` prints. One may look like an answer about another."""
-    at = 0
-    while at < len(answer):
-        start = answer.index(b"\n", at) + 1
-        at = start + int(answer[at:start])
-        yield answer[start:at]
-        at += 1
 
 
 def _lines(records: Iterable[bytes]) -> bytes:

@@ -1,7 +1,7 @@
 """Brings an index to a working tree: with all that git takes of it, and a caveat for whatever it does not."""
 
 import asyncio
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -9,6 +9,8 @@ from services.common.caveats import CaveatKind
 from services.git.caveats import caveats_of
 from services.git.model import Caveat, TakeSpec
 from services.git.worktree.changes import IndexEntry, TreeListing, compare
+from services.git.worktree.left_out import within
+from services.git.worktree.lfs_contents import LfsContents, LfsPlace
 from services.git.worktree.links import Links
 from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository
@@ -20,6 +22,14 @@ _PATH_BYTES: Final = 4095
 
 
 @dataclass(frozen=True, slots=True)
+class Staged:
+    """In what an index differs from its working tree, and what of it is in Git LFS."""
+
+    caveats: tuple[Caveat, ...]
+    lfs: LfsContents
+
+
+@dataclass(frozen=True, slots=True)
 class Staging:
     """One working tree, and the repository whose index is brought to it. `parent` is what will be committed on."""
 
@@ -28,6 +38,7 @@ class Staging:
     repository: ScratchRepository
     spec: TakeSpec
     parent: str
+    lfs: LfsPlace
 
     async def stage(
         self,
@@ -36,8 +47,8 @@ class Staging:
         told_before: frozenset[bytes] = frozenset(),
         *,
         is_read: bool = False,
-    ) -> tuple[Caveat, ...]:
-        """Bring the index to the tree, and return in what they differ.
+    ) -> Staged:
+        """Bring the index to the tree.
 
         Args:
             listing: the whole tree, or an upper directory with the content of what was moved.
@@ -79,16 +90,24 @@ class Staging:
         changed = await self.repository.changes(self.spec.base_commit_id)
         unkept = {entry.path: refused[entry.object_id] for entry in changed if entry.object_id in refused}
         await self.repository.restore(unkept, known)
+        raw, lfs = await self._pointed(entry for entry in changed if entry.path not in unkept)
         found = {
             **{kind: [each for each in paths if _readable(each) not in ignored] for kind, paths in left_out.items()},
             CaveatKind.REFUSED: (*untaken, *unkept),
             CaveatKind.SUBMODULE_CONTENT: await self._written(set(changes.submodules) - dangling, links, known),
             CaveatKind.SUBMODULE_COMMITS: dangling,
-            CaveatKind.LFS_FILES: await self.repository.files_for_lfs(
-                entry for entry in changed if entry.path not in unkept
-            ),
+            CaveatKind.LFS_FILES: raw,
         }
-        return caveats_of(found, {CaveatKind.REFUSED: next(iter(unkept.values()), why)})
+        return Staged(caveats_of(found, {CaveatKind.REFUSED: next(iter(unkept.values()), why)}), lfs)
+
+    async def _pointed(self, changed: Iterable[IndexEntry]) -> tuple[list[bytes], LfsContents]:
+        """Put pointers in the place of files for Git LFS; return those that stay what they are, and what it has now."""
+        raw, pointers = await self.repository.for_lfs(changed)
+        if not raw or not self.spec.git_lfs:
+            return [entry.path for entry in raw], LfsContents(pointers)
+        files = await self.lfs.take(self.git, self.view, self.repository, raw)
+        _, pointers = await self.repository.for_lfs(await self.repository.changes(self.spec.base_commit_id))
+        return [], LfsContents(pointers, {pointer: files[pointer] for pointer in pointers & files.keys()})
 
     async def _tracking(self, below: str, entries: list[IndexEntry]) -> tuple[ScratchRepository, list[IndexEntry]]:
         """Return an index of what is tracked, which is never ignored: the agent's own commits say what that is now."""
@@ -118,7 +137,7 @@ class Staging:
         untouched = set()
         for path in sorted(submodules)[:_MOST_SUBMODULES]:
             commits = {entry.object_id for entry in (links[path], known.get(path)) if entry is not None}
-            if await is_clean(self.git, self.view.inside(path), commits):
+            if await is_clean(self.git, self.view.inside(path), commits, within(self.spec.leave_out, path)):
                 untouched.add(path)
         return [path for path in submodules if path not in untouched]
 

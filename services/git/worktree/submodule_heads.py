@@ -1,19 +1,23 @@
 """What an agent left of submodules, as its `.git` says: in the sandbox, and believed by nobody without another look."""
 
 import asyncio
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from services.git.gitcmd import Command, GitError
 from services.git.gitmodules import LISTING_BYTES, Module, is_path_in_a_tree, parse_modules
 from services.git.model import WorkingTree
 from services.git.names import is_commit_id
+from services.git.worktree.left_out import within
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.sandbox.spec import MountAccess
 
 _AT_ONCE: Final = 4
 _MOST: Final = 200
 _ANY_CODE: Final = (0, 1, 3, 128)
+# What `git status` prints of a submodule that has untracked files, and no other change.
+_UNTRACKED_WITHIN: Final = b"1 .M S..U "
+_MOST_INNER: Final = 16
 
 
 class SubmoduleHeads:
@@ -74,13 +78,35 @@ class SubmoduleHeads:
         return answer.stdout if answer.code == 0 else b""
 
 
-async def is_clean(git: SandboxedGit, view: TreeView, commit_ids: Collection[bytes]) -> bool:
-    """True when the repository of a view is at one of the commits, and nothing in it has changed."""
+async def is_clean(
+    git: SandboxedGit, view: TreeView, commit_ids: Collection[bytes], leave_out: Sequence[str] = ()
+) -> bool:
+    """True when the repository of a view is at one of the commits, and nothing in it has changed.
+
+    Untracked files that the `leave_out` patterns name, as they hold in there, are no change.
+    """
     status = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all", "--branch"))
     try:
         answer = await git.run(view, status, SandboxedInvocation(timeout_seconds=60))
+        records = [record for record in answer.stdout.split(b"\0") if record]
+        is_there = any(b"# branch.oid " + commit_id in records for commit_id in commit_ids)
+        changes = [record for record in records if not record.startswith(b"# ")]
+        return is_there and (not changes or await _are_left_out(git, view, changes, leave_out))
     except GitError:
         return False
-    records = [record for record in answer.stdout.split(b"\0") if record]
-    is_there = any(b"# branch.oid " + commit_id in records for commit_id in commit_ids)
-    return is_there and all(record.startswith(b"# ") for record in records)
+
+
+async def _are_left_out(git: SandboxedGit, view: TreeView, changes: list[bytes], leave_out: Sequence[str]) -> bool:
+    """True when changes, as `git status` prints them, are of untracked files alone that the patterns name."""
+    inner = [record.split(b" ", 8) for record in changes if record.startswith(_UNTRACKED_WITHIN)]
+    untracked = sum(record.startswith(b"? ") for record in changes)
+    if not leave_out or len(inner) > _MOST_INNER or len(inner) + untracked < len(changes):
+        return False
+    if untracked:
+        flags = ("-z", "--others", "--exclude-standard", *(f"--exclude={pattern}" for pattern in leave_out))
+        if (await git.run(view, Command("ls-files", flags), SandboxedInvocation(timeout_seconds=60))).stdout:
+            return False
+    for *_, commit_id, path in inner:
+        if not await is_clean(git, view.inside(path), {commit_id}, within(leave_out, path)):
+            return False
+    return True

@@ -1,6 +1,7 @@
 """Writes what was done inside a submodule as a patch: of its files as they are, whatever its `.git` has become."""
 
 import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -8,6 +9,7 @@ from typing import Final
 from services.git.gitcmd import Command, Git
 from services.git.model import Signature, TakeSpec, WorkingTree
 from services.git.worktree.changes import compare
+from services.git.worktree.left_out import within
 from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository, make_scratch
 from services.git.worktree.submodule_heads import is_clean
@@ -34,10 +36,10 @@ class SubmodulePatches:
         self._host_git = host_git
         self._git = git
 
-    async def is_untouched(self, tree: WorkingTree, path: bytes, commit_id: str) -> bool:
-        """True when a submodule is checked out at a commit, and nothing in it has changed."""
+    async def is_untouched(self, tree: WorkingTree, path: bytes, commit_id: str, leave_out: Iterable[str]) -> bool:
+        """True when a submodule is checked out at a commit, and nothing in it has changed but what nobody wants."""
         view = TreeView.of(tree, MountAccess.READ_ONLY).inside(path)
-        return await is_clean(self._git, view, {commit_id.encode()})
+        return await is_clean(self._git, view, {commit_id.encode()}, within(leave_out, path))
 
     async def write(self, tree: WorkingTree, submodule: WrittenSubmodule, target: Path, limit: int) -> None:
         """Write the patch, of at most `limit` bytes, to a new file; it is empty when no file differs.

@@ -14,23 +14,29 @@ from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import Caveat, TakeSpec, WorkingTree
 from services.git.names import is_commit_id
 from services.git.worktree.changes import TreeListing, can_read_roots_attributes, read_upper
+from services.git.worktree.lfs_contents import LfsContents, LfsPlace
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository, make_scratch
 from services.git.worktree.staging import Staging
 from services.sandbox.spec import MountAccess, Tier
 
+_NO_LFS: Final = LfsContents()
 # Their names all become arguments of one `find`.
 _MAX_MOVED: Final = 500
 
 
 @dataclass(frozen=True, slots=True)
 class TakenResult:
-    """A working tree as a commit and its pack; no pack when the tree is the base's and HEAD has no new commits."""
+    """A working tree as a commit and its pack; no pack when the tree is the base's and HEAD has no new commits.
+
+    `lfs` is what it has in Git LFS and its base has not.
+    """
 
     commit_id: str
     pack: Path | None
     agent_commits: int
     caveats: tuple[Caveat, ...]
+    lfs: LfsContents = _NO_LFS
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +54,11 @@ class Manner:
 class Taker:
     """Takes working trees. The caller makes and removes the `scratch` directories."""
 
-    def __init__(self, host_git: Git, git: SandboxedGit, *, max_pack_bytes: int) -> None:
+    def __init__(self, host_git: Git, git: SandboxedGit, *, max_pack_bytes: int, max_lfs_bytes: int) -> None:
         self._host_git = host_git
         self._git = git
         self._max_pack_bytes = max_pack_bytes
+        self._max_lfs_bytes = max_lfs_bytes
 
     async def take(self, spec: TakeSpec, borrowed: tuple[Path, ...], scratch: Path, manner: Manner) -> TakenResult:
         """Make the commit, and a pack of it in `scratch`.
@@ -76,19 +83,20 @@ class Taker:
         parent = head or spec.base_commit_id
         view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir)
         repository = ScratchRepository(self._git, view, spec, with_agents_objects=head is not None)
-        staging = Staging(self._git, view, repository, spec, parent)
+        place = LfsPlace(scratch, repository_dir, self._max_lfs_bytes)
+        staging = Staging(self._git, view, repository, spec, parent, place)
         upper = await self._upper(view, spec, scratch)
         listing = upper or (await self._git.listing(view)).as_whole()
-        caveats = await staging.stage(listing, manner.refused, manner.dangling, is_read=upper is None)
+        staged = await staging.stage(listing, manner.refused, manner.dangling, is_read=upper is None)
         commit_id = await repository.commit_tree(parent)
         if commit_id == spec.base_commit_id:
-            return TakenResult(commit_id, None, 0, caveats)
+            return TakenResult(commit_id, None, 0, staged.caveats)
         if not is_commit_id(commit_id):
             raise GitFailed("commit-tree", 0, f"git printed no commit id: {commit_id!r}")
         pack = scratch / "result.pack"
         await repository.write_pack(commit_id, pack, self._max_pack_bytes)
         counted = Command("rev-list", ("--count",), (parent, f"^{spec.base_commit_id}"))
-        return TakenResult(commit_id, pack, int(await repository.text(counted)), caveats)
+        return TakenResult(commit_id, pack, int(await repository.text(counted)), staged.caveats, staged.lfs)
 
     async def _upper(self, view: TreeView, spec: TakeSpec, scratch: Path) -> TreeListing | None:
         """List what has changed according to the layers; return None when only reading every file tells."""

@@ -52,6 +52,7 @@ class Policy(Recorded, Generic[Open_co]):
     artifacts: tuple[str, ...] = ()
     incomplete: Incomplete | Open_co = _OPEN
     leave_out: tuple[str, ...] = ()
+    git_lfs: bool | Open_co = _OPEN
 
 
 DEFAULT_POLICY: Final[Policy[Never]] = Policy(
@@ -67,6 +68,7 @@ DEFAULT_POLICY: Final[Policy[Never]] = Policy(
     retry_on=RETRY_ON,
     retry_from=RetryFrom.BASE,
     incomplete=Incomplete.FAIL,
+    git_lfs=True,
 )
 """What holds where no layer says anything."""
 

@@ -17,12 +17,16 @@ LONG_SECONDS = 590.0
 
 @dataclass(frozen=True, slots=True)
 class JobCalls:
-    """The calls of one job. Refusals are raised as ServiceError, and NodeLost after the RetryLimits."""
+    """The calls of one job. Refusals are raised as ServiceError, and NodeLost after the RetryLimits.
+
+    While `waits_for_room` says so, a full disk is waited for too: what an agent has left is on this machine alone.
+    """
 
     fence: Fence
     retry_limits: RetryLimits
     pause: Pause
     check: Callable[[], None]
+    waits_for_room: Callable[[], bool]
 
     @property
     def metadata(self) -> Metadata:
@@ -37,21 +41,13 @@ class JobCalls:
 
         return await self.persist(once)
 
-    async def keep(self, method: Callable[..., Awaitable[T]], request: object) -> T:
-        """Call what keeps an agent's work: when the disk is full, it is made again until there is room."""
-
-        async def once() -> T:
-            return await method(request, timeout=LONG_SECONDS, metadata=self.metadata)
-
-        return await self.persist(once, waits_for_room=True)
-
-    async def persist(self, call: Callable[[], Awaitable[T]], *, waits_for_room: bool = False) -> T:
-        """Make a call of any arity again while that may help; with `waits_for_room`, also while a disk is full."""
+    async def persist(self, call: Callable[[], Awaitable[T]]) -> T:
+        """Make a call of any arity again while that may help."""
 
         async def checked() -> T:
             self.check()
             return await call()
 
         return await call_with_retries(
-            checked, retry_limits=self.retry_limits, pause=self.pause, waits_for_room=waits_for_room
+            checked, retry_limits=self.retry_limits, pause=self.pause, waits_for_room=self.waits_for_room
         )

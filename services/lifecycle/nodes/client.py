@@ -31,12 +31,19 @@ class Nodes:
     execution: grpc.aio.Channel
     retry_limits: RetryLimits = field(default_factory=RetryLimits)
 
-    def for_job(self, fence: Fence, pause: Pause, check: Callable[[], None] = lambda: None) -> JobNodes:
+    def for_job(
+        self,
+        fence: Fence,
+        pause: Pause,
+        check: Callable[[], None] = lambda: None,
+        waits_for_room: Callable[[], bool] = lambda: False,
+    ) -> JobNodes:
         """Return clients that send `fence`, wait between tries with `pause`, and call `check` before each try.
 
-        Both may raise, so that a process that was frozen past the end of its lease does not simply continue.
+        Both may raise, so that a process that was frozen past the end of its lease does not simply continue. A full
+        disk is waited for while `waits_for_room` says so.
         """
-        calls = JobCalls(fence, self.retry_limits, pause, check)
+        calls = JobCalls(fence, self.retry_limits, pause, check, waits_for_room)
         return JobNodes(
             WorkspaceClient(self.workspace, calls), GitClient(self.git, calls), ExecutionClient(self.execution, calls)
         )

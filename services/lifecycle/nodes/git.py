@@ -1,6 +1,7 @@
 """The calls to the git service."""
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Never
 
 import grpc
 from boatyard.git.v1 import git_pb2 as git_pb
@@ -12,6 +13,7 @@ from services.lifecycle.model.job_context import Remote
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.node_work import Base, Layout, ProtectedChanges, ResultCommit, Snapshot
 from services.lifecycle.model.output import ArtifactSummary, DiffSummary, FileChange
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.calls import LONG_SECONDS, JobCalls
 from services.sandbox.spec import Tier
@@ -34,10 +36,16 @@ class GitClient:
         self._calls = calls
 
     async def prepare_base(
-        self, remote: Remote, *, revision: bytes = b"", result_commit_id: str = "", snapshot_id: str = ""
+        self,
+        remote: Remote,
+        policy: Policy[Never],
+        *,
+        revision: bytes = b"",
+        result_commit_id: str = "",
+        snapshot_id: str = "",
     ) -> Base:
         """Prepare a tree of a revision of the remote (empty: its default branch), of a taken result, or a snapshot."""
-        request = git_pb.PrepareBaseRequest(remote=wire.REMOTE.to_proto(remote))
+        request = git_pb.PrepareBaseRequest(remote=wire.REMOTE.to_proto(remote), git_lfs=policy.git_lfs)
         if snapshot_id:
             request.snapshot_id = snapshot_id
         elif result_commit_id:
@@ -95,8 +103,9 @@ class GitClient:
             signature=wire.signature_to_proto(author, spec.create_time),
             remote=None if remote is None else wire.REMOTE.to_proto(remote),
             leave_out=spec.policy.leave_out,
+            git_lfs=spec.policy.git_lfs,
         )
-        return wire.RESULT.from_proto(await self._calls.keep(self._stub.TakeResult, request))
+        return wire.RESULT.from_proto(await self._calls.call(self._stub.TakeResult, request, LONG_SECONDS))
 
     async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
         """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
@@ -107,8 +116,9 @@ class GitClient:
             base_commit_id=base.commit_id,
             message=message,
             leave_out=spec.policy.leave_out,
+            git_lfs=spec.policy.git_lfs,
         )
-        answer = await self._calls.keep(self._stub.SnapshotTree, request)
+        answer = await self._calls.call(self._stub.SnapshotTree, request, LONG_SECONDS)
         return wire.SNAPSHOT.from_proto(answer.snapshot)
 
     async def take_artifacts(
@@ -133,8 +143,9 @@ class GitClient:
         )
         if with_submodules and base is not None:
             request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
+            request.leave_out.extend(spec.policy.leave_out)
         try:
-            taken = await self._calls.keep(self._stub.TakeArtifacts, request)
+            taken = await self._calls.call(self._stub.TakeArtifacts, request, LONG_SECONDS)
         except Invalid:  # by a git service that has not been upgraded yet, and keeps what patterns name alone
             if request.patterns:
                 raise

@@ -22,6 +22,7 @@ from services.common.errors import (
     Unauthenticated,
     Unavailable,
 )
+from services.common.room import is_out_of_room
 from services.common.rpc.status import service_error
 
 T = TypeVar("T")
@@ -38,8 +39,6 @@ _STATUSES_OF_ABSENCE = {
 }
 _TOO_LARGE = "larger than max"
 """In gRPC's words about a message, which will not be smaller the next time."""
-
-_NO_ROOM = "DISK_FULL"
 
 _FIRST_PAUSE_SECONDS = 0.1
 _LONGEST_PAUSE_SECONDS = 3.0
@@ -61,8 +60,8 @@ class RetryLimits:
 
     def for_error(self, error: ServiceError, *, waits_for_room: bool = False) -> float | None:
         """Return how many seconds to retry after `error`; None when it is final."""
-        if waits_for_room and error.reason == _NO_ROOM:
-            return self.full
+        if is_out_of_room(error):
+            return self.full if waits_for_room else None
         if isinstance(error, Exhausted):
             return self._for_exhausted(error)
         # The cell's token is the cell's own: a service that does not take it was started with another one.
@@ -89,20 +88,24 @@ class NodeLost(ServiceError):
 
 
 async def call_with_retries(
-    call: Callable[[], Awaitable[T]], *, retry_limits: RetryLimits, pause: Pause, waits_for_room: bool = False
+    call: Callable[[], Awaitable[T]],
+    *,
+    retry_limits: RetryLimits,
+    pause: Pause,
+    waits_for_room: Callable[[], bool] = lambda: False,
 ) -> T:
     """Call until there is a final answer. Raises its ServiceError, NodeLost, and whatever `pause` raises.
 
-    With `waits_for_room`, a full disk is waited for: what is to be kept is on this machine alone.
+    A full disk is waited for while `waits_for_room` says so: what is to be kept is on this machine alone.
     """
-    patience = _Patience(retry_limits, waits_for_room=waits_for_room)
+    patience = _Patience(retry_limits)
     delay = _FIRST_PAUSE_SECONDS
     while True:
         try:
             return await call()
         except (grpc.aio.AioRpcError, RemoteFailure) as raw:
             error = service_error(raw) if isinstance(raw, grpc.aio.AioRpcError) else raw
-            patience.bear(error, raw)
+            patience.bear(error, raw, waits_for_room=waits_for_room())
             log.info("asking a node again", reason=error.reason, error=error.message, seconds=round(delay, 2))
         wanted = error.retry_after or 0.0 if isinstance(error, Exhausted) else 0.0
         seconds = max(delay, min(wanted, _LONGEST_WANTED_SECONDS))
@@ -113,14 +116,13 @@ async def call_with_retries(
 class _Patience:
     """How long one call has failed: in the same way, as a service that was full may restart, and in all."""
 
-    def __init__(self, retry_limits: RetryLimits, *, waits_for_room: bool) -> None:
+    def __init__(self, retry_limits: RetryLimits) -> None:
         self._limits = retry_limits
-        self._waits_for_room = waits_for_room
         self._bound = self._first = self._since = 0.0
 
-    def bear(self, error: ServiceError, raw: Exception) -> None:
+    def bear(self, error: ServiceError, raw: Exception, *, waits_for_room: bool) -> None:
         """Return when the call is to be made again after `error`. Raises it when it is final, or else NodeLost."""
-        bound, now = self._limits.for_error(error, waits_for_room=self._waits_for_room), time.monotonic()
+        bound, now = self._limits.for_error(error, waits_for_room=waits_for_room), time.monotonic()
         if bound is None:
             raise error from raw
         if bound != self._bound:
@@ -128,6 +130,6 @@ class _Patience:
         self._first = self._first or now
         if now - self._since <= bound and now - self._first <= max(self._limits.full, bound):
             return
-        if REQUEST_ID in error.metadata or error.reason == _NO_ROOM:  # the service's log has what it failed with
+        if REQUEST_ID in error.metadata or is_out_of_room(error):  # the service's log has what it failed with
             raise error from raw
         raise NodeLost(bound, error) from raw

@@ -22,7 +22,7 @@ async def take_artifacts(job: JobRun) -> None:
     layout = job.recorded("workspace", Layout)
     in_submodules = any(caveat.kind in _IN_SUBMODULES for caveat in job.execution.output.caveats)
     wanted = in_submodules or job.spec.policy.artifacts
-    if layout is None or not wanted or not job.has_begun(job.in_round("start")):
+    if layout is None or not wanted or not job.has_begun(job.in_round("start")) or job.lacked_room:
         return
 
     async def keep() -> ArtifactSummary:

@@ -23,7 +23,7 @@ async def keep_state(job: JobRun) -> None:
     Raises JobFailed, and JobCancelled when the job is cancelled and this takes too long.
     """
     layout, base = job.recorded("workspace", Layout), recorded_base(job)
-    if layout is None or base is None or not job.has_begun("start"):
+    if layout is None or base is None or not job.has_begun("start") or job.lacked_room:
         return  # there was no agent, or nothing that git could compare
     # The message does not say how the job ended: after a kill it may end otherwise, with the same snapshot id.
     snapshot_id = snapshot_of(job.execution_id)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from services.agent.settings import AgentSettings, CommandEngine
-from services.common.errors import ServiceError
+from services.common.errors import Exhausted, ServiceError
+from services.common.room import DISK_FULL
 from services.lifecycle.failures import JobCancelled
 from services.lifecycle.model.ids import workspace_of
 from services.lifecycle.model.node_work import Base, Launch, Layout, Run
@@ -16,7 +17,7 @@ from services.lifecycle.run import JobRun
 from services.sandbox.spec import Network, Tier
 
 _TRIES = 3
-_LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED"})
+_LOST = frozenset({"RUNNER_LOST", "SANDBOX_FAILED", DISK_FULL})
 
 
 async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
@@ -101,13 +102,15 @@ async def run_auxiliary(job: JobRun, auxiliary: AuxiliaryExecution) -> Run:
     """Run an auxiliary execution, remove the workspace that was made for it, and return how it ended.
 
     When its runner or sandbox was lost, that says nothing of the work: it is run again under another id, up to three
-    times in all. Raises JobCancelled, with nothing left, when the job is cancelled.
+    times in all. Raises JobCancelled, with nothing left, when the job is cancelled, and Exhausted (DISK_FULL).
     """
     tries = (auxiliary.execution_id, *(f"{auxiliary.execution_id}-try-{number}" for number in range(2, _TRIES + 1)))
     for execution_id in tries:
         run = await _run_once(job, replace(auxiliary, execution_id=execution_id))
         if run.reason not in _LOST:
             break
+    if run.reason == DISK_FULL:
+        raise Exhausted(DISK_FULL, run.message, quota="disk")
     return run
 
 

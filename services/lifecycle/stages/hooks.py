@@ -6,6 +6,7 @@ from functools import partial
 
 import structlog
 
+from services.common.room import DISK_FULL
 from services.lifecycle.failures import JobCancelled, JobFailed
 from services.lifecycle.ledger import Document
 from services.lifecycle.model.checkpoint import Origin
@@ -113,7 +114,12 @@ async def _call_all(job: JobRun, event: HookEvent, outcome: Outcome | None, stag
                 name, HookResult, partial(_call, job, name, hook, outcome), tell=lambda called: called.message
             )
         except JobFailed as failed:
-            if hook.must_succeed or failed.failure.reason == _VETOED:
+            lacks_room = failed.failure.reason == DISK_FULL and not job.has_agent_begun
+            if (
+                hook.must_succeed
+                or failed.failure.reason == _VETOED
+                or (lacks_room and event is not HookEvent.ERROR)  # the hook has not been heard: another machine may
+            ):
                 raise
             log.warning("a hook failed", hook_id=hook.hook_id, reason=failed.failure.reason)
             continue

@@ -43,8 +43,10 @@ async def _prepare(job: JobRun, remote: Remote | None) -> Base:
     if remote is None:
         return await job.nodes.git.prepare_empty_base(job.spec.kept_under, snapshot_id=job.start_snapshot_id)
     if job.spec.kept is not None:
-        return await job.nodes.git.prepare_base(remote, revision=job.spec.kept.base_commit_id.encode())
-    base = await job.nodes.git.prepare_base(remote, revision=job.spec.revision, snapshot_id=job.start_snapshot_id)
+        return await job.nodes.git.prepare_base(remote, job.spec.policy, revision=job.spec.kept.base_commit_id.encode())
+    base = await job.nodes.git.prepare_base(
+        remote, job.spec.policy, revision=job.spec.revision, snapshot_id=job.start_snapshot_id
+    )
     if job.start_snapshot_id and not base.head_commit_id:  # it took the snapshot for no revision at all
         raise JobFailed(Failure("NODE_LOST", "the cell's git service is of an earlier version: restart it"))
     return base
@@ -54,7 +56,7 @@ async def tree_of(job: JobRun, remote: Remote | None, commit_id: str) -> Base:
     """Prepare the tree of a commit that was taken from this or an earlier job."""
     if remote is None:
         return await job.nodes.git.prepare_empty_base(job.spec.kept_under, result_commit_id=commit_id)
-    return await job.nodes.git.prepare_base(remote, result_commit_id=commit_id)
+    return await job.nodes.git.prepare_base(remote, job.spec.policy, result_commit_id=commit_id)
 
 
 async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] = ()) -> Layout:

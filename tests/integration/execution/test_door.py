@@ -69,7 +69,9 @@ async def test_the_real_sdk_reaches_a_model_without_network_or_key(client: Clien
     assert (usage.cache_write_tokens, usage.cache_write_1h_tokens, usage.is_partial) == (50, 30, False)
     assert usage.http_status == 200
     assert usage.latency_seconds > 0
+    assert usage.cost_usd > 0
     assert seen.end.state == State.STATE_SUCCEEDED
+    assert seen.end.model_use.cost_usd == usage.cost_usd
     assert (seen.end.model_use.turns, seen.end.model_use.tokens) == (1, 403)
 
 

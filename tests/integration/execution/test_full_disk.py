@@ -9,13 +9,18 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
+from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.duration_pb2 import Duration
 
 from services.common.ids import new_id
+from services.common.room import is_out_of_room
 from services.execution.rundir.directory import RunDirectory
 from tests.integration.execution.model import of, playing
 from tests.integration.execution.service import Client, State, running
-from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
+from tests.integration.execution.test_attaching import Attached
+from tests.integration.execution.test_contract import refused
+from tests.kit.disks import fill, make_room, needs_mount, small_disk, use_up_inodes
 from tests.kit.replay import bash
 
 pytestmark = [needs_mount, pytest.mark.slow]
@@ -34,10 +39,6 @@ async def on_a_small_disk(directory: Path, size: str, **settings: str) -> AsyncI
 
 def numbers(count: int) -> bytes:
     return b"".join(b"%d\n" % number for number in range(1, count + 1))
-
-
-def make_room(ballast: Path) -> None:
-    shutil.rmtree(ballast) if ballast.is_dir() else ballast.unlink()
 
 
 def has_stopped(client: Client, name: str) -> Callable[[], bool]:
@@ -136,6 +137,87 @@ async def test_a_lost_runner_is_told_on_a_disk_without_any_room(directory: Path,
         client.service.start()
         assert (await client.end(name)).reason == "RUNNER_LOST"
         (await client.watch(name)).check_whole()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_start_without_room_is_refused_and_leaves_nothing(directory: Path, kind: str) -> None:
+    async with on_a_small_disk(directory, "20m") as (client, disk):
+        ballast = KINDS[kind](disk)
+        specs = {new_id("start"): client.service.spec("echo x", prompt=given) for given in ("", "given " * 1000)}
+        specs[terminal := new_id("tty")] = client.service.spec("tty -s && echo x")
+        specs[terminal].agent.command.terminal = True
+
+        def start(name: str) -> object:
+            return client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=specs[name]))
+
+        for name in specs:
+            assert is_out_of_room(await refused(start(name)))
+            assert not client.service.run_directory(name).exists()
+        make_room(ballast)
+        for name in specs:
+            await start(name)
+            assert (await client.end(name)).state == State.STATE_SUCCEEDED
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_terminal_goes_on_when_its_disk_has_room(directory: Path, kind: str) -> None:
+    """Nothing of what is shown is lost, nor of what is typed meanwhile, by whomever."""
+    async with on_a_small_disk(directory, "48m") as (client, disk):
+        name = new_id("tty")
+        spec = client.service.spec('stty -echo; echo ready; read go; seq 1 400000; while read x; do echo "<$x>"; done')
+        spec.agent.command.terminal = True
+        await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
+        await client.watch(name, until=b"ready")
+        ballast = KINDS[kind](disk)
+        async with Attached(client, name) as one:
+            await one.type(b"go\r")
+        if kind == "bytes":
+            await until(has_stopped(client, name))
+        async with Attached(client, name) as other:
+            await other.resize(50, 132)
+            await other.type(b"hello\r")
+        make_room(ballast)
+        await client.watch(name, until=b"<hello>")
+        async with Attached(client, name) as last:
+            await last.type(b"\x04")
+        assert (await client.end(name)).state == State.STATE_SUCCEEDED
+        seen = await client.watch(name)
+    seen.check_whole()
+    shown = b"ready\n" + numbers(400000) + b"<hello>\n"
+    assert seen.output == shown.replace(b"\n", b"\r\n")
+
+
+# What a container engine says whose own disk is full, by the first word of what it was asked.
+ENGINE = """#!/bin/sh
+case $1 in
+  info) echo '{"host": {"security": {"rootless": false, "seccompEnabled": true}}, "version": {"Version": "5.0.0"}}' ;;
+  *) [ -e "$0.full" ] && case $1 in %s) echo "Error: writing blob: no space left on device" >&2; exit 125 ;; esac ;;
+esac
+"""
+
+
+@pytest.mark.parametrize("when", ["image", "create", "start"])
+async def test_a_container_engine_without_room_is_a_lack_of_room(
+    directory: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    (directory / "bin").mkdir()
+    program = directory / "bin" / "podman"
+    program.write_text(ENGINE % when)
+    program.chmod(0o755)
+    program.with_name("podman.full").touch()
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    settings = {"SANDBOX_TIER": "container", "CONTAINER_ENGINE": "podman", "CONTAINER_IMAGE": "x:1"}
+    name = new_id("contained")
+    async with running(directory, **settings) as client:
+        spec = client.service.spec("echo x", sandbox_tier=sandbox_pb2.SANDBOX_TIER_CONTAINER)
+        call = client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
+        if when == "image":
+            assert is_out_of_room(await refused(call))
+            return
+        await call
+        end = await client.end(name)
+    assert (end.state, end.reason, end.HasField("exit_code")) == (State.STATE_FAILED, "DISK_FULL", False)
+    assert "no space left on device" in end.message
 
 
 @pytest.mark.parametrize("end", ["goes on", "is stopped"])

@@ -8,6 +8,7 @@ import pytest
 from boatyard.gateway.v1 import job_pb2, runtime_pb2
 from boatyard.workspace.v1 import workspace_pb2
 
+from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from tests.kit.repos import Repo
 from tests.kit.services import Services, running_services
@@ -119,3 +120,30 @@ async def test_what_a_workspace_takes_is_told(services: Services, remote: Repo) 
     (of_it,) = [one for one in cell.workspaces if one.workspace_id == failed.workspace_id]
     assert 3_000_000 <= of_it.bytes <= cell.total_bytes
     assert cell.driver in {driver.name for driver in cell.drivers}
+
+
+async def test_a_job_that_is_to_begin_from_a_snapshot_that_is_gone_is_refused_by_its_name(
+    services: Services, remote: Repo
+) -> None:
+    repository = await services.repository(remote)
+    failed = await services.run("echo half > half.txt; exit 3", repository_id=repository)
+    snapshot_id = failed.output.snapshot_id
+    spec = job_pb2.JobSpec(prompt="Go on.", repository_id=repository, snapshot_id=snapshot_id)
+    spec.agent.command.line = "true"
+    created = job_pb2.CreateJobRequest(spec=spec, request_id=new_id("request"))
+    first = (await services.jobs.CreateJob(created)).job
+    await services.ended(first.job_id)
+    await services.runtime.DeleteSnapshot(runtime_pb2.DeleteSnapshotRequest(snapshot_id=snapshot_id))
+
+    again = job_pb2.RetryJobRequest(job_id=failed.job_id, from_snapshot=True)
+    another = job_pb2.CreateJobRequest(spec=spec, request_id=new_id("request"))
+    for call in (services.jobs.RetryJob(again), services.jobs.CreateJob(another)):
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call
+        error = service_error(refused.value)
+        assert (error.reason, snapshot_id in error.message) == ("SNAPSHOT_NOT_FOUND", True)
+    assert (await services.job(failed.job_id)).state == FAILED, "it is as it was"
+    assert (await services.jobs.CreateJob(created)).job.job_id == first.job_id, "the same request has the same answer"
+    again.from_snapshot = False
+    assert (await services.jobs.RetryJob(again)).job.state == job_pb2.Job.STATE_PENDING
+    await services.ended(failed.job_id)

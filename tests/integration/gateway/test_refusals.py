@@ -25,18 +25,27 @@ pytestmark = pytest.mark.slow
 AGENT = AgentSettings(engine=CommandEngine(line="echo done > made.txt"))
 
 
+PLENTY = str(1 << 60)
+RESERVES = {
+    "workspace": "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES",
+    "git": "BOATYARD_GIT_MIN_FREE_BYTES",
+    "execution": "BOATYARD_EXECUTION_DISK_RESERVE_BYTES",
+}
+"""What keeps a service without room from doing its part."""
+
+
 @asynccontextmanager
-async def full_nodes(nodes: Nodes, directory: Path) -> AsyncIterator[Nodes]:
-    """Give the node services of a machine whose disk is full."""
+async def full_nodes(nodes: Nodes, directory: Path, name: str = "workspace") -> AsyncIterator[Nodes]:
+    """Give the node services of a machine whose disk is full, one of which notices."""
     directory.mkdir()
-    services = Services(directory, BOATYARD_WORKSPACE_DISK_RESERVE_BYTES=str(1 << 60))
-    services.start("workspace")
+    services = Services(directory, **{RESERVES[name]: PLENTY})
+    services.start(name)
     try:
-        await services.serving("workspace")
-        async with open_channel(services.address("workspace"), services.home.cell_token()) as workspace:
-            yield replace(nodes, workspace=workspace)
+        await services.serving(name)
+        async with open_channel(services.address(name), services.home.cell_token()) as channel:
+            yield replace(nodes, **{name: channel})
     finally:
-        services.end("workspace")
+        services.end(name)
 
 
 @asynccontextmanager
@@ -61,9 +70,12 @@ async def until(book: Books, job_id: str, executions: int, state: JobState) -> J
             await asyncio.sleep(0.05)
 
 
-async def test_another_machine_takes_what_one_has_no_room_for(book: Books, nodes: Nodes, tmp_path: Path) -> None:
+@pytest.mark.parametrize("service", RESERVES)
+async def test_another_machine_takes_what_one_has_no_room_for(
+    book: Books, nodes: Nodes, tmp_path: Path, service: str
+) -> None:
     job_id = (await book.admit(agent=AGENT)).spec.job_id
-    async with full_nodes(nodes, tmp_path / "full") as full, driving(book, full, "full"):
+    async with full_nodes(nodes, tmp_path / "full", service) as full, driving(book, full, "full"):
         job = await until(book, job_id, 2, JobState.PENDING)
         assert (job.executions[0].reason, job.executions[0].state) == ("DISK_FULL", "FAILED")
         async with driving(book, nodes, "roomy"):

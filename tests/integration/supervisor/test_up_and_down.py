@@ -214,9 +214,8 @@ def test_a_service_that_cannot_start_ends_up_at_once_with_one_line(cell: Cell) -
     result = attempt(cell, "up", "--port-base", cell.base, BOATYARD_DATABASE_URL="nonsense://")
 
     assert (result.returncode, result.stdout) == (1, "")
-    said = [line for line in result.stderr.splitlines() if "gateway" in line]
-    assert said == result.stderr.splitlines()[-1:]
-    assert "a database is sqlite:///path or postgresql://…, not nonsense:" in said[0]
+    (line,) = result.stderr.splitlines()
+    assert "gateway: a database is sqlite:///path or postgresql://…, not nonsense:" in line
     assert services_of(cell) == []
 
 

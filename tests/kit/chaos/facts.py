@@ -137,7 +137,7 @@ def _agents(fleet: Fleet) -> list[str]:
 
 def _mounts(home: Path) -> list[Path]:
     points = [Path(line.split()[4]) for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    return [point for point in points if point.is_relative_to(home)]
+    return [point for point in points if home in point.parents]
 
 
 async def _all_jobs(fleet: Fleet) -> list[job_pb2.Job]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from tests.kit.chaos.fleet import LEASE_SECONDS, Fleet
 from tests.kit.chaos.machines import FleetCell, FleetCoordinator, bring_down, pause
+from tests.kit.disks import fill, make_room, use_up_inodes
 from tests.kit.link import Link
 
 OUTAGE_SECONDS = 20.0
@@ -91,6 +92,8 @@ class FaultInjector:
         }
         if isinstance(cell, FleetCoordinator):
             faults |= {self._break_links: 8}
+        if cell.has_small_disk:
+            faults |= {self._fill_disk: 6}
         while not self._stopping.is_set():
             await self._wait(rng.expovariate(1 / self._every_seconds))
             async with self._locks[cell.name]:
@@ -124,14 +127,16 @@ class FaultInjector:
             self.record.note(cell, "kill runner", execution_id)
 
     def _pause_driver(self, cell: FleetCell, rng: random.Random) -> None:
-        self._pause(cell, cell.driver, rng.uniform(1.2, 2.5) * LEASE_SECONDS)
+        self._pause(cell, cell.driver, rng.uniform(1.2, 2.5) * cell.lease_seconds)
 
     def _pause_service(self, cell: FleetCell, rng: random.Random) -> None:
-        self._pause(cell, rng.choice((cell.driver, "workspace", "git", "execution")), rng.uniform(1, LEASE_SECONDS - 1))
+        self._pause(
+            cell, rng.choice((cell.driver, "workspace", "git", "execution")), rng.uniform(1, cell.lease_seconds - 1)
+        )
 
     def _pause(self, cell: FleetCell, service: str, seconds: float) -> None:
         if (pid := cell.pid(service)) is not None:
-            suffix = " past its lease" if service == cell.driver and seconds > LEASE_SECONDS else ""
+            suffix = " past its lease" if service == cell.driver and seconds > cell.lease_seconds else ""
             self.record.note(cell, f"pause {service}{suffix}", f"for {seconds:.1f} s")
             pause(pid, seconds)
 
@@ -153,6 +158,19 @@ class FaultInjector:
         time.sleep(seconds)
         for link in links:
             link.mend()
+
+    def _fill_disk(self, cell: FleetCell, rng: random.Random) -> None:
+        """Use up the bytes or the inodes of a machine's disk for a while; something of it may die meanwhile."""
+        use_up, what = rng.choice(((fill, "bytes"), (use_up_inodes, "inodes")))
+        seconds = rng.uniform(0.5, 2.5) * cell.lease_seconds
+        self.record.note(cell, f"use up {what}", f"for {seconds:.1f} s")
+        ballast = use_up(cell.home)
+        try:
+            time.sleep(seconds / 2)
+            rng.choice((self._kill_service, self._kill_runner, lambda *_: None))(cell, rng)
+            time.sleep(seconds / 2)
+        finally:
+            make_room(ballast)
 
     def _kill_supervisor(self, cell: FleetCell, rng: random.Random) -> None:
         assert cell.process

@@ -1,6 +1,7 @@
 """The cells, their database, the remotes that they push to, and the server that webhooks are sent to."""
 
 import asyncio
+import os
 import random
 import secrets
 import time
@@ -25,11 +26,17 @@ from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from tests.kit.chaos.machines import FleetCell, FleetCoordinator, end
 from tests.kit.databases import write_keys
+from tests.kit.disks import small_disk
 from tests.kit.postgres import OwnPostgres
 from tests.kit.receiver import Receiver, Reply
 from tests.kit.repos import Repo
 
 LEASE_SECONDS = 6
+SHORT_LEASE_SECONDS = 3
+"""That of the second cell."""
+DISK = {"size": "512m", "inodes": 60_000}
+"""That of the first cell, where root can make it one of its own."""
+_RESERVES = {"EXECUTION_DISK_RESERVE": 48 << 20, "GIT_MIN_FREE": 24 << 20, "WORKSPACE_DISK_RESERVE": 24 << 20}
 SERVICES = ("gateway", "workspace", "git", "execution")
 
 _PATIENCE_SECONDS = 120.0
@@ -51,7 +58,10 @@ class Fleet:
         self.receiver = Receiver([Reply(503) if rng.random() < 0.05 else Reply() for _ in range(3000)])
         self.remotes: dict[str, Repo] = {}
         self.token = secrets.token_urlsafe(24)
-        self.cells = [FleetCell(*self._machine(f"cell-{number}")) for number in range(1, cells + 1)]
+        self.cells = [
+            FleetCell(*self._machine(f"cell-{number}"), has_small_disk=number == 1 and os.geteuid() == 0)
+            for number in range(1, cells + 1)
+        ]
         self.coordinators = [
             FleetCoordinator(*self._machine(f"coordinator-{number}"), self.cells)
             for number in range(1, coordinators + 1)
@@ -83,13 +93,11 @@ class Fleet:
         directory.mkdir()
         environment = {
             "BOATYARD_TOKEN": self.token,
-            "BOATYARD_GATEWAY_LEASE_SECONDS": str(LEASE_SECONDS),
+            "BOATYARD_GATEWAY_LEASE_SECONDS": str(SHORT_LEASE_SECONDS if name == "cell-2" else LEASE_SECONDS),
             "BOATYARD_GATEWAY_WEBHOOK_ALLOW": "127.0.0.1",
             "BOATYARD_COORDINATOR_WEBHOOK_ALLOW": "127.0.0.1",
-            "BOATYARD_GIT_MIN_FREE_BYTES": "0",
-            "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0",
             "BOATYARD_EXECUTION_MEMORY_RESERVE_BYTES": "0",
-            "BOATYARD_EXECUTION_DISK_RESERVE_BYTES": "0",
+            **{f"BOATYARD_{name}_BYTES": str(reserve) for name, reserve in _RESERVES.items()},
         }
         if self.database is not None and name.startswith("cell"):
             environment["BOATYARD_DATABASE_URL"] = self.database.url
@@ -129,6 +137,9 @@ class Fleet:
     async def running(self) -> AsyncIterator["Fleet"]:
         """Start everything, and end it afterwards."""
         async with AsyncExitStack() as stack:
+            for cell in self.cells:
+                if cell.has_small_disk:
+                    stack.enter_context(small_disk(cell.home, **DISK))
             await stack.enter_async_context(self.receiver.serving())
             await asyncio.to_thread(self.cells[0].bring_up)  # this one makes the tables
             try:

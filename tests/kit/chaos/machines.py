@@ -23,10 +23,16 @@ class FleetCell(Cell):
     """The service that drives jobs."""
     id_file = "cell-id"
 
-    def __init__(self, home: Path, environment: dict[str, str]) -> None:
+    def __init__(self, home: Path, environment: dict[str, str], *, has_small_disk: bool = False) -> None:
+        """With `has_small_disk`, its home is to be a disk of its own that can be filled."""
         super().__init__(home)
         self.environment |= environment
+        self.has_small_disk = has_small_disk
         self.is_gone = False
+
+    @property
+    def lease_seconds(self) -> float:
+        return float(self.environment["BOATYARD_GATEWAY_LEASE_SECONDS"])
 
     @property
     def name(self) -> str:

@@ -17,11 +17,12 @@ CAN_BE_LOST = frozenset({"NODE_LOST", "RUNNER_LOST", "SANDBOX_FAILED"})
 """Why a job may fail that should not: only if all of its attempts were lost for these reasons."""
 MAX_ATTEMPTS = 3
 
-_NOTED = "echo started >> starts.txt"
+# An agent's own files may have no room either: each is written until it is.
+_NOTED = "until echo started >> starts.txt; do sleep 0.3; done"
 _LINES = 60
 _COUNTED = f"for i in $(seq {_LINES}); do echo line $i; sleep 0.03; done"
 _COUNT = b"".join(b"line %d\n" % number for number in range(1, _LINES + 1))
-_FICKLE = "od -An -N8 -tx1 /dev/urandom > fickle.txt"
+_FICKLE = "until od -An -N8 -tx1 /dev/urandom > fickle.txt; do sleep 0.3; done"
 # It leaves its session, closes its standard streams, and ignores TERM and HUP.
 _DAEMON = "setsid -f sh -c \"trap '' TERM HUP; exec 0</dev/null 1>/dev/null 2>/dev/null; sleep 600\""
 
@@ -82,7 +83,12 @@ WORKLOADS: Sequence[Workload] = (
         "daemon", f"{_DAEMON}; {_NOTED}; echo done", pushes=True, output=b"done\n", files={"starts.txt": "started"}
     ),
     Workload("nothing", "echo looked around", output=b"looked around\n"),
-    Workload("empty", "cat > prompt.txt; echo done", output=b"done\n", has_repository=False),
+    Workload(
+        "empty",
+        'prompt=$(cat); until echo "$prompt" > prompt.txt; do sleep 0.3; done; echo done',
+        output=b"done\n",
+        has_repository=False,
+    ),
     Workload("fed", "cat .boatyard/input/in/numbers.txt $BOATYARD_INPUT", output=b"1 2 3\n{}", is_fed=True),
     Workload(
         "delayed", f"{_NOTED}; echo done", pushes=True, output=b"done\n", delay=5, files={"starts.txt": "started"}

@@ -34,6 +34,7 @@ policies = st.builds(
     max_extra_rounds=st.none() | st.integers(0, 50),
     agent_may_ask=st.none() | st.booleans(),
     incomplete=st.none() | st.sampled_from(Incomplete),
+    git_lfs=st.none() | st.booleans(),
 )
 
 
@@ -52,6 +53,7 @@ POLICY_OF_ALL: Policy[None] = Policy(
     incomplete=Incomplete.ACCEPT,
     artifacts=("build/**",),
     leave_out=(".aider*",),
+    git_lfs=False,
 )
 
 

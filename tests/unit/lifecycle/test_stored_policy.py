@@ -43,6 +43,7 @@ JOBS = {
         "artifacts": [],
         "incomplete": "FAIL",
         "leave_out": [],
+        "git_lfs": True,
     },
 }
 """By the commit that wrote them."""

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from services.common.db.outages import outage
 from services.common.errors import Exhausted, FailedPrecondition, Invalid, NotFound, OutOfRange, RemoteFailure, Status
 from services.lifecycle.failures import INTERNAL, explained
 from services.lifecycle.model.authors import author
@@ -109,6 +110,9 @@ def test_what_a_node_says_is_passed_on_where_it_means_something() -> None:
     assert explained(private, "base") == Failure("ADDRESS_NOT_ALLOWED", "name its network in …")
     assert explained(NotFound("revision", "main"), "base").reason == "REVISION_NOT_FOUND"
     assert explained(Exhausted("DISK_FULL", "no room", quota="disk"), "workspace").reason == "DISK_FULL"
+    assert explained(outage(lacks_room=True), "start").reason == "DISK_FULL"
+    inodes = Exhausted("NODE_BUSY", "too few are free", retry_after=1.0, metadata={"resource": "inodes"})
+    assert explained(inodes, "start") == Failure("DISK_FULL", "too few are free")
     assert explained(NotFound("base", "/bases/r/c"), "workspace").reason == "BASE_NOT_FOUND"
     assert explained(NotFound("repository", "r"), "take").reason == "REPOSITORY_NOT_FOUND"
     assert explained(NotFound("execution", "e"), "agent").reason == "EXECUTION_NOT_FOUND"

@@ -907,10 +907,10 @@ class NodeExecution(message.Message):
     state: NodeExecution.State.ValueType
     """Output only. Its state."""
     reason: builtins.str
-    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST; the
-    limit that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT,
-    OUTPUT_LIMIT; for a model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
-    requests failed). Empty otherwise.
+    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST,
+    DISK_FULL (its program never began, for lack of room); the limit that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT,
+    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT; for a model also BUDGET_EXCEEDED (turns or
+    tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many requests failed). Empty otherwise.
     """
     message: builtins.str
     """Output only. The same, for people, with what they can do about it."""

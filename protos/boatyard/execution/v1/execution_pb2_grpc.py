@@ -132,8 +132,8 @@ class ExecutionServiceServicer:
         ANTHROPIC_API_KEY.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
         retry.
-        - RESOURCE_EXHAUSTED (DISK_FULL): the disk has no room for what an execution needs to begin and to end; RetryInfo
-        says when to try again.
+        - RESOURCE_EXHAUSTED (DISK_FULL): a disk has no room for what an execution needs to begin and to end, or its
+        container engine has none; RetryInfo says when to try again.
         - RESOURCE_EXHAUSTED (NODE_BUSY): the machine is short of memory, disk or processors; the message says which, and
         RetryInfo says when to retry.
         """

@@ -32,6 +32,8 @@ class JobServiceStub:
     - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
     - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
       something it names does not exist, or belongs to another project.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): no cell has the snapshot that it is to begin from. Where the cell that may have it
+      does not answer, the job is accepted.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
     - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
@@ -75,6 +77,7 @@ class JobServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - NOT_FOUND (REPOSITORY_NOT_FOUND): its repository has been deleted.
+    - NOT_FOUND (SNAPSHOT_NOT_FOUND): it is to go on from a snapshot that is no longer kept; the message names it.
     - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
     - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
       its sandbox tier or its network.
@@ -165,6 +168,8 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
         - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND, PROVIDER_NOT_FOUND):
           something it names does not exist, or belongs to another project.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): no cell has the snapshot that it is to begin from. Where the cell that may have it
+          does not answer, the job is accepted.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): the work item has a live job, named in the details.
         - FAILED_PRECONDITION (WORK_ITEM_STATE): the work item is not TODO, and its project is `todo_only`.
@@ -232,6 +237,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - NOT_FOUND (REPOSITORY_NOT_FOUND): its repository has been deleted.
+        - NOT_FOUND (SNAPSHOT_NOT_FOUND): it is to go on from a snapshot that is no longer kept; the message names it.
         - FAILED_PRECONDITION (JOB_STATE): the job has not ended, or has succeeded; its state is in the details.
         - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, no longer allows
           its sandbox tier or its network.

@@ -138,6 +138,7 @@ class Policy(message.Message):
     INCOMPLETE_FIELD_NUMBER: builtins.int
     ARTIFACTS_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
+    GIT_LFS_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
     means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. The default is
@@ -167,6 +168,12 @@ class Policy(message.Message):
     """What the next attempt starts from. The default is BASE."""
     incomplete: Policy.Incomplete.ValueType
     """What happens to a result that is not the whole working tree. The default is FAIL."""
+    git_lfs: builtins.bool
+    """True if the agent finds the contents of files that are in Git LFS, and its changes to them become pointers whose
+    contents are brought to the server of Git LFS with the push. It needs a repository at an https URL, or one whose
+    .lfsconfig names one. What cannot be fetched stays a pointer, and `Output.caveats` says why. False leaves pointers, and
+    contents that an agent writes in their place are pushed as ordinary files. The default is true.
+    """
     @builtins.property
     def verify_timeout(self) -> duration_pb2.Duration:
         """Maximum run time of the verify command. The default is 10 min."""
@@ -222,15 +229,18 @@ class Policy(message.Message):
         incomplete: Policy.Incomplete.ValueType | None = ...,
         artifacts: abc.Iterable[builtins.str] | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
+        git_lfs: builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "incomplete", b"incomplete", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_git_lfs", b"_git_lfs", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "git_lfs", b"git_lfs", "incomplete", b"incomplete", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "incomplete", b"incomplete", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_git_lfs", b"_git_lfs", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "git_lfs", b"git_lfs", "incomplete", b"incomplete", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_may_ask: _TypeAlias = typing.Literal["agent_may_ask"]  # noqa: Y015
     _WhichOneofArgType__agent_may_ask: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask"]  # noqa: Y015
     _WhichOneofReturnType__checkpoints: _TypeAlias = typing.Literal["checkpoints"]  # noqa: Y015
     _WhichOneofArgType__checkpoints: _TypeAlias = typing.Literal["_checkpoints", b"_checkpoints"]  # noqa: Y015
+    _WhichOneofReturnType__git_lfs: _TypeAlias = typing.Literal["git_lfs"]  # noqa: Y015
+    _WhichOneofArgType__git_lfs: _TypeAlias = typing.Literal["_git_lfs", b"_git_lfs"]  # noqa: Y015
     _WhichOneofReturnType__incomplete: _TypeAlias = typing.Literal["incomplete"]  # noqa: Y015
     _WhichOneofArgType__incomplete: _TypeAlias = typing.Literal["_incomplete", b"_incomplete"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = typing.Literal["max_attempts"]  # noqa: Y015
@@ -249,6 +259,8 @@ class Policy(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_may_ask) -> _WhichOneofReturnType__agent_may_ask | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoints) -> _WhichOneofReturnType__checkpoints | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__git_lfs) -> _WhichOneofReturnType__git_lfs | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__incomplete) -> _WhichOneofReturnType__incomplete | None: ...
     @typing.overload

@@ -138,6 +138,7 @@ class PrepareBaseRequest(message.Message):
     REVISION_FIELD_NUMBER: builtins.int
     RESULT_COMMIT_ID_FIELD_NUMBER: builtins.int
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
+    GIT_LFS_FIELD_NUMBER: builtins.int
     revision: builtins.str
     """A branch, tag or commit id of the remote; fetched first, unless it is a commit id that is already present."""
     result_commit_id: builtins.str
@@ -145,6 +146,10 @@ class PrepareBaseRequest(message.Message):
     snapshot_id: builtins.str
     """The id of a snapshot on this machine; nothing is fetched but its submodules. The tree is the snapshot's, but results
     are compared with what its workspace began from: the base is of that commit.
+    """
+    git_lfs: builtins.bool
+    """True if the contents of files that are in Git LFS are fetched, from the server of Git LFS of the repository. Those that
+    cannot be had stay pointers, which is a caveat; they are looked for again by the next call.
     """
     @builtins.property
     def remote(self) -> Remote:
@@ -157,10 +162,11 @@ class PrepareBaseRequest(message.Message):
         revision: builtins.str = ...,
         result_commit_id: builtins.str = ...,
         snapshot_id: builtins.str = ...,
+        git_lfs: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["commit", b"commit", "git_lfs", b"git_lfs", "remote", b"remote", "result_commit_id", b"result_commit_id", "revision", b"revision", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_commit: _TypeAlias = typing.Literal["revision", "result_commit_id", "snapshot_id"]  # noqa: Y015
     _WhichOneofArgType_commit: _TypeAlias = typing.Literal["commit", b"commit"]  # noqa: Y015
@@ -417,14 +423,14 @@ class Caveat(message.Message):
         KIND_EMPTY_SUBMODULES: Caveat._Kind.ValueType  # 1
         """Of a base: submodules that cannot be had; `detail` says why. Their directories are empty."""
         KIND_LFS_POINTERS: Caveat._Kind.ValueType  # 2
-        """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
+        """Of a base: files whose content is in Git LFS, and not fetched; `detail` says why, if it was to be. They are pointers."""
         KIND_SUBMODULE_CONTENT: Caveat._Kind.ValueType  # 3
         """Of a result: submodules with files that are not those of the commit that they are at. They are left out. The
         result is incomplete.
         """
         KIND_LFS_FILES: Caveat._Kind.ValueType  # 4
-        """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
-        pointers.
+        """Of a result: new or changed files that .gitattributes gives to Git LFS, without `git_lfs`, or where the repository has
+        no server of it. They are in the result as they are, not as pointers.
         """
         KIND_UNREADABLE: Caveat._Kind.ValueType  # 5
         """Of a result: files that cannot be read, and directories with all that is below them. They are left out, or stay
@@ -455,14 +461,14 @@ class Caveat(message.Message):
     KIND_EMPTY_SUBMODULES: Caveat.Kind.ValueType  # 1
     """Of a base: submodules that cannot be had; `detail` says why. Their directories are empty."""
     KIND_LFS_POINTERS: Caveat.Kind.ValueType  # 2
-    """Of a base: files whose content is in Git LFS, and not fetched. They are pointers, and stay what they are."""
+    """Of a base: files whose content is in Git LFS, and not fetched; `detail` says why, if it was to be. They are pointers."""
     KIND_SUBMODULE_CONTENT: Caveat.Kind.ValueType  # 3
     """Of a result: submodules with files that are not those of the commit that they are at. They are left out. The
     result is incomplete.
     """
     KIND_LFS_FILES: Caveat.Kind.ValueType  # 4
-    """Of a result: new or changed files that .gitattributes gives to Git LFS. They are in the result as they are, not as
-    pointers.
+    """Of a result: new or changed files that .gitattributes gives to Git LFS, without `git_lfs`, or where the repository has
+    no server of it. They are in the result as they are, not as pointers.
     """
     KIND_UNREADABLE: Caveat.Kind.ValueType  # 5
     """Of a result: files that cannot be read, and directories with all that is below them. They are left out, or stay
@@ -921,6 +927,7 @@ class TakeResultRequest(message.Message):
     SIGNATURE_FIELD_NUMBER: builtins.int
     REMOTE_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
+    GIT_LFS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     result_id: builtins.str
@@ -929,6 +936,10 @@ class TakeResultRequest(message.Message):
     """The full id of the commit that the tree started from."""
     message: builtins.str
     """The message of the commit that the service adds."""
+    git_lfs: builtins.bool
+    """True if files that .gitattributes gives to Git LFS become pointers, where the repository has a server of Git LFS. Their
+    contents are kept beside the commit, and brought to that server by a push.
+    """
     @builtins.property
     def tree(self) -> WorkingTree:
         """The tree."""
@@ -956,10 +967,11 @@ class TakeResultRequest(message.Message):
         signature: Signature | None = ...,
         remote: Remote | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
+        git_lfs: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "message", b"message", "remote", b"remote", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "git_lfs", b"git_lfs", "leave_out", b"leave_out", "message", b"message", "remote", b"remote", "repository_id", b"repository_id", "result_id", b"result_id", "signature", b"signature", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1024,6 +1036,7 @@ class SnapshotTreeRequest(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     KEEP_FOR_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
+    GIT_LFS_FIELD_NUMBER: builtins.int
     repository_id: builtins.str
     """The repository that the tree came from."""
     snapshot_id: builtins.str
@@ -1032,6 +1045,10 @@ class SnapshotTreeRequest(message.Message):
     """The full id of the commit that the tree started from."""
     message: builtins.str
     """Why the tree is kept: the message of the commit."""
+    git_lfs: builtins.bool
+    """True if files that .gitattributes gives to Git LFS become pointers, where the repository has a server of Git LFS. Their
+    contents are kept beside the commit, and brought to that server by a push.
+    """
     @builtins.property
     def tree(self) -> WorkingTree:
         """The tree."""
@@ -1056,10 +1073,11 @@ class SnapshotTreeRequest(message.Message):
         message: builtins.str = ...,
         keep_for: duration_pb2.Duration | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
+        git_lfs: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["keep_for", b"keep_for", "tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "keep_for", b"keep_for", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_commit_id", b"base_commit_id", "git_lfs", b"git_lfs", "keep_for", b"keep_for", "leave_out", b"leave_out", "message", b"message", "repository_id", b"repository_id", "snapshot_id", b"snapshot_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1852,6 +1870,7 @@ class TakeArtifactsRequest(message.Message):
     REDACTED_FIELD_NUMBER: builtins.int
     REPOSITORY_ID_FIELD_NUMBER: builtins.int
     BASE_COMMIT_ID_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     artifacts_id: builtins.str
     """What they are kept under. Usually the execution's id."""
     repository_id: builtins.str
@@ -1877,6 +1896,12 @@ class TakeArtifactsRequest(message.Message):
         not kept.
         """
 
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file at the top of the tree. A submodule in which there are only untracked files that they
+        name has no such patch.
+        """
+
     def __init__(
         self,
         *,
@@ -1886,10 +1911,11 @@ class TakeArtifactsRequest(message.Message):
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         repository_id: builtins.str = ...,
         base_commit_id: builtins.str = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "base_commit_id", b"base_commit_id", "patterns", b"patterns", "redacted", b"redacted", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["artifacts_id", b"artifacts_id", "base_commit_id", b"base_commit_id", "leave_out", b"leave_out", "patterns", b"patterns", "redacted", b"redacted", "repository_id", b"repository_id", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

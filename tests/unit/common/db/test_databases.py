@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
 from services.common.db.fences import Fences
-from services.common.db.migrate import migrate
+from services.common.db.migrate import look, migrate
 from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, Invalid, StartError
 from services.common.fence import Fence
@@ -118,11 +118,25 @@ async def test_processes_that_start_at_once_migrate_once(database_url: str) -> N
     assert set(names) == {"alembic_version", "fences", "things"}
 
 
-async def test_a_newer_database_is_refused(engine: AsyncEngine) -> None:
+UNKNOWN_VERSIONS = {
+    "9999": "newer Boatyard",
+    "0099_of_a_later_kind": "newer Boatyard",
+    "0100b": "newer Boatyard",
+    "0000": "no released Boatyard made",
+    "9f3ac01b2d4e": "another program's",
+    "123456789012": "another program's",
+    "initial": "another program's",
+    "é": "another program's",
+}
+
+
+@pytest.mark.parametrize("version", UNKNOWN_VERSIONS)
+async def test_a_version_that_is_not_known_is_refused_as_what_it_is(engine: AsyncEngine, version: str) -> None:
     async with engine.begin() as connection:
-        await connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
-    with pytest.raises(StartError, match="newer Boatyard"):
+        await connection.execute(text("UPDATE alembic_version SET version_num = :version"), {"version": version})
+    with pytest.raises(StartError, match=UNKNOWN_VERSIONS[version]) as refused:
         await migrate(engine, MIGRATIONS)
+    assert await look(engine, MIGRATIONS) == (version, [str(refused.value)]), "`cells` and the doctor say the same"
 
 
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "mysql://u:secret@h/d", "secret", ""])

@@ -1,5 +1,6 @@
 """A git that waits in silence is ended, and one that works is not, with programs in git's place."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -57,3 +58,19 @@ async def test_silence_is_ended_with_all_that_was_started(
 )
 async def test_work_is_not(tmp_path: Path, script: str) -> None:
     await program(tmp_path, script).run(Command("version"), Invocation(silence_seconds=SILENCE_SECONDS))
+
+
+async def test_silence_that_begins_right_after_a_look_ends_in_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+    sleep = asyncio.sleep
+
+    async def recorded(seconds: float) -> None:
+        pauses.append(seconds)
+        await sleep(seconds / 100)
+
+    monkeypatch.setattr(asyncio, "sleep", recorded)
+    with pytest.raises(GitSilent):
+        await program(tmp_path, "exec sleep 60").run(Command("version"), Invocation(silence_seconds=50))
+    assert pauses[0] + sum(pauses[-10:]) <= 50 + 1e-9, "what was said right before the first look counts at it"

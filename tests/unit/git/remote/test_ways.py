@@ -3,6 +3,8 @@
 import contextlib
 import os
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -203,3 +205,25 @@ def test_without_a_sandbox_nobody_else_may_change_it(mine: Repo, roots: FileRoot
         opened(mine.path, roots, sandboxed=False),
     ):
         pass
+
+
+IN_A_NAMESPACE = """
+import sys
+from pathlib import Path
+from services.git.remote.ways import ForeignWayError, open_own_directory
+try:
+    open_own_directory(Path(sys.argv[1]))
+except ForeignWayError as error:
+    print(error.path, error.problem)
+"""
+
+
+@as_root
+def test_in_a_user_namespace_nobody_is_trusted_whom_it_does_not_have(tmp_path: Path) -> None:
+    """There the owner of / has the number of all others: whose directory it is, nobody knows."""
+    inside = ["unshare", "--user", "--map-current-user", sys.executable, "-c", IN_A_NAMESPACE, of_another(tmp_path)]
+    command = ["setpriv", "--reuid", str(OTHER), "--clear-groups", *inside]
+    made = subprocess.run(command, capture_output=True, check=False)
+    if b"unshare failed" in made.stderr:
+        pytest.skip("ordinary users have no user namespaces here")
+    assert b"/ belongs to nobody" in made.stdout, made.stderr

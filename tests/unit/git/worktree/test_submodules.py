@@ -11,7 +11,16 @@ import pytest
 
 from services.common.caveats import CaveatKind
 from services.common.ids import new_id
-from services.git.model import Base, OmissionReason, OmittedArtifact, Remote, ResultCommit, SnapshotSpec, StartPoint
+from services.git.model import (
+    Base,
+    OmissionReason,
+    OmittedArtifact,
+    Remote,
+    ResultCommit,
+    SnapshotSpec,
+    StartPoint,
+    TreeOrigin,
+)
 from services.redaction.strand import Redactor
 from tests.kit.gitservice import GitParts, LayeredWorkspace, git_parts
 from tests.kit.repos import Repo
@@ -280,7 +289,7 @@ async def test_what_was_done_in_them_is_kept_as_patches(served: Served, tmp_path
     case = PATCHED[name]
     manager, place = served.parts.manager, new_id("exec")
     workspace = await changed(served, case.script, "stacked")
-    base = "repo-1", served.base.commit_id
+    base = TreeOrigin("repo-1", served.base.commit_id)
     taken = await manager.take_artifacts(place, workspace.tree, (), Redactor({}), base)
     names = {f".boatyard/submodules/{path}.patch": path for path in case.patches}
     assert ({each.name for each in taken.artifacts}, taken.omitted) == (set(names), ())
@@ -299,9 +308,38 @@ async def test_what_was_done_in_them_is_kept_as_patches(served: Served, tmp_path
         assert dict(reversed(line.split("  ", 1)) for line in listing.splitlines()) == hashes
 
 
+LEFT_OUT = (".aider*", "/lib/out/", "**/tmp/*.log")
+UNWANTED = {
+    "nothing": ("true", ()),
+    "a name": ("echo > lib/.aider.x; mkdir other/d; echo > other/d/.aider.y", ()),
+    "a place": ("mkdir lib/out; echo > lib/out/x", ()),
+    "a place elsewhere": ("mkdir other/out; echo > other/out/x", ("other",)),
+    "any place": ("mkdir -p lib/tmp other/a/tmp; echo > lib/tmp/x.log; echo > other/a/tmp/y.log", ()),
+    "in an inner one": ("echo > lib/in/.aider.x", ()),
+    "in both": ("echo > lib/.aider; mkdir lib/in/tmp; echo > lib/in/tmp/x.log", ()),
+    "and work": ("echo > lib/.aider; echo > lib/new", ("lib",)),
+    "and work in an inner one": ("echo > lib/in/.aider; echo > lib/in/new", ("lib",)),
+    "and a change": ("echo > lib/.aider; echo >> lib/lib", ("lib",)),
+    "staged": ("cd lib; echo > .aider; git add .aider", ("lib",)),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", UNWANTED)
+async def test_what_nobody_wants_in_there_is_no_work(served: Served, name: str) -> None:
+    script, written = UNWANTED[name]
+    workspace = await changed(served, script, "stacked")
+    spec = replace(workspace.take_spec(), leave_out=LEFT_OUT)
+    result = await served.parts.manager.take_result("repo-1", new_id("result"), spec)
+    assert [(each.kind, *each.paths) for each in result.caveats] == [(WRITTEN, path.encode()) for path in written]
+    origin, place = TreeOrigin("repo-1", served.base.commit_id, LEFT_OUT), new_id("exec")
+    taken = await served.parts.manager.take_artifacts(place, workspace.tree, (), Redactor({}), origin)
+    assert bool(taken.artifacts) == bool(written)
+
+
 @pytest.mark.slow
 async def test_patches_have_no_secrets_and_a_bound(served: Served) -> None:
-    base, place = ("repo-1", served.base.commit_id), new_id("exec")
+    base, place = TreeOrigin("repo-1", served.base.commit_id), new_id("exec")
     async with git_parts(
         served.parts.paths.home.root.parent / "smaller", served.place, max_artifact_bytes=1 << 20
     ) as parts:

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
+from services.common.db.outages import outage
 from services.common.errors import (
     REQUEST_ID,
     Exhausted,
@@ -22,6 +23,15 @@ from services.lifecycle.nodes.retries import call_with_retries
 
 PATIENCE = RetryLimits(away=5.0, full=60.0, broken=1.0)
 
+LACK_ROOM = (
+    Exhausted("DISK_FULL", "git has no room", quota="disk"),
+    Exhausted("DISK_FULL", "a file has none", retry_after=10.0, metadata={"resource": "disk"}),
+    Exhausted("NODE_BUSY", "too little is free", retry_after=10.0, metadata={"resource": "disk"}),
+    Exhausted("NODE_BUSY", "too few inodes are free", retry_after=10.0, metadata={"resource": "inodes"}),
+    outage(lacks_room=True),
+)
+"""What node services without room say, whichever part of them lacks it."""
+
 
 @pytest.mark.parametrize(
     ("error", "seconds"),
@@ -31,7 +41,7 @@ PATIENCE = RetryLimits(away=5.0, full=60.0, broken=1.0)
         (FailedPrecondition("WORKSPACE_NOT_MOUNTED", "its service begins to run again", "ws-1"), 5.0),
         (Exhausted("NODE_BUSY", "no memory left", retry_after=2.0), 60.0),
         (TooManyCallsError(Room.CALLS, Share(1, 1), is_callers=True, is_told=True), 60.0),
-        (Exhausted("DISK_FULL", "no room", quota="disk"), None),
+        *((error, None) for error in LACK_ROOM),
         (Exhausted("RESOURCE_EXHAUSTED", "memory quota"), 5.0),
         (Exhausted("RESOURCE_EXHAUSTED", "CLIENT: Received message larger than max (5 vs. 4)"), None),
         (Unauthenticated("another token", reason="CELL_TOKEN_REQUIRED"), 5.0),
@@ -48,7 +58,7 @@ def test_how_long_a_node_is_asked_again(error: ServiceError, seconds: float | No
 
 
 def test_what_an_agent_has_left_waits_for_room_on_its_machine() -> None:
-    assert PATIENCE.for_error(Exhausted("DISK_FULL", "no room", quota="disk"), waits_for_room=True) == 60.0
+    assert {PATIENCE.for_error(error, waits_for_room=True) for error in LACK_ROOM} == {60.0}
     assert PATIENCE.for_error(NotFound("workspace", "ws-1"), waits_for_room=True) is None
 
 

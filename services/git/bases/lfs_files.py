@@ -1,0 +1,101 @@
+"""Finds the files of a tree whose content is in Git LFS, and makes git take that content for what its index has."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+from services.git.gitcmd import Command, Git, Invocation
+from services.git.pointers import POINTER_BYTES, Pointer, batch_contents, parse_pointer
+
+_REGULAR: Final = {b"100644": False, b"100755": True}
+_LISTING_BYTES: Final = 256 << 20
+_HEADER_BYTES: Final = 128
+
+_PRINT: Final = r"printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n' $h $n"
+# Both read standard input once: a content may be larger than memory, or than /tmp.
+_HASH: Final = (
+    "r=$({ { tee /dev/fd/5 | wc -c >&4; } 5>&1 | sha256sum >&4; } 4>&1) || exit 1;"
+    " for w in $r; do case $w in -) ;;"
+    f" {'?' * 64}) h=$w ;; *) n=$w ;; esac; done; {_PRINT}"
+)
+# Keeps the content where the program of Git LFS would. What is a pointer already stays one, and so does nothing.
+_KEEP: Final = (
+    "d=$(git rev-parse --git-dir)/lfs;"
+    ' { mkdir -p "$d/tmp" && t=$(mktemp "$d/tmp/XXXXXXXX"); } 2> /dev/null || t=$(mktemp) || exit 1;'
+    ' cat > "$t" || exit 1; n=$(wc -c < "$t");'
+    f' if [ "$n" -le {POINTER_BYTES} ] && head -n 1 "$t" | grep -qx "version https://git-lfs.github.com/spec/v1";'
+    ' then cat "$t"; elif [ "$n" -gt 0 ]; then h=$(sha256sum < "$t"); h=${h%% *};'
+    ' p="$d/objects/$(printf %.2s "$h")/$(printf %.4s "$h" | tail -c 2)";'
+    f' mkdir -p "$p" 2> /dev/null && mv "$t" "$p/$h"; {_PRINT}; fi; rm -f "$t"'
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LfsFile:
+    """A file that is in Git LFS."""
+
+    pointer: Pointer
+    is_executable: bool
+
+
+async def find_lfs_files(git: Git, git_dir: Path, scratch: Path) -> tuple[dict[bytes, LfsFile], frozenset[bytes]]:
+    """Return the files in an index that are pointers of Git LFS, and all paths that .gitattributes gives to it.
+
+    `scratch` is a directory to write in.
+    """
+    inside = Invocation(git_dir=git_dir, output_limit=_LISTING_BYTES)
+    listing = (await git.run(Command("ls-files", ("-z", "--stage")), inside)).stdout
+    records = [(path, facts.split(b" ")) for facts, _, path in (each.partition(b"\t") for each in listing.split(b"\0"))]
+    entries = {path: (facts[0], facts[1]) for path, facts in records if path}
+    asking = Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",))
+    fields = (await git.run(asking, _given(inside, scratch, entries, b"\0"))).stdout.split(b"\0")
+    paths = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
+    regular = {path: entries[path] for path in paths if entries[path][0] in _REGULAR}
+    pointers = await _pointers(git, inside, scratch, sorted({object_id for _, object_id in regular.values()}))
+    found = {
+        path: LfsFile(pointers[object_id], _REGULAR[mode])
+        for path, (mode, object_id) in sorted(regular.items())
+        if object_id in pointers
+    }
+    return found, frozenset(paths)
+
+
+async def _pointers(git: Git, inside: Invocation, scratch: Path, object_ids: Iterable[bytes]) -> dict[bytes, Pointer]:
+    """Return those of the objects that are pointers."""
+    sizes = Command("cat-file", ("--batch-check=%(objectname) %(objectsize)",))
+    lines = (await git.run(sizes, _given(inside, scratch, object_ids, b"\n"))).stdout.splitlines()
+    small = [line.split()[0] for line in lines if int(line.split()[1]) <= POINTER_BYTES]
+    if not small:
+        return {}
+    contents = Command("cat-file", ("--batch=%(objectsize)",))
+    limit = len(small) * (POINTER_BYTES + _HEADER_BYTES)
+    answer = (await git.run(contents, replace(_given(inside, scratch, small, b"\n"), output_limit=limit))).stdout
+    read = zip(small, batch_contents(answer), strict=True)
+    return {object_id: pointer for object_id, content in read if (pointer := parse_pointer(content)) is not None}
+
+
+async def take_contents(git: Git, tree: Path, paths: Iterable[bytes], scratch: Path) -> None:
+    """Make the index of a tree take the contents of files for the pointers that it has. Each is read once."""
+    await configure_filter(git, tree, _HASH, is_required=True)
+    inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
+    await git.run(Command("update-index", ("-z", "--stdin")), _given(inside, scratch, paths, b"\0"))
+
+
+async def keep_for_agents(git: Git, tree: Path) -> None:
+    """Make git in a tree, the agent's, write pointers for such files, and keep their contents, without Git LFS."""
+    await configure_filter(git, tree, _KEEP, is_required=False)
+
+
+async def configure_filter(git: Git, tree: Path, clean: str, *, is_required: bool) -> None:
+    """Set how the contents of files become what a commit has."""
+    config: Mapping[str, str] = {"filter.lfs.clean": clean, "filter.lfs.required": str(is_required).lower()}
+    for key, value in config.items():
+        await git.run(Command("config", (f"--file={tree / '.git' / 'config'}",), (key, value)))
+
+
+def _given(inside: Invocation, scratch: Path, lines: Iterable[bytes], end: bytes) -> Invocation:
+    """Return the invocation with lines to read, in a file."""
+    file = scratch / "lines"
+    file.write_bytes(b"".join(line + end for line in lines))
+    return replace(inside, stdin_file=file)

@@ -1,0 +1,184 @@
+"""Files of Git LFS have their contents in bases, where those can be had; where not, the base says why."""
+
+import os
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from services.common.caveats import CaveatKind
+from services.git.model import Base, Remote, StartPoint
+from tests.kit.githttp import Fault, GitServer, git_server
+from tests.kit.gitservice import GitParts, git_parts
+from tests.kit.lfs import LfsServer, pointer_to
+from tests.kit.repos import Repo
+
+RULES = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
+CONTENTS = {"a.bin": os.urandom(5000), "deep/er/b.bin": b"text\n" * 400, "tool.bin": b"#!/bin/sh\n"}
+
+
+@dataclass
+class Served:
+    """A repository with files in Git LFS, and the servers of both."""
+
+    parts: GitParts
+    server: GitServer
+    lfs: LfsServer
+    work: Repo
+    remote: Remote
+
+    async def prepare(self, *, git_lfs: bool = True, revision: bytes = b"") -> Base:
+        return await self.parts.prepare(self.remote, StartPoint(revision, git_lfs=git_lfs))
+
+    def push(self) -> None:
+        self.work.git("push", "--quiet", "--force", str(self.server.root / "app.git"), "main")
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    work = Repo.sample(tmp_path / "work")
+    lfs = LfsServer()
+    pointers = {path: lfs.add(content).text.decode() for path, content in CONTENTS.items()}
+    work.commit("files", {".gitattributes": RULES, **pointers})
+    work.git("update-index", "--chmod=+x", "tool.bin")
+    work.git("commit", "--quiet", "--message=a program")
+    work.bare_clone(tmp_path / "served" / "app.git")
+    with git_server(tmp_path / "served", "the-token") as server:
+        server.lfs, server.records_processes = lfs, False
+        async with git_parts(tmp_path / "home", allow_loopback_http=True) as parts:
+            yield Served(parts, server, lfs, work, Remote("repo-1", server.url("app"), "the-token"))
+
+
+def read(base: Base, path: str) -> bytes:
+    """Return the content of a file of a base, whose layers are searched from the top."""
+    return next((layer / path).read_bytes() for layer in base.layers if (layer / path).exists())
+
+
+async def test_files_have_their_contents(served: Served) -> None:
+    base = await served.prepare()
+    assert base.caveats == ()
+    assert {path: read(base, path) for path in CONTENTS} == CONTENTS
+    workspace = await served.parts.layered(base, mounted=False)
+    listed = await workspace.agent(f"git status --porcelain; cat {' '.join(CONTENTS)} | sha256sum; test -x tool.bin")
+    assert listed == f"{pointer_to(b''.join(CONTENTS.values())).oid}  -\n"
+
+
+@pytest.mark.slow
+async def test_what_is_here_is_not_fetched_again(served: Served) -> None:
+    first = await served.prepare()
+    served.lfs.calls.clear()
+    assert (await served.prepare()).layers == first.layers
+    served.work.commit("more", {"c.bin": served.lfs.add(b"new" * 500).text.decode()})
+    served.push()
+    await served.prepare()
+    assert (served.lfs.calls["batch"], served.lfs.calls["GET content"]) == (1, 1)
+
+
+@pytest.mark.slow
+async def test_pointers_are_what_a_policy_wants_or_a_server_has(served: Served) -> None:
+    base = await served.prepare(git_lfs=False)
+    assert [(each.kind, each.total_paths) for each in base.caveats] == [(CaveatKind.LFS_POINTERS, len(CONTENTS))]
+    assert read(base, "a.bin") == pointer_to(CONTENTS["a.bin"]).text
+    assert not served.lfs.calls
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a server fails; the files that are missing; and what is said of them. `tries` are calls for batches."""
+
+    breaks: Callable[[Served], object]
+    missing: tuple[str, ...]
+    says: str = ""
+    tries: int = 1
+    more: tuple[Fault, ...] = field(default=())
+
+
+ALL = tuple(sorted(CONTENTS))
+A, B = (pointer_to(CONTENTS[path]).oid for path in ("a.bin", "deep/er/b.bin"))
+
+
+def fault(at: str, does: int | str, **more: int) -> Callable[[Served], object]:
+    return lambda served: served.server.faults.append(Fault(at, does, **more))
+
+
+def odd(**attributes: object) -> Callable[[Served], object]:
+    def change(served: Served) -> None:
+        for name, value in attributes.items():
+            setattr(served.lfs, name, value)
+
+    return change
+
+
+CASES = {
+    "nothing": Case(lambda _: None, ()),
+    "by login": Case(odd(by_login=True), ()),
+    "busy once": Case(fault("batch", 429, times=1, retry_after=1), (), tries=1),
+    "a fault once": Case(fault("batch", 503, times=1), ()),
+    "broken off once": Case(fault("GET /contents", "cut", times=1), ()),
+    "dropped once": Case(fault("GET /contents", "drop", times=1), ()),
+    "expired once": Case(odd(expired=1), (), tries=2),
+    "expired": Case(odd(expired=9), ALL, "has expired", tries=2),
+    "one is not there": Case(lambda served: served.lfs.objects.pop(A), ("a.bin",), "does not exist (404)"),
+    "one is lost": Case(
+        lambda served: served.lfs.lost.update({A} if served.lfs.objects.pop(A) else ()),
+        ("a.bin",),
+        "answers 404",
+    ),
+    "another content": Case(
+        lambda served: served.lfs.objects.update({A: os.urandom(5000)}), ("a.bin",), "not what its pointer names"
+    ),
+    "a longer content": Case(
+        lambda served: served.lfs.objects.update({A: CONTENTS["a.bin"] * 2}), ("a.bin",), "not what its pointer names"
+    ),
+    "a shorter content": Case(
+        lambda served: served.lfs.objects.update({B: CONTENTS["a.bin"][:9]}), ("deep/er/b.bin",), "not what its pointer"
+    ),
+    "no Git LFS": Case(fault("batch", 404), ALL, "no Git LFS", tries=0),
+    "a page": Case(fault("batch", "page"), ALL, "as one of Git LFS", tries=0),
+    "no rights": Case(fault("batch", 403), ALL, "returned error: 403", tries=0),
+    "elsewhere": Case(odd(elsewhere="http://192.168.7.7:80"), ALL, "192.168.7.7"),
+    "elsewhere in the cloud": Case(odd(elsewhere="https://169.254.169.254"), ALL, "not public"),
+    "a file": Case(odd(elsewhere="file:///etc"), ALL, "must be https"),
+    "led elsewhere": Case(fault("GET /contents", "https://10.0.0.1{path}"), ALL, "not public"),
+    "another transfer": Case(odd(answers={"transfer": "tus"}), ALL, "another transfer"),
+    "no list": Case(odd(answers={"objects": "x"}), ALL, "no list"),
+    "an empty list": Case(odd(answers={"objects": [7, {"oid": 7}]}), ALL, "does not say where"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CASES)
+async def test_what_cannot_be_had_is_said_and_the_rest_is_there(served: Served, name: str) -> None:
+    case = CASES[name]
+    case.breaks(served)
+    base = await served.prepare()
+    missing = {path.decode() for each in base.caveats for path in each.paths}
+    assert missing == set(case.missing)
+    assert all(case.says in each.detail for each in base.caveats)
+    assert "the-token" not in str(base.caveats)
+    assert "signature" not in str(base.caveats)
+    assert served.lfs.calls["batch"] == case.tries
+    for path, content in CONTENTS.items():
+        assert read(base, path) == (pointer_to(content).text if path in case.missing else content)
+
+
+@pytest.mark.slow
+async def test_only_its_own_server_sees_the_token(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with git_server(tmp_path / "other", "another-token") as other:
+        other.lfs, other.records_processes = served.lfs, False
+        served.lfs.elsewhere = f"http://127.0.0.1:{other.port}"
+        base = await served.prepare()
+    assert base.caveats == ()
+    assert set(served.lfs.logins_at_contents) == {None}
+
+
+@pytest.mark.slow
+async def test_what_was_missing_is_fetched_by_the_next(served: Served) -> None:
+    content = served.lfs.objects.pop(A)
+    first = await served.prepare()
+    assert read(first, "deep/er/b.bin") == CONTENTS["deep/er/b.bin"]
+    served.lfs.objects[A] = content
+    second = await served.prepare()
+    assert (second.caveats, read(second, "a.bin")) == ((), content)
