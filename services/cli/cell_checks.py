@@ -1,7 +1,6 @@
 """What a running cell knows of this machine and of its database, for `boatyard doctor`."""
 
 import asyncio
-import json
 import os
 import subprocess
 import sys
@@ -24,6 +23,7 @@ from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import ServiceError
 from services.common.home import Home
 from services.common.rpc.nodes import open_node_channel
+from services.common.untrusted_json import parse_json
 from services.sandbox import host_uids
 
 _TIMEOUT_S = 5.0
@@ -130,7 +130,7 @@ def database_without_gateway(url: str | None) -> Finding:
     if check.returncode:
         last_words = check.stderr.strip().rpartition("\n")[2].removeprefix("boatyard database: ")
         return Finding("database", FAIL, last_words, "correct BOATYARD_DATABASE_URL, or start the database")
-    found = json.loads(check.stdout)
+    found = parse_json(check.stdout)
     if not found:
         return Finding("database", OK, "a file, which the first `boatyard up` makes")
     server = f"{found['kind']} {found['server_version']}"
