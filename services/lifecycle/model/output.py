@@ -145,6 +145,8 @@ class Output(Recorded):
     caveats: tuple[Caveat, ...] = ()
     agent_commits: int = 0
     processes_left: int | None = None
+    reported: bool = False
+    """True when a client's word is all that is known of it."""
 
     @property
     def incomplete(self) -> bool:
