@@ -4,7 +4,7 @@ Standard library only: runners import it.
 """
 
 import enum
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 
@@ -38,3 +38,17 @@ def keys_by_name(providers: Iterable[ModelProvider]) -> dict[str, str]:
         for each in providers
         for number, key in enumerate(each.keys, start=1)
     }
+
+
+def with_own(
+    known: Sequence[ModelProvider], own: Iterable[ModelProvider], names: Sequence[str]
+) -> tuple[ModelProvider, ...]:
+    """Return the providers that an agent has: those that are `known`, and of a machine's own those of no known name.
+
+    Where it names some, it has no others, in the order of the names.
+    """
+    by_name = {each.name: each for each in own} | {each.name: each for each in known}
+    if names:
+        return tuple(by_name[name] for name in names if name in by_name)
+    known_names = [each.name for each in known]
+    return tuple(by_name[name] for name in (*known_names, *(name for name in by_name if name not in known_names)))

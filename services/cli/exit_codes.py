@@ -89,6 +89,7 @@ _WHERE_TYPED = {
 _COMMANDS = {
     "project": "project",
     "repository": "repository",
+    "provider": "provider",
     "template": "template",
     "worker": "worker",
     "work_item": "item",

@@ -36,6 +36,12 @@ SETTINGS: Final = (
             " AGENT_COMMAND).",
             "LINE",
         ),
+        Flag(
+            "--agent",
+            "agent.command.preset",
+            "An agent that the machine knows, such as claude or codex, in place of --command.",
+            "NAME",
+        ),
         Flag("--prompt-delivery", "agent.command.prompt_delivery", "How the command gets the prompt (default: stdin)."),
         Flag(
             "--terminal",
@@ -158,7 +164,8 @@ SETTINGS: Final = (
         Flag(
             "--incomplete",
             "policy.incomplete",
-            "What happens to a result without all that the agent left, because it cannot be read, say (default: fail).",
+            "What happens to a result without all that the agent left, because it cannot be read, say (default: fail);"
+            " strict also wants all submodules and files of Git LFS before the agent starts.",
         ),
         Flag("--no-push", "policy.publish", "The same as --publish none: keep it on this machine.", stands_for="none"),
         Flag(

@@ -27,16 +27,24 @@ class CaveatKind(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class CaveatRow:
-    """What people are told, before the paths; and whether work is missing, so that a result is incomplete."""
+    """What people are told, before the paths; and what is missing.
+
+    `is_loss`: work, so that a result is incomplete. `is_lack`: what the repository has, so that an agent works without.
+    """
 
     says: str
     is_of_base: bool = False
     is_loss: bool = False
+    is_lack: bool = False
 
 
 CAVEATS: Final[Mapping[CaveatKind, CaveatRow]] = {
-    CaveatKind.EMPTY_SUBMODULES: CaveatRow("submodules are not fetched, their directories are empty", is_of_base=True),
-    CaveatKind.LFS_POINTERS: CaveatRow("files of Git LFS are not fetched, they are pointers", is_of_base=True),
+    CaveatKind.EMPTY_SUBMODULES: CaveatRow(
+        "submodules are not fetched, their directories are empty", is_of_base=True, is_lack=True
+    ),
+    CaveatKind.LFS_POINTERS: CaveatRow(
+        "files of Git LFS are not fetched, they are pointers", is_of_base=True, is_lack=True
+    ),
     CaveatKind.OWN_BOATYARD: CaveatRow(
         "the repository's own directory is where agents get their input too: new files in there are not in the result",
         is_of_base=True,

@@ -6,7 +6,10 @@ from typing import Final
 
 from services.common.errors import StartError
 
-SECRETS: Final = ("ANTHROPIC_API_KEY", "BOATYARD_DATABASE_LISTEN_URL", "BOATYARD_DATABASE_URL", "BOATYARD_TOKEN")
+SECRETS: Final = (
+    *("ANTHROPIC_API_KEY", "GEMINI_API_KEY", "OPENAI_API_KEY"),
+    *("BOATYARD_DATABASE_LISTEN_URL", "BOATYARD_DATABASE_URL", "BOATYARD_TOKEN"),
+)
 """The variables whose values may be in files."""
 
 

@@ -66,6 +66,7 @@ async def _main() -> None:
             capacity=settings.capacity,
             webhooks=Webhooks(settings.webhooks_allowed),
             retention_periods=settings.retention_periods,
+            own_providers=settings.own_providers,
         )
         orphans = OrphanReaper(
             NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.retention_periods

@@ -74,7 +74,7 @@ from services.lifecycle.model.condition import STARTING, Condition
 from services.lifecycle.model.floor import Floor
 from services.lifecycle.nodes import NodeInventory, Nodes, NodeWatch, connected
 from services.lifecycle.orphans import OrphanReaper
-from services.lifecycle.webhooks import AllowList, Webhooks
+from services.lifecycle.webhooks import Webhooks
 
 BackgroundTask: TypeAlias = Coroutine[Any, Any, None]
 
@@ -145,7 +145,7 @@ async def _main() -> None:
                     notifier,
                     admission,
                     draining=draining,
-                    providers_allowed=settings.providers_allowed,
+                    settings=settings,
                     is_gone=is_gone,
                 ),
                 *runtime,
@@ -214,7 +214,12 @@ def _driver_tasks(
     """Return the loops that run jobs, and that end on this machine what other cells have taken over."""
     webhooks = Webhooks(settings.webhooks_allowed)
     driver = Driver(
-        ledger, nodes, capacity=settings.max_jobs, webhooks=webhooks, retention_periods=settings.retention_periods
+        ledger,
+        nodes,
+        capacity=settings.max_jobs,
+        webhooks=webhooks,
+        retention_periods=settings.retention_periods,
+        own_providers=settings.own_providers,
     )
     notifier.call_on_work(driver.wake)
     reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)
@@ -242,6 +247,7 @@ def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySett
         load_kinds(settings.kinds_file),
         tries=Floor(max_attempts=settings.max_attempts, max_extra_rounds=settings.max_extra_rounds),
         ageing_seconds=settings.ageing_seconds,
+        own_providers=settings.own_providers,
     )
 
 
@@ -252,14 +258,19 @@ def _registrations(
     admission: Admission,
     *,
     draining: Draining,
-    providers_allowed: AllowList,
+    settings: GatewaySettings,
     is_gone: IsGone,
 ) -> list[Registration]:
     return [
         Registration(
             catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"].full_name,
             add_CatalogServiceServicer_to_server,
-            CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, providers_allowed),
+            CatalogServicer(
+                CatalogStore(engine),
+                WorkItemJobs(engine, admission).start,
+                settings.providers_allowed,
+                settings.own_providers,
+            ),
             {**update_wire.CHECKS, **CHECKS},
         ),
         Registration(

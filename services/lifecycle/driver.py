@@ -5,10 +5,11 @@ Stopping the loop stops no agent. The next driver of the same ledger continues w
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 
+from services.agent.providers import ModelProvider
 from services.common import logs
 from services.lifecycle.failures import Parked
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
@@ -33,11 +34,14 @@ class Driver:
         poll_seconds: float = 1.0,
         webhooks: Webhooks | None = None,
         retention_periods: RetentionPeriods | None = None,
+        own_providers: Sequence[ModelProvider] = (),
     ) -> None:
+        """`own_providers` answer agents here after those that the ledger knows."""
         self._ledger = ledger
         self._nodes = nodes
         self._webhooks = webhooks or Webhooks()
         self._retention_periods = retention_periods or RetentionPeriods()
+        self._own_providers = own_providers
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -94,7 +98,14 @@ class Driver:
         previous = self._jobs.pop(lease.job_id, None)
         if previous is not None:  # our lease had expired, and we claimed the job again
             previous[1].cancel()
-        job = JobRun(lease, self._ledger, self._nodes, self._webhooks, self._retention_periods)
+        job = JobRun(
+            lease,
+            self._ledger,
+            self._nodes,
+            self._webhooks,
+            self._retention_periods,
+            own_providers=self._own_providers,
+        )
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)
         if lease.job_id in self._named:  # it may have been cancelled while it was claimed

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import structlog
 
-from services.agent.providers import ModelProvider, keys_by_name
+from services.agent.providers import ModelProvider, keys_by_name, with_own
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.room import DISK_FULL
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
@@ -47,7 +47,14 @@ class JobRun:
     """
 
     def __init__(
-        self, lease: Lease, ledger: Ledger, nodes: Nodes, webhooks: Webhooks, retention_periods: RetentionPeriods
+        self,
+        lease: Lease,
+        ledger: Ledger,
+        nodes: Nodes,
+        webhooks: Webhooks,
+        retention_periods: RetentionPeriods,
+        *,
+        own_providers: Sequence[ModelProvider] = (),
     ) -> None:
         self.lease = lease
         self.spec = lease.spec
@@ -60,6 +67,7 @@ class JobRun:
         self.secrets: Mapping[str, str] = {}
         self.redactor = Redactor()
         self._has_providers = False
+        self._own_providers = own_providers
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._ended: list[StageEnd] = []  # not recorded yet: that is done in the write that lets anything else begin
@@ -103,9 +111,10 @@ class JobRun:
 
     async def providers(self) -> tuple[ModelProvider, ...]:
         """Return who answers what the agent asks of a model, as it is now. Nobody is told their keys."""
-        if not self._has_providers:
-            return ()
-        found = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
+        known: tuple[ModelProvider, ...] = ()
+        if self._has_providers:
+            known = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
+        found = with_own(known, self._own_providers, self.spec.agent.providers)
         self.redactor = job_redactor({**keys_by_name(found), **self.secrets})
         return found
 

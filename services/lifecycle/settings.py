@@ -1,9 +1,10 @@
 """The settings of every program that drives jobs: a gateway, and a coordinator."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.common.settings import NodeAddress, ServiceSettings
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.webhooks import AllowList
@@ -15,6 +16,14 @@ def _checked(text: str) -> str:
 
 
 Hours = Annotated[float, Field(ge=0, le=87600)]
+
+
+def _key(variable: str) -> Any:  # noqa: ANN401 - a default, as pydantic has them
+    return Field(default=None, validation_alias=AliasChoices(variable, variable.lower()))
+
+
+def _base_url(variable: str, url: str) -> Any:  # noqa: ANN401 - see above
+    return Field(default=url, validation_alias=AliasChoices(variable, variable.lower()))
 
 
 class DriverSettings(ServiceSettings):
@@ -34,6 +43,29 @@ class DriverSettings(ServiceSettings):
     """The same for a job that was cancelled."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
     """Addresses, networks and host names, separated by commas, that webhooks may call although they are not public."""
+
+    anthropic_api_key: SecretStr | None = _key("ANTHROPIC_API_KEY")
+    """A key of a company makes it a provider for the agents of this machine, by the company's name."""
+    anthropic_base_url: str = _base_url("ANTHROPIC_BASE_URL", "https://api.anthropic.com")
+    openai_api_key: SecretStr | None = _key("OPENAI_API_KEY")
+    openai_base_url: str = _base_url("OPENAI_BASE_URL", "https://api.openai.com/v1")
+    gemini_api_key: SecretStr | None = _key("GEMINI_API_KEY")
+    gemini_base_url: str = _base_url("GOOGLE_GEMINI_BASE_URL", "https://generativelanguage.googleapis.com")
+
+    @property
+    def own_providers(self) -> tuple[ModelProvider, ...]:
+        """Who answers what agents on this machine ask of a model, by its environment: after those of the catalogue."""
+        known = (
+            ("anthropic", ModelWire.MESSAGES, self.anthropic_base_url, self.anthropic_api_key),
+            ("openai", ModelWire.RESPONSES, self.openai_base_url, self.openai_api_key),
+            ("openai-chat", ModelWire.CHAT, self.openai_base_url, self.openai_api_key),
+            ("gemini", ModelWire.GEMINI, self.gemini_base_url, self.gemini_api_key),
+        )
+        return tuple(
+            ModelProvider(name=name, wire=wire, base_url=url, keys=(key.get_secret_value(),))
+            for name, wire, url, key in known
+            if key is not None and key.get_secret_value()
+        )
 
     @property
     def retention_periods(self) -> RetentionPeriods:

@@ -216,6 +216,7 @@ def test_an_engine_is_named_in_its_own_room_alone() -> None:
         "services/agent/settings.py",  # what is set for each
         "services/agent/stored.py",  # what was set for each in an earlier version
         "services/execution/rundir/documents.py",  # plans of an earlier version name no engine
+        "services/lifecycle/settings.py",  # a provider of that name
         "services/redaction/formats.py",  # the form of a provider's keys
     }
     names = ENGINES.keys() - {DEFAULT_ENGINE}

@@ -9,10 +9,12 @@ import pytest
 from boatyard.execution.v1 import execution_pb2 as execution
 
 from bench.kit.nodes import NoOpAgents, idle_nodes
-from services.agent.providers import ModelWire
-from services.agent.settings import AgentSettings
-from services.common.errors import NotFound
+from services.agent.providers import ModelProvider, ModelWire
+from services.agent.settings import AgentSettings, AnthropicEngine
+from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.catalog.store import PROJECTS, PROVIDERS, CatalogStore
+from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.submission import JobSubmission
 from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.sql_ledger import SqlLedger
 from services.gateway.values.catalog import Project, Provider
@@ -150,3 +152,41 @@ async def test_what_a_job_says_has_the_names_of_keys(book: Books) -> None:
         await job.providers()
     said = job.redactor.text("sk-one-key, sk-two-key and sk-of-all")
     assert said == "[redacted:ours], [redacted:ours-2] and [redacted:all]"
+
+
+MODEL = AgentSettings(engine=AnthropicEngine(), model="m")
+
+
+@pytest.mark.parametrize(
+    ("stored", "own", "names", "is_refused"),
+    [
+        ((), (), (), True),
+        ((named("chat", wire=ModelWire.CHAT),), (), (), True),
+        ((named("others", "quay"),), (), (), True),
+        ((OURS,), (), (), False),
+        ((OURS, named("chat", wire=ModelWire.CHAT)), (), ("chat",), True),
+        ((), (OURS.to_agent(),), (), False),
+        ((), (OURS.to_agent(),), ("ours",), False),
+        ((), None, (), False),
+    ],
+)
+async def test_a_model_without_a_provider_of_its_wire_is_refused(
+    book: Books,
+    stored: tuple[Provider, ...],
+    own: tuple[ModelProvider, ...] | None,
+    names: tuple[str, ...],
+    is_refused: bool,
+) -> None:
+    await add(book, *stored)
+    admission = Admission(book.engine, book.notifier, "true", own_providers=own)
+    submission = JobSubmission(project_id="harbour", prompt="Go.", agent=replace(MODEL, providers=names))
+    if not is_refused:
+        await admission.admit(submission, None)
+        return
+    with pytest.raises(FailedPrecondition, match="--wire messages") as refused:
+        await admission.admit(submission, None)
+    assert refused.value.reason == "MODEL_KEY_MISSING"
+    for cell in ("one", "two"):  # of which the other may have a key of its own
+        await book.cell(cell)
+    if not names:
+        await admission.admit(submission, None)

@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.conftest import Remote
 from tests.kit import processes
-from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.cell import BOATYARD, Cell, eventually, running_cell
 from tests.kit.replay import Replay, bash, replaying, write_script
 
 KEY = "sk-ant-end-to-end-4711"
@@ -153,13 +153,17 @@ def test_without_a_model_it_is_refused_at_once(cell: Cell, remote: Remote) -> No
 
 
 @pytest.mark.slow
-def test_without_a_key_the_job_says_which(remote: Remote) -> None:
+def test_without_a_key_the_job_is_refused_with_the_mend(remote: Remote) -> None:
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     with running_cell(directory) as cell:
-        result = cell.result(submit(cell, remote, "Count on.")["job_id"])
+        arguments = ("--repo", remote.path, "--engine", "anthropic", "--model", "m", "--detach", "Count on.")
+        refused = subprocess.run(
+            [BOATYARD, "run", *map(str, arguments)], env=cell.environment, capture_output=True, text=True, check=False
+        )
     shutil.rmtree(directory)
-    assert (result["state"], result["reason"]) == ("FAILED", "MODEL_KEY_MISSING")
-    assert "ANTHROPIC_API_KEY" in result["message"]
+    assert refused.returncode == 2
+    assert "boatyard provider create NAME --wire messages" in refused.stderr
+    assert "ANTHROPIC_API_KEY" in refused.stderr
 
 
 @pytest.mark.slow

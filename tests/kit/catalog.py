@@ -1,6 +1,6 @@
 """The gateway's catalogue, hooks and jobs (which no driver runs) behind a real server, on a database of their own."""
 
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ import grpc
 import pytest
 from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2_grpc, job_pb2, job_pb2_grpc
 
+from services.agent.providers import ModelProvider
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.migrate import migrate
 from services.common.errors import ServiceError
@@ -54,7 +55,10 @@ async def _never(*_: object) -> bool:
 
 @asynccontextmanager
 async def serving_catalog(
-    directory: Path, token: str | None = TOKEN, providers_allowed: str = ""
+    directory: Path,
+    token: str | None = TOKEN,
+    providers_allowed: str = "",
+    own_providers: Sequence[ModelProvider] = (),
 ) -> AsyncIterator[Stubs]:
     """Serve the catalogue kept in `directory`, which allows providers at some hosts; call it with `token`."""
     engine = open_database(sqlite_url(directory / "gateway.db"))
@@ -62,7 +66,7 @@ async def serving_catalog(
     notifier = JobNotifier()
     admission = Admission(engine, notifier, "")
     allowed = AllowList.parse(providers_allowed, "BOATYARD_PROVIDER_ALLOW")
-    catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, allowed)
+    catalog = CatalogServicer(CatalogStore(engine), WorkItemJobs(engine, admission).start, allowed, own_providers)
     store = JobStore(engine, notifier)
     jobs = JobServicer(admission, store, Retries(engine, notifier), notifier, draining=Draining(), is_gone=_never)
 

@@ -160,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
         if server.lfs is not None and server.lfs.serves(self.path):
             status, content = server.lfs.answer(server, self.command, self.path, dict(self.headers), body)
             self.send_response(status)
+            if status == 401:
+                self.send_header("LFS-Authenticate", "Basic")
             self.send_header("Content-Type", MEDIA_TYPE)
             self.send_header("Content-Length", str(len(content)))
             self.end_headers()

@@ -71,10 +71,10 @@ class LfsServer:
         self.calls[path.rpartition("/")[2]] += 1
         if not server.admits(headers.get("authorization")):
             return _error(401, "Credentials needed")
-        if headers.get("accept") != MEDIA_TYPE or headers.get("content-type") != MEDIA_TYPE:
+        if any(headers.get(name, "").partition(";")[0] != MEDIA_TYPE for name in ("accept", "content-type")):
             return _error(406, "the Accept header needs to be " + MEDIA_TYPE)
         asked = json.loads(body)
-        if path.endswith("/verify"):
+        if path.endswith("/info/lfs/verify"):
             has = len(self.objects.get(asked["oid"], b"")) == asked["size"] and asked["oid"] in self.objects
             self.verified.add(asked["oid"])
             return (200, b"") if has else _error(404, "Object not found")

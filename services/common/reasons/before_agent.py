@@ -77,7 +77,7 @@ BEFORE_AGENT: Final = (
         reason="REMOTE_UNREACHABLE",
         meaning="the remote's server cannot be reached, says nothing, breaks off, or has trouble of its own, such as a"
         " full disk; also on push, which is then tried again by itself",
-        sources=(Source.GIT,),
+        sources=(Source.GIT, Source.DRIVER),
         retried=Retried.BY_DEFAULT,
         part_of="CLONE_FAILED",
         advice="check from the machine that the server can be reached; then `boatyard retry` begins again, or"
@@ -175,6 +175,12 @@ BEFORE_AGENT: Final = (
         sources=(Source.WORKSPACE,),
         advice="`boatyard retry` prepares it again; if it happens often, raise BOATYARD_GIT_DISK_BUDGET_BYTES",
     ),
+    ReasonRow(
+        reason="BASE_INCOMPLETE",
+        meaning="submodules, or files in Git LFS, cannot be had, and the policy's `incomplete` is STRICT",
+        sources=(Source.DRIVER,),
+        advice="the message says why; `--incomplete fail` lets an agent work without, and `--no-git-lfs` with pointers",
+    ),
     # Before the agent: the workspace and the sandbox.
     ReasonRow(
         reason="DISK_FULL",
@@ -253,9 +259,10 @@ BEFORE_AGENT: Final = (
     ),
     ReasonRow(
         reason="MODEL_KEY_MISSING",
-        meaning="the engine needs a key that the execution service does not have",
+        meaning="the engine asks a model, and nobody of its wire has a key for the agent",
         sources=(Source.EXECUTION,),
-        advice="start the execution service with ANTHROPIC_API_KEY in its environment",
+        advice="make a provider with `boatyard provider create`, or start the cell with ANTHROPIC_API_KEY in its"
+        " environment",
         advised_by=("ANTHROPIC_API_KEY",),
     ),
 )

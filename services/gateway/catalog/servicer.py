@@ -1,6 +1,6 @@
 """The RPCs of CatalogService: five for each type of resource, which differ in one row of a table; and MoveWorkItem."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -10,7 +10,8 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.message import Message
 from grpc import aio
 
-from services.common.errors import Invalid
+from services.agent.providers import ModelProvider
+from services.common.errors import Invalid, NotFound
 from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
 from services.gateway.catalog.remotes import check_reach
@@ -74,11 +75,19 @@ _RESOURCE_TYPES: Final = (
 class CatalogServicer:
     """Serves boatyard.gateway.v1.CatalogService."""
 
-    def __init__(self, catalog: CatalogStore, start: StartWorkItem, providers_allowed: AllowList = PUBLIC) -> None:
+    def __init__(
+        self,
+        catalog: CatalogStore,
+        start: StartWorkItem,
+        providers_allowed: AllowList = PUBLIC,
+        own_providers: Sequence[ModelProvider] = (),
+    ) -> None:
         """`start` creates a job for a work item, and returns the job's id.
 
-        `providers_allowed` is where providers of models may be, beside at public addresses.
+        `providers_allowed` is where providers of models may be, beside at public addresses; `own_providers` are this
+        cell's own, which are not stored.
         """
+        self._own_providers = own_providers
         self._catalog = catalog
         self._providers_allowed = providers_allowed
         self._start = start
@@ -132,7 +141,10 @@ class CatalogServicer:
     async def _list(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - List…
         filters, page = kind.filter_from_proto(request), page_from_proto(request)
         resources, token = await self._catalog.page(kind.table, filters, page)
-        found = {kind.plural: map(kind.to_proto, resources), "next_page_token": token}
+        shown = [*map(kind.to_proto, resources)]
+        if kind.table is PROVIDERS and not token:
+            shown += [wire.implied_to_proto(each) for each in await self._implied(filters.project_id)]
+        found = {kind.plural: shown, "next_page_token": token}
         return _message(f"List{_camel_case(kind.plural)}Response", **found)
 
     async def _update(self, kind: _ResourceType, request: Any, context: Context) -> Message:  # noqa: ANN401 - Update…
@@ -144,6 +156,18 @@ class CatalogServicer:
             return after
 
         return kind.answer("Update", await self._catalog.update(kind.table, resource_id, checked))
+
+    async def _implied(self, project_id: str) -> list[ModelProvider]:
+        """Return this cell's own providers, but those in whose place a project, or all, have a stored one."""
+        implied = []
+        for each in self._own_providers:
+            try:
+                stored = await self._catalog.get(PROVIDERS, each.name)
+            except NotFound:
+                implied.append(each)
+            else:
+                implied += [] if stored.project_id in {"", project_id} else [each]
+        return implied
 
     def _check_url(self, after: object, before: Any = None) -> None:  # noqa: ANN401 - of its type
         """Check where a resource leads, if it did not lead there before. Raises PermissionDenied, Invalid."""

@@ -15,7 +15,7 @@ from services.gateway.wire.requests import page_checks
 
 Resource = TypeVar("Resource")
 
-_IMMUTABLE: Final = frozenset({"project_id", "create_time", "state", "has_token", "key_count"})
+_IMMUTABLE: Final = frozenset({"project_id", "create_time", "state", "has_token", "key_count", "is_implied"})
 _NESTED: Final = frozenset({"agent", "policy", "floor"})
 
 

@@ -4,8 +4,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Final
 
+from boatyard.agent.v1 import model_pb2
 from boatyard.gateway.v1 import catalog_pb2 as pb
 
+from services.agent.providers import ModelProvider
 from services.agent.settings import environment_complaint, secret_complaints
 from services.common.credentials import ca_complaint, credential_complaint
 from services.common.errors import Invalid
@@ -33,7 +35,7 @@ _MAX_NOTES_BYTES: Final = 256 << 10
 _MAX_DOCUMENTS_BYTES: Final = 384 << 10
 
 PROJECT: Final = Mapper(Project, pb.Project)
-PROVIDER: Final = Mapper(Provider, pb.Provider, by_hand={"keys", "key_count"})
+PROVIDER: Final = Mapper(Provider, pb.Provider, by_hand={"keys", "key_count", "is_implied"})
 REPOSITORY: Final = Mapper(Repository, pb.Repository, by_hand={"has_token", "token"})
 WORK_ITEM: Final = Mapper(WorkItem, pb.WorkItem)
 TEMPLATE: Final = Mapper(Template, pb.Template)
@@ -182,6 +184,17 @@ def list_providers_from_proto(request: pb.ListProvidersRequest) -> CatalogFilter
 def provider_to_proto(value: Provider) -> pb.Provider:
     """Write a provider, without its keys."""
     return PROVIDER.to_proto(value, keys=(), key_count=len(value.keys))
+
+
+def implied_to_proto(value: ModelProvider) -> pb.Provider:
+    """Write a provider of this cell's environment, without its key."""
+    return pb.Provider(
+        provider_id=value.name,
+        wire=model_pb2.ModelWire.Value(f"MODEL_WIRE_{value.wire}"),
+        base_url=value.base_url,
+        key_count=len(value.keys),
+        is_implied=True,
+    )
 
 
 def target_state_from_proto(state: "pb.WorkItem.State.ValueType") -> WorkItemState:

@@ -3,7 +3,7 @@
 Admission is one transaction: the request's id, the job, its first execution, and the work item's new state.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.engines import ENGINES
 from services.agent.limits import Limits, lowered
+from services.agent.providers import ModelProvider
 from services.agent.settings import DEFAULTS, AgentSettings, CommandEngine, names_only, overlay, with_secrets_apart
 from services.common.db.columns import microseconds
 from services.common.errors import NotFound
@@ -78,6 +79,7 @@ _NEW_EXECUTION: Final = insert(executions)
 class Admission:
     """Admits jobs. `agent_command` and `agent_model` are for jobs whose settings name no command or no model.
 
+    `own_providers` answer agents on this cell, by its environment; None: it is not known whether any do.
     `tries` has the most attempts and rounds that a job may have, whatever floors are waived.
     """
 
@@ -91,6 +93,7 @@ class Admission:
         *,
         tries: Floor = NO_FLOOR,
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
+        own_providers: Sequence[ModelProvider] | None = None,
     ) -> None:
         self._engine = engine
         self._notifier = notifier
@@ -99,6 +102,7 @@ class Admission:
         self._model = agent_model
         self._tries = tries
         self._ageing_seconds = ageing_seconds
+        self._own_providers = own_providers
 
     @property
     def has_agent(self) -> bool:
@@ -134,7 +138,7 @@ class Admission:
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
             check_allowed(spec.agent, allowances)
-            await check_providers(connection, spec)
+            await check_providers(connection, spec, self._own_providers)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
             await write_files(connection, job_id, submission.files)

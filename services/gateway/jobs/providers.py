@@ -1,25 +1,54 @@
 """Whether a job's agent has whom it asks of a model."""
 
+from collections.abc import Sequence
+
 from sqlalchemy import or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from services.common.errors import NotFound
+from services.agent.engines import wire_of
+from services.agent.providers import ModelProvider, ModelWire
+from services.common.errors import FailedPrecondition, NotFound
+from services.gateway.ledger.fleet import members
 from services.gateway.schema.catalog import providers
 from services.lifecycle.model.job_spec import JobSpec
 
 
-async def check_providers(connection: AsyncConnection, spec: JobSpec) -> None:
-    """Raise NotFound (PROVIDER_NOT_FOUND) for a provider that a job names and its project does not have."""
-    named = spec.agent.providers
-    if not named:
+async def check_providers(connection: AsyncConnection, spec: JobSpec, own: Sequence[ModelProvider] | None) -> None:
+    """Check that an agent has the providers that it names, and one that its engine can ask.
+
+    `own` are those of this cell's environment; None: they are not known. Raises NotFound (PROVIDER_NOT_FOUND),
+    FailedPrecondition (MODEL_KEY_MISSING).
+    """
+    named, wire = spec.agent.providers, wire_of(spec.agent.chosen_engine.name)
+    if not named and wire is None:
         return
-    columns = providers.c
-    query = select(columns.provider_id).where(
-        columns.provider_id.in_(named),
-        columns.delete_time.is_(None),
-        or_(columns.project_id == spec.project_id, columns.project_id.is_(None)),
-    )
-    known = set((await connection.execute(query)).scalars())
+    wires = await _stored(connection, spec.project_id)
+    wires = {each.name: each.wire for each in own or ()} | wires
     for name in named:
-        if name not in known:
-            raise NotFound("provider", name, because="the project has none of that name")
+        if name not in wires:
+            raise NotFound("provider", name, because="its project has none of that name")
+    asked = [wires[name] for name in named] if named else wires.values()
+    if wire is None or own is None or wire in asked or await _others_may_have_one(connection, named):
+        return
+    engine = spec.agent.chosen_engine.name
+    raise FailedPrecondition(
+        "MODEL_KEY_MISSING",
+        f"engine {engine} asks a model by the wire {wire.lower()}, and the job has no provider of that wire: an"
+        f" administrator makes one by `boatyard provider create NAME --wire {wire.lower()} --base-url URL --key @FILE`,"
+        " or starts the cell with ANTHROPIC_API_KEY in its environment",
+        "agent.engine",
+    )
+
+
+async def _stored(connection: AsyncConnection, project_id: str) -> dict[str, ModelWire]:
+    """Return the wires of the providers that a project's agents may have, by their names."""
+    columns = providers.c
+    query = select(columns.provider_id, columns.wire).where(
+        columns.delete_time.is_(None), or_(columns.project_id == project_id, columns.project_id.is_(None))
+    )
+    return {row.provider_id: row.wire for row in await connection.execute(query)}
+
+
+async def _others_may_have_one(connection: AsyncConnection, named: Sequence[str]) -> bool:
+    """True where other machines may run the job, and their environments may have a key that is not known here."""
+    return not named and len(await members(connection)) > 1

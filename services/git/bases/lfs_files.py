@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from services.git.bases.racy_index import BY_TIME_AND_SIZE
 from services.git.gitcmd import Command, Git, Invocation
 from services.git.pointers import POINTER_BYTES, Pointer, batch_contents, parse_pointer
 
@@ -29,6 +30,9 @@ _KEEP: Final = (
     ' p="$d/objects/$(printf %.2s "$h")/$(printf %.4s "$h" | tail -c 2)";'
     f' mkdir -p "$p" 2> /dev/null && mv "$t" "$p/$h"; {_PRINT}; fi; rm -f "$t"'
 )
+
+
+_CLEAN: Final = "filter.lfs.clean"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,19 +81,20 @@ async def _pointers(git: Git, inside: Invocation, scratch: Path, object_ids: Ite
 
 async def take_contents(git: Git, tree: Path, paths: Iterable[bytes], scratch: Path) -> None:
     """Make the index of a tree take the contents of files for the pointers that it has. Each is read once."""
-    await configure_filter(git, tree, _HASH, is_required=True)
+    await _configure(git, tree, {_CLEAN: _HASH, "filter.lfs.required": "true"})
     inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
     await git.run(Command("update-index", ("-z", "--stdin")), _given(inside, scratch, paths, b"\0"))
 
 
 async def keep_for_agents(git: Git, tree: Path) -> None:
-    """Make git in a tree, the agent's, write pointers for such files, and keep their contents, without Git LFS."""
-    await configure_filter(git, tree, _KEEP, is_required=False)
+    """Make git in a tree, the agent's, write pointers for such files, and keep their contents, without Git LFS.
+
+    It shall not read, and keep, each of them once because files have another owner in a sandbox.
+    """
+    await _configure(git, tree, {_CLEAN: _KEEP, "filter.lfs.required": "false", **BY_TIME_AND_SIZE})
 
 
-async def configure_filter(git: Git, tree: Path, clean: str, *, is_required: bool) -> None:
-    """Set how the contents of files become what a commit has."""
-    config: Mapping[str, str] = {"filter.lfs.clean": clean, "filter.lfs.required": str(is_required).lower()}
+async def _configure(git: Git, tree: Path, config: Mapping[str, str]) -> None:
     for key, value in config.items():
         await git.run(Command("config", (f"--file={tree / '.git' / 'config'}",), (key, value)))
 

@@ -13,6 +13,8 @@ from typing import Final
 from services.git.disk.walk import TreeContents, walk_tree
 from services.git.gitcmd import Command, Git, Invocation
 
+BY_TIME_AND_SIZE: Final = {"core.checkStat": "minimal", "core.trustctime": "false"}
+"""What makes git compare no owners, inodes and times of change, which are others in a copy."""
 # The cost of setting a file's times and having git read it again, per file and per byte (measured on ext4).
 _SECONDS_PER_FILE: Final = 60e-6
 _SECONDS_PER_BYTE: Final = 1 / 300e6

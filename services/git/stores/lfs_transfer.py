@@ -12,6 +12,7 @@ from services.git.gitcmd import Command, Git, GitError, Invocation, OutputTooLar
 from services.git.model import Remote
 from services.git.paths import GitPaths
 from services.git.pointers import Pointer
+from services.git.refusals import UNREACHABLE
 from services.git.remote.addresses import AddressBook
 from services.git.remote.lfs import LfsRemotes
 from services.git.remote.lfs_http import LfsError
@@ -46,7 +47,7 @@ class LfsTransfer:
         except GitError as error:
             return dict.fromkeys(wanted, str(error))
         if time.monotonic() < self._given_up.get(remote.repository_id, 0.0):
-            return dict.fromkeys(wanted, "the server of Git LFS has not answered in the last minutes")
+            return dict.fromkeys(wanted, f"{UNREACHABLE}: the server of Git LFS has not answered in the last minutes")
         scratch = self._paths.scratch()
         try:
             keep = partial(self._objects.keep_fetched, remote.repository_id)
@@ -55,7 +56,7 @@ class LfsTransfer:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         if any(error.may_pass for error in missing.values()):
             self._give_up(remote.repository_id)
-        return {pointer: str(error) for pointer, error in missing.items()}
+        return {pointer: _words(error) for pointer, error in missing.items()}
 
     async def bring(self, remote: Remote, commit_id: str, branch: bytes) -> None:
         """Bring the server what a result has made, before it is pushed. Raises as Publisher.push does."""
@@ -114,3 +115,8 @@ class LfsTransfer:
         now = time.monotonic()
         left = {other: until for other, until in self._given_up.items() if until > now}
         self._given_up = left | {repository_id: now + _GIVEN_UP_SECONDS}
+
+
+def _words(error: LfsError) -> str:
+    """Return why an object is missing; what may be there later begins with the reason, as for submodules."""
+    return f"{UNREACHABLE}: {error}" if error.may_pass else str(error)

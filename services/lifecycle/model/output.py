@@ -56,6 +56,11 @@ class Caveat(Recorded):
         return CAVEATS[self.kind].is_loss
 
     @property
+    def is_lack(self) -> bool:
+        """True when an agent works without something that the repository has."""
+        return CAVEATS[self.kind].is_lack
+
+    @property
     def is_of_base(self) -> bool:
         """True when it is about what the agent was given."""
         return CAVEATS[self.kind].is_of_base
@@ -145,6 +150,8 @@ class Output(Recorded):
     caveats: tuple[Caveat, ...] = ()
     agent_commits: int = 0
     processes_left: int | None = None
+    claimed_tokens: int | None = None
+    claimed_cost_usd: float | None = None
     reported: bool = False
     """True when a client's word is all that is known of it."""
 

@@ -83,10 +83,11 @@ class Publish(enum.StrEnum):
 
 
 class Incomplete(enum.StrEnum):
-    """What happens to a result that lacks something of the working tree."""
+    """What happens to a result that lacks something of the working tree; STRICT is also for what a base lacks."""
 
     FAIL = "FAIL"
     ACCEPT = "ACCEPT"
+    STRICT = "STRICT"
 
 
 class RetryFrom(enum.StrEnum):

@@ -10,7 +10,7 @@ from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.run import JobRun
-from services.lifecycle.stages.caveats import in_words, recordable
+from services.lifecycle.stages.caveats import check_base, in_words, recordable
 from services.lifecycle.stages.snapshot_bases import corrected
 
 
@@ -18,7 +18,8 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
     """Prepare the tree that the job starts from: of its remote, whose mirror is updated first, or without files.
 
     From a snapshot, it is the snapshot's tree; results are compared with the commit that the snapshot goes back to.
-    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked.
+    A result that is to be pushed must have a branch to go to: that is found out here, before an agent has worked. And
+    so is what the tree lacks, where a policy does not accept that. Raises JobFailed (BASE_INCOMPLETE, …).
     """
 
     def learn(note: ExecutionNote, base: Base) -> ExecutionNote:
@@ -34,6 +35,7 @@ async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collec
     base = await job.step(
         "base", Base, lambda: job.interruptible(prepare()), learn, lambda base: in_words(base.caveats)
     )
+    check_base(job, base.caveats)
     if job.start_snapshot_id and not base.head_commit_id:
         return await corrected(job, base, lambda: job.interruptible(_prepare(job, remote)))
     return base

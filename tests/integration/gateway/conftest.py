@@ -18,7 +18,7 @@ from tests.kit.services import Services, running_services
 
 @pytest_asyncio.fixture(scope="package")
 async def services(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Services]:
-    environment = NOT_KEPT_APART | {"BOATYARD_GIT_ALLOW_LOOPBACK_HTTP": "true"}
+    environment = NOT_KEPT_APART | {"BOATYARD_GIT_ALLOW_LOOPBACK_HTTP": "true", "BOATYARD_PROVIDER_ALLOW": "127.0.0.1"}
     async with running_services(tmp_path_factory.mktemp("services"), **environment) as running:
         yield running
 

@@ -8,6 +8,7 @@ from tests.kit.services import Services
 
 LEAVES = "cat > /dev/null; echo work > work; echo k > s3cret-key; chmod 0 s3cret-key; echo 1 > lib/inside"
 SECRET = "s3cret-key"
+LFS = "version https://git-lfs.github.com/spec/v1\noid sha256:" + "0" * 64 + "\nsize 5\n"
 
 
 async def _repository(services: Services, remote: Repo, source: Repo) -> str:
@@ -58,3 +59,27 @@ async def test_an_incomplete_result_is_kept_and_told_or_accepted(services: Servi
     assert list(accepted.output.caveats) == list(failed.output.caveats)
     assert remote.git("show", f"{accepted.output.branch}:work") == "work"
     assert SECRET not in str(accepted.output)
+
+
+async def test_what_a_base_lacks_fails_a_job_only_where_somebody_has_said_so(services: Services, remote: Repo) -> None:
+    source = Repo(remote.path.parent / "source")
+    repository = await _repository(services, remote, source)
+    works = "cat > /dev/null; echo work > work"
+    strict = {"repository_id": repository, "policy": {"incomplete": "INCOMPLETE_STRICT"}}
+    failed = await services.run(works, **strict)
+    assert (failed.state, failed.reason) == (job_pb2.Job.STATE_FAILED, "BASE_INCOMPLETE")
+    assert "lib: no URL in .gitmodules" in failed.message
+    assert "agent" not in {stage.name for stage in failed.timeline}
+    assert [each.kind for each in failed.output.caveats] == [Caveat.KIND_EMPTY_SUBMODULES]
+    for incomplete in ("INCOMPLETE_FAIL", "INCOMPLETE_ACCEPT"):
+        asked = {"repository_id": repository, "policy": {"incomplete": incomplete}}
+        assert (await services.run(works, **asked)).state == job_pb2.Job.STATE_SUCCEEDED
+    source.git("rm", "--quiet", "--cached", "lib")
+    source.write({".gitattributes": "*.bin filter=lfs\n", "a.bin": LFS})
+    source.git("add", "--all")
+    source.git("commit", "--quiet", "--message=a pointer")
+    source.git("push", "--quiet", str(remote.path), "HEAD:main")
+    failed = await services.run(works, **strict)
+    assert (failed.reason, "Git LFS" in failed.message) == ("BASE_INCOMPLETE", True)
+    pointers = {"incomplete": "INCOMPLETE_STRICT", "git_lfs": False}
+    assert (await services.run(works, repository_id=repository, policy=pointers)).state == job_pb2.Job.STATE_SUCCEEDED

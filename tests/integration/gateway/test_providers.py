@@ -11,6 +11,7 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.field_mask_pb2 import FieldMask
 from sqlalchemy import text
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, Invalid, NotFound, PermissionDenied
@@ -105,6 +106,21 @@ async def test_nobody_is_told_a_key_and_the_database_has_it_sealed(stubs: Stubs,
     assert [made.key_count, seen[1].key_count, seen[-1].key_count] == [2, 2, 1], "an update keeps what it does not name"
     written = b"".join(path.read_bytes() for path in tmp_path.iterdir())
     assert [key for key in [*KEYS, "sk-third-key"] if key in str(seen) or key.encode() in written] == []
+
+
+async def test_the_environments_own_are_listed_last_and_hidden_by_name(tmp_path: Path) -> None:
+    own = [ModelProvider(name=name, wire=ModelWire.CHAT, base_url="https://a.example", keys=("k",)) for name in "ab"]
+    async with serving_catalog(tmp_path, own_providers=own) as stubs:
+        await create(stubs, provider_id="a")
+        await create(stubs, provider_id="z")
+        answer = await stubs.catalog.ListProviders(pb.ListProvidersRequest())
+        assert [(each.provider_id, each.is_implied, each.key_count) for each in answer.providers] == [
+            ("a", False, 2),
+            ("z", False, 2),
+            ("b", True, 1),
+        ]
+        first = await stubs.catalog.ListProviders(pb.ListProvidersRequest(page_size=1))
+        assert [each.provider_id for each in first.providers] == ["a"]
 
 
 async def test_the_keys_of_a_deleted_provider_are_gone(stubs: Stubs, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
         "workspace": set(),
         "git": set(),
         "execution": {"ANTHROPIC_API_KEY"},
-        "gateway": {"BOATYARD_TOKEN", "BOATYARD_DATABASE_URL"},
+        "gateway": {"ANTHROPIC_API_KEY", "BOATYARD_TOKEN", "BOATYARD_DATABASE_URL"},
     }, "no service is told what is another's secret"
     found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
     assert [found[f"{service} service"] for service in SERVICES] == ["ok"] * 4

@@ -9,7 +9,9 @@ from services.supervisor.process import environment_of
 @pytest.mark.parametrize(
     ("name", "owners"),
     [
-        ("ANTHROPIC_API_KEY", ["execution"]),
+        ("ANTHROPIC_API_KEY", ["execution", "gateway"]),
+        ("OPENAI_API_KEY", ["gateway"]),
+        ("GEMINI_API_KEY", ["gateway"]),
         ("ANTHROPIC_AUTH_TOKEN", ["execution"]),
         ("ANTHROPIC_MODEL", ["execution", "gateway"]),
         ("BOATYARD_DATABASE_URL", ["gateway"]),

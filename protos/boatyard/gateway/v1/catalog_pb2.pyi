@@ -1460,7 +1460,7 @@ class ListProvidersResponse(message.Message):
     """Token for the next page; empty on the last page."""
     @builtins.property
     def providers(self) -> containers.RepeatedCompositeFieldContainer[Provider]:
-        """The providers of this page."""
+        """The providers of this page. The last page also has those that are implied, of which there are at most four."""
 
     def __init__(
         self,
@@ -1754,6 +1754,7 @@ class Provider(message.Message):
     DISABLED_FIELD_NUMBER: builtins.int
     FOR_COORDINATORS_FIELD_NUMBER: builtins.int
     CREATE_TIME_FIELD_NUMBER: builtins.int
+    IS_IMPLIED_FIELD_NUMBER: builtins.int
     provider_id: builtins.str
     """Its name, by which agents' settings and events know it; chosen by its creator, or generated."""
     project_id: builtins.str
@@ -1776,6 +1777,10 @@ class Provider(message.Message):
     """True to give it to no agent until it is enabled again."""
     for_coordinators: builtins.bool
     """True to give it, with its keys, to coordinators for the jobs that they run: machines of whoever has their token."""
+    is_implied: builtins.bool
+    """Output only. True for one that is not stored: the environment of the cell that answers has its key, such as
+    ANTHROPIC_API_KEY. It is tried after all others, by agents on that cell, and hidden by a stored one of its name.
+    """
     @builtins.property
     def keys(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """What it lets requests in by, in the order in which they are tried; none for a server that asks for none. Write-only:
@@ -1811,10 +1816,11 @@ class Provider(message.Message):
         disabled: builtins.bool = ...,
         for_coordinators: builtins.bool = ...,
         create_time: timestamp_pb2.Timestamp | None = ...,
+        is_implied: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "base_url", b"base_url", "ca", b"ca", "create_time", b"create_time", "disabled", b"disabled", "for_coordinators", b"for_coordinators", "key_count", b"key_count", "keys", b"keys", "models", b"models", "order", b"order", "project_header", b"project_header", "project_id", b"project_id", "provider_id", b"provider_id", "wire", b"wire"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "base_url", b"base_url", "ca", b"ca", "create_time", b"create_time", "disabled", b"disabled", "for_coordinators", b"for_coordinators", "is_implied", b"is_implied", "key_count", b"key_count", "keys", b"keys", "models", b"models", "order", b"order", "project_header", b"project_header", "project_id", b"project_id", "provider_id", b"provider_id", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

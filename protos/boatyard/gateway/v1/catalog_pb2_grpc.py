@@ -547,6 +547,7 @@ class CatalogServiceServicer:
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and the job has no provider of its wire.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -577,8 +578,8 @@ class CatalogServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ListProviders(self, request, context):
-        """Lists providers, without their keys, in the order in which they are tried: those of a project, and those of all
-        projects.
+        """Lists providers, without their keys, in the order in which they are tried: those of a project, those of all
+        projects, and those of the environment of the cell that answers.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """

@@ -236,6 +236,7 @@ class CatalogServiceStub:
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and the job has no provider of its wire.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
     """
     CreateProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.CreateProviderRequest, catalog_pb2.CreateProviderResponse]
@@ -254,8 +255,8 @@ class CatalogServiceStub:
     - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
     """
     ListProviders: aio.UnaryUnaryMultiCallable[catalog_pb2.ListProvidersRequest, catalog_pb2.ListProvidersResponse]
-    """Lists providers, without their keys, in the order in which they are tried: those of a project, and those of all
-    projects.
+    """Lists providers, without their keys, in the order in which they are tried: those of a project, those of all
+    projects, and those of the environment of the cell that answers.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
     """
@@ -664,6 +665,7 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and the job has no provider of its wire.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
 
@@ -700,8 +702,8 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
         request: catalog_pb2.ListProvidersRequest,
         context: aio.ServicerContext[catalog_pb2.ListProvidersRequest, abc.Awaitable[catalog_pb2.ListProvidersResponse]],
     ) -> abc.Awaitable[catalog_pb2.ListProvidersResponse]:
-        """Lists providers, without their keys, in the order in which they are tried: those of a project, and those of all
-        projects.
+        """Lists providers, without their keys, in the order in which they are tried: those of a project, those of all
+        projects, and those of the environment of the cell that answers.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the page size is negative, or the page token belongs to another filter.
         """

@@ -878,7 +878,8 @@ class Job(message.Message):
     REMOTE_UNSUPPORTED (these seven also on push), REMOTE_MALFORMED, REMOTE_TOO_LARGE, ADDRESS_NOT_ALLOWED (the remote's
     address, which is private; also on push),
     REMOTE_NOT_ALLOWED (by the machine's settings, or a remote on it that is another user's; also on push), REVISION_NOT_FOUND,
-    SNAPSHOT_NOT_FOUND, BASE_NOT_FOUND (the prepared tree is gone; also for a check), DISK_FULL, WORKSPACES_QUOTA,
+    SNAPSHOT_NOT_FOUND, BASE_INCOMPLETE (with a policy that wants all of it), BASE_NOT_FOUND (the prepared tree is gone; also
+    for a check), DISK_FULL, WORKSPACES_QUOTA,
     INVALID_BRANCH, BRANCH_EXISTS, BRANCH_IN_THE_WAY, NOT_A_REPOSITORY, SANDBOX_UNAVAILABLE, TIER_NOT_ALLOWED,
     NETWORK_NOT_ALLOWED, LIMIT_NOT_ALLOWED,
     IMAGE_NOT_ALLOWED, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,

@@ -40,6 +40,7 @@ class JobServiceStub:
     - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
       network; the message names the setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and the job has no provider of its wire.
     - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
       or the job is to be without floors, and the caller is no ADMIN.
     """
@@ -176,6 +177,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
           network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and the job has no provider of its wire.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects,
           or the job is to be without floors, and the caller is no ADMIN.
         """

@@ -90,9 +90,16 @@ class Policy(message.Message):
         """The job ends FAILED with RESULT_INCOMPLETE. What could be taken is kept on this machine."""
         INCOMPLETE_ACCEPT: Policy._Incomplete.ValueType  # 2
         """The job goes on with what could be taken. `Output.caveats` names what could not."""
+        INCOMPLETE_STRICT: Policy._Incomplete.ValueType  # 3
+        """The same as FAIL; and before its agent starts, a job ends FAILED with BASE_INCOMPLETE whose tree would lack the content
+        of submodules or of files in Git LFS. With the others its agent works without them, and `Output.caveats` says so. If a
+        server does not answer, the reason is REMOTE_UNREACHABLE.
+        """
 
     class Incomplete(_Incomplete, metaclass=_IncompleteEnumTypeWrapper):
-        """What happens to a result that lacks something of the working tree, because it cannot be read or git refuses it."""
+        """What happens to a result that lacks something of the working tree, because it cannot be read or git refuses it; and to a
+        job whose tree lacks something of the repository.
+        """
 
     INCOMPLETE_UNSPECIFIED: Policy.Incomplete.ValueType  # 0
     """FAIL."""
@@ -100,6 +107,11 @@ class Policy(message.Message):
     """The job ends FAILED with RESULT_INCOMPLETE. What could be taken is kept on this machine."""
     INCOMPLETE_ACCEPT: Policy.Incomplete.ValueType  # 2
     """The job goes on with what could be taken. `Output.caveats` names what could not."""
+    INCOMPLETE_STRICT: Policy.Incomplete.ValueType  # 3
+    """The same as FAIL; and before its agent starts, a job ends FAILED with BASE_INCOMPLETE whose tree would lack the content
+    of submodules or of files in Git LFS. With the others its agent works without them, and `Output.caveats` says so. If a
+    server does not answer, the reason is REMOTE_UNREACHABLE.
+    """
 
     class _RetryFrom:
         ValueType = typing.NewType("ValueType", builtins.int)

@@ -60,7 +60,9 @@ async def test_files_have_their_contents(served: Served) -> None:
     assert base.caveats == ()
     assert {path: read(base, path) for path in CONTENTS} == CONTENTS
     workspace = await served.parts.layered(base, mounted=False)
-    listed = await workspace.agent(f"git status --porcelain; cat {' '.join(CONTENTS)} | sha256sum; test -x tool.bin")
+    listed = await workspace.agent(
+        f"git status --porcelain; cat {' '.join(CONTENTS)} | sha256sum; test -x tool.bin; test ! -e .git/lfs"
+    )
     assert listed == f"{pointer_to(b''.join(CONTENTS.values())).oid}  -\n"
 
 
