@@ -43,8 +43,8 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
 
 def _print_note(screen: Screen, note: event_pb2.Note) -> None:
     screen.say(note.text)
-    if note.raw_output:
-        screen.output(note.raw_output, to_stderr=False)
+    if note.output:
+        screen.output(note.output, to_stderr=False)
 
 
 def _print_output(screen: Screen, output: event_pb2.OutputChunk) -> None:

@@ -51,7 +51,7 @@ async def test_the_work_context_has_the_projects_items_by_state(book: Books, api
 async def test_a_log_line_keeps_its_session_step_summary_and_output(book: Books, api: Api) -> None:  # noqa: F811
     await book.admit()
     job = (await api.coordinator.ClaimJob(pb.ClaimJobRequest(coordinator_id="simple"))).job
-    note = event_pb2.Note(session_id="session-7", step="plan", text="It looked around.", raw_output=b"\xffall of it")
+    note = event_pb2.Note(session_id="session-7", step="plan", text="It looked around.", output=b"\xffall of it")
     event = event_pb2.Event(sequence=1, note=note)
     event.time.GetCurrentTime()
     log = pb.AppendEventsRequest(
