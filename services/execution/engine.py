@@ -10,14 +10,15 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.agent.settings import AgentSettings, EngineSettings
 from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
 from services.execution.model import Plan, Result, TerminalSize
-from services.execution.providers import Provider
 from services.execution.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
+    from services.execution.presets.presets import Presets
     from services.execution.settings import ExecutionSettings
 
 _ENGINES = "services.execution.engines"
@@ -43,6 +44,14 @@ class EngineSpec:
     """The task for the engine itself, as JSON; it is passed on in the run directory."""
     read_only_paths: tuple[Path, ...] = ()
     """Paths that the sandbox must make visible to the program."""
+    path: tuple[Path, ...] = ()
+    """Directories for the end of the program's PATH."""
+    home: Mapping[str, str] = field(default_factory=dict)
+    """Files that the program finds in HOME, unless there are files of that name, by their paths there."""
+    leave_out: tuple[str, ...] = ()
+    """What the program leaves in the workspace that is no result, as patterns of a .gitignore file."""
+    missing: str = ""
+    """Why the program cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +66,7 @@ class RunContext:
     credentials: bytes
     """What the service gives the engine to reach its model; empty for an engine that needs no model."""
     group: ControlGroup | None
-    providers: tuple[Provider, ...] = ()
+    providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models, through the door."""
 
 
@@ -66,6 +75,8 @@ class Engine(Generic[Own]):
 
     missing = ""
     """What to do when the credentials are missing, for people."""
+    speaks: ModelWire | None = None
+    """The wire of the providers that it asks itself; None when it asks no model."""
     uses_door = False
     """True when its agent asks models through the door, if there are providers for it."""
 
@@ -74,8 +85,8 @@ class Engine(Generic[Own]):
         del agent, own, prompt
         yield from ()
 
-    def spec(self, agent: AgentSettings, own: Own, prompt: str) -> EngineSpec:
-        """Return what to start, for settings that have no violations."""
+    def spec(self, agent: AgentSettings, own: Own, prompt: str, presets: "Presets") -> EngineSpec:
+        """Return what to start, for settings that have no violations. `presets` are the agents known by name."""
         raise NotImplementedError
 
     def credentials(self, settings: "ExecutionSettings") -> bytes:

@@ -5,25 +5,22 @@ An engine reads what runs, and `limits` how much it may use; this module reads w
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
-from boatyard.agent.v1 import model_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
 from services.agent.limits import Limits, lowered
 from services.agent.settings import AgentSettings, secret_complaints
-from services.agent.wire import AGENT
+from services.agent.wire import AGENT, PROVIDER
 from services.common.errors import FailedPrecondition
-from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
-from services.execution.providers import Provider
+from services.execution.presets.presets import Presets
 from services.execution.settings import ExecutionSettings
-from services.execution.wire import containers, git_identity, limits, requests, secret_files
+from services.execution.wire import containers, git_identity, home_files, limits, requests, secret_files
 from services.sandbox import environment
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -31,17 +28,17 @@ _WORKSPACE = Path("/workspace")
 
 _ENVIRONMENT_BYTES = 64 * 1024
 
-_PROVIDER: Final = Mapper(Provider, model_pb2.ModelProvider)
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
 
 class StartReader:
     """Turns a caller's request into a plan, with defaults from the settings."""
 
-    def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None]) -> None:
+    def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None], presets: Presets) -> None:
         """`guard` returns why a host path must not be shown to an agent, None when it may."""
         self._settings = settings
         self._guard = guard
+        self._presets = presets
 
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
         """Read what to start, when nothing is wrong with it.
@@ -53,7 +50,7 @@ class StartReader:
             raise FailedPrecondition("SANDBOX_UNAVAILABLE", missing, request.execution_id)
         agent = self._agent(spec)
         engine = load(agent.chosen_engine.name)
-        engine_spec = engine.spec(agent, agent.chosen_engine, spec.prompt)
+        engine_spec = engine.spec(agent, agent.chosen_engine, spec.prompt, self._presets)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -71,8 +68,10 @@ class StartReader:
                 has_door=engine.uses_door and bool(spec.providers),
             ),
             stdin=engine_spec.stdin,
-            providers=tuple(map(_PROVIDER.from_proto, spec.providers)),
+            providers=tuple(map(PROVIDER.from_proto, spec.providers)),
             asked=Limits.of(self._asked(spec)),
+            leave_out=engine_spec.leave_out,
+            missing_agent=engine_spec.missing,
         )
 
     def check(self, request: pb.StartExecutionRequest) -> list[Violation]:
@@ -137,12 +136,18 @@ class StartReader:
         if agent.secrets and agent.tier is not Tier.NONE:
             argv = secret_files.before(argv, agent.secrets)
             variables[environment.SECRETS_VARIABLE] = bytes(environment.SECRETS)
-        argv = git_identity.before(argv, {**agent.environment, **spec.environment})
+        if "HOME" not in variables:  # otherwise it is somebody's own
+            argv = home_files.before(
+                argv, {**git_identity.files({**agent.environment, **spec.environment}), **engine.home}
+            )
+        base = environment.base()
+        if "PATH" not in variables and engine.path:
+            base["PATH"] = b":".join([base["PATH"], *map(bytes, engine.path)])
         return SandboxSpec(
             argv=argv,
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
-            environment=environment.base() | proxies | variables,
+            environment=base | proxies | variables,
             network=network,
             allow=AllowList() if network is Network.NONE else self._allow(agent),
             limits=limits.sandbox_limits(agent),

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
+from services.agent.providers import ModelWire
 from services.agent.settings import DEFAULT_TURNS, AgentSettings, AnthropicEngine
 from services.execution import toolbox
 from services.execution.engine import Engine, EngineSpec, RunContext
@@ -11,6 +12,7 @@ from services.execution.engines.anthropic.task import ModelTask
 from services.execution.model import Result
 
 if TYPE_CHECKING:
+    from services.execution.presets.presets import Presets
     from services.execution.settings import ExecutionSettings
 
 _DEFAULT_TOKENS: Final = 16_384
@@ -19,9 +21,11 @@ _DEFAULT_TOKENS: Final = 16_384
 class ModelEngine(Engine[AnthropicEngine]):
     """A model drives the agent; the program in the sandbox is the one with the model's tools."""
 
+    speaks = ModelWire.MESSAGES
+    uses_door = True
     missing = (
-        "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
-        " environment, and start it again"
+        "engine anthropic needs a provider of wire messages: make one (`boatyard provider create --wire messages`), or"
+        " set ANTHROPIC_API_KEY in the environment of the execution service, and start it again"
     )
 
     def violations(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> Iterator[tuple[str, str]]:
@@ -34,8 +38,9 @@ class ModelEngine(Engine[AnthropicEngine]):
             text = f"there is no tool {unknown[0]!r}; there are {', '.join(toolbox.TOOLS)}"
             yield "spec.agent.anthropic.ask_before", text
 
-    def spec(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> EngineSpec:
+    def spec(self, agent: AgentSettings, own: AnthropicEngine, prompt: str, presets: "Presets") -> EngineSpec:
         """Return the program with the model's tools, and the model's task."""
+        del presets
         task = ModelTask(
             model=agent.model or "",
             prompt=prompt,
