@@ -274,6 +274,13 @@ class CatalogServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
     """
+    TestProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.TestProviderRequest, catalog_pb2.TestProviderResponse]
+    """Tries out a provider, even a disabled or an implied one: asks it for its models, with each of its keys, from the cell
+    that answers. This costs nothing, and nothing is recorded. It takes at most 15 s for each key.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
+    """
 
 class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
     """Stores what jobs refer to: projects, repositories, providers of models, templates, workers and work items.
@@ -732,6 +739,19 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
+        """
+
+    @abc_1.abstractmethod
+    def TestProvider(
+        self,
+        request: catalog_pb2.TestProviderRequest,
+        context: aio.ServicerContext[catalog_pb2.TestProviderRequest, abc.Awaitable[catalog_pb2.TestProviderResponse]],
+    ) -> abc.Awaitable[catalog_pb2.TestProviderResponse]:
+        """Tries out a provider, even a disabled or an implied one: asks it for its models, with each of its keys, from the cell
+        that answers. This costs nothing, and nothing is recorded. It takes at most 15 s for each key.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: aio.Server) -> None: ...
