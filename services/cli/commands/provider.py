@@ -43,7 +43,7 @@ KIND = ResourceType(
         Flag("--project-header", "project_header", "The project, at the provider, that pays for the requests.", "ID"),
         Flag("--ca", "ca", "Certificates (PEM) of a CA that vouches for its server.", "@FILE", TEXT_OR_FILE),
     ],
-    ["provider_id", "project_id", "wire", "base_url", "key_count", "disabled"],
+    ["provider_id", "project_id", "wire", "base_url", "key_count", "disabled", "is_implied"],
     order="in the order in which they are tried",
     on_change="Agents that start from then on have it as it is now.",
     on_delete=" with its keys",
