@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from services.redaction.needles import SHORTEST
 from services.sandbox.spec import Network, Tier
@@ -55,15 +55,20 @@ class EngineSettings:
         """Yield (field, rule) for what shows only when all layers are merged."""
         yield from ()
 
+    def above(self, below: Self) -> Self:
+        """Return what of the layer below is left under this one, before their fields are merged."""
+        return below
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CommandEngine(EngineSettings):
-    """Any program as the agent. An empty `line` hides that of the layers below, and means none."""
+    """Any program as the agent. An empty `line` or `preset` hides that of the layers below, and means none."""
 
     name: Literal["command"] = "command"
     line: str | None = None
     prompt_delivery: PromptDelivery | None = None
     terminal: bool | None = None
+    preset: str | None = None
 
     @property
     def prompt_is_argument(self) -> bool:
@@ -75,10 +80,20 @@ class CommandEngine(EngineSettings):
         """True when the program is started on a terminal."""
         return bool(self.terminal)
 
+    def above(self, below: Self) -> Self:
+        """A preset is a whole command, and takes the place of the one below; a line takes the place of a preset."""
+        if self.preset:
+            return replace(below, line=None, prompt_delivery=None, terminal=None, preset=None)
+        return below if self.line is None else replace(below, preset=None)
+
     def violations(self) -> Iterator[tuple[str, str]]:
-        """Yield (field, rule) for a command without a line, and for a prompt on a terminal."""
+        """Yield (field, rule) for a command without a line, for two of them, and for a prompt on a terminal."""
+        if self.preset:
+            own = {"line": self.line, "prompt_delivery": self.prompt_delivery, "terminal": self.terminal}
+            yield from ((name, f"must be left out with preset {self.preset}") for name, value in own.items() if value)
+            return
         if not (self.line or "").strip():
-            yield "line", "is required: no layer of settings has one, nor has the gateway's AGENT_COMMAND"
+            yield "line", "is required, or a preset: no layer of settings has one, nor has the gateway's AGENT_COMMAND"
         if self.terminal and not self.prompt_is_argument:
             yield "terminal", "needs a command that gets its prompt as an argument"
 
@@ -154,7 +169,7 @@ def overlay(base: Layer, over: Layer) -> Layer:
         if isinstance(value, Mapping):
             changes[each.name] = {**below, **value}
         elif isinstance(value, Engine) and type(value) is type(below):
-            changes[each.name] = overlay(below, value)
+            changes[each.name] = overlay(value.above(below), value)  # type: ignore[arg-type] # of one type
         elif value not in (None, ()):
             changes[each.name] = value
     return replace(base, **changes)

@@ -17,7 +17,7 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
         return
     match event.WhichOneof("kind"):
         case "output":
-            screen.output(event.output.data, to_stderr=shapes.stream(event.output) == "stderr")
+            _print_output(screen, event.output)
         case "permission_request":
             request = event.permission_request
             screen.say(
@@ -41,8 +41,17 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
             _print_model_event(screen, event)
 
 
+def _print_output(screen: Screen, output: event_pb2.OutputChunk) -> None:
+    """Show output; of lines for programs only what they mean, which is in the events that follow, unless asked to."""
+    stream = shapes.stream(output)
+    if stream != "raw" or screen.shows_lines():
+        screen.output(output.data, to_stderr=stream == "stderr")
+
+
 def _print_model_event(screen: Screen, event: event_pb2.Event) -> None:
-    """Show a model's text, thoughts, tool calls and usage; ignore other events."""
+    """Show a model's text, thoughts, tool calls and usage, unless the lines that say so are shown; ignore others."""
+    if screen.has_shown_lines:
+        return
     match event.WhichOneof("kind"):
         case "text":
             screen.speech(event.text.text)

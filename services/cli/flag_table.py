@@ -36,6 +36,12 @@ SETTINGS: Final = (
             " AGENT_COMMAND).",
             "LINE",
         ),
+        Flag(
+            "--agent",
+            "agent.command.preset",
+            "An agent that the machine knows, such as claude or codex, in place of --command.",
+            "NAME",
+        ),
         Flag("--prompt-delivery", "agent.command.prompt_delivery", "How the command gets the prompt (default: stdin)."),
         Flag(
             "--terminal",

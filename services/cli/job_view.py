@@ -248,6 +248,9 @@ def _program(output: output_pb2.Output) -> Iterable[Line]:
     if output.HasField("tokens_used"):
         cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
         yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")
+    elif output.HasField("claimed_tokens"):
+        cost = f", ${output.claimed_cost_usd:.4f}" if output.HasField("claimed_cost_usd") else ""
+        yield _fact("tokens", f"{output.claimed_tokens:,}{cost}, as the agent says")
     if output.HasField("turns"):
         yield _fact(
             "model", f"{humanize.count(output.turns, 'turn')}, {humanize.count(output.tool_calls, 'tool call')}"

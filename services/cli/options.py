@@ -36,7 +36,8 @@ as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON, one 
 raw = click.option(
     "--raw",
     is_flag=True,
-    help="Let everything that the agent writes act on your terminal: titles, the clipboard, the cursor.",
+    help="Show everything as the agent writes it: it may act on your terminal (titles, the clipboard, the cursor), and"
+    " the lines of one started by --agent are shown in place of what they mean.",
 )
 job_or_execution = click.argument("id_", metavar="ID", type=TEXT)
 

@@ -85,6 +85,14 @@ class Screen:
         self._filters = [None if raw or not stream.isatty() else kind() for stream in (sys.stdout, sys.stderr)]
         self._in_mid_line = False
         self._speaks = self._thinks = False
+        self._raw = raw
+        self.has_shown_lines = False
+        """True when lines of an agent are shown as they are: what they mean need not be shown as well."""
+
+    def shows_lines(self) -> bool:
+        """Return True when lines that an agent writes for programs are to be shown as they are."""
+        self.has_shown_lines |= self._raw
+        return self._raw
 
     def say(self, text: str, style: str = "dim") -> None:
         """Write a message on standard error, as one line."""

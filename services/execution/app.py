@@ -18,6 +18,7 @@ from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
+from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
@@ -29,9 +30,12 @@ from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.execution.cgroups import hierarchies
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
+from services.execution.presets.preset import PresetError
+from services.execution.presets.presets import Presets
 from services.execution.processes import containers
 from services.execution.service import store
 from services.execution.service.admission import Admission
+from services.execution.service.agents import Agents
 from services.execution.service.capabilities import CONTAINER, Capability, capabilities
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.isolation import Isolation
@@ -43,8 +47,10 @@ from services.execution.service.readiness import Readiness
 from services.execution.service.retention import Retention, RetentionLimits
 from services.execution.service.terminals import Terminals
 from services.execution.servicer import ExecutionServicer
-from services.execution.settings import ExecutionSettings
+from services.execution.settings import PRESETS_SETTING, ExecutionSettings
 from services.execution.wire.start import StartReader
+
+_AGENTS_EVERY_S = 60.0
 
 log = structlog.get_logger()
 
@@ -56,6 +62,7 @@ def main() -> None:
 
 async def _main() -> None:
     settings = load_settings(ExecutionSettings)
+    presets = _presets(settings)
     home = settings.home
     directory = home.directory("execution")
     runs = home.directory("execution", "runs")
@@ -89,7 +96,9 @@ async def _main() -> None:
         limits = RetentionLimits(
             timedelta(hours=settings.pack_after_hours), timedelta(days=settings.keep_days), settings.keep_bytes
         )
+        agents = Agents(presets)
         background = {
+            "agents": agents.run(_AGENTS_EVERY_S),
             "retention": Retention(executions, runs, limits).run_retention(settings.sweep_seconds),
             "containers": _remove_containers(runs, settings.sweep_seconds),
             "fences": fences.run_retention(),
@@ -97,7 +106,7 @@ async def _main() -> None:
         await stack.enter_async_context(program.background_tasks(background))
         provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings)))
         _warn_of_missing(provided)
-        draining, starts = Draining(), StartReader(settings, PathGuard(home))
+        draining, starts = Draining(), StartReader(settings, PathGuard(home), presets)
         listen = settings.listen or settings.home.socket("execution")
         await serve(
             listen=listen,
@@ -114,6 +123,7 @@ async def _main() -> None:
                         draining=draining,
                         capabilities=provided,
                         allowance=settings.allowance,
+                        agents=agents,
                     ),
                     {**CHECKS, pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},
                 ),
@@ -144,6 +154,14 @@ def _control_groups(directory: Path) -> ControlGroupHierarchies:
     if missing:
         log.info("some limits are sampled, because there is no control group for them", without=missing)
     return groups
+
+
+def _presets(settings: ExecutionSettings) -> Presets:
+    """Read the agents that this machine knows by name. Raises StartError."""
+    try:
+        return Presets.load(settings.presets, settings.tools)
+    except PresetError as error:
+        raise StartError(f"{PRESETS_SETTING}: {error}") from error
 
 
 def _admission(settings: ExecutionSettings, runs: Path, control_groups: ControlGroupHierarchies) -> Admission:

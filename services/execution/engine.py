@@ -18,6 +18,7 @@ from services.execution.providers import Provider
 from services.execution.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
+    from services.execution.presets.presets import Presets
     from services.execution.settings import ExecutionSettings
 
 _ENGINES = "services.execution.engines"
@@ -43,6 +44,14 @@ class EngineSpec:
     """The task for the engine itself, as JSON; it is passed on in the run directory."""
     read_only_paths: tuple[Path, ...] = ()
     """Paths that the sandbox must make visible to the program."""
+    path: tuple[Path, ...] = ()
+    """Directories for the end of the program's PATH."""
+    home: Mapping[str, str] = field(default_factory=dict)
+    """Files that the program finds in HOME, unless there are files of that name, by their paths there."""
+    leave_out: tuple[str, ...] = ()
+    """What the program leaves in the workspace that is no result, as patterns of a .gitignore file."""
+    missing: str = ""
+    """Why the program cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,8 +83,8 @@ class Engine(Generic[Own]):
         del agent, own, prompt
         yield from ()
 
-    def spec(self, agent: AgentSettings, own: Own, prompt: str) -> EngineSpec:
-        """Return what to start, for settings that have no violations."""
+    def spec(self, agent: AgentSettings, own: Own, prompt: str, presets: "Presets") -> EngineSpec:
+        """Return what to start, for settings that have no violations. `presets` are the agents known by name."""
         raise NotImplementedError
 
     def credentials(self, settings: "ExecutionSettings") -> bytes:

@@ -133,13 +133,18 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse:
-    """What a model used and did. `cost_usd` is None when a price is not known."""
+    """What a model used and did. `cost_usd` is None when a price is not known.
+
+    `claimed_tokens` and `claimed_cost_usd` are what an agent's program says of itself, None when it says nothing.
+    """
 
     tokens: int
     cost_usd: float | None
     turns: int
     tool_calls: int
     last_words: str
+    claimed_tokens: int | None = None
+    claimed_cost_usd: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +195,10 @@ class StartRequest:
     """Who serves the agent's models: they are kept in memory only."""
     asked: Limits = NO_LIMITS
     """What was asked for, as far as that may be refused."""
+    leave_out: tuple[str, ...] = ()
+    """What its agent leaves in the workspace that is no result, as patterns of a .gitignore file."""
+    missing_agent: str = ""
+    """Why its agent cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +215,8 @@ class Execution:
     """None: it was recorded by a version that did not say."""
     host_uid: int | None = None
     """The uid of its processes outside of the sandbox; None: the service's own."""
+    leave_out: tuple[str, ...] = ()
+    """What its agent leaves in the workspace that is no result, as patterns of a .gitignore file."""
     state: State = State.PENDING
     reason: str = ""
     message: str = ""

@@ -1,5 +1,6 @@
 """The RPCs: from the wire to the manager and back."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Any
@@ -11,6 +12,7 @@ from grpc import aio
 from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.common.rpc.draining import Draining
 from services.execution.service import watching
+from services.execution.service.agents import Agents
 from services.execution.service.capabilities import Capability
 from services.execution.service.manager import ExecutionManager
 from services.execution.service.messaging import Messaging
@@ -34,6 +36,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         draining: Draining,
         capabilities: Sequence[Capability] = (),
         allowance: Allowance = DEFAULT_ALLOWANCE,
+        agents: Agents | None = None,
     ) -> None:
         self._executions = executions
         self._messaging = messaging
@@ -42,13 +45,15 @@ class ExecutionServicer(ExecutionServiceServicer):
         self._draining = draining
         self._capabilities = capabilities
         self._allowance = allowance
+        self._agents = agents
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
         execution = await self._executions.start(self._starts.read(request))
         return pb.StartExecutionResponse(execution=responses.EXECUTION.to_proto(execution))
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
-        return responses.node_to_proto(self._capabilities, self._allowance)
+        agents = [] if self._agents is None else await asyncio.to_thread(self._agents.describe)
+        return responses.node_to_proto(self._capabilities, self._allowance, agents)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         execution = await self._executions.get(request.execution_id)

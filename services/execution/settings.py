@@ -11,10 +11,12 @@ from pydantic_settings import NoDecode
 from services.agent.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.agent.limits import NO_LIMITS, Limits
 from services.common.settings import ServiceSettings
+from services.execution.presets.tools import ToolPaths
 from services.sandbox.host_patterns import HostPattern
 from services.sandbox.spec import Network, Tier
 
 PATHS_SETTING: Final = "BOATYARD_EXECUTION_READ_ONLY_PATHS"
+PRESETS_SETTING: Final = "BOATYARD_EXECUTION_PRESETS"
 IMAGE_SETTING: Final = "BOATYARD_EXECUTION_CONTAINER_IMAGE"
 """Names of settings, for messages."""
 
@@ -75,6 +77,10 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """The most that executions may ask for, as `timeout=7200,memory_bytes=8589934592`: see `services.agent.limits`."""
     read_only_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
     """Absolute paths that every sandbox sees, such as where an agent's program is installed; separated by colons."""
+    agent_paths: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_paths)] = ()
+    """Absolute paths of directories with agents' programs, which agents by a preset see; separated by colons."""
+    presets: Path | None = None
+    """A directory with presets of agents, NAME.toml, beside ours and in place of those of ours with the same name."""
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
     """How much one execution may write to standard output and error before it is ended with OUTPUT_LIMIT."""
     scratch_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
@@ -116,6 +122,11 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     def allowance(self) -> Allowance:
         """The tiers, networks and limits that executions may have."""
         return Allowance.of(self.allowed_tiers, self.allowed_networks, self.limits)
+
+    @property
+    def tools(self) -> ToolPaths:
+        """Where the programs of agents are."""
+        return ToolPaths(self.agent_paths, self.read_only_paths)
 
     def missing_paths(self) -> str:
         """Return what is wrong with `read_only_paths`: those that are not there, or an empty string."""

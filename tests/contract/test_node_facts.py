@@ -104,9 +104,12 @@ execution.v1.NodeExecution  pending_permissions                      event
 execution.v1.NodeExecution  create_time sandbox_tier                 no: the job's, in its spec
 execution.v1.NodeExecution  end_verified_by                          no: how processes_left was counted
 execution.v1.NodeExecution  events_trimmed                           no: whoever reads them gets EVENTS_TRIMMED
+execution.v1.NodeExecution  leave_out                                driver
 execution.v1.NodeExecution  host_uid                                 no: of this machine alone, for its operator
 execution.v1.ModelUse  tokens                                        Output.tokens_used
 execution.v1.ModelUse  cost_usd                                      Output.cost_usd
+execution.v1.ModelUse  claimed_tokens                                Output.claimed_tokens
+execution.v1.ModelUse  claimed_cost_usd                              Output.claimed_cost_usd
 execution.v1.ModelUse  turns                                         Output.turns
 execution.v1.ModelUse  tool_calls                                    Output.tool_calls
 execution.v1.ModelUse  last_words                                    Output.summary

@@ -16,6 +16,8 @@ from google.protobuf.descriptor_pool import Default
 
 from services.common.rpc.rules import Check, Rules, named_by_mask
 from services.common.settings import Home
+from services.execution.presets.presets import Presets
+from services.execution.presets.tools import ToolPaths
 from services.execution.service.path_guard import PathGuard
 from services.execution.settings import ExecutionSettings
 from services.execution.wire.start import StartReader
@@ -169,7 +171,9 @@ def test_every_list_of_a_request_has_a_length() -> None:
 
 
 def all_checks(home: Home) -> Mapping[str, Check]:
-    execution = StartReader(ExecutionSettings(data_directory=home.root), PathGuard(home))
+    execution = StartReader(
+        ExecutionSettings(data_directory=home.root), PathGuard(home), Presets.load(None, ToolPaths())
+    )
     return {
         **workspace.CHECKS,
         **git_checks(AddressBook(FileRoots((home.root,), (), home.root)), GitPaths(home)),

@@ -63,9 +63,9 @@ def by_the_databases_log(home: Path) -> Callable[[], object]:
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM ballast").fetchall()
     writer.execute("PRAGMA busy_timeout = 5000")
-    for _ in range(3):
+    for size in range(2 * MIB, 2 * MIB + 8):  # what stays the same is not written again
         with contextlib.suppress(sqlite3.OperationalError):
-            writer.execute("UPDATE ballast SET data = zeroblob(?)", (8 * MIB,))
+            writer.execute("UPDATE ballast SET data = zeroblob(?)", (size,))
     rest = fill(home)
 
     def make_room() -> None:
@@ -88,8 +88,8 @@ def cells(postgres_server: object) -> Iterator[list[SharingCell]]:
         "BOATYARD_GATEWAY_MAX_JOBS": str(JOBS),
         "BOATYARD_EXECUTION_MAX_EXECUTIONS": str(2 * JOBS),
         "BOATYARD_EXECUTION_DISK_RESERVE_BYTES": str(60 * MIB),
-        "BOATYARD_GIT_MIN_FREE_BYTES": str(20 * MIB),
-        "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": str(20 * MIB),
+        "BOATYARD_GIT_MIN_FREE_BYTES": str(8 * MIB),  # less than a flood's log leaves, which stays
+        "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": str(8 * MIB),
     }
 
     def disk(home: Path) -> contextlib.AbstractContextManager[object]:

@@ -203,6 +203,8 @@ def _outcome(output: output_pb2.Output) -> Shape:
         "caveats": [_caveat(each) for each in output.caveats],
         "tokens_used": known(output, "tokens_used"),
         "cost_usd": known(output, "cost_usd"),
+        "claimed_tokens": known(output, "claimed_tokens"),
+        "claimed_cost_usd": known(output, "claimed_cost_usd"),
     }
 
 

@@ -22,6 +22,7 @@ from services.common.errors import StartError
 _SQLITE = "sqlite:///"
 _LOCK_WAIT_MS = 20_000
 _READERS_LOCK_WAIT_MS = 100  # the event loop waits; with WAL next to nothing makes it
+_LOG_BYTES = 4 << 20  # SQLite begins it anew at this size, when nobody reads it
 _POSTGRESQL: dict[str, Any] = {
     # READ COMMITTED, PostgreSQL's default; pre-ping, so that after an outage the next transaction succeeds.
     "pool_pre_ping": True,
@@ -140,6 +141,7 @@ def _set_up_writer(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noq
         connection,
         "journal_mode=WAL",
         "synchronous=FULL",  # a commit that was answered survives the loss of power
+        f"journal_size_limit={_LOG_BYTES}",  # a log that a slow reader made grow gives its room back
         "foreign_keys=ON",
     )
 

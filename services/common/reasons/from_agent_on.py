@@ -8,17 +8,18 @@ FROM_AGENT_ON: Final = (
     # The agent.
     ReasonRow(
         reason="AGENT_FAILED",
-        meaning="the agent's program ended with an exit code other than 0, or by a signal",
+        meaning="the agent's program ended with an exit code other than 0, or by a signal, or did not say that its work"
+        " is done",
         sources=(Source.EXECUTION,),
         advice="`boatyard logs` shows what it wrote",
     ),
     ReasonRow(
         reason="AGENT_NOT_INSTALLED",
-        meaning="the agent's program, or one that it calls, is not in the sandbox",
+        meaning="the agent's program, or one that it calls, is not in the sandbox, or the machine has no such preset",
         sources=(Source.EXECUTION,),
         advice="commit it if it belongs to the repository; else install it on the machine, or add its directory to"
         " BOATYARD_EXECUTION_READ_ONLY_PATHS",
-        advised_by=("BOATYARD_EXECUTION_READ_ONLY_PATHS", "--include-dirty"),
+        advised_by=("BOATYARD_EXECUTION_READ_ONLY_PATHS", "--include-dirty", "To install", "has no agent"),
     ),
     ReasonRow(
         reason="TIMED_OUT",

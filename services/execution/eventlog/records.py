@@ -50,6 +50,8 @@ class Stream(enum.IntEnum):
     NONE = 0
     STDOUT = 1
     STDERR = 2
+    RAW = 3
+    """Standard output whose lines are read: the events that follow say what they mean."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import fcntl
 import math
 import os
 import time
+from collections.abc import Callable
 
 from services.execution.eventlog import EventWriter, Stream
 from services.redaction.strand import Redactor, join
@@ -16,6 +17,9 @@ _QUIET_S = 0.025
 _FLOOD_READ = 16 * 1024
 _FLOOD_PAUSE_S = 0.0005
 _TAIL_BYTES = 2048
+
+Sink = Callable[[Stream, memoryview | bytes, int], object]
+"""Records output of a stream, of which the first byte was read at a time in nanoseconds since 1970."""
 
 
 class _Flow:
@@ -37,10 +41,15 @@ class _Flow:
 class Pump:
     """Collects output and writes it in the order of its arrival, at most every 25 ms unless there is a lot."""
 
-    def __init__(self, writer: EventWriter, limit: int, complaints: Stream = Stream.STDERR) -> None:
-        """`limit` is in bytes, for both streams together; what exceeds it is read and dropped."""
+    def __init__(
+        self, writer: EventWriter, limit: int, complaints: Stream = Stream.STDERR, record: Sink | None = None
+    ) -> None:
+        """`limit` is in bytes, for both streams together; what exceeds it is read and dropped.
+
+        `record` gets the output in place of the writer's own method.
+        """
         self._complaints = complaints
-        self._writer = writer
+        self._write_output = writer.output if record is None else record
         self._limit = limit
         self._flows = {stream: _Flow(stream, writer.redactor) for stream in (Stream.STDOUT, Stream.STDERR)}
         self._current = self._flows[Stream.STDOUT]
@@ -122,7 +131,7 @@ class Pump:
         flow.release_at = self._next_flush if flow.strand.releasable else math.inf
 
     def _record(self, flow: _Flow, data: memoryview | bytes) -> None:
-        self._writer.output(flow.stream, data, flow.first_time_ns)
+        self._write_output(flow.stream, data, flow.first_time_ns)
         if flow.stream is self._complaints:
             self.complaint = (self.complaint + bytes(data[-_TAIL_BYTES:]))[-_TAIL_BYTES:]
 

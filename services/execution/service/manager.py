@@ -100,7 +100,7 @@ class ExecutionManager:
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
             FailedPrecondition: STALE_FENCE, TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED, SANDBOX_UNAVAILABLE,
-                WORKSPACE_NOT_MOUNTED, or MODEL_KEY_MISSING.
+                WORKSPACE_NOT_MOUNTED, MODEL_KEY_MISSING, or AGENT_NOT_INSTALLED.
             Exhausted: TOO_MANY_EXECUTIONS, NODE_BUSY or DISK_FULL.
         """
         await self._fences.check(current_fence())
@@ -126,6 +126,8 @@ class ExecutionManager:
             await self._isolation.check(request)
             self._admission.check(len(self._active))
             self._credentials.check(request.plan.engine, request.execution_id)
+            if request.missing_agent:
+                raise FailedPrecondition("AGENT_NOT_INSTALLED", request.missing_agent, request.execution_id)
             await self._check_sandbox(request)
             with _as_preconditions(request.execution_id):
                 await asyncio.to_thread(check_mounted, request.plan.sandbox)
@@ -137,6 +139,7 @@ class ExecutionManager:
                 sandbox_tier=request.plan.sandbox.tier,
                 network=request.plan.sandbox.network,
                 host_uid=host_uids.of(request.plan.sandbox),
+                leave_out=request.leave_out,
                 create_time=datetime.now(UTC),
             )
             # The directory comes first: after a crash, a recorded execution without one could not be started.

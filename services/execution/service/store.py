@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
+    JSON,
     BigInteger,
     Boolean,
     Column,
@@ -54,6 +55,7 @@ executions = Table(
     Column("sandbox_tier", String(16), nullable=False),
     Column("network", String(16)),  # NULL: recorded by a version that did not say
     Column("host_uid", BigInteger),  # NULL: the service's own
+    Column("leave_out", JSON(none_as_null=True)),  # NULL: nothing
     Column("state", String(16), nullable=False),
     Column("reason", String(64), nullable=False),
     Column("message", Text, nullable=False),
@@ -73,6 +75,8 @@ executions = Table(
     Column("turns", Integer),
     Column("tool_calls", Integer),
     Column("last_words", Text),
+    Column("claimed_tokens", BigInteger),
+    Column("claimed_cost_usd", Float),
     # How the end was enforced and what was used until then; NULL while it runs.
     Column("end_verified_by", String(16)),
     Column("cpu_seconds", Float),
@@ -85,7 +89,7 @@ _SAME_NAMES = (
     *("execution_id", "digest", "job_id", "reason", "message", "exit_code", "signal", "processes_left"),
     *("create_time", "start_time", "end_time", "last_sequence", "output_bytes", "events_trimmed", "host_uid"),
 )
-_MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words")
+_MODEL_USE = ("tokens", "cost_usd", "turns", "tool_calls", "last_words", "claimed_tokens", "claimed_cost_usd")
 _VITALS = ("cpu_seconds", "memory_peak_bytes", "read_bytes", "written_bytes")
 
 
@@ -210,6 +214,7 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
     row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
     row["end_verified_by"] = execution.end_verified_by
+    row["leave_out"] = list(execution.leave_out) or None
     return row
 
 
@@ -219,6 +224,8 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
     if row.cpu_seconds is not None:
         fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
+    if row.leave_out is not None:
+        fields["leave_out"] = tuple(row.leave_out)
     if row.network is not None:
         fields["network"] = Network(row.network)
     if row.end_verified_by is not None:

@@ -21,6 +21,7 @@ _STREAMS = {
     Stream.NONE: event_pb2.OutputChunk.STREAM_UNSPECIFIED,
     Stream.STDOUT: event_pb2.OutputChunk.STREAM_STDOUT,
     Stream.STDERR: event_pb2.OutputChunk.STREAM_STDERR,
+    Stream.RAW: event_pb2.OutputChunk.STREAM_RAW,
 }
 _MESSAGES: dict[EventKind, type[Message]] = {
     EventKind.STATE_CHANGE: event_pb2.StateChange,

@@ -11,11 +11,13 @@ from services.agent.wire import allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
 from services.execution.model import Execution
+from services.execution.service.agents import Agent
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import InputProgress
 
 EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "network", "pending_permissions"})
 CAPABILITY: Final = Mapper(Capability, pb.Capability)
+AGENT: Final = Mapper(Agent, pb.AgentPreset)
 PERMISSION_ANSWER: Final = Mapper(PermissionAnswer, event_pb2.PermissionAnswer, by_hand={"permission_id"})
 _PERMISSION_REQUEST: Final = Mapper(PermissionRequest, event_pb2.PermissionRequest)
 
@@ -25,10 +27,13 @@ def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = 
     return EXECUTION.to_proto(value, pending_permissions=map(_PERMISSION_REQUEST.to_proto, pending))
 
 
-def node_to_proto(provided: Iterable[Capability], allowance: Allowance) -> pb.DescribeNodeResponse:
+def node_to_proto(
+    provided: Iterable[Capability], allowance: Allowance, agents: Iterable[Agent] = ()
+) -> pb.DescribeNodeResponse:
     """Convert what this machine can do for executions, and lets them choose."""
     return pb.DescribeNodeResponse(
         capabilities=map(CAPABILITY.to_proto, provided),
+        agents=map(AGENT.to_proto, agents),
         **allowance_to_proto(allowance),
     )
 

@@ -21,9 +21,10 @@ from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
+from services.execution.presets.presets import Presets
 from services.execution.providers import Provider
 from services.execution.settings import ExecutionSettings
-from services.execution.wire import containers, git_identity, limits, requests, secret_files
+from services.execution.wire import containers, git_identity, home_files, limits, requests, secret_files
 from services.sandbox import environment
 from services.sandbox.spec import AllowList, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -38,10 +39,11 @@ _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for p
 class StartReader:
     """Turns a caller's request into a plan, with defaults from the settings."""
 
-    def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None]) -> None:
+    def __init__(self, settings: ExecutionSettings, guard: Callable[[Path], str | None], presets: Presets) -> None:
         """`guard` returns why a host path must not be shown to an agent, None when it may."""
         self._settings = settings
         self._guard = guard
+        self._presets = presets
 
     def read(self, request: pb.StartExecutionRequest) -> StartRequest:
         """Read what to start, when nothing is wrong with it.
@@ -53,7 +55,7 @@ class StartReader:
             raise FailedPrecondition("SANDBOX_UNAVAILABLE", missing, request.execution_id)
         agent = self._agent(spec)
         engine = load(agent.chosen_engine.name)
-        engine_spec = engine.spec(agent, agent.chosen_engine, spec.prompt)
+        engine_spec = engine.spec(agent, agent.chosen_engine, spec.prompt, self._presets)
         return StartRequest(
             execution_id=request.execution_id,
             digest=requests.digest(spec),
@@ -73,6 +75,8 @@ class StartReader:
             stdin=engine_spec.stdin,
             providers=tuple(map(_PROVIDER.from_proto, spec.providers)),
             asked=Limits.of(self._asked(spec)),
+            leave_out=engine_spec.leave_out,
+            missing_agent=engine_spec.missing,
         )
 
     def check(self, request: pb.StartExecutionRequest) -> list[Violation]:
@@ -137,12 +141,18 @@ class StartReader:
         if agent.secrets and agent.tier is not Tier.NONE:
             argv = secret_files.before(argv, agent.secrets)
             variables[environment.SECRETS_VARIABLE] = bytes(environment.SECRETS)
-        argv = git_identity.before(argv, {**agent.environment, **spec.environment})
+        if "HOME" not in variables:  # otherwise it is somebody's own
+            argv = home_files.before(
+                argv, {**git_identity.files({**agent.environment, **spec.environment}), **engine.home}
+            )
+        base = environment.base()
+        if "PATH" not in variables and engine.path:
+            base["PATH"] = b":".join([base["PATH"], *map(bytes, engine.path)])
         return SandboxSpec(
             argv=argv,
             cwd=_WORKSPACE,
             mounts=(*(Mount(path) for path in visible_paths), _workspace(spec.layout, execution_id)),
-            environment=environment.base() | proxies | variables,
+            environment=base | proxies | variables,
             network=network,
             allow=AllowList() if network is Network.NONE else self._allow(agent),
             limits=limits.sandbox_limits(agent),

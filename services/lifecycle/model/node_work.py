@@ -59,13 +59,23 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class ModelUse(Recorded):
-    """What a model used and did; `cost_usd` is None where a price is not known."""
+    """What a model used and did; `cost_usd` is None where a price is not known.
+
+    `claimed_tokens` and `claimed_cost_usd` are what the agent's program says of itself, None where it says nothing.
+    """
 
     tokens: int
     cost_usd: float | None
     turns: int
     tool_calls: int
     last_words: str
+    claimed_tokens: int | None = None
+    claimed_cost_usd: float | None = None
+
+    @property
+    def tokens_seen(self) -> int | None:
+        """The tokens of all requests; None where only the agent has counted them."""
+        return None if not self.tokens and self.claimed_tokens else self.tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +103,7 @@ class Run(Recorded):
     model_use: ModelUse | None = None
     vitals: ResourceUsage | None = None
     processes_left: int | None = None
+    leave_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

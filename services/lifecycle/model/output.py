@@ -150,6 +150,8 @@ class Output(Recorded):
     caveats: tuple[Caveat, ...] = ()
     agent_commits: int = 0
     processes_left: int | None = None
+    claimed_tokens: int | None = None
+    claimed_cost_usd: float | None = None
 
     @property
     def incomplete(self) -> bool:

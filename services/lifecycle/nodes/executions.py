@@ -3,6 +3,7 @@
 from collections import deque
 
 import grpc
+from boatyard.execution.v1 import event_pb2 as event_pb
 from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1 import execution_pb2_grpc as execution_rpc
 from google.protobuf.duration_pb2 import Duration
@@ -17,6 +18,7 @@ from services.lifecycle.nodes.calls import LONG_SECONDS, SHORT_SECONDS, JobCalls
 
 _WAIT_SECONDS = 30.0
 _TAIL_EVENTS = 256
+_RAW = event_pb.OutputChunk.STREAM_RAW
 
 
 class ExecutionClient:
@@ -71,7 +73,10 @@ class ExecutionClient:
                 raise
 
     async def tail(self, run: Run, max_bytes: int) -> bytes:
-        """Return the last bytes that an ended execution wrote, both streams interleaved, from a whole character on."""
+        """Return the last bytes that an ended execution wrote, both streams interleaved, from a whole character on.
+
+        Without lines that are for programs: what they say is in other events.
+        """
         request = execution_pb.WatchEventsRequest(
             execution_id=run.execution_id, from_sequence=max(1, run.last_sequence - _TAIL_EVENTS)
         )
@@ -83,8 +88,9 @@ class ExecutionClient:
             async with streaming(call) as messages:
                 async for message in messages:
                     for event in message.events:
-                        parts.append(event.output.data)
-                        size += len(event.output.data)
+                        data = b"" if event.output.stream == _RAW else event.output.data
+                        parts.append(data)
+                        size += len(data)
                     while size - len(parts[0] if parts else b"") > max_bytes:
                         size -= len(parts.popleft())
             data = b"".join(parts)

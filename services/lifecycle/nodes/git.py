@@ -89,10 +89,12 @@ class GitClient:
         message: str,
         author: str,
         remote: Remote | None = None,
+        leave_out: Sequence[str] = (),
     ) -> ResultCommit:
         """Take a working tree as a commit. It is dated by the spec, so that taking it twice gives the same commit.
 
-        With a remote, it may link to what the agent pushed to the remotes of submodules.
+        `leave_out` are files that are no result, beside those of the policy. With a remote, it may link to what the
+        agent pushed to the remotes of submodules.
         """
         request = git_pb.TakeResultRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
@@ -102,20 +104,32 @@ class GitClient:
             message=message,
             signature=wire.signature_to_proto(author, spec.create_time),
             remote=None if remote is None else wire.REMOTE.to_proto(remote),
-            leave_out=spec.policy.leave_out,
+            leave_out=[*spec.policy.leave_out, *leave_out],
             git_lfs=spec.policy.git_lfs,
         )
         return wire.RESULT.from_proto(await self._calls.call(self._stub.TakeResult, request, LONG_SECONDS))
 
-    async def snapshot(self, layout: Layout, base: Base, spec: JobSpec, *, snapshot_id: str, message: str) -> Snapshot:
-        """Keep a working tree as a snapshot; an existing snapshot of that id is returned as it is."""
+    async def snapshot(
+        self,
+        layout: Layout,
+        base: Base,
+        spec: JobSpec,
+        *,
+        snapshot_id: str,
+        message: str,
+        leave_out: Sequence[str] = (),
+    ) -> Snapshot:
+        """Keep a working tree as a snapshot, as `take_result` would take it.
+
+        An existing snapshot of that id is returned as it is.
+        """
         request = git_pb.SnapshotTreeRequest(
             tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
             repository_id=spec.kept_under,
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
-            leave_out=spec.policy.leave_out,
+            leave_out=[*spec.policy.leave_out, *leave_out],
             git_lfs=spec.policy.git_lfs,
         )
         answer = await self._calls.call(self._stub.SnapshotTree, request, LONG_SECONDS)

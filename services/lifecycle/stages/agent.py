@@ -50,8 +50,10 @@ async def follow_agent(job: JobRun) -> Run:
             output = replace(
                 output,
                 summary=use.last_words,
-                tokens_used=use.tokens,
+                tokens_used=use.tokens_seen,
                 cost_usd=use.cost_usd,
+                claimed_tokens=use.claimed_tokens,
+                claimed_cost_usd=use.claimed_cost_usd,
                 tool_calls=use.tool_calls,
                 turns=use.turns,
             )
@@ -74,6 +76,12 @@ def is_agent_gone(job: JobRun) -> bool:
     """True when no agent process is left, or none was started, so that the workspace is free."""
     last = step_in("agent", job.rounds_begun)
     return not job.rounds_begun or job.has_ended(last) or job.recorded("stop", Nothing) is not None
+
+
+def left_behind(job: JobRun) -> tuple[str, ...]:
+    """Return what the agent's program leaves in the workspace that is no result, as patterns of a .gitignore file."""
+    started = job.recorded(job.in_round("start"), Run)
+    return () if started is None else started.leave_out
 
 
 def judge_agent(job: JobRun, run: Run) -> None:

@@ -8,6 +8,7 @@ from services.lifecycle.model.outcome import Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import JobState, Retention
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.agent import left_behind
 from services.lifecycle.stages.caveats import recordable
 from services.lifecycle.stages.snapshot_bases import recorded_base
 
@@ -30,7 +31,9 @@ async def keep_state(job: JobRun) -> None:
     message = f"What job {job.spec.job_id} left in its workspace\n"
 
     async def keep() -> Snapshot:
-        keeping = job.nodes.git.snapshot(layout, base, job.spec, snapshot_id=snapshot_id, message=message)
+        keeping = job.nodes.git.snapshot(
+            layout, base, job.spec, snapshot_id=snapshot_id, message=message, leave_out=left_behind(job)
+        )
         kept = await job.unless_cancelled(keeping, grace_seconds=KEEPING_SECONDS)
         return replace(kept, caveats=recordable(job, kept.caveats))
 

@@ -17,6 +17,7 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import DiffSummary, ExecutionNote, Verification
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.agent import left_behind
 from services.lifecycle.stages.caveats import in_words, recordable
 from services.lifecycle.stages.executions import AuxiliaryExecution, exited, last_lines, run_auxiliary
 from services.lifecycle.stages.prepare import tree_of
@@ -45,6 +46,7 @@ async def take(job: JobRun, layout: Layout, base: Base, remote: Remote | None) -
             message=commit_message(job.spec.prompt, job.spec.job_id),
             author=author(job.spec.worker_name),
             remote=remote,
+            leave_out=left_behind(job),
         )
         taken = await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
         return replace(taken, caveats=recordable(job, taken.caveats))

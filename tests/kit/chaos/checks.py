@@ -9,6 +9,7 @@ from itertools import pairwise
 
 from boatyard.gateway.v1 import job_pb2
 
+from services.common.room import DISK_FULL
 from tests.kit.chaos.facts import Facts, Log
 from tests.kit.chaos.faults import FaultRecord
 from tests.kit.chaos.fleet import Fleet
@@ -82,14 +83,15 @@ class Checks:
         executions = self._facts.executions[job.job_id]
         if job.state != job.STATE_FAILED or job.reason not in CAN_BE_LOST:
             return "it was not lost"
-        attempts = self._facts.attempts(job.job_id)
+        refused = {row["attempt"] for row in executions if row["reason"] == DISK_FULL}  # these use up no attempt
+        attempts = self._facts.attempts(job.job_id) - len(refused)
         if attempts != MAX_ATTEMPTS:
             return f"it had {attempts} of {MAX_ATTEMPTS} attempts"
         for row in executions:
             if row["reason"] == "RUNNER_LOST" and row["execution_id"] not in self._record.runners_killed:
                 return f"the runner of {row['execution_id']} was lost, and nobody had killed it"
         reasons = {row["reason"] for row in executions if row["purpose"] == "AGENT" and row["reason"]}
-        return "" if reasons <= CAN_BE_LOST else f"its attempts ended with {reasons}"
+        return "" if reasons <= {*CAN_BE_LOST, DISK_FULL} else f"its attempts ended with {reasons}"
 
     def every_push_took_effect_once(self) -> Iterator[str]:
         """The branch's ref changed once, from nothing to the job's commit, and never if nothing was to be pushed."""

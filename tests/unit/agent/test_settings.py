@@ -1,5 +1,6 @@
 """Layers of settings: set fields win, unset ones inherit, maps are merged, another engine replaces one as a whole."""
 
+from dataclasses import replace
 from datetime import timedelta
 
 import pytest
@@ -145,3 +146,32 @@ def test_a_variable_whose_name_says_secret_is_one() -> None:
 
     assert agent.secrets == {"API_TOKEN": "abcdefgh", "OWN": "a secret value"}
     assert agent.environment == {"DB_PASSWORD": "short", "MAX_TOKENS": "4096000"}
+
+
+LINE, PRESET = CommandEngine(line="make", prompt_delivery=PromptDelivery.ARGUMENT), CommandEngine(preset="claude")
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "merged"),
+    [
+        (LINE, PRESET, PRESET),
+        (PRESET, LINE, LINE),
+        (PRESET, CommandEngine(preset="codex"), CommandEngine(preset="codex")),
+        (CommandEngine(terminal=True, line="x"), PRESET, PRESET),
+        (LINE, CommandEngine(), LINE),
+        (PRESET, CommandEngine(), PRESET),
+        (PRESET, CommandEngine(line=""), CommandEngine(line="")),
+        (LINE, CommandEngine(preset=""), replace(LINE, preset="")),
+    ],
+)
+def test_a_preset_and_a_line_take_each_others_place(
+    below: CommandEngine, above: CommandEngine, merged: CommandEngine
+) -> None:
+    assert overlay(AgentSettings(engine=below), AgentSettings(engine=above)).engine == merged
+
+
+def test_a_preset_is_a_whole_command() -> None:
+    assert not list(PRESET.violations())
+    both = replace(PRESET, line="make", terminal=True, prompt_delivery=PromptDelivery.STDIN)
+    assert {field for field, _ in both.violations()} == {"line", "terminal", "prompt_delivery"}
+    assert "or a preset" in dict(CommandEngine(preset="").violations())["line"]

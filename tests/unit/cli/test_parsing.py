@@ -120,10 +120,25 @@ def test_hours_and_days_that_no_clock_has_are_refused(typed: str) -> None:
         span(typed)
 
 
-def test_a_text_may_begin_with_a_mention() -> None:
-    assert text_or_file("@@ada look at this") == "@ada look at this"
-    with pytest.raises(ValueError, match=r"written with two of them, @@ada look at this"):
-        text_or_file("@ada look at this")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "@ada look at this",
+        "@",
+        "@ ",
+        "@@",
+        "@\u00fc: d\u00e9j\u00e0 vu",
+        "@a/b/c",
+        "@\nsecond line",
+        "@" * 300,
+        "@-dash",
+    ],
+)
+def test_a_text_may_begin_with_a_mention(text: str) -> None:
+    assert text_or_file(f"@{text}") == text
+    if not text.startswith("@@"):
+        with pytest.raises(ValueError, match=re.escape(f"written with two of them, @{text[:20]}")):
+            text_or_file(text)
 
 
 def test_text_is_utf8_where_the_locale_has_only_ascii(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -184,6 +184,11 @@ async def test_who_follows_a_job_sees_the_attempts_after_a_lost_one() -> None:
         (job_pb2.JobSpec(prompt="a", labels={"a": "b" * (5 << 20)}), "spec.labels"),
         (job_pb2.JobSpec(prompt="a" * 5000, files=[job_pb2.InputFile(content=bytes(1 << 20))] * 5), "spec.files"),
         (job_pb2.JobSpec(agent={"environment": {"A": "b" * (5 << 20)}}), "spec.agent.environment"),
+        (job_pb2.JobSpec(agent={"system_prompt": "\u00fc" * (3 << 20)}), "spec.agent.system_prompt"),
+        (job_pb2.JobSpec(agent={"command": {"line": "a" * (5 << 20)}}), "spec.agent.command.line"),
+        (job_pb2.JobSpec(data=bytes(5 << 20)), "spec.data"),
+        (job_pb2.JobSpec(policy={"verify_command": "a" * (5 << 20)}), "spec.policy.verify_command"),
+        (job_pb2.JobSpec(repository_id="a" * (5 << 20)), "spec.repository_id"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -55,6 +55,8 @@ def test_a_result_has_the_words_that_scripts_rely_on() -> None:
         "tests_passed": False,
         "tokens_used": None,
         "cost_usd": None,
+        "claimed_tokens": None,
+        "claimed_cost_usd": None,
         "duration_ms": 3000,
     }
 
@@ -80,7 +82,8 @@ def test_what_is_not_known_is_null() -> None:
 
     unknown = {key for key, value in result.items() if value is None}
     assert unknown == {
-        *("execution_id", "reason", "branch", "commit", "tests_passed", "tokens_used", "cost_usd", "duration_ms")
+        *("execution_id", "reason", "branch", "commit", "tests_passed", "tokens_used", "cost_usd", "duration_ms"),
+        *("claimed_tokens", "claimed_cost_usd"),
     }
     assert (result["tests_run"], result["files_changed"]) == (False, [])
 

@@ -97,9 +97,11 @@ class AgentSettings(message.Message):
     SCRATCH_BYTES_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
     system_prompt: builtins.str
-    """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT."""
+    """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT, and a preset passes it
+    on if its agent takes one.
+    """
     model: builtins.str
-    """The model, by its provider's name for it; a command finds it in BOATYARD_MODEL. For engine `anthropic` the default
+    """The model, by its provider's name for it; a command finds it in BOATYARD_MODEL, and a preset passes it on. For engine `anthropic` the default
     is the gateway's setting ANTHROPIC_MODEL.
     """
     sandbox_tier: sandbox_pb2.SandboxTier.ValueType
@@ -326,6 +328,7 @@ class CommandEngine(message.Message):
     LINE_FIELD_NUMBER: builtins.int
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
     TERMINAL_FIELD_NUMBER: builtins.int
+    PRESET_FIELD_NUMBER: builtins.int
     line: builtins.str
     """A command line for /bin/sh, run in the workspace. The default is the gateway's setting AGENT_COMMAND. Do not put
     secrets here: every VIEWER can read it, and the variables of `secrets` are in its environment; what looks like
@@ -337,25 +340,36 @@ class CommandEngine(message.Message):
     """True to give the program a terminal as its standard input, output and error, for typing with AttachExecution. All
     output is then STDOUT, and the prompt must be passed as an argument. The default is false.
     """
+    preset: builtins.str
+    """The name of an agent that the machine knows, such as `claude`, in place of `line`, `prompt_delivery` and `terminal`:
+    its preset has the command line, its environment and its files in HOME, what its output means, and what it leaves
+    behind that is no result. DescribeNode lists them. Where settings are merged, a preset replaces the command of the
+    layers below, and a line their preset.
+    """
     def __init__(
         self,
         *,
         line: builtins.str | None = ...,
         prompt_delivery: CommandEngine.PromptDelivery.ValueType | None = ...,
         terminal: builtins.bool | None = ...,
+        preset: builtins.str | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "line", b"line", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_preset", b"_preset", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "line", b"line", "preset", b"preset", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "line", b"line", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_preset", b"_preset", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "line", b"line", "preset", b"preset", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__line: _TypeAlias = typing.Literal["line"]  # noqa: Y015
     _WhichOneofArgType__line: _TypeAlias = typing.Literal["_line", b"_line"]  # noqa: Y015
+    _WhichOneofReturnType__preset: _TypeAlias = typing.Literal["preset"]  # noqa: Y015
+    _WhichOneofArgType__preset: _TypeAlias = typing.Literal["_preset", b"_preset"]  # noqa: Y015
     _WhichOneofReturnType__prompt_delivery: _TypeAlias = typing.Literal["prompt_delivery"]  # noqa: Y015
     _WhichOneofArgType__prompt_delivery: _TypeAlias = typing.Literal["_prompt_delivery", b"_prompt_delivery"]  # noqa: Y015
     _WhichOneofReturnType__terminal: _TypeAlias = typing.Literal["terminal"]  # noqa: Y015
     _WhichOneofArgType__terminal: _TypeAlias = typing.Literal["_terminal", b"_terminal"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__line) -> _WhichOneofReturnType__line | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__preset) -> _WhichOneofReturnType__preset | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__prompt_delivery) -> _WhichOneofReturnType__prompt_delivery | None: ...
     @typing.overload

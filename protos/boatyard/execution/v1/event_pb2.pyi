@@ -219,6 +219,8 @@ class OutputChunk(message.Message):
         """Standard output."""
         STREAM_STDERR: OutputChunk._Stream.ValueType  # 2
         """Standard error."""
+        STREAM_RAW: OutputChunk._Stream.ValueType  # 3
+        """Standard output, of an agent whose lines are read: what they say is in the events that follow."""
 
     class Stream(_Stream, metaclass=_StreamEnumTypeWrapper):
         """The program's output streams."""
@@ -229,6 +231,8 @@ class OutputChunk(message.Message):
     """Standard output."""
     STREAM_STDERR: OutputChunk.Stream.ValueType  # 2
     """Standard error."""
+    STREAM_RAW: OutputChunk.Stream.ValueType  # 3
+    """Standard output, of an agent whose lines are read: what they say is in the events that follow."""
 
     STREAM_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int

@@ -529,6 +529,7 @@ class DescribeNodeResponse(message.Message):
     ALLOWED_TIERS_FIELD_NUMBER: builtins.int
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    AGENTS_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
         """`sandbox`, `uid` (on the host), `network`, `container`, `system calls`, and the resources that can be limited:
@@ -547,6 +548,10 @@ class DescribeNodeResponse(message.Message):
     def limits(self) -> limits_pb2.ExecutionLimits:
         """The most that executions may ask for: BOATYARD_EXECUTION_LIMITS."""
 
+    @builtins.property
+    def agents(self) -> containers.RepeatedCompositeFieldContainer[AgentPreset]:
+        """The agents that it has presets of, ordered by name."""
+
     def __init__(
         self,
         *,
@@ -554,10 +559,55 @@ class DescribeNodeResponse(message.Message):
         allowed_tiers: abc.Iterable[sandbox_pb2.SandboxTier.ValueType] | None = ...,
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
         limits: limits_pb2.ExecutionLimits | None = ...,
+        agents: abc.Iterable[AgentPreset] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "limits", b"limits"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AgentPreset(message.Message):
+    """An agent that the machine knows by name: see CommandEngine.preset."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    LICENCE_FIELD_NUMBER: builtins.int
+    INSTALL_FIELD_NUMBER: builtins.int
+    PROGRAM_FIELD_NUMBER: builtins.int
+    VERSION_FIELD_NUMBER: builtins.int
+    COMPLAINT_FIELD_NUMBER: builtins.int
+    name: builtins.str
+    """Its name, for CommandEngine.preset."""
+    title: builtins.str
+    """What it is called."""
+    licence: builtins.str
+    """Its licence, as an SPDX identifier where it has one."""
+    install: builtins.str
+    """How to install it."""
+    program: builtins.str
+    """The path of its program; empty where it is not installed."""
+    version: builtins.str
+    """What the program says of its version; empty where it has not been asked, or does not answer."""
+    complaint: builtins.str
+    """Why it cannot be used, and how to fix it; empty when nothing is known to be wrong."""
+    def __init__(
+        self,
+        *,
+        name: builtins.str = ...,
+        title: builtins.str = ...,
+        licence: builtins.str = ...,
+        install: builtins.str = ...,
+        program: builtins.str = ...,
+        version: builtins.str = ...,
+        complaint: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complaint", b"complaint", "install", b"install", "licence", b"licence", "name", b"name", "program", b"program", "title", b"title", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -808,7 +858,7 @@ class NodeExecution(message.Message):
         STATE_RUNNING: NodeExecution._State.ValueType  # 2
         """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
         STATE_SUCCEEDED: NodeExecution._State.ValueType  # 3
-        """Its program ended with exit code 0."""
+        """Its program ended with exit code 0; that of a preset whose output is read also said that it has done its work."""
         STATE_FAILED: NodeExecution._State.ValueType  # 4
         """It ended any other way; `reason` says why."""
         STATE_CANCELLED: NodeExecution._State.ValueType  # 5
@@ -824,7 +874,7 @@ class NodeExecution(message.Message):
     STATE_RUNNING: NodeExecution.State.ValueType  # 2
     """Its program is running. Changes to SUCCEEDED, FAILED or CANCELLED."""
     STATE_SUCCEEDED: NodeExecution.State.ValueType  # 3
-    """Its program ended with exit code 0."""
+    """Its program ended with exit code 0; that of a preset whose output is read also said that it has done its work."""
     STATE_FAILED: NodeExecution.State.ValueType  # 4
     """It ended any other way; `reason` says why."""
     STATE_CANCELLED: NodeExecution.State.ValueType  # 5
@@ -898,6 +948,7 @@ class NodeExecution(message.Message):
     PENDING_PERMISSIONS_FIELD_NUMBER: builtins.int
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     HOST_UID_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id chosen by its starter."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -907,10 +958,11 @@ class NodeExecution(message.Message):
     state: NodeExecution.State.ValueType
     """Output only. Its state."""
     reason: builtins.str
-    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit), AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST,
-    DISK_FULL (its program never began, for lack of room); the limit that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT,
-    PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT; for a model also BUDGET_EXCEEDED (turns or
-    tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many requests failed). Empty otherwise.
+    """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit, or a preset's agent that did not say that it is done),
+    AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST, DISK_FULL (its program never began, for lack of room); the limit
+    that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT; for a
+    model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
+    requests failed). Empty otherwise.
     """
     message: builtins.str
     """Output only. The same, for people, with what they can do about it."""
@@ -950,7 +1002,9 @@ class NodeExecution(message.Message):
 
     @builtins.property
     def model_use(self) -> ModelUse:
-        """Output only. What its model used and did; present once it has ended, if the engine is a model."""
+        """Output only. What its model used and did; present once it has ended, if the engine is a model, or a preset whose
+        output is read.
+        """
 
     @builtins.property
     def vitals(self) -> event_pb2.Vitals:
@@ -961,6 +1015,10 @@ class NodeExecution(message.Message):
     @builtins.property
     def pending_permissions(self) -> containers.RepeatedCompositeFieldContainer[event_pb2.PermissionRequest]:
         """Output only. Permission requests of its model that have not been answered yet."""
+
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Immutable. What its agent's preset leaves behind that is no result, as patterns of a .gitignore file."""
 
     def __init__(
         self,
@@ -986,10 +1044,11 @@ class NodeExecution(message.Message):
         pending_permissions: abc.Iterable[event_pb2.PermissionRequest] | None = ...,
         events_trimmed: builtins.bool = ...,
         host_uid: builtins.int | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_uid: _TypeAlias = typing.Literal["host_uid"]  # noqa: Y015
     _WhichOneofArgType__host_uid: _TypeAlias = typing.Literal["_host_uid", b"_host_uid"]  # noqa: Y015
@@ -1017,6 +1076,8 @@ class ModelUse(message.Message):
     TURNS_FIELD_NUMBER: builtins.int
     TOOL_CALLS_FIELD_NUMBER: builtins.int
     LAST_WORDS_FIELD_NUMBER: builtins.int
+    CLAIMED_TOKENS_FIELD_NUMBER: builtins.int
+    CLAIMED_COST_USD_FIELD_NUMBER: builtins.int
     tokens: builtins.int
     """Tokens read and written, including those of the cache."""
     cost_usd: builtins.float
@@ -1027,6 +1088,12 @@ class ModelUse(message.Message):
     """Number of its tool calls."""
     last_words: builtins.str
     """Its final text; at most 2 KiB."""
+    claimed_tokens: builtins.int
+    """What its program says that it used: tokens read and written, including those of the cache. A claim, which is in none
+    of the sums; absent when it says nothing of it.
+    """
+    claimed_cost_usd: builtins.float
+    """What its program says that it cost, in US dollars."""
     def __init__(
         self,
         *,
@@ -1035,11 +1102,22 @@ class ModelUse(message.Message):
         turns: builtins.int = ...,
         tool_calls: builtins.int = ...,
         last_words: builtins.str = ...,
+        claimed_tokens: builtins.int | None = ...,
+        claimed_cost_usd: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__claimed_cost_usd: _TypeAlias = typing.Literal["claimed_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__claimed_cost_usd: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__claimed_tokens: _TypeAlias = typing.Literal["claimed_tokens"]  # noqa: Y015
+    _WhichOneofArgType__claimed_tokens: _TypeAlias = typing.Literal["_claimed_tokens", b"_claimed_tokens"]  # noqa: Y015
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__claimed_cost_usd) -> _WhichOneofReturnType__claimed_cost_usd | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__claimed_tokens) -> _WhichOneofReturnType__claimed_tokens | None: ...
+    @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...

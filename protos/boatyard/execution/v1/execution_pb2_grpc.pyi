@@ -47,6 +47,8 @@ class ExecutionServiceStub:
       job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
     - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
       ANTHROPIC_API_KEY.
+    - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
+      not on the machine's tool paths; the message says what to install.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
       retry.
     - RESOURCE_EXHAUSTED (DISK_FULL): a disk has no room for what an execution needs to begin and to end, or its
@@ -183,6 +185,8 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
           job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
           ANTHROPIC_API_KEY.
+        - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
+          not on the machine's tool paths; the message says what to install.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
           retry.
         - RESOURCE_EXHAUSTED (DISK_FULL): a disk has no room for what an execution needs to begin and to end, or its

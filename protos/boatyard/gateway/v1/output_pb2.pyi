@@ -61,6 +61,8 @@ class Output(message.Message):
     TOTAL_ARTIFACT_BYTES_FIELD_NUMBER: builtins.int
     OMITTED_ARTIFACTS_FIELD_NUMBER: builtins.int
     TOTAL_OMITTED_ARTIFACTS_FIELD_NUMBER: builtins.int
+    CLAIMED_TOKENS_FIELD_NUMBER: builtins.int
+    CLAIMED_COST_USD_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's final words: its model's last text, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
@@ -93,7 +95,7 @@ class Output(message.Message):
     signal: builtins.int
     """The number of the signal that ended it."""
     tokens_used: builtins.int
-    """Tokens of all model requests; absent where the runtime cannot see them."""
+    """Tokens of all model requests; absent where the runtime cannot see them, see `claimed_tokens`."""
     cost_usd: builtins.float
     """Cost in US dollars; absent where the runtime cannot see it, or the price is not known."""
     tool_calls: builtins.int
@@ -132,6 +134,12 @@ class Output(message.Message):
     """The size of all that are kept, in bytes."""
     total_omitted_artifacts: builtins.int
     """How many are not kept."""
+    claimed_tokens: builtins.int
+    """What the agent's program says that it used: tokens read and written, including those of the cache. Absent when it
+    says nothing of it, or its output is not read.
+    """
+    claimed_cost_usd: builtins.float
+    """What the agent's program says that it cost, in US dollars."""
     @builtins.property
     def files_changed(self) -> containers.RepeatedCompositeFieldContainer[FileChange]:
         """The files that differ between base and result; at most 1000."""
@@ -192,11 +200,17 @@ class Output(message.Message):
         total_artifact_bytes: builtins.int = ...,
         omitted_artifacts: abc.Iterable[git_pb2.OmittedArtifact] | None = ...,
         total_omitted_artifacts: builtins.int = ...,
+        claimed_tokens: builtins.int | None = ...,
+        claimed_cost_usd: builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "agent_commits", b"agent_commits", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "caveats", b"caveats", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "incomplete", b"incomplete", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "agent_commits", b"agent_commits", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "caveats", b"caveats", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "incomplete", b"incomplete", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__claimed_cost_usd: _TypeAlias = typing.Literal["claimed_cost_usd"]  # noqa: Y015
+    _WhichOneofArgType__claimed_cost_usd: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd"]  # noqa: Y015
+    _WhichOneofReturnType__claimed_tokens: _TypeAlias = typing.Literal["claimed_tokens"]  # noqa: Y015
+    _WhichOneofArgType__claimed_tokens: _TypeAlias = typing.Literal["_claimed_tokens", b"_claimed_tokens"]  # noqa: Y015
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
@@ -213,6 +227,10 @@ class Output(message.Message):
     _WhichOneofArgType__turns: _TypeAlias = typing.Literal["_turns", b"_turns"]  # noqa: Y015
     _WhichOneofReturnType_outcome: _TypeAlias = typing.Literal["exit_code", "signal"]  # noqa: Y015
     _WhichOneofArgType_outcome: _TypeAlias = typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__claimed_cost_usd) -> _WhichOneofReturnType__claimed_cost_usd | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__claimed_tokens) -> _WhichOneofReturnType__claimed_tokens | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
     @typing.overload

@@ -11,6 +11,7 @@ from services.execution.engines.anthropic.task import ModelTask
 from services.execution.model import Result
 
 if TYPE_CHECKING:
+    from services.execution.presets.presets import Presets
     from services.execution.settings import ExecutionSettings
 
 _DEFAULT_TOKENS: Final = 16_384
@@ -34,8 +35,9 @@ class ModelEngine(Engine[AnthropicEngine]):
             text = f"there is no tool {unknown[0]!r}; there are {', '.join(toolbox.TOOLS)}"
             yield "spec.agent.anthropic.ask_before", text
 
-    def spec(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> EngineSpec:
+    def spec(self, agent: AgentSettings, own: AnthropicEngine, prompt: str, presets: "Presets") -> EngineSpec:
         """Return the program with the model's tools, and the model's task."""
+        del presets
         task = ModelTask(
             model=agent.model or "",
             prompt=prompt,

@@ -2,13 +2,17 @@
 
 import re
 from collections.abc import Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from services.agent.settings import AgentSettings, CommandEngine
 from services.execution.engine import Engine, EngineSpec, RunContext
+from services.execution.engines.command.preset import preset_spec, told
 from services.execution.engines.command.run import run_command
 from services.execution.model import Result, TerminalSize
 from services.sandbox.spec import Tier
+
+if TYPE_CHECKING:
+    from services.execution.presets.presets import Presets
 
 _ARGUMENT_BYTES: Final = 128 * 1024 - 1  # the kernel allows 128 KiB for one argument, including its closing NUL
 _SHELL: Final = "/bin/sh"
@@ -22,7 +26,7 @@ _WINDOW: Final = TerminalSize(24, 80)  # of a terminal that nobody has attached 
 
 
 class ProgramEngine(Engine[CommandEngine]):
-    """The program is the agent: a line for /bin/sh."""
+    """The program is the agent: a line for /bin/sh, or an agent that the machine knows by its name."""
 
     uses_door = True
 
@@ -34,17 +38,18 @@ class ProgramEngine(Engine[CommandEngine]):
         if own.prompt_is_argument and ("\0" in prompt or len(prompt.encode()) > _ARGUMENT_BYTES):
             yield "spec.prompt", f"must be at most {_ARGUMENT_BYTES} bytes, and none of them NUL, to be an argument"
 
-    def spec(self, agent: AgentSettings, own: CommandEngine, prompt: str) -> EngineSpec:
+    def spec(self, agent: AgentSettings, own: CommandEngine, prompt: str, presets: "Presets") -> EngineSpec:
         """Return the program. A prompt that is an argument is `$1` of the line, and where it can be it is appended."""
+        if own.preset:
+            return preset_spec(agent, own.preset, prompt, presets)
         line = (own.line or "").rstrip()
         as_argument = own.prompt_is_argument and bool(prompt)
         argv = [_SHELL, "-c", line]
         if as_argument:
             argv = _with_argument(line, prompt)
-        told = {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
         return EngineSpec(
             argv=tuple(part.encode() for part in argv),
-            environment={name: value.encode() for name, value in told.items() if value},
+            environment=told(agent),
             stdin=b"" if as_argument else prompt.encode(),
             terminal=_WINDOW if own.wants_terminal else None,
         )

@@ -11,6 +11,8 @@ from functools import partial
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
 from services.execution.engines.command.door_watch import DoorWatch
+from services.execution.engines.command.judging import judged, transcript
+from services.execution.engines.command.preset import PresetTask
 from services.execution.engines.command.sources import Sources
 from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
@@ -53,8 +55,14 @@ class CommandRun:
         self._door = DoorWatch(context.providers, self._writer, self._selector, self._sources, self._group)
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
+        # A plan of an earlier version, or for a line, has no task.
+        self._task = None if self._plan.task is None else PresetTask.of(self._plan.task)
+        self._transcript = None if self._task is None else transcript(self._task, self._writer)
         self._pump = Pump(
-            self._writer, self._plan.bounds.max_output_bytes, Stream.STDERR if size is None else Stream.STDOUT
+            self._writer,
+            self._plan.bounds.max_output_bytes,
+            Stream.STDERR if size is None else Stream.STDOUT,
+            record=self._writer.output if self._transcript is None else self._transcript.output,
         )
         self._terminal = None if size is None else Terminal(self._run.terminal_input, size)
         self._termination = Termination()
@@ -86,11 +94,13 @@ class CommandRun:
         for fd, stream in self._outputs(program):
             self._pump.drain(fd, stream)
         self._pump.end()
+        if self._transcript is not None:
+            self._transcript.end()
         status = -signal.SIGKILL if self._termination.killed else program.exit_status
         end = self._verdict(status, meter.at_end() or program.limit)
         result = end.result(start_time_ns, status, processes_left, self._pump.output_bytes)
         result = replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
-        return replace(result, model_use=self._model_use()) if self._plan.has_door else result
+        return replace(result, model_use=self._model_use())
 
     def _start(self) -> agent.Agent:
         spec, door = self._door.prepared(self._plan.sandbox)
@@ -98,9 +108,14 @@ class CommandRun:
             return agent.start(spec, self._run, self._group, door)
         return agent.start_on(self._terminal.wrap(spec), self._terminal.program_end, self._run, self._group, door)
 
-    def _model_use(self) -> ModelUse:
+    def _model_use(self) -> ModelUse | None:
+        """Return what is known of the agent's model: the door has counted the requests, and the agent says the rest."""
+        said = None if self._transcript is None else self._transcript.events.model_use()
+        if not self._plan.has_door:
+            return said
         self._writer.push()  # it is counted by the events
-        return read_activity(self._run.events).model_use()
+        seen = read_activity(self._run.events).model_use()
+        return seen if said is None else replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
@@ -206,4 +221,7 @@ class CommandRun:
             return verdict.never_began(self._pump.complaint.decode(errors="replace").strip())
         if status != 0 and limit is not None:
             return verdict.failed_at(limit, self._plan.bounds, status)
-        return verdict.ended(status, self._pump.complaint)
+        ended = verdict.ended(status, self._pump.complaint)
+        if self._task is None or self._transcript is None:
+            return ended
+        return judged(ended, status, self._task, self._transcript.problem())

@@ -2,8 +2,10 @@
 
 import asyncio
 import random
+import sqlite3
 import sys
 from collections.abc import AsyncIterator
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -155,6 +157,27 @@ async def test_sqlite_is_durable_and_waits(tmp_path: Path) -> None:
     assert {path.stat().st_mode & 0o777 for path in tmp_path.glob("x.db*")} == {0o600}, "there are secrets in it"
     await engine.dispose()
     assert found == {"journal_mode": "wal", "synchronous": 2, "busy_timeout": 20_000, "foreign_keys": 1}
+
+
+async def test_sqlites_log_gives_back_the_room_that_a_slow_reader_made_it_take(tmp_path: Path) -> None:
+    engine, path = open_database(f"sqlite:///{tmp_path}/x.db"), tmp_path / "x.db-wal"
+
+    async def write(*statements: str) -> None:
+        async with engine.begin() as connection:
+            for statement in statements:
+                await connection.execute(text(statement))
+
+    await write("CREATE TABLE blobs (data BLOB)", "INSERT INTO blobs VALUES ('')")
+    with closing(sqlite3.connect(tmp_path / "x.db", isolation_level=None)) as reader:
+        reader.execute("BEGIN")
+        reader.execute("SELECT * FROM blobs").fetchall()
+        for size in range(3 << 20, (3 << 20) + 4):  # what stays the same is not written again
+            await write(f"UPDATE blobs SET data = zeroblob({size})")
+        assert path.stat().st_size > 12 << 20
+    for number in range(3):
+        await write(f"UPDATE blobs SET data = {number}")
+    assert path.stat().st_size <= 5 << 20
+    await engine.dispose()
 
 
 @pytest.mark.parametrize("descending", [False, True])

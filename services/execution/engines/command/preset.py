@@ -1,0 +1,71 @@
+"""What is started for an agent that the machine knows by its name: its preset, made a command."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from dataclasses import fields as dataclass_fields
+from typing import TYPE_CHECKING, Any, Final
+
+from services.agent.settings import AgentSettings
+from services.execution.engine import EngineSpec
+from services.sandbox.spec import Tier
+
+if TYPE_CHECKING:
+    from services.execution.presets.presets import Presets
+
+_PROGRAM: Final = "BOATYARD_AGENT_PROGRAM"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PresetTask:
+    """What a runner needs to know of a preset: how its agent's lines are read, and what its end means."""
+
+    title: str
+    install: str
+    reader: str
+    done: str = ""
+    failed: str = ""
+    exit_codes: Mapping[str, str] = field(default_factory=dict)
+    """Reasons by exit codes, which JSON has as texts."""
+
+    @classmethod
+    def of(cls, fields: Mapping[str, Any]) -> "PresetTask":
+        """Read a task that this version or another has written."""
+        return cls(**{each.name: fields[each.name] for each in dataclass_fields(cls) if each.name in fields})
+
+
+def told(agent: AgentSettings) -> dict[str, bytes]:
+    """Return the variables that tell a command its model and its system prompt."""
+    known = {"BOATYARD_SYSTEM_PROMPT": agent.system_prompt, "BOATYARD_MODEL": agent.model}
+    return {name: value.encode() for name, value in known.items() if value}
+
+
+def preset_spec(agent: AgentSettings, name: str, prompt: str, presets: "Presets") -> EngineSpec:
+    """Return what to start for the preset `name`, or why that cannot be started here."""
+    if (preset := presets.by_name.get(name)) is None:
+        return EngineSpec(argv=(b"false",), missing=presets.missing(name))
+    in_image, tools = agent.tier is Tier.CONTAINER, presets.tools
+    program = None if in_image else tools.find(preset.program)
+    task = PresetTask(
+        title=preset.title,
+        install=preset.install,
+        reader=preset.reader,
+        done=preset.done,
+        failed=preset.failed,
+        exit_codes={str(code): reason for code, reason in preset.exit_codes.items()},
+    )
+    own = {variable: value for variable, value in preset.environment.items() if variable not in agent.environment}
+    return EngineSpec(
+        argv=(b"/bin/sh", b"-c", preset.line.encode()),
+        environment={
+            **{variable: value.encode() for variable, value in own.items()},
+            **told(agent),
+            _PROGRAM: preset.program.encode() if program is None else bytes(program),
+        },
+        stdin=prompt.encode(),
+        task=asdict(task),
+        read_only_paths=() if in_image else tools.mounted(),
+        path=() if in_image else tools.programs(),
+        home=preset.home,
+        leave_out=preset.leave_out,
+        missing="" if in_image else presets.missing(name),
+    )
