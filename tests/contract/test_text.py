@@ -30,6 +30,7 @@ CONTENT = {
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadArtifactResponse.data",
     "boatyard.gateway.v1.ReadDiffResponse.data",
+    "boatyard.gateway.v1.ReadWorkspaceDiffResponse.data",
     "boatyard.ledger.v1.ReadSigningKeyResponse.key",
     "boatyard.git.v1.GetDiffResponse.data",
     "boatyard.git.v1.ReadArtifactResponse.data",

@@ -13,6 +13,7 @@ from services.common.rpc.server import Registration
 from services.common.rpc.tls import ClientTls
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import Context, IsGone
 from services.gateway.jobs.store import JobStore
 from services.gateway.ledger.events import EventStore
@@ -26,6 +27,7 @@ from services.gateway.runtime.event_sources import NodeEvents, ReceivedEvents
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.runtime.stand_ins import AwayStandIn, CoordinatorStandIn
+from services.gateway.runtime.workspace_git import WorkspaceGit
 from services.gateway.values.cells import CellKind
 from services.gateway.values.jobs import ExecutionView
 from services.lifecycle.nodes import Nodes
@@ -61,7 +63,10 @@ async def runtime_registration(
         CellKind.GATEWAY: AwayStandIn(jobs),
     }
     relay = Relay(jobs, notifier, NodeEvents(nodes.execution), check_is_here)
-    servicer = RuntimeServicer(admission, jobs, relay, nodes, cell_id=cell_id, draining=draining)
+    workspace_git = WorkspaceGit(engine, nodes, Retries(engine, notifier), cell_id)
+    servicer = RuntimeServicer(
+        admission, jobs, relay, nodes, cell_id=cell_id, draining=draining, workspace_git=workspace_git
+    )
     peers = Peers(cell_id, [_SERVICE], draining, tls)
     router = Router(cell_id, cells, OwnerFinder(jobs), peers, stand_ins)
     routed = router.routed(servicer, rpcs_of(_SERVICE))

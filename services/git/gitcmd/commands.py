@@ -97,7 +97,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
     # An empty template: no hooks, and no sample files in every tree.
     "init": _spec("--quiet", "--bare", "--template="),
     "log": _spec(
-        *("--format=", "--raw", "-z", "-m", "--no-renames", "--no-ext-diff", "--no-textconv"),
+        *("--format=", "--raw", "-z", "-m", "--no-renames", "--no-abbrev", "--no-ext-diff", "--no-textconv"),
         *("--not", "--exclude=", "--all"),
         # Nobody's signature is of interest, and no program that a repository names looks at one.
         config={"log.showSignature": "false", "diff.ignoreSubmodules": "none"},

@@ -1,6 +1,7 @@
 """Reads the `.gitmodules` of commits, and to which commits they link."""
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
@@ -9,6 +10,9 @@ from services.git.gitmodules import LISTING_BYTES, Module, is_path_in_a_tree, pa
 
 _FILE: Final = ".gitmodules"
 _LINK: Final = b"160000"
+_WRITTEN_FLAGS: Final = (
+    *("--format=%H", "--raw", "-z", "-m", "--no-renames", "--no-abbrev", "--no-ext-diff", "--no-textconv"),
+)
 _REMEMBERED: Final = 64
 _REMEMBERED_BYTES: Final = 64 << 10
 # They become arguments of one command.
@@ -55,6 +59,25 @@ class ModuleFiles:
     async def all_links(self, repository: Path, commit_id: str) -> dict[bytes, str]:
         """Return the commits to which a commit links anywhere. Raises GitError: there is no such commit."""
         return await self._links(repository, Command("ls-tree", ("-r", "-z"), (commit_id,)))
+
+    async def written_links(self, repository: Path, commit_id: str, without: Iterable[str]) -> dict[str, set[str]]:
+        """Return the commits that lead to one and write links, and to which commits these are.
+
+        Left out are those that lead to any of `without`. Raises GitError: one of them is not there.
+        """
+        log = Command("log", _WRITTEN_FLAGS, (commit_id, *(f"^{each}" for each in without)))
+        inside = Invocation(git_dir=repository, output_limit=_LISTING_BYTES)
+        found, writer = dict[str, set[str]](), ""
+        fields = iter((await self._git.run(log, inside)).stdout.split(b"\0"))
+        for field in fields:
+            facts = field.strip().split(b" ")
+            if len(facts) == 1:
+                writer = facts[0].decode() or writer
+                continue
+            next(fields)  # its path
+            if facts[1] == _LINK:
+                found.setdefault(writer, set()).add(facts[3].decode())
+        return found
 
     async def _listing(self, repository: Path, commit_id: str) -> bytes:
         reading = Command("config", ("--list", "-z", f"--blob={commit_id}:{_FILE}"))

@@ -15,6 +15,7 @@ from services.git.gitcmd.commands import STRICT_FLAG
 from services.git.model import ResultCommit, TakeSpec
 from services.git.paths import GitPaths
 from services.git.stores.lfs_objects import LfsObjects
+from services.git.stores.module_files import ModuleFiles
 from services.git.stores.repository import StoreLimits, commit_of, locked, remove_stale_locks
 from services.git.worktree.links import DanglingLinks
 from services.git.worktree.size import TreeLimits, TreeTooLarge, check_size
@@ -45,6 +46,7 @@ class ResultStores:
         self._taker = taker
         self._limits = limits
         self._tree_limits = tree_limits or TreeLimits()
+        self._files = ModuleFiles(git)
         self._lfs = LfsObjects(paths)
 
     async def store(self, repository_id: str) -> Path:
@@ -183,7 +185,7 @@ class ResultStores:
                 else:
                     raise
             except DanglingLinks as error:
-                manner = replace(manner, keep_commits=False, dangling=error.paths)
+                manner = replace(manner, keep_commits=False, dangling=manner.dangling | error.paths)
             except GitError:
                 if not manner.keep_commits:
                     raise
@@ -202,14 +204,20 @@ class ResultStores:
                 remove_stale_locks(store)
                 if taken.lfs.pointers:
                     await asyncio.to_thread(self._lfs.keep_made, repository_id, taken.commit_id, taken.lfs)
-                await self._store_result(store, ref, spec, taken, lock_fd)
+                await self._store_result(repository_id, ref, spec, taken, lock_fd)
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
         changed = taken.commit_id != spec.base_commit_id
         return ResultCommit(taken.commit_id, changed, taken.agent_commits, taken.caveats)
 
-    async def _store_result(self, store: Path, ref: str, spec: TakeSpec, taken: TakenResult, lock_fd: int) -> None:
-        """Check every object of the pack and every link between them, then point the ref at the commit."""
+    async def _store_result(
+        self, repository_id: str, ref: str, spec: TakeSpec, taken: TakenResult, lock_fd: int
+    ) -> None:
+        """Check every object of the pack and every link between them, then point the ref at the commit.
+
+        Raises DanglingLinks, GitError.
+        """
+        store = self._paths.result_store(repository_id)
         if taken.pack is not None:
             invocation = Invocation(
                 git_dir=store, stdin_file=taken.pack, timeout_seconds=1800, inherited_fds=(lock_fd,)
@@ -218,8 +226,25 @@ class ResultStores:
             if spec.base_commit_id != EMPTY_COMMIT_ID:
                 descends = Command("merge-base", ("--is-ancestor",), (spec.base_commit_id, taken.commit_id))
                 await self._git.run(descends, Invocation(git_dir=store))
+            if taken.agent_commits:
+                await self._check_history(store, self._paths.mirror(repository_id), spec, taken.commit_id)
         name = Command("update-ref", (), (ref, taken.commit_id))
         await self._git.run(name, Invocation(git_dir=store, inherited_fds=(lock_fd,)))
+
+    async def _check_history(self, store: Path, mirror: Path, spec: TakeSpec, commit_id: str) -> None:
+        """Raise DanglingLinks when a commit of the agent's links to a submodule's commit that nobody is known to have.
+
+        What the last tree links to has been judged. What the agent merged is its remote's own, and in the mirror.
+        """
+        began = [each for each in (spec.base_commit_id, spec.head_commit_id) if each not in {"", EMPTY_COMMIT_ID}]
+        written = await self._files.written_links(store, commit_id, began)
+        if not written:
+            return
+        trees = [await self._files.all_links(store, each) for each in (*began, commit_id)]
+        known = {link.commit_id for link in spec.links if link.is_published}.union(*(tree.values() for tree in trees))
+        for writer, linked in written.items():
+            if linked - known and await commit_of(self._git, mirror, writer.encode()) is None:
+                raise DanglingLinks(frozenset())
 
 
 def _refused_objects(error: GitFailed) -> dict[bytes, str]:

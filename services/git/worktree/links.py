@@ -10,7 +10,7 @@ from services.git.worktree.changes import IndexEntry, TreeChanges, TreeListing
 
 
 class DanglingLinks(GitError):
-    """An agent's own commits link to what nobody else can get; `paths` are the submodules to tell of."""
+    """An agent's own commits link to what nobody else can get; `paths` are submodules of the last one, to tell of."""
 
     def __init__(self, paths: frozenset[bytes]) -> None:
         super().__init__("commit-tree", "the agent's commits link to commits of submodules that nobody else can get")

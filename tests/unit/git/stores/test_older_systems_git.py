@@ -129,13 +129,13 @@ async def test_older_systems_a_commit_that_lacks_an_object_is_not_pushed(
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
-        ({}, {"repository_id", "base_commit_id", "commit_id"}),
+        ({}, {"repository_id", "base", "commit_id"}),
         ({"repository_id": "r", "base_branch": "main"}, {"commit_id"}),
         ({"repository_id": "r", "base_commit_id": "1" * 40, "commit_id": "1" * 40}, set()),
         ({"tree": {"layout": {"path": "/elsewhere"}}}, set()),
         (
             {"tree": {"layout": {"path": "/elsewhere"}}, "commit_id": "1" * 40, "base_branch": "main"},
-            {"commit_id", "base_commit_id"},
+            {"commit_id", "base"},
         ),
     ],
 )

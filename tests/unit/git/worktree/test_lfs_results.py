@@ -128,6 +128,22 @@ async def test_an_agents_own_commits_have_pointers(served: Served) -> None:
 
 
 @pytest.mark.slow
+async def test_what_only_an_agents_earlier_commits_have_is_brought_too(served: Served) -> None:
+    workspace = await served.workspace()
+    commit = "git add -A; git commit -qm"
+    await workspace.agent(
+        f"echo 1 > c.bin; {commit} 1; echo 2 > c.bin; echo 3 > d.bin; {commit} 2; rm c.bin; {commit} 3"
+    )
+    gone, other = pointer_to(b"2\n"), pointer_to(b"1\n")
+    await workspace.agent(f"echo forged > .git/lfs/objects/{gone.oid[:2]}/{gone.oid[2:4]}/{gone.oid}")
+    result = await served.take(workspace)
+    assert result.agent_commits == 3
+    await served.push(result.commit_id)
+    assert {other.oid, pointer_to(b"3\n").oid} <= served.lfs.objects.keys()
+    assert gone.oid not in served.lfs.objects
+
+
+@pytest.mark.slow
 async def test_a_snapshots_contents_are_gone_on_with(served: Served) -> None:
     workspace = await served.workspace()
     await workspace.agent("printf 'new\\n' > c.bin")

@@ -103,6 +103,10 @@ CASES = {
     "a link to nowhere": Case(
         f"git update-index --cacheinfo 160000,{'1' * 40},lib; git commit -qm bump", SAME, ((LOST, "lib"),)
     ),
+    "a link to nowhere, taken back": Case(
+        f"git update-index --cacheinfo 160000,{'1' * 40},lib; git commit -qm there;"
+        " git update-index --cacheinfo 160000,$(git -C lib rev-parse HEAD),lib; git commit -qm back", SAME
+    ),
     "deleted": Case("rm -rf other", {"lib": "main"}),
     "deleted by git": Case("git rm -q other; git commit -qm gone", {"lib": "main"}),
     "deinitialised": Case("git submodule --quiet deinit other", SAME),
@@ -354,3 +358,34 @@ async def test_patches_have_no_secrets_and_a_bound(served: Served) -> None:
         patch = b"".join([piece async for piece, _ in read])
         assert b"[redacted:WORD]" in patch
         assert b"the-secret-word" not in patch
+
+
+NOWHERE = f"git update-index --add --cacheinfo 160000,{'1' * 40},new && git commit -qm new"
+HISTORIES = {
+    # What an agent commits on a base without submodules, and how many of its commits are kept.
+    "no link": ("true", 1),
+    "a link to nowhere": (NOWHERE, 0),
+    "one with a directory": (f"mkdir new; {NOWHERE}", 0),
+    "one with files": (f"mkdir new; echo 1 > new/file; {NOWHERE}", 0),
+    "one that is taken back": (f"{NOWHERE}; git rm -q --cached new; git commit -qm back", 0),
+    "one that is merged": (f"git checkout -qb side; {NOWHERE}; git checkout -q -; git merge -q --no-ff side", 0),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if "back" in name else pytest.mark.slow) for name in HISTORIES]
+)
+async def test_no_commit_links_to_what_nobody_has_where_there_were_no_submodules(
+    parts: GitParts, remote: Remote, name: str
+) -> None:
+    script, kept = HISTORIES[name]
+    workspace = await parts.layered(await parts.prepare(remote), mounted=False)
+    await workspace.agent(f"echo work > work; git add work; git commit -qm work; {script}")
+    result = await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())
+    store = Repo(parts.paths.result_store("repo-1"))
+    written = store.git(
+        "log", "--format=", "--raw", "-m", "--no-abbrev", result.commit_id, f"^{workspace.base.commit_id}"
+    )
+    assert "160000" not in written
+    assert "work" in store.git("ls-tree", "-r", "--name-only", result.commit_id).splitlines()
+    assert result.agent_commits == kept

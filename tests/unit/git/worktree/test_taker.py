@@ -186,12 +186,13 @@ async def test_a_nested_repository_that_the_agent_committed_as_a_link_is_taken_a
     shared_parts: GitParts, workspace: Workspace
 ) -> None:
     Repo.init(workspace.agent.path / "nested").commit("theirs", {"file": "content"})
-    mine = workspace.agent.commit("with a link")
+    before = workspace.agent.head()
+    workspace.agent.commit("with a link")
     assert "160000 commit" in workspace.agent.git("ls-tree", "HEAD", "nested")
     result = await take(shared_parts, workspace)
     assert content(shared_parts, result.commit_id)["nested/file"] == "content"
-    assert stored(shared_parts).head(f"{result.commit_id}~1") == mine
-    assert (result.agent_commits, result.caveats) == (1, ())
+    assert stored(shared_parts).head(f"{result.commit_id}~1") == before, "nobody could check out the agent's commit"
+    assert (result.agent_commits, result.caveats) == (0, ())
 
 
 async def test_without_a_sandbox_nested_repositories_are_taken_as_files_too(
