@@ -4,7 +4,6 @@ Guarantees that only addresses are called that are public or that the setting al
 """
 
 import asyncio
-import json
 import ssl
 import time
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ import httpx2
 
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.common import display
+from services.common.untrusted_json import parse_json
 from services.lifecycle.webhooks import AllowList, url_complaint
 from services.lifecycle.webhooks.addresses import NotAllowed, resolve
 from services.redaction.strand import Redactor
@@ -111,8 +111,8 @@ def _headers(provider: ModelProvider, key: str) -> Iterator[tuple[str, str]]:
 def _words(body: bytes) -> str:
     """Return what an error says: the message that all wires have in one place, or else the body as text."""
     try:
-        message = json.loads(body)["error"]["message"]
-    except (ValueError, LookupError, TypeError, RecursionError):
+        message = parse_json(body)["error"]["message"]
+    except (ValueError, LookupError, TypeError):
         return body.decode(errors="replace")
     return str(message)
 
@@ -120,8 +120,8 @@ def _words(body: bytes) -> str:
 def _models(body: bytes) -> str:
     """Return how many models an answer lists, if it lists any."""
     try:
-        answer = json.loads(body)
-    except (ValueError, RecursionError):
+        answer = parse_json(body)
+    except ValueError:
         return ", and no JSON: is this the provider's API?"
     found = (answer.get("data") or answer.get("models")) if isinstance(answer, dict) else None
     return f", and lists {len(found)} models" if isinstance(found, list) else ""
