@@ -26,6 +26,7 @@ TEXT = "wörk/Ü-✓"
 CONTENT = {
     "boatyard.execution.v1.AttachExecutionRequest.input",
     "boatyard.execution.v1.OutputChunk.data",
+    "boatyard.execution.v1.Note.output",
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadArtifactResponse.data",

@@ -21,6 +21,7 @@ BAD: dict[str, dict] = {
     **{name: {"page_size": -1} for name in METHODS if name.partition(".")[2].startswith(("List", "UsageOf"))},
     "AgentRuntimeService.WatchExecution": {"execution_id": "No", "from_sequence": -1},
     "JobService.WatchJobs": {"from_position": -1},
+    **{f"AdminService.{verb}Cell": {"cell_id": "No"} for verb in ("Pause", "Resume", "Stop", "Restart")},
     "CheckpointService.WatchCheckpoints": {"job_id": "No"},
     "AgentRuntimeService.SendMessage": {"execution_id": "No", "message_id": "No", "text": ""},
     "AgentRuntimeService.ResolvePermission": {"execution_id": "No", "permission_id": "", "reason": "x" * 5000},
