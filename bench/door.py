@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from bench.kit.figures import at_least, at_most
 from bench.kit.options import options
 from bench.kit.processes import own_mb
-from services.agent.providers import ModelProvider, ModelWire
+from services.agent.providers import EVERYWHERE, ModelProvider, ModelWire
 from services.execution.door import child
 from services.execution.door.child import ModelDoor
 
@@ -133,7 +133,9 @@ def main() -> None:
     chosen = parser.parse_args()
     child.preload()
     with providing(chosen.events) as port:
-        door = ModelDoor([ModelProvider(name="one", wire=ModelWire.MESSAGES, base_url=f"http://127.0.0.1:{port}")])
+        url = f"http://127.0.0.1:{port}"
+        provider = ModelProvider(name="one", wire=ModelWire.MESSAGES, base_url=url, allowed_addresses=EVERYWHERE)
+        door = ModelDoor([provider])
         door.open_here()
         door.start()
         asyncio.run(measure(port, door, chosen.requests, chosen.streams, chosen.rounds))

@@ -6,6 +6,10 @@ Standard library only: runners import it.
 import enum
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Final
+
+EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
+"""The networks in which a provider may be that the operator of its agents' machine has named."""
 
 
 class ModelWire(enum.StrEnum):
@@ -29,6 +33,8 @@ class ModelProvider:
     models: tuple[str, ...] = ()
     project_header: str = ""
     ca: str = ""
+    allowed_addresses: tuple[str, ...] = ()
+    """Where it may be although that is not public, by the word of whoever runs its agents' machine."""
 
 
 def keys_by_name(providers: Iterable[ModelProvider]) -> dict[str, str]:
@@ -41,12 +47,13 @@ def keys_by_name(providers: Iterable[ModelProvider]) -> dict[str, str]:
 
 
 def with_own(
-    known: Sequence[ModelProvider], own: Iterable[ModelProvider], names: Sequence[str]
+    known: Iterable[ModelProvider], own: Iterable[ModelProvider], names: Sequence[str]
 ) -> tuple[ModelProvider, ...]:
     """Return the providers that an agent has: those that are `known`, and of a machine's own those of no known name.
 
     Where it names some, it has no others, in the order of the names.
     """
+    known = tuple(known)
     by_name = {each.name: each for each in own} | {each.name: each for each in known}
     if names:
         return tuple(by_name[name] for name in names if name in by_name)

@@ -67,6 +67,7 @@ async def _main() -> None:
             webhooks=Webhooks(settings.webhooks_allowed),
             retention_periods=settings.retention_periods,
             own_providers=settings.own_providers,
+            providers_allowed=settings.providers_allowed,
         )
         orphans = OrphanReaper(
             NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.retention_periods

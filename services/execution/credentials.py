@@ -34,5 +34,5 @@ def _provider(fields: Mapping[str, Any]) -> ModelProvider:
     known: dict[str, Any] = {
         one.name: fields[one.name] for one in dataclass_fields(ModelProvider) if one.name in fields
     }
-    known |= {name: tuple(known[name]) for name in ("keys", "models") if name in known}
+    known |= {name: tuple(known[name]) for name in ("keys", "models", "allowed_addresses") if name in known}
     return ModelProvider(**known | {"wire": ModelWire(known["wire"])})

@@ -124,6 +124,8 @@ class Plan:
     redacted: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     has_door: bool = False
     """True when the agent reaches models through a door; then its runner is also given their providers."""
+    no_door: str = ""
+    """Why the agent has no door although it has providers; its events say so."""
 
     @property
     def secrets(self) -> dict[str, bytes]:
@@ -193,6 +195,8 @@ class StartRequest:
     stdin: bytes
     providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models: they are kept in memory only."""
+    needs_door: bool = False
+    """True when the agent's settings name providers, so that it is not to run without its door."""
     asked: Limits = NO_LIMITS
     """What was asked for, as far as that may be refused."""
     leave_out: tuple[str, ...] = ()

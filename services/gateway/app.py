@@ -220,6 +220,7 @@ def _driver_tasks(
         webhooks=webhooks,
         retention_periods=settings.retention_periods,
         own_providers=settings.own_providers,
+        providers_allowed=settings.providers_allowed,
     )
     notifier.call_on_work(driver.wake)
     reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)

@@ -1,22 +1,14 @@
 """The settings of the gateway."""
 
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Self
 
-from pydantic import AfterValidator, AliasChoices, Field, SecretStr, model_validator
+from pydantic import AliasChoices, Field, SecretStr, model_validator
 
 from services.common.addresses import is_loopback
 from services.common.rpc.tls import ClientTls, ServerTls
 from services.common.settings import PublicAddress
 from services.lifecycle.settings import DriverSettings
-from services.lifecycle.webhooks import AllowList
-
-_PROVIDER_ALLOW: Final = "BOATYARD_PROVIDER_ALLOW"
-
-
-def _checked_hosts(text: str) -> str:
-    AllowList.parse(text)
-    return text
 
 
 class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
@@ -73,11 +65,6 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """Keys of the database, beside those in $BOATYARD_HOME/keys: for a further cell, a copy of that file of another."""
     token: SecretStr | None = Field(default=None, validation_alias=AliasChoices("BOATYARD_TOKEN", "token"))
     """The administrator's token. Default: the one in $BOATYARD_HOME/token, which is made at the first start."""
-    provider_allow: Annotated[str, AfterValidator(_checked_hosts)] = Field(
-        default="", validation_alias=AliasChoices(_PROVIDER_ALLOW, "provider_allow")
-    )
-    """Addresses, networks and host names, separated by commas, at which providers of models may be although they are
-    not public, or speak http."""
     agent_command: str = Field(default="", validation_alias=AliasChoices("AGENT_COMMAND", "agent_command"))
     """A line for /bin/sh: the agent of jobs for which no other is set."""
     agent_model: str = Field(default="", validation_alias=AliasChoices("ANTHROPIC_MODEL", "agent_model"))
@@ -96,11 +83,6 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
                     " _TLS_KEY and BOATYARD_GATEWAY_CA are given: tokens would travel in the clear"
                 )
         return self
-
-    @property
-    def providers_allowed(self) -> AllowList:
-        """Where providers of models may be, beside at public addresses with https."""
-        return AllowList.parse(self.provider_allow, _PROVIDER_ALLOW)
 
     @property
     def server_tls(self) -> ServerTls | None:

@@ -17,7 +17,7 @@ from services.lifecycle.life import run_job
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.run import JobRun
-from services.lifecycle.webhooks import Webhooks
+from services.lifecycle.webhooks import PUBLIC, AllowList, Webhooks
 
 log = structlog.get_logger()
 
@@ -35,13 +35,18 @@ class Driver:
         webhooks: Webhooks | None = None,
         retention_periods: RetentionPeriods | None = None,
         own_providers: Sequence[ModelProvider] = (),
+        providers_allowed: AllowList = PUBLIC,
     ) -> None:
-        """`own_providers` answer agents here after those that the ledger knows."""
+        """`own_providers` answer agents here after those that the ledger knows.
+
+        `providers_allowed` is where the latter may be, beside at public addresses.
+        """
         self._ledger = ledger
         self._nodes = nodes
         self._webhooks = webhooks or Webhooks()
         self._retention_periods = retention_periods or RetentionPeriods()
         self._own_providers = own_providers
+        self._providers_allowed = providers_allowed
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -105,6 +110,7 @@ class Driver:
             self._webhooks,
             self._retention_periods,
             own_providers=self._own_providers,
+            providers_allowed=self._providers_allowed,
         )
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)

@@ -6,10 +6,11 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import structlog
 
-from services.agent.providers import ModelProvider, keys_by_name, with_own
+from services.agent.providers import EVERYWHERE, ModelProvider, keys_by_name, with_own
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.room import DISK_FULL
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
@@ -22,7 +23,7 @@ from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
-from services.lifecycle.webhooks import Webhooks
+from services.lifecycle.webhooks import PUBLIC, AllowList, Webhooks
 from services.redaction.gaps import text_around_gaps
 from services.redaction.strand import Redactor
 
@@ -55,6 +56,7 @@ class JobRun:
         retention_periods: RetentionPeriods,
         *,
         own_providers: Sequence[ModelProvider] = (),
+        providers_allowed: AllowList = PUBLIC,
     ) -> None:
         self.lease = lease
         self.spec = lease.spec
@@ -68,6 +70,7 @@ class JobRun:
         self.redactor = Redactor()
         self._has_providers = False
         self._own_providers = own_providers
+        self._providers_allowed = providers_allowed
         self.stages: dict[str, Stage] = {}
         self.execution: ExecutionNote
         self._ended: list[StageEnd] = []  # not recorded yet: that is done in the write that lets anything else begin
@@ -107,6 +110,8 @@ class JobRun:
         self.stages, self.execution = dict(attempt.stages), attempt.execution
         self._has_providers = attempt.context.has_providers
         self._keep_secret(attempt.context.secrets)
+        if self.rounds_begun:  # by an earlier driver, and its agent may run
+            await self.providers()
         return attempt.context
 
     async def providers(self) -> tuple[ModelProvider, ...]:
@@ -114,9 +119,16 @@ class JobRun:
         known: tuple[ModelProvider, ...] = ()
         if self._has_providers:
             known = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
-        found = with_own(known, self._own_providers, self.spec.agent.providers)
+        found = with_own(map(self._allowed, known), self._own_providers, self.spec.agent.providers)
         self.redactor = job_redactor({**keys_by_name(found), **self.secrets})
         return found
+
+    def _allowed(self, provider: ModelProvider) -> ModelProvider:
+        """Say where a provider may be: it is reached from this machine, so what another one allows does not count."""
+        allowed, host = self._providers_allowed, urlsplit(provider.base_url).hostname or ""
+        return replace(
+            provider, allowed_addresses=EVERYWHERE if allowed.names(host) else tuple(map(str, allowed.networks))
+        )
 
     def _keep_secret(self, secrets: Mapping[str, str]) -> None:
         """Give these to the agent, and to nobody else: whatever is recorded from now on has their names alone."""

@@ -1,13 +1,15 @@
 """The settings of every program that drives jobs: a gateway, and a coordinator."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, AliasChoices, Field, SecretStr
 
-from services.agent.providers import ModelProvider, ModelWire
+from services.agent.providers import EVERYWHERE, ModelProvider, ModelWire
 from services.common.settings import NodeAddress, ServiceSettings
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.webhooks import AllowList
+
+_PROVIDER_ALLOW: Final = "BOATYARD_PROVIDER_ALLOW"
 
 
 def _checked(text: str) -> str:
@@ -43,6 +45,11 @@ class DriverSettings(ServiceSettings):
     """The same for a job that was cancelled."""
     webhook_allow: Annotated[str, AfterValidator(_checked)] = ""
     """Addresses, networks and host names, separated by commas, that webhooks may call although they are not public."""
+    provider_allow: Annotated[str, AfterValidator(_checked)] = Field(
+        default="", validation_alias=AliasChoices(_PROVIDER_ALLOW, "provider_allow")
+    )
+    """Addresses, networks and host names, separated by commas, at which providers of models may be although they are
+    not public, or speak http."""
 
     anthropic_api_key: SecretStr | None = _key("ANTHROPIC_API_KEY")
     """A key of a company makes it a provider for the agents of this machine, by the company's name."""
@@ -62,7 +69,9 @@ class DriverSettings(ServiceSettings):
             ("gemini", ModelWire.GEMINI, self.gemini_base_url, self.gemini_api_key),
         )
         return tuple(
-            ModelProvider(name=name, wire=wire, base_url=url, keys=(key.get_secret_value(),))
+            ModelProvider(
+                name=name, wire=wire, base_url=url, keys=(key.get_secret_value(),), allowed_addresses=EVERYWHERE
+            )
             for name, wire, url, key in known
             if key is not None and key.get_secret_value()
         )
@@ -72,6 +81,11 @@ class DriverSettings(ServiceSettings):
         """Return how long workspaces are kept."""
         hours = (self.keep_succeeded_hours, self.keep_failed_hours, self.keep_cancelled_hours)
         return RetentionPeriods(*(each * 3600 for each in hours))
+
+    @property
+    def providers_allowed(self) -> AllowList:
+        """Where providers of models may be, beside at public addresses with https."""
+        return AllowList.parse(self.provider_allow, _PROVIDER_ALLOW)
 
     @property
     def webhooks_allowed(self) -> AllowList:

@@ -9,7 +9,7 @@ import pytest
 from boatyard.execution.v1 import execution_pb2 as execution
 
 from bench.kit.nodes import NoOpAgents, idle_nodes
-from services.agent.providers import ModelProvider, ModelWire
+from services.agent.providers import EVERYWHERE, ModelProvider, ModelWire
 from services.agent.settings import AgentSettings, AnthropicEngine
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway.catalog.store import PROJECTS, PROVIDERS, CatalogStore
@@ -23,7 +23,7 @@ from services.lifecycle.life import run_job
 from services.lifecycle.model.outcome import Outcome, RetentionPeriods
 from services.lifecycle.model.states import JobState
 from services.lifecycle.run import JobRun
-from services.lifecycle.webhooks import Webhooks
+from services.lifecycle.webhooks import AllowList, Webhooks
 from tests.kit.ledger import Books, claimed
 
 TIME = datetime(2026, 1, 2, tzinfo=UTC)
@@ -152,6 +152,56 @@ async def test_what_a_job_says_has_the_names_of_keys(book: Books) -> None:
         await job.providers()
     said = job.redactor.text("sk-one-key, sk-two-key and sk-of-all")
     assert said == "[redacted:ours], [redacted:ours-2] and [redacted:all]"
+
+
+async def test_a_driver_that_finds_an_agent_running_knows_its_keys(book: Books) -> None:
+    await add(book, OURS)
+    cell = await book.cell("cell")
+    await book.admit()
+    lease = await claimed(cell)
+    await cell.begin_stage(lease, "start")
+    async with idle_nodes(Agents()) as nodes:  # type: ignore[abstract] # a job calls no more
+        job = JobRun(lease, cell, nodes, Webhooks(), RetentionPeriods())
+        await job.load()
+    assert job.redactor.text("it says sk-one-key") == "it says [redacted:ours]"
+
+
+LAN = ("10.0.0.0/8", "192.168.1.5/32")
+
+
+@pytest.mark.parametrize(
+    ("base_url", "expected"),
+    [
+        ("https://models.example", LAN),
+        ("http://10.1.2.3:8000/v1", EVERYWHERE),  # named itself, in a network
+        ("http://Models.LAN:8000", EVERYWHERE),
+        ("http://[::1]:9", LAN),
+        ("https://models.lan.example", LAN),
+    ],
+)
+async def test_the_agents_machine_says_where_providers_may_be(
+    book: Books, base_url: str, expected: tuple[str, ...]
+) -> None:
+    """What the ledger says of that, which is another machine's for a coordinator, does not count."""
+    await add(book, replace(OURS, base_url=base_url))
+
+    class Generous(SqlLedger):
+        async def providers(self, lease: Lease) -> tuple[ModelProvider, ...]:
+            return tuple(replace(one, allowed_addresses=("127.0.0.0/8",)) for one in await super().providers(lease))
+
+    ledger = Generous(book.engine, "cell", book.notifier, job_document)
+    await ledger.take_over_own("host")
+    await book.admit()
+    own = ModelProvider(name="own", wire=ModelWire.CHAT, base_url="http://[::1]:1", allowed_addresses=EVERYWHERE)
+    allowed = AllowList.parse("10.0.0.0/8, 192.168.1.5, models.lan", "BOATYARD_PROVIDER_ALLOW")
+    async with idle_nodes(Agents()) as nodes:  # type: ignore[abstract] # a job calls no more
+        lease = await claimed(ledger)
+        job = JobRun(
+            lease, ledger, nodes, Webhooks(), RetentionPeriods(), own_providers=[own], providers_allowed=allowed
+        )
+        await job.load()
+        found = await job.providers()
+    assert {one.name: one.allowed_addresses for one in found} == {"ours": expected, "own": EVERYWHERE}
 
 
 MODEL = AgentSettings(engine=AnthropicEngine(), model="m")

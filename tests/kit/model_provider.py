@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -150,10 +151,12 @@ class ProviderServer:
 
 
 @contextlib.asynccontextmanager
-async def providing(*replies: Reply | Callable[[Asked], Reply]) -> AsyncIterator[ProviderServer]:
+async def providing(
+    *replies: Reply | Callable[[Asked], Reply], tls: ssl.SSLContext | None = None
+) -> AsyncIterator[ProviderServer]:
     """Run a provider on loopback."""
     provider = ProviderServer(*replies)
-    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(provider.serve, "127.0.0.1", 0, ssl=tls)
     provider.port = server.sockets[0].getsockname()[1]
     try:
         yield provider

@@ -259,10 +259,10 @@ BEFORE_AGENT: Final = (
     ),
     ReasonRow(
         reason="DOOR_UNAVAILABLE",
-        meaning="the agent cannot reach its models from a container here: what makes containers runs as root, and the"
-        " execution service does not",
+        meaning="the agent cannot reach the providers that it names from a container here: what makes containers runs"
+        " as root, and the execution service does not",
         sources=(Source.EXECUTION,),
-        advice="run the service as root or use rootless podman, or leave out --sandbox container",
+        advice="run the service as root or use rootless podman, or leave out --sandbox container or --provider",
     ),
     ReasonRow(
         reason="MODEL_KEY_MISSING",

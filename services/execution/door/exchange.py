@@ -10,6 +10,7 @@ from services.execution.door.attempts import Attempt, NoProviderError
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.memory import Memory
 from services.execution.door.reports import Reporter
+from services.execution.door.upstream import AddressNotAllowedError
 from services.execution.door.usage import UsageChunkFilter, UsageReader
 
 _ANSWERS_WITHIN_S: Final = 900.0
@@ -34,28 +35,34 @@ class Exchange:
         Raises NoProviderError while nothing has been answered, OSError when either end is lost after that.
         """
         for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
-            provider = attempt.serving.provider.name
+            provider = f"model provider {attempt.serving.provider.name}"
             try:
                 stream, answer = await self._ask(attempt)
+            except AddressNotAllowedError as error:
+                failed = NoProviderError(f"{provider} is not asked: {error}", 403)
+                if following is None:  # and who can mend it sees no answers
+                    await self._reports.note(str(failed))
             except (OSError, TimeoutError, MessageError) as error:
-                why = f"does not answer: {str(error) or type(error).__name__}"
-                if following is None:
-                    raise NoProviderError(f"model provider {provider} {why}", 502) from error
+                failed = NoProviderError(f"{provider} does not answer: {str(error) or type(error).__name__}", 502)
             else:
                 if following is None or not attempt.may_be_followed_by(following, answer.status):
                     return await self._pass_back(attempt, stream, answer)
                 stream.writer.close()
-                why = f"answers with status {answer.status}"
-            await self._note(attempt, why, following)
+                failed = NoProviderError(f"{provider} answers with status {answer.status}", answer.status)
+            if following is None:
+                raise failed
+            await self._note(attempt, failed, following)
         raise AssertionError("an attempt that none follows returns or raises")
 
-    async def _note(self, attempt: Attempt, why: str, following: Attempt) -> None:
-        here, there = attempt.serving.provider.name, following.serving.provider.name
-        instead = "its next key is tried" if here == there else f"{there} is asked instead"
-        await self._reports.note(f"model provider {here} {why}; {instead}")
+    async def _note(self, attempt: Attempt, failed: NoProviderError, following: Attempt) -> None:
+        is_same, there = attempt.serving is following.serving, following.serving.provider.name
+        await self._reports.note(f"{failed}; {'its next key is tried' if is_same else f'{there} is asked instead'}")
 
     async def _ask(self, attempt: Attempt) -> tuple[Stream, Answer]:
-        """Send the request, and return the head of its answer. Raises OSError, TimeoutError, MessageError."""
+        """Send the request, and return the head of its answer.
+
+        Raises AddressNotAllowedError, OSError, TimeoutError, MessageError.
+        """
         head, upstream = self._head(attempt), attempt.serving.upstream
         if (kept := upstream.kept()) is not None:
             try:

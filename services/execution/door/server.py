@@ -26,6 +26,7 @@ _LINGERS_S: Final = 2.0
 _PHRASES: Final = {
     400: b"Bad Request",
     401: b"Unauthorized",
+    403: b"Forbidden",
     404: b"Not Found",
     413: b"Content Too Large",
     426: b"Upgrade Required",

@@ -7,10 +7,13 @@ import socket
 import ssl
 import time
 from dataclasses import dataclass
+from functools import partial
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
 from services.agent.providers import ModelProvider, ModelWire
+from services.common.addresses import is_public, unwrapped
 from services.execution.door.http import CHUNK, Stream
 
 _CONNECT_WITHIN_S: Final = 10.0
@@ -20,6 +23,10 @@ _VERSION: Final = "/v1"
 _PORTS: Final = {"https": 443, "http": 80}
 # After which a connection whose other end is gone without a word is found to be lost: a minute and a half.
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
+
+
+class AddressNotAllowedError(Exception):
+    """A provider's name leads to no address that may be asked; the message says what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +63,9 @@ class Upstream:
     """The connections to one provider."""
 
     def __init__(self, provider: ModelProvider) -> None:
-        """Raises ValueError for a base URL or certificates that are none."""
+        """Raises ValueError for a base URL, certificates or networks that are none."""
         self.place = Place.of(provider.base_url)
+        self._networks = tuple(map(ip_network, provider.allowed_addresses))
         self._ca = provider.ca
         self._idle: list[tuple[Stream, float]] = []
 
@@ -71,17 +79,53 @@ class Upstream:
         return None
 
     async def connect(self) -> Stream:
-        """Return a new connection. Raises OSError, TimeoutError."""
-        place = self.place
-        context = tls_context(self._ca) if place.scheme == "https" else None
+        """Return a new connection. Raises AddressNotAllowedError, OSError, TimeoutError."""
         async with asyncio.timeout(_CONNECT_WITHIN_S):
-            reader, writer = await asyncio.open_connection(place.host, place.port, ssl=context, limit=CHUNK)
+            reader, writer = await self._connected(await self._addresses())
         end: socket.socket = writer.get_extra_info("socket")
         with contextlib.suppress(OSError):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             for option, value in _KEEPALIVE:
                 end.setsockopt(socket.IPPROTO_TCP, option, value)
         return Stream(reader, writer)
+
+    async def _addresses(self) -> list[IPv4Address | IPv6Address]:
+        """Return the addresses that may be asked: public ones, and those that the operator allows.
+
+        Raises AddressNotAllowedError, OSError.
+        """
+        loop, place = asyncio.get_running_loop(), self.place
+        try:
+            found = await loop.getaddrinfo(place.host, place.port, type=socket.SOCK_STREAM)
+        except UnicodeError as error:
+            raise OSError(f"{place.host} is no name of a host") from error
+        resolved = list(dict.fromkeys(ip_address(str(end[0]).partition("%")[0]) for *_, end in found))
+        admitted = list(filter(self._admits, resolved))
+        if not admitted:
+            listed = ", ".join(map(str, resolved[:3]))
+            raise AddressNotAllowedError(f"{place.host} is {listed}: not public, and not in BOATYARD_PROVIDER_ALLOW")
+        return admitted
+
+    def _admits(self, address: IPv4Address | IPv6Address) -> bool:
+        both = (address, unwrapped(address))
+        return is_public(address) or any(one in network for network in self._networks for one in both)
+
+    async def _connected(
+        self, addresses: list[IPv4Address | IPv6Address]
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect to the first that answers: to these, not to the name, which may lead elsewhere by now."""
+        is_tls = self.place.scheme == "https"
+        connect = partial(
+            asyncio.open_connection,
+            port=self.place.port,
+            ssl=tls_context(self._ca) if is_tls else None,
+            server_hostname=self.place.host if is_tls else None,
+            limit=CHUNK,
+        )
+        for address in addresses[:-1]:
+            with contextlib.suppress(OSError):
+                return await connect(str(address))
+        return await connect(str(addresses[-1]))
 
     def keep(self, stream: Stream) -> None:
         """Take back a connection whose answer has been read to its end."""

@@ -54,8 +54,14 @@ CREDENTIAL_FIELDS: Final = (b"authorization", b"x-api-key", b"x-goog-api-key")
 OURS_FIELDS: Final = (b"openai-organization", b"openai-project", b"x-goog-user-project", b"x-http-method-override")
 """Who pays is for the provider's settings to say, and what is done for the routes."""
 
-_TYPES: Final = {401: "authentication_error", 404: "not_found_error", 413: "request_too_large"}
-_STATES: Final = {401: "UNAUTHENTICATED", 404: "NOT_FOUND", 502: "UNAVAILABLE", 503: "UNAVAILABLE"}
+_TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
+_STATES: Final = {
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    502: "UNAVAILABLE",
+    503: "UNAVAILABLE",
+}
 
 
 def routes(request: Request) -> list[Route]:

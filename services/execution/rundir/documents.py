@@ -52,6 +52,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "secret_names": plan.secret_names,
         "redacted": {name: _text(value) for name, value in plan.redacted.items()},
         "has_door": plan.has_door,
+        "no_door": plan.no_door,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
@@ -86,6 +87,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         terminal=_optional_from_json(TerminalSize, fields.get("terminal")),
         redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
         has_door=fields.get("has_door", False),
+        no_door=fields.get("no_door", ""),
     )
 
 

@@ -50,7 +50,8 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
         run.record_group({str(controller): path for controller, path in group.directories.items()})
     with EventWriter(run.events, plan.bounds.disk_floor_bytes) as writer:
         writer.redactor = Redactor(own_tokens(Home.from_environment()))
-        context = RunContext(run, plan, writer, signal_fd, credentials.engine, group, credentials.providers)
+        providers = credentials.providers if plan.has_door else ()
+        context = RunContext(run, plan, writer, signal_fd, credentials.engine, group, providers)
         if plan.has_door and not context.providers:
             result = Verdict(State.FAILED, Reason.RUNNER_LOST, _KEYS_LOST).result(run.started_time_ns())
         else:

@@ -20,8 +20,8 @@ from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, Result, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
+from services.execution.service import doors
 from services.execution.service.admission import Admission, without_sandbox
-from services.execution.service.capabilities import NO_DOOR_IN_CONTAINERS
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
@@ -29,6 +29,7 @@ from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore, ended
 from services.execution.service.supervision import Supervision
 from services.sandbox import container_engines, host_uids
+from services.sandbox.container_engines import Engine
 from services.sandbox.errors import NotMountedError, SandboxUnavailableError
 from services.sandbox.launch import check_mounted
 from services.sandbox.probe import probe
@@ -108,7 +109,8 @@ class ExecutionManager:
         container = request.plan.sandbox.container
         if container is not None and await self._store.find(request.execution_id) is None:
             # Before taking the lock that other starts wait for: a container engine may be slow.
-            await self._check_container(container, request.execution_id, has_door=request.plan.has_door)
+            engine = await self._check_container(container, request.execution_id)
+            request = doors.fitting(request, engine)
         # In a task of its own: a caller that goes away meanwhile, as a killed gateway does, would otherwise leave an
         # execution that is recorded but that nobody runs.
         start = asyncio.create_task(self._begin(request))
@@ -229,16 +231,15 @@ class ExecutionManager:
         if not start.cancelled():
             start.exception()  # marks it as retrieved: the caller, who would get it, may be gone
 
-    async def _check_container(self, container: Container, execution_id: str, *, has_door: bool) -> None:
-        def check() -> None:
+    async def _check_container(self, container: Container, execution_id: str) -> Engine:
+        def check() -> Engine:
             engine = container_engines.find(container.engine)
             if not container.may_pull and not container_engines.has_image(engine, container.image):
                 raise container_engines.missing_image(engine, container.image)
-            if has_door and not engine.can_be_entered:
-                raise FailedPrecondition("DOOR_UNAVAILABLE", f"{NO_DOOR_IN_CONTAINERS} ({engine.name})", execution_id)
+            return engine
 
         with _as_preconditions(execution_id):
-            await asyncio.to_thread(check)
+            return await asyncio.to_thread(check)
 
     async def _check_sandbox(self, request: StartRequest) -> None:
         if request.plan.sandbox.tier is not Tier.BUBBLEWRAP or self._sandbox_works:

@@ -69,6 +69,7 @@ class StartReader:
             ),
             stdin=engine_spec.stdin,
             providers=tuple(map(PROVIDER.from_proto, spec.providers)),
+            needs_door=bool(agent.providers),
             asked=Limits.of(self._asked(spec)),
             leave_out=engine_spec.leave_out,
             missing_agent=engine_spec.missing,

@@ -10,7 +10,7 @@ from boatyard.gateway.v1 import catalog_pb2 as pb
 from google.protobuf.message import Message
 from grpc import aio
 
-from services.agent.providers import ModelProvider
+from services.agent.providers import EVERYWHERE, ModelProvider
 from services.common.errors import Invalid, NotFound
 from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
@@ -29,10 +29,9 @@ from services.gateway.catalog.store import (
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.catalog import CatalogFilter, Project, Provider, Repository, WorkItemState
 from services.gateway.wire.requests import idempotency_key, page_from_proto
-from services.lifecycle.webhooks import AllowList, url_complaint
+from services.lifecycle.webhooks import PUBLIC, AllowList, url_complaint
 
-PUBLIC: Final = AllowList()
-EVERYWHERE: Final = AllowList.parse("0.0.0.0/0, ::/0", "BOATYARD_PROVIDER_ALLOW")
+_EVERYWHERE: Final = AllowList.parse(", ".join(EVERYWHERE), "BOATYARD_PROVIDER_ALLOW")
 StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
 
@@ -167,7 +166,7 @@ class CatalogServicer:
             own = [each for each in self._own_providers if each.name == request.provider_id]
             if not own:
                 raise
-            provider, allowed = own[0], EVERYWHERE  # whoever runs the machine has said where it is
+            provider, allowed = own[0], _EVERYWHERE  # whoever runs the machine has said where it is
         trial = await try_provider(provider, allowed)
         return pb.TestProviderResponse(succeeded=trial.succeeded, message=trial.message)
 

@@ -60,6 +60,10 @@ class AllowList:
         return any(address in network for network in self.networks if network.version == address.version)
 
 
+PUBLIC: Final = AllowList()
+"""Nothing but public addresses."""
+
+
 def url_complaint(url: str, allowed: AllowList) -> str | None:
     """Return why this URL cannot be called, as far as that shows without resolving its host; else None.
 

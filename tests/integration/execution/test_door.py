@@ -5,6 +5,7 @@ import os
 import secrets
 import select
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -14,7 +15,12 @@ import pytest_asyncio
 from boatyard.agent.v1 import model_pb2, sandbox_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.common.ids import new_id
+from services.execution.credentials import Credentials
+from services.execution.model import Bounds, Plan
+from services.execution.rundir.directory import RunDirectory
+from services.sandbox.spec import SandboxSpec, Tier
 from tests.integration.execution.model import of
 from tests.integration.execution.service import Client, Seen, State, running
 from tests.integration.execution.test_survival import runner_of
@@ -35,7 +41,14 @@ print(sorted(name for name, value in os.environ.items() if value == os.environ["
 def provider(at: ProviderServer, wire: str = "MESSAGES", name: str = "anthropic", **fields: object) -> dict:
     """Return the specification's field for one provider."""
     number = model_pb2.ModelWire.Value(f"MODEL_WIRE_{wire}")
-    own = {"name": name, "wire": number, "base_url": at.url, "keys": [KEY], **fields}
+    own = {
+        "name": name,
+        "wire": number,
+        "base_url": at.url,
+        "keys": [KEY],
+        "allowed_addresses": ["127.0.0.1/32"],
+        **fields,
+    }
     return {"providers": [model_pb2.ModelProvider(**own)]}
 
 
@@ -190,3 +203,18 @@ async def test_our_own_loop_goes_through_it_and_broken_answers_count(client: Cli
     use = seen.end.model_use
     assert (use.turns, use.tokens, use.last_words) == (1, 362 + 403, "Hello.")
     assert use.cost_usd == pytest.approx(sum(one.cost_usd for one in of(seen, "usage")))
+
+
+def test_an_agent_whose_door_is_left_out_begins_and_its_events_say_so(tmp_path: Path) -> None:
+    """As in a container that cannot be entered; its runner may have been given keys all the same."""
+    sandbox = SandboxSpec((b"/usr/bin/env",), Path("/"), environment={}, tier=Tier.NONE)
+    run = RunDirectory(tmp_path / "run")
+    run.create(Plan("run", "command", sandbox, Bounds(60.0, None, 1 << 20), no_door="the door is left out"), b"")
+    one = ModelProvider(name="one", wire=ModelWire.MESSAGES, base_url="https://one.example", keys=(KEY,))
+    given = os.fsencode(run.path) + b"\n" + Credentials(providers=(one,)).to_bytes()
+    subprocess.run([sys.executable, "-m", "services.execution.runner"], input=given, check=True, timeout=60)
+    assert run.result().state == "SUCCEEDED"
+    said = run.events.read_bytes()
+    assert b"the door is left out" in said
+    assert b"BOATYARD_DOOR" not in said
+    assert b"ANTHROPIC" not in said

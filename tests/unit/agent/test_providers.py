@@ -2,7 +2,7 @@
 
 import pytest
 
-from services.agent.providers import ModelProvider, ModelWire, keys_by_name, with_own
+from services.agent.providers import EVERYWHERE, ModelProvider, ModelWire, keys_by_name, with_own
 from services.lifecycle.settings import DriverSettings
 
 VARIABLES = ("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL", "OPENAI_API_KEY", "OPENAI_BASE_URL", "GEMINI_API_KEY")
@@ -59,6 +59,7 @@ def test_a_companys_key_in_the_environment_makes_a_provider(
         monkeypatch.setenv(name, value)
     own = DriverSettings().own_providers
     assert [(each.name, each.wire, each.base_url) for each in own] == expected
+    assert {each.allowed_addresses for each in own} <= {EVERYWHERE}, "where they are is the operator's own word"
     assert "sk-" not in repr(own)
 
 

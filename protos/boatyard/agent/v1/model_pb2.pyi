@@ -90,6 +90,7 @@ class ModelProvider(message.Message):
     MODELS_FIELD_NUMBER: builtins.int
     PROJECT_HEADER_FIELD_NUMBER: builtins.int
     CA_FIELD_NUMBER: builtins.int
+    ALLOWED_ADDRESSES_FIELD_NUMBER: builtins.int
     name: builtins.str
     """Its name, which events and errors show."""
     wire: ModelWire.ValueType
@@ -116,6 +117,12 @@ class ModelProvider(message.Message):
     def models(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """The models that it has, by its own names; empty means any."""
 
+    @builtins.property
+    def allowed_addresses(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Networks, such as 10.0.0.0/8, in which it may be although they are not public. Who starts the agent fills this in, by
+        BOATYARD_PROVIDER_ALLOW of the agent's own machine.
+        """
+
     def __init__(
         self,
         *,
@@ -127,9 +134,10 @@ class ModelProvider(message.Message):
         models: abc.Iterable[builtins.str] | None = ...,
         project_header: builtins.str = ...,
         ca: builtins.str = ...,
+        allowed_addresses: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "base_url", b"base_url", "ca", b"ca", "keys", b"keys", "models", b"models", "name", b"name", "project_header", b"project_header", "wire", b"wire"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["aliases", b"aliases", "allowed_addresses", b"allowed_addresses", "base_url", b"base_url", "ca", b"ca", "keys", b"keys", "models", b"models", "name", b"name", "project_header", b"project_header", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

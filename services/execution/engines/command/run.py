@@ -115,6 +115,8 @@ class CommandRun:
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
         agent.announce(self._writer, self._plan.sandbox)
+        if self._plan.no_door:
+            self._writer.note(self._plan.no_door, "model")
 
     def _follow(self, program: agent.Agent, meter: Meter, began: float) -> None:
         """Move output and enforce bounds until the outermost process has ended."""

@@ -13,6 +13,8 @@ from services.execution.door.reports import Reports
 from services.execution.door.server import Door
 
 TOKEN = "the-execution-s-token"
+HERE = ("127.0.0.0/8",)
+"""Where the tests' providers are, which is not public."""
 
 
 @dataclass

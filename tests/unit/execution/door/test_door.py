@@ -7,16 +7,18 @@ import pytest
 
 from services.agent.providers import ModelProvider, ModelWire
 from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing, sse
-from tests.unit.execution.door.doors import TOKEN, serving
+from tests.unit.execution.door.doors import HERE, TOKEN, serving
 
 KEY = "the-provider-s-key"
+NOBODY = "http://127.0.0.1:1"
 ASKED = {"model": "claude-sonnet-5-5", "max_tokens": 1, "messages": []}
 
 
 def of(
     at: ProviderServer, wire: ModelWire = ModelWire.MESSAGES, name: str = "one", suffix: str = "", **own: object
 ) -> ModelProvider:
-    return ModelProvider(name=name, wire=wire, base_url=at.url + suffix, **{"keys": (KEY,), **own})
+    allowed = {"keys": (KEY,), "allowed_addresses": HERE}
+    return ModelProvider(name=name, wire=wire, base_url=at.url + suffix, **allowed | own)
 
 
 RESPONSE = {
@@ -194,7 +196,7 @@ async def test_a_request_whose_agent_goes_away_is_ended_and_reported() -> None:
 @pytest.mark.parametrize("status", [500, 503, 529])
 async def test_another_provider_of_the_wire_is_asked_when_one_fails(status: int) -> None:
     async with providing(Reply(status=status)) as bad, providing(messages()) as good:
-        gone = ModelProvider(name="gone", wire=ModelWire.MESSAGES, base_url="http://127.0.0.1:1")
+        gone = ModelProvider(name="gone", wire=ModelWire.MESSAGES, base_url=NOBODY, allowed_addresses=HERE)
         other = of(good, ModelWire.GEMINI, name="other")
         async with serving(gone, of(bad, name="bad"), other, of(good, name="good")) as door:
             assert (await door.ask("/v1/messages", ASKED))[0] == 200
@@ -212,7 +214,8 @@ async def test_the_last_providers_answer_is_the_agents(status: int) -> None:
 
 
 async def test_nobody_answers() -> None:
-    async with serving(ModelProvider(name="gone", wire=ModelWire.MESSAGES, base_url="http://127.0.0.1:1")) as door:
+    gone = ModelProvider(name="gone", wire=ModelWire.MESSAGES, base_url=NOBODY, allowed_addresses=HERE)
+    async with serving(gone) as door:
         status, answer = await door.ask("/v1/messages", ASKED)
     assert status == 502
     assert json.loads(answer)["error"]["message"].startswith("Boatyard: model provider gone does not answer: ")

@@ -10,11 +10,11 @@ from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.http import Chunks
 from services.execution.door.server import BODY_BYTES
 from tests.kit.model_provider import ProviderServer, message, providing
-from tests.unit.execution.door.doors import TOKEN, serving
+from tests.unit.execution.door.doors import HERE, TOKEN, serving
 
 
 def of(at: ProviderServer) -> ModelProvider:
-    return ModelProvider(name="one", wire=ModelWire.MESSAGES, base_url=at.url)
+    return ModelProvider(name="one", wire=ModelWire.MESSAGES, base_url=at.url, allowed_addresses=HERE)
 
 
 START = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\n"

@@ -33,6 +33,8 @@ PLANS = st.builds(
     st.sampled_from(sorted(ENGINES)),
     SPECS,
     st.builds(Bounds, st.floats(0.1, 1e6), st.none() | st.just(3.0), st.just(9)),
+    has_door=st.booleans(),
+    no_door=st.sampled_from(["", "why"]),
 )
 
 

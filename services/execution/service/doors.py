@@ -1,0 +1,26 @@
+"""Where a model's door cannot be: in a container that this service cannot enter."""
+
+from dataclasses import replace
+
+from services.common.errors import FailedPrecondition
+from services.execution.engine import load
+from services.execution.model import StartRequest
+from services.execution.service.capabilities import NO_DOOR_IN_CONTAINERS
+from services.sandbox.container_engines import Engine
+
+
+def fitting(request: StartRequest, engine: Engine) -> StartRequest:
+    """Return what can be started in a container of this engine: without a door that cannot be there, and not needed.
+
+    An agent has providers because its project or its machine has some, and may ask no model. An engine that speaks to
+    models itself does so outside of the container. Raises FailedPrecondition (DOOR_UNAVAILABLE).
+    """
+    plan = request.plan
+    if not plan.has_door or engine.can_be_entered or load(plan.engine).speaks is not None:
+        return request
+    why = f"{NO_DOOR_IN_CONTAINERS} ({engine.name})"
+    if request.needs_door:
+        raise FailedPrecondition("DOOR_UNAVAILABLE", why, request.execution_id)
+    return replace(
+        request, plan=replace(plan, has_door=False, no_door=f"the model's door is left out: {why}"), providers=()
+    )
