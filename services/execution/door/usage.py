@@ -21,6 +21,12 @@ _INTERESTING: Final = {
     ModelWire.CHAT: re.compile(rb'"usage"\s*:\s*\{'),
     ModelWire.GEMINI: re.compile(rb'"usageMetadata"\s*:\s*\{'),
 }
+_MARKS: Final = {  # the beginnings of these
+    ModelWire.MESSAGES: b'"usage"',
+    ModelWire.RESPONSES: b'"response"',
+    ModelWire.CHAT: b'"usage"',
+    ModelWire.GEMINI: b'"usageMetadata"',
+}
 _ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{1,200})"')
 
 
@@ -65,6 +71,8 @@ class UsageReader:
         if not self._is_stream:
             self._keep(data)
             return
+        if not self._held.data and not self._skips and data.endswith(b"\n") and not self._may_matter(data):
+            return
         first, newline, rest = data.partition(b"\n")
         self._keep(first)
         if newline:
@@ -73,6 +81,10 @@ class UsageReader:
             for line in lines:
                 self._take_line(line)
             self._keep(last)
+
+    def _may_matter(self, data: bytes) -> bool:
+        """Return whether whole lines may have one of interest: as fast as it can be, for it is asked of most."""
+        return _MARKS[self._wire] in data or (self._wire is ModelWire.CHAT and not self.usage.request_id)
 
     def end(self) -> None:
         """Read what is left, because nothing follows."""

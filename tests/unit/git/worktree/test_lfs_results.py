@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common.caveats import CaveatKind
-from services.common.errors import FailedPrecondition, ServiceError
+from services.common.errors import Exhausted, FailedPrecondition, ServiceError
 from services.common.ids import new_id
 from services.git.model import Base, Remote, ResultCommit, SnapshotSpec, StartPoint
 from tests.kit.githttp import Fault, GitServer, git_server
@@ -21,7 +21,7 @@ from tests.kit.repos import Repo
 
 RULES = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
 OLD, NEW = b"old\n" * 500, b"new\n"
-WAYS = ("stacked", "copied")
+WAYS = ("stacked", pytest.param("copied", marks=pytest.mark.slow))
 
 
 class Served:
@@ -242,3 +242,18 @@ async def test_what_nothing_names_any_more_is_removed(served: Served) -> None:
     await served.parts.manager.remove_expired(datetime.now(UTC) + timedelta(hours=13))
     left = {path.name for path in served.parts.paths.result_lfs("repo-1").glob("??/*")}
     assert left == {pointer_to(b"second").oid}
+
+
+@pytest.mark.slow
+async def test_what_was_fetched_is_counted_with_its_mirror_and_goes_with_it(tmp_path: Path) -> None:
+    async with serve(tmp_path, base_grace_seconds=0) as served:
+        budget, fetched = served.parts.manager.budget, served.parts.paths.fetched_lfs("repo-1")
+        before = (await budget.usage()).repositories[0].mirror_bytes
+        (fetched / "00").mkdir(exist_ok=True)
+        (fetched / "00" / "another").write_bytes(bytes(1 << 20))
+        assert (await budget.usage()).repositories[0].mirror_bytes >= before + (1 << 20)
+        with pytest.raises(Exhausted):
+            await budget.make_room(1 << 60)
+        assert not fetched.exists()
+        base = await served.parts.prepare(served.remote, StartPoint(git_lfs=True))
+        assert base.caveats == ()
