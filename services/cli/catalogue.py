@@ -131,7 +131,8 @@ def _list(kind: ResourceType) -> click.Command:
         return resource_shape(kind, resource)
 
     def row_of(resource: Any) -> list[str]:  # noqa: ANN401 - any message with a create_time
-        return [*(_cell(resource, column) for column in kind.columns), humanize.age(resource.create_time)]
+        age = humanize.age(resource.create_time) if resource.HasField("create_time") else ""
+        return [*(_cell(resource, column) for column in kind.columns), age]
 
     parameters: list[click.Parameter] = [
         click.Option(

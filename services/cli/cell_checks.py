@@ -1,7 +1,10 @@
 """What a running cell knows of this machine and of its database, for `boatyard doctor`."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+import os
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import takewhile
 
 import grpc
@@ -20,9 +23,11 @@ from services.cli.findings import FAIL, OK, WARN, Finding
 from services.common.errors import ServiceError
 from services.common.home import Home
 from services.common.rpc.nodes import open_node_channel
+from services.common.untrusted_json import parse_json
 from services.sandbox import host_uids
 
 _TIMEOUT_S = 5.0
+_CHECK_TIMEOUT_S = 30.0
 _DATABASE_FIX = (
     "bring all cells of this database to the same version of Boatyard, or restore an earlier copy of the database"
 )
@@ -107,10 +112,34 @@ def database() -> Iterator[Finding]:
         state = with_gateway(lambda gateway: gateway.ask(gateway.admin.CheckDatabase(request, timeout=_TIMEOUT_S)))
     except (ServiceError, NotAllowedError):
         return
-    of_schema = f"schema version {state.schema_version}"
-    if state.schema_faults:
-        yield Finding("database", FAIL, f"{of_schema}: {'; '.join(state.schema_faults)}", _DATABASE_FIX)
-        return
-    latency = state.latency.ToTimedelta().total_seconds() * 1000
-    answers = f"answers in {latency:.1f} ms"
-    yield Finding("database", OK, f"{state.kind} {state.server_version}, {of_schema}, {answers}")
+    latency_ms = state.latency.ToTimedelta().total_seconds() * 1000
+    server = f"{state.kind} {state.server_version}"
+    yield _database(server, state.schema_version, list(state.schema_faults), latency_ms)
+
+
+def database_without_gateway(url: str | None) -> Finding:
+    """Check a database as a gateway would, in a process of its own; without `url` the one of this environment."""
+    program = [sys.executable, "-P", "-m", "services.gateway.cells.database_check"]
+    environment = os.environ | ({} if url is None else {"BOATYARD_DATABASE_URL": url})
+    try:
+        check = subprocess.run(
+            program, env=environment, capture_output=True, text=True, timeout=_CHECK_TIMEOUT_S, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return Finding("database", FAIL, f"gives no answer in {_CHECK_TIMEOUT_S:g} s", "see whether it can be reached")
+    if check.returncode:
+        last_words = check.stderr.strip().rpartition("\n")[2].removeprefix("boatyard database: ")
+        return Finding("database", FAIL, last_words, "correct BOATYARD_DATABASE_URL, or start the database")
+    found = parse_json(check.stdout)
+    if not found:
+        return Finding("database", OK, "a file, which the first `boatyard up` makes")
+    server = f"{found['kind']} {found['server_version']}"
+    if not found["schema_version"]:
+        return Finding("database", OK, f"{server}, empty: the first `boatyard up` makes its tables")
+    return _database(server, found["schema_version"], found["schema_faults"], found["latency_ms"])
+
+
+def _database(server: str, version: str, faults: Sequence[str], latency_ms: float) -> Finding:
+    if faults:
+        return Finding("database", FAIL, f"schema version {version}: {'; '.join(faults)}", _DATABASE_FIX)
+    return Finding("database", OK, f"{server}, schema version {version}, answers in {latency_ms:.1f} ms")

@@ -11,8 +11,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from services.cli import humanize
-from services.cli.cell_checks import database, nodes
+from services.cli.cell_checks import database, database_without_gateway, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
+from services.cli.started_nodes import of_started_nodes
 from services.common.errors import StartError
 from services.common.home import Home, read_token
 from services.sandbox import device_nodes, host_uids, seccomp, shared_uid
@@ -29,8 +30,12 @@ NO_DISK = 2 << 30
 FEW_INODES = 10_000
 
 
-def all_checks(home: Home) -> Iterator[Finding]:
-    """Run all checks, cheap and fundamental ones first."""
+def all_checks(home: Home, database_url: str | None, *, starts_services: bool) -> Iterator[Finding]:
+    """Run all checks, cheap and fundamental ones first.
+
+    Without a cell, `starts_services` has the node services say what they find. `database_url` is of another database
+    than the cell's.
+    """
     yield python()
     yield interpreter()
     yield git()
@@ -38,7 +43,9 @@ def all_checks(home: Home) -> Iterator[Finding]:
     yield data_directory(home)
     yield from tokens(home)
     yield disk(home)
-    yield from services(home)
+    if database_url is not None:
+        yield database_without_gateway(database_url)
+    yield from services(home, checks_database=database_url is None, starts=starts_services)
 
 
 def python() -> Finding:
@@ -139,8 +146,8 @@ def disk(home: Home) -> Finding:
     return Finding("disk", OK, message)
 
 
-def services(home: Home) -> Iterator[Finding]:
-    """Check that the services serve, if a cell should be running."""
+def services(home: Home, *, checks_database: bool, starts: bool) -> Iterator[Finding]:
+    """Check that the services serve, if a cell should be running, and ask them what they know of the machine."""
     if has_no_sockets(home):
         yield Finding("services", FAIL, "an earlier version of Boatyard started the cell, without sockets", RENEWAL)
         return
@@ -151,6 +158,10 @@ def services(home: Home) -> Iterator[Finding]:
     if not running and not any(serving):
         yield Finding("services", WARN, "no cell is running", "boatyard up")
         yield from (_not_serving(home, service, "") for service in SERVICES if _refusal(home, service))
+        if checks_database:
+            yield database_without_gateway(None)
+        if starts:
+            yield from of_started_nodes()
         return
     for service, is_well in zip(SERVICES, serving, strict=True):
         if is_well:
@@ -159,7 +170,8 @@ def services(home: Home) -> Iterator[Finding]:
             yield _not_serving(home, service, addresses[service])
     with suppress(StartError):  # another check reports what is wrong with the token
         yield from nodes(home, addresses, read_token(home.cell_token_file))
-    yield from database()
+    if checks_database:
+        yield from database()
 
 
 def _not_serving(home: Home, service: str, address: str) -> Finding:

@@ -36,9 +36,15 @@ def print_event(screen: Screen, event: event_pb2.Event, *, as_json: bool) -> Non
         case "state_change" if event.state_change.message:
             screen.say(f"{event.state_change.state} {event.state_change.reason}: {event.state_change.message}")
         case "note":
-            screen.say(event.note.text)
+            _print_note(screen, event.note)
         case _:
             _print_model_event(screen, event)
+
+
+def _print_note(screen: Screen, note: event_pb2.Note) -> None:
+    screen.say(note.text)
+    if note.output:
+        screen.output(note.output, to_stderr=False)
 
 
 def _print_output(screen: Screen, output: event_pb2.OutputChunk) -> None:

@@ -39,7 +39,7 @@ SETTINGS: Final = (
         Flag(
             "--agent",
             "agent.command.preset",
-            "An agent that the machine knows, such as claude or codex, in place of --command.",
+            "An agent that the machine knows, such as claude or codex, in place of --command: see `boatyard agents`.",
             "NAME",
         ),
         Flag("--prompt-delivery", "agent.command.prompt_delivery", "How the command gets the prompt (default: stdin)."),

@@ -143,6 +143,8 @@ def _facts(job: job_pb2.Job) -> Iterable[Line]:
         where = "(pushed)" if output.pushed else "(kept on this machine, not pushed)"
         yield _fact("branch", f"{output.branch} {where}") if output.branch else _fact("result", kept)
         yield _fact("commit", output.commit_id)
+    elif output.reported and output.branch:
+        yield _fact("branch", f"{output.branch} (pushed, as the client says that did the job)")
     yield from _files(output)
     yield from _caveats(output)
     yield from _artifacts(output)

@@ -2,6 +2,7 @@
 
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
+from boatyard.workspace.v1 import workspace_pb2
 
 from services.cli import shapes
 from services.cli.clients import Gateway
@@ -33,6 +34,12 @@ async def get_snapshot(gateway: Gateway, snapshot_id: str) -> git_pb2.Snapshot:
     """Return a snapshot. Raises NotFound."""
     request = runtime_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
     return (await gateway.ask(gateway.runtime.GetSnapshot(request))).snapshot
+
+
+async def get_workspace(gateway: Gateway, workspace_id: str) -> workspace_pb2.Workspace:
+    """Return a workspace. Raises NotFound."""
+    request = runtime_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
+    return (await gateway.ask(gateway.runtime.GetWorkspace(request))).workspace
 
 
 async def get_execution(gateway: Gateway, execution_id: str) -> runtime_pb2.Execution:

@@ -48,6 +48,11 @@ def of_project(what: str) -> Callable[[Command], Command]:
     return click.option("--project", type=TEXT, metavar="ID", default="", envvar="BOATYARD_PROJECT", help=text)
 
 
+def cell(command: Command) -> Command:
+    """Add the argument that names a cell; without it the command is about the cell whose gateway is called."""
+    return click.argument("cell_id", metavar="[CELL]", type=TEXT, default="", required=False)(command)
+
+
 def say(text: str) -> None:
     """Print a message on standard error."""
     for line in display.message(f"boatyard: {text}"):

@@ -10,11 +10,11 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.agent.settings import AgentSettings, EngineSettings
 from services.execution.cgroups.group import ControlGroup
 from services.execution.eventlog import EventWriter
 from services.execution.model import Plan, Result, TerminalSize
-from services.execution.providers import Provider
 from services.execution.rundir.directory import RunDirectory
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class RunContext:
     credentials: bytes
     """What the service gives the engine to reach its model; empty for an engine that needs no model."""
     group: ControlGroup | None
-    providers: tuple[Provider, ...] = ()
+    providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models, through the door."""
 
 
@@ -75,6 +75,8 @@ class Engine(Generic[Own]):
 
     missing = ""
     """What to do when the credentials are missing, for people."""
+    speaks: ModelWire | None = None
+    """The wire of the providers that it asks itself; None when it asks no model."""
     uses_door = False
     """True when its agent asks models through the door, if there are providers for it."""
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from services.agent.limits import NO_LIMITS, Limits
-from services.execution.providers import Provider
+from services.agent.providers import ModelProvider
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
@@ -191,7 +191,7 @@ class StartRequest:
     job_id: str
     plan: Plan
     stdin: bytes
-    providers: tuple[Provider, ...] = ()
+    providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models: they are kept in memory only."""
     asked: Limits = NO_LIMITS
     """What was asked for, as far as that may be refused."""

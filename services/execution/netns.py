@@ -54,7 +54,8 @@ def sockets_inside(pid: int, make: Callable[[], Sequence[socket.socket]]) -> lis
 
 def listening(address: str, port: int) -> socket.socket:
     """Return a socket that listens for TCP at an address; port 0 is any that is free. Raises OSError."""
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # With the protocol, without which asyncio would not have small pieces sent at once (TCP_NODELAY).
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         listener.bind((address, port))
         listener.listen(BACKLOG)

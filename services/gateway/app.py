@@ -23,6 +23,7 @@ from services.common.lock import single_instance
 from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
+from services.common.supervision import Supervisor
 from services.gateway.catalog import update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
@@ -87,6 +88,7 @@ def main() -> None:
 
 
 async def _main() -> None:
+    supervisor = Supervisor()
     settings = load_settings(GatewaySettings)
     _allow_open_files()
     directory = settings.home.directory("gateway")
@@ -127,6 +129,7 @@ async def _main() -> None:
                 notifier=notifier,
                 draining=draining,
                 tls=settings.client_tls,
+                administration=_administration(engine, cell, cells, keys, supervisor),
             )
         )
 
@@ -145,9 +148,8 @@ async def _main() -> None:
                     settings=settings,
                     is_gone=is_gone,
                 ),
-                runtime,
+                *runtime,
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
-                _administration(engine, cell, cells, keys),
                 *coordinators.registrations(
                     engine,
                     cells=cells,
@@ -290,9 +292,11 @@ def _registrations(
     ]
 
 
-def _administration(engine: AsyncEngine, cell: Cell, cells: CellStore, keys: KeyStore) -> Registration:
+def _administration(
+    engine: AsyncEngine, cell: Cell, cells: CellStore, keys: KeyStore, supervisor: Supervisor
+) -> Registration:
     service = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
-    servicer = AdminServicer(cell, cells, StateStore(engine), keys)
+    servicer = AdminServicer(cell, cells, StateStore(engine), keys, supervisor)
     return Registration(service.full_name, add_AdminServiceServicer_to_server, servicer, page_checks(service))
 
 

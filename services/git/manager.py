@@ -24,6 +24,7 @@ from services.git.model import (
     ChangeKind,
     Clone,
     CloneSpec,
+    CloneUsage,
     DiffEnd,
     Head,
     Progress,
@@ -131,6 +132,16 @@ class GitManager:
             message = f"the clone {spec.clone_id} was made for another request"
             raise AlreadyExists("clone", spec.clone_id, reason="REQUEST_ID_REUSED", message=message)
         return await self._clones.clone(spec, report)
+
+    async def clone_usages(self) -> list[CloneUsage]:
+        """Return all clones with their sizes, ordered by id."""
+        return await asyncio.to_thread(self._clones.usages)
+
+    async def delete_clone(self, clone_id: str) -> None:
+        """Remove a clone; a missing one is a success. Raises FailedPrecondition (STALE_FENCE)."""
+        await self._check_fence()
+        await self._clones.delete(clone_id)
+        await self._records.forget_clone(clone_id)
 
     async def head(self, tree: WorkingTree) -> Head:
         """Return the branch and the commit of HEAD. Raises the errors of WorkingTrees.head."""

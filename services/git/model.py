@@ -244,6 +244,15 @@ class Clone:
 
 
 @dataclass(frozen=True, slots=True)
+class CloneUsage:
+    """A plain clone and its size."""
+
+    clone_id: str
+    path: Path
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class StartPoint:
     """What to start from: a revision of the remote (empty: its default branch), a result's commit, or a snapshot.
 

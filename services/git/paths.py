@@ -137,10 +137,12 @@ class GitPaths:
         resolved = Path(os.fsdecode(path)).resolve()
         if home.is_relative_to(resolved):
             return "must not be around Boatyard's own data directory"
+        if not resolved.is_relative_to(home):
+            return None
         trees = (self.home.root / _WORKSPACE_TREES).resolve()
-        if resolved.is_relative_to(home) and not (resolved != trees and resolved.is_relative_to(trees)):
-            return "must not be inside Boatyard's own data directory, workspaces apart"
-        return None
+        if (resolved != trees and resolved.is_relative_to(trees)) or resolved.parent == self.clones.resolve():
+            return None
+        return "must not be inside Boatyard's own data directory, workspaces and clones apart"
 
     def may_be_borrowed(self, path: bytes) -> bool:
         """True when a sandbox may see this path: the objects of a mirror, and nothing else of ours."""

@@ -21,6 +21,7 @@ from services.git.wire.to_proto import (
     base_to_proto,
     changed_files_page_to_proto,
     clone_to_proto,
+    clones_page_to_proto,
     diff_to_proto,
     push_to_proto,
     status_page_to_proto,
@@ -62,6 +63,14 @@ class GitServicer(GitServiceServicer):
         async with aclosing(self._draining.stream(source, start=0, position_after=lambda _: 0)) as messages:
             async for message in messages:
                 yield clone_to_proto(message)
+
+    async def ListClones(self, request: pb.ListClonesRequest, context: Context) -> pb.ListClonesResponse:
+        page = from_proto.clones(request)
+        return clones_page_to_proto(await self._manager.clone_usages(), page)
+
+    async def DeleteClone(self, request: pb.DeleteCloneRequest, context: Context) -> pb.DeleteCloneResponse:
+        await self._manager.delete_clone(request.clone_id)
+        return pb.DeleteCloneResponse()
 
     async def CreateBranch(self, request: pb.CreateBranchRequest, context: Context) -> pb.CreateBranchResponse:
         commit_id = await self._manager.create_branch(*from_proto.create_branch(request))

@@ -101,6 +101,11 @@ class RepositoryRecords:
             recorded = await connection.scalar(select(clones.c.order_hash).where(clones.c.clone_id == clone_id))
         return recorded == order_hash
 
+    async def forget_clone(self, clone_id: str) -> None:
+        """Remove the record of a clone's request. Does nothing when there is none."""
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(clones).where(clones.c.clone_id == clone_id))
+
 
 class ResultRecords:
     """The records of results. Each method is one transaction."""

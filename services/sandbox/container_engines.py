@@ -1,6 +1,7 @@
 """Finds the container engine, podman or docker, by asking it."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -43,6 +44,11 @@ class Engine:
     def name(self) -> str:
         """Its name for people."""
         return f"{'podman' if self.is_podman else 'docker'} {self.version}"
+
+    @property
+    def can_be_entered(self) -> bool:
+        """True when we can enter the network of its containers: it runs as the same user, or we as root."""
+        return self.is_rootless or os.geteuid() == 0
 
     @property
     def weaknesses(self) -> list[str]:

@@ -10,8 +10,8 @@ from pathlib import Path
 from services.common.errors import ServiceError, StartError
 from services.common.home import Home
 from services.common.lock import FileLock, LockHeldError, holder, is_held
+from services.common.supervision import END_AGENTS_SIGNAL
 from services.supervisor.clients import Agents, wait_until_serving
-from services.supervisor.commands import END_AGENTS_SIGNAL
 from services.supervisor.keeper import Say
 from services.supervisor.plan import EVERY_SERVICE, EXECUTION, CellPlan, cell_file, service_lock, supervisor_lock
 from services.supervisor.process import ServiceProcess, log_tail

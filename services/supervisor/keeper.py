@@ -34,6 +34,7 @@ class ServiceKeeper:
         self._say = say
         self._process: ServiceProcess | None = None
         self._stopping = False
+        self._restarting = False
 
     async def run(self) -> None:
         """Keep the service alive until `stop`. Raises StartError when it cannot start, or dies again and again.
@@ -48,6 +49,9 @@ class ServiceKeeper:
             code = await self._run_once()
             if self._stopping:
                 return
+            if self._restarting:
+                self._restarting = is_first = False
+                continue
             is_well = time.monotonic() - began > WELL_AFTER_S
             deaths, was_well = 1 if is_well else deaths + 1, was_well or is_well
             if code == EXIT_TRY_AGAIN or (was_well and code == EXIT_AWAY):
@@ -59,6 +63,12 @@ class ServiceKeeper:
             why = _WAITED_FOR.get(code) or _cause(code)
             self._say(f"{self._service} ended ({why}); restarting it in {delay:g} s")
             await asyncio.sleep(delay)
+
+    async def restart(self) -> None:
+        """Stop the service, and start it again at once. Returns when the process before has ended."""
+        if self._process is not None and not self._stopping:
+            self._restarting = True
+            await self._process.stop()
 
     async def stop(self) -> None:
         """Stop the service, and do not restart it."""

@@ -15,7 +15,7 @@ from typing import BinaryIO, Final
 
 from services.common.lock import FileLock
 from services.common.room import is_out_of_room
-from services.common.rpc.server import LIFELINE_VARIABLE
+from services.common.supervision import LIFELINE_VARIABLE
 from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATEWAY, CellPlan, service_lock
 
 LOG_BYTES = 16 << 20

@@ -82,14 +82,19 @@ class _Cell:
             }
             async with _running([keeper.run() for keeper in keepers.values()]) as keeper_tasks:
                 try:
-                    await self._until_stopped(keeper_tasks)
+                    await self._until_stopped(keepers, keeper_tasks)
                 finally:
                     await self._stop(keepers)
 
-    async def _until_stopped(self, keeper_tasks: set[asyncio.Task[object]]) -> None:
+    async def _until_stopped(self, keepers: dict[str, ServiceKeeper], keeper_tasks: set[asyncio.Task[object]]) -> None:
         """Wait for the command to stop. Raises StartError when a service cannot be kept alive."""
         async with _running(
-            [self._announce_when_serving(), self._bound_logs(), self._commands.stop.wait()]
+            [
+                self._announce_when_serving(),
+                self._bound_logs(),
+                self._restart_when_told(keepers),
+                self._commands.stop.wait(),
+            ]
         ) as own_tasks:
             pending = keeper_tasks | own_tasks
             while not self._commands.stop.is_set():
@@ -122,6 +127,14 @@ class _Cell:
             await asyncio.sleep(_LOGS_EVERY_S)
             for service in self._plan.services:
                 await asyncio.to_thread(bound_log, self._plan.log_file(service))
+
+    async def _restart_when_told(self, keepers: dict[str, ServiceKeeper]) -> None:
+        while True:
+            await self._commands.restart.wait()
+            self._commands.restart.clear()
+            self._say("restarting the services; agents go on")
+            for keeper in keepers.values():
+                await keeper.restart()
 
     async def _stop(self, keepers: dict[str, ServiceKeeper]) -> None:
         await self._announce_stop()

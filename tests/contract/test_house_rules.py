@@ -83,7 +83,7 @@ READ_OUR_OWN_JSON = (
     *("execution/processes/sandboxed.py", "execution/cgroups/group.py", "execution/egress/child.py"),
     *(
         "execution/egress/__main__.py",
-        "execution/providers.py",
+        "execution/credentials.py",
         "execution/door/child.py",
         "execution/door/prices.py",
         "execution/toolbox/serve.py",

@@ -26,10 +26,12 @@ TEXT = "wörk/Ü-✓"
 CONTENT = {
     "boatyard.execution.v1.AttachExecutionRequest.input",
     "boatyard.execution.v1.OutputChunk.data",
+    "boatyard.execution.v1.Note.output",
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadArtifactResponse.data",
     "boatyard.gateway.v1.ReadDiffResponse.data",
+    "boatyard.gateway.v1.ReadWorkspaceDiffResponse.data",
     "boatyard.ledger.v1.ReadSigningKeyResponse.key",
     "boatyard.git.v1.GetDiffResponse.data",
     "boatyard.git.v1.ReadArtifactResponse.data",

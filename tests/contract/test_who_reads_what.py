@@ -92,7 +92,7 @@ READABLE = {
         execution.v1.PermissionAnswer reason decided_by
         execution.v1.MessageDelivered text
         execution.v1.NetworkDecision host reason
-        execution.v1.Note step text
+        execution.v1.Note step text output
         execution.v1.StateChange state reason message
         execution.v1.TurnEnd stop_reason
         execution.v1.ModelUsage model provider

@@ -9,6 +9,7 @@ from tests.kit.contract import ROOT
 
 SMALLEST = {
     "chaos": ["--help"],  # test_chaos does what it does
+    "door": ["--requests", "5", "--streams", "5", "--events", "5", "--rounds", "1"],
     "executions": ["memory"],
     "floods": ["--seconds", "4", "--jobs", "1"],
     "gateway": ["execute", "--rounds", "1"],

@@ -72,7 +72,7 @@ def sse(events: Events) -> Reply:
     return Reply(pieces, type="text/event-stream; charset=utf-8")
 
 
-class ModelProvider:
+class ProviderServer:
     """A provider that answers each request with the next of its replies, and the last one again and again."""
 
     def __init__(self, *replies: Reply | Callable[[Asked], Reply]) -> None:
@@ -150,9 +150,9 @@ class ModelProvider:
 
 
 @contextlib.asynccontextmanager
-async def providing(*replies: Reply | Callable[[Asked], Reply]) -> AsyncIterator[ModelProvider]:
+async def providing(*replies: Reply | Callable[[Asked], Reply]) -> AsyncIterator[ProviderServer]:
     """Run a provider on loopback."""
-    provider = ModelProvider(*replies)
+    provider = ProviderServer(*replies)
     server = await asyncio.start_server(provider.serve, "127.0.0.1", 0)
     provider.port = server.sockets[0].getsockname()[1]
     try:

@@ -7,10 +7,10 @@ from importlib.metadata import version
 
 from genai_prices import data, types
 
+from services.agent.providers import ModelWire
 from services.execution.door.prices import CLASSES, TABLE
-from services.execution.providers import Wire
 
-FAMILIES = {"anthropic": Wire.MESSAGES, "openai": Wire.RESPONSES, "google": Wire.GEMINI}
+FAMILIES = {"anthropic": ModelWire.MESSAGES, "openai": ModelWire.RESPONSES, "google": ModelWire.GEMINI}
 SERVED_BY_MANY = re.compile("gpt-oss|gemma")
 FIELDS = {name: f"{name}_mtok" for name in CLASSES}
 

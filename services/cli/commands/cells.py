@@ -11,7 +11,7 @@ from services.common.errors import NotFound
 _COLUMNS = ("CELL", "STATE", "KIND", "JOBS", "HOST", "ADDRESS", "VERSION", "UP", "HEARD OF")
 
 
-@click.group("cells", invoke_without_command=True, short_help="List cells, or forget one.")
+@click.group("cells", invoke_without_command=True, short_help="List cells; stop, restart or forget one.")
 @options.as_json
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
@@ -51,6 +51,30 @@ def forget(cell_id: str, as_json: bool) -> None:
     with_gateway(forget_known)
     if not as_json:
         Screen().say(f"{cell_id} forgotten", style="")
+
+
+@command.command("stop", short_help="Stop a cell.")
+@options.cell
+@click.option("--agents", "end_agents", is_flag=True, help="End its agents too, as `boatyard down` does there.")
+@options.as_json
+def stop(cell_id: str, end_agents: bool, as_json: bool) -> None:
+    """Stop a cell, or without CELL this one: its `boatyard up` ends its services, and then itself.
+
+    Its agents go on until it is started again, on its machine. `boatyard pause --wait` lets it finish its jobs before.
+    """
+    request = admin_pb2.StopCellRequest(cell_id=cell_id, end_agents=end_agents)
+    stopped = with_gateway(lambda gateway: gateway.ask(gateway.admin.StopCell(request))).cell_id
+    Screen().answer({"kind": "stop", "cell_id": stopped}, f"{stopped} is stopping", as_json=as_json)
+
+
+@command.command("restart", short_help="Restart the services of a cell.")
+@options.cell
+@options.as_json
+def restart(cell_id: str, as_json: bool) -> None:
+    """Restart the services of a cell, or without CELL of this one. Its jobs and agents go on."""
+    request = admin_pb2.RestartCellRequest(cell_id=cell_id)
+    restarted = with_gateway(lambda gateway: gateway.ask(gateway.admin.RestartCell(request))).cell_id
+    Screen().answer({"kind": "restart", "cell_id": restarted}, f"{restarted} restarts its services", as_json=as_json)
 
 
 def _row(cell: admin_pb2.Cell) -> tuple[str, ...]:

@@ -9,7 +9,7 @@ from boatyard.gateway.v1 import runtime_pb2
 
 from services.cli import options, shapes
 from services.cli.clients import Gateway, with_gateway
-from services.cli.lookup import execution_id_of, get_snapshot
+from services.cli.lookup import execution_id_of, get_snapshot, get_workspace
 from services.cli.screen import Line, Screen
 from services.common.errors import NotFound
 from services.common.rpc.streaming import streaming
@@ -22,12 +22,17 @@ _STYLES = ((b"+++", "bold"), (b"---", "bold"), (b"diff ", "bold"), (b"@@", "cyan
 @options.job_or_execution
 @options.as_json
 def command(id_: str, as_json: bool) -> None:
-    """Show what a job, an execution or a snapshot changed, as a unified diff that `git apply` accepts."""
+    """Show what a job, an execution or a snapshot changed, as a unified diff that `git apply` accepts.
+
+    Of a workspace that its job has left: what differs from the last commit in it, new files included.
+    """
     screen = Screen()
 
     async def show(gateway: Gateway) -> None:
         subject = await _subject(gateway, id_)
-        async with aclosing(_read(gateway, screen, runtime_pb2.ReadDiffRequest(**subject))) as chunks:
+        of_workspace = "workspace_id" in subject
+        pieces = _of_workspace(gateway, **subject) if of_workspace else _of_result(gateway, screen, **subject)
+        async with aclosing(pieces) as chunks:
             if as_json:
                 screen.json(shapes.diff(subject, b"".join([chunk async for chunk in chunks])))
             elif screen.out.is_terminal:
@@ -40,16 +45,29 @@ def command(id_: str, as_json: bool) -> None:
 
 
 async def _subject(gateway: Gateway, id_: str) -> dict[str, str]:
-    """Return the field of the request that takes this id: an execution's or a snapshot's. Raises NotFound."""
+    """Return which field this id is for: that of an execution, a snapshot or a workspace. Raises NotFound."""
     try:
         return {"execution_id": await execution_id_of(gateway, id_)}
     except NotFound:
         with suppress(NotFound):
             return {"snapshot_id": (await get_snapshot(gateway, id_)).snapshot_id}
+        with suppress(NotFound):
+            return {"workspace_id": (await get_workspace(gateway, id_)).workspace_id}
         raise
 
 
-async def _read(gateway: Gateway, screen: Screen, request: runtime_pb2.ReadDiffRequest) -> AsyncGenerator[bytes, None]:
+async def _of_workspace(gateway: Gateway, workspace_id: str) -> AsyncGenerator[bytes, None]:
+    request = runtime_pb2.ReadWorkspaceDiffRequest(workspace_id=workspace_id)
+    try:
+        async with streaming(gateway.runtime.ReadWorkspaceDiff(request)) as answers:
+            async for answer in answers:
+                yield answer.data
+    except grpc.aio.AioRpcError as error:
+        raise gateway.problem(error) from None
+
+
+async def _of_result(gateway: Gateway, screen: Screen, **subject: str) -> AsyncGenerator[bytes, None]:
+    request = runtime_pb2.ReadDiffRequest(**subject)
     try:
         async with streaming(gateway.runtime.ReadDiff(request)) as answers:
             async for answer in answers:

@@ -14,15 +14,25 @@ _MARKS = {findings.OK: "✓", findings.WARN: "!", findings.FAIL: "✗"}
 
 @click.command("doctor", short_help="Check this machine.")
 @click.option("--sandbox", "only_sandbox", is_flag=True, help="Check only the sandbox.")
+@click.option(
+    "--database-url",
+    type=options.TEXT,
+    metavar="URL",
+    help="Check this database, as a gateway would use it, instead of the cell's. Nothing in it is changed.",
+)
+@click.option("--full", is_flag=True, help="Where no cell runs: start its services for a moment, and ask them too.")
 @options.as_json
-def command(only_sandbox: bool, as_json: bool) -> int:
+def command(*, only_sandbox: bool, database_url: str | None, full: bool, as_json: bool) -> int:
     """Check what Boatyard needs on this machine, and say how to fix what is missing.
 
+    The database is checked with and without a running cell: that of BOATYARD_DATABASE_URL, or the cell's own file.
     Exits with 0 when nothing is broken, and with 1 otherwise.
     """
     screen = Screen()
     results: Iterable[findings.Finding] = (
-        [checks.sandbox()] if only_sandbox else checks.all_checks(Home.from_environment())
+        [checks.sandbox()]
+        if only_sandbox
+        else checks.all_checks(Home.from_environment(), database_url, starts_services=full)
     )
     broken = False
     for finding in results:

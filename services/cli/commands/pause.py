@@ -13,12 +13,14 @@ _AGAIN_S = 0.5
 
 
 @click.command("pause", short_help="Stop a cell from taking new jobs.")
-@click.argument("cell_id", metavar="CELL", type=options.TEXT)
+@options.cell
 @click.option("--wait", is_flag=True, help="Wait until the cell is running no jobs.")
 @click.option("--until-start", is_flag=True, help="Let it take jobs again when it is next started.")
 @options.as_json
 def command(cell_id: str, wait: bool, until_start: bool, as_json: bool) -> None:
-    """Stop a cell from taking new jobs until `boatyard resume`; without --until-start it stays paused across restarts.
+    """Stop a cell, or without CELL this one, from taking new jobs until `boatyard resume`.
+
+    Without --until-start it stays paused across restarts.
 
     The cell continues the jobs that it has. Restarting its services loses none of them; before you stop its machine or
     its container, use --wait, or they start again on another cell.
@@ -33,5 +35,5 @@ def command(cell_id: str, wait: bool, until_start: bool, as_json: bool) -> None:
             await asyncio.sleep(_AGAIN_S)
 
     cell = with_gateway(pause)
-    text = f"{cell_id} is paused; jobs still running: {cell.running_jobs}"
+    text = f"{cell.cell_id} is paused; jobs still running: {cell.running_jobs}"
     Screen().answer(shapes.cell(cell), text, as_json=as_json)

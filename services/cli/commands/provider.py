@@ -1,8 +1,15 @@
 """`boatyard provider`."""
 
+import click
+from boatyard.gateway.v1 import catalog_pb2
+
+from services.cli import options
 from services.cli.catalogue import ResourceType, resource_commands
+from services.cli.clients import with_gateway
+from services.cli.exit_codes import FAILED, SUCCEEDED
 from services.cli.flags import Flag
 from services.cli.parsing import SECRET_FILE, TEXT_OR_FILE
+from services.cli.screen import Screen
 
 KIND = ResourceType(
     "Provider",
@@ -36,7 +43,7 @@ KIND = ResourceType(
         Flag("--project-header", "project_header", "The project, at the provider, that pays for the requests.", "ID"),
         Flag("--ca", "ca", "Certificates (PEM) of a CA that vouches for its server.", "@FILE", TEXT_OR_FILE),
     ],
-    ["provider_id", "project_id", "wire", "base_url", "key_count", "disabled"],
+    ["provider_id", "project_id", "wire", "base_url", "key_count", "disabled", "is_implied"],
     order="in the order in which they are tried",
     on_change="Agents that start from then on have it as it is now.",
     on_delete=" with its keys",
@@ -47,3 +54,15 @@ command = resource_commands(
     "Manage providers, who answer what agents ask of a model.\n\nAgents never get their keys: they ask the machine that"
     " runs them, which adds a key outside of the sandbox.",
 )
+
+
+@command.command("test", short_help="Try out a provider.")
+@click.argument("id_", metavar="ID", type=options.TEXT)
+@options.as_json
+def test(id_: str, as_json: bool) -> int:
+    """Ask a provider for its models, with each of its keys, and say what came back. This costs nothing."""
+    request = catalog_pb2.TestProviderRequest(provider_id=id_)
+    answer = with_gateway(lambda gateway: gateway.ask(gateway.catalog.TestProvider(request)))
+    shape = {"kind": "provider_test", "succeeded": answer.succeeded, "message": answer.message}
+    Screen().answer(shape, answer.message, as_json=as_json)
+    return SUCCEEDED if answer.succeeded else FAILED

@@ -3,12 +3,13 @@
 import uuid
 
 import click
-from boatyard.gateway.v1 import job_pb2
+from boatyard.gateway.v1 import job_pb2, runtime_pb2
 
 from services.cli import options, shapes
 from services.cli.clients import Gateway, with_gateway
-from services.cli.lookup import get_job_or_execution
+from services.cli.lookup import get_job_or_execution, get_workspace
 from services.cli.screen import Screen
+from services.common.errors import NotFound
 
 
 @click.command("push", short_help="Push a result that a job left and did not push.")
@@ -16,7 +17,7 @@ from services.cli.screen import Screen
 @click.option("--branch", type=options.TEXT, default="", metavar="NAME", help="The branch (default: the job's).")
 @options.as_json
 def command(id_: str, branch: str, as_json: bool) -> None:
-    """Push the result that a job's last attempt left, without its agent.
+    """Push the result that a job's last attempt left, without its agent. Of a workspace that is kept: what it has now.
 
     The job failed or was cancelled, or it succeeded with --no-push; with another --branch, it may have been pushed.
 
@@ -25,9 +26,17 @@ def command(id_: str, branch: str, as_json: bool) -> None:
     """
 
     async def push(gateway: Gateway) -> job_pb2.Job:
-        job_id = (await get_job_or_execution(gateway, id_)).job_id
-        request = job_pb2.PushJobRequest(request_id=uuid.uuid4().hex, job_id=job_id, branch=branch)  # safe to retry
-        return (await gateway.ask(gateway.jobs.PushJob(request))).job
+        asked = {"request_id": uuid.uuid4().hex, "branch": branch}  # safe to retry
+        try:
+            job_id = (await get_job_or_execution(gateway, id_)).job_id
+        except NotFound as unknown:
+            try:
+                workspace_id = (await get_workspace(gateway, id_)).workspace_id
+            except NotFound:
+                raise unknown from None
+            of_workspace = runtime_pb2.PushWorkspaceRequest(workspace_id=workspace_id, **asked)
+            return (await gateway.ask(gateway.runtime.PushWorkspace(of_workspace, timeout=600))).job
+        return (await gateway.ask(gateway.jobs.PushJob(job_pb2.PushJobRequest(job_id=job_id, **asked)))).job
 
     job = with_gateway(push)
     text = f"{job.job_id} is queued again, with the result that it has: `boatyard show {job.job_id}` shows its state"

@@ -223,6 +223,7 @@ def _details(output: output_pb2.Output) -> Shape:
         "base_commit": output.base_commit_id or None,
         "agent_commits": output.agent_commits,
         "pushed": output.pushed,
+        "reported": output.reported,
         "verification_execution_id": output.verification.execution_id or None,
         "summary": output.summary or None,
         "output_bytes": output.output_bytes,

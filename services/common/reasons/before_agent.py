@@ -258,6 +258,13 @@ BEFORE_AGENT: Final = (
         advised_by=("BOATYARD_EXECUTION_CONTAINER_IMAGE",),
     ),
     ReasonRow(
+        reason="DOOR_UNAVAILABLE",
+        meaning="the agent cannot reach its models from a container here: what makes containers runs as root, and the"
+        " execution service does not",
+        sources=(Source.EXECUTION,),
+        advice="run the service as root or use rootless podman, or leave out --sandbox container",
+    ),
+    ReasonRow(
         reason="MODEL_KEY_MISSING",
         meaning="the engine asks a model, and nobody of its wire has a key for the agent",
         sources=(Source.EXECUTION,),

@@ -26,8 +26,8 @@ from services.common.rpc.layers import layers
 from services.common.rpc.rules import Check, Rules
 from services.common.rpc.sockets import ServedSocket, is_socket
 from services.common.rpc.tls import ServerTls
+from services.common.supervision import LIFELINE_VARIABLE
 
-LIFELINE_VARIABLE = "BOATYARD_LIFELINE_FD"
 UNARY_LIMIT_SECONDS = 600.0
 GRACE_SECONDS = 5.0
 _END_SECONDS = 7.0  # plus the grace: for what follows the server's stop, such as closing a database

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.common.untrusted_json import parse_json
 from services.execution.door import wires
 from services.execution.door.http import Request
 from services.execution.door.upstream import Upstream
 from services.execution.door.wires import Route
-from services.execution.providers import Provider, Wire
 
 _REFUSES_KEY: Final = (401, 403, 429)
 _ASKS_FOR_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
@@ -30,7 +30,7 @@ class NoProviderError(Exception):
 class Serving:
     """A provider, and the connections to it."""
 
-    provider: Provider
+    provider: ModelProvider
     upstream: Upstream
 
 
@@ -64,15 +64,17 @@ def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: S
     route = by_wire[able[0].provider.wire]
     able = [one for one in able if one.provider.wire is route.wire]
     asked = _model(request, body, route) if any(one.provider.models or one.provider.aliases for one in able) else ""
-    serving = [(one, one.provider.model(asked) if asked else "") for one in able]
+    serving = [(one, _name_at(one.provider, asked)) for one in able]
     if all(name is None for _, name in serving):
         raise NoProviderError(f"no provider of this execution has the model {asked}", 404)
-    asks_usage = route.wire is Wire.CHAT and bool(_ASKS_FOR_STREAM.search(body)) and b'"stream_options"' not in body
+    asks_usage = (
+        route.wire is ModelWire.CHAT and bool(_ASKS_FOR_STREAM.search(body)) and b'"stream_options"' not in body
+    )
     for one, name in serving:
         if name is None:
             continue
         path, sent = request.path, body
-        if asked != name and route.wire is Wire.GEMINI:
+        if asked != name and route.wire is ModelWire.GEMINI:
             path = path.replace(f"/models/{asked}:", f"/models/{name}:")
         elif asked != name:
             sent = _renamed(body, name)
@@ -81,6 +83,12 @@ def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: S
             sent = sent.lstrip().replace(b"{", _ASK_FOR_USAGE, 1)
         for key in one.provider.keys or ("",):
             yield Attempt(one, route, key, path, sent, name, asks_usage)
+
+
+def _name_at(provider: ModelProvider, asked: str) -> str | None:
+    """Return a provider's name for a model; None when it has no such model."""
+    name = provider.aliases.get(asked, asked)
+    return name if not asked or not provider.models or name in provider.models else None
 
 
 def _model(request: Request, body: bytes, route: Route) -> str:

@@ -13,12 +13,12 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
 from services.execution.door.prices import priced
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.netns import LOOPBACK, listening, sockets_inside
-from services.execution.providers import Provider, Wire, keys_by_name
 
 _TOKEN_BYTES = 32
 _ENDS_WITHIN_S = 5.0
@@ -35,7 +35,7 @@ def preload() -> None:
 class ModelDoor:
     """The door of one run. It is there from `open` on, and answers from `start` on: clients wait meanwhile."""
 
-    def __init__(self, providers: Sequence[Provider]) -> None:
+    def __init__(self, providers: Sequence[ModelProvider]) -> None:
         self._providers = providers
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._listening: socket.socket | None = None
@@ -61,7 +61,8 @@ class ModelDoor:
     @property
     def secrets(self) -> dict[str, bytes]:
         """What must not appear in events, by name: the providers' keys, and the token."""
-        return {**keys_by_name(self._providers), wires.TOKEN_VARIABLE: self._token.encode()}
+        shown = {**keys_by_name(self._providers), wires.TOKEN_VARIABLE: self._token}
+        return {name: value.encode() for name, value in shown.items()}
 
     def open_here(self) -> None:
         """Listen on the machine's own loopback, for an agent without a sandbox. Raises OSError."""
@@ -119,7 +120,7 @@ class ModelDoor:
         if "note" in report:
             writer.note(report["note"], _STEP)
             return
-        usage = priced(Wire(report["wire"]), report["usage"])
+        usage = priced(ModelWire(report["wire"]), report["usage"])
         # Sums are over distinct ids, and not every provider's are.
         request_id = usage["request_id"] or "request"
         count = self._recorded[request_id] = self._recorded.get(request_id, 0) + 1

@@ -9,7 +9,7 @@ from services.execution.door import wires
 from services.execution.door.attempts import Attempt, NoProviderError
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.memory import Memory
-from services.execution.door.reports import Reports
+from services.execution.door.reports import Reporter
 from services.execution.door.usage import UsageChunkFilter, UsageReader
 
 _ANSWERS_WITHIN_S: Final = 900.0
@@ -21,7 +21,7 @@ _CONNECTION_CLOSE: Final = (b"connection", b"close")
 class Exchange:
     """Passes one request on, and its answer back."""
 
-    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reports) -> None:
+    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reporter) -> None:
         self._request = request
         self._client = client
         self._memory = memory

@@ -228,7 +228,8 @@ class Stream:
     async def write(self, data: bytes) -> None:
         """Write, and wait while too much is unsent. Raises OSError."""
         self.writer.write(data)
-        await self.writer.drain()
+        if self.writer.transport.get_write_buffer_size() or self.writer.is_closing():
+            await self.writer.drain()
 
 
 class Chunks:

@@ -12,13 +12,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from services.execution.providers import Wire
+from services.agent.providers import ModelWire
 
 TABLE: Final = Path(__file__).with_name("prices.json")
 CLASSES: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
 """The classes of tokens that have prices. What has none of its own costs what `INSTEAD` costs."""
 INSTEAD: Final = {"cache_read": "input", "cache_write": "input", "cache_write_1h": "cache_write"}
 
+_TOKENS: Final = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens")
 _MILLION: Final = 1e6
 
 
@@ -30,17 +31,20 @@ class Model:
     prices: tuple[tuple[str, Mapping[str, Any]], ...]
 
 
-def cost_usd(wire: Wire, usage: Mapping[str, Any], now: datetime | None = None) -> float | None:
-    """Return what a request cost, from the fields of its Usage event; None when that is not known."""
-    model = _model(Wire.RESPONSES if wire is Wire.CHAT else wire, usage["model"].lower())
-    if model is None or usage["is_partial"]:
+def cost_usd(wire: ModelWire, usage: Mapping[str, Any], now: datetime | None = None) -> float | None:
+    """Return what a request cost, from the fields of its Usage event; None when that is not known.
+
+    One that broke off costs what was known of it, which is what its answer had begun with.
+    """
+    model = _model(ModelWire.RESPONSES if wire is ModelWire.CHAT else wire, usage["model"].lower())
+    if model is None or (usage["is_partial"] and not any(usage[name] for name in _TOKENS)):
         return None
     today = (now or datetime.now(UTC)).strftime("%Y-%m-%d")
     prices = next((prices for start, prices in model.prices if start <= today), None)
     return None if prices is None else _cost(prices, usage)
 
 
-def priced(wire: Wire, usage: Mapping[str, Any]) -> dict[str, Any]:
+def priced(wire: ModelWire, usage: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields of a Usage event with what it cost, if that is known."""
     cost = cost_usd(wire, usage)
     return {**usage} if cost is None else {**usage, "cost_usd": cost}
@@ -69,16 +73,16 @@ def _price(prices: Mapping[str, Any], name: str, read: int) -> float | None:
     return float(next((price for above, price in reversed(tiers) if read > above), base))
 
 
-def _model(wire: Wire, name: str) -> Model | None:
+def _model(wire: ModelWire, name: str) -> Model | None:
     return next((model for model in load()[wire] if model.names.fullmatch(name)), None)
 
 
 @functools.cache
-def load() -> Mapping[Wire, tuple[Model, ...]]:
+def load() -> Mapping[ModelWire, tuple[Model, ...]]:
     """Read the table, of models by their own wire; once in a process. Those of OpenAI are at RESPONSES."""
     table = json.loads(TABLE.read_text())["models"]
     return {
-        Wire(wire): tuple(
+        ModelWire(wire): tuple(
             Model(re.compile(row["names"]), tuple((start, prices) for start, prices in row["prices"])) for row in rows
         )
         for wire, rows in table.items()

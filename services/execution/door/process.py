@@ -9,15 +9,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from services.agent.providers import ModelProvider
 from services.execution.door.reports import Reports
 from services.execution.door.server import Door
-from services.execution.providers import Provider
 
 _STDIN, _STDERR = 0, 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(listening: socket.socket, reports: int, life: int, providers: Sequence[Provider], token: str) -> NoReturn:
+def run(listening: socket.socket, reports: int, life: int, providers: Sequence[ModelProvider], token: str) -> NoReturn:
     """Serve until asked to end, or until the other end of `life` is closed, as it is when the runner has ended."""
     try:
         _let_go(listening.fileno(), reports, life)
@@ -41,7 +41,9 @@ def _let_go(*kept: int) -> None:
                 os.close(fd)
 
 
-async def _serve(listening: socket.socket, reports: int, life: int, providers: Sequence[Provider], token: str) -> None:
+async def _serve(
+    listening: socket.socket, reports: int, life: int, providers: Sequence[ModelProvider], token: str
+) -> None:
     loop = asyncio.get_running_loop()
     serving = asyncio.ensure_future(Door(providers, token, Reports(reports)).serve(listening))
     loop.add_signal_handler(signal.SIGTERM, serving.cancel)

@@ -4,14 +4,24 @@ import asyncio
 import json
 import os
 import time
-from typing import Final
+from typing import Final, Protocol
 
-from services.execution.providers import Wire
+from services.agent.providers import ModelWire
 
 _PIPE_BYTES: Final = 4096  # a shorter line is written whole or not at all
 _SAME_NOTE_AGAIN_S: Final = 60.0
 _NOTE_CHARACTERS: Final = 500
 _MAX_NOTES: Final = 64
+
+
+class Reporter(Protocol):
+    """Who is told."""
+
+    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
+        """Take what a request has used: the fields of a Usage event, but for its cost."""
+
+    async def note(self, text: str) -> None:
+        """Take a line for people."""
 
 
 class Reports:
@@ -23,7 +33,7 @@ class Reports:
         self._turn = asyncio.Lock()
         self._noted: dict[str, float] = {}
 
-    async def usage(self, wire: Wire, fields: dict[str, object]) -> None:
+    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
         """Report what a request has used, by the fields of a Usage event."""
         await self._write({"usage": fields, "wire": wire})
 

@@ -7,14 +7,14 @@ import socket
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import wires
 from services.execution.door.attempts import NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.memory import Held, Memory
-from services.execution.door.reports import Reports
+from services.execution.door.reports import Reporter
 from services.execution.door.upstream import Upstream
-from services.execution.providers import Provider, Wire
 
 BODY_BYTES: Final = 64 << 20
 """The most that a request's body may have."""
@@ -47,7 +47,7 @@ class _RefusedError(Exception):
 class Door:
     """Serves the agent of one execution."""
 
-    def __init__(self, providers: Iterable[Provider], token: str, reports: Reports) -> None:
+    def __init__(self, providers: Iterable[ModelProvider], token: str, reports: Reporter) -> None:
         """Raises ValueError for a provider that cannot be reached by what is known of it."""
         self._servings = [Serving(provider, Upstream(provider)) for provider in providers]
         self._token = token.encode()
@@ -168,7 +168,7 @@ def _too_large() -> _RefusedError:
 
 async def _refuse(client: Stream, request: Request | None, status: int, text: str, *, keeps_alive: bool) -> None:
     """Answer with an error in the form of the request's wire."""
-    body = wires.error(Wire.RESPONSES if request is None else wires.spoken(request), status, text)
+    body = wires.error(ModelWire.RESPONSES if request is None else wires.spoken(request), status, text)
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 426:
         fields.append((b"upgrade", b"HTTP/1.1"))

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urlsplit
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.http import CHUNK, Stream
-from services.execution.providers import Provider, Wire
 
 _CONNECT_WITHIN_S: Final = 10.0
 _IDLE_S: Final = 30.0
@@ -45,9 +45,9 @@ class Place:
         host = f"[{self.host}]" if ":" in self.host else self.host
         return (host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}").encode()
 
-    def path(self, wire: Wire, path: str) -> str:
+    def path(self, wire: ModelWire, path: str) -> str:
         """Return the path of a route there. Base URLs of OpenAI's wires say the version themselves (`/v1`)."""
-        if wire in (Wire.RESPONSES, Wire.CHAT):
+        if wire in (ModelWire.RESPONSES, ModelWire.CHAT):
             return (self.prefix or _VERSION) + path.removeprefix(_VERSION)
         return self.prefix.removesuffix(_VERSION) + path
 
@@ -55,7 +55,7 @@ class Place:
 class Upstream:
     """The connections to one provider."""
 
-    def __init__(self, provider: Provider) -> None:
+    def __init__(self, provider: ModelProvider) -> None:
         """Raises ValueError for a base URL or certificates that are none."""
         self.place = Place.of(provider.base_url)
         self._ca = provider.ca

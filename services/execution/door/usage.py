@@ -8,18 +8,24 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from services.agent.providers import ModelWire
 from services.common.untrusted_json import parse_json
 from services.execution.door.memory import Held, Memory
-from services.execution.providers import Wire
 
 _MOST_BYTES: Final = 16 << 20  # of one event, or of an answer that is not a stream
 _MOST_TOKENS: Final = 1 << 40
 _DATA: Final = b"data:"
 _INTERESTING: Final = {
-    Wire.MESSAGES: re.compile(rb'"usage"\s*:\s*\{'),
-    Wire.RESPONSES: re.compile(rb'"type"\s*:\s*"response\.(?:created|completed|incomplete|failed)"'),
-    Wire.CHAT: re.compile(rb'"usage"\s*:\s*\{'),
-    Wire.GEMINI: re.compile(rb'"usageMetadata"\s*:\s*\{'),
+    ModelWire.MESSAGES: re.compile(rb'"usage"\s*:\s*\{'),
+    ModelWire.RESPONSES: re.compile(rb'"type"\s*:\s*"response\.(?:created|completed|incomplete|failed)"'),
+    ModelWire.CHAT: re.compile(rb'"usage"\s*:\s*\{'),
+    ModelWire.GEMINI: re.compile(rb'"usageMetadata"\s*:\s*\{'),
+}
+_MARKS: Final = {  # the beginnings of these
+    ModelWire.MESSAGES: b'"usage"',
+    ModelWire.RESPONSES: b'"response"',
+    ModelWire.CHAT: b'"usage"',
+    ModelWire.GEMINI: b'"usageMetadata"',
 }
 _ID: Final = re.compile(rb'"id"\s*:\s*"([^"\\]{1,200})"')
 
@@ -52,7 +58,7 @@ class Usage:
 class UsageReader:
     """Reads one answer of a model."""
 
-    def __init__(self, wire: Wire, memory: Memory, *, is_stream: bool) -> None:
+    def __init__(self, wire: ModelWire, memory: Memory, *, is_stream: bool) -> None:
         self.usage = Usage()
         """What is known so far."""
         self._wire = wire
@@ -65,6 +71,8 @@ class UsageReader:
         if not self._is_stream:
             self._keep(data)
             return
+        if not self._held.data and not self._skips and data.endswith(b"\n") and not self._may_matter(data):
+            return
         first, newline, rest = data.partition(b"\n")
         self._keep(first)
         if newline:
@@ -73,6 +81,10 @@ class UsageReader:
             for line in lines:
                 self._take_line(line)
             self._keep(last)
+
+    def _may_matter(self, data: bytes) -> bool:
+        """Return whether whole lines may have one of interest: as fast as it can be, for it is asked of most."""
+        return _MARKS[self._wire] in data or (self._wire is ModelWire.CHAT and not self.usage.request_id)
 
     def end(self) -> None:
         """Read what is left, because nothing follows."""
@@ -96,7 +108,7 @@ class UsageReader:
     def _take_line(self, line: bytes) -> None:
         if line.startswith(_DATA) and _INTERESTING[self._wire].search(line):
             self._learn(line[len(_DATA) :])
-        elif self._wire is Wire.CHAT and not self.usage.request_id and (found := _ID.search(line)):
+        elif self._wire is ModelWire.CHAT and not self.usage.request_id and (found := _ID.search(line)):
             self.usage = self.usage.updated(Usage(found[1].decode(errors="replace")))
 
     def _learn(self, text: bytes) -> None:
@@ -172,10 +184,10 @@ def _gemini(answer: Mapping[str, Any]) -> Usage:
 
 
 _READERS: Final = {
-    Wire.MESSAGES: _messages,
-    Wire.RESPONSES: _responses,
-    Wire.CHAT: _chat,
-    Wire.GEMINI: _gemini,
+    ModelWire.MESSAGES: _messages,
+    ModelWire.RESPONSES: _responses,
+    ModelWire.CHAT: _chat,
+    ModelWire.GEMINI: _gemini,
 }
 
 
@@ -214,5 +226,5 @@ class UsageChunkFilter:
 
 def _without_usage(events: list[bytes]) -> Iterator[bytes]:
     for event in events:
-        if not (_INTERESTING[Wire.CHAT].search(event) and re.search(rb'"choices"\s*:\s*\[\s*\]', event)):
+        if not (_INTERESTING[ModelWire.CHAT].search(event) and re.search(rb'"choices"\s*:\s*\[\s*\]', event)):
             yield event

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.http import Request
-from services.execution.providers import Provider, Wire
 
 _SEGMENT = r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9._:@~-]+"  # a model's name never leads out of its place
 _ID = f"{_SEGMENT}(?:/{_SEGMENT})*"
@@ -20,34 +20,36 @@ class Route:
 
     method: str
     path: re.Pattern[str]
-    wire: Wire
+    wire: ModelWire
     metered: bool = False
 
 
-def _route(method: str, path: str, wire: Wire, *, metered: bool = False) -> Route:
+def _route(method: str, path: str, wire: ModelWire, *, metered: bool = False) -> Route:
     return Route(method, re.compile(path), wire, metered)
 
 
 # What is kept at a provider (files, batches, stored answers) is not here: a key sees what others have put there.
 _ROUTES: Final = (
-    _route("POST", "/v1/messages", Wire.MESSAGES, metered=True),
-    _route("POST", "/v1/messages/count_tokens", Wire.MESSAGES),
-    _route("GET", f"/v1/models(?:/{_ID})?", Wire.MESSAGES),
-    _route("POST", "/v1/responses", Wire.RESPONSES, metered=True),
-    _route("POST", "/v1/responses/compact", Wire.RESPONSES, metered=True),
-    _route("POST", "/v1/responses/input_tokens", Wire.RESPONSES),
-    _route("GET", f"/v1/models(?:/{_ID})?", Wire.RESPONSES),
-    _route("POST", "/v1/chat/completions", Wire.CHAT, metered=True),
-    _route("GET", f"/v1/models(?:/{_ID})?", Wire.CHAT),
-    _route("POST", f"/v1(?:beta)?/models/({_ID}):(?:generateContent|streamGenerateContent)", Wire.GEMINI, metered=True),
-    _route("POST", f"/v1(?:beta)?/models/({_ID}):countTokens", Wire.GEMINI),
-    _route("GET", f"/v1beta/models(?:/{_ID})?", Wire.GEMINI),
+    _route("POST", "/v1/messages", ModelWire.MESSAGES, metered=True),
+    _route("POST", "/v1/messages/count_tokens", ModelWire.MESSAGES),
+    _route("GET", f"/v1/models(?:/{_ID})?", ModelWire.MESSAGES),
+    _route("POST", "/v1/responses", ModelWire.RESPONSES, metered=True),
+    _route("POST", "/v1/responses/compact", ModelWire.RESPONSES, metered=True),
+    _route("POST", "/v1/responses/input_tokens", ModelWire.RESPONSES),
+    _route("GET", f"/v1/models(?:/{_ID})?", ModelWire.RESPONSES),
+    _route("POST", "/v1/chat/completions", ModelWire.CHAT, metered=True),
+    _route("GET", f"/v1/models(?:/{_ID})?", ModelWire.CHAT),
+    _route(
+        "POST", f"/v1(?:beta)?/models/({_ID}):(?:generateContent|streamGenerateContent)", ModelWire.GEMINI, metered=True
+    ),
+    _route("POST", f"/v1(?:beta)?/models/({_ID}):countTokens", ModelWire.GEMINI),
+    _route("GET", f"/v1beta/models(?:/{_ID})?", ModelWire.GEMINI),
 )
 TOKEN_VARIABLE: Final = "BOATYARD_DOOR_TOKEN"  # noqa: S105 - its name
 HELLO: Final = ("/api/hello", "/")
 """Where clients ask whether anybody is there; the door answers that itself."""
 
-_OPENAI: Final = (Wire.RESPONSES, Wire.CHAT)
+_OPENAI: Final = (ModelWire.RESPONSES, ModelWire.CHAT)
 CREDENTIAL_FIELDS: Final = (b"authorization", b"x-api-key", b"x-goog-api-key")
 OURS_FIELDS: Final = (b"openai-organization", b"openai-project", b"x-goog-user-project", b"x-http-method-override")
 """Who pays is for the provider's settings to say, and what is done for the routes."""
@@ -60,19 +62,19 @@ def routes(request: Request) -> list[Route]:
     """Return what a request may be, by method and path; empty when it is nothing that is passed on."""
     found = [route for route in _ROUTES if route.method == request.method and route.path.fullmatch(request.path)]
     # Two APIs list their models at one path.
-    speaks_messages = spoken(request) is Wire.MESSAGES
+    speaks_messages = spoken(request) is ModelWire.MESSAGES
     if len(found) > 1:
-        found = [route for route in found if (route.wire is Wire.MESSAGES) == speaks_messages]
+        found = [route for route in found if (route.wire is ModelWire.MESSAGES) == speaks_messages]
     return found
 
 
-def spoken(request: Request) -> Wire:
+def spoken(request: Request) -> ModelWire:
     """Return the wire that a request seems to be of, whose form an error should have."""
     if request.path.startswith("/v1beta/") or request.value(b"x-goog-api-key"):
-        return Wire.GEMINI
+        return ModelWire.GEMINI
     if request.path.startswith("/v1/messages") or request.value(b"anthropic-version") or request.value(b"x-api-key"):
-        return Wire.MESSAGES
-    return Wire.RESPONSES
+        return ModelWire.MESSAGES
+    return ModelWire.RESPONSES
 
 
 def shown_tokens(request: Request) -> list[bytes]:
@@ -94,45 +96,45 @@ def without_key(query: str) -> str:
     return f"?{urlencode(rest)}" if rest else ""
 
 
-def key_fields(provider: Provider, key: str) -> list[tuple[bytes, bytes]]:
+def key_fields(provider: ModelProvider, key: str) -> list[tuple[bytes, bytes]]:
     """Return the header fields that show a provider its key, and say whom to charge."""
     fields: list[tuple[bytes, bytes]] = []
-    if key and provider.wire is Wire.GEMINI:
+    if key and provider.wire is ModelWire.GEMINI:
         fields.append((b"x-goog-api-key", key.encode()))
-    elif key and provider.wire is Wire.MESSAGES and not key.startswith("sk-ant-oat"):
+    elif key and provider.wire is ModelWire.MESSAGES and not key.startswith("sk-ant-oat"):
         fields.append((b"x-api-key", key.encode()))
     elif key:
         fields.append((b"authorization", b"Bearer " + key.encode()))
     if provider.project_header:
-        name = b"x-goog-user-project" if provider.wire is Wire.GEMINI else b"openai-project"
+        name = b"x-goog-user-project" if provider.wire is ModelWire.GEMINI else b"openai-project"
         fields.append((name, provider.project_header.encode()))
     return fields
 
 
-def error(wire: Wire, status: int, text: str) -> bytes:
+def error(wire: ModelWire, status: int, text: str) -> bytes:
     """Return the body of an error in the form that the clients of a wire understand."""
     kind = _TYPES.get(status, "api_error" if status >= 500 else "invalid_request_error")
     text = f"Boatyard: {text}"
-    if wire is Wire.MESSAGES:
+    if wire is ModelWire.MESSAGES:
         return json.dumps({"type": "error", "error": {"type": kind, "message": text}}).encode()
-    if wire is Wire.GEMINI:
+    if wire is ModelWire.GEMINI:
         state = _STATES.get(status, "INVALID_ARGUMENT")
         return json.dumps({"error": {"code": status, "message": text, "status": state}}).encode()
     return json.dumps({"error": {"message": text, "type": kind, "param": None, "code": None}}).encode()
 
 
-def variables(wires: Iterable[Wire], url: str, token: str, own: Mapping[str, object]) -> dict[str, bytes]:
+def variables(wires: Iterable[ModelWire], url: str, token: str, own: Mapping[str, object]) -> dict[str, bytes]:
     """Return the variables that tell an agent of its door.
 
     `own` are those that it has anyway. Where it says itself where a wire is, or has a key for it, it goes its own way.
     """
     has = frozenset(wires)
     groups: list[dict[str, str]] = [{"BOATYARD_DOOR_URL": url, TOKEN_VARIABLE: token}]
-    if Wire.MESSAGES in has and "ANTHROPIC_AUTH_TOKEN" not in own:
+    if ModelWire.MESSAGES in has and "ANTHROPIC_AUTH_TOKEN" not in own:
         groups.append({"ANTHROPIC_BASE_URL": url, "ANTHROPIC_API_KEY": token})
     if has.intersection(_OPENAI):
         groups.append({"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": token})
-    if Wire.GEMINI in has and "GOOGLE_API_KEY" not in own:
+    if ModelWire.GEMINI in has and "GOOGLE_API_KEY" not in own:
         groups.append({"GOOGLE_GEMINI_BASE_URL": url, "GEMINI_API_KEY": token})
     told = [group for group in groups if not group.keys() & own.keys()]
     return {name: value.encode() for group in told for name, value in group.items()}

@@ -19,6 +19,8 @@ class ModelActivity:
 
     requests: set[str] = field(default_factory=set)
     """Ids of the requests that the model has answered completely."""
+    counted: set[str] = field(default_factory=set)
+    """Ids of the requests whose use is counted, broken answers included."""
     turn_ends: set[str] = field(default_factory=set)
     calls: set[str] = field(default_factory=set)
     """Ids of the tool calls that have an event."""
@@ -41,12 +43,14 @@ class ModelActivity:
             case EventKind.TEXT:
                 request_id = fields["request_id"]
                 self._words = {request_id: (self._words.get(request_id, "") + fields["text"])[-_LAST_WORDS_BYTES:]}
-            case EventKind.USAGE if fields["request_id"] not in self.requests:
-                self.requests.add(fields["request_id"])
+            case EventKind.USAGE if fields["request_id"] not in self.counted:
+                self.counted.add(fields["request_id"])
                 self.tokens += sum(fields[name] for name in _TOKENS)
                 self._cost_known &= "cost_usd" in fields
                 self._cost_usd += fields.get("cost_usd", 0.0)
-                self._last_words = self._words.get(fields["request_id"], self._last_words)
+                if not fields.get("is_partial"):
+                    self.requests.add(fields["request_id"])
+                    self._last_words = self._words.get(fields["request_id"], self._last_words)
             case EventKind.TOOL_CALL:
                 self.calls.add(fields["tool_call_id"])
             case EventKind.TOOL_RESULT:
@@ -59,6 +63,7 @@ class ModelActivity:
                 self.answered.add(fields["permission_id"])
             case EventKind.TURN_END:
                 self.turn_ends.add(fields["request_id"])
+                self._last_words = self._words.get(fields["request_id"], self._last_words)
 
     def model_use(self) -> ModelUse:
         """Return the totals."""

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from services.execution.cgroups.group import join_new
-from services.execution.providers import Credentials
+from services.execution.credentials import Credentials
 from services.execution.runner import fork_server
 from services.execution.runner.run import run_execution
 

@@ -8,17 +8,22 @@ from pathlib import Path
 from services.agent.settings import DEFAULT_ENGINE
 from services.common.home import Home
 from services.execution.cgroups.group import ControlGroup
+from services.execution.credentials import Credentials
 from services.execution.engine import RunContext, load
 from services.execution.eventlog import EventWriter
+from services.execution.model import Reason, State
 from services.execution.own_tokens import own_tokens
 from services.execution.processes import signals
-from services.execution.providers import Credentials
+from services.execution.processes.verdict import Verdict
 from services.execution.rundir.directory import RunDirectory
 from services.redaction.strand import Redactor
 from services.sandbox.spec import Tier
 
 _PATIENCE_S = 600.0
 _PUSH_S = 0.5
+_KEYS_LOST = (
+    "the service was restarted, and did not get back the keys for this execution's models, which it does not store"
+)
 
 load(DEFAULT_ENGINE)  # while the runner waits for a run, so that most agents start at once
 
@@ -46,7 +51,10 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
     with EventWriter(run.events, plan.bounds.disk_floor_bytes) as writer:
         writer.redactor = Redactor(own_tokens(Home.from_environment()))
         context = RunContext(run, plan, writer, signal_fd, credentials.engine, group, credentials.providers)
-        result = load(plan.engine).run(context)
+        if plan.has_door and not context.providers:
+            result = Verdict(State.FAILED, Reason.RUNNER_LOST, _KEYS_LOST).result(run.started_time_ns())
+        else:
+            result = load(plan.engine).run(context)
         result = replace(result, message=writer.redactor.text(result.message))
         writer.end()
         writer.state_change(result.state, result.reason, result.message)

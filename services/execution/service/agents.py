@@ -16,7 +16,7 @@ from services.sandbox.spec import Limits, Mount, SandboxSpec
 
 _TIMEOUT_S: Final = 30.0
 _MAX_OUTPUT: Final = 64 * 1024
-_MAX_VERSION: Final = 100
+_MAX_SHOWN: Final = 200
 
 log = structlog.get_logger()
 
@@ -40,7 +40,7 @@ class Agents:
 
     def __init__(self, presets: Presets) -> None:
         self._presets = presets
-        self._versions: dict[tuple[str, int, int], str] = {}
+        self._versions: dict[tuple[str, int, int], tuple[str, str]] = {}
 
     def describe(self) -> Sequence[Agent]:
         """Return all agents, ordered by name, with the versions that are known by now."""
@@ -64,12 +64,11 @@ class Agents:
         program = self._presets.tools.find(preset.program)
         if program is None:
             return replace(agent, complaint=self._presets.missing(preset.name))
-        version = self._versions.get(_identity(program) or ("", 0, 0))
-        complaint = "" if version != "" else f"{program} does not say its version in a sandbox"
-        return replace(agent, program=str(program), version=version or "", complaint=complaint)
+        version, why = self._versions.get(_identity(program) or ("", 0, 0), ("", ""))
+        return replace(agent, program=str(program), version=version, complaint=why)
 
-    async def _ask(self, preset: Preset, program: Path) -> str:
-        """Return the first line that a program answers in a sandbox like its agent's; empty when it answers none."""
+    async def _ask(self, preset: Preset, program: Path) -> tuple[str, str]:
+        """Return the first line that a program answers in a sandbox like its agent's, or an empty one, and why."""
         tools = self._presets.tools
         base = environment.base()
         base["PATH"] = b":".join([base["PATH"], *map(bytes, tools.programs())])
@@ -83,14 +82,21 @@ class Agents:
         try:
             answer = await aio.run(spec, max_output=_MAX_OUTPUT, timeout=_TIMEOUT_S)
         except (SandboxError, OSError) as error:
-            log.warning("an agent does not say its version", agent=preset.name, program=str(program), why=str(error))
-            return ""
+            return self._unknown(preset, program, str(error))
         said = answer.stdout.decode(errors="replace").strip().splitlines()
         if answer.exit_code != 0 or not said:
-            why = answer.stderr.decode(errors="replace").strip()[-_MAX_VERSION:]
-            log.warning("an agent does not say its version", agent=preset.name, program=str(program), why=why)
-            return ""
-        return "".join(letter if letter.isprintable() else " " for letter in said[0])[:_MAX_VERSION]
+            return self._unknown(preset, program, answer.stderr.decode(errors="replace"))
+        return _shown(said[0]), ""
+
+    @staticmethod
+    def _unknown(preset: Preset, program: Path, why: str) -> tuple[str, str]:
+        text = f"{program} does not say its version in a sandbox: {_shown(why.strip())}"
+        log.warning("an agent cannot be used, it seems", agent=preset.name, why=text)
+        return "", text
+
+
+def _shown(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:_MAX_SHOWN]
 
 
 def _identity(program: Path) -> tuple[str, int, int] | None:

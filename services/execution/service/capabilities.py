@@ -18,6 +18,10 @@ _CARRIED = (
 _SAMPLED = "use is measured a few times a second, and what comes and goes in between is not seen"
 _SAMPLED_MEMORY = f"{_SAMPLED}, nor is memory that no process maps, such as anonymous files and buffers"
 
+NO_DOOR_IN_CONTAINERS = (
+    "agents reach no models from containers: their engine runs as root, and this service does not, so it cannot listen"
+    " in them; run it as root, or use rootless podman or tier bubblewrap"
+)
 _UID = "uid"
 CONTAINER = "container"
 """The name of the capability to make containers."""
@@ -41,6 +45,7 @@ def capabilities(control_groups: ControlGroupHierarchies, settings: ExecutionSet
         yield Capability("sandbox", "", f"{error.problem}: {error.mend}")
     yield _uid()
     yield _network()
+    yield _door(settings.container_engine)
     yield container(settings)
     if missing := settings.missing_paths():
         yield Capability("read-only paths", "", missing)
@@ -76,6 +81,15 @@ def _network() -> Capability:
             "network", "", f"no network open, and allow lists only for programs that know a proxy: {complaint}"
         )
     return Capability("network", "nf_tables", _CARRIED)
+
+
+def _door(only: str | None) -> Capability:
+    """Find out where agents can reach models. Blocks for 0.1 s where there is a container engine."""
+    try:
+        complaint = "" if container_engines.find(only).can_be_entered else NO_DOOR_IN_CONTAINERS
+    except SandboxUnavailableError:
+        complaint = ""
+    return Capability("door", "network namespaces", complaint)
 
 
 def container(settings: ExecutionSettings) -> Capability:

@@ -1,8 +1,9 @@
 """What engines need to reach their models, from the service's settings. Runners get it through a pipe only."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from services.agent.engines import ENGINES
+from services.agent.providers import ModelProvider
 from services.common.errors import FailedPrecondition
 from services.execution.engine import load
 from services.execution.settings import ExecutionSettings
@@ -21,9 +22,10 @@ class EngineCredentials:
         by_engine = {name: load(name).credentials(settings) for name in ENGINES}
         return cls({name: credentials for name, credentials in by_engine.items() if credentials})
 
-    def check(self, engine: str, execution_id: str) -> None:
-        """Raise FailedPrecondition (MODEL_KEY_MISSING) when the credentials that an engine needs are missing."""
-        if ENGINES[engine].needs_model and engine not in self._by_engine:
+    def check(self, engine: str, execution_id: str, providers: Iterable[ModelProvider] = ()) -> None:
+        """Raise FailedPrecondition (MODEL_KEY_MISSING) when an engine has neither credentials nor a provider."""
+        has_provider = any(provider.wire is load(engine).speaks for provider in providers)
+        if ENGINES[engine].needs_model and engine not in self._by_engine and not has_provider:
             raise FailedPrecondition("MODEL_KEY_MISSING", load(engine).missing, execution_id)
 
     def engines(self) -> list[str]:

@@ -6,7 +6,7 @@ After a restart of the service they are gone, until the caller starts the same e
 import asyncio
 from typing import Final
 
-from services.execution.providers import Provider
+from services.agent.providers import ModelProvider
 
 _COME_BACK_WITHIN_S: Final = 60.0
 
@@ -17,10 +17,10 @@ class GivenProviders:
     def __init__(self, within_s: float = _COME_BACK_WITHIN_S) -> None:
         """`within_s` is how long to wait for what is not there yet, or not any more."""
         self._within_s = within_s
-        self._given: dict[str, tuple[Provider, ...]] = {}
+        self._given: dict[str, tuple[ModelProvider, ...]] = {}
         self._more = asyncio.Condition()
 
-    async def give(self, execution_id: str, providers: tuple[Provider, ...]) -> None:
+    async def give(self, execution_id: str, providers: tuple[ModelProvider, ...]) -> None:
         """Remember the providers of an execution that has not ended."""
         if providers:
             self._given[execution_id] = providers
@@ -31,7 +31,7 @@ class GivenProviders:
         """Forget those of an execution that has ended."""
         self._given.pop(execution_id, None)
 
-    async def of(self, execution_id: str, *, are_needed: bool) -> tuple[Provider, ...]:
+    async def of(self, execution_id: str, *, are_needed: bool) -> tuple[ModelProvider, ...]:
         """Return the providers of an execution; when they are needed, wait for them for a while."""
         if are_needed:
             try:

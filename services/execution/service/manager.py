@@ -21,6 +21,7 @@ from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, Result, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service.admission import Admission, without_sandbox
+from services.execution.service.capabilities import NO_DOOR_IN_CONTAINERS
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
@@ -100,14 +101,14 @@ class ExecutionManager:
         Raises:
             AlreadyExists: REQUEST_ID_REUSED, the id has another specification.
             FailedPrecondition: STALE_FENCE, TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED, SANDBOX_UNAVAILABLE,
-                WORKSPACE_NOT_MOUNTED, MODEL_KEY_MISSING, or AGENT_NOT_INSTALLED.
+                WORKSPACE_NOT_MOUNTED, DOOR_UNAVAILABLE, MODEL_KEY_MISSING, or AGENT_NOT_INSTALLED.
             Exhausted: TOO_MANY_EXECUTIONS, NODE_BUSY or DISK_FULL.
         """
         await self._fences.check(current_fence())
         container = request.plan.sandbox.container
         if container is not None and await self._store.find(request.execution_id) is None:
             # Before taking the lock that other starts wait for: a container engine may be slow.
-            await self._check_container(container, request.execution_id)
+            await self._check_container(container, request.execution_id, has_door=request.plan.has_door)
         # In a task of its own: a caller that goes away meanwhile, as a killed gateway does, would otherwise leave an
         # execution that is recorded but that nobody runs.
         start = asyncio.create_task(self._begin(request))
@@ -125,7 +126,7 @@ class ExecutionManager:
                 return repeated
             await self._isolation.check(request)
             self._admission.check(len(self._active))
-            self._credentials.check(request.plan.engine, request.execution_id)
+            self._credentials.check(request.plan.engine, request.execution_id, request.providers)
             if request.missing_agent:
                 raise FailedPrecondition("AGENT_NOT_INSTALLED", request.missing_agent, request.execution_id)
             await self._check_sandbox(request)
@@ -228,11 +229,13 @@ class ExecutionManager:
         if not start.cancelled():
             start.exception()  # marks it as retrieved: the caller, who would get it, may be gone
 
-    async def _check_container(self, container: Container, execution_id: str) -> None:
+    async def _check_container(self, container: Container, execution_id: str, *, has_door: bool) -> None:
         def check() -> None:
             engine = container_engines.find(container.engine)
             if not container.may_pull and not container_engines.has_image(engine, container.image):
                 raise container_engines.missing_image(engine, container.image)
+            if has_door and not engine.can_be_entered:
+                raise FailedPrecondition("DOOR_UNAVAILABLE", f"{NO_DOOR_IN_CONTAINERS} ({engine.name})", execution_id)
 
         with _as_preconditions(execution_id):
             await asyncio.to_thread(check)

@@ -14,8 +14,9 @@ from pathlib import Path
 import structlog
 
 import services
+from services.agent.providers import ModelProvider
 from services.execution.cgroups.group import HIERARCHIES_VARIABLE, ControlGroupHierarchies, to_text
-from services.execution.providers import Credentials, Provider
+from services.execution.credentials import Credentials
 from services.execution.rundir.directory import RunDirectory
 from services.execution.service.credentials import EngineCredentials
 from services.sandbox import container_engines
@@ -77,7 +78,7 @@ class Runners:
         self._server = None
         return server
 
-    async def start(self, run: RunDirectory, providers: tuple[Provider, ...] = ()) -> Runner:
+    async def start(self, run: RunDirectory, providers: tuple[ModelProvider, ...] = ()) -> Runner:
         """Give a run to a new runner. If another runner has this run already, the new one ends at once.
 
         Raises OSError when the system gives us no process.

@@ -5,24 +5,20 @@ An engine reads what runs, and `limits` how much it may use; this module reads w
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Final
 
-from boatyard.agent.v1 import model_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
 from services.agent.limits import Limits, lowered
 from services.agent.settings import AgentSettings, secret_complaints
-from services.agent.wire import AGENT
+from services.agent.wire import AGENT, PROVIDER
 from services.common.errors import FailedPrecondition
-from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
 from services.execution import egress
 from services.execution.engine import EngineSpec, load
 from services.execution.model import EXECUTION_ID_VARIABLE, Plan, Purpose, StartRequest
 from services.execution.presets.presets import Presets
-from services.execution.providers import Provider
 from services.execution.settings import ExecutionSettings
 from services.execution.wire import containers, git_identity, home_files, limits, requests, secret_files
 from services.sandbox import environment
@@ -32,7 +28,6 @@ _WORKSPACE = Path("/workspace")
 
 _ENVIRONMENT_BYTES = 64 * 1024
 
-_PROVIDER: Final = Mapper(Provider, model_pb2.ModelProvider)
 _PURPOSES = {pb.ExecutionSpec.Purpose.Value(f"PURPOSE_{purpose}"): purpose for purpose in Purpose}
 
 
@@ -73,7 +68,7 @@ class StartReader:
                 has_door=engine.uses_door and bool(spec.providers),
             ),
             stdin=engine_spec.stdin,
-            providers=tuple(map(_PROVIDER.from_proto, spec.providers)),
+            providers=tuple(map(PROVIDER.from_proto, spec.providers)),
             asked=Limits.of(self._asked(spec)),
             leave_out=engine_spec.leave_out,
             missing_agent=engine_spec.missing,

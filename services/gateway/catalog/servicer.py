@@ -14,6 +14,7 @@ from services.agent.providers import ModelProvider
 from services.common.errors import Invalid, NotFound
 from services.gateway import scope
 from services.gateway.catalog import update_wire, wire
+from services.gateway.catalog.provider_trial import try_provider
 from services.gateway.catalog.remotes import check_reach
 from services.gateway.catalog.store import (
     PROJECTS,
@@ -31,6 +32,7 @@ from services.gateway.wire.requests import idempotency_key, page_from_proto
 from services.lifecycle.webhooks import AllowList, url_complaint
 
 PUBLIC: Final = AllowList()
+EVERYWHERE: Final = AllowList.parse("0.0.0.0/0, ::/0", "BOATYARD_PROVIDER_ALLOW")
 StartWorkItem = Callable[[str, IdempotencyKey | None], Awaitable[str]]
 Context = aio.ServicerContext[Any, Any]
 
@@ -156,6 +158,18 @@ class CatalogServicer:
             return after
 
         return kind.answer("Update", await self._catalog.update(kind.table, resource_id, checked))
+
+    async def TestProvider(self, request: pb.TestProviderRequest, context: Context) -> pb.TestProviderResponse:
+        try:
+            provider = (await self._catalog.get(PROVIDERS, request.provider_id)).to_agent()
+            allowed = self._providers_allowed
+        except NotFound:
+            own = [each for each in self._own_providers if each.name == request.provider_id]
+            if not own:
+                raise
+            provider, allowed = own[0], EVERYWHERE  # whoever runs the machine has said where it is
+        trial = await try_provider(provider, allowed)
+        return pb.TestProviderResponse(succeeded=trial.succeeded, message=trial.message)
 
     async def _implied(self, project_id: str) -> list[ModelProvider]:
         """Return this cell's own providers, but those in whose place a project, or all, have a stored one."""

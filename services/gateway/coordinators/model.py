@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from services.gateway.values.catalog import Project, Repository, WorkItem
+from services.gateway.values.catalog import Project, Repository, WorkItem, WorkItemState
 from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.hooks import Hook
 from services.gateway.values.jobs import JobView
@@ -19,6 +19,14 @@ class HeldLease:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkItemTitle:
+    """A work item as far as it matters beside another one."""
+
+    work_item_id: str
+    title: str
+
+
+@dataclass(frozen=True, slots=True)
 class WorkContext:
     """Everything that is needed to do a job; `related` holds the work item's related items that still exist."""
 
@@ -29,6 +37,8 @@ class WorkContext:
     repository: Repository | None
     hooks: Sequence[Hook]
     secrets: Mapping[str, str]
+    by_state: Mapping[WorkItemState, Sequence[WorkItemTitle]]
+    """The project's work items in each state, newest first: the first of them."""
 
 
 def coordinator_cell(coordinator_id: str, *, host: str = "", version: str = "", capacity: int = 0) -> Cell:

@@ -10,7 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.errors import Aborted, FailedPrecondition, NotFound
 from services.gateway import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
-from services.gateway.coordinators.model import HeldLease, WorkContext
+from services.gateway.coordinators.model import HeldLease, WorkContext, WorkItemTitle
 from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.ledger.claiming import Claimer, with_refusals
 from services.gateway.ledger.events import EventStore
@@ -22,11 +22,13 @@ from services.gateway.ledger.questions import write_question
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.schema import idempotency
+from services.gateway.schema.catalog import work_items
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.schema.sql import insert_if_absent
+from services.gateway.values.catalog import WorkItemState
 from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.checkpoints import Checkpoint
 from services.gateway.values.events import NumberedEvent
@@ -42,6 +44,9 @@ _LEASES = (
     .join_from(jobs, executions, executions.c.execution_id == jobs.c.execution_id)
     .join(cells, cells.c.cell_id == jobs.c.cell_id, isouter=True)
 )
+
+_TITLES = 100
+"""How many work items of each state are told."""
 
 
 class CoordinatorStore:
@@ -130,6 +135,7 @@ class CoordinatorStore:
                 project=await PROJECTS.get_even_deleted(connection, order.project_id),
                 work_item=work_item,
                 related=related,
+                by_state={state: await _titles(connection, order.project_id, state) for state in WorkItemState},
                 repository=await REPOSITORIES.get(connection, order.repository_id) if order.repository_id else None,
                 hooks=[
                     hook
@@ -217,6 +223,18 @@ async def _held_row(connection: AsyncConnection, held: HeldLease) -> Row[Any]:
     if (row.fence, row.cell_id, row.holder) != (held.fence, held.coordinator_id, CellKind.COORDINATOR):
         raise lease_lost(held, row.fence)
     return row
+
+
+async def _titles(connection: AsyncConnection, project_id: str, state: WorkItemState) -> list[WorkItemTitle]:
+    """Return the newest of a project's work items in a state."""
+    items = work_items.c
+    query = (
+        select(items.work_item_id, items.title)
+        .where(items.project_id == project_id, items.state == state, items.delete_time.is_(None))
+        .order_by(items.create_time.desc(), items.work_item_id)
+        .limit(_TITLES)
+    )
+    return [WorkItemTitle(*row) for row in (await connection.execute(query)).all()]
 
 
 def _lease(row: Row[Any]) -> Lease:

@@ -104,6 +104,7 @@ def completion_from_proto(request: pb.CompleteJobRequest) -> tuple[HeldLease, Ou
         pull_request_url=request.pull_request_url,
         pull_request_number=request.pull_request_number,
         review_comment=request.review_comment,
+        reported=True,
     )
     return held_lease_from_proto(request.coordinator_id, request.lease), output
 
@@ -111,7 +112,7 @@ def completion_from_proto(request: pb.CompleteJobRequest) -> tuple[HeldLease, Ou
 def failure_from_proto(request: pb.FailJobRequest) -> tuple[HeldLease, Failure, Output]:
     """Read why an attempt failed, and the output that there is all the same."""
     held = held_lease_from_proto(request.coordinator_id, request.lease)
-    output = replace(_usage_from_proto(request.usage), summary=request.summary)
+    output = replace(_usage_from_proto(request.usage), summary=request.summary, reported=True)
     return held, Failure(request.reason, request.message), output
 
 

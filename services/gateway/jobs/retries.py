@@ -70,8 +70,17 @@ class Retries:
                 return ""
             return (await _last_snapshot(connection, job, load(JobSpec, job.definition).kept))[0]
 
-    async def push(self, job_id: str, *, branch: bytes = b"", key: IdempotencyKey | None) -> JobView:
+    async def push(
+        self,
+        job_id: str,
+        *,
+        branch: bytes = b"",
+        result: tuple[KeptResult, str] | None = None,
+        key: IdempotencyKey | None,
+    ) -> JobView:
         """Put a job that has ended into the queue again, to publish what its last attempt left, to `branch` if given.
+
+        With `result`, which is in the store of the cell beside it, that is published instead.
 
         Raises as `retry` does, but NO_RESULT in place of NO_SNAPSHOT.
         """
@@ -82,7 +91,7 @@ class Retries:
             if not spec.repository_id and (branch or job.state == JobState.SUCCEEDED):
                 message = f"job {job.job_id!r} has no repository to which its result could be pushed"
                 raise FailedPrecondition("NO_RESULT", message, job.job_id)
-            kept, cell_id = await _last_result(connection, job, spec.kept, branch or spec.branch)
+            kept, cell_id = result or await _last_result(connection, job, spec.kept, branch or spec.branch)
             spec = replace(spec, kept=kept, branch=branch or spec.branch)
             await _begin_again(connection, job, spec, cell_id=cell_id)
 

@@ -44,7 +44,7 @@ def checks(kinds: Collection[str]) -> Mapping[str, Check]:
     """Return the rules for submissions as a whole, by their full names; jobs are of these `kinds`."""
     return {
         pb.JobSpec.DESCRIPTOR.full_name: lambda spec: _check_spec(spec, kinds),
-        pb.PushJobRequest.DESCRIPTOR.full_name: lambda request: _check_branch(request.branch),
+        pb.PushJobRequest.DESCRIPTOR.full_name: lambda request: check_branch(request.branch),
     }
 
 
@@ -60,13 +60,14 @@ def _check_spec(spec: pb.JobSpec, kinds: Collection[str]) -> Iterator[Violation]
         yield "snapshot_id", "takes the place of `revision`: set one of them only"
     if spec.not_before_time.seconds > (datetime.now(UTC) + MAX_DELAY).timestamp():
         yield "not_before_time", f"must be at most {MAX_DELAY.days} days ahead"
-    yield from _check_branch(spec.branch)
+    yield from check_branch(spec.branch)
     yield from _check_files(spec)
     if spec.data and (complaint := _object_complaint(spec.data)) is not None:
         yield "data", complaint
 
 
-def _check_branch(branch: str) -> Iterator[Violation]:
+def check_branch(branch: str) -> Iterator[Violation]:
+    """Yield what is wrong with the name of a branch."""
     if branch.startswith("refs/") and not branch.removeprefix(_BRANCHES).strip("/"):
         yield "branch", "names no branch"
     elif branch.startswith("refs/") and not branch.startswith(_BRANCHES):

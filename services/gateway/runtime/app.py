@@ -1,9 +1,10 @@
 """Assembles AgentRuntimeService: this cell's servicer, stand-ins for cells that cannot be called, and their routing."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
-from boatyard.gateway.v1 import runtime_pb2
+from boatyard.gateway.v1 import admin_pb2, runtime_pb2
 from boatyard.gateway.v1.runtime_pb2_grpc import add_AgentRuntimeServiceServicer_to_server
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -13,6 +14,7 @@ from services.common.rpc.server import Registration
 from services.common.rpc.tls import ClientTls
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.admission import Admission
+from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.servicer import Context, IsGone
 from services.gateway.jobs.store import JobStore
 from services.gateway.ledger.events import EventStore
@@ -26,11 +28,13 @@ from services.gateway.runtime.event_sources import NodeEvents, ReceivedEvents
 from services.gateway.runtime.relay import Relay
 from services.gateway.runtime.servicer import RuntimeServicer
 from services.gateway.runtime.stand_ins import AwayStandIn, CoordinatorStandIn
+from services.gateway.runtime.workspace_git import WorkspaceGit
 from services.gateway.values.cells import CellKind
 from services.gateway.values.jobs import ExecutionView
 from services.lifecycle.nodes import Nodes
 
 _SERVICE = runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"]
+_ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"]
 
 
 @asynccontextmanager
@@ -45,10 +49,12 @@ async def runtime_registration(
     notifier: JobNotifier,
     draining: Draining,
     tls: ClientTls | None,
-) -> AsyncIterator[tuple[Registration, IsGone]]:
-    """Yield the service, and what knows whether all cells lack a snapshot; at the end, close the channels to them.
+    administration: Registration,
+) -> AsyncIterator[tuple[Sequence[Registration], IsGone]]:
+    """Yield the service, that of `administration` with its calls routed too, and what knows of lost snapshots.
 
-    Without `tls` these only go to loopback.
+    That one says whether all cells lack a snapshot. Closes the channels to other cells at the end. Without `tls` these
+    only go to loopback.
     """
 
     def check_is_here(view: ExecutionView) -> None:
@@ -61,9 +67,12 @@ async def runtime_registration(
         CellKind.GATEWAY: AwayStandIn(jobs),
     }
     relay = Relay(jobs, notifier, NodeEvents(nodes.execution), check_is_here)
-    servicer = RuntimeServicer(admission, jobs, relay, nodes, cell_id=cell_id, draining=draining)
-    peers = Peers(cell_id, [_SERVICE], draining, tls)
-    router = Router(cell_id, cells, OwnerFinder(jobs), peers, stand_ins)
+    workspace_git = WorkspaceGit(engine, nodes, Retries(engine, notifier), cell_id)
+    servicer = RuntimeServicer(
+        admission, jobs, relay, nodes, cell_id=cell_id, draining=draining, workspace_git=workspace_git
+    )
+    peers = Peers(cell_id, [_SERVICE, _ADMIN], draining, tls)
+    router = Router(cell_id, cells, OwnerFinder(jobs, cells), peers, stand_ins)
     routed = router.routed(servicer, rpcs_of(_SERVICE))
 
     async def is_gone(snapshot_id: str, context: Context) -> bool:
@@ -77,6 +86,8 @@ async def runtime_registration(
 
     add = add_AgentRuntimeServiceServicer_to_server
     try:
-        yield Registration(_SERVICE.full_name, add, routed, wire.CHECKS), is_gone
+        registration = Registration(_SERVICE.full_name, add, routed, wire.CHECKS)
+        administrator = router.routed(administration.servicer, rpcs_of(_ADMIN))
+        yield [registration, replace(administration, servicer=administrator)], is_gone
     finally:
         await peers.aclose()

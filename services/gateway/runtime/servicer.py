@@ -1,10 +1,9 @@
 """The RPCs of AgentRuntimeService: from the wire to the domain and back."""
 
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
-from typing import Any, TypeVar
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from typing import Any
 
-import grpc
 from boatyard.execution.v1 import execution_pb2
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.gateway.v1 import runtime_pb2 as pb
@@ -18,14 +17,17 @@ from grpc import aio
 from services.common.errors import NotFound
 from services.common.logs import current_caller
 from services.common.rpc.draining import Draining
-from services.common.rpc.status import service_error
 from services.common.rpc.streaming import conversing, streaming
 from services.gateway import scope
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.store import JobStore, execution_key
+from services.gateway.jobs.submission_wire import branch_from_proto
+from services.gateway.jobs.wire import job_to_proto
 from services.gateway.routing.peers import LONGEST_SECONDS
 from services.gateway.runtime import wire
 from services.gateway.runtime.relay import Relay
+from services.gateway.runtime.wire import answer_of, node_refusals
+from services.gateway.runtime.workspace_git import WorkspaceGit
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.model.ids import execution_of_snapshot
@@ -35,20 +37,28 @@ from services.lifecycle.run import job_redactor
 from services.redaction.strand import Flow
 
 Context = aio.ServicerContext[Any, Any]
-T = TypeVar("T")
 
 
 class RuntimeServicer(AgentRuntimeServiceServicer):
     """Serves boatyard.gateway.v1.AgentRuntimeService, as far as it is about this cell; see `routing` for the others."""
 
     def __init__(
-        self, admission: Admission, store: JobStore, relay: Relay, nodes: Nodes, *, cell_id: str, draining: Draining
+        self,
+        admission: Admission,
+        store: JobStore,
+        relay: Relay,
+        nodes: Nodes,
+        *,
+        cell_id: str,
+        draining: Draining,
+        workspace_git: WorkspaceGit,
     ) -> None:
         self._admission = admission
         self._store = store
         self._relay = relay
         self._cell_id = cell_id
         self._draining = draining
+        self._workspace_git = workspace_git
         self._workspace = WorkspaceServiceStub(nodes.workspace)
         self._git = GitServiceStub(nodes.git)
         self._execution = ExecutionServiceStub(nodes.execution)
@@ -83,7 +93,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         await self._check_begun(request.execution_id)
         await self._store.record_steering(request.execution_id)
-        await _answer(self._execution.SendMessage(wire.same_fields(request, execution_pb2.SendMessageRequest)))
+        await answer_of(self._execution.SendMessage(wire.same_fields(request, execution_pb2.SendMessageRequest)))
         return pb.SendMessageResponse()
 
     async def ResolvePermission(
@@ -91,7 +101,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     ) -> pb.ResolvePermissionResponse:
         await self._check_begun(request.execution_id)
         asked = wire.same_fields(request, execution_pb2.ResolvePermissionRequest, decided_by=current_caller())
-        return wire.same_fields(await _answer(self._execution.ResolvePermission(asked)), pb.ResolvePermissionResponse)
+        return wire.same_fields(await answer_of(self._execution.ResolvePermission(asked)), pb.ResolvePermissionResponse)
 
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
@@ -110,7 +120,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
                 yield wire.same_fields(request, execution_pb2.AttachExecutionRequest)
 
         async def progress() -> AsyncGenerator[pb.AttachExecutionResponse, None]:
-            with _node_refusals():
+            with node_refusals():
                 async with conversing(self._execution.AttachExecution(), typed()) as messages:
                     async for message in messages:
                         yield pb.AttachExecutionResponse(taken_bytes=message.taken_bytes, ended=message.HasField("end"))
@@ -125,7 +135,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         made_by = request.execution_id or execution_of_snapshot(request.snapshot_id)
         clean = Flow(job_redactor(await self._store.secrets_of(made_by)))
         try:
-            with _node_refusals():
+            with node_refusals():
                 async with streaming(self._git.GetDiff(compared)) as messages:
                     async for message in messages:
                         if data := clean.take(message.data):
@@ -140,7 +150,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
     async def ListArtifacts(self, request: pb.ListArtifactsRequest, context: Context) -> pb.ListArtifactsResponse:
         view = await self._store.execution(request.execution_id)
         asked = wire.artifacts_request(request, git_pb2.ListArtifactsRequest)
-        answer = await _answer(self._git.ListArtifacts(asked))
+        answer = await answer_of(self._git.ListArtifacts(asked))
         if not answer.artifacts and not request.page_token:
             wire.check_no_artifacts(view)
         return wire.same_fields(answer, pb.ListArtifactsResponse)
@@ -151,12 +161,12 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         view = await self._store.execution(request.execution_id)
         asked = wire.artifacts_request(request, git_pb2.ReadArtifactRequest)
         try:
-            with _node_refusals():
+            with node_refusals():
                 async with streaming(self._git.ReadArtifact(asked)) as messages:
                     async for message in messages:
                         yield wire.same_fields(message, pb.ReadArtifactResponse)
         except NotFound:
-            listed = await _answer(
+            listed = await answer_of(
                 self._git.ListArtifacts(git_pb2.ListArtifactsRequest(artifacts_id=view.execution_id))
             )
             if not listed.artifacts:
@@ -168,7 +178,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def ListWorkspaces(self, request: pb.ListWorkspacesRequest, context: Context) -> pb.ListWorkspacesResponse:
         asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.ListWorkspacesRequest)
-        answer = await _answer(self._workspace.ListWorkspaces(asked))
+        answer = await answer_of(self._workspace.ListWorkspaces(asked))
         cell_ids = {workspace.workspace_id: self._cell_id for workspace in answer.workspaces}
         return wire.same_fields(answer, pb.ListWorkspacesResponse, cell_ids=cell_ids)
 
@@ -178,7 +188,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         scope.check_all()
         asked = wire.same_fields(request, workspace_pb2.ListWorkspaceUsageRequest)
         return wire.usage_to_proto(
-            self._cell_id, await _answer(self._workspace.ListWorkspaceUsage(asked, timeout=LONGEST_SECONDS))
+            self._cell_id, await answer_of(self._workspace.ListWorkspaceUsage(asked, timeout=LONGEST_SECONDS))
         )
 
     async def DeleteWorkspace(self, request: pb.DeleteWorkspaceRequest, context: Context) -> pb.DeleteWorkspaceResponse:
@@ -186,16 +196,40 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
         if await self._store.cell_of_workspace(request.workspace_id) is None:  # a job's may be gone already
             await self._workspace_of(request.workspace_id)
         asked = wire.same_fields(request, workspace_pb2.DeleteWorkspaceRequest)
-        await _answer(self._workspace.DeleteWorkspace(asked, timeout=LONGEST_SECONDS))
+        await answer_of(self._workspace.DeleteWorkspace(asked, timeout=LONGEST_SECONDS))
         return pb.DeleteWorkspaceResponse()
 
     async def SweepWorkspaces(self, request: pb.SweepWorkspacesRequest, context: Context) -> pb.SweepWorkspacesResponse:
         asked = wire.same_fields(wire.limited_to_visible(request), workspace_pb2.SweepWorkspacesRequest)
-        answer = await _answer(self._workspace.SweepWorkspaces(asked, timeout=LONGEST_SECONDS))
+        answer = await answer_of(self._workspace.SweepWorkspaces(asked, timeout=LONGEST_SECONDS))
         return wire.same_fields(answer, pb.SweepWorkspacesResponse)
 
+    async def GetWorkspaceStatus(
+        self, request: pb.GetWorkspaceStatusRequest, context: Context
+    ) -> pb.GetWorkspaceStatusResponse:
+        return await self._workspace_git.status(request)
+
+    async def ReadWorkspaceDiff(
+        self, request: pb.ReadWorkspaceDiffRequest, context: Context
+    ) -> AsyncIterator[pb.ReadWorkspaceDiffResponse]:
+        async with aclosing(self._workspace_git.diff(request.workspace_id)) as pieces:
+            async for data in pieces:
+                yield pb.ReadWorkspaceDiffResponse(data=data)
+
+    async def BranchWorkspace(self, request: pb.BranchWorkspaceRequest, context: Context) -> pb.BranchWorkspaceResponse:
+        return pb.BranchWorkspaceResponse(commit_id=await self._workspace_git.create_branch(request))
+
+    async def CommitWorkspace(self, request: pb.CommitWorkspaceRequest, context: Context) -> pb.CommitWorkspaceResponse:
+        commit_id = await self._workspace_git.commit(request.workspace_id, request.message)
+        return pb.CommitWorkspaceResponse(commit_id=commit_id)
+
+    async def PushWorkspace(self, request: pb.PushWorkspaceRequest, context: Context) -> pb.PushWorkspaceResponse:
+        branch, key = branch_from_proto(request.branch), idempotency_key(request)
+        view = await self._workspace_git.push(request.workspace_id, branch, key)
+        return pb.PushWorkspaceResponse(job=job_to_proto(view))
+
     async def ListSnapshots(self, request: pb.ListSnapshotsRequest, context: Context) -> pb.ListSnapshotsResponse:
-        answer = await _answer(self._git.ListSnapshots(wire.same_fields(request, git_pb2.ListSnapshotsRequest)))
+        answer = await answer_of(self._git.ListSnapshots(wire.same_fields(request, git_pb2.ListSnapshotsRequest)))
         cell_ids = {snapshot.snapshot_id: self._cell_id for snapshot in answer.snapshots}
         wire.leave_caveats_out(answer.snapshots)
         return wire.same_fields(answer, pb.ListSnapshotsResponse, cell_ids=cell_ids)
@@ -205,12 +239,12 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def DeleteSnapshot(self, request: pb.DeleteSnapshotRequest, context: Context) -> pb.DeleteSnapshotResponse:
         asked = git_pb2.DeleteSnapshotRequest(snapshot_id=request.snapshot_id)
-        await _answer(self._git.DeleteSnapshot(asked, timeout=LONGEST_SECONDS))
+        await answer_of(self._git.DeleteSnapshot(asked, timeout=LONGEST_SECONDS))
         return pb.DeleteSnapshotResponse()
 
     async def _workspace_of(self, workspace_id: str) -> workspace_pb2.Workspace:
         asked = workspace_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
-        return (await _answer(self._workspace.GetWorkspace(asked))).workspace
+        return (await answer_of(self._workspace.GetWorkspace(asked))).workspace
 
     async def _check_begun(self, execution_id: str) -> None:
         """Raise NotFound, or FailedPrecondition (EXECUTION_STATE) for an execution that has not begun."""
@@ -218,7 +252,7 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
 
     async def _snapshot(self, snapshot_id: str) -> git_pb2.Snapshot:
         asked = git_pb2.GetSnapshotRequest(snapshot_id=snapshot_id)
-        snapshot = (await _answer(self._git.GetSnapshot(asked))).snapshot
+        snapshot = (await answer_of(self._git.GetSnapshot(asked))).snapshot
         wire.leave_caveats_out([snapshot])
         return snapshot
 
@@ -231,19 +265,3 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
             view = await self._store.execution(request.execution_id)
             repository_id, commits = kept_under(view.repository_id, view.project_id), wire.result_commits(view)
         return git_pb2.GetDiffRequest(repository_id=repository_id, base_commit_id=commits[0], commit_id=commits[1])
-
-
-async def _answer(call: Awaitable[T]) -> T:
-    with _node_refusals():
-        return await call
-
-
-@contextmanager
-def _node_refusals() -> Iterator[None]:
-    """Pass a node's refusal on to the caller; a node that is away is reported in the same way for every RPC."""
-    try:
-        yield
-    except aio.AioRpcError as error:
-        if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
-            raise
-        raise service_error(error) from error

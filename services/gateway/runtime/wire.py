@@ -1,14 +1,17 @@
 """Converts executions, and what is asked about them, between messages and values."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, TypeVar
 
+import grpc
 from boatyard.gateway.v1 import runtime_pb2 as pb
 from boatyard.git.v1 import git_pb2
 from boatyard.workspace.v1 import workspace_pb2
 from google.protobuf.message import Message
+from grpc import aio
 
 from services.agent.settings import AgentSettings
 from services.common import display
@@ -17,8 +20,10 @@ from services.common.errors import FailedPrecondition, Invalid
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check, Violation
+from services.common.rpc.status import service_error
 from services.gateway import scope
 from services.gateway.jobs.submission import JobSubmission
+from services.gateway.jobs.submission_wire import check_branch
 from services.gateway.runtime.relay import ExecutionUpdate
 from services.gateway.values.jobs import ExecutionFilter, ExecutionView
 from services.gateway.wire.output import output_to_proto
@@ -26,6 +31,7 @@ from services.gateway.wire.requests import check_page_token, page_from_proto
 from services.lifecycle.model.states import ExecutionState, Purpose
 
 OfWorkspaces = TypeVar("OfWorkspaces", pb.ListWorkspacesRequest, pb.SweepWorkspacesRequest)
+T = TypeVar("T")
 Converted = TypeVar("Converted", bound=Message)
 
 _FILTER: Final = Mapper(ExecutionFilter, pb.ListExecutionsRequest, by_hand={"page_size", "page_token"})
@@ -88,6 +94,8 @@ CHECKS: Final[Mapping[str, Check]] = {
     pb.ReadDiffRequest.DESCRIPTOR.full_name: check_diff_request,
     pb.ListSnapshotsRequest.DESCRIPTOR.full_name: check_list_snapshots,
     pb.ListExecutionsRequest.DESCRIPTOR.full_name: check_page_token,
+    pb.BranchWorkspaceRequest.DESCRIPTOR.full_name: lambda request: check_branch(request.branch),
+    pb.PushWorkspaceRequest.DESCRIPTOR.full_name: lambda request: check_branch(request.branch),
 }
 """Rules for requests as a whole, by their full names."""
 
@@ -178,3 +186,20 @@ def execution_to_proto(view: ExecutionView) -> pb.Execution:
         duration = max(timedelta(), (view.end_time or datetime.now(UTC)) - view.start_time)
     message = display.lines(with_advice(view.reason, view.message))
     return _EXECUTION.to_proto(view, message=message, output=output_to_proto(view.output), duration=duration)
+
+
+async def answer_of(call: Awaitable[T]) -> T:
+    """Return a node's answer, or raise as `node_refusals` does."""
+    with node_refusals():
+        return await call
+
+
+@contextmanager
+def node_refusals() -> Iterator[None]:
+    """Pass a node's refusal on to the caller; a node that is away is reported in the same way for every RPC."""
+    try:
+        yield
+    except aio.AioRpcError as error:
+        if error.code() in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}:
+            raise
+        raise service_error(error) from error

@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -35,21 +35,34 @@ async def opened_database(url: str, cell_id: str, listen_url: str = "") -> Async
 
     Raises StartError: at once for what no wait mends, and if the database is not there in half a minute.
     """
-    engine = open_database(url, f"boatyard {cell_id}", listen_url=listen_url)
+    async with _reached(url, f"boatyard {cell_id}", listen_url, _PAUSES_SECONDS) as engine:
+        await migrate(engine, MIGRATIONS)
+        yield engine
+
+
+@asynccontextmanager
+async def database_to_check(url: str, listen_url: str = "") -> AsyncIterator[AsyncEngine]:
+    """Open a database as it is. Raises StartError, at once, when a gateway could not use it."""
+    async with _reached(url, "boatyard doctor", listen_url, ()) as engine:
+        yield engine
+
+
+@asynccontextmanager
+async def _reached(url: str, name: str, listen_url: str, pauses: Sequence[float]) -> AsyncIterator[AsyncEngine]:
+    engine = open_database(url, name, listen_url=listen_url)
     try:
-        await _wait_until_reachable(engine)
+        await _wait_until_reachable(engine, pauses)
         if engine.dialect.name == "postgresql":
             from services.common.db.sessions import check_sessions  # noqa: PLC0415 - see open_database
 
             await check_sessions(engine, url, is_pooled=bool(listen_url))
-        await migrate(engine, MIGRATIONS)
         yield engine
     finally:
         await engine.dispose()
 
 
-async def _wait_until_reachable(engine: AsyncEngine) -> None:
-    for seconds in (*_PAUSES_SECONDS, 0.0):
+async def _wait_until_reachable(engine: AsyncEngine, pauses: Sequence[float]) -> None:
+    for seconds in (*pauses, 0.0):
         try:
             async with engine.connect():
                 return

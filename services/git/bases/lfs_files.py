@@ -14,7 +14,7 @@ _LISTING_BYTES: Final = 256 << 20
 _HEADER_BYTES: Final = 128
 
 _PRINT: Final = r"printf 'version https://git-lfs.github.com/spec/v1\noid sha256:%s\nsize %d\n' $h $n"
-# Both read standard input once: a content may be larger than memory, or than /tmp.
+# Both read standard input once: a content may be larger than memory. Git takes `%%` for `%`, and `%f` for a path.
 _HASH: Final = (
     "r=$({ { tee /dev/fd/5 | wc -c >&4; } 5>&1 | sha256sum >&4; } 4>&1) || exit 1;"
     " for w in $r; do case $w in -) ;;"
@@ -26,7 +26,7 @@ _KEEP: Final = (
     ' { mkdir -p "$d/tmp" && t=$(mktemp "$d/tmp/XXXXXXXX"); } 2> /dev/null || t=$(mktemp) || exit 1;'
     ' cat > "$t" || exit 1; n=$(wc -c < "$t");'
     f' if [ "$n" -le {POINTER_BYTES} ] && head -n 1 "$t" | grep -qx "version https://git-lfs.github.com/spec/v1";'
-    ' then cat "$t"; elif [ "$n" -gt 0 ]; then h=$(sha256sum < "$t"); h=${h%% *};'
+    ' then cat "$t"; elif [ "$n" -gt 0 ]; then h=$(sha256sum < "$t"); h=${h%  -};'
     ' p="$d/objects/$(printf %.2s "$h")/$(printf %.4s "$h" | tail -c 2)";'
     f' mkdir -p "$p" 2> /dev/null && mv "$t" "$p/$h"; {_PRINT}; fi; rm -f "$t"'
 )

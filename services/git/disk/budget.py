@@ -2,7 +2,7 @@
 
 Mirrors, bases and result stores are counted. Bases that nobody uses and mirrors that nothing needs any more are
 evicted, but never one that is pinned, lies below another base, was handed out within the grace period, or is being
-built from. Plain clones belong to whoever asked for them: they are neither counted nor removed.
+built from. Plain clones belong to whoever asked for them: `stores.clones` counts them, and nothing evicts them.
 """
 
 import asyncio

@@ -2,13 +2,15 @@
 
 import asyncio
 import shutil
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 from services.git import failures
+from services.git.disk.walk import walk_tree
 from services.git.gitcmd import Command, Git, GitError, GitFailed
-from services.git.model import Clone, CloneSpec, ProgressListener
-from services.git.paths import GitPaths
+from services.git.model import Clone, CloneSpec, CloneUsage, ProgressListener
+from services.git.paths import GitPaths, remove_tree
 from services.git.progress import ProgressParser
 from services.git.remote.addresses import AddressBook
 from services.git.remote.http_answers import run_connected
@@ -35,6 +37,18 @@ class Clones:
             Exhausted: DISK_FULL.
         """
         return await self._single_flight.join(spec.clone_id, lambda shared: self._clone(spec, shared), report)
+
+    def usages(self) -> list[CloneUsage]:
+        """Measure all clones, ordered by id. Blocks, in proportion to their files."""
+        places = sorted(self._paths.clones.iterdir(), key=lambda place: place.name)
+        return [CloneUsage(place.name, place, walk_tree(place).bytes) for place in places]
+
+    async def delete(self, clone_id: str) -> None:
+        """Remove a clone; a missing one is a success. What a crash leaves, the next start removes."""
+        scratch = self._paths.scratch()
+        with suppress(FileNotFoundError):
+            (self._paths.clones / clone_id).rename(scratch / "clone")
+        await asyncio.to_thread(remove_tree, scratch)
 
     async def _clone(self, spec: CloneSpec, report: ProgressListener) -> Clone:
         target = self._paths.clones / spec.clone_id

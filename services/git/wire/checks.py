@@ -65,7 +65,7 @@ def _empty_base(message: pb.PrepareEmptyBaseRequest) -> Iterator[Violation]:
 def _diff(message: pb.GetDiffRequest) -> Iterator[Violation]:
     of_commits = {
         "repository_id": message.repository_id,
-        "base_commit_id": message.WhichOneof("base"),
+        "base": message.WhichOneof("base"),
         "commit_id": message.commit_id,
     }
     if message.HasField("tree"):

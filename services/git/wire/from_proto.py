@@ -124,6 +124,11 @@ def read_artifact(request: pb.ReadArtifactRequest) -> tuple[str, str, int, int]:
     return request.artifacts_id, request.name, request.offset, request.max_bytes
 
 
+def clones(request: pb.ListClonesRequest) -> Page:
+    """Read which page of the clones to give. Raises Invalid."""
+    return Page.parse(request.page_size, request.page_token)
+
+
 def usage(request: pb.ListRepositoryUsageRequest) -> Page:
     """Read which page of the repositories' usage to give. Raises Invalid."""
     return Page.parse(request.page_size, request.page_token)

@@ -14,6 +14,7 @@ from services.git.model import (
     Base,
     ChangedFile,
     Clone,
+    CloneUsage,
     DiffEnd,
     Head,
     OmittedArtifact,
@@ -37,6 +38,7 @@ _ARTIFACT: Final = Mapper(Artifact, pb.Artifact)
 _OMITTED_ARTIFACT: Final = Mapper(OmittedArtifact, pb.OmittedArtifact)
 BASE: Final = Mapper(Base, pb.Base, by_hand={"notes"})
 _CLONE: Final = Mapper(Clone, pb.Clone)
+_CLONE_USAGE: Final = Mapper(CloneUsage, pb.CloneUsage)
 _PROGRESS: Final = Mapper(Progress, pb.Progress)
 _STATUS_ENTRY: Final = Mapper(StatusEntry, pb.StatusEntry)
 _CHANGED_FILE: Final = Mapper(ChangedFile, pb.ChangedFile)
@@ -54,6 +56,14 @@ def clone_to_proto(message: Progress | Clone) -> pb.CloneRepositoryResponse:
     if isinstance(message, Progress):
         return pb.CloneRepositoryResponse(progress=_PROGRESS.to_proto(message))
     return pb.CloneRepositoryResponse(clone=_CLONE.to_proto(message))
+
+
+def clones_page_to_proto(usages: list[CloneUsage], page: Page) -> pb.ListClonesResponse:
+    """Convert one page of the clones, with the size of all."""
+    after = "" if page.after is None else str(page.after[0])
+    rows, token = page.cut([each for each in usages if each.clone_id > after], lambda each: (each.clone_id,))
+    total = sum(each.bytes for each in usages)
+    return pb.ListClonesResponse(clones=map(_CLONE_USAGE.to_proto, rows), next_page_token=token, total_bytes=total)
 
 
 def push_to_proto(message: Progress | bool) -> pb.PushResponse:

@@ -3,7 +3,7 @@
 Git runs in the sandbox on both, with an index built here from a commit of ours and from the files of the tree.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -146,10 +146,10 @@ class ScratchRepository:
         answer = await self._git.run(self._view, command, self.invocation(stdin=_lines(files)))
         fields = answer.stdout.split(b"\0")
         chosen = [files[path] for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
-        pointers = await self._pointers({entry.object_id for entry in chosen}) if chosen else {}
+        pointers = await self.pointers({entry.object_id for entry in chosen}) if chosen else {}
         return [entry for entry in chosen if entry.object_id not in pointers], frozenset(pointers.values())
 
-    async def _pointers(self, object_ids: set[bytes]) -> dict[bytes, Pointer]:
+    async def pointers(self, object_ids: Collection[bytes]) -> dict[bytes, Pointer]:
         """Return those of the objects that are pointers of Git LFS."""
         asked = b"".join(object_id + b"\n" for object_id in object_ids)
         sizes = Command("cat-file", ("--batch-check=%(objectname) %(objectsize)",))

@@ -93,10 +93,13 @@ class Taker:
             return TakenResult(commit_id, None, 0, staged.caveats)
         if not is_commit_id(commit_id):
             raise GitFailed("commit-tree", 0, f"git printed no commit id: {commit_id!r}")
+        lfs = staged.lfs
+        if head is not None and spec.git_lfs:
+            lfs = await place.take_earlier(self._git, view, repository, f"{spec.base_commit_id}..{head}", lfs)
         pack = scratch / "result.pack"
         await repository.write_pack(commit_id, pack, self._max_pack_bytes)
         counted = Command("rev-list", ("--count",), (parent, f"^{spec.base_commit_id}"))
-        return TakenResult(commit_id, pack, int(await repository.text(counted)), staged.caveats, staged.lfs)
+        return TakenResult(commit_id, pack, int(await repository.text(counted)), staged.caveats, lfs)
 
     async def _upper(self, view: TreeView, spec: TakeSpec, scratch: Path) -> TreeListing | None:
         """List what has changed according to the layers; return None when only reading every file tells."""

@@ -152,6 +152,8 @@ class Output(Recorded):
     processes_left: int | None = None
     claimed_tokens: int | None = None
     claimed_cost_usd: float | None = None
+    reported: bool = False
+    """True when a client's word is all that is known of it."""
 
     @property
     def incomplete(self) -> bool:

@@ -11,6 +11,7 @@ from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import Incomplete
 from services.lifecycle.run import JobRun
 from services.redaction.gaps import around_gaps, text_around_gaps
+from services.redaction.strand import Redactor
 
 _UNREACHABLE: Final = "REMOTE_UNREACHABLE"
 _MAX_PATHS: Final = 20
@@ -19,11 +20,16 @@ _MAX_PATHS_BYTES: Final = 4096
 
 def recordable(job: JobRun, caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
     """Return caveats with their first paths, without the job's secrets, which the agent may have written anywhere."""
+    return without_secrets(job.redactor, caveats)
+
+
+def without_secrets(redactor: Redactor, caveats: Iterable[Caveat]) -> tuple[Caveat, ...]:
+    """Return caveats with their first paths, and without what a redactor finds."""
     return tuple(
         replace(
             caveat,
-            paths=tuple(_first(around_gaps(job.redactor, path) for path in caveat.paths[:_MAX_PATHS])),
-            detail=text_around_gaps(job.redactor, caveat.detail),
+            paths=tuple(_first(around_gaps(redactor, path) for path in caveat.paths[:_MAX_PATHS])),
+            detail=text_around_gaps(redactor, caveat.detail),
         )
         for caveat in caveats
     )

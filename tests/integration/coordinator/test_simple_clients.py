@@ -82,6 +82,7 @@ async def test_the_example_does_a_ticket(book: Books, api: Api, tmp_path: Path) 
         assert needed in context
     assert job.state is JobState.SUCCEEDED
     output = job.executions[-1].output
+    assert output.reported, "it is a client's word"
     assert (output.summary, output.pull_request_url, output.pull_request_number, output.review_comment) == (
         "Mended.",
         "https://a.example/pull/7",

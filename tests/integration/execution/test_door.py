@@ -12,13 +12,14 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from boatyard.agent.v1 import model_pb2, sandbox_pb2
+from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.ids import new_id
 from tests.integration.execution.model import of
 from tests.integration.execution.service import Client, Seen, State, running
 from tests.integration.execution.test_survival import runner_of
 from tests.kit import processes
-from tests.kit.model_provider import ModelProvider, Reply, messages, providing
+from tests.kit.model_provider import ProviderServer, Reply, messages, providing
 
 KEY = f"sk-ant-sworn-to-secrecy-{secrets.token_hex(8)}"
 SDK = """
@@ -31,7 +32,7 @@ print(sorted(name for name, value in os.environ.items() if value == os.environ["
 """
 
 
-def provider(at: ModelProvider, wire: str = "MESSAGES", name: str = "anthropic", **fields: object) -> dict:
+def provider(at: ProviderServer, wire: str = "MESSAGES", name: str = "anthropic", **fields: object) -> dict:
     """Return the specification's field for one provider."""
     number = model_pb2.ModelWire.Value(f"MODEL_WIRE_{wire}")
     own = {"name": name, "wire": number, "base_url": at.url, "keys": [KEY], **fields}
@@ -171,3 +172,21 @@ def door_of(client: Client, execution_id: str) -> int:
     runner = runner_of(client.service, execution_id)
     (door,) = processes.children(runner, "services.execution.runner")
     return door
+
+
+async def test_our_own_loop_goes_through_it_and_broken_answers_count(client: Client) -> None:
+    cut = messages("A long answer.", message_id="msg_cut")
+    cut.cut = 5
+    async with providing(cut, messages(message_id="msg_whole")) as at:
+        name = new_id("door")
+        spec = client.service.spec("", prompt="Hi.", model="claude-sonnet-5-5", **provider(at, name="ours"))
+        spec.agent.anthropic.SetInParent()
+        await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=60)
+        seen = await client.watch(name)
+    assert seen.end.state == State.STATE_SUCCEEDED, seen.end.message
+    assert [asked.headers["x-api-key"] for asked in at.asked] == [KEY, KEY]
+    usages = [(one.request_id, one.provider, one.is_partial) for one in of(seen, "usage")]
+    assert usages == [("msg_cut", "ours", True), ("msg_whole", "ours", False)]
+    use = seen.end.model_use
+    assert (use.turns, use.tokens, use.last_words) == (1, 362 + 403, "Hello.")
+    assert use.cost_usd == pytest.approx(sum(one.cost_usd for one in of(seen, "usage")))

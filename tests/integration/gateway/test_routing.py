@@ -141,7 +141,7 @@ class Fleet:
             CellKind.COORDINATOR: CoordinatorStandIn(store, received, draining),
             CellKind.GATEWAY: AwayStandIn(store),
         }
-        router = Router(cell_id, self.cells, OwnerFinder(store), peers, stand_ins)
+        router = Router(cell_id, self.cells, OwnerFinder(store, self.cells), peers, stand_ins)
         servicer = Servicer(cell_id, draining)
         registration = Registration(
             SERVICE.full_name,
@@ -297,7 +297,9 @@ async def test_who_waits_for_an_execution_is_sent_on_when_it_begins_on_another_c
         await fleet.place(execution_id, cell_id="cell-b", state=ExecutionState.RUNNING)
         raise OnAnotherCell
 
-    router = Router("cell-a", fleet.cells, OwnerFinder(fleet.book.store), Peers("cell-a", [], a.draining, None), {})
+    router = Router(
+        "cell-a", fleet.cells, OwnerFinder(fleet.book.store, fleet.cells), Peers("cell-a", [], a.draining, None), {}
+    )
     a.servicer.WatchExecution = waits
     registration = Registration(
         "x", add_AgentRuntimeServiceServicer_to_server, router.routed(a.servicer, rpcs_of(SERVICE))

@@ -619,21 +619,29 @@ class Note(message.Message):
 
     TEXT_FIELD_NUMBER: builtins.int
     STEP_FIELD_NUMBER: builtins.int
+    SESSION_ID_FIELD_NUMBER: builtins.int
+    OUTPUT_FIELD_NUMBER: builtins.int
     text: builtins.str
-    """At most 4 KiB."""
+    """At most 4 KiB. Of a log line of a client that runs jobs itself: its summary."""
     step: builtins.str
     """The step of the work that the note belongs to, if any: `retry` when a model request is repeated, `resume` when a
     new runner continues for one that was lost.
     """
+    session_id: builtins.str
+    """For a log line of such a client: its own session, which it names as it likes, and the output that the line sums up."""
+    output: builtins.bytes
+    """See `session_id`."""
     def __init__(
         self,
         *,
         text: builtins.str = ...,
         step: builtins.str = ...,
+        session_id: builtins.str = ...,
+        output: builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["step", b"step", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["output", b"output", "session_id", b"session_id", "step", b"step", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

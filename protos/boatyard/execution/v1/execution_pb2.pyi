@@ -532,7 +532,7 @@ class DescribeNodeResponse(message.Message):
     AGENTS_FIELD_NUMBER: builtins.int
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
-        """`sandbox`, `uid` (on the host), `network`, `container`, `system calls`, and the resources that can be limited:
+        """`sandbox`, `uid` (on the host), `network`, `container`, `door`, `system calls`, and the resources that can be limited:
         `memory`, `processes`, `cpu`, `disk`. Names may be added.
         """
 
@@ -623,7 +623,7 @@ class Capability(message.Message):
     name: builtins.str
     """The capability's name."""
     provided_by: builtins.str
-    """What provides it: `bubblewrap`, `podman 4.3.1`, `seccomp`, `control groups 2`, `sampling`, `nf_tables`,
+    """What provides it: `bubblewrap`, `podman 4.3.1`, `network namespaces`, `seccomp`, `control groups 2`, `sampling`, `nf_tables`,
     `workspaces` (each has a uid of its own), `bounds` (agents have the service's uid, and limits on what is counted for
     it); empty when nothing works.
     """
@@ -1065,8 +1065,8 @@ class NodeExecution(message.Message):
 
 @typing.final
 class ModelUse(message.Message):
-    """What a model used and did in one execution. Sums over the requests that were answered completely, each counted once;
-    the usage of a request whose answer was cut is not known and not included.
+    """What a model used and did in one execution. Sums over the requests, each counted once; of one whose answer broke off,
+    what was known by then, if it went through the model's door.
     """
 
     DESCRIPTOR: descriptor.Descriptor

@@ -45,8 +45,10 @@ class ExecutionServiceStub:
       setting.
     - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): the machine's settings do not let an agent ask for as much, and none of the
       job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
-    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
-      ANTHROPIC_API_KEY.
+    - FAILED_PRECONDITION (DOOR_UNAVAILABLE): the specification has providers of models, and its container is one that this
+      service cannot enter: its engine runs as root, and the service does not.
+    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a provider of its wire or a key that this service does not
+      have: ANTHROPIC_API_KEY.
     - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
       not on the machine's tool paths; the message says what to install.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -183,8 +185,10 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
           setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): the machine's settings do not let an agent ask for as much, and none of the
           job's has begun here; the message names the setting. The limits of checks and hooks are lowered instead.
-        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a key that this service does not have:
-          ANTHROPIC_API_KEY.
+        - FAILED_PRECONDITION (DOOR_UNAVAILABLE): the specification has providers of models, and its container is one that this
+          service cannot enter: its engine runs as root, and the service does not.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a provider of its wire or a key that this service does not
+          have: ANTHROPIC_API_KEY.
         - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
           not on the machine's tool paths; the message says what to install.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to

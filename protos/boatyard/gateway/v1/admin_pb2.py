@@ -25,6 +25,7 @@ _sym_db = _symbol_database.Default()
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
 from boatyard.agent.v1 import limits_pb2 as boatyard_dot_agent_dot_v1_dot_limits__pb2
 from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
+from boatyard.gateway.v1 import routing_pb2 as boatyard_dot_gateway_dot_v1_dot_routing__pb2
 from boatyard.readiness.v1 import readiness_pb2 as boatyard_dot_readiness_dot_v1_dot_readiness__pb2
 from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
@@ -32,7 +33,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/admin.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1e\x62oatyard/agent/v1/limits.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a%boatyard/readiness/v1/readiness.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xe4\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63tive_cells\x18\x03 \x01(\x05\x12\x14\n\x0cpaused_cells\x18\x04 \x01(\x05\x12\x12\n\naway_cells\x18\x05 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x06 \x01(\x05\x12>\n\x04jobs\x18\x07 \x03(\x0b\x32\x30.boatyard.gateway.v1.GetStatusResponse.JobsEntry\x12\x34\n\x10oldest_wait_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\rallowed_tiers\x18\t \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12\x34\n\x10\x61llowed_networks\x18\n \x03(\x0e\x32\x1a.boatyard.agent.v1.Network\x12\x32\n\x06limits\x18\x0c \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\x12\x17\n\x0fnot_ready_cells\x18\x0b \x01(\x05\x1a+\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"B\n\x10ListCellsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListCellsResponse\x12(\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Cell\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"F\n\x10PauseCellRequest\x12\x1d\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x13\n\x0buntil_start\x18\x02 \x01(\x08\"<\n\x11PauseCellResponse\x12\'\n\x04\x63\x65ll\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Cell\"2\n\x11ResumeCellRequest\x12\x1d\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"=\n\x12ResumeCellResponse\x12\'\n\x04\x63\x65ll\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Cell\"2\n\x11\x46orgetCellRequest\x12\x1d\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"\x14\n\x12\x46orgetCellResponse\"\x10\n\x0eGetKeysRequest\":\n\x0fGetKeysResponse\x12\'\n\x04keys\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Keys\"\x13\n\x11RotateKeysRequest\"=\n\x12RotateKeysResponse\x12\'\n\x04keys\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Keys\"h\n\x04Keys\x12-\n\x04keys\x18\x01 \x03(\x0b\x32\x1f.boatyard.gateway.v1.SealingKey\x12\x1c\n\x14waiting_for_cell_ids\x18\x02 \x03(\t\x12\x13\n\x0bvalues_left\x18\x03 \x01(\x03\"\xd5\x01\n\nSealingKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.boatyard.gateway.v1.SealingKey.State\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_NEXT\x10\x01\x12\x11\n\rSTATE_CURRENT\x10\x02\x12\r\n\tSTATE_OLD\x10\x03\"\x16\n\x14\x43heckDatabaseRequest\"\xce\x01\n\x15\x43heckDatabaseResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x07\x63lients\x18\x05 \x03(\x0b\x32#.boatyard.gateway.v1.DatabaseClient\x12\x15\n\rschema_faults\x18\x06 \x03(\t\"D\n\x0e\x44\x61tabaseClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\x05\"\xcb\x05\n\x04\x43\x65ll\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Cell.Kind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Cell.State\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x05\x12\x14\n\x0crunning_jobs\x18\x08 \x01(\x05\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tbeat_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\rallowed_tiers\x18\x0c \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12\x34\n\x10\x61llowed_networks\x18\r \x03(\x0e\x32\x1a.boatyard.agent.v1.Network\x12\x32\n\x06limits\x18\x0f \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\x12\x30\n\x08troubles\x18\x0e \x03(\x0b\x32\x1e.boatyard.readiness.v1.Trouble\"D\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_GATEWAY\x10\x01\x12\x14\n\x10KIND_COORDINATOR\x10\x02\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x0e\n\nSTATE_AWAY\x10\x03\x12\x15\n\x11STATE_AWAY_PAUSED\x10\x04\x12\x13\n\x0fSTATE_NOT_READY\x10\x05J\x04\x08\t\x10\n2\xc5\x06\n\x0c\x41\x64minService\x12\x63\n\tGetStatus\x12%.boatyard.gateway.v1.GetStatusRequest\x1a&.boatyard.gateway.v1.GetStatusResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tListCells\x12%.boatyard.gateway.v1.ListCellsRequest\x1a&.boatyard.gateway.v1.ListCellsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tPauseCell\x12%.boatyard.gateway.v1.PauseCellRequest\x1a&.boatyard.gateway.v1.PauseCellResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nResumeCell\x12&.boatyard.gateway.v1.ResumeCellRequest\x1a\'.boatyard.gateway.v1.ResumeCellResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nForgetCell\x12&.boatyard.gateway.v1.ForgetCellRequest\x1a\'.boatyard.gateway.v1.ForgetCellResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12]\n\x07GetKeys\x12#.boatyard.gateway.v1.GetKeysRequest\x1a$.boatyard.gateway.v1.GetKeysResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x12\x66\n\nRotateKeys\x12&.boatyard.gateway.v1.RotateKeysRequest\x1a\'.boatyard.gateway.v1.RotateKeysResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12o\n\rCheckDatabase\x12).boatyard.gateway.v1.CheckDatabaseRequest\x1a*.boatyard.gateway.v1.CheckDatabaseResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1f\x62oatyard/gateway/v1/admin.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1e\x62oatyard/agent/v1/limits.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a!boatyard/gateway/v1/routing.proto\x1a%boatyard/readiness/v1/readiness.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x12\n\x10GetStatusRequest\"\xe4\x03\n\x11GetStatusResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\x12\x14\n\x0c\x61\x63tive_cells\x18\x03 \x01(\x05\x12\x14\n\x0cpaused_cells\x18\x04 \x01(\x05\x12\x12\n\naway_cells\x18\x05 \x01(\x05\x12\x10\n\x08\x63\x61pacity\x18\x06 \x01(\x05\x12>\n\x04jobs\x18\x07 \x03(\x0b\x32\x30.boatyard.gateway.v1.GetStatusResponse.JobsEntry\x12\x34\n\x10oldest_wait_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\rallowed_tiers\x18\t \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12\x34\n\x10\x61llowed_networks\x18\n \x03(\x0e\x32\x1a.boatyard.agent.v1.Network\x12\x32\n\x06limits\x18\x0c \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\x12\x17\n\x0fnot_ready_cells\x18\x0b \x01(\x05\x1a+\n\tJobsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x03:\x02\x38\x01\"B\n\x10ListCellsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListCellsResponse\x12(\n\x05\x63\x65lls\x18\x01 \x03(\x0b\x32\x19.boatyard.gateway.v1.Cell\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"C\n\x10PauseCellRequest\x12\x1a\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x13\n\x0buntil_start\x18\x02 \x01(\x08\"<\n\x11PauseCellResponse\x12\'\n\x04\x63\x65ll\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Cell\"/\n\x11ResumeCellRequest\x12\x1a\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"=\n\x12ResumeCellResponse\x12\'\n\x04\x63\x65ll\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Cell\"A\n\x0fStopCellRequest\x12\x1a\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x12\n\nend_agents\x18\x02 \x01(\x08\"#\n\x10StopCellResponse\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\"0\n\x12RestartCellRequest\x12\x1a\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"&\n\x13RestartCellResponse\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\"2\n\x11\x46orgetCellRequest\x12\x1d\n\x07\x63\x65ll_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"\x14\n\x12\x46orgetCellResponse\"\x10\n\x0eGetKeysRequest\":\n\x0fGetKeysResponse\x12\'\n\x04keys\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Keys\"\x13\n\x11RotateKeysRequest\"=\n\x12RotateKeysResponse\x12\'\n\x04keys\x18\x01 \x01(\x0b\x32\x19.boatyard.gateway.v1.Keys\"h\n\x04Keys\x12-\n\x04keys\x18\x01 \x03(\x0b\x32\x1f.boatyard.gateway.v1.SealingKey\x12\x1c\n\x14waiting_for_cell_ids\x18\x02 \x03(\t\x12\x13\n\x0bvalues_left\x18\x03 \x01(\x03\"\xd5\x01\n\nSealingKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x34\n\x05state\x18\x02 \x01(\x0e\x32%.boatyard.gateway.v1.SealingKey.State\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"P\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x0e\n\nSTATE_NEXT\x10\x01\x12\x11\n\rSTATE_CURRENT\x10\x02\x12\r\n\tSTATE_OLD\x10\x03\"\x16\n\x14\x43heckDatabaseRequest\"\xce\x01\n\x15\x43heckDatabaseResponse\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x16\n\x0eserver_version\x18\x02 \x01(\t\x12\x16\n\x0eschema_version\x18\x03 \x01(\t\x12*\n\x07latency\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x34\n\x07\x63lients\x18\x05 \x03(\x0b\x32#.boatyard.gateway.v1.DatabaseClient\x12\x15\n\rschema_faults\x18\x06 \x03(\t\"D\n\x0e\x44\x61tabaseClient\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x02 \x01(\t\x12\x13\n\x0b\x63onnections\x18\x03 \x01(\x05\"\xcb\x05\n\x04\x43\x65ll\x12\x0f\n\x07\x63\x65ll_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Cell.Kind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.boatyard.gateway.v1.Cell.State\x12\x0c\n\x04host\x18\x04 \x01(\t\x12\x0f\n\x07version\x18\x05 \x01(\t\x12\x0f\n\x07\x61\x64\x64ress\x18\x06 \x01(\t\x12\x10\n\x08\x63\x61pacity\x18\x07 \x01(\x05\x12\x14\n\x0crunning_jobs\x18\x08 \x01(\x05\x12.\n\nstart_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\tbeat_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x35\n\rallowed_tiers\x18\x0c \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12\x34\n\x10\x61llowed_networks\x18\r \x03(\x0e\x32\x1a.boatyard.agent.v1.Network\x12\x32\n\x06limits\x18\x0f \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\x12\x30\n\x08troubles\x18\x0e \x03(\x0b\x32\x1e.boatyard.readiness.v1.Trouble\"D\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x10\n\x0cKIND_GATEWAY\x10\x01\x12\x14\n\x10KIND_COORDINATOR\x10\x02\"~\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x10\n\x0cSTATE_PAUSED\x10\x02\x12\x0e\n\nSTATE_AWAY\x10\x03\x12\x15\n\x11STATE_AWAY_PAUSED\x10\x04\x12\x13\n\x0fSTATE_NOT_READY\x10\x05J\x04\x08\t\x10\n2\xa8\x08\n\x0c\x41\x64minService\x12\x63\n\tGetStatus\x12%.boatyard.gateway.v1.GetStatusRequest\x1a&.boatyard.gateway.v1.GetStatusResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tListCells\x12%.boatyard.gateway.v1.ListCellsRequest\x1a&.boatyard.gateway.v1.ListCellsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tPauseCell\x12%.boatyard.gateway.v1.PauseCellRequest\x1a&.boatyard.gateway.v1.PauseCellResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12\x66\n\nResumeCell\x12&.boatyard.gateway.v1.ResumeCellRequest\x1a\'.boatyard.gateway.v1.ResumeCellResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12k\n\x08StopCell\x12$.boatyard.gateway.v1.StopCellRequest\x1a%.boatyard.gateway.v1.StopCellResponse\"\x12\x90\x02\x02\xe0\xd1\x18\x03\xea\xd1\x18\x07\x63\x65ll_id\x12t\n\x0bRestartCell\x12\'.boatyard.gateway.v1.RestartCellRequest\x1a(.boatyard.gateway.v1.RestartCellResponse\"\x12\x90\x02\x02\xe0\xd1\x18\x03\xea\xd1\x18\x07\x63\x65ll_id\x12\x66\n\nForgetCell\x12&.boatyard.gateway.v1.ForgetCellRequest\x1a\'.boatyard.gateway.v1.ForgetCellResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12]\n\x07GetKeys\x12#.boatyard.gateway.v1.GetKeysRequest\x1a$.boatyard.gateway.v1.GetKeysResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x12\x66\n\nRotateKeys\x12&.boatyard.gateway.v1.RotateKeysRequest\x1a\'.boatyard.gateway.v1.RotateKeysResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x03\x12o\n\rCheckDatabase\x12).boatyard.gateway.v1.CheckDatabaseRequest\x1a*.boatyard.gateway.v1.CheckDatabaseResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,9 +45,13 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_LISTCELLSREQUEST'].fields_by_name['page_size']._loaded_options = None
   _globals['_LISTCELLSREQUEST'].fields_by_name['page_size']._serialized_options = b'\272H\004\032\002(\000'
   _globals['_PAUSECELLREQUEST'].fields_by_name['cell_id']._loaded_options = None
-  _globals['_PAUSECELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_PAUSECELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
   _globals['_RESUMECELLREQUEST'].fields_by_name['cell_id']._loaded_options = None
-  _globals['_RESUMECELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_RESUMECELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_STOPCELLREQUEST'].fields_by_name['cell_id']._loaded_options = None
+  _globals['_STOPCELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
+  _globals['_RESTARTCELLREQUEST'].fields_by_name['cell_id']._loaded_options = None
+  _globals['_RESTARTCELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
   _globals['_FORGETCELLREQUEST'].fields_by_name['cell_id']._loaded_options = None
   _globals['_FORGETCELLREQUEST'].fields_by_name['cell_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
   _globals['_ADMINSERVICE'].methods_by_name['GetStatus']._loaded_options = None
@@ -57,6 +62,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['PauseCell']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_ADMINSERVICE'].methods_by_name['ResumeCell']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ResumeCell']._serialized_options = b'\220\002\002\340\321\030\003'
+  _globals['_ADMINSERVICE'].methods_by_name['StopCell']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['StopCell']._serialized_options = b'\220\002\002\340\321\030\003\352\321\030\007cell_id'
+  _globals['_ADMINSERVICE'].methods_by_name['RestartCell']._loaded_options = None
+  _globals['_ADMINSERVICE'].methods_by_name['RestartCell']._serialized_options = b'\220\002\002\340\321\030\003\352\321\030\007cell_id'
   _globals['_ADMINSERVICE'].methods_by_name['ForgetCell']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['ForgetCell']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_ADMINSERVICE'].methods_by_name['GetKeys']._loaded_options = None
@@ -65,54 +74,62 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ADMINSERVICE'].methods_by_name['RotateKeys']._serialized_options = b'\220\002\002\340\321\030\003'
   _globals['_ADMINSERVICE'].methods_by_name['CheckDatabase']._loaded_options = None
   _globals['_ADMINSERVICE'].methods_by_name['CheckDatabase']._serialized_options = b'\220\002\001\340\321\030\003'
-  _globals['_GETSTATUSREQUEST']._serialized_start=318
-  _globals['_GETSTATUSREQUEST']._serialized_end=336
-  _globals['_GETSTATUSRESPONSE']._serialized_start=339
-  _globals['_GETSTATUSRESPONSE']._serialized_end=823
-  _globals['_GETSTATUSRESPONSE_JOBSENTRY']._serialized_start=780
-  _globals['_GETSTATUSRESPONSE_JOBSENTRY']._serialized_end=823
-  _globals['_LISTCELLSREQUEST']._serialized_start=825
-  _globals['_LISTCELLSREQUEST']._serialized_end=891
-  _globals['_LISTCELLSRESPONSE']._serialized_start=893
-  _globals['_LISTCELLSRESPONSE']._serialized_end=979
-  _globals['_PAUSECELLREQUEST']._serialized_start=981
-  _globals['_PAUSECELLREQUEST']._serialized_end=1051
-  _globals['_PAUSECELLRESPONSE']._serialized_start=1053
-  _globals['_PAUSECELLRESPONSE']._serialized_end=1113
-  _globals['_RESUMECELLREQUEST']._serialized_start=1115
-  _globals['_RESUMECELLREQUEST']._serialized_end=1165
-  _globals['_RESUMECELLRESPONSE']._serialized_start=1167
-  _globals['_RESUMECELLRESPONSE']._serialized_end=1228
-  _globals['_FORGETCELLREQUEST']._serialized_start=1230
-  _globals['_FORGETCELLREQUEST']._serialized_end=1280
-  _globals['_FORGETCELLRESPONSE']._serialized_start=1282
-  _globals['_FORGETCELLRESPONSE']._serialized_end=1302
-  _globals['_GETKEYSREQUEST']._serialized_start=1304
-  _globals['_GETKEYSREQUEST']._serialized_end=1320
-  _globals['_GETKEYSRESPONSE']._serialized_start=1322
-  _globals['_GETKEYSRESPONSE']._serialized_end=1380
-  _globals['_ROTATEKEYSREQUEST']._serialized_start=1382
-  _globals['_ROTATEKEYSREQUEST']._serialized_end=1401
-  _globals['_ROTATEKEYSRESPONSE']._serialized_start=1403
-  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1464
-  _globals['_KEYS']._serialized_start=1466
-  _globals['_KEYS']._serialized_end=1570
-  _globals['_SEALINGKEY']._serialized_start=1573
-  _globals['_SEALINGKEY']._serialized_end=1786
-  _globals['_SEALINGKEY_STATE']._serialized_start=1706
-  _globals['_SEALINGKEY_STATE']._serialized_end=1786
-  _globals['_CHECKDATABASEREQUEST']._serialized_start=1788
-  _globals['_CHECKDATABASEREQUEST']._serialized_end=1810
-  _globals['_CHECKDATABASERESPONSE']._serialized_start=1813
-  _globals['_CHECKDATABASERESPONSE']._serialized_end=2019
-  _globals['_DATABASECLIENT']._serialized_start=2021
-  _globals['_DATABASECLIENT']._serialized_end=2089
-  _globals['_CELL']._serialized_start=2092
-  _globals['_CELL']._serialized_end=2807
-  _globals['_CELL_KIND']._serialized_start=2605
-  _globals['_CELL_KIND']._serialized_end=2673
-  _globals['_CELL_STATE']._serialized_start=2675
-  _globals['_CELL_STATE']._serialized_end=2801
-  _globals['_ADMINSERVICE']._serialized_start=2810
-  _globals['_ADMINSERVICE']._serialized_end=3647
+  _globals['_GETSTATUSREQUEST']._serialized_start=353
+  _globals['_GETSTATUSREQUEST']._serialized_end=371
+  _globals['_GETSTATUSRESPONSE']._serialized_start=374
+  _globals['_GETSTATUSRESPONSE']._serialized_end=858
+  _globals['_GETSTATUSRESPONSE_JOBSENTRY']._serialized_start=815
+  _globals['_GETSTATUSRESPONSE_JOBSENTRY']._serialized_end=858
+  _globals['_LISTCELLSREQUEST']._serialized_start=860
+  _globals['_LISTCELLSREQUEST']._serialized_end=926
+  _globals['_LISTCELLSRESPONSE']._serialized_start=928
+  _globals['_LISTCELLSRESPONSE']._serialized_end=1014
+  _globals['_PAUSECELLREQUEST']._serialized_start=1016
+  _globals['_PAUSECELLREQUEST']._serialized_end=1083
+  _globals['_PAUSECELLRESPONSE']._serialized_start=1085
+  _globals['_PAUSECELLRESPONSE']._serialized_end=1145
+  _globals['_RESUMECELLREQUEST']._serialized_start=1147
+  _globals['_RESUMECELLREQUEST']._serialized_end=1194
+  _globals['_RESUMECELLRESPONSE']._serialized_start=1196
+  _globals['_RESUMECELLRESPONSE']._serialized_end=1257
+  _globals['_STOPCELLREQUEST']._serialized_start=1259
+  _globals['_STOPCELLREQUEST']._serialized_end=1324
+  _globals['_STOPCELLRESPONSE']._serialized_start=1326
+  _globals['_STOPCELLRESPONSE']._serialized_end=1361
+  _globals['_RESTARTCELLREQUEST']._serialized_start=1363
+  _globals['_RESTARTCELLREQUEST']._serialized_end=1411
+  _globals['_RESTARTCELLRESPONSE']._serialized_start=1413
+  _globals['_RESTARTCELLRESPONSE']._serialized_end=1451
+  _globals['_FORGETCELLREQUEST']._serialized_start=1453
+  _globals['_FORGETCELLREQUEST']._serialized_end=1503
+  _globals['_FORGETCELLRESPONSE']._serialized_start=1505
+  _globals['_FORGETCELLRESPONSE']._serialized_end=1525
+  _globals['_GETKEYSREQUEST']._serialized_start=1527
+  _globals['_GETKEYSREQUEST']._serialized_end=1543
+  _globals['_GETKEYSRESPONSE']._serialized_start=1545
+  _globals['_GETKEYSRESPONSE']._serialized_end=1603
+  _globals['_ROTATEKEYSREQUEST']._serialized_start=1605
+  _globals['_ROTATEKEYSREQUEST']._serialized_end=1624
+  _globals['_ROTATEKEYSRESPONSE']._serialized_start=1626
+  _globals['_ROTATEKEYSRESPONSE']._serialized_end=1687
+  _globals['_KEYS']._serialized_start=1689
+  _globals['_KEYS']._serialized_end=1793
+  _globals['_SEALINGKEY']._serialized_start=1796
+  _globals['_SEALINGKEY']._serialized_end=2009
+  _globals['_SEALINGKEY_STATE']._serialized_start=1929
+  _globals['_SEALINGKEY_STATE']._serialized_end=2009
+  _globals['_CHECKDATABASEREQUEST']._serialized_start=2011
+  _globals['_CHECKDATABASEREQUEST']._serialized_end=2033
+  _globals['_CHECKDATABASERESPONSE']._serialized_start=2036
+  _globals['_CHECKDATABASERESPONSE']._serialized_end=2242
+  _globals['_DATABASECLIENT']._serialized_start=2244
+  _globals['_DATABASECLIENT']._serialized_end=2312
+  _globals['_CELL']._serialized_start=2315
+  _globals['_CELL']._serialized_end=3030
+  _globals['_CELL_KIND']._serialized_start=2828
+  _globals['_CELL_KIND']._serialized_end=2896
+  _globals['_CELL_STATE']._serialized_start=2898
+  _globals['_CELL_STATE']._serialized_end=3024
+  _globals['_ADMINSERVICE']._serialized_start=3033
+  _globals['_ADMINSERVICE']._serialized_end=4097
 # @@protoc_insertion_point(module_scope)

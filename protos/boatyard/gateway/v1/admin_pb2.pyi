@@ -196,7 +196,7 @@ class PauseCellRequest(message.Message):
     CELL_ID_FIELD_NUMBER: builtins.int
     UNTIL_START_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
-    """The cell."""
+    """The cell; empty means the one whose gateway is called."""
     until_start: builtins.bool
     """True to end the pause when the cell next starts, so that the cell can finish its jobs before a restart."""
     def __init__(
@@ -241,7 +241,7 @@ class ResumeCellRequest(message.Message):
 
     CELL_ID_FIELD_NUMBER: builtins.int
     cell_id: builtins.str
-    """The cell."""
+    """The cell; empty means the one whose gateway is called."""
     def __init__(
         self,
         *,
@@ -272,6 +272,90 @@ class ResumeCellResponse(message.Message):
     _HasFieldArgType: _TypeAlias = typing.Literal["cell", b"cell"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["cell", b"cell"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StopCellRequest(message.Message):
+    """Request for StopCell."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CELL_ID_FIELD_NUMBER: builtins.int
+    END_AGENTS_FIELD_NUMBER: builtins.int
+    cell_id: builtins.str
+    """The cell; empty means the one whose gateway is called."""
+    end_agents: builtins.bool
+    """True to end its agents too, as `boatyard down` does."""
+    def __init__(
+        self,
+        *,
+        cell_id: builtins.str = ...,
+        end_agents: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id", "end_agents", b"end_agents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class StopCellResponse(message.Message):
+    """Response for StopCell."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CELL_ID_FIELD_NUMBER: builtins.int
+    cell_id: builtins.str
+    """The cell that stops."""
+    def __init__(
+        self,
+        *,
+        cell_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RestartCellRequest(message.Message):
+    """Request for RestartCell."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CELL_ID_FIELD_NUMBER: builtins.int
+    cell_id: builtins.str
+    """The cell; empty means the one whose gateway is called."""
+    def __init__(
+        self,
+        *,
+        cell_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class RestartCellResponse(message.Message):
+    """Response for RestartCell."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CELL_ID_FIELD_NUMBER: builtins.int
+    cell_id: builtins.str
+    """The cell whose services are restarted."""
+    def __init__(
+        self,
+        *,
+        cell_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cell_id", b"cell_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -63,6 +63,16 @@ class AdminServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ResumeCellRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ResumeCellResponse.FromString,
                 _registered_method=True)
+        self.StopCell = channel.unary_unary(
+                '/boatyard.gateway.v1.AdminService/StopCell',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.StopCellRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.StopCellResponse.FromString,
+                _registered_method=True)
+        self.RestartCell = channel.unary_unary(
+                '/boatyard.gateway.v1.AdminService/RestartCell',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RestartCellRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RestartCellResponse.FromString,
+                _registered_method=True)
         self.ForgetCell = channel.unary_unary(
                 '/boatyard.gateway.v1.AdminService/ForgetCell',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ForgetCellRequest.SerializeToString,
@@ -117,7 +127,7 @@ class AdminServiceServicer:
         """Stops a cell from taking jobs until it is resumed, even across restarts unless `until_start` is set. The cell
         finishes the jobs it has begun, including parked ones.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
         - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -127,8 +137,37 @@ class AdminServiceServicer:
     def ResumeCell(self, request, context):
         """Lets a cell take jobs again. Succeeds if the cell is not paused.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
         - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def StopCell(self, request, context):
+        """Stops a cell: its supervisor (`boatyard up`) ends its services and then itself, as on a signal, so only somebody on its
+        machine, or what supervises `up` there, can start it again. Its agents go on, and the next `up` continues with them,
+        unless `end_agents` is set. Answers before the cell stops.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
+        - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+        - FAILED_PRECONDITION (NO_SUPERVISOR): nothing supervises its gateway.
+        - FAILED_PRECONDITION (ON_COORDINATOR): it is a coordinator, which gateways cannot call.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell does not answer.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RestartCell(self, request, context):
+        """Restarts the services of a cell, one after another as when they die: its jobs and agents go on. Answers before they
+        are restarted.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
+        - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+        - FAILED_PRECONDITION (NO_SUPERVISOR): nothing supervises its gateway.
+        - FAILED_PRECONDITION (ON_COORDINATOR): it is a coordinator, which gateways cannot call.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell does not answer.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,6 +228,16 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.ResumeCell,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ResumeCellRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.ResumeCellResponse.SerializeToString,
+            ),
+            'StopCell': grpc.unary_unary_rpc_method_handler(
+                    servicer.StopCell,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.StopCellRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.StopCellResponse.SerializeToString,
+            ),
+            'RestartCell': grpc.unary_unary_rpc_method_handler(
+                    servicer.RestartCell,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RestartCellRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_admin__pb2.RestartCellResponse.SerializeToString,
             ),
             'ForgetCell': grpc.unary_unary_rpc_method_handler(
                     servicer.ForgetCell,
@@ -328,6 +377,60 @@ class AdminService:
             '/boatyard.gateway.v1.AdminService/ResumeCell',
             boatyard_dot_gateway_dot_v1_dot_admin__pb2.ResumeCellRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_admin__pb2.ResumeCellResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StopCell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AdminService/StopCell',
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.StopCellRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.StopCellResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RestartCell(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AdminService/RestartCell',
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.RestartCellRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_admin__pb2.RestartCellResponse.FromString,
             options,
             channel_credentials,
             insecure,

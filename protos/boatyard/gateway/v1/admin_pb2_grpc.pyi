@@ -36,14 +36,35 @@ class AdminServiceStub:
     """Stops a cell from taking jobs until it is resumed, even across restarts unless `until_start` is set. The cell
     finishes the jobs it has begun, including parked ones.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
     - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
     """
     ResumeCell: aio.UnaryUnaryMultiCallable[admin_pb2.ResumeCellRequest, admin_pb2.ResumeCellResponse]
     """Lets a cell take jobs again. Succeeds if the cell is not paused.
 
-    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
     - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+    """
+    StopCell: aio.UnaryUnaryMultiCallable[admin_pb2.StopCellRequest, admin_pb2.StopCellResponse]
+    """Stops a cell: its supervisor (`boatyard up`) ends its services and then itself, as on a signal, so only somebody on its
+    machine, or what supervises `up` there, can start it again. Its agents go on, and the next `up` continues with them,
+    unless `end_agents` is set. Answers before the cell stops.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
+    - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+    - FAILED_PRECONDITION (NO_SUPERVISOR): nothing supervises its gateway.
+    - FAILED_PRECONDITION (ON_COORDINATOR): it is a coordinator, which gateways cannot call.
+    - UNAVAILABLE (CELL_UNAVAILABLE): the cell does not answer.
+    """
+    RestartCell: aio.UnaryUnaryMultiCallable[admin_pb2.RestartCellRequest, admin_pb2.RestartCellResponse]
+    """Restarts the services of a cell, one after another as when they die: its jobs and agents go on. Answers before they
+    are restarted.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
+    - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+    - FAILED_PRECONDITION (NO_SUPERVISOR): nothing supervises its gateway.
+    - FAILED_PRECONDITION (ON_COORDINATOR): it is a coordinator, which gateways cannot call.
+    - UNAVAILABLE (CELL_UNAVAILABLE): the cell does not answer.
     """
     ForgetCell: aio.UnaryUnaryMultiCallable[admin_pb2.ForgetCellRequest, admin_pb2.ForgetCellResponse]
     """Forgets a cell that is permanently gone. Jobs that could only run on it fail with NODE_LOST. Succeeds if the cell
@@ -101,7 +122,7 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
         """Stops a cell from taking jobs until it is resumed, even across restarts unless `until_start` is set. The cell
         finishes the jobs it has begun, including parked ones.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
         - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
         """
 
@@ -113,8 +134,41 @@ class AdminServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[admin_pb2.ResumeCellResponse]:
         """Lets a cell take jobs again. Succeeds if the cell is not paused.
 
-        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
         - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+        """
+
+    @abc_1.abstractmethod
+    def StopCell(
+        self,
+        request: admin_pb2.StopCellRequest,
+        context: aio.ServicerContext[admin_pb2.StopCellRequest, abc.Awaitable[admin_pb2.StopCellResponse]],
+    ) -> abc.Awaitable[admin_pb2.StopCellResponse]:
+        """Stops a cell: its supervisor (`boatyard up`) ends its services and then itself, as on a signal, so only somebody on its
+        machine, or what supervises `up` there, can start it again. Its agents go on, and the next `up` continues with them,
+        unless `end_agents` is set. Answers before the cell stops.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
+        - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+        - FAILED_PRECONDITION (NO_SUPERVISOR): nothing supervises its gateway.
+        - FAILED_PRECONDITION (ON_COORDINATOR): it is a coordinator, which gateways cannot call.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell does not answer.
+        """
+
+    @abc_1.abstractmethod
+    def RestartCell(
+        self,
+        request: admin_pb2.RestartCellRequest,
+        context: aio.ServicerContext[admin_pb2.RestartCellRequest, abc.Awaitable[admin_pb2.RestartCellResponse]],
+    ) -> abc.Awaitable[admin_pb2.RestartCellResponse]:
+        """Restarts the services of a cell, one after another as when they die: its jobs and agents go on. Answers before they
+        are restarted.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is malformed.
+        - NOT_FOUND (CELL_NOT_FOUND): no cell has that id, or the cell has been forgotten.
+        - FAILED_PRECONDITION (NO_SUPERVISOR): nothing supervises its gateway.
+        - FAILED_PRECONDITION (ON_COORDINATOR): it is a coordinator, which gateways cannot call.
+        - UNAVAILABLE (CELL_UNAVAILABLE): the cell does not answer.
         """
 
     @abc_1.abstractmethod

@@ -1560,6 +1560,50 @@ class DeleteProviderResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class TestProviderRequest(message.Message):
+    """Request for TestProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_ID_FIELD_NUMBER: builtins.int
+    provider_id: builtins.str
+    """The provider."""
+    def __init__(
+        self,
+        *,
+        provider_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider_id", b"provider_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class TestProviderResponse(message.Message):
+    """Response for TestProvider."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    SUCCEEDED_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    succeeded: builtins.bool
+    """True when it has answered with its models, to each of its keys."""
+    message: builtins.str
+    """What came back, in one line for people."""
+    def __init__(
+        self,
+        *,
+        succeeded: builtins.bool = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "succeeded", b"succeeded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class Project(message.Message):
     """The namespace of catalogue items and jobs. `default` always exists."""
 

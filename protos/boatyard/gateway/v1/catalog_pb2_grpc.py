@@ -214,6 +214,11 @@ class CatalogServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderResponse.FromString,
                 _registered_method=True)
+        self.TestProvider = channel.unary_unary(
+                '/boatyard.gateway.v1.CatalogService/TestProvider',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.TestProviderRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.TestProviderResponse.FromString,
+                _registered_method=True)
 
 
 class CatalogServiceServicer:
@@ -536,8 +541,9 @@ class CatalogServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
         template and item together do not make a valid job.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND, PROVIDER_NOT_FOUND):
-        no work item has that id, or something it names no longer exists.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
+        that id, or something it names no longer exists.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
         TODO once that job has ended.
@@ -604,6 +610,17 @@ class CatalogServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def TestProvider(self, request, context):
+        """Tries out a provider, even a disabled or an implied one: asks it for its models, with each of its keys, from the cell
+        that answers. This costs nothing, and nothing is recorded. It takes at most 15 s for each key.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -776,6 +793,11 @@ def add_CatalogServiceServicer_to_server(servicer, server):
                     servicer.DeleteProvider,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderResponse.SerializeToString,
+            ),
+            'TestProvider': grpc.unary_unary_rpc_method_handler(
+                    servicer.TestProvider,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.TestProviderRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_catalog__pb2.TestProviderResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -1684,6 +1706,33 @@ class CatalogService:
             '/boatyard.gateway.v1.CatalogService/DeleteProvider',
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_catalog__pb2.DeleteProviderResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def TestProvider(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.CatalogService/TestProvider',
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.TestProviderRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_catalog__pb2.TestProviderResponse.FromString,
             options,
             channel_credentials,
             insecure,

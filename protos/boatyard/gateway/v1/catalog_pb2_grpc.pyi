@@ -225,8 +225,9 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
       template and item together do not make a valid job.
-    - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND, PROVIDER_NOT_FOUND):
-      no work item has that id, or something it names no longer exists.
+    - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
+      that id, or something it names no longer exists.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
     - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
       TODO once that job has ended.
@@ -273,6 +274,13 @@ class CatalogServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
     - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
+    """
+    TestProvider: aio.UnaryUnaryMultiCallable[catalog_pb2.TestProviderRequest, catalog_pb2.TestProviderResponse]
+    """Tries out a provider, even a disabled or an implied one: asks it for its models, with each of its keys, from the cell
+    that answers. This costs nothing, and nothing is recorded. It takes at most 15 s for each key.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
     """
 
 class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
@@ -654,8 +662,9 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, the state is another one, or the worker,
           template and item together do not make a valid job.
-        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND, PROVIDER_NOT_FOUND):
-          no work item has that id, or something it names no longer exists.
+        - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
+          that id, or something it names no longer exists.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
           TODO once that job has ended.
@@ -732,6 +741,19 @@ class CatalogServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
         - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has ever had that id.
+        """
+
+    @abc_1.abstractmethod
+    def TestProvider(
+        self,
+        request: catalog_pb2.TestProviderRequest,
+        context: aio.ServicerContext[catalog_pb2.TestProviderRequest, abc.Awaitable[catalog_pb2.TestProviderResponse]],
+    ) -> abc.Awaitable[catalog_pb2.TestProviderResponse]:
+        """Tries out a provider, even a disabled or an implied one: asks it for its models, with each of its keys, from the cell
+        that answers. This costs nothing, and nothing is recorded. It takes at most 15 s for each key.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): no provider has that id.
         """
 
 def add_CatalogServiceServicer_to_server(servicer: CatalogServiceServicer, server: aio.Server) -> None: ...

@@ -470,6 +470,10 @@ class GetWorkContextResponse(message.Message):
     REPOSITORY_FIELD_NUMBER: builtins.int
     AGENT_FIELD_NUMBER: builtins.int
     HOOKS_FIELD_NUMBER: builtins.int
+    BACKLOG_FIELD_NUMBER: builtins.int
+    IN_PROGRESS_FIELD_NUMBER: builtins.int
+    IN_REVIEW_FIELD_NUMBER: builtins.int
+    DONE_FIELD_NUMBER: builtins.int
     task: builtins.str
     """The text for the agent: the prompt, together with the work item if there is one."""
     branch: builtins.str
@@ -502,6 +506,22 @@ class GetWorkContextResponse(message.Message):
     def hooks(self) -> containers.RepeatedCompositeFieldContainer[hook_pb2.Hook]:
         """The hooks that apply to the job, in the order of their calls, without webhook secrets."""
 
+    @builtins.property
+    def backlog(self) -> containers.RepeatedCompositeFieldContainer[WorkItemTitle]:
+        """The project's work items in each state, newest first, at most 100 of each: those in TODO."""
+
+    @builtins.property
+    def in_progress(self) -> containers.RepeatedCompositeFieldContainer[WorkItemTitle]:
+        """Those in IN_PROGRESS, that of the job among them."""
+
+    @builtins.property
+    def in_review(self) -> containers.RepeatedCompositeFieldContainer[WorkItemTitle]:
+        """Those in REVIEW."""
+
+    @builtins.property
+    def done(self) -> containers.RepeatedCompositeFieldContainer[WorkItemTitle]:
+        """Those in DONE."""
+
     def __init__(
         self,
         *,
@@ -514,10 +534,38 @@ class GetWorkContextResponse(message.Message):
         repository: catalog_pb2.Repository | None = ...,
         agent: agent_pb2.AgentSettings | None = ...,
         hooks: abc.Iterable[hook_pb2.Hook] | None = ...,
+        backlog: abc.Iterable[WorkItemTitle] | None = ...,
+        in_progress: abc.Iterable[WorkItemTitle] | None = ...,
+        in_review: abc.Iterable[WorkItemTitle] | None = ...,
+        done: abc.Iterable[WorkItemTitle] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "job", b"job", "project", b"project", "repository", b"repository", "work_item", b"work_item"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "hooks", b"hooks", "job", b"job", "project", b"project", "related_work_items", b"related_work_items", "repository", b"repository", "task", b"task", "work_item", b"work_item"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "backlog", b"backlog", "branch", b"branch", "done", b"done", "hooks", b"hooks", "in_progress", b"in_progress", "in_review", b"in_review", "job", b"job", "project", b"project", "related_work_items", b"related_work_items", "repository", b"repository", "task", b"task", "work_item", b"work_item"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class WorkItemTitle(message.Message):
+    """A work item as far as it matters beside another one."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORK_ITEM_ID_FIELD_NUMBER: builtins.int
+    TITLE_FIELD_NUMBER: builtins.int
+    work_item_id: builtins.str
+    """The work item."""
+    title: builtins.str
+    """Its title."""
+    def __init__(
+        self,
+        *,
+        work_item_id: builtins.str = ...,
+        title: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["title", b"title", "work_item_id", b"work_item_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

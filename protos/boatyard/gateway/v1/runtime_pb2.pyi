@@ -988,6 +988,254 @@ class SweepWorkspacesResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class GetWorkspaceStatusRequest(message.Message):
+    """Request for GetWorkspaceStatus."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    page_size: builtins.int
+    """Maximum number of entries: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the previous page, for the same workspace."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class GetWorkspaceStatusResponse(message.Message):
+    """Response for GetWorkspaceStatus."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ENTRIES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    IS_CLEAN_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token for the next page; empty on the last page."""
+    is_clean: builtins.bool
+    """True when nothing differs from HEAD."""
+    branch: builtins.str
+    """The branch's short name; empty when HEAD is detached. It has U+FFFD in place of what is not UTF-8."""
+    commit_id: builtins.str
+    """The full id of HEAD's commit; empty when the branch has no commits."""
+    @builtins.property
+    def entries(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.StatusEntry]:
+        """The entries of this page; ignored files are left out."""
+
+    def __init__(
+        self,
+        *,
+        entries: abc.Iterable[git_pb2.StatusEntry] | None = ...,
+        next_page_token: builtins.str = ...,
+        is_clean: builtins.bool = ...,
+        branch: builtins.str = ...,
+        commit_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "entries", b"entries", "is_clean", b"is_clean", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadWorkspaceDiffRequest(message.Message):
+    """Request for ReadWorkspaceDiff."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadWorkspaceDiffResponse(message.Message):
+    """A chunk of a diff."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """At most 64 KiB."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["data", b"data"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BranchWorkspaceRequest(message.Message):
+    """Request for BranchWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    branch: builtins.str
+    """The branch's short name."""
+    commit_id: builtins.str
+    """The full id of the commit that it begins at; empty means that of HEAD."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        branch: builtins.str = ...,
+        commit_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "commit_id", b"commit_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class BranchWorkspaceResponse(message.Message):
+    """Response for BranchWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    commit_id: builtins.str
+    """The full id of the branch's commit."""
+    def __init__(
+        self,
+        *,
+        commit_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["commit_id", b"commit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CommitWorkspaceRequest(message.Message):
+    """Request for CommitWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    MESSAGE_FIELD_NUMBER: builtins.int
+    workspace_id: builtins.str
+    """The workspace."""
+    message: builtins.str
+    """The message."""
+    def __init__(
+        self,
+        *,
+        workspace_id: builtins.str = ...,
+        message: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["message", b"message", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CommitWorkspaceResponse(message.Message):
+    """Response for CommitWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    COMMIT_ID_FIELD_NUMBER: builtins.int
+    commit_id: builtins.str
+    """The full id of the commit."""
+    def __init__(
+        self,
+        *,
+        commit_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["commit_id", b"commit_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushWorkspaceRequest(message.Message):
+    """Request for PushWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: builtins.int
+    WORKSPACE_ID_FIELD_NUMBER: builtins.int
+    BRANCH_FIELD_NUMBER: builtins.int
+    request_id: builtins.str
+    """Makes the call safe to repeat."""
+    workspace_id: builtins.str
+    """The workspace."""
+    branch: builtins.str
+    """The branch to push to, from now on the job's; empty means the one that it has."""
+    def __init__(
+        self,
+        *,
+        request_id: builtins.str = ...,
+        workspace_id: builtins.str = ...,
+        branch: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["branch", b"branch", "request_id", b"request_id", "workspace_id", b"workspace_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class PushWorkspaceResponse(message.Message):
+    """Response for PushWorkspace."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    JOB_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def job(self) -> job_pb2.Job:
+        """The workspace's job as it is now: PENDING, and then again in each of the states of a job."""
+
+    def __init__(
+        self,
+        *,
+        job: job_pb2.Job | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["job", b"job"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class ListSnapshotsRequest(message.Message):
     """Request for ListSnapshots."""
 

@@ -129,6 +129,31 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesResponse.FromString,
                 _registered_method=True)
+        self.GetWorkspaceStatus = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/GetWorkspaceStatus',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceStatusRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceStatusResponse.FromString,
+                _registered_method=True)
+        self.ReadWorkspaceDiff = channel.unary_stream(
+                '/boatyard.gateway.v1.AgentRuntimeService/ReadWorkspaceDiff',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadWorkspaceDiffRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadWorkspaceDiffResponse.FromString,
+                _registered_method=True)
+        self.BranchWorkspace = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/BranchWorkspace',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.BranchWorkspaceRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.BranchWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.CommitWorkspace = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/CommitWorkspace',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.CommitWorkspaceRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.CommitWorkspaceResponse.FromString,
+                _registered_method=True)
+        self.PushWorkspace = channel.unary_unary(
+                '/boatyard.gateway.v1.AgentRuntimeService/PushWorkspace',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.PushWorkspaceRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.PushWorkspaceResponse.FromString,
+                _registered_method=True)
         self.ListSnapshots = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/ListSnapshots',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ListSnapshotsRequest.SerializeToString,
@@ -375,6 +400,107 @@ class AgentRuntimeServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def GetWorkspaceStatus(self, request, context):
+        """Returns the branch of a workspace that its job has left, and what in it differs from HEAD, ordered by path. The job's
+        secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadWorkspaceDiff(self, request, context):
+        """Streams the unified diff between the files of a workspace that its job has left and their HEAD, new files included.
+        The job's secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the diff is larger than 1 GiB.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left on the cell.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def BranchWorkspace(self, request, context):
+        """Creates a branch in a workspace that its job has left, and switches to it. The files stay as they are. Nothing is
+        pushed. Succeeds if the branch already exists at that commit.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or git does not allow the branch name.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - NOT_FOUND (REVISION_NOT_FOUND): its repository has no such commit.
+        - ALREADY_EXISTS (BRANCH_EXISTS): the branch exists at another commit.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CommitWorkspace(self, request, context):
+        """Commits all changes in a workspace that its job has left: new, changed and deleted files, not those that git ignores.
+        The author is the caller; the time is that of the job, so that a repeated call returns the same commit.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing differs from HEAD.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PushWorkspace(self, request, context):
+        """Pushes a workspace that its job has left, as it is now: its job publishes it as JobService.PushJob publishes what an
+        attempt left. So the policy's check runs, people are asked where policy or floors say so, protected paths among
+        it, and the floors of now hold. Commits in it are kept; what is not committed is committed too.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): the job's repository has been deleted, or the cell has no mirror of it any more.
+        - NOT_FOUND (REVISION_NOT_FOUND): the cell's mirror no longer has the commit that the job began from.
+        - FAILED_PRECONDITION (NO_RESULT): the job has no repository, or nothing differs from what it began from.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended; its state is in the details.
+        - FAILED_PRECONDITION (TAKE_FAILED): the workspace cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the workspace has more than the settings allow.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
+        pushed, or no longer allows its sandbox tier or its network.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+        network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left on the cell.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is in use; RetryInfo says when to retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListSnapshots(self, request, context):
         """Lists snapshots, cell by cell, newest first within each cell: what jobs that did not succeed left in their
         workspaces. Use JobSpec.snapshot_id to start a job from one.
@@ -487,6 +613,31 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     servicer.SweepWorkspaces,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesResponse.SerializeToString,
+            ),
+            'GetWorkspaceStatus': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetWorkspaceStatus,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceStatusRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceStatusResponse.SerializeToString,
+            ),
+            'ReadWorkspaceDiff': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadWorkspaceDiff,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadWorkspaceDiffRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadWorkspaceDiffResponse.SerializeToString,
+            ),
+            'BranchWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.BranchWorkspace,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.BranchWorkspaceRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.BranchWorkspaceResponse.SerializeToString,
+            ),
+            'CommitWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.CommitWorkspace,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.CommitWorkspaceRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.CommitWorkspaceResponse.SerializeToString,
+            ),
+            'PushWorkspace': grpc.unary_unary_rpc_method_handler(
+                    servicer.PushWorkspace,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.PushWorkspaceRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.PushWorkspaceResponse.SerializeToString,
             ),
             'ListSnapshots': grpc.unary_unary_rpc_method_handler(
                     servicer.ListSnapshots,
@@ -951,6 +1102,141 @@ class AgentRuntimeService:
             '/boatyard.gateway.v1.AgentRuntimeService/SweepWorkspaces',
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.SweepWorkspacesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetWorkspaceStatus(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/GetWorkspaceStatus',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceStatusRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceStatusResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadWorkspaceDiff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/ReadWorkspaceDiff',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadWorkspaceDiffRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadWorkspaceDiffResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def BranchWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/BranchWorkspace',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.BranchWorkspaceRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.BranchWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CommitWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/CommitWorkspace',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.CommitWorkspaceRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.CommitWorkspaceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PushWorkspace(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/PushWorkspace',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.PushWorkspaceRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.PushWorkspaceResponse.FromString,
             options,
             channel_credentials,
             insecure,

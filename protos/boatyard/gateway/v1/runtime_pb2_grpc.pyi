@@ -178,6 +178,87 @@ class AgentRuntimeServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
     """
+    GetWorkspaceStatus: aio.UnaryUnaryMultiCallable[runtime_pb2.GetWorkspaceStatusRequest, runtime_pb2.GetWorkspaceStatusResponse]
+    """Returns the branch of a workspace that its job has left, and what in it differs from HEAD, ordered by path. The job's
+    secrets are not in it.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+    - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+    - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+    """
+    ReadWorkspaceDiff: aio.UnaryStreamMultiCallable[runtime_pb2.ReadWorkspaceDiffRequest, runtime_pb2.ReadWorkspaceDiffResponse]
+    """Streams the unified diff between the files of a workspace that its job has left and their HEAD, new files included.
+    The job's secrets are not in it.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+    - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+    - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+    - FAILED_PRECONDITION (RESULT_TOO_LARGE): the diff is larger than 1 GiB.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left on the cell.
+    """
+    BranchWorkspace: aio.UnaryUnaryMultiCallable[runtime_pb2.BranchWorkspaceRequest, runtime_pb2.BranchWorkspaceResponse]
+    """Creates a branch in a workspace that its job has left, and switches to it. The files stay as they are. Nothing is
+    pushed. Succeeds if the branch already exists at that commit.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or git does not allow the branch name.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+    - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+    - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+    - NOT_FOUND (REVISION_NOT_FOUND): its repository has no such commit.
+    - ALREADY_EXISTS (BRANCH_EXISTS): the branch exists at another commit.
+    """
+    CommitWorkspace: aio.UnaryUnaryMultiCallable[runtime_pb2.CommitWorkspaceRequest, runtime_pb2.CommitWorkspaceResponse]
+    """Commits all changes in a workspace that its job has left: new, changed and deleted files, not those that git ignores.
+    The author is the caller; the time is that of the job, so that a repeated call returns the same commit.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+    - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+    - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+    - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing differs from HEAD.
+    """
+    PushWorkspace: aio.UnaryUnaryMultiCallable[runtime_pb2.PushWorkspaceRequest, runtime_pb2.PushWorkspaceResponse]
+    """Pushes a workspace that its job has left, as it is now: its job publishes it as JobService.PushJob publishes what an
+    attempt left. So the policy's check runs, people are asked where policy or floors say so, protected paths among
+    it, and the floors of now hold. Commits in it are kept; what is not committed is committed too.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+    - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+    - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+    - NOT_FOUND (REPOSITORY_NOT_FOUND): the job's repository has been deleted, or the cell has no mirror of it any more.
+    - NOT_FOUND (REVISION_NOT_FOUND): the cell's mirror no longer has the commit that the job began from.
+    - FAILED_PRECONDITION (NO_RESULT): the job has no repository, or nothing differs from what it began from.
+    - FAILED_PRECONDITION (JOB_STATE): the job has not ended; its state is in the details.
+    - FAILED_PRECONDITION (TAKE_FAILED): the workspace cannot be recorded; git's error is in the message.
+    - FAILED_PRECONDITION (RESULT_TOO_LARGE): the workspace has more than the settings allow.
+    - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+    - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+    - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
+      pushed, or no longer allows its sandbox tier or its network.
+    - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+    - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+      network; the message names the setting.
+    - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+    - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+    - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+    - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left on the cell.
+    - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is in use; RetryInfo says when to retry.
+    """
     ListSnapshots: aio.UnaryUnaryMultiCallable[runtime_pb2.ListSnapshotsRequest, runtime_pb2.ListSnapshotsResponse]
     """Lists snapshots, cell by cell, newest first within each cell: what jobs that did not succeed left in their
     workspaces. Use JobSpec.snapshot_id to start a job from one.
@@ -456,6 +537,117 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         itself, and then keeps workspaces until their `expire_time`.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): `max_age` is missing or negative, or a field is malformed.
+        """
+
+    @abc_1.abstractmethod
+    def GetWorkspaceStatus(
+        self,
+        request: runtime_pb2.GetWorkspaceStatusRequest,
+        context: aio.ServicerContext[runtime_pb2.GetWorkspaceStatusRequest, abc.Awaitable[runtime_pb2.GetWorkspaceStatusResponse]],
+    ) -> abc.Awaitable[runtime_pb2.GetWorkspaceStatusResponse]:
+        """Returns the branch of a workspace that its job has left, and what in it differs from HEAD, ordered by path. The job's
+        secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the page token belongs to another list.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        """
+
+    @abc_1.abstractmethod
+    def ReadWorkspaceDiff(
+        self,
+        request: runtime_pb2.ReadWorkspaceDiffRequest,
+        context: aio.ServicerContext[runtime_pb2.ReadWorkspaceDiffRequest, abc.AsyncIterator[runtime_pb2.ReadWorkspaceDiffResponse]],
+    ) -> abc.AsyncIterator[runtime_pb2.ReadWorkspaceDiffResponse]:
+        """Streams the unified diff between the files of a workspace that its job has left and their HEAD, new files included.
+        The job's secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the diff is larger than 1 GiB.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left on the cell.
+        """
+
+    @abc_1.abstractmethod
+    def BranchWorkspace(
+        self,
+        request: runtime_pb2.BranchWorkspaceRequest,
+        context: aio.ServicerContext[runtime_pb2.BranchWorkspaceRequest, abc.Awaitable[runtime_pb2.BranchWorkspaceResponse]],
+    ) -> abc.Awaitable[runtime_pb2.BranchWorkspaceResponse]:
+        """Creates a branch in a workspace that its job has left, and switches to it. The files stay as they are. Nothing is
+        pushed. Succeeds if the branch already exists at that commit.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or git does not allow the branch name.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - NOT_FOUND (REVISION_NOT_FOUND): its repository has no such commit.
+        - ALREADY_EXISTS (BRANCH_EXISTS): the branch exists at another commit.
+        """
+
+    @abc_1.abstractmethod
+    def CommitWorkspace(
+        self,
+        request: runtime_pb2.CommitWorkspaceRequest,
+        context: aio.ServicerContext[runtime_pb2.CommitWorkspaceRequest, abc.Awaitable[runtime_pb2.CommitWorkspaceResponse]],
+    ) -> abc.Awaitable[runtime_pb2.CommitWorkspaceResponse]:
+        """Commits all changes in a workspace that its job has left: new, changed and deleted files, not those that git ignores.
+        The author is the caller; the time is that of the job, so that a repeated call returns the same commit.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - FAILED_PRECONDITION (NOT_A_REPOSITORY): it has no usable repository, such as that of a job without one.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - FAILED_PRECONDITION (NOTHING_TO_COMMIT): nothing differs from HEAD.
+        """
+
+    @abc_1.abstractmethod
+    def PushWorkspace(
+        self,
+        request: runtime_pb2.PushWorkspaceRequest,
+        context: aio.ServicerContext[runtime_pb2.PushWorkspaceRequest, abc.Awaitable[runtime_pb2.PushWorkspaceResponse]],
+    ) -> abc.Awaitable[runtime_pb2.PushWorkspaceResponse]:
+        """Pushes a workspace that its job has left, as it is now: its job publishes it as JobService.PushJob publishes what an
+        attempt left. So the policy's check runs, people are asked where policy or floors say so, protected paths among
+        it, and the floors of now hold. Commits in it are kept; what is not committed is committed too.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.
+        - FAILED_PRECONDITION (WORKSPACE_HELD): an agent is working in it; the message names it.
+        - FAILED_PRECONDITION (WORKSPACE_IN_USE): its job has not ended; the details name the job.
+        - NOT_FOUND (REPOSITORY_NOT_FOUND): the job's repository has been deleted, or the cell has no mirror of it any more.
+        - NOT_FOUND (REVISION_NOT_FOUND): the cell's mirror no longer has the commit that the job began from.
+        - FAILED_PRECONDITION (NO_RESULT): the job has no repository, or nothing differs from what it began from.
+        - FAILED_PRECONDITION (JOB_STATE): the job has not ended; its state is in the details.
+        - FAILED_PRECONDITION (TAKE_FAILED): the workspace cannot be recorded; git's error is in the message.
+        - FAILED_PRECONDITION (RESULT_TOO_LARGE): the workspace has more than the settings allow.
+        - FAILED_PRECONDITION (SANDBOX_UNAVAILABLE): no sandbox is available to run git in; the message says how to fix it.
+        - FAILED_PRECONDITION (WORKSPACE_NOT_MOUNTED): its layers are not mounted yet; the workspace service mounts them.
+        - FAILED_PRECONDITION (BELOW_FLOOR): a floor of its project or template, which the message names, lets nothing be
+          pushed, or no longer allows its sandbox tier or its network.
+        - FAILED_PRECONDITION (WORK_ITEM_BUSY): another job, named in the details, is working on its work item.
+        - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
+          network; the message names the setting.
+        - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+        - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
+        - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
+        - RESOURCE_EXHAUSTED (DISK_FULL): too little disk space is left on the cell.
+        - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): the repository's store is in use; RetryInfo says when to retry.
         """
 
     @abc_1.abstractmethod

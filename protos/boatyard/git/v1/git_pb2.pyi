@@ -595,14 +595,14 @@ class CloneRepositoryResponse(message.Message):
 
 @typing.final
 class Clone(message.Message):
-    """A plain clone."""
+    """A plain clone. It stays until DeleteClone removes it."""
 
     DESCRIPTOR: descriptor.Descriptor
 
     PATH_FIELD_NUMBER: builtins.int
     COMMIT_ID_FIELD_NUMBER: builtins.int
     path: builtins.str
-    """Absolute path of the clone."""
+    """Absolute path of the clone: as a layout's `path`, it names the clone to every RPC that works on a tree."""
     commit_id: builtins.str
     """The full id of the commit that is checked out."""
     def __init__(
@@ -614,6 +614,123 @@ class Clone(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["commit_id", b"commit_id", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListClonesRequest(message.Message):
+    """Request for ListClones."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    page_size: builtins.int
+    """Maximum number of results: 0 means 50, more than 1000 means 1000."""
+    page_token: builtins.str
+    """`next_page_token` of the previous page."""
+    def __init__(
+        self,
+        *,
+        page_size: builtins.int = ...,
+        page_token: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ListClonesResponse(message.Message):
+    """Response for ListClones."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CLONES_FIELD_NUMBER: builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: builtins.int
+    TOTAL_BYTES_FIELD_NUMBER: builtins.int
+    next_page_token: builtins.str
+    """Token for the next page; empty on the last page."""
+    total_bytes: builtins.int
+    """Size in bytes of all clones together."""
+    @builtins.property
+    def clones(self) -> containers.RepeatedCompositeFieldContainer[CloneUsage]:
+        """The clones of this page."""
+
+    def __init__(
+        self,
+        *,
+        clones: abc.Iterable[CloneUsage] | None = ...,
+        next_page_token: builtins.str = ...,
+        total_bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["clones", b"clones", "next_page_token", b"next_page_token", "total_bytes", b"total_bytes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CloneUsage(message.Message):
+    """The disk usage of one plain clone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CLONE_ID_FIELD_NUMBER: builtins.int
+    PATH_FIELD_NUMBER: builtins.int
+    BYTES_FIELD_NUMBER: builtins.int
+    clone_id: builtins.str
+    """Its id."""
+    path: builtins.str
+    """Its absolute path."""
+    bytes: builtins.int
+    """Its size in bytes, with its working files."""
+    def __init__(
+        self,
+        *,
+        clone_id: builtins.str = ...,
+        path: builtins.str = ...,
+        bytes: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["bytes", b"bytes", "clone_id", b"clone_id", "path", b"path"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteCloneRequest(message.Message):
+    """Request for DeleteClone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    CLONE_ID_FIELD_NUMBER: builtins.int
+    clone_id: builtins.str
+    """Its id."""
+    def __init__(
+        self,
+        *,
+        clone_id: builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["clone_id", b"clone_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class DeleteCloneResponse(message.Message):
+    """Response for DeleteClone."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,6 +64,16 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryResponse.FromString,
                 _registered_method=True)
+        self.ListClones = channel.unary_unary(
+                '/boatyard.git.v1.GitService/ListClones',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListClonesRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListClonesResponse.FromString,
+                _registered_method=True)
+        self.DeleteClone = channel.unary_unary(
+                '/boatyard.git.v1.GitService/DeleteClone',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteCloneRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteCloneResponse.FromString,
+                _registered_method=True)
         self.CreateBranch = channel.unary_unary(
                 '/boatyard.git.v1.GitService/CreateBranch',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CreateBranchRequest.SerializeToString,
@@ -259,6 +269,25 @@ class GitServiceServicer:
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
         to retry.
         - UNAVAILABLE (DRAINING): the service is stopping; retry.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListClones(self, request, context):
+        """Lists the plain clones on this machine, ordered by id, with their sizes.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DeleteClone(self, request, context):
+        """Removes a plain clone, with all that is in it and was not pushed; succeeds if it is already gone.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -608,6 +637,16 @@ def add_GitServiceServicer_to_server(servicer, server):
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryResponse.SerializeToString,
             ),
+            'ListClones': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListClones,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListClonesRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.ListClonesResponse.SerializeToString,
+            ),
+            'DeleteClone': grpc.unary_unary_rpc_method_handler(
+                    servicer.DeleteClone,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteCloneRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteCloneResponse.SerializeToString,
+            ),
             'CreateBranch': grpc.unary_unary_rpc_method_handler(
                     servicer.CreateBranch,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CreateBranchRequest.FromString,
@@ -795,6 +834,60 @@ class GitService:
             '/boatyard.git.v1.GitService/CloneRepository',
             boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.CloneRepositoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListClones(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/ListClones',
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListClonesRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.ListClonesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DeleteClone(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/DeleteClone',
+            boatyard_dot_git_dot_v1_dot_git__pb2.DeleteCloneRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.DeleteCloneResponse.FromString,
             options,
             channel_credentials,
             insecure,

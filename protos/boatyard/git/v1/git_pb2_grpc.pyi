@@ -109,6 +109,17 @@ class GitServiceStub:
       to retry.
     - UNAVAILABLE (DRAINING): the service is stopping; retry.
     """
+    ListClones: aio.UnaryUnaryMultiCallable[git_pb2.ListClonesRequest, git_pb2.ListClonesResponse]
+    """Lists the plain clones on this machine, ordered by id, with their sizes.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+    """
+    DeleteClone: aio.UnaryUnaryMultiCallable[git_pb2.DeleteCloneRequest, git_pb2.DeleteCloneResponse]
+    """Removes a plain clone, with all that is in it and was not pushed; succeeds if it is already gone.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+    """
     CreateBranch: aio.UnaryUnaryMultiCallable[git_pb2.CreateBranchRequest, git_pb2.CreateBranchResponse]
     """Creates a branch in a working tree and switches to it. The files stay as they are.
 
@@ -476,6 +487,29 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
           to retry.
         - UNAVAILABLE (DRAINING): the service is stopping; retry.
+        """
+
+    @abc_1.abstractmethod
+    def ListClones(
+        self,
+        request: git_pb2.ListClonesRequest,
+        context: aio.ServicerContext[git_pb2.ListClonesRequest, abc.Awaitable[git_pb2.ListClonesResponse]],
+    ) -> abc.Awaitable[git_pb2.ListClonesResponse]:
+        """Lists the plain clones on this machine, ordered by id, with their sizes.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is malformed, or the page token belongs to another list.
+        """
+
+    @abc_1.abstractmethod
+    def DeleteClone(
+        self,
+        request: git_pb2.DeleteCloneRequest,
+        context: aio.ServicerContext[git_pb2.DeleteCloneRequest, abc.Awaitable[git_pb2.DeleteCloneResponse]],
+    ) -> abc.Awaitable[git_pb2.DeleteCloneResponse]:
+        """Removes a plain clone, with all that is in it and was not pushed; succeeds if it is already gone.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         """
 
     @abc_1.abstractmethod

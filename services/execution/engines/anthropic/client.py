@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -52,12 +53,21 @@ class ModelFailure:
 class ModelClient:
     """Asks a model. An answer that is cut off counts for nothing: its usage is unknown, and it is requested again."""
 
-    def __init__(self, credentials: ModelCredentials, task: ModelTask, models: Models, recorder: Recorder) -> None:
+    def __init__(
+        self,
+        credentials: ModelCredentials,
+        task: ModelTask,
+        models: Models,
+        recorder: Recorder,
+        counted: Callable[[str], Awaitable[None]] | None = None,
+    ) -> None:
+        """`counted` waits until what an answer used is recorded by somebody else."""
         self._client = anthropic.AsyncAnthropic(
             api_key=credentials.api_key, base_url=credentials.base_url, max_retries=0, timeout=_TIMEOUT
         )
         self._task = task
         self._recorder = recorder
+        self._counted = counted
         self.last_sign_at: float | None = None
         """When the model last gave a sign of life during a request, on the monotonic clock; None between requests."""
         self._request: dict[str, Any] = {
@@ -97,7 +107,10 @@ class ModelClient:
                 piece = builder.take(event)
                 if piece is not None:
                     self._recorder.piece(*piece, builder.id)
-        return builder.whole()
+        reply = builder.whole()
+        if self._counted is not None:
+            await self._counted(reply.id)
+        return reply
 
     async def _pause(self, failure: ModelFailure, attempt: int) -> None:
         backoff = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311

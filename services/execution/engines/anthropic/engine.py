@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
+from services.agent.providers import ModelWire
 from services.agent.settings import DEFAULT_TURNS, AgentSettings, AnthropicEngine
 from services.execution import toolbox
 from services.execution.engine import Engine, EngineSpec, RunContext
@@ -20,9 +21,11 @@ _DEFAULT_TOKENS: Final = 16_384
 class ModelEngine(Engine[AnthropicEngine]):
     """A model drives the agent; the program in the sandbox is the one with the model's tools."""
 
+    speaks = ModelWire.MESSAGES
+    uses_door = True
     missing = (
-        "engine anthropic needs a key, and the execution service has none: set ANTHROPIC_API_KEY in its"
-        " environment, and start it again"
+        "engine anthropic needs a provider of wire messages: make one (`boatyard provider create --wire messages`), or"
+        " set ANTHROPIC_API_KEY in the environment of the execution service, and start it again"
     )
 
     def violations(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> Iterator[tuple[str, str]]:

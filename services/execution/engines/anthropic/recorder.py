@@ -2,7 +2,9 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
+from typing import Any
 
 from services.execution.engines.anthropic.history import Reply, ToolCall
 from services.execution.engines.anthropic.models import Models
@@ -70,7 +72,7 @@ class Recorder:
         """Write what an answer used, and that it is complete, unless that was written before."""
         tokens = reply.tokens
         cost = self._models.cost_usd(reply.model, tokens)
-        if reply.id not in self.activity.requests:
+        if reply.id not in self.activity.counted:
             self._write(
                 EventKind.USAGE,
                 request_id=reply.id,
@@ -83,6 +85,11 @@ class Recorder:
             )
         if reply.id not in self.activity.turn_ends:
             self._write(EventKind.TURN_END, turn=turn, stop_reason=reply.stop_reason, request_id=reply.id)
+
+    def usage(self, fields: Mapping[str, Any]) -> None:
+        """Write what the door says that a request has used, unless that was written before."""
+        if fields["request_id"] not in self.activity.counted:
+            self._write(EventKind.USAGE, **fields)
 
     def call(self, call: ToolCall) -> None:
         """Write that a tool is called."""

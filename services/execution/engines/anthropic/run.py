@@ -7,9 +7,11 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from services.agent.providers import ModelWire, keys_by_name
 from services.execution.engine import RunContext
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History
+from services.execution.engines.anthropic.inner_door import InnerDoor
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
@@ -34,8 +36,10 @@ def run_agent_loop(context: RunContext) -> Result:
     """Start or resume the model of a run, and stay with it until no process of the run is left."""
     run, plan, writer = context.run, context.plan, context.writer
     credentials = ModelCredentials.from_bytes(context.credentials)
-    key = {} if credentials is None else {"ANTHROPIC_API_KEY": credentials.api_key.encode()}
-    writer.redactor = writer.redactor.having(plan.secrets | key)
+    keys = keys_by_name(context.providers)
+    if credentials is not None:
+        keys["ANTHROPIC_API_KEY"] = credentials.api_key
+    writer.redactor = writer.redactor.having(plan.secrets | {name: key.encode() for name, key in keys.items()})
     before = read_activity(run.events)
     attempt = run.begin_life(time.time_ns())
     if attempt == 1:
@@ -56,6 +60,7 @@ class AgentLoop:
         self._writer = writer
         self._signal_fd = context.signal_fd
         self._group = group
+        self._providers = [one for one in context.providers if one.wire is ModelWire.MESSAGES]
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
         self._tools = ToolProcess(plan.sandbox, run, self._pump, writer, group)
         self._meter = Meter(plan.bounds, writer, group, self._tools.root)
@@ -89,7 +94,7 @@ class AgentLoop:
     async def _verdict(self, credentials: ModelCredentials | None, before: ModelActivity) -> Verdict:
         if self._stopped.is_set():
             return self._forced(self._cause)
-        if credentials is None:
+        if credentials is None and not self._providers:
             text = "the execution service has no ANTHROPIC_API_KEY any more: set it, and start the service again"
             return Verdict(State.FAILED, Reason.MODEL_FAILED, text)
         try:
@@ -98,12 +103,23 @@ class AgentLoop:
             self._tools.start()  # it starts while we import the large modules below
         except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
-        os.environ.update(credentials.environment)
-        models = Models.load(credentials.models_file)
+        models = Models.load(None if credentials is None else credentials.models_file)
         recorder = Recorder(self._writer, before, models)
-        return await self._converse(credentials, models, recorder)
+        door = InnerDoor(self._providers, recorder) if self._providers else None
+        if door is not None:
+            credentials = door.open(models.path)
+        if credentials is None:
+            raise AssertionError("there are providers, or credentials")
+        os.environ.update(credentials.environment)
+        try:
+            return await self._converse(credentials, models, recorder, door)
+        finally:
+            if door is not None:
+                await door.close()
 
-    async def _converse(self, credentials: ModelCredentials, models: Models, recorder: Recorder) -> Verdict:
+    async def _converse(
+        self, credentials: ModelCredentials, models: Models, recorder: Recorder, door: InnerDoor | None
+    ) -> Verdict:
         # These imports take a second, in which the sandbox is made.
         from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415
         from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
@@ -114,7 +130,7 @@ class AgentLoop:
         except NoToolProcessError as error:
             return verdict.never_began(str(error))
         history = History(self._run.history)
-        model = ModelClient(credentials, task, models, recorder)
+        model = ModelClient(credentials, task, models, recorder, None if door is None else door.counted)
         conversation = Conversation(task, history, model, self._tools, recorder, inbox=Inbox(self._run.path))
         try:
             return await self._bounded(conversation.run(), model)

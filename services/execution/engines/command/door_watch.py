@@ -4,12 +4,12 @@ import selectors
 from collections.abc import Sequence
 from dataclasses import replace
 
+from services.agent.providers import ModelProvider
 from services.execution.cgroups.group import ControlGroup
 from services.execution.door.child import ModelDoor
 from services.execution.engines.command.sources import Sources
 from services.execution.eventlog import EventWriter
 from services.execution.processes import orphans
-from services.execution.providers import Provider
 from services.sandbox.spec import SandboxSpec, Tier
 
 
@@ -18,7 +18,7 @@ class DoorWatch:
 
     def __init__(
         self,
-        providers: Sequence[Provider],
+        providers: Sequence[ModelProvider],
         writer: EventWriter,
         selector: selectors.BaseSelector,
         sources: Sources,

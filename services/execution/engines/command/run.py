@@ -33,11 +33,6 @@ def run_command(context: RunContext) -> Result:
     """Start the program of a run, and stay with it until none of its processes is left."""
     if context.run.stop_request() is not None:
         return verdict.cancelled().result(None)
-    if context.plan.has_door and not context.providers:
-        text = (
-            "the service was restarted before it began, and the keys for its models, which it does not store, did not"
-        )
-        return Verdict(State.FAILED, Reason.RUNNER_LOST, f"{text} come back").result(None)
     return CommandRun(context).result()
 
 

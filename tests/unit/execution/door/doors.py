@@ -8,9 +8,9 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from services.agent.providers import ModelProvider
 from services.execution.door.reports import Reports
 from services.execution.door.server import Door
-from services.execution.providers import Provider
 
 TOKEN = "the-execution-s-token"
 
@@ -68,7 +68,7 @@ def unchunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*providers: Provider) -> AsyncIterator[Served]:
+async def serving(*providers: ModelProvider) -> AsyncIterator[Served]:
     """Serve these providers."""
     listening = socket.create_server(("127.0.0.1", 0))
     reading, writing = os.pipe()

@@ -5,16 +5,18 @@ import json
 
 import pytest
 
-from services.execution.providers import Provider, Wire
-from tests.kit.model_provider import ModelProvider, Reply, message, messages, providing, sse
+from services.agent.providers import ModelProvider, ModelWire
+from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing, sse
 from tests.unit.execution.door.doors import TOKEN, serving
 
 KEY = "the-provider-s-key"
 ASKED = {"model": "claude-sonnet-5-5", "max_tokens": 1, "messages": []}
 
 
-def of(at: ModelProvider, wire: Wire = Wire.MESSAGES, name: str = "one", suffix: str = "", **own: object) -> Provider:
-    return Provider(name, wire, at.url + suffix, **{"keys": (KEY,), **own})
+def of(
+    at: ProviderServer, wire: ModelWire = ModelWire.MESSAGES, name: str = "one", suffix: str = "", **own: object
+) -> ModelProvider:
+    return ModelProvider(name=name, wire=wire, base_url=at.url + suffix, **{"keys": (KEY,), **own})
 
 
 RESPONSE = {
@@ -46,9 +48,9 @@ GEMINI = {
     },
 }
 WIRES = {
-    "messages": (Wire.MESSAGES, "", "/v1/messages?beta=true", "/v1/messages?beta=true", messages()),
+    "messages": (ModelWire.MESSAGES, "", "/v1/messages?beta=true", "/v1/messages?beta=true", messages()),
     "responses": (
-        *(Wire.RESPONSES, "/openai/v1", "/v1/responses", "/openai/v1/responses"),
+        *(ModelWire.RESPONSES, "/openai/v1", "/v1/responses", "/openai/v1/responses"),
         sse(
             [
                 ("response.created", {"type": "response.created", "response": {**RESPONSE, "usage": None}}),
@@ -58,19 +60,19 @@ WIRES = {
         ),
     ),
     "chat": (
-        *(Wire.CHAT, "/v1", "/v1/chat/completions", "/v1/chat/completions"),
+        *(ModelWire.CHAT, "/v1", "/v1/chat/completions", "/v1/chat/completions"),
         Reply([json.dumps({**CHUNK, "choices": [{}], "usage": CHAT_USAGE}).encode()], length=True),
     ),
     "gemini": (
-        *(Wire.GEMINI, "", "/v1beta/models/gemini-4-pro:streamGenerateContent?alt=sse"),
+        *(ModelWire.GEMINI, "", "/v1beta/models/gemini-4-pro:streamGenerateContent?alt=sse"),
         *("/v1beta/models/gemini-4-pro:streamGenerateContent?alt=sse", sse([("message", GEMINI)] * 2)),
     ),
 }
 CREDENTIALS = {
-    Wire.MESSAGES: ("x-api-key", KEY),
-    Wire.RESPONSES: ("authorization", f"Bearer {KEY}"),
-    Wire.CHAT: ("authorization", f"Bearer {KEY}"),
-    Wire.GEMINI: ("x-goog-api-key", KEY),
+    ModelWire.MESSAGES: ("x-api-key", KEY),
+    ModelWire.RESPONSES: ("authorization", f"Bearer {KEY}"),
+    ModelWire.CHAT: ("authorization", f"Bearer {KEY}"),
+    ModelWire.GEMINI: ("x-goog-api-key", KEY),
 }
 
 
@@ -92,14 +94,14 @@ async def test_each_wire_passes_as_it_is_with_the_key_in_place_of_the_token(name
     assert "te" not in asked.headers
     assert TOKEN not in str(asked)
     assert (usage["provider"], usage["http_status"], usage["is_partial"]) == ("one", 200, False)
-    if wire is not Wire.MESSAGES:
+    if wire is not ModelWire.MESSAGES:
         numbers = [usage[f"{name}_tokens"] for name in ("input", "cache_read", "output", "reasoning")]
         assert numbers == [40, 60, 9, 4]
 
 
 async def test_a_key_in_the_query_is_taken_and_not_passed_on() -> None:
     path = "/v1beta/models/gemini-4-pro:generateContent"
-    async with providing(WIRES["gemini"][-1]) as at, serving(of(at, Wire.GEMINI)) as door:
+    async with providing(WIRES["gemini"][-1]) as at, serving(of(at, ModelWire.GEMINI)) as door:
         status, _ = await door.ask(f"{path}?alt=sse&key={TOKEN}", {}, x_api_key=None)
     assert (status, at.asked[0].target) == (200, f"{path}?alt=sse")
 
@@ -145,7 +147,7 @@ async def test_errors_have_the_form_of_their_wire() -> None:
 
 
 async def test_greetings_are_answered_and_websockets_are_not() -> None:
-    async with providing(messages()) as at, serving(of(at, Wire.RESPONSES)) as door:
+    async with providing(messages()) as at, serving(of(at, ModelWire.RESPONSES)) as door:
         assert await door.ask("/api/hello", method="HEAD", x_api_key=None) == (200, b"")
         status, _ = await door.ask("/v1/responses", method="GET", upgrade="websocket")
     assert (status, at.asked) == (426, [])
@@ -192,8 +194,8 @@ async def test_a_request_whose_agent_goes_away_is_ended_and_reported() -> None:
 @pytest.mark.parametrize("status", [500, 503, 529])
 async def test_another_provider_of_the_wire_is_asked_when_one_fails(status: int) -> None:
     async with providing(Reply(status=status)) as bad, providing(messages()) as good:
-        gone = Provider("gone", Wire.MESSAGES, "http://127.0.0.1:1")
-        other = of(good, Wire.GEMINI, name="other")
+        gone = ModelProvider(name="gone", wire=ModelWire.MESSAGES, base_url="http://127.0.0.1:1")
+        other = of(good, ModelWire.GEMINI, name="other")
         async with serving(gone, of(bad, name="bad"), other, of(good, name="good")) as door:
             assert (await door.ask("/v1/messages", ASKED))[0] == 200
             first, second, last = door.reports()
@@ -210,7 +212,7 @@ async def test_the_last_providers_answer_is_the_agents(status: int) -> None:
 
 
 async def test_nobody_answers() -> None:
-    async with serving(Provider("gone", Wire.MESSAGES, "http://127.0.0.1:1")) as door:
+    async with serving(ModelProvider(name="gone", wire=ModelWire.MESSAGES, base_url="http://127.0.0.1:1")) as door:
         status, answer = await door.ask("/v1/messages", ASKED)
     assert status == 502
     assert json.loads(answer)["error"]["message"].startswith("Boatyard: model provider gone does not answer: ")
@@ -238,7 +240,7 @@ async def test_models_choose_providers_and_have_aliases() -> None:
 
 
 async def test_an_alias_of_gemini_is_in_the_path() -> None:
-    async with providing(sse([])) as at, serving(of(at, Wire.GEMINI, aliases={"fast": "gemini-4-flash"})) as door:
+    async with providing(sse([])) as at, serving(of(at, ModelWire.GEMINI, aliases={"fast": "gemini-4-flash"})) as door:
         await door.ask("/v1beta/models/fast:generateContent", {})
     assert at.asked[0].target == "/v1beta/models/gemini-4-flash:generateContent"
 
@@ -250,7 +252,7 @@ async def test_a_chat_is_metered_whether_or_not_its_agent_asks_for_the_usage(ask
     body = {"model": "m", "stream": True} | ({"stream_options": {"include_usage": True}} if asks else {})
     async with (
         providing(Reply(pieces, type="text/event-stream")) as at,
-        serving(of(at, Wire.CHAT, suffix="/v1")) as door,
+        serving(of(at, ModelWire.CHAT, suffix="/v1")) as door,
     ):
         _, answer = await door.ask("/v1/chat/completions", body)
         assert (await door.usage())["output_tokens"] == 9
@@ -259,7 +261,7 @@ async def test_a_chat_is_metered_whether_or_not_its_agent_asks_for_the_usage(ask
 
 
 async def test_the_provider_says_who_pays() -> None:
-    async with providing(message()) as at, serving(of(at, Wire.CHAT, project_header="proj_1")) as door:
+    async with providing(message()) as at, serving(of(at, ModelWire.CHAT, project_header="proj_1")) as door:
         await door.ask("/v1/chat/completions", {}, openai_project="proj_2", openai_organization="org_2")
     assert at.asked[0].headers["openai-project"] == "proj_1"
     assert "openai-organization" not in at.asked[0].headers

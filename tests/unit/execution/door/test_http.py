@@ -6,11 +6,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.http import Chunks
 from services.execution.door.server import BODY_BYTES
-from services.execution.providers import Provider, Wire
-from tests.kit.model_provider import message, providing
+from tests.kit.model_provider import ProviderServer, message, providing
 from tests.unit.execution.door.doors import TOKEN, serving
+
+
+def of(at: ProviderServer) -> ModelProvider:
+    return ModelProvider(name="one", wire=ModelWire.MESSAGES, base_url=at.url)
+
 
 START = f"POST /v1/messages HTTP/1.1\r\nhost: x\r\nx-api-key: {TOKEN}\r\n"
 MALFORMED = {
@@ -42,7 +47,10 @@ MALFORMED = {
 @pytest.mark.parametrize("name", MALFORMED)
 async def test_what_two_readers_could_understand_differently_is_refused(name: str) -> None:
     status, data = MALFORMED[name]
-    async with providing(message()) as at, serving(Provider("one", Wire.MESSAGES, at.url)) as door:
+    async with (
+        providing(message()) as at,
+        serving(of(at)) as door,
+    ):
         # What a smuggled request would begin with follows; it must not be read as one.
         answer = await door.talk(data.encode("latin-1") + b"GET /api/hello HTTP/1.1\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 %d " % status)
@@ -54,7 +62,10 @@ async def test_what_two_readers_could_understand_differently_is_refused(name: st
 async def test_chunks_and_expectations_arrive() -> None:
     fields = "transfer-encoding: chunked\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n"
     body = "2;a=b\r\n{}\r\n1\r\n \r\n0\r\ntrailer: x\r\n\r\n"
-    async with providing(message()) as at, serving(Provider("one", Wire.MESSAGES, at.url)) as door:
+    async with (
+        providing(message()) as at,
+        serving(of(at)) as door,
+    ):
         answer = await door.talk((START + fields + body).encode())
     assert answer.startswith(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 ")
     assert at.asked[0].body == b"{} "
@@ -64,7 +75,10 @@ async def test_chunks_and_expectations_arrive() -> None:
 async def test_a_client_of_http_1_0_gets_a_body_that_ends_with_its_connection() -> None:
     reply = message()
     reply.length = False
-    async with providing(reply) as at, serving(Provider("one", Wire.MESSAGES, at.url)) as door:
+    async with (
+        providing(reply) as at,
+        serving(of(at)) as door,
+    ):
         answer = await door.talk(START.replace("1.1", "1.0").encode() + b"content-length: 2\r\n\r\n{}")
     head, _, body = answer.partition(b"\r\n\r\n")
     assert b"chunked" not in head

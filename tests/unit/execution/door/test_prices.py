@@ -7,8 +7,8 @@ import genai_prices
 import pytest
 from genai_prices import data
 
+from services.agent.providers import ModelWire
 from services.execution.door.prices import TABLE, cost_usd
-from services.execution.providers import Wire
 from tests.kit import prices
 
 NOW = datetime(2026, 11, 30, tzinfo=UTC)
@@ -59,11 +59,11 @@ def known(model: str, family: str) -> bool:
 @pytest.mark.parametrize(
     ("wire", "fields"),
     [
-        (Wire.MESSAGES, {"model": "of-nobody"}),
-        (Wire.MESSAGES, {"model": "gpt-5"}),
-        (Wire.CHAT, {"model": "gpt-oss-120b"}),
-        (Wire.MESSAGES, {"model": "claude-sonnet-5-5", "is_partial": True}),
+        (ModelWire.MESSAGES, {"model": "of-nobody"}),
+        (ModelWire.MESSAGES, {"model": "gpt-5"}),
+        (ModelWire.CHAT, {"model": "gpt-oss-120b"}),
+        (ModelWire.MESSAGES, {"model": "claude-sonnet-5-5", "is_partial": True, **dict.fromkeys(NAMES, 0)}),
     ],
 )
-def test_what_is_not_known_is_not_nothing(wire: Wire, fields: dict) -> None:
+def test_what_is_not_known_is_not_nothing(wire: ModelWire, fields: dict) -> None:
     assert cost_usd(wire, usage("", COUNTS[0]) | fields) is None

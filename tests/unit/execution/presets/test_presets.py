@@ -51,7 +51,7 @@ def written(path: Path, **keys: str) -> Path:
 
 def test_every_preset_of_ours_can_be_read_and_has_a_reader() -> None:
     ours = Presets.load(None, NOWHERE).by_name
-    assert {"claude"} <= set(ours)
+    assert set(ours) == {"aider", "claude", "codex", "gemini", "mini-swe-agent", "opencode"}
     for preset in ours.values():
         subprocess.run(["/bin/sh", "-n", "-c", preset.line], check=True)
     for reader in READERS:

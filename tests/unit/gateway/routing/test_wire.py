@@ -6,6 +6,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 
 from services.common.db.paging import Page
 from services.common.errors import Unavailable
+from services.gateway.cells.store import CellStore
 from services.gateway.jobs.store import JobStore
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.routing.owners import OwnerFinder
@@ -13,7 +14,8 @@ from services.gateway.routing.wire import Rpc, count_items, page_request, rpcs_o
 from services.gateway.wire.requests import page_from_proto
 
 SERVICE = pb.DESCRIPTOR.services_by_name["AgentRuntimeService"]
-FINDERS = OwnerFinder(JobStore(create_async_engine("sqlite+aiosqlite://"), JobNotifier())).finders  # none is called
+_NOWHERE = create_async_engine("sqlite+aiosqlite://")  # it is never called
+FINDERS = OwnerFinder(JobStore(_NOWHERE, JobNotifier()), CellStore(_NOWHERE, 20)).finders
 RPCS = {
     rpc.name: (rpc, method)
     for rpc, method in zip(rpcs_of(SERVICE), SERVICE.methods, strict=True)

@@ -184,3 +184,21 @@ async def test_what_was_missing_is_fetched_by_the_next(served: Served) -> None:
     served.lfs.objects[A] = content
     second = await served.prepare()
     assert (second.caveats, read(second, "a.bin")) == ((), content)
+
+
+@pytest.mark.slow
+async def test_an_address_that_only_a_branch_names_is_not_asked(served: Served, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    with git_server(tmp_path / "other", "another-token") as other:
+        other.lfs, other.records_processes = LfsServer(), False
+        config = f"[lfs]\n\turl = {other.url('app')}/info/lfs\n"
+        served.work.commit("elsewhere", {".lfsconfig": config})
+        served.work.git("push", "--quiet", str(served.server.root / "app.git"), "HEAD:refs/heads/branch")
+        assert (await served.prepare(revision=b"branch")).caveats == ()
+        assert not other.lfs.calls
+        served.push()
+        served.work.commit("a new one", {"c.bin": pointer_to(b"new").text.decode()})
+        served.push()
+        (caveat,) = (await served.prepare()).caveats  # which the default branch names, and which sees no token
+        assert (caveat.paths, other.lfs.calls["batch"]) == ((b"c.bin",), 1)
+        assert "returned error: 401" in caveat.detail

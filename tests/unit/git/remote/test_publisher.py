@@ -60,9 +60,18 @@ async def test_a_branch_that_lies_below_another_is_not_taken_for_it(
     assert not await parts.manager.push(remote, result, b"work", "")
 
 
-async def test_no_agent_says_first_from_where_submodules_come(parts: GitParts, remote: Remote, upstream: Repo) -> None:
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        (".gitmodules", '[submodule "x"]\n\tpath = x\n\turl = /srv/others.git\n'),
+        (".lfsconfig", "[lfs]\n\turl = https://h.example/x\n"),
+    ],
+)
+async def test_no_agent_says_first_from_where_submodules_come(
+    parts: GitParts, remote: Remote, upstream: Repo, file: str, text: str
+) -> None:
     workspace = parts.workspace(await parts.prepare(remote))
-    workspace.agent.write({".gitmodules": '[submodule "x"]\n\tpath = x\n\turl = /srv/others.git\n'})
+    workspace.agent.write({file: text})
     taken = (await parts.manager.take_result("repo-1", "result-1", workspace.take_spec())).commit_id
     upstream.git("symbolic-ref", "HEAD", "refs/heads/nowhere")
     with pytest.raises(FailedPrecondition, match="let a person push this one") as failure:

@@ -7,7 +7,7 @@ import pytest
 from boatyard.git.v1 import git_pb2 as pb
 
 from services.common.errors import FailedPrecondition, NotFound
-from services.git.model import DiffEnd, Remote, WorkingTree
+from services.git.model import CloneSpec, DiffEnd, Remote, WorkingTree
 from tests.kit.gitservice import SIGNATURE, GitParts
 from tests.kit.repos import Repo
 
@@ -129,13 +129,13 @@ async def test_older_systems_a_commit_that_lacks_an_object_is_not_pushed(
 @pytest.mark.parametrize(
     ("given", "fields"),
     [
-        ({}, {"repository_id", "base_commit_id", "commit_id"}),
+        ({}, {"repository_id", "base", "commit_id"}),
         ({"repository_id": "r", "base_branch": "main"}, {"commit_id"}),
         ({"repository_id": "r", "base_commit_id": "1" * 40, "commit_id": "1" * 40}, set()),
         ({"tree": {"layout": {"path": "/elsewhere"}}}, set()),
         (
             {"tree": {"layout": {"path": "/elsewhere"}}, "commit_id": "1" * 40, "base_branch": "main"},
-            {"commit_id", "base_commit_id"},
+            {"commit_id", "base"},
         ),
     ],
 )
@@ -144,3 +144,46 @@ async def test_older_systems_a_diff_is_of_a_tree_or_of_commits(
 ) -> None:
     violations = shared_parts.rules.violations(pb.GetDiffRequest(**given))
     assert {field for field, _ in violations} == fields
+
+
+@pytest.mark.slow
+async def test_older_systems_a_clone_takes_every_operation(parts: GitParts, remote: Remote, upstream: Repo) -> None:
+    """Cloned with a depth of 1, as theirs were: branch, status, diff, stage, commit and push; listed, and removed."""
+    manager = parts.manager
+    for clone_id in ("clone-a", "clone-b"):
+        made = await manager.clone(CloneSpec(clone_id, Remote("repo-1", f"file://{upstream.path}"), depth=1))
+        assert parts.paths.tree_complaint(bytes(made.path)) is None
+    tree = WorkingTree(made.path)
+    await manager.create_branch(tree, b"work", "")
+    (made.path / "new").write_text("1\n")
+    assert [entry.path for entry in await manager.status(tree)] == [b"new"]
+    assert b"+1" in (await diff_of(parts, tree))[0]
+    await manager.stage_all(tree)
+    commit = await manager.commit(tree, "m", SIGNATURE)
+    assert (await manager.head(tree)).branch == b"work"
+    assert not await manager.push(remote, commit, b"work", "", tree=tree)
+    assert upstream.head("work~1") == made.commit_id
+
+    usages = await manager.clone_usages()
+    assert [(each.clone_id, each.path.name, each.bytes > 0) for each in usages] == [
+        ("clone-a", "clone-a", True),
+        ("clone-b", "clone-b", True),
+    ]
+    for _ in range(2):  # the second time it is gone already
+        await manager.delete_clone("clone-b")
+    assert [each.clone_id for each in await manager.clone_usages()] == ["clone-a"]
+    assert not made.path.exists()
+    again = await manager.clone(CloneSpec("clone-b", remote, b"", 0))
+    assert again.commit_id == made.commit_id, "another request may have its id"
+
+
+def test_older_systems_of_our_data_only_workspaces_and_clones_are_trees(shared_parts: GitParts) -> None:
+    paths = shared_parts.paths
+    for inside in (
+        paths.root,
+        paths.clones,
+        paths.clones / "c" / ".git",
+        paths.clones / ".." / "mirrors",
+        paths.mirrors,
+    ):
+        assert paths.tree_complaint(bytes(inside)) is not None, inside

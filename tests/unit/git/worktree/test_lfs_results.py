@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from services.common.caveats import CaveatKind
-from services.common.errors import FailedPrecondition, ServiceError
+from services.common.errors import Exhausted, FailedPrecondition, ServiceError
 from services.common.ids import new_id
 from services.git.model import Base, Remote, ResultCommit, SnapshotSpec, StartPoint
 from tests.kit.githttp import Fault, GitServer, git_server
@@ -21,7 +21,7 @@ from tests.kit.repos import Repo
 
 RULES = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
 OLD, NEW = b"old\n" * 500, b"new\n"
-WAYS = ("stacked", "copied")
+WAYS = ("stacked", pytest.param("copied", marks=pytest.mark.slow))
 
 
 class Served:
@@ -128,6 +128,22 @@ async def test_an_agents_own_commits_have_pointers(served: Served) -> None:
 
 
 @pytest.mark.slow
+async def test_what_only_an_agents_earlier_commits_have_is_brought_too(served: Served) -> None:
+    workspace = await served.workspace()
+    commit = "git add -A; git commit -qm"
+    await workspace.agent(
+        f"echo 1 > c.bin; {commit} 1; echo 2 > c.bin; echo 3 > d.bin; {commit} 2; rm c.bin; {commit} 3"
+    )
+    gone, other = pointer_to(b"2\n"), pointer_to(b"1\n")
+    await workspace.agent(f"echo forged > .git/lfs/objects/{gone.oid[:2]}/{gone.oid[2:4]}/{gone.oid}")
+    result = await served.take(workspace)
+    assert result.agent_commits == 3
+    await served.push(result.commit_id)
+    assert {other.oid, pointer_to(b"3\n").oid} <= served.lfs.objects.keys()
+    assert gone.oid not in served.lfs.objects
+
+
+@pytest.mark.slow
 async def test_a_snapshots_contents_are_gone_on_with(served: Served) -> None:
     workspace = await served.workspace()
     await workspace.agent("printf 'new\\n' > c.bin")
@@ -226,3 +242,18 @@ async def test_what_nothing_names_any_more_is_removed(served: Served) -> None:
     await served.parts.manager.remove_expired(datetime.now(UTC) + timedelta(hours=13))
     left = {path.name for path in served.parts.paths.result_lfs("repo-1").glob("??/*")}
     assert left == {pointer_to(b"second").oid}
+
+
+@pytest.mark.slow
+async def test_what_was_fetched_is_counted_with_its_mirror_and_goes_with_it(tmp_path: Path) -> None:
+    async with serve(tmp_path, base_grace_seconds=0) as served:
+        budget, fetched = served.parts.manager.budget, served.parts.paths.fetched_lfs("repo-1")
+        before = (await budget.usage()).repositories[0].mirror_bytes
+        (fetched / "00").mkdir(exist_ok=True)
+        (fetched / "00" / "another").write_bytes(bytes(1 << 20))
+        assert (await budget.usage()).repositories[0].mirror_bytes >= before + (1 << 20)
+        with pytest.raises(Exhausted):
+            await budget.make_room(1 << 60)
+        assert not fetched.exists()
+        base = await served.parts.prepare(served.remote, StartPoint(git_lfs=True))
+        assert base.caveats == ()

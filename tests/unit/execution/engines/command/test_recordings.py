@@ -1,4 +1,4 @@
-"""What real agents wrote, read again: their exact versions are in `tests/agents/versions.json`."""
+"""What real agents wrote to a scripted model, read again; their versions are in decision 69."""
 
 from pathlib import Path
 
@@ -26,6 +26,10 @@ ENDS = {
     "gemini-refused": (144, Reason.MODEL_FAILED, "by the script"),
     "opencode-fix": (0, None, ""),
     "opencode-refused": (1, Reason.MODEL_FAILED, "by the script"),
+    "aider-fix": (0, None, ""),
+    "aider-refused": (0, Reason.AGENT_FAILED, "litellm.BadRequestError"),
+    "mini-swe-agent-fix": (0, None, ""),
+    "mini-swe-agent-failed": (0, Reason.AGENT_FAILED, "RepeatedFormatError"),
 }
 """How the program of a recording ended, and what that means."""
 
@@ -61,16 +65,17 @@ def replay(path: Path, agent: str, recording: bytes) -> tuple[list[tuple[EventKi
 def test_an_end_means_what_the_agent_says(recording: str, tmp_path: Path) -> None:
     status, reason, words = ENDS[recording]
     (path,) = RECORDINGS.glob(f"{recording}.*")
-    _, verdict_on, _ = replay(tmp_path / "events", recording.partition("-")[0], path.read_bytes())
+    (agent,) = (name for name in Presets.load(None, ToolPaths()).by_name if recording.startswith(name))
+    _, verdict_on, _ = replay(tmp_path / "events", agent, path.read_bytes())
     judgement = verdict_on(status)
     assert judgement.reason == reason, judgement
     assert words in judgement.message
 
 
-@pytest.mark.parametrize("recording", [name for name in ENDS if name.endswith("-fix")])
+@pytest.mark.parametrize("recording", sorted(path.stem for path in RECORDINGS.glob("*-fix.jsonl")))
 def test_a_fix_is_told_in_the_form_of_every_engine(recording: str, tmp_path: Path) -> None:
     (path,) = RECORDINGS.glob(f"{recording}.*")
-    said, _, use = replay(tmp_path / "events", recording.partition("-")[0], path.read_bytes())
+    said, _, use = replay(tmp_path / "events", recording.rpartition("-")[0], path.read_bytes())
     calls = [fields for kind, fields in said if kind is EventKind.TOOL_CALL]
     answers = {fields["tool_call_id"]: fields for kind, fields in said if kind is EventKind.TOOL_RESULT}
     assert ["cat file.txt" in call["input"] for call in calls] == [True, False]

@@ -1,0 +1,60 @@
+"""The model's door, served by the loop itself, so that what it uses is counted as that of any agent is."""
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from services.agent.providers import ModelProvider, ModelWire
+from services.execution.door.prices import priced
+from services.execution.door.server import Door
+from services.execution.engines.anthropic.credentials import ModelCredentials
+from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.netns import LOOPBACK, listening
+
+_TOKEN_BYTES: Final = 32
+_REPORTED_WITHIN_S: Final = 5.0
+
+
+class InnerDoor:
+    """A door on loopback, for this process alone, which knows its token."""
+
+    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder) -> None:
+        self._providers = providers
+        self._recorder = recorder
+        self._reported: set[str] = set()
+        self._more = asyncio.Condition()
+        self._serving: asyncio.Future[None] | None = None
+
+    def open(self, models_file: Path) -> ModelCredentials:
+        """Listen, and return what the model is asked with. Raises OSError."""
+        listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
+        self._serving = asyncio.ensure_future(Door(self._providers, token, self).serve(listener))
+        return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
+
+    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
+        """Record what a request has used."""
+        request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
+        self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
+        async with self._more:
+            self._reported.add(request_id)
+            self._more.notify_all()
+
+    async def note(self, text: str) -> None:
+        """Record a line for people."""
+        self._recorder.note(text, "model")
+
+    async def counted(self, request_id: str) -> None:
+        """Wait until an answer that has arrived is counted, which takes a moment."""
+        try:
+            async with asyncio.timeout(_REPORTED_WITHIN_S), self._more:
+                await self._more.wait_for(lambda: request_id in self._reported)
+        except TimeoutError:
+            pass  # its usage is then counted from the answer itself
+
+    async def close(self) -> None:
+        """End the door, when its last requests are counted."""
+        if self._serving is not None:
+            self._serving.cancel()
+            await asyncio.gather(self._serving, return_exceptions=True)
