@@ -110,6 +110,13 @@ test: install ## Run the tests (PYTEST_ARGS="-k name" for some of them)
 test-slow: install ## Run the tests that take longer
 	@$(call PYTEST,slow)
 
+AGENTS ?= $(HOME)/.cache/boatyard/agents
+
+.PHONY: test-agents
+test-agents: install ## Run the real agents against a scripted model (AGENTS=directory that they are installed into and kept in)
+	@tests/agents/install.sh $(AGENTS)
+	@BOATYARD_TEST_AGENTS=$(AGENTS) .venv/bin/pytest -q -p no:xdist tests/agents
+
 .PHONY: check
 check: lint types imports proto-check breaking test test-slow ## Run everything that CI runs
 

@@ -122,6 +122,7 @@ async def test_what_a_workspace_takes_is_told(services: Services, remote: Repo) 
     assert cell.driver in {driver.name for driver in cell.drivers}
 
 
+@pytest.mark.slow
 async def test_a_job_that_is_to_begin_from_a_snapshot_that_is_gone_is_refused_by_its_name(
     services: Services, remote: Repo
 ) -> None:

@@ -114,6 +114,7 @@ async def test_a_ref_that_is_locked_at_the_remote_is_pushed_once_it_is_not(
     assert not await parts.manager.push(remote, result, BRANCH, "")
 
 
+@pytest.mark.slow
 @needs_mount
 async def test_a_remote_whose_disk_is_full_is_pushed_to_once_it_has_room(tmp_path: Path) -> None:
     with small_disk(tmp_path / "disk", size="4m") as disk:
