@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -226,6 +227,23 @@ async def test_a_refused_key_is_followed_by_the_next() -> None:
         assert (await door.ask("/v1/messages", ASKED))[0] == 200
         assert "its next key" in door.reports()[0]["note"]
     assert [asked.headers["x-api-key"] for asked in at.asked] == ["first", "second"]
+
+
+@pytest.mark.parametrize("how", ["answers 500", "answers nothing", "may not be asked"])
+async def test_another_key_makes_no_difference_to_a_provider_that_fails(how: str) -> None:
+    async with providing(Reply(status=500)) as at, providing(messages()) as other:
+        one = of(at, keys=("first", "second"))
+        one = {
+            "answers 500": one,
+            "answers nothing": replace(one, base_url=NOBODY),
+            "may not be asked": replace(one, allowed_addresses=()),
+        }[how]
+        async with serving(one, of(other, name="two", keys=("third", "fourth"))) as door:
+            assert (await door.ask("/v1/messages", ASKED))[0] == 200
+            (note,) = (report["note"] for report in door.reports() if "note" in report)
+    assert note.endswith("; two is asked instead")
+    assert len(at.asked) == (how == "answers 500")
+    assert [asked.headers["x-api-key"] for asked in other.asked] == ["third"]
 
 
 async def test_models_choose_providers_and_have_aliases() -> None:
