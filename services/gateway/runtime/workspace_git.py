@@ -16,6 +16,7 @@ from services.common.rpc.streaming import streaming
 from services.gateway.jobs.retries import Retries
 from services.gateway.jobs.submission_wire import branch_from_proto
 from services.gateway.jobs.workspaces import WorkspaceOrigin, origin_of
+from services.gateway.ledger.inputs import read_remote
 from services.gateway.routing.peers import LONGEST_SECONDS
 from services.gateway.runtime import wire
 from services.gateway.runtime.wire import answer_of, node_refusals
@@ -24,7 +25,9 @@ from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import current_principal
 from services.lifecycle.model.authors import author
 from services.lifecycle.model.job_spec import KeptResult
+from services.lifecycle.model.node_work import Layout
 from services.lifecycle.nodes import Nodes
+from services.lifecycle.nodes.git import result_request
 from services.lifecycle.nodes.wire import RESULT, layout_from_proto, signature_to_proto, working_tree_to_proto
 from services.lifecycle.run import job_redactor
 from services.lifecycle.stages.caveats import without_secrets
@@ -96,18 +99,21 @@ class WorkspaceGit:
 
         So all that binds a result of an agent binds what a person has made of it: floors, checks and approvals.
         """
-        origin, tree = await self._open(workspace_id)
+        origin, layout = await self._origin(workspace_id)
         spec, base = origin.spec, origin.base
         if not spec.repository_id or base is None:
             raise _nothing(workspace_id, "its job has no repository")
-        asked = git_pb2.TakeResultRequest(
-            tree=tree,
-            repository_id=spec.kept_under,
+        async with self._engine.begin() as connection:
+            remote = await read_remote(connection, spec.repository_id)
+        asked = result_request(
+            layout,
+            base,
+            spec,
             result_id=workspace_id,
-            base_commit_id=base.commit_id,
             message=f"What workspace {workspace_id} has\n\nBoatyard-Job: {spec.job_id}\n",
-            signature=signature_to_proto(author(current_principal().name), spec.create_time),
-            leave_out=spec.policy.leave_out,
+            author=author(current_principal().name),
+            remote=remote,
+            leave_out=origin.leave_out,
         )
         taken = RESULT.from_proto(await answer_of(self._git.TakeResult(asked, timeout=LONGEST_SECONDS)))
         if taken.commit_id == base.commit_id:
@@ -118,18 +124,20 @@ class WorkspaceGit:
 
     async def _open(self, workspace_id: str) -> tuple[WorkspaceOrigin, git_pb2.WorkingTree]:
         """Return a workspace's origin, and how the git service names it, once nothing holds the workspace."""
+        origin, layout = await self._origin(workspace_id)
+        return origin, working_tree_to_proto(layout, origin.base, origin.spec.agent.tier)
+
+    async def _origin(self, workspace_id: str) -> tuple[WorkspaceOrigin, Layout]:
         asked = workspace_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
         deadline = time.monotonic() + _PATIENCE_SECONDS
         while True:
             workspace = (await answer_of(self._workspace.GetWorkspace(asked))).workspace
             origin = await origin_of(self._engine, workspace_id)
             if not origin.is_live and not workspace.held_by:
-                break
+                return origin, layout_from_proto(workspace.layout)
             if origin.is_live or time.monotonic() > deadline:
                 raise _in_use(workspace, origin)
             await asyncio.sleep(_PAUSE_SECONDS)
-        layout = layout_from_proto(workspace.layout)
-        return origin, working_tree_to_proto(layout, origin.base, origin.spec.agent.tier)
 
 
 def _in_use(workspace: workspace_pb2.Workspace, origin: WorkspaceOrigin) -> ServiceError:

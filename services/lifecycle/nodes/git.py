@@ -28,6 +28,31 @@ _MAX_DIFF_BYTES = 64 << 10
 _MAX_ALLOWED = 256
 
 
+def result_request(
+    layout: Layout,
+    base: Base,
+    spec: JobSpec,
+    *,
+    result_id: str,
+    message: str,
+    author: str,
+    remote: Remote | None,
+    leave_out: Sequence[str],
+) -> git_pb.TakeResultRequest:
+    """Return the request to take a job's working tree as a result, as GitClient.take_result describes it."""
+    return git_pb.TakeResultRequest(
+        tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
+        repository_id=spec.kept_under,
+        result_id=result_id,
+        base_commit_id=base.commit_id,
+        message=message,
+        signature=wire.signature_to_proto(author, spec.create_time),
+        remote=None if remote is None else wire.REMOTE.to_proto(remote),
+        leave_out=[*spec.policy.leave_out, *leave_out],
+        git_lfs=spec.policy.git_lfs,
+    )
+
+
 class GitClient:
     """The git service, for one job."""
 
@@ -96,16 +121,15 @@ class GitClient:
         `leave_out` are files that are no result, beside those of the policy. With a remote, it may link to what the
         agent pushed to the remotes of submodules.
         """
-        request = git_pb.TakeResultRequest(
-            tree=wire.working_tree_to_proto(layout, base, spec.agent.tier),
-            repository_id=spec.kept_under,
+        request = result_request(
+            layout,
+            base,
+            spec,
             result_id=result_id,
-            base_commit_id=base.commit_id,
             message=message,
-            signature=wire.signature_to_proto(author, spec.create_time),
-            remote=None if remote is None else wire.REMOTE.to_proto(remote),
-            leave_out=[*spec.policy.leave_out, *leave_out],
-            git_lfs=spec.policy.git_lfs,
+            author=author,
+            remote=remote,
+            leave_out=leave_out,
         )
         return wire.RESULT.from_proto(await self._calls.call(self._stub.TakeResult, request, LONG_SECONDS))
 

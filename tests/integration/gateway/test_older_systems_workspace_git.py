@@ -14,6 +14,8 @@ from services.common.errors import ServiceError
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
 from services.sandbox import layer_locks
+from tests.kit.githttp import git_server
+from tests.kit.lfs import LfsServer, pointer_to
 from tests.kit.repos import Repo
 from tests.kit.services import Services
 
@@ -166,6 +168,30 @@ async def test_older_systems_a_push_is_no_way_around_a_floor(unfloored: Services
     await set_floor(services, never_pushed=True)
     assert (await refusal(push(services, job.workspace_id))).reason == "BELOW_FLOOR"
     assert remote.git("branch", "--list", "boatyard/*") == ""
+
+
+async def test_older_systems_a_push_takes_what_the_job_would_take(services: Services, tmp_path: Path) -> None:
+    """A file of Git LFS goes to its server, not into the repository."""
+    content = b"contents\n" * 500
+    work = Repo.sample(tmp_path / "work")
+    lfs = LfsServer()
+    rules = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
+    work.commit("files", {".gitattributes": rules, "old.bin": lfs.add(b"old").text.decode()})
+    bare = work.bare_clone(tmp_path / "served" / "app.git")
+    bare.git("config", "http.receivepack", "true")
+    with git_server(tmp_path / "served", "the-token") as server:
+        server.lfs, server.records_processes = lfs, False
+        repository = catalog_pb2.Repository(url=server.url("app"), token="the-token")
+        request = catalog_pb2.CreateRepositoryRequest(repository=repository)
+        repository_id = (await services.catalog.CreateRepository(request)).repository.repository_id
+        line = "yes contents | head -500 > new.bin; exit 3"
+        job = await services.run(line, repository_id=repository_id)
+        assert job.reason == "AGENT_FAILED"
+        await push(services, job.workspace_id)
+        ended = await services.ended(job.job_id)
+    assert (ended.state, ended.output.pushed) == (SUCCEEDED, True), ended
+    assert lfs.objects[pointer_to(content).oid] == content
+    assert bare.git("show", f"{ended.output.commit_id}:new.bin").encode().strip() == pointer_to(content).text.strip()
 
 
 async def test_older_systems_what_cannot_be_pushed_of_a_workspace(services: Services, remote: Repo) -> None:
