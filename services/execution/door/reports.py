@@ -48,7 +48,7 @@ class Reports:
         await self._write({"note": text[:_NOTE_CHARACTERS]})
 
     async def _write(self, report: dict[str, object]) -> None:
-        line = json.dumps(report).encode()[: _PIPE_BYTES - 1] + b"\n"
+        line = json.dumps(report, ensure_ascii=False).encode("utf-8", "replace")[: _PIPE_BYTES - 1] + b"\n"
         async with self._turn:
             while True:
                 try:

@@ -12,6 +12,7 @@ from services.execution.door import wires
 from services.execution.door.attempts import NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
+from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
 from services.execution.door.reports import Reporter
 from services.execution.door.upstream import Upstream
@@ -20,6 +21,8 @@ BODY_BYTES: Final = 64 << 20
 """The most that a request's body may have."""
 
 _MAX_CLIENTS: Final = 256
+_MAX_TOLD: Final = 2 * _MAX_CLIENTS
+"""The most connections that are heard at all: those above _MAX_CLIENTS are told that they are too many."""
 _NEXT_WITHIN_S: Final = 300.0
 _BODY_WITHIN_S: Final = 600.0
 _LINGERS_S: Final = 2.0
@@ -50,7 +53,7 @@ class Door:
 
     def __init__(self, providers: Iterable[ModelProvider], token: str, reports: Reporter) -> None:
         """Raises ValueError for a provider that cannot be reached by what is known of it."""
-        self._servings = [Serving(provider, Upstream(provider)) for provider in providers]
+        self._servings = [Serving(provider, Upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
         self._memory = Memory()
@@ -71,6 +74,9 @@ class Door:
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         if task is None:
+            return
+        if len(self._clients) >= _MAX_TOLD:
+            writer.transport.abort()
             return
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)
