@@ -49,9 +49,13 @@ class Attempt:
     model: str
     asks_usage: bool
 
-    def may_be_followed_by(self, other: "Attempt", status: int) -> bool:
-        """Tell whether another attempt is better than an answer of this status to this one."""
-        return status in _REFUSES_KEY if other.serving is self.serving else status >= 500
+    def followed_by(self, left: Sequence["Attempt"], status: int | None) -> list["Attempt"]:
+        """Return which of the attempts that are left may do better than an answer of this status; None: than none."""
+        if status in _REFUSES_KEY:
+            return [*left] if left and left[0].serving is self.serving else []
+        if status is None or status >= 500:
+            return [one for one in left if one.serving is not self.serving]
+        return []
 
 
 def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: Sequence[Serving]) -> Iterator[Attempt]:

@@ -34,25 +34,29 @@ class Exchange:
 
         Raises NoProviderError while nothing has been answered, OSError when either end is lost after that.
         """
-        for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
+        attempt, *left = attempts
+        while True:
             provider = f"model provider {attempt.serving.provider.name}"
             try:
                 stream, answer = await self._ask(attempt)
             except AddressNotAllowedError as error:
                 failed = NoProviderError(f"{provider} is not asked: {error}", 403)
-                if following is None:  # and who can mend it sees no answers
+                left = attempt.followed_by(left, None)
+                if not left:  # and who can mend it sees no answers
                     await self._reports.note(str(failed))
             except (OSError, TimeoutError, MessageError) as error:
                 failed = NoProviderError(f"{provider} does not answer: {str(error) or type(error).__name__}", 502)
+                left = attempt.followed_by(left, None)
             else:
-                if following is None or not attempt.may_be_followed_by(following, answer.status):
+                left = attempt.followed_by(left, answer.status)
+                if not left:
                     return await self._pass_back(attempt, stream, answer)
                 stream.writer.close()
                 failed = NoProviderError(f"{provider} answers with status {answer.status}", answer.status)
-            if following is None:
+            if not left:
                 raise failed
-            await self._note(attempt, failed, following)
-        raise AssertionError("an attempt that none follows returns or raises")
+            await self._note(attempt, failed, left[0])
+            attempt, *left = left
 
     async def _note(self, attempt: Attempt, failed: NoProviderError, following: Attempt) -> None:
         is_same, there = attempt.serving is following.serving, following.serving.provider.name
@@ -64,7 +68,7 @@ class Exchange:
         Raises AddressNotAllowedError, OSError, TimeoutError, MessageError.
         """
         head, upstream = self._head(attempt), attempt.serving.upstream
-        if (kept := upstream.kept()) is not None:
+        if (kept := await upstream.kept()) is not None:
             try:
                 return await self._send(kept, head, attempt.body)
             except (ConnectionError, MessageError):
