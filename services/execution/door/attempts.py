@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider, ModelWire
@@ -49,13 +50,12 @@ class Attempt:
     model: str
     asks_usage: bool
 
-    def followed_by(self, left: Sequence["Attempt"], status: int | None) -> list["Attempt"]:
-        """Return which of the attempts that are left may do better than an answer of this status; None: than none."""
-        if status in _REFUSES_KEY:
-            return [*left] if left and left[0].serving is self.serving else []
-        if status is None or status >= 500:
-            return [one for one in left if one.serving is not self.serving]
-        return []
+    def followed_by(self, others: Iterable["Attempt"], status: int) -> list["Attempt"]:
+        """Return those to go on with instead of an answer of this status: with another key, or another provider."""
+        return list(dropwhile(lambda other: not self._may_be_followed_by(other, status), others))
+
+    def _may_be_followed_by(self, other: "Attempt", status: int) -> bool:
+        return status in _REFUSES_KEY if other.serving is self.serving else status >= 500
 
 
 def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: Sequence[Serving]) -> Iterator[Attempt]:

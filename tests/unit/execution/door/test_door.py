@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -229,16 +230,21 @@ async def test_a_refused_key_is_followed_by_the_next() -> None:
     assert [asked.headers["x-api-key"] for asked in at.asked] == ["first", "second"]
 
 
-@pytest.mark.parametrize("base_url", [None, NOBODY, "http://[::1]:1"])
-async def test_another_provider_is_asked_whatever_keys_are_left(base_url: str | None) -> None:
-    async with providing(Reply(status=503)) as bad, providing(messages()) as good:
-        first = of(bad, name="bad", keys=("a", "b"), base_url=base_url or bad.url)
-        async with serving(first, of(good, name="good")) as door:
+@pytest.mark.parametrize("how", ["answers 500", "answers nothing", "may not be asked"])
+async def test_another_key_makes_no_difference_to_a_provider_that_fails(how: str) -> None:
+    async with providing(Reply(status=500)) as at, providing(messages()) as other:
+        one = of(at, keys=("first", "second"))
+        one = {
+            "answers 500": one,
+            "answers nothing": replace(one, base_url=NOBODY),
+            "may not be asked": replace(one, allowed_addresses=()),
+        }[how]
+        async with serving(one, of(other, name="two", keys=("third", "fourth"))) as door:
             assert (await door.ask("/v1/messages", ASKED))[0] == 200
-            note, usage = door.reports()
-    assert note["note"].endswith("; good is asked instead")
-    assert usage["usage"]["provider"] == "good"
-    assert len(bad.asked) == (0 if base_url else 1)
+            (note,) = (report["note"] for report in door.reports() if "note" in report)
+    assert note.endswith("; two is asked instead")
+    assert len(at.asked) == (how == "answers 500")
+    assert [asked.headers["x-api-key"] for asked in other.asked] == ["third"]
 
 
 async def test_a_report_is_whole_whatever_an_answer_says() -> None:
