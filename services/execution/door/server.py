@@ -21,8 +21,6 @@ BODY_BYTES: Final = 64 << 20
 """The most that a request's body may have."""
 
 _MAX_CLIENTS: Final = 256
-_MAX_TOLD: Final = 2 * _MAX_CLIENTS
-"""The most connections that are heard at all: those above _MAX_CLIENTS are told that they are too many."""
 _NEXT_WITHIN_S: Final = 300.0
 _BODY_WITHIN_S: Final = 600.0
 _LINGERS_S: Final = 2.0
@@ -73,9 +71,7 @@ class Door:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None:
-            return
-        if len(self._clients) >= _MAX_TOLD:
+        if task is None or len(self._clients) >= 2 * _MAX_CLIENTS:  # those between are told why
             writer.transport.abort()
             return
         self._clients.add(task)
