@@ -16,7 +16,7 @@ from services.git.pointers import Pointer
 
 MEDIA_TYPE: Final = "application/vnd.git-lfs+json"
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff]{0,8192}")
+_VALUE: Final = re.compile(r"[\x20-\x7e]{0,8192}")
 # What our own connection says.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade"})
 _HREF_CHARACTERS: Final = 8192
