@@ -85,11 +85,11 @@ class LfsSession:
         try:
             for _ in range(_MOST_REDIRECTS + 1):
                 async with self._send(call, url) as response:
-                    if not response.is_redirect or call.method != "GET":
+                    if not response.has_redirect_location or call.method != "GET":
                         await _check(response, url)
                         yield response
                         return
-                    url = urljoin(url, response.headers["location"])
+                    url = _led_to(url, response)
         except httpx2.TransportError as error:
             raise LfsError(f"{_host(url)}: {_words(error)}", may_pass=True) from error
         except httpx2.InvalidURL as error:
@@ -121,7 +121,10 @@ class LfsSession:
 
     async def _judge(self, url: str) -> str:
         """Return the address to connect to; empty for a literal one, or a proxy. Raises LfsError: it is not allowed."""
-        parts = urlsplit(url)
+        try:
+            parts = urlsplit(url)
+        except ValueError as error:
+            raise LfsError("the server names an address that is no URL") from error
         bare = parts._replace(query="", fragment="").geturl()
         if parts.scheme not in {"https", "http"} or (complaint := self._addresses.complaint(bare)):
             complaint = complaint if parts.scheme in {"https", "http"} else "must be https"
@@ -178,6 +181,13 @@ async def _check(response: httpx2.Response, url: str) -> None:
         may_pass=may_pass,
         retry_after=min(int(wish), _LONGEST_RETRY_AFTER_SECONDS) if wish.isdecimal() and len(wish) < 8 else 0,
     )
+
+
+def _led_to(url: str, response: httpx2.Response) -> str:
+    try:
+        return urljoin(url, response.headers["location"])
+    except ValueError as error:
+        raise LfsError(f"{_host(url)} redirects to what is no URL") from error
 
 
 def _logs_in(headers: Mapping[str, str]) -> bool:
