@@ -2,8 +2,9 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import dropwhile
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider, ModelWire
@@ -49,8 +50,11 @@ class Attempt:
     model: str
     asks_usage: bool
 
-    def may_be_followed_by(self, other: "Attempt", status: int) -> bool:
-        """Tell whether another attempt is better than an answer of this status to this one."""
+    def followed_by(self, others: Iterable["Attempt"], status: int) -> list["Attempt"]:
+        """Return those to go on with instead of an answer of this status: with another key, or another provider."""
+        return list(dropwhile(lambda other: not self._may_be_followed_by(other, status), others))
+
+    def _may_be_followed_by(self, other: "Attempt", status: int) -> bool:
         return status in _REFUSES_KEY if other.serving is self.serving else status >= 500
 
 

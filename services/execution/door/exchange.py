@@ -14,6 +14,7 @@ from services.execution.door.upstream import AddressNotAllowedError
 from services.execution.door.usage import UsageChunkFilter, UsageReader
 
 _ANSWERS_WITHIN_S: Final = 900.0
+_NO_ANSWER: Final = 502
 _NOT_PASSED_ON: Final = (b"host", b"expect", b"accept-encoding", *wires.CREDENTIAL_FIELDS, *wires.OURS_FIELDS)
 _MOST_CHARACTERS: Final = 200
 _CONNECTION_CLOSE: Final = (b"connection", b"close")
@@ -34,24 +35,30 @@ class Exchange:
 
         Raises NoProviderError while nothing has been answered, OSError when either end is lost after that.
         """
-        for attempt, following in zip(attempts, [*attempts[1:], None], strict=True):
+        left = list(attempts)
+        while left:
+            attempt, *left = left
             provider = f"model provider {attempt.serving.provider.name}"
             try:
                 stream, answer = await self._ask(attempt)
             except AddressNotAllowedError as error:
                 failed = NoProviderError(f"{provider} is not asked: {error}", 403)
-                if following is None:  # and who can mend it sees no answers
+                left = attempt.followed_by(left, _NO_ANSWER)
+                if not left:  # and who can mend it sees no answers
                     await self._reports.note(str(failed))
             except (OSError, TimeoutError, MessageError) as error:
-                failed = NoProviderError(f"{provider} does not answer: {str(error) or type(error).__name__}", 502)
+                failed = NoProviderError(
+                    f"{provider} does not answer: {str(error) or type(error).__name__}", _NO_ANSWER
+                )
+                left = attempt.followed_by(left, _NO_ANSWER)
             else:
-                if following is None or not attempt.may_be_followed_by(following, answer.status):
+                if not (left := attempt.followed_by(left, answer.status)):
                     return await self._pass_back(attempt, stream, answer)
                 stream.writer.close()
                 failed = NoProviderError(f"{provider} answers with status {answer.status}", answer.status)
-            if following is None:
+            if not left:
                 raise failed
-            await self._note(attempt, failed, following)
+            await self._note(attempt, failed, left[0])
         raise AssertionError("an attempt that none follows returns or raises")
 
     async def _note(self, attempt: Attempt, failed: NoProviderError, following: Attempt) -> None:
@@ -64,7 +71,7 @@ class Exchange:
         Raises AddressNotAllowedError, OSError, TimeoutError, MessageError.
         """
         head, upstream = self._head(attempt), attempt.serving.upstream
-        if (kept := upstream.kept()) is not None:
+        if (kept := await upstream.kept()) is not None:
             try:
                 return await self._send(kept, head, attempt.body)
             except (ConnectionError, MessageError):

@@ -70,7 +70,8 @@ class Door:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None:
+        if task is None or len(self._clients) >= 2 * _MAX_CLIENTS:  # those between are told why
+            writer.transport.abort()
             return
         self._clients.add(task)
         task.add_done_callback(self._clients.discard)

@@ -1,5 +1,7 @@
 """Git in the workspaces that jobs have left on this cell: status, diff, branch, commit, and push by their jobs."""
 
+import asyncio
+import time
 from collections.abc import AsyncGenerator
 
 from boatyard.gateway.v1 import runtime_pb2 as pb
@@ -28,12 +30,16 @@ from services.lifecycle.run import job_redactor
 from services.lifecycle.stages.caveats import without_secrets
 from services.redaction.strand import Flow
 
+_PATIENCE_SECONDS = 10.0
+"""How long to wait for a sandbox of another call, or of the call before: it holds the workspace until it has ended."""
+_PAUSE_SECONDS = 0.05
+
 
 class WorkspaceGit:
     """Runs git in workspaces in which no agent works. What it says of files is without the job's secrets.
 
     Every method raises NotFound for a workspace that is no job's or is gone, FailedPrecondition (WORKSPACE_HELD,
-    WORKSPACE_IN_USE) while its job works in it, and what the git service refuses.
+    WORKSPACE_IN_USE) while its job works in it or a sandbox stays in it, and what the git service refuses.
     """
 
     def __init__(self, engine: AsyncEngine, nodes: Nodes, retries: Retries, cell_id: str) -> None:
@@ -111,12 +117,17 @@ class WorkspaceGit:
         return await self._retries.push(spec.job_id, branch=branch, result=(kept, self._cell_id), key=key)
 
     async def _open(self, workspace_id: str) -> tuple[WorkspaceOrigin, git_pb2.WorkingTree]:
-        """Return a workspace's origin, and how the git service names it."""
+        """Return a workspace's origin, and how the git service names it, once nothing holds the workspace."""
         asked = workspace_pb2.GetWorkspaceRequest(workspace_id=workspace_id)
-        workspace = (await answer_of(self._workspace.GetWorkspace(asked))).workspace
-        origin = await origin_of(self._engine, workspace_id)
-        if origin.is_live or workspace.held_by:
-            raise _in_use(workspace, origin)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while True:
+            workspace = (await answer_of(self._workspace.GetWorkspace(asked))).workspace
+            origin = await origin_of(self._engine, workspace_id)
+            if not origin.is_live and not workspace.held_by:
+                break
+            if origin.is_live or time.monotonic() > deadline:
+                raise _in_use(workspace, origin)
+            await asyncio.sleep(_PAUSE_SECONDS)
         layout = layout_from_proto(workspace.layout)
         return origin, working_tree_to_proto(layout, origin.base, origin.spec.agent.tier)
 

@@ -1,5 +1,7 @@
 """Git in a workspace, through a gateway, as docs/from-older-systems.md has it; no floor is gone around by it."""
 
+import asyncio
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -11,6 +13,7 @@ from google.protobuf.field_mask_pb2 import FieldMask
 from services.common.errors import ServiceError
 from services.common.rpc.status import service_error
 from services.common.rpc.streaming import streaming
+from services.sandbox import layer_locks
 from tests.kit.repos import Repo
 from tests.kit.services import Services
 
@@ -116,6 +119,26 @@ async def test_older_systems_409_while_an_agent_is_in_it(services: Services, rem
         assert refused.metadata["job_id"] == job.job_id
     await services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id))
     await services.ended(job.job_id)
+
+
+async def test_older_systems_a_sandbox_that_is_ending_is_waited_for(services: Services, remote: Repo) -> None:
+    """One that stays in the workspace of an ended job is refused as an agent's is, and named."""
+    job = await left_by(services, remote, "echo x > x")
+    found = await services.runtime.GetWorkspace(runtime_pb2.GetWorkspaceRequest(workspace_id=job.workspace_id))
+    files = Path(found.workspace.path)
+    upper = files.with_name("upper") if files.with_name("upper").exists() else files
+    asked = runtime_pb2.GetWorkspaceStatusRequest(workspace_id=job.workspace_id)
+    held = layer_locks.acquire(upper, "an agent", shared=False)
+    try:
+        refused = await refusal(services.runtime.GetWorkspaceStatus(asked, timeout=PATIENCE))
+        assert (refused.reason, refused.metadata["job_id"]) == ("WORKSPACE_HELD", job.job_id)
+        assert refused.metadata["holder"].startswith("an agent ")
+        status = asyncio.ensure_future(services.runtime.GetWorkspaceStatus(asked, timeout=PATIENCE))
+        await asyncio.wait([status], timeout=1.0)
+        assert not status.done()
+    finally:
+        os.close(held)
+    assert [entry.path for entry in (await status).entries] == ["x"]
 
 
 async def test_older_systems_a_push_is_no_way_around_a_floor(unfloored: Services, remote: Repo) -> None:

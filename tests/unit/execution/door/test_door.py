@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+from dataclasses import replace
 
 import pytest
 
 from services.agent.providers import ModelProvider, ModelWire
+from services.execution.door import server
 from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing, sse
 from tests.unit.execution.door.doors import HERE, TOKEN, serving
 
@@ -17,8 +19,8 @@ ASKED = {"model": "claude-sonnet-5-5", "max_tokens": 1, "messages": []}
 def of(
     at: ProviderServer, wire: ModelWire = ModelWire.MESSAGES, name: str = "one", suffix: str = "", **own: object
 ) -> ModelProvider:
-    allowed = {"keys": (KEY,), "allowed_addresses": HERE}
-    return ModelProvider(name=name, wire=wire, base_url=at.url + suffix, **allowed | own)
+    fields = {"base_url": at.url + suffix, "keys": (KEY,), "allowed_addresses": HERE}
+    return ModelProvider(name=name, wire=wire, **fields | own)
 
 
 RESPONSE = {
@@ -226,6 +228,53 @@ async def test_a_refused_key_is_followed_by_the_next() -> None:
         assert (await door.ask("/v1/messages", ASKED))[0] == 200
         assert "its next key" in door.reports()[0]["note"]
     assert [asked.headers["x-api-key"] for asked in at.asked] == ["first", "second"]
+
+
+@pytest.mark.parametrize("how", ["answers 500", "answers nothing", "may not be asked"])
+async def test_another_key_makes_no_difference_to_a_provider_that_fails(how: str) -> None:
+    async with providing(Reply(status=500)) as at, providing(messages()) as other:
+        one = of(at, keys=("first", "second"))
+        one = {
+            "answers 500": one,
+            "answers nothing": replace(one, base_url=NOBODY),
+            "may not be asked": replace(one, allowed_addresses=()),
+        }[how]
+        async with serving(one, of(other, name="two", keys=("third", "fourth"))) as door:
+            assert (await door.ask("/v1/messages", ASKED))[0] == 200
+            (note,) = (report["note"] for report in door.reports() if "note" in report)
+    assert note.endswith("; two is asked instead")
+    assert len(at.asked) == (how == "answers 500")
+    assert [asked.headers["x-api-key"] for asked in other.asked] == ["third"]
+
+
+async def test_a_report_is_whole_whatever_an_answer_says() -> None:
+    for text in ("\U0001f600" * 999, "\ud800" * 999, "\0" * 999, '"' * 999):
+        async with providing(message(message_id=text, model=text)) as at, serving(of(at)) as door:
+            await door.ask("/v1/messages", ASKED)
+            usage = await door.usage()
+        assert [len(usage[name]) for name in ("request_id", "model")] == [200, 200]
+        assert usage["input_tokens"] == 11
+
+
+async def test_what_comes_between_two_answers_is_no_answer() -> None:
+    """Some servers say 408 before they close a connection that was not used for a while."""
+    async with providing(message()) as at, serving(of(at)) as door:
+        at.says_between = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        assert (await door.ask("/v1/messages", ASKED))[0] == 200
+        async with asyncio.timeout(20):
+            await at.said_between.wait()
+        assert (await door.ask("/v1/messages", ASKED))[0] == 200
+
+
+async def test_connections_beyond_a_number_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_CLIENTS", 2)
+    async with providing(message()) as at, serving(of(at)) as door:
+        silent = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(6)]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(reader.read() for reader, _ in silent[4:]), return_exceptions=True)
+        assert not silent[0][0].at_eof()
+        for _, writer in silent:
+            writer.close()
 
 
 async def test_models_choose_providers_and_have_aliases() -> None:

@@ -11,6 +11,7 @@ import pytest
 from services.common.caveats import CaveatKind
 from services.git.model import Base, Remote, StartPoint
 from services.git.pointers import Pointer
+from services.git.remote import lfs_http
 from tests.kit.githttp import Fault, GitServer, git_server
 from tests.kit.gitservice import GitParts, git_parts
 from tests.kit.lfs import LfsServer, pointer_to
@@ -198,10 +199,8 @@ CASES = {
     "elsewhere": Case(odd(elsewhere="http://192.168.7.7:80"), ALL, "192.168.7.7"),
     "elsewhere in the cloud": Case(odd(elsewhere="https://169.254.169.254"), ALL, "not public"),
     "a file": Case(odd(elsewhere="file:///etc"), ALL, "must be https"),
-    "no URL": Case(odd(elsewhere="https://["), ALL, "no URL"),
     "no host": Case(odd(elsewhere="https://a..example"), ALL, "names no host"),
     "no host at all": Case(odd(elsewhere=f"https://{'a' * 64}.example"), ALL, "names no host"),
-    "led to no URL": Case(fault("GET /contents", "https://["), ALL, "no URL"),
     "led nowhere": Case(fault("GET /contents", 302), ALL, "answers 302"),
     "unchanged": Case(fault("GET /contents", 304), ALL, "answers 304"),
     "a header that is none": Case(
@@ -210,6 +209,12 @@ CASES = {
     "a code that is none": Case(
         odd(answers={"objects": [{"oid": A, "error": {"code": 10**99}}]}), ALL, "no reason given;"
     ),
+    **{
+        f"no address: {address!r}": Case(odd(elsewhere=address), ALL, "no URL")
+        for address in ("https://[bad", "https://h/\ud800")
+    },
+    "led to no address": Case(fault("GET /contents", "//[bad"), ALL, "no URL"),
+    "a header that HTTP has not": Case(odd(headers={"X-Name": "\u00e9\u20ac"}), ()),
     "led elsewhere": Case(fault("GET /contents", "https://10.0.0.1{path}"), ALL, "not public"),
     "another transfer": Case(odd(answers={"transfer": "tus"}), ALL, "another transfer"),
     "no list": Case(odd(answers={"objects": "x"}), ALL, "no list"),
@@ -231,6 +236,20 @@ async def test_what_cannot_be_had_is_said_and_the_rest_is_there(served: Served, 
     assert served.lfs.calls["batch"] == case.tries
     for path, content in CONTENTS.items():
         assert read(base, path) == (pointer_to(content).text if path in case.missing else content)
+
+
+@pytest.mark.slow
+async def test_no_server_has_connections_kept_to_more_and_more_others(
+    served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lfs_http, "_MOST_HOSTS", 1)
+    (tmp_path / "other").mkdir()
+    with git_server(tmp_path / "other", "another-token") as other:
+        other.lfs, other.records_processes = served.lfs, False
+        served.lfs.elsewhere = f"http://127.0.0.1:{other.port}"
+        base = await served.prepare()
+    assert "more than 1 other servers" in str(base.caveats)
+    assert not served.lfs.calls["GET content"]
 
 
 @pytest.mark.slow
