@@ -87,7 +87,7 @@ class LfsSession:
         try:
             for _ in range(_MOST_REDIRECTS + 1):
                 async with self._send(call, url) as response:
-                    if not response.is_redirect or call.method != "GET":
+                    if not response.has_redirect_location or call.method != "GET":
                         await _check(response, url)
                         yield response
                         return
