@@ -12,7 +12,7 @@ from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Base, Layout, ResultCommit, Run
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import JobState
-from services.lifecycle.retries import is_to_retry, retry_after, with_attempt_number
+from services.lifecycle.retries import is_to_retry, retry_after, unless_refused, with_attempt_number
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.agent import follow_agent, is_agent_gone, judge_agent, start_agent, stop_agent
 from services.lifecycle.stages.artifacts import take_artifacts
@@ -41,7 +41,7 @@ async def run_job(job: JobRun) -> Outcome | None:
     Raises LeaseLost when the job is no longer ours, and Parked when it waits for a person.
     """
     context = await job.load()
-    outcome = failed_before(job) or with_attempt_number(job, await _outcome(job, context))
+    outcome = unless_refused(job, failed_before(job) or with_attempt_number(job, await _outcome(job, context)))
     again = is_to_retry(job, outcome)
     with job.uninterrupted():
         await _best_effort(_end_agent(job))

@@ -6,7 +6,7 @@ from services.common.reasons import is_listed
 from services.common.room import DISK_FULL
 from services.lifecycle.ledger import PATIENCE_SECONDS
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
-from services.lifecycle.model.states import RetryFrom
+from services.lifecycle.model.states import JobState, RetryFrom
 from services.lifecycle.run import JobRun
 
 _FIRST_SECONDS = 2.0
@@ -20,9 +20,7 @@ _TOLD_OTHERS = ("push", "post-hook")
 
 def is_to_retry(job: JobRun, outcome: Outcome) -> bool:
     """True when a job whose attempt ended with this outcome gets another attempt."""
-    if outcome.failure is None or job.cancel_requested or job.has_begun("error"):
-        return False
-    if any(name.startswith(_TOLD_OTHERS) for name in job.stages):
+    if outcome.failure is None or job.cancel_requested or _has_told(job):
         return False
     if is_refusal(job, outcome.failure):
         return True
@@ -36,6 +34,17 @@ def is_refusal(job: JobRun, failure: Failure) -> bool:
     if failure.reason not in _OF_MACHINES or job.lease.patience_seconds <= 0 or job.has_agent_begun:
         return False
     return job.lease.has_other_place or _may_pass(job, failure)
+
+
+def unless_refused(job: JobRun, outcome: Outcome) -> Outcome:
+    """Return the outcome, which is CANCELLED for a job that was cancelled while its machine could not carry it."""
+    if job.cancel_requested and outcome.failure is not None and is_refusal(job, outcome.failure) and not _has_told(job):
+        return Outcome(JobState.CANCELLED)
+    return outcome
+
+
+def _has_told(job: JobRun) -> bool:
+    return job.has_begun("error") or any(name.startswith(_TOLD_OTHERS) for name in job.stages)
 
 
 def _may_pass(job: JobRun, failure: Failure) -> bool:

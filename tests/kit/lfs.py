@@ -35,7 +35,8 @@ class LfsServer:
     `expires` is how long what it signs is good for; the first `expired` signatures are good for nothing. `elsewhere`
     takes the place of its own scheme, host and port in the addresses that it names. `refused` are objects that it does
     not take, with a reason. What it has `lost` it offers, and does not have. `without_verify`: it wants no call
-    after an upload. `by_login`: it signs nothing, and wants the caller's own login for contents too.
+    after an upload. `by_login`: it signs nothing, and wants the caller's own login for contents too. `headers` are
+    more that it wants at contents.
     """
 
     objects: dict[str, bytes] = field(default_factory=dict)
@@ -47,6 +48,7 @@ class LfsServer:
     answers: dict[str, Any] = field(default_factory=dict)
     without_verify: bool = False
     by_login: bool = False
+    headers: dict[str, str] = field(default_factory=dict)
     calls: Counter[str] = field(default_factory=Counter)
     verified: set[str] = field(default_factory=set)
     logins_at_contents: list[str | None] = field(default_factory=list)
@@ -116,7 +118,7 @@ class LfsServer:
         self._signatures[signature] = ends
         return {
             "href": f"{href}?signature={signature}",
-            "header": {"X-Signature": signature, "Host": "elsewhere.example"},
+            "header": {"X-Signature": signature, "Host": "elsewhere.example", **self.headers},
             # A clock that is wrong: whoever believes it, asks again for nothing.
             "expires_at": (ends + timedelta(hours=1)).isoformat(),
         }

@@ -82,6 +82,9 @@ class ProviderServer:
         self.connections = 0
         self.closes = False
         """Whether each connection is closed after one answer, without a word before."""
+        self.says_between = b""
+        """What it says after each answer, unasked."""
+        self.said_between = asyncio.Event()
         self.lost = asyncio.Event()
         """Set when a client went away before it had its answer."""
         self.port = 0
@@ -144,6 +147,11 @@ class ProviderServer:
                 await asyncio.sleep(0)
             writer.write(connection.send(h11.EndOfMessage()))
             await writer.drain()
+            if self.says_between:
+                await asyncio.sleep(0.01)  # so that it does not come with the answer
+                writer.write(self.says_between)
+                await writer.drain()
+                self.said_between.set()
         finally:
             gone.cancel()
             await asyncio.gather(gone, return_exceptions=True)

@@ -220,10 +220,16 @@ class Stream:
             if len(self._ahead) > CHUNK:
                 await asyncio.Event().wait()  # it will be found gone when it is written to
 
-    @property
-    def is_quiet(self) -> bool:
-        """True while nothing has come that was not read, nor an end."""
-        return not self._ahead and not self._reader.at_eof() and not self.writer.is_closing()
+    async def is_quiet(self) -> bool:
+        """Tell whether nothing has come that was not read, nor an end."""
+        if self._ahead or self.writer.is_closing():
+            return False
+        reading = asyncio.ensure_future(self._reader.read(1))
+        await asyncio.sleep(0)
+        if is_quiet := not reading.done():
+            reading.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        return is_quiet
 
     async def write(self, data: bytes) -> None:
         """Write, and wait while too much is unsent. Raises OSError."""

@@ -8,7 +8,6 @@ from typing import Final, Protocol
 
 from services.agent.providers import ModelWire
 
-_PIPE_BYTES: Final = 4096  # a shorter line is written whole or not at all
 _SAME_NOTE_AGAIN_S: Final = 60.0
 _NOTE_CHARACTERS: Final = 500
 _MAX_NOTES: Final = 64
@@ -48,7 +47,8 @@ class Reports:
         await self._write({"note": text[:_NOTE_CHARACTERS]})
 
     async def _write(self, report: dict[str, object]) -> None:
-        line = json.dumps(report).encode()[: _PIPE_BYTES - 1] + b"\n"
+        # Texts have at most 500 characters together, of at most 6 bytes: escaped ones of ASCII.
+        line = json.dumps(report, ensure_ascii=False).encode(errors="replace") + b"\n"
         async with self._turn:
             while True:
                 try:

@@ -69,11 +69,11 @@ class Upstream:
         self._ca = provider.ca
         self._idle: list[tuple[Stream, float]] = []
 
-    def kept(self) -> Stream | None:
+    async def kept(self) -> Stream | None:
         """Return a connection that was used before and still seems to be open, if there is one."""
         while self._idle:
             stream, since = self._idle.pop()
-            if stream.is_quiet and time.monotonic() - since < _IDLE_S:
+            if time.monotonic() - since < _IDLE_S and await stream.is_quiet():
                 return stream
             stream.writer.close()
         return None
@@ -129,7 +129,7 @@ class Upstream:
 
     def keep(self, stream: Stream) -> None:
         """Take back a connection whose answer has been read to its end."""
-        if len(self._idle) < _MAX_IDLE and stream.is_quiet:
+        if len(self._idle) < _MAX_IDLE:
             self._idle.append((stream, time.monotonic()))
         else:
             stream.writer.close()

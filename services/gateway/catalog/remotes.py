@@ -17,7 +17,8 @@ _NO_SECRETS: Final = "must not contain a user name or a password: give a token i
 _SLASHES: Final = re.compile("/+")
 _PORTS: Final = {"https": 443, "http": 80, "ssh": 22}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_LABEL: Final = "[A-Za-z0-9_-]{1,63}"
+_HOST: Final = re.compile(rf"(?![_-]){_LABEL}(\.{_LABEL})*(?<![_-])")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # user@host:path, as git reads it: no slash before the first colon.
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>[^:-].*)")

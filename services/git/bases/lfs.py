@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+from weakref import WeakValueDictionary
 
 from services.common.caveats import CaveatKind
 from services.git import failures
@@ -31,6 +32,7 @@ from services.git.stores.lfs_objects import LfsObjects
 from services.git.stores.lfs_transfer import LfsTransfer
 
 _REMEMBERED: Final = 64
+_UNUSUAL: Final = "its pointer is not as Git LFS writes them, so that git would find the file changed"
 _OF_SUBMODULES: Final = "of submodules, they are not fetched"
 
 
@@ -85,6 +87,7 @@ class LfsTrees:
         self._limits = limits
         self._stacks = stacks
         self._single_flight = SingleFlight[CachedBase]()
+        self._turns = WeakValueDictionary[str, asyncio.Lock]()
         self._found: OrderedDict[Path, _Found] = OrderedDict()
 
     async def filled(
@@ -129,14 +132,26 @@ class LfsTrees:
         refused, wanted = self._chosen(found)
         here = await asyncio.to_thread(self._here, remote.repository_id, wanted)
         missing: dict[Pointer, str] = {}
-        if lacking := wanted - here:
+        if wanted - here:
             report(Progress("Fetching Git LFS objects"))
-            async with self._budget.reserve(sum(pointer.size for pointer in lacking)):
-                missing = await self._transfer.fetch(remote, lacking)
+            missing = await self._fetch(remote, wanted)
         here = await asyncio.to_thread(self._contents, remote.repository_id, wanted - missing.keys())
         unusable = dict.fromkeys(wanted - missing.keys() - here, "its content is a pointer itself")
         reasons = refused | missing | unusable
-        return {path: reasons[file.pointer] for path, file in found.files.items() if file.pointer in reasons}
+        return {
+            path: reasons.get(file.pointer, _UNUSUAL)
+            for path, file in found.files.items()
+            if file.pointer in reasons or not file.is_usual
+        }
+
+    async def _fetch(self, remote: Remote, wanted: set[Pointer]) -> dict[Pointer, str]:
+        """Get contents, one base of a repository after another: each finds what those before have got."""
+        async with self._turns.setdefault(remote.repository_id, asyncio.Lock()):
+            lacking = wanted - await asyncio.to_thread(self._here, remote.repository_id, wanted)
+            if not lacking:
+                return {}
+            async with self._budget.reserve(sum(pointer.size for pointer in lacking)):
+                return await self._transfer.fetch(remote, lacking)
 
     def _chosen(self, found: _Found) -> tuple[dict[Pointer, str], set[Pointer]]:
         """Return which contents the limits refuse, and which they do not."""
@@ -145,7 +160,7 @@ class LfsTrees:
         left = self._limits.bytes
         for number, file in enumerate(found.files.values()):
             pointer = file.pointer
-            if pointer in wanted or pointer in refused:
+            if pointer in wanted or pointer in refused or not file.is_usual:
                 continue
             if not pointer.size:  # git would find it changed: an empty file is its own pointer
                 refused[pointer] = "its content is empty"

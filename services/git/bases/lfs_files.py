@@ -37,10 +37,14 @@ _CLEAN: Final = "filter.lfs.clean"
 
 @dataclass(frozen=True, slots=True)
 class LfsFile:
-    """A file that is in Git LFS."""
+    """A file that is in Git LFS.
+
+    A pointer that is not `is_usual` has extensions, or is otherwise not what Git LFS makes of the content today.
+    """
 
     pointer: Pointer
     is_executable: bool
+    is_usual: bool = True
 
 
 async def find_lfs_files(git: Git, git_dir: Path, scratch: Path) -> tuple[dict[bytes, LfsFile], frozenset[bytes]]:
@@ -56,17 +60,22 @@ async def find_lfs_files(git: Git, git_dir: Path, scratch: Path) -> tuple[dict[b
     fields = (await git.run(asking, _given(inside, scratch, entries, b"\0"))).stdout.split(b"\0")
     paths = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
     regular = {path: entries[path] for path in paths if entries[path][0] in _REGULAR}
-    pointers = await _pointers(git, inside, scratch, sorted({object_id for _, object_id in regular.values()}))
+    small = await _small(git, inside, scratch, sorted({object_id for _, object_id in regular.values()}))
     found = {
-        path: LfsFile(pointers[object_id], _REGULAR[mode])
+        path: file
         for path, (mode, object_id) in sorted(regular.items())
-        if object_id in pointers
+        if (file := _lfs_file(small.get(object_id, b""), is_executable=_REGULAR[mode])) is not None
     }
     return found, frozenset(paths)
 
 
-async def _pointers(git: Git, inside: Invocation, scratch: Path, object_ids: Iterable[bytes]) -> dict[bytes, Pointer]:
-    """Return those of the objects that are pointers."""
+def _lfs_file(content: bytes, *, is_executable: bool) -> LfsFile | None:
+    pointer = parse_pointer(content)
+    return LfsFile(pointer, is_executable, is_usual=pointer.text == content) if pointer else None
+
+
+async def _small(git: Git, inside: Invocation, scratch: Path, object_ids: Iterable[bytes]) -> dict[bytes, bytes]:
+    """Return the contents of those of the objects that are small enough for pointers."""
     sizes = Command("cat-file", ("--batch-check=%(objectname) %(objectsize)",))
     lines = (await git.run(sizes, _given(inside, scratch, object_ids, b"\n"))).stdout.splitlines()
     small = [line.split()[0] for line in lines if int(line.split()[1]) <= POINTER_BYTES]
@@ -75,8 +84,7 @@ async def _pointers(git: Git, inside: Invocation, scratch: Path, object_ids: Ite
     contents = Command("cat-file", ("--batch=%(objectsize)",))
     limit = len(small) * (POINTER_BYTES + _HEADER_BYTES)
     answer = (await git.run(contents, replace(_given(inside, scratch, small, b"\n"), output_limit=limit))).stdout
-    read = zip(small, batch_contents(answer), strict=True)
-    return {object_id: pointer for object_id, content in read if (pointer := parse_pointer(content)) is not None}
+    return dict(zip(small, batch_contents(answer), strict=True))
 
 
 async def take_contents(git: Git, tree: Path, paths: Iterable[bytes], scratch: Path) -> None:

@@ -26,7 +26,8 @@ _NO_LOOPBACK_HTTP: Final = (
 # user@host:path as git parses it: no slash before the first colon.
 _SCP: Final = re.compile(r"(?:(?P<user>[^@/:]+)@)?(?P<host>[^@/:]+):(?P<path>.+)")
 _LOOPBACK: Final = (ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128"))
-_HOST: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?")
+_LABEL: Final = "[A-Za-z0-9_-]{1,63}"
+_HOST: Final = re.compile(rf"(?![_-]){_LABEL}(\.{_LABEL})*(?<![_-])")
 _USER: Final = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # The well-known hosts accept any user name with a token; this is the one that GitHub and GitLab document.
 TOKEN_USER: Final = "x-access-token"  # noqa: S105 - a user name

@@ -70,6 +70,8 @@ class LfsRemotes:
                 for batch in _batches(sorted(wanted)):
                     missing |= await _fetch_batch(session, url, batch, scratch, keep)
                     left.difference_update(batch)
+                    if (gone := _gone(missing)) is not None:
+                        raise gone
         except LfsError as error:
             return missing | dict.fromkeys(left, error)
         except GitTimedOut as error:
@@ -101,7 +103,7 @@ async def _fetch_batch(
         action = answer.actions.get("download")
         if answer.error or action is None:
             raise LfsError(f"its server does not have it: {answer.error or 'it does not say where it is'}")
-        file = scratch / pointer.oid
+        file = scratch / f"{pointer.oid}-{pointer.size}"  # two pointers may have the same hash, of which one lies
         try:
             await _download(session, action, pointer, file)
             await asyncio.to_thread(keep, pointer, file)
@@ -140,6 +142,8 @@ async def _transfer(
     async def attempt(pointer: Pointer, answer: ObjectAnswer) -> None:
         async with turns:
             try:
+                if (gone := _gone(failed)) is not None:
+                    raise gone
                 await _persist(lambda: one(pointer, answer))
             except LfsError as error:
                 failed[pointer] = error
@@ -228,6 +232,12 @@ async def _persist(call: Callable[[], Awaitable[T]]) -> T:
                 raise
             await asyncio.sleep(error.retry_after or _FIRST_PAUSE_SECONDS * 2**number)
     return await call()
+
+
+def _gone(failed: Mapping[Pointer, LfsError]) -> LfsError | None:
+    """Return why no more is tried: as many objects in vain as there are at once, each several times."""
+    given_up = [error for error in failed.values() if error.may_pass]
+    return given_up[-1] if len(given_up) >= _AT_ONCE else None
 
 
 def _check_expiry(action: Action) -> None:

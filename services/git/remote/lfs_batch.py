@@ -16,7 +16,7 @@ from services.git.pointers import Pointer
 
 MEDIA_TYPE: Final = "application/vnd.git-lfs+json"
 _NAME: Final = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,100}")
-_VALUE: Final = re.compile(r"[\x20-\x7e\x80-\xff]{0,8192}")
+_VALUE: Final = re.compile(r"([\x21-\x7e]([\x20-\x7e]{0,8190}[\x21-\x7e])?)?")
 # What our own connection says.
 _OURS: Final = frozenset({"host", "content-length", "transfer-encoding", "connection", "accept-encoding", "upgrade"})
 _HREF_CHARACTERS: Final = 8192
@@ -92,7 +92,7 @@ def _object(each: dict[str, Any]) -> ObjectAnswer:
     if error:
         code, message = (error.get("code"), error.get("message")) if isinstance(error, dict) else (None, None)
         words = one_line(message)[:_SAID_CHARACTERS] if isinstance(message, str) and message else "no reason given"
-        return ObjectAnswer(f"{words} ({code})" if isinstance(code, int) else words)
+        return ObjectAnswer(f"{words} ({code})" if isinstance(code, int) and 0 < code < 1000 else words)
     actions = each.get("actions")
     needs_login = each.get("authenticated") is not True
     named = actions.items() if isinstance(actions, dict) else ()

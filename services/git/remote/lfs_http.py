@@ -22,6 +22,7 @@ from services.git.remote.addresses import TOKEN_USER, AddressBook
 from services.git.remote.lfs_batch import said
 
 _MOST_REDIRECTS: Final = 3
+_MOST_HOSTS: Final = 16  # connections to each are kept until the end
 _CONNECT_SECONDS: Final = 20.0
 _ERROR_BYTES: Final = 16 << 10
 _LONGEST_RETRY_AFTER_SECONDS: Final = 30
@@ -72,6 +73,7 @@ class LfsSession:
         self._certificates = certificates
         self._timeout = httpx2.Timeout(silence_seconds, connect=min(silence_seconds, _CONNECT_SECONDS), pool=None)
         self._clients: dict[tuple[str, bool], httpx2.AsyncClient] = {}
+        self._contexts: dict[bool, ssl.SSLContext] = {}
 
     async def close(self) -> None:
         """Close all connections."""
@@ -81,19 +83,17 @@ class LfsSession:
     @contextlib.asynccontextmanager
     async def call(self, call: LfsCall) -> AsyncIterator[httpx2.Response]:
         """Make a call; give the answer, whose status is 2xx, to be read. Raises LfsError."""
-        url = call.url
+        url = _address(call.url)
         try:
             for _ in range(_MOST_REDIRECTS + 1):
                 async with self._send(call, url) as response:
-                    if not response.is_redirect or call.method != "GET":
+                    if not response.has_redirect_location or call.method != "GET":
                         await _check(response, url)
                         yield response
                         return
-                    url = urljoin(url, response.headers["location"])
+                    url = _address(url, response.headers["location"])
         except httpx2.TransportError as error:
             raise LfsError(f"{_host(url)}: {_words(error)}", may_pass=True) from error
-        except httpx2.InvalidURL as error:
-            raise LfsError("the server names an address that is no URL") from error
         raise LfsError(f"{_host(call.url)} redirects more than {_MOST_REDIRECTS} times")
 
     @contextlib.asynccontextmanager
@@ -136,11 +136,14 @@ class LfsSession:
 
     async def _client(self, pinned: str, *, is_own: bool) -> httpx2.AsyncClient:
         """Return the client for a name that we look up, or for all others. The remote's CA is for its own server."""
+        if is_own not in self._contexts:
+            self._contexts[is_own] = await asyncio.to_thread(self._tls, is_own=is_own)
         kind = (pinned, is_own)
         if kind not in self._clients:
-            tls = await asyncio.to_thread(self._tls, is_own=is_own)
+            if len(self._clients) >= _MOST_HOSTS:
+                raise LfsError(f"its server names more than {_MOST_HOSTS} other servers")
             self._clients[kind] = httpx2.AsyncClient(
-                verify=tls, timeout=self._timeout, trust_env=not pinned, follow_redirects=False
+                verify=self._contexts[is_own], timeout=self._timeout, trust_env=not pinned, follow_redirects=False
             )
         return self._clients[kind]
 
@@ -178,6 +181,17 @@ async def _check(response: httpx2.Response, url: str) -> None:
         may_pass=may_pass,
         retry_after=min(int(wish), _LONGEST_RETRY_AFTER_SECONDS) if wish.isdecimal() and len(wish) < 8 else 0,
     )
+
+
+def _address(url: str, reference: str = "") -> str:
+    """Return the URL that a reference of a server's leads to from another. Raises LfsError: it is none."""
+    try:
+        found = urljoin(url, reference)
+        urlsplit(found)
+        httpx2.URL(found)
+    except (ValueError, httpx2.InvalidURL) as error:
+        raise LfsError("the server names an address that is no URL") from error
+    return found
 
 
 def _logs_in(headers: Mapping[str, str]) -> bool:

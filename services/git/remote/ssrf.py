@@ -45,8 +45,9 @@ class SsrfGuard:
             return ""
         try:
             answers = [literal] if literal else await (resolve or _look_up)(host, chosen)
-        except OSError as error:
-            raise GitError("resolve", f"could not resolve host {host}: {error.strerror or error}") from error
+        except (OSError, UnicodeError) as error:  # the latter: no name can be like this
+            words = getattr(error, "strerror", None) or error
+            raise GitError("resolve", f"could not resolve host {host}: {words}") from error
         refused = [address for address in answers if not self.admits(address)]
         # A single address that is not allowed, among several, is enough to refuse: it may be an attempt at rebinding.
         if refused or not answers:

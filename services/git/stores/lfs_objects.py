@@ -30,7 +30,7 @@ class LfsObjects:
     def find(self, repository_id: str, pointer: Pointer) -> Path | None:
         """Return the file of an object, None when it is not here."""
         roots = (self._paths.fetched_lfs(repository_id), self._paths.result_lfs(repository_id))
-        return next((path for root in roots if (path := _place(root, pointer)).is_file()), None)
+        return next((path for root in roots if _is(path := _place(root, pointer), pointer)), None)
 
     def keep_fetched(self, repository_id: str, pointer: Pointer, file: Path) -> None:
         """Move a file, whose content has been checked, to where it is found."""
@@ -50,7 +50,7 @@ class LfsObjects:
         """Return what a push of a result has to bring along, its files by their pointers."""
         root = self._paths.result_lfs(repository_id)
         placed = {pointer: _place(root, pointer) for pointer in self._named(repository_id, commit_id)}
-        return {pointer: path for pointer, path in placed.items() if path.is_file()}
+        return {pointer: path for pointer, path in placed.items() if _is(path, pointer)}
 
     def commits(self, repository_id: str) -> list[str]:
         """Return the results that have pointers."""
@@ -82,6 +82,14 @@ class LfsObjects:
 
 def _place(root: Path, pointer: Pointer) -> Path:
     return root / pointer.oid[:2] / pointer.oid
+
+
+def _is(path: Path, pointer: Pointer) -> bool:
+    """True when there is a file of the pointer's size: one with its hash and another size names no content."""
+    try:
+        return path.stat().st_size == pointer.size
+    except FileNotFoundError:
+        return False
 
 
 def _keep(place: Path, file: Path) -> None:

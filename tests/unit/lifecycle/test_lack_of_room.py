@@ -9,13 +9,13 @@ import pytest
 
 from services.common.db.engine import sqlite_url
 from services.common.rpc.channel import open_channel
-from services.lifecycle.ledger import Stage
+from services.lifecycle.ledger import Beat, Stage
 from services.lifecycle.model.node_work import Base, EndedRun, Layout, Run
 from services.lifecycle.model.outcome import Failure, Outcome, RetentionPeriods
 from services.lifecycle.model.states import ExecutionState, JobState, StageState
 from services.lifecycle.model.value import Recorded, dump
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.retries import is_refusal, is_to_retry, retry_after
+from services.lifecycle.retries import is_refusal, is_to_retry, retry_after, unless_refused
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.artifacts import take_artifacts
 from services.lifecycle.stages.cleanup import keep_state
@@ -78,6 +78,17 @@ async def test_before_the_agent_a_job_loses_no_attempt_and_its_machine_keeps_not
     await take_artifacts(job)
     await keep_state(job)
     assert job.stages == before, "there is nothing to keep, and no room for it"
+
+
+@pytest.mark.parametrize("where", BEFORE)
+async def test_a_job_that_is_cancelled_while_its_machine_refuses_it_is_cancelled(job: JobRun, where: str) -> None:
+    job.stages = BEFORE[where]
+    outcome = Outcome(JobState.FAILED, NO_ROOM)
+    assert unless_refused(job, outcome) == outcome
+    job.apply_beat(Beat(frozenset(), frozenset({job.lease.job_id})), 0.0)
+    assert unless_refused(job, outcome) == Outcome(JobState.CANCELLED)
+    job.stages |= stages(error=None)
+    assert unless_refused(job, outcome) == outcome, "that is what its error hooks were told"
 
 
 @pytest.mark.parametrize("when", AFTER)

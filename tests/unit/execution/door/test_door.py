@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from services.agent.providers import ModelProvider, ModelWire
+from services.execution.door import server
 from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing, sse
 from tests.unit.execution.door.doors import HERE, TOKEN, serving
 
@@ -18,8 +19,8 @@ ASKED = {"model": "claude-sonnet-5-5", "max_tokens": 1, "messages": []}
 def of(
     at: ProviderServer, wire: ModelWire = ModelWire.MESSAGES, name: str = "one", suffix: str = "", **own: object
 ) -> ModelProvider:
-    allowed = {"keys": (KEY,), "allowed_addresses": HERE}
-    return ModelProvider(name=name, wire=wire, base_url=at.url + suffix, **allowed | own)
+    fields = {"base_url": at.url + suffix, "keys": (KEY,), "allowed_addresses": HERE}
+    return ModelProvider(name=name, wire=wire, **fields | own)
 
 
 RESPONSE = {
@@ -246,6 +247,36 @@ async def test_another_key_makes_no_difference_to_a_provider_that_fails(how: str
     assert [asked.headers["x-api-key"] for asked in other.asked] == ["third"]
 
 
+async def test_a_report_is_whole_whatever_an_answer_says() -> None:
+    for text in ("\U0001f600" * 999, "\ud800" * 999, "\0" * 999, '"' * 999):
+        async with providing(message(message_id=text, model=text)) as at, serving(of(at)) as door:
+            await door.ask("/v1/messages", ASKED)
+            usage = await door.usage()
+        assert [len(usage[name]) for name in ("request_id", "model")] == [200, 200]
+        assert usage["input_tokens"] == 11
+
+
+async def test_what_comes_between_two_answers_is_no_answer() -> None:
+    """Some servers say 408 before they close a connection that was not used for a while."""
+    async with providing(message()) as at, serving(of(at)) as door:
+        at.says_between = b"HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
+        assert (await door.ask("/v1/messages", ASKED))[0] == 200
+        async with asyncio.timeout(20):
+            await at.said_between.wait()
+        assert (await door.ask("/v1/messages", ASKED))[0] == 200
+
+
+async def test_connections_beyond_a_number_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "_MAX_CLIENTS", 2)
+    async with providing(message()) as at, serving(of(at)) as door:
+        silent = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(6)]
+        async with asyncio.timeout(20):
+            await asyncio.gather(*(reader.read() for reader, _ in silent[4:]), return_exceptions=True)
+        assert not silent[0][0].at_eof()
+        for _, writer in silent:
+            writer.close()
+
+
 async def test_models_choose_providers_and_have_aliases() -> None:
     async with providing(messages()) as one, providing(messages()) as two:
         aliases = {"fast": "claude-haiku-6"}
@@ -303,3 +334,27 @@ async def test_a_connection_that_the_provider_closed_meanwhile_is_no_failure() -
             assert (await door.ask("/v1/messages", ASKED))[0] == 200
         assert [report["usage"]["is_partial"] for report in door.reports()] == [False] * 3
     assert (len(at.asked), at.connections) == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["id", "model"])
+@pytest.mark.parametrize("text", ["\ud800", "\0\x01" * 100, "\U0001f600" * 200, "\u00ff" * 500, "x" * 10_000])
+async def test_whatever_a_provider_says_of_an_answer_can_be_recorded(name: str, text: str) -> None:
+    said = {
+        "id": "\U0001f600" * 200,
+        "model": "\x01" * 200,
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+        name: text,
+    }
+    reply = Reply([json.dumps(said).encode()], length=True)
+    async with providing(reply) as at, serving(of(at)) as door:
+        await door.ask("/v1/messages", ASKED)
+        usage = await door.usage()
+    assert usage["output_tokens"] == 2
+    assert all(len(usage[key].encode()) <= 800 for key in ("request_id", "model"))
+
+
+async def test_a_request_of_too_many_values_is_not_read() -> None:
+    sent = {**ASKED, "messages": [[]] * (1 << 20)}
+    async with providing(messages()) as at, serving(of(at, aliases={"a": "b"})) as door:
+        status, _ = await door.ask("/v1/messages", sent)
+    assert (status, at.asked) == (413, [])

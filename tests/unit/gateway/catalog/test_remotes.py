@@ -41,6 +41,8 @@ def test_a_remote_that_git_can_reach_is_taken(url):
         ("ext::hunter2", "https, ssh"),
         ("HTTPS://example.com/hunter2", "lower case"),
         ("https:///hunter2", "host"),
+        ("https://a..example/hunter2", "host"),
+        (f"https://{'a' * 64}.example/hunter2", "host"),
         ("https://-oProxyCommand=hunter2/p", "host"),
         ("ssh://-oProxyCommand=hunter2/p", "host"),
         ("ssh://-hunter2@example.com/p", "user name"),
