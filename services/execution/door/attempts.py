@@ -11,11 +11,13 @@ from services.agent.providers import ModelProvider, ModelWire
 from services.common.untrusted_json import parse_json
 from services.execution.door import wires
 from services.execution.door.http import Request
+from services.execution.door.mask import Mask
 from services.execution.door.upstream import Upstream
 from services.execution.door.wires import Route
 
 _REFUSES_KEY: Final = (401, 403, 429)
 _ASKS_FOR_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
+_MOST_VALUES: Final = 1 << 20  # in a body that is read, which takes some hundred bytes for each of them
 _ASK_FOR_USAGE: Final = b'{"stream_options": {"include_usage": true}, '
 
 
@@ -29,10 +31,11 @@ class NoProviderError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """A provider, and the connections to it."""
+    """A provider, the connections to it, and what of it no agent sees."""
 
     provider: ModelProvider
     upstream: Upstream
+    mask: Mask
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,9 @@ def _renamed(body: bytes, model: str) -> bytes:
 
 
 def _object(body: bytes) -> Mapping[str, Any]:
+    """Return the object that a body is; an empty one when it is none. Raises NoProviderError."""
+    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        raise NoProviderError(f"a request may have {_MOST_VALUES:,} values", 413)
     try:
         value = parse_json(body) if body else {}
     except ValueError:

@@ -8,6 +8,7 @@ from typing import Final
 from services.execution.door import wires
 from services.execution.door.attempts import Attempt, NoProviderError
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
+from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
 from services.execution.door.reports import Reporter
 from services.execution.door.upstream import AddressNotAllowedError
@@ -119,7 +120,7 @@ class Exchange:
             filtering = UsageChunkFilter() if attempt.asks_usage and is_stream else None
         is_complete = False
         try:
-            keeps_alive = await self._relay(stream, answer, reader, filtering)
+            keeps_alive = await self._relay(stream, answer, attempt.serving.mask, reader, filtering)
             is_complete = True
         except MessageError as error:  # of which the client can only be told by the end of its connection
             raise ConnectionResetError(str(error)) from error
@@ -135,27 +136,34 @@ class Exchange:
         return keeps_alive
 
     async def _relay(
-        self, stream: Stream, answer: Answer, reader: UsageReader | None, filtering: UsageChunkFilter | None
+        self,
+        stream: Stream,
+        answer: Answer,
+        mask: Mask,
+        reader: UsageReader | None,
+        filtering: UsageChunkFilter | None,
     ) -> bool:
         """Pass an answer back; return whether the client's connection can be used again."""
         body = answer.body(self._request.method)
         has_length = body.length is not None and filtering is None
         chunked = not has_length and self._request.minor > 0
         keeps_alive = self._request.keeps_alive and (has_length or chunked)
-        fields = answer.end_to_end()
+        fields = [(name, mask.masked(value)) for name, value in answer.end_to_end()]
         if chunked:
             fields.append((b"transfer-encoding", b"chunked"))
         elif has_length and (length := answer.value(b"content-length")):
             fields.append((b"content-length", length))
         if not keeps_alive:
             fields.append(_CONNECTION_CLOSE)
-        await self._client.write(written(b"HTTP/1.1 %d %s" % (answer.status, answer.phrase), fields))
+        await self._client.write(written(b"HTTP/1.1 %d %s" % (answer.status, mask.masked(answer.phrase)), fields))
+        masked = MaskedBody(mask)
         async for data in stream.pieces(body):
-            await self._pass(data if filtering is None else filtering.take(data), chunked=chunked)
+            await self._pass(masked.take(data if filtering is None else filtering.take(data)), chunked=chunked)
             if reader is not None:
                 reader.take(data)
         if filtering is not None:
-            await self._pass(filtering.rest(), chunked=chunked)
+            await self._pass(masked.take(filtering.rest()), chunked=chunked)
+        await self._pass(masked.rest(), chunked=chunked)
         if chunked:
             await self._client.write(b"0\r\n\r\n")
         return keeps_alive
@@ -169,8 +177,8 @@ class Exchange:
         usage = reader.usage
         request_id = answer.value(b"request-id") or answer.value(b"x-request-id")
         return {
-            "request_id": (usage.request_id or request_id.decode("latin-1"))[:_MOST_CHARACTERS],
-            "model": (usage.model or attempt.model)[:_MOST_CHARACTERS],
+            "request_id": _shown(usage.request_id or request_id.decode("latin-1")),
+            "model": _shown(usage.model or attempt.model),
             "input_tokens": usage.input or 0,
             "output_tokens": usage.output or 0,
             "cache_read_tokens": usage.cache_read or 0,
@@ -182,3 +190,8 @@ class Exchange:
             "latency_seconds": round(time.monotonic() - self._began, 6),
             "is_partial": not is_complete or usage.input is None or usage.output is None,
         }
+
+
+def _shown(text: str) -> str:
+    """Return a text that somebody else wrote as events can have it: without the halves of characters that JSON has."""
+    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()

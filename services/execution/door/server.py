@@ -12,6 +12,7 @@ from services.execution.door import wires
 from services.execution.door.attempts import NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
+from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
 from services.execution.door.reports import Reporter
 from services.execution.door.upstream import Upstream
@@ -50,7 +51,7 @@ class Door:
 
     def __init__(self, providers: Iterable[ModelProvider], token: str, reports: Reporter) -> None:
         """Raises ValueError for a provider that cannot be reached by what is known of it."""
-        self._servings = [Serving(provider, Upstream(provider)) for provider in providers]
+        self._servings = [Serving(provider, Upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
         self._memory = Memory()

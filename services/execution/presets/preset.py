@@ -44,7 +44,7 @@ class Preset:
     """A line for /bin/sh, with the prompt on its standard input. It finds the program in BOATYARD_AGENT_PROGRAM, the
     model and the system prompt, where there are any, in BOATYARD_MODEL and BOATYARD_SYSTEM_PROMPT."""
     version: tuple[str, ...] = ("--version",)
-    """The arguments by which the program says its version."""
+    """The arguments by which the program says its version, in the first line with a digit."""
     reader: str = "text"
     """What reads its lines, out of READERS."""
     wires: tuple[str, ...] = ()

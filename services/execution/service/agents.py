@@ -68,7 +68,7 @@ class Agents:
         return replace(agent, program=str(program), version=version, complaint=why)
 
     async def _ask(self, preset: Preset, program: Path) -> tuple[str, str]:
-        """Return the first line that a program answers in a sandbox like its agent's, or an empty one, and why."""
+        """Return the version that a program says in a sandbox like its agent's, or an empty text, and why."""
         tools = self._presets.tools
         base = environment.base()
         base["PATH"] = b":".join([base["PATH"], *map(bytes, tools.programs())])
@@ -83,16 +83,21 @@ class Agents:
             answer = await aio.run(spec, max_output=_MAX_OUTPUT, timeout=_TIMEOUT_S)
         except (SandboxError, OSError) as error:
             return self._unknown(preset, program, str(error))
-        said = answer.stdout.decode(errors="replace").strip().splitlines()
+        said = answer.stdout.decode(errors="replace").strip()
         if answer.exit_code != 0 or not said:
             return self._unknown(preset, program, answer.stderr.decode(errors="replace"))
-        return _shown(said[0]), ""
+        return _version(said), ""
 
     @staticmethod
     def _unknown(preset: Preset, program: Path, why: str) -> tuple[str, str]:
         text = f"{program} does not say its version in a sandbox: {_shown(why.strip())}"
         log.warning("an agent cannot be used, it seems", agent=preset.name, why=text)
         return "", text
+
+
+def _version(said: str) -> str:
+    """Return the first line with a digit, as a program may say more than its version; an empty text without one."""
+    return next((_shown(line.strip()) for line in said.splitlines() if any(map(str.isdecimal, line))), "")
 
 
 def _shown(text: str) -> str:

@@ -17,7 +17,7 @@ from tests.kit.contract import ROOT
 
 FIX = ROOT / "tests" / "data" / "agents" / "claude-fix.jsonl"
 CLAUDE = """#!/bin/sh
-case $1 in --version) echo "9.9.9 (Claude Code)"; exit;; esac
+case $1 in --version) printf 'Usage: claude [OPTIONS]\\n\\n9.9.9 (Claude Code)\\n'; exit;; esac
 cat >prompt; echo "$@" >arguments
 { echo "$DISABLE_TELEMETRY$HOME"; ls "$HOME/.mine" ; } >seen 2>&1
 echo "starting up"

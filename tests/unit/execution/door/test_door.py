@@ -334,3 +334,27 @@ async def test_a_connection_that_the_provider_closed_meanwhile_is_no_failure() -
             assert (await door.ask("/v1/messages", ASKED))[0] == 200
         assert [report["usage"]["is_partial"] for report in door.reports()] == [False] * 3
     assert (len(at.asked), at.connections) == (3, 3)
+
+
+@pytest.mark.parametrize("name", ["id", "model"])
+@pytest.mark.parametrize("text", ["\ud800", "\0\x01" * 100, "\U0001f600" * 200, "\u00ff" * 500, "x" * 10_000])
+async def test_whatever_a_provider_says_of_an_answer_can_be_recorded(name: str, text: str) -> None:
+    said = {
+        "id": "\U0001f600" * 200,
+        "model": "\x01" * 200,
+        "usage": {"input_tokens": 1, "output_tokens": 2},
+        name: text,
+    }
+    reply = Reply([json.dumps(said).encode()], length=True)
+    async with providing(reply) as at, serving(of(at)) as door:
+        await door.ask("/v1/messages", ASKED)
+        usage = await door.usage()
+    assert usage["output_tokens"] == 2
+    assert all(len(usage[key].encode()) <= 800 for key in ("request_id", "model"))
+
+
+async def test_a_request_of_too_many_values_is_not_read() -> None:
+    sent = {**ASKED, "messages": [[]] * (1 << 20)}
+    async with providing(messages()) as at, serving(of(at, aliases={"a": "b"})) as door:
+        status, _ = await door.ask("/v1/messages", sent)
+    assert (status, at.asked) == (413, [])

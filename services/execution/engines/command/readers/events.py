@@ -1,9 +1,10 @@
 """Writes what an agent says and does to the event log, in the form that it has for every engine, and counts it."""
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
 
-from services.execution.engines.command.readers.shapes import as_text
+from services.execution.engines.command.readers.shapes import MOST, as_text
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.model import ModelUse, Reason
 
@@ -13,6 +14,7 @@ _MAX_NAME: Final = 200
 _MAX_NOTE: Final = 1000
 _LAST_WORDS_BYTES: Final = 2048
 _NAMED: Final = 5
+_MOST_IDS: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,14 +25,34 @@ class Problem:
     reason: Reason = Reason.AGENT_FAILED
 
 
+class _Recent:
+    """The ids that were seen last. An agent can make as many as it likes."""
+
+    def __init__(self) -> None:
+        self._seen: OrderedDict[str, None] = OrderedDict()
+        self.count = 0
+        """How many there were in all."""
+
+    def adds(self, new: str) -> bool:
+        """Add an id; False when it was seen before."""
+        if new in self._seen:
+            return False
+        self._seen[new] = None
+        self.count += 1
+        if len(self._seen) > _MOST_IDS:
+            self._seen.popitem(last=False)
+        return True
+
+
 class AgentEvents:
     """The events of one agent. Its texts and names may be anything: they are cut, and secrets are kept out."""
 
     def __init__(self, writer: EventWriter) -> None:
         self._writer = writer
         self._turns = 0
-        self._calls: set[str] = set()
-        self._refused: dict[str, str] = {}
+        self._calls = _Recent()
+        self._refused = _Recent()
+        self._refused_tools: dict[str, None] = {}
         self._claimed_tokens: int | None = None
         self._claimed_cost_usd: float | None = None
         self.last_words = ""
@@ -48,8 +70,7 @@ class AgentEvents:
 
     def call(self, call_id: str, tool: str, arguments: object) -> None:
         """Write that it calls a tool, unless that was written before."""
-        if call_id not in self._calls:
-            self._calls.add(call_id)
+        if self._calls.adds(_name(call_id)):
             given = self._cut(as_text(self._writer.redactor.value(arguments)))
             self._writer.fields(EventKind.TOOL_CALL, tool_call_id=_name(call_id), tool=_name(tool), input=given)
 
@@ -60,7 +81,8 @@ class AgentEvents:
 
     def refused(self, tool: str, call_id: str) -> None:
         """Remember that a call was refused: whatever the agent says of its end, it could not do all that it wanted."""
-        self._refused[call_id or str(len(self._refused))] = _name(tool) or "a tool"
+        if self._refused.adds(_name(call_id) or f"#{self._refused.count}") and len(self._refused_tools) <= _NAMED:
+            self._refused_tools[_name(tool) or "a tool"] = None
 
     def turn_end(self, stop_reason: str, request_id: str = "") -> None:
         """Write that a turn has ended."""
@@ -75,15 +97,15 @@ class AgentEvents:
 
     def claim(self, tokens: int, cost_usd: float | None) -> None:
         """Remember what the agent says that it has used, all in all."""
-        self._claimed_tokens, self._claimed_cost_usd = tokens, cost_usd
+        self._claimed_tokens, self._claimed_cost_usd = min(tokens, MOST), cost_usd
 
     def refusals(self) -> Problem | None:
         """Return that tools were refused, if any were."""
-        if not self._refused:
+        if not self._refused.count:
             return None
-        tools = list(dict.fromkeys(self._refused.values()))
+        tools = list(self._refused_tools)
         more = ", …" if len(tools) > _NAMED else ""
-        return Problem(f"it was refused {len(self._refused)} of its tool calls ({', '.join(tools[:_NAMED])}{more})")
+        return Problem(f"it was refused {self._refused.count} of its tool calls ({', '.join(tools[:_NAMED])}{more})")
 
     def model_use(self) -> ModelUse:
         """Return what the agent did, and what it says that it used; who asks its model knows that better."""
@@ -92,7 +114,7 @@ class AgentEvents:
             tokens=0,
             cost_usd=None,
             turns=self._turns,
-            tool_calls=len(self._calls),
+            tool_calls=self._calls.count,
             last_words=words,
             claimed_tokens=self._claimed_tokens,
             claimed_cost_usd=self._claimed_cost_usd,

@@ -8,6 +8,8 @@ from services.execution.engines.command.readers.shapes import Json, an_object, a
 _OF_THE_API = "[API Error"
 _STATUS = re.compile(r'"?(?:code|status)"?: *([1-5]\d\d)')
 _SHOWN = 300
+_LAST_WORDS = 16 * 1024  # which is more than is shown of them
+_MOST_TOOLS = 4096  # that are called and have not answered
 
 
 class Reader:
@@ -29,11 +31,12 @@ class Reader:
                 self._events.note(f"Gemini CLI, model {text(line.get('model'))}", "begin")
             case "message" if line.get("role") == "assistant":
                 piece = text(line.get("content"))
-                self._words += piece
+                self._words = (self._words + piece)[-_LAST_WORDS:]
                 self._events.text(piece)
             case "tool_use":
                 call_id, tool = text(line.get("tool_id")), text(line.get("tool_name"))
-                self._tools[call_id] = tool
+                if len(self._tools) < _MOST_TOOLS:
+                    self._tools[call_id[:_SHOWN]] = tool[:_SHOWN]
                 self._events.call(call_id, tool, line.get("parameters"))
             case "tool_result":
                 self._answer(line)
@@ -55,11 +58,12 @@ class Reader:
 
     def _answer(self, line: Json) -> None:
         call_id, error = text(line.get("tool_id")), an_object(line.get("error"))
+        tool = self._tools.pop(call_id[:_SHOWN], "")
         is_error = line.get("status") == "error"
         said = text(line.get("output")) or text(error.get("message"))
         self._events.result(call_id, said, is_error=is_error)
         if is_error and "denied" in text(error.get("type")).lower():
-            self._events.refused(self._tools.get(call_id, ""), call_id)
+            self._events.refused(tool, call_id)
 
     def _end(self, line: Json) -> None:
         self._result = line

@@ -6,7 +6,8 @@ from typing import Any
 
 Json = Mapping[str, Any]
 
-_MOST = 2**63 - 1
+MOST = 2**63 - 1
+"""The largest number that databases and messages have room for."""
 
 
 def an_object(value: object) -> Json:
@@ -26,15 +27,15 @@ def text(value: object) -> str:
 
 def count(value: object) -> int:
     """Return a whole number from 0 to what databases have room for, or 0."""
-    if isinstance(value, float) and value == value and abs(value) < _MOST:  # noqa: PLR0124 - NaN
+    if isinstance(value, float) and value == value and abs(value) < MOST:  # noqa: PLR0124 - NaN
         value = int(value)
-    return min(max(value, 0), _MOST) if isinstance(value, int) and not isinstance(value, bool) else 0
+    return min(max(value, 0), MOST) if isinstance(value, int) and not isinstance(value, bool) else 0
 
 
 def dollars(value: object) -> float | None:
     """Return an amount of money, or None."""
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 <= value < _MOST else None  # type: ignore[operator, arg-type] # it is one
+    return float(value) if is_number and 0 <= value < MOST else None  # type: ignore[operator, arg-type] # it is one
 
 
 def as_text(value: object) -> str:

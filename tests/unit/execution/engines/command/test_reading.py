@@ -131,6 +131,30 @@ def test_without_a_proper_end_there_is_no_success(reader: str) -> None:
         assert use.claimed_tokens is None
 
 
+HUGE = 2**63 - 1
+ENDS = {
+    "claude": {"type": "result", "usage": dict.fromkeys(("input_tokens", "output_tokens"), HUGE)},
+    "codex": {"type": "turn.completed", "usage": dict.fromkeys(("input_tokens", "output_tokens"), HUGE)},
+    "gemini": {"type": "result", "stats": {"total_tokens": 10 * HUGE}},
+    "opencode": {"type": "step_finish", "part": {"tokens": dict.fromkeys(("input", "output"), HUGE)}},
+}
+
+
+@pytest.mark.parametrize("reader", OF_JSON)
+def test_what_an_agent_claims_fits_into_the_record_of_its_end(reader: str) -> None:
+    _, (_, use) = read(reader, [json.dumps(ENDS[reader]).encode() + b"\n"] * 3)
+    assert use.claimed_tokens == HUGE
+
+
+def test_an_agent_may_make_as_many_calls_as_it_likes() -> None:
+    lines = [{"type": "assistant", "message": {"content": [{"type": "tool_use", "id": f"{n}"}]}} for n in range(5000)]
+    lines += [{"type": "system", "subtype": "permission_denied", "tool_use_id": f"{n}"} for n in range(5000)]
+    lines += [lines[-1], {"type": "result", "subtype": "success"}]
+    _, (problem, use) = read("claude", [json.dumps(line).encode() + b"\n" for line in lines])
+    assert use.tool_calls == 5000
+    assert "refused 5000 of its tool calls (a tool)" in problem.text
+
+
 def test_a_long_line_is_kept_and_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lines, "MAX_LINE", 4096)
     line = b'{"type": "result", "x": "' + b"x" * 10_000 + b'"}\n'
