@@ -31,6 +31,7 @@ _OWN_OUTPUT = {
     "boatyard.gateway.v1.ReadDiffResponse",
     "boatyard.gateway.v1.ReadArtifactResponse",
 }
+_OWN_OUTPUT_FIELDS = {"boatyard.execution.v1.Note.output"}
 _DEEPEST = 6
 _LEFT_OUT = {"next_page_token", "next_position", "next_sequence"}
 
@@ -44,7 +45,7 @@ def hostile(kind: type[Message], depth: int = 0) -> Any:
         oneof = field.containing_oneof
         if oneof is not None and message.WhichOneof(oneof.name) and not field.has_default_value:
             continue
-        value = _value(field, depth, OF_AGENT if own else HOSTILE)
+        value = _value(field, depth, OF_AGENT if own or field.full_name in _OWN_OUTPUT_FIELDS else HOSTILE)
         if field.is_repeated and field.message_type and field.message_type.GetOptions().map_entry:
             _fill_map(getattr(message, field.name), field, depth)
         elif field.is_repeated:

@@ -68,7 +68,7 @@ class Head:
 
 
 FILE = Mapper(File, git_pb2.ChangedFile)
-PROJECT = Mapper(Project, catalog_pb2.Project, by_hand={"secrets", "floor"})
+PROJECT = Mapper(Project, catalog_pb2.Project, by_hand={"secrets", "floor", "todo_only"})
 
 
 def test_text_that_is_not_utf8_is_lossy_with_its_bytes_beside_it() -> None:
@@ -203,4 +203,4 @@ def test_a_pair_that_does_not_fit_is_refused_where_it_is_declared(
 
 def test_a_name_in_by_hand_that_nothing_has_is_refused() -> None:
     with pytest.raises(TypeError, match="none of them has colour"):
-        Mapper(Project, catalog_pb2.Project, by_hand={"colour", "secrets", "floor"})
+        Mapper(Project, catalog_pb2.Project, by_hand={"colour", "secrets", "floor", "todo_only"})
