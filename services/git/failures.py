@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, ServiceError
-from services.common.room import DISK_FULL, tells_of_no_room
+from services.common.room import DISK_FULL, has_no_room, tells_of_no_room
 from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
 from services.git.refusals import SAID_BY_REMOTE, refusal
@@ -12,6 +12,8 @@ from services.sandbox.errors import HeldError, NotMountedError
 
 # A remote speaks of its own disk, and not of this machine's.
 _REMOTES_WORDS = re.compile(rf"^{SAID_BY_REMOTE}.*", re.MULTILINE)
+# Of some files git does not say why it could not write them, as when a ref is locked.
+_NOT_WRITTEN = re.compile(r"(could not|couldn't|unable to|failed to|cannot) (write|create|lock|close|update)")
 # What the far side of a remote on this machine says when its sandbox does not start.
 _NO_SANDBOX = re.compile(r"^(git \S+ failed with code \d+: )?bwrap: ", re.MULTILINE)
 
@@ -53,9 +55,9 @@ def remote_too_large(repository_id: str, error: GitError) -> ServiceError:
     return FailedPrecondition("REMOTE_TOO_LARGE", message, repository_id)
 
 
-def take_failed(result_id: str, error: Exception) -> ServiceError:
-    """A working tree could not be taken as a commit."""
-    return _disk_full(error) or FailedPrecondition(
+def take_failed(result_id: str, error: Exception, written: Path | None = None) -> ServiceError:
+    """The agent's work could not be taken; `written` is on the disk that git was to write to."""
+    return _disk_full(error, written) or FailedPrecondition(
         "TAKE_FAILED", f"the working tree cannot be taken: {error}", result_id
     )
 
@@ -92,7 +94,7 @@ def branch_in_the_way(branch: bytes, other: bytes) -> ServiceError:
 
 def not_a_repository(path: str, error: Exception) -> ServiceError:
     """The working tree has no repository that git can use."""
-    return _disk_full(error) or FailedPrecondition(
+    return _disk_full(error, Path(path)) or FailedPrecondition(
         "NOT_A_REPOSITORY", f"the tree has no usable repository: {error}", path
     )
 
@@ -155,5 +157,10 @@ def disk_full(message: str) -> ServiceError:
     return Exhausted(DISK_FULL, message, quota="disk")
 
 
-def _disk_full(error: Exception) -> ServiceError | None:
-    return disk_full(str(error)) if tells_of_no_room(_REMOTES_WORDS.sub("", str(error))) else None
+def _disk_full(error: Exception, written: Path | None = None) -> ServiceError | None:
+    """Return DISK_FULL when git says so, or says no more than that it could not write to a disk that has no room."""
+    if tells_of_no_room(_REMOTES_WORDS.sub("", str(error))):
+        return disk_full(str(error))
+    if written is not None and _NOT_WRITTEN.search(str(error)) and has_no_room(written):
+        return disk_full(str(error))
+    return None

@@ -66,7 +66,7 @@ async def names_of(book: Books, *asked: str, on_coordinator: bool = False) -> li
     [
         ((), False, ["own-first", "own", "own-late", "all-first", "all", "given"]),
         (("all", "own-late"), False, ["all", "own-late"]),
-        (("off",), False, []),
+        (("all", "off"), False, ["all"]),
         ((), True, ["given"]),
         (("given", "own"), True, ["given"]),
         (("own",), True, []),
@@ -87,6 +87,13 @@ async def test_a_projects_own_come_before_those_of_all(
         named("off", disabled=True),
     )
     assert await names_of(book, *asked, on_coordinator=on_coordinator) == expected
+
+
+async def test_a_job_that_names_disabled_providers_alone_is_refused(book: Books) -> None:
+    await add(book, named("off", disabled=True))
+    with pytest.raises(NotFound, match="disabled") as refused:
+        await book.admit(project_id="harbour", agent=AgentSettings(providers=("off",)))
+    assert refused.value.reason == "PROVIDER_NOT_FOUND"
 
 
 @pytest.mark.parametrize("name", ["nobody", "others", "gone"])

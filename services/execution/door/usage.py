@@ -13,6 +13,7 @@ from services.common.untrusted_json import parse_json
 from services.execution.door.memory import Held, Memory
 
 _MOST_BYTES: Final = 16 << 20  # of one event, or of an answer that is not a stream
+_USAGE_CHUNK_BYTES: Final = 64 << 10  # the most that a chat's event with its usage may have, to be taken out
 _MOST_TOKENS: Final = 1 << 40
 _DATA: Final = b"data:"
 _INTERESTING: Final = {
@@ -215,7 +216,7 @@ class UsageChunkFilter:
     def take(self, data: bytes) -> bytes:
         """Return what of the stream may be passed on now: whole events, but for that one."""
         *events, self._event = re.split(rb"(?<=\n\n)|(?<=\r\n\r\n)", self._event + data)
-        if len(self._event) > _MOST_BYTES:
+        if len(self._event) > _USAGE_CHUNK_BYTES:
             events, self._event = [*events, self._event], b""
         return b"".join(_without_usage(events))
 

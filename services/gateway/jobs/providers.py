@@ -22,12 +22,14 @@ async def check_providers(connection: AsyncConnection, spec: JobSpec, own: Seque
     named, wire = spec.agent.providers, wire_of(spec.agent.chosen_engine.name)
     if not named and wire is None:
         return
-    wires = await _stored(connection, spec.project_id)
+    wires, disabled = await _stored(connection, spec.project_id)
     wires = {each.name: each.wire for each in own or ()} | wires
     for name in named:
         if name not in wires:
             raise NotFound("provider", name, because="its project has none of that name")
-    asked = [wires[name] for name in named] if named else wires.values()
+    if named and disabled.issuperset(named):
+        raise NotFound("provider", named[0], because="it is disabled, and the job names no other")
+    asked = [wires[name] for name in named or wires if name not in disabled]
     if wire is None or own is None or wire in asked or await _others_may_have_one(connection, named):
         return
     engine = spec.agent.chosen_engine.name
@@ -40,13 +42,14 @@ async def check_providers(connection: AsyncConnection, spec: JobSpec, own: Seque
     )
 
 
-async def _stored(connection: AsyncConnection, project_id: str) -> dict[str, ModelWire]:
-    """Return the wires of the providers that a project's agents may have, by their names."""
+async def _stored(connection: AsyncConnection, project_id: str) -> tuple[dict[str, ModelWire], set[str]]:
+    """Return the wires of the providers that a project's agents may have, by their names; and who is disabled."""
     columns = providers.c
-    query = select(columns.provider_id, columns.wire).where(
+    query = select(columns.provider_id, columns.wire, columns.disabled).where(
         columns.delete_time.is_(None), or_(columns.project_id == project_id, columns.project_id.is_(None))
     )
-    return {row.provider_id: row.wire for row in await connection.execute(query)}
+    rows = (await connection.execute(query)).all()
+    return {row.provider_id: row.wire for row in rows}, {row.provider_id for row in rows if row.disabled}
 
 
 async def _others_may_have_one(connection: AsyncConnection, named: Sequence[str]) -> bool:

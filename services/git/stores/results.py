@@ -105,7 +105,7 @@ class ResultStores:
         except TimeoutError as error:
             raise failures.take_failed(name, TimeoutError(f"it took longer than {_TAKE_SECONDS:g} s")) from error
         except GitError as error:
-            raise failures.take_failed(name, error) from error
+            raise failures.take_failed(name, error, spec.tree.path) from error
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
 

@@ -75,7 +75,7 @@ class TreeCommits:
         except OutputTooLarge as error:
             raise failures.result_too_large(commit_id, error) from error
         except GitError as error:
-            raise failures.take_failed(commit_id, error) from error
+            raise failures.take_failed(commit_id, error, self._paths.root) from error
         except LockHeldError as error:
             raise failures.repository_busy(repository_id) from error
         finally:

@@ -116,6 +116,12 @@ def readable(path: Path) -> bool:
     return True
 
 
+async def test_an_agent_that_asks_no_model_has_used_none(client: Client) -> None:
+    async with providing(messages()) as at:
+        seen = await run(client, "true", **provider(at))
+    assert not seen.end.HasField("model_use")
+
+
 async def test_an_agents_own_settings_come_first(client: Client) -> None:
     async with providing(messages()) as at:
         seen = await run(client, "env", environment={"ANTHROPIC_BASE_URL": "http://own"}, **provider(at))

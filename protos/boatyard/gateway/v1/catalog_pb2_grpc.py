@@ -543,7 +543,7 @@ class CatalogServiceServicer:
         template and item together do not make a valid job.
         - NOT_FOUND (WORK_ITEM_NOT_FOUND, WORKER_NOT_FOUND, TEMPLATE_NOT_FOUND, REPOSITORY_NOT_FOUND): no work item has
         that id, or something it names no longer exists.
-        - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have, or they are disabled.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
         - FAILED_PRECONDITION (WORK_ITEM_BUSY): a live job, named in the details, is working on it; it can move to DONE or
         TODO once that job has ended.

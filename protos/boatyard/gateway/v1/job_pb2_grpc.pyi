@@ -32,7 +32,7 @@ class JobServiceStub:
     - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
     - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
       does not exist, or belongs to another project.
-    - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have.
+    - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have, or they are disabled.
     - NOT_FOUND (SNAPSHOT_NOT_FOUND): no cell has the snapshot that it is to begin from. Where the cell that may have it
       does not answer, the job is accepted.
     - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.
@@ -170,7 +170,7 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         - NOT_FOUND (PROJECT_NOT_FOUND): the project does not exist.
         - NOT_FOUND (REPOSITORY_NOT_FOUND, TEMPLATE_NOT_FOUND, WORKER_NOT_FOUND, WORK_ITEM_NOT_FOUND): something it names
           does not exist, or belongs to another project.
-        - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have.
+        - NOT_FOUND (PROVIDER_NOT_FOUND): its project has no provider of a name that its settings have, or they are disabled.
         - NOT_FOUND (SNAPSHOT_NOT_FOUND): no cell has the snapshot that it is to begin from. Where the cell that may have it
           does not answer, the job is accepted.
         - ALREADY_EXISTS (REQUEST_ID_REUSED): the request id was used with another request.

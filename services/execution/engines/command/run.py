@@ -104,13 +104,18 @@ class CommandRun:
         return agent.start_on(self._terminal.wrap(spec), self._terminal.program_end, self._run, self._group, door)
 
     def _model_use(self) -> ModelUse | None:
-        """Return what is known of the agent's model: the door has counted the requests, and the agent says the rest."""
+        """Return what is known of the agent's model: the door has counted the requests, and the agent says the rest.
+
+        None for an agent that has asked no model, and says nothing of one.
+        """
         said = None if self._transcript is None else self._transcript.events.model_use()
         if not self._plan.has_door:
             return said
         self._writer.push()  # it is counted by the events
         seen = read_activity(self._run.events).model_use()
-        return seen if said is None else replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns)
+        if said is None:
+            return seen if seen.turns else None
+        return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)

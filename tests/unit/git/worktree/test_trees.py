@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
 from services.common.fence import Fence, set_current_fence
-from services.git.model import Head, Signature, StatusEntry, WorkingTree
+from services.git.model import Head, Remote, Signature, StatusEntry, WorkingTree
 from services.git.worktree.trees import parse_status
 from services.sandbox.spec import Tier
+from tests.kit.disks import fill, make_room, needs_mount, small_disk
 from tests.kit.gitservice import SIGNATURE, GitParts, Workspace
 from tests.kit.repos import Repo
 
@@ -43,6 +44,22 @@ async def test_branch_stage_and_commit(shared_parts: GitParts, workspace: Worksp
     with pytest.raises(FailedPrecondition) as failure:
         await manager.commit(tree, "another", SIGNATURE)
     assert failure.value.reason == "NOTHING_TO_COMMIT"
+
+
+@needs_mount
+async def test_a_tree_without_room_is_a_full_disk_also_where_git_does_not_say_so(
+    parts: GitParts, remote: Remote, tmp_path: Path
+) -> None:
+    base = await parts.prepare(remote)
+    with small_disk(tmp_path / "small", size="512k") as disk:
+        tree = WorkingTree(disk / "tree", base.read_only_paths)
+        shutil.copytree(parts.workspace(base).tree.path, tree.path, symlinks=True)
+        ballast = fill(disk)
+        with pytest.raises(Exhausted) as failure:
+            await parts.manager.create_branch(tree, BRANCH, "")
+        assert failure.value.reason == "DISK_FULL"
+        make_room(ballast)
+        assert await parts.manager.create_branch(tree, BRANCH, "") == base.commit_id
 
 
 async def test_a_signature_that_git_tidies_up_is_known_again(shared_parts: GitParts, workspace: Workspace) -> None:
