@@ -97,6 +97,14 @@ class Retries:
 
         return await self._again(job_id, key, again)
 
+    async def answered(self, job_id: str, key: IdempotencyKey | None) -> JobView | None:
+        """Return the job when the same call was made before; None when this is the first. Raises as `push` does."""
+        async with self._engine.begin() as connection:
+            job = await job_row(connection, job_id)
+            if await idempotency.find(connection, key, job.project_id) is None:
+                return None
+            return await job_view(connection, job_id)
+
     async def _again(
         self, job_id: str, key: IdempotencyKey | None, again: Callable[[AsyncConnection, Row[Any]], Awaitable[None]]
     ) -> JobView:

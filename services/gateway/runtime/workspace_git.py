@@ -99,6 +99,9 @@ class WorkspaceGit:
 
         So all that binds a result of an agent binds what a person has made of it: floors, checks and approvals.
         """
+        job_id = (await origin_of(self._engine, workspace_id)).spec.job_id
+        if (queued := await self._retries.answered(job_id, key)) is not None:
+            return queued
         origin, layout = await self._origin(workspace_id)
         spec, base = origin.spec, origin.base
         if not spec.repository_id or base is None:

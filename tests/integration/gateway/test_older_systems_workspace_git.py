@@ -98,6 +98,8 @@ async def test_older_systems_status_branch_commit_diff_push(services: Services, 
 
     queued = await push(services, workspace_id, branch="by-hand", request_id=f"push-{job.job_id}")
     assert (queued.job_id, queued.state) == (job.job_id, job_pb2.Job.STATE_PENDING)
+    again = await push(services, workspace_id, branch="by-hand", request_id=f"push-{job.job_id}")
+    assert again.job_id == job.job_id, "whose answer was lost is answered again, also while the job works"
     ended = await services.ended(job.job_id)
     assert (ended.state, ended.output.pushed, ended.output.commit_id) == (SUCCEEDED, True, made), ended
     assert remote.head("by-hand") == made
