@@ -94,6 +94,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
             "cpu",
             "disk",
             "network",
+            "door",
             "may choose",
         )
     }, "what the execution service found out about this machine"

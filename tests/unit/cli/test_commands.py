@@ -128,7 +128,7 @@ def test_the_cell_of_an_earlier_version_is_to_be_restarted(tmp_path: Path) -> No
     lock = FileLock(supervisor_lock(home))
     try:
         asked = boatyard("ps", home=tmp_path, BOATYARD_TOKEN="any")
-        (finding,) = checks.services(home)
+        (finding,) = checks.services(home, checks_database=True, starts=False)
     finally:
         lock.release()
 

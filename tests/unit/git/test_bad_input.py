@@ -156,7 +156,7 @@ def test_every_command_ends_its_options(name: str) -> None:
     """What is positional stands behind `--end-of-options`, or is ours alone; paths stand behind two dashes."""
     spec = COMMANDS[name]
     argv = git_argv(Command(name, (), ("value",), (b"-path",) if spec.paths else ()))
-    ours = {"check-attr", "checkout", "config", "index-pack", "prune", "repack"}
+    ours = {"check-attr", "checkout", "config", "hash-object", "index-pack", "prune", "repack"}
     assert (b"--end-of-options" in argv) == (name not in ours), f"git {name} might take an argument for an option"
     if spec.paths:
         assert argv[-2:] == (b"--", b"-path")
