@@ -11,6 +11,8 @@ from typing import Final
 EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 """The networks in which a provider may be that the operator of its agents' machine has named."""
 
+_VERSION: Final = "/v1"
+
 
 class ModelWire(enum.StrEnum):
     """How a provider is spoken to."""
@@ -44,6 +46,22 @@ def keys_by_name(providers: Iterable[ModelProvider]) -> dict[str, str]:
         for each in providers
         for number, key in enumerate(each.keys, start=1)
     }
+
+
+def key_header(wire: ModelWire, key: str) -> tuple[str, str]:
+    """Return the header that shows a key to a provider of a wire: its name in lower case, and its value."""
+    if wire is ModelWire.GEMINI:
+        return "x-goog-api-key", key
+    if wire is ModelWire.MESSAGES and not key.startswith("sk-ant-oat"):
+        return "x-api-key", key
+    return "authorization", f"Bearer {key}"
+
+
+def path_there(wire: ModelWire, prefix: str, path: str) -> str:
+    """Return a wire's path below a base URL's, which has no slash at its end; OpenAI's say the version themselves."""
+    if wire in (ModelWire.RESPONSES, ModelWire.CHAT):
+        return (prefix or _VERSION) + path.removeprefix(_VERSION)
+    return prefix.removesuffix(_VERSION) + path
 
 
 def with_own(

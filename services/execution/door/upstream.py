@@ -12,14 +12,13 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
 
-from services.agent.providers import ModelProvider, ModelWire
+from services.agent.providers import ModelProvider, ModelWire, path_there
 from services.common.addresses import is_public, unwrapped
 from services.execution.door.http import CHUNK, Stream
 
 _CONNECT_WITHIN_S: Final = 10.0
 _IDLE_S: Final = 30.0
 _MAX_IDLE: Final = 8
-_VERSION: Final = "/v1"
 _PORTS: Final = {"https": 443, "http": 80}
 # After which a connection whose other end is gone without a word is found to be lost: a minute and a half.
 _KEEPALIVE: Final = ((socket.TCP_KEEPIDLE, 30), (socket.TCP_KEEPINTVL, 15), (socket.TCP_KEEPCNT, 4))
@@ -53,10 +52,8 @@ class Place:
         return (host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}").encode()
 
     def path(self, wire: ModelWire, path: str) -> str:
-        """Return the path of a route there. Base URLs of OpenAI's wires say the version themselves (`/v1`)."""
-        if wire in (ModelWire.RESPONSES, ModelWire.CHAT):
-            return (self.prefix or _VERSION) + path.removeprefix(_VERSION)
-        return self.prefix.removesuffix(_VERSION) + path
+        """Return the path of a route there."""
+        return path_there(wire, self.prefix, path)
 
 
 class Upstream:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from urllib.parse import parse_qsl, urlencode
 
-from services.agent.providers import ModelProvider, ModelWire
+from services.agent.providers import ModelProvider, ModelWire, key_header
 from services.execution.door.http import Request
 
 _SEGMENT = r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9._:@~-]+"  # a model's name never leads out of its place
@@ -105,15 +105,12 @@ def without_key(query: str) -> str:
 def key_fields(provider: ModelProvider, key: str) -> list[tuple[bytes, bytes]]:
     """Return the header fields that show a provider its key, and say whom to charge."""
     fields: list[tuple[bytes, bytes]] = []
-    if key and provider.wire is ModelWire.GEMINI:
-        fields.append((b"x-goog-api-key", key.encode()))
-    elif key and provider.wire is ModelWire.MESSAGES and not key.startswith("sk-ant-oat"):
-        fields.append((b"x-api-key", key.encode()))
-    elif key:
-        fields.append((b"authorization", b"Bearer " + key.encode()))
+    if key:
+        name, value = key_header(provider.wire, key)
+        fields.append((name.encode(), value.encode()))
     if provider.project_header:
-        name = b"x-goog-user-project" if provider.wire is ModelWire.GEMINI else b"openai-project"
-        fields.append((name, provider.project_header.encode()))
+        payer = b"x-goog-user-project" if provider.wire is ModelWire.GEMINI else b"openai-project"
+        fields.append((payer, provider.project_header.encode()))
     return fields
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 import httpx2
 
-from services.agent.providers import ModelProvider, ModelWire, keys_by_name
+from services.agent.providers import ModelProvider, ModelWire, key_header, keys_by_name, path_there
 from services.common import display
 from services.common.untrusted_json import parse_json
 from services.lifecycle.webhooks import AllowList, url_complaint
@@ -22,7 +22,6 @@ from services.redaction.strand import Redactor
 _SECONDS: Final = 15.0
 _MAX_BODY: Final = 1 << 20
 _MAX_WORDS: Final = 300
-_VERSION: Final = "/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,23 +86,16 @@ async def _asked(provider: ModelProvider, key: str, allowed: AllowList) -> tuple
 
 
 def _path(wire: ModelWire, prefix: str) -> str:
-    prefix = prefix.rstrip("/")
-    if wire in {ModelWire.RESPONSES, ModelWire.CHAT}:
-        return f"{prefix or _VERSION}/models"
-    version = "/v1beta" if wire is ModelWire.GEMINI else _VERSION
-    return f"{prefix.removesuffix(_VERSION)}{version}/models"
+    path = "/v1beta/models" if wire is ModelWire.GEMINI else "/v1/models"
+    return path_there(wire, prefix.rstrip("/"), path)
 
 
 def _headers(provider: ModelProvider, key: str) -> Iterator[tuple[str, str]]:
     is_gemini, is_messages = provider.wire is ModelWire.GEMINI, provider.wire is ModelWire.MESSAGES
     if is_messages:
         yield "anthropic-version", "2023-06-01"
-    if key and is_gemini:
-        yield "x-goog-api-key", key
-    elif key and is_messages and not key.startswith("sk-ant-oat"):
-        yield "x-api-key", key
-    elif key:
-        yield "authorization", f"Bearer {key}"
+    if key:
+        yield key_header(provider.wire, key)
     if provider.project_header and not is_messages:
         yield "x-goog-user-project" if is_gemini else "openai-project", provider.project_header
 
