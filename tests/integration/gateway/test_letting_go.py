@@ -85,9 +85,12 @@ async def test_a_snapshot_is_of_one_repository(services: Services, remote: Repo,
     repository = await services.repository(remote)
     failed = await services.run("echo half > half.txt; exit 3", repository_id=repository)
     other = await services.repository(Repo.sample(tmp_path / "other").bare_clone(tmp_path / "other.git"))
-    for snapshot_id in (failed.output.snapshot_id, "no-such-snapshot"):
-        job = await services.run("true", repository_id=other, snapshot_id=snapshot_id)
-        assert (job.state, job.reason) == (FAILED, "SNAPSHOT_NOT_FOUND"), job
+    job = await services.run("true", repository_id=other, snapshot_id=failed.output.snapshot_id)
+    assert (job.state, job.reason) == (FAILED, "SNAPSHOT_NOT_FOUND"), job
+    with pytest.raises(grpc.aio.AioRpcError) as missing:
+        await services.submit("true", repository_id=other, snapshot_id="no-such-snapshot")
+    assert missing.value.code() is grpc.StatusCode.NOT_FOUND
+    assert "snapshot 'no-such-snapshot' does not exist" in service_error(missing.value).message
     for spec, field in (
         ({}, "spec.snapshot_id"),
         ({"repository_id": repository, "revision": b"main"}, "spec.snapshot_id"),
