@@ -769,12 +769,22 @@ class ExecutionSpec(message.Message):
     SECRETS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    HOME_PATH_FIELD_NUMBER: builtins.int
+    RESUMES_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
     """The job that it belongs to, if any."""
     prompt: builtins.str
     """The prompt. A model needs one; one that is an argument must fit into what the kernel allows for it."""
+    home_path: builtins.str
+    """Absolute path of the directory that is the program's HOME, which is left as it is in the end, and counts as growth of
+    the workspace. Empty: a new one in memory, without a sandbox on disk, that is gone afterwards.
+    """
+    resumes: builtins.bool
+    """True when the agent may go on in the session that the job's agent before it has left in that HOME, because its files
+    are as that agent left them.
+    """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Its files; they appear at /workspace, where the program starts."""
@@ -832,10 +842,12 @@ class ExecutionSpec(message.Message):
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
+        home_path: builtins.str = ...,
+        resumes: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
