@@ -52,6 +52,7 @@ async def follow_agent(job: JobRun) -> Run:
                 summary=use.last_words,
                 tokens_used=use.tokens_seen,
                 cost_usd=use.cost_usd,
+                usage=use.usage,
                 claimed_tokens=use.claimed_tokens,
                 claimed_cost_usd=use.claimed_cost_usd,
                 tool_calls=use.tool_calls,
