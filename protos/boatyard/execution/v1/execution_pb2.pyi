@@ -1062,8 +1062,8 @@ class NodeExecution(message.Message):
 
     @builtins.property
     def model_use(self) -> ModelUse:
-        """Output only. What its model used and did; present once it has ended, if the engine is a model, or a preset whose
-        output is read.
+        """Output only. What its models used and did; present if there were any, or its preset's output is read. While it runs,
+        GetExecution and WaitExecution have what is known so far of the requests that were counted.
         """
 
     @builtins.property

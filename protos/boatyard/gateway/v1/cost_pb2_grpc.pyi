@@ -17,10 +17,10 @@ class CostServiceStub:
 
     Every request that an agent makes through its model's door is counted, on all cells and coordinators, in each attempt
     and round of its job, with the tokens that the provider says, and at the prices of the version that runs it. What an
-    agent used by another way, with a key of its own, is known to nobody. It is counted when the agent ends.
-    The sums stay when the
-    jobs are removed, by a retention of their own (BOATYARD_GATEWAY_KEEP_USAGE_DAYS). Of jobs of a version before, and of
-    jobs that clients do themselves, only the sums are known that these have recorded: their model is empty.
+    agent used by another way, with a key of its own, is known to nobody. It is counted when the agent ends, and every
+    half minute while it runs: of an agent whose machine was lost, what was last seen stays. The sums stay when the jobs
+    are removed, by a retention of their own (BOATYARD_GATEWAY_KEEP_USAGE_DAYS). Of jobs of a version before, and of jobs
+    that clients do themselves, only the sums are known that these have recorded: their model is empty.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
@@ -42,10 +42,10 @@ class CostServiceServicer(metaclass=abc_1.ABCMeta):
 
     Every request that an agent makes through its model's door is counted, on all cells and coordinators, in each attempt
     and round of its job, with the tokens that the provider says, and at the prices of the version that runs it. What an
-    agent used by another way, with a key of its own, is known to nobody. It is counted when the agent ends.
-    The sums stay when the
-    jobs are removed, by a retention of their own (BOATYARD_GATEWAY_KEEP_USAGE_DAYS). Of jobs of a version before, and of
-    jobs that clients do themselves, only the sums are known that these have recorded: their model is empty.
+    agent used by another way, with a key of its own, is known to nobody. It is counted when the agent ends, and every
+    half minute while it runs: of an agent whose machine was lost, what was last seen stays. The sums stay when the jobs
+    are removed, by a retention of their own (BOATYARD_GATEWAY_KEEP_USAGE_DAYS). Of jobs of a version before, and of jobs
+    that clients do themselves, only the sums are known that these have recorded: their model is empty.
 
     Every RPC may also return UNAUTHENTICATED (TOKEN_REQUIRED), RESOURCE_EXHAUSTED (TOO_MANY_FAILURES) when the caller's
     address keeps sending unknown tokens, RESOURCE_EXHAUSTED (TOO_MANY_CALLS) when the caller, or all callers, have too
