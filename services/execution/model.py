@@ -128,6 +128,8 @@ class Plan:
     """True when the agent reaches models through a door; then its runner is also given their providers."""
     no_door: str = ""
     """Why the agent has no door although it has providers; its events say so."""
+    reserves_model_use: bool = False
+    """True when whoever started it has to grant each request to a model before it is sent."""
 
     @property
     def secrets(self) -> dict[str, bytes]:

@@ -16,9 +16,7 @@ _STDIN, _STDERR = 0, 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(
-    listening: socket.socket, reports: int, life: int, door: Callable[[Reporter], Door]
-) -> NoReturn:
+def run(listening: socket.socket, reports: int, life: int, door: Callable[[Reporter], Door]) -> NoReturn:
     """Serve until asked to end, or until the other end of `life` is closed, as it is when the runner has ended."""
     try:
         _let_go(listening.fileno(), reports, life)

@@ -66,6 +66,7 @@ class StartReader:
                 engine_spec.terminal,
                 _encoded(spec.redacted),
                 has_door=engine.uses_door and bool(spec.providers),
+                reserves_model_use=spec.reserves_model_use,
             ),
             stdin=engine_spec.stdin,
             providers=tuple(map(PROVIDER.from_proto, spec.providers)),

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import ask_pb2 as ask_pb2
 from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
@@ -445,6 +446,58 @@ class ResolvePermissionResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class AnswerRequest(message.Message):
+    """Request for Answer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    ASK_ID_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    ask_id: builtins.str
+    """The id of the Ask."""
+    @builtins.property
+    def answer(self) -> ask_pb2.Answer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        ask_id: builtins.str = ...,
+        answer: ask_pb2.Answer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer", "ask_id", b"ask_id", "execution_id", b"execution_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AnswerResponse(message.Message):
+    """Response for Answer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def answer(self) -> ask_pb2.Answer:
+        """The answer that holds: the first one given."""
+
+    def __init__(
+        self,
+        *,
+        answer: ask_pb2.Answer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class AttachExecutionRequest(message.Message):
     """Input for a terminal."""
 
@@ -769,12 +822,17 @@ class ExecutionSpec(message.Message):
     SECRETS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
     """The job that it belongs to, if any."""
     prompt: builtins.str
     """The prompt. A model needs one; one that is an argument must fit into what the kernel allows for it."""
+    reserves_model_use: builtins.bool
+    """True when each request to a model needs a granted Ask before it is sent. It is no part of what tells a specification
+    from another either.
+    """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Its files; they appear at /workspace, where the program starts."""
@@ -832,10 +890,11 @@ class ExecutionSpec(message.Message):
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
+        reserves_model_use: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "reserves_model_use", b"reserves_model_use", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

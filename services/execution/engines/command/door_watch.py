@@ -25,7 +25,10 @@ class DoorWatch:
         sources: Sources,
         group: ControlGroup | None,
     ) -> None:
-        """Without a `door` there is nothing to do. It is in no `group` of the program: the limits are for the program alone."""
+        """Without a `door` there is nothing to do.
+
+        It is in no `group` of the program: the limits are for the program alone.
+        """
         self._door = door
         self._trouble: Trouble | None = None
         self._refused_at = math.inf
