@@ -26,6 +26,12 @@ _REFUSALS: Final = {
 }
 """What statuses mean after which the same request would be refused again."""
 
+_CAUSES: Final[dict[type[Exception], str]] = {
+    ConnectionResetError: "it closes connections, as if it spoke another protocol",
+    TimeoutError: "nothing comes back",
+}
+"""What errors without a text mean."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reached:
@@ -62,6 +68,8 @@ class Asking:
                 return reached, None
             left = attempt.followed_by(left, trouble.status if reached is not None else _NO_ANSWER)
             if not left:
+                if reached is None and trouble.is_refusal:  # and who can mend it sees no answers
+                    await self._reports.note(trouble.text)
                 soonest = min(map(self._opens_in, attempts))
                 return reached, replace(trouble, pause_s=soonest or None)
             if reached is not None:
@@ -74,11 +82,10 @@ class Asking:
         try:
             stream, answer = await self._ask(attempt)
         except AddressNotAllowedError as error:
-            trouble = Trouble(f"{provider} is not asked: {error}", name, 403, is_refusal=True)
-            await self._reports.note(trouble.text)  # who can mend it sees no answers
-            return None, trouble
+            return None, Trouble(f"{provider} is not asked: {error}", name, 403, is_refusal=True)
         except (OSError, TimeoutError, MessageError) as error:
-            text = f"{provider} does not answer: {str(error) or type(error).__name__}"
+            cause = str(error) or _CAUSES.get(type(error)) or type(error).__name__
+            text = f"{provider} does not answer: {cause}"
             return None, Trouble(text, name, _NO_ANSWER, is_unreached=True)
         reached, status = Reached(attempt, stream, answer), answer.status
         if status not in _REFUSALS and status not in _MAY_PASS and status < 500:

@@ -20,7 +20,10 @@ def blamed(verdict: Verdict, trouble: Trouble | None) -> Verdict:
     """Return the verdict on a run that has failed while its model did not answer: that is why."""
     if trouble is None or verdict.state is not State.FAILED or verdict.reason not in _MAY_BE_BLAMED:
         return verdict
-    return Verdict(State.FAILED, reason_of(trouble), f"{verdict.message}: {trouble.text}")
+    is_told = trouble.text in verdict.message
+    return Verdict(
+        State.FAILED, reason_of(trouble), verdict.message if is_told else f"{verdict.message}: {trouble.text}"
+    )
 
 
 def with_outage(result: Result, trouble: Trouble | None) -> Result:
