@@ -53,6 +53,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "redacted": {name: _text(value) for name, value in plan.redacted.items()},
         "has_door": plan.has_door,
         "no_door": plan.no_door,
+        "reserves_model_use": plan.reserves_model_use,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
@@ -88,6 +89,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
         has_door=fields.get("has_door", False),
         no_door=fields.get("no_door", ""),
+        reserves_model_use=fields.get("reserves_model_use", False),
     )
 
 
