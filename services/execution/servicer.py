@@ -56,7 +56,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         return responses.node_to_proto(self._capabilities, self._allowance, agents)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        execution = await self._executions.get(request.execution_id)
+        execution = await self._executions.with_use(await self._executions.get(request.execution_id))
         return pb.GetExecutionResponse(
             execution=responses.execution_to_proto(execution, await self._messaging.pending(execution))
         )
@@ -97,6 +97,10 @@ class ExecutionServicer(ExecutionServiceServicer):
         return pb.ResolvePermissionResponse(
             answer=responses.PERMISSION_ANSWER.to_proto(holds, permission_id=permission_id)
         )
+
+    async def Answer(self, request: pb.AnswerRequest, context: Context) -> pb.AnswerResponse:
+        holds = await self._messaging.answer(*requests.ask_answer_from_proto(request))
+        return pb.AnswerResponse(answer=responses.ask_answer_to_proto(holds))
 
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context

@@ -17,6 +17,7 @@ from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
+from services.execution.inbox.asks import Asks
 from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, Result, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
@@ -25,6 +26,7 @@ from services.execution.service.admission import Admission, without_sandbox
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
+from services.execution.service.live_use import LiveUse
 from services.execution.service.runners import Runners
 from services.execution.service.sessions import Sessions
 from services.execution.service.store import ExecutionStore, ended
@@ -46,6 +48,7 @@ class _Active:
     """What this process knows of an execution that has not ended; `started` is also set when it ends before that."""
 
     supervision: Supervision
+    use: LiveUse
     started: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     unrecorded: Execution | None = None
@@ -168,6 +171,13 @@ class ExecutionManager:
                 return replace(execution, state=State.RUNNING, start_time=from_microseconds(began // 1000))
         return execution
 
+    async def with_use(self, execution: Execution) -> Execution:
+        """Return an execution with what its models have used so far, if it runs."""
+        active = self._active.get(execution.execution_id)
+        if active is None or execution.state is not State.RUNNING:
+            return execution
+        return replace(execution, model_use=await active.use.so_far())
+
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
         executions, token = await self._store.page(filters, page)
@@ -188,7 +198,7 @@ class ExecutionManager:
             remaining_s = deadline - asyncio.get_running_loop().time()
             is_awaited = execution.state.is_final or (until_started and execution.state is not State.PENDING)
             if is_awaited or remaining_s <= 0:
-                return execution
+                return await self.with_use(execution)
             awaited = None if active is None else active.started if until_started else active.ended
             await _set_within(awaited, min(remaining_s, _LOOK_AGAIN_S))
 
@@ -260,6 +270,8 @@ class ExecutionManager:
             run.create(request.plan, request.stdin)
             if engine.takes_messages or engine.asks_permission:
                 Inbox(run.path).create()
+            if request.plan.reserves_model_use:
+                Asks(run.path).create()
         except OSError:  # for lack of room, of which none of it may be kept
             shutil.rmtree(run.path, ignore_errors=True)
             raise
@@ -270,7 +282,8 @@ class ExecutionManager:
             active.started.set()
 
         run = self.run_directory(execution.execution_id)
-        active = _Active(Supervision(execution.execution_id, run, self._runners, self._given, on_begin))
+        supervision = Supervision(execution.execution_id, run, self._runners, self._given, on_begin)
+        active = _Active(supervision, LiveUse(run))
         self._active[execution.execution_id] = active
         task = asyncio.create_task(self._follow(execution, active, fresh=fresh))
         self._tasks.add(task)

@@ -6,6 +6,7 @@ from datetime import datetime
 
 from services.agent.providers import ModelProvider
 from services.agent.settings import AgentSettings
+from services.agent.usage import ModelUsageSum
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
@@ -80,6 +81,7 @@ class ModelUse(Recorded):
     last_words: str
     claimed_tokens: int | None = None
     claimed_cost_usd: float | None = None
+    usage: tuple[ModelUsageSum, ...] = ()
 
     @property
     def tokens_seen(self) -> int | None:
@@ -93,6 +95,14 @@ class ResourceUsage(Recorded):
 
     cpu_seconds: float
     memory_peak_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutage(Recorded):
+    """Which provider of models has not answered, and when it may be asked again, if it says so."""
+
+    provider: str
+    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +123,8 @@ class Run(Recorded):
     vitals: ResourceUsage | None = None
     processes_left: int | None = None
     leave_out: tuple[str, ...] = ()
+    model_outage: ModelOutage | None = None
+    """The outage that has ended it, if one has."""
 
 
 @dataclass(frozen=True, slots=True)

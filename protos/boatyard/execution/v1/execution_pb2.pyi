@@ -4,9 +4,11 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import ask_pb2 as ask_pb2
 from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
+from boatyard.agent.v1 import usage_pb2 as usage_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
 from collections import abc as abc
@@ -445,6 +447,58 @@ class ResolvePermissionResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class AnswerRequest(message.Message):
+    """Request for Answer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    ASK_ID_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    ask_id: builtins.str
+    """The id of the Ask."""
+    @builtins.property
+    def answer(self) -> ask_pb2.Answer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        ask_id: builtins.str = ...,
+        answer: ask_pb2.Answer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer", "ask_id", b"ask_id", "execution_id", b"execution_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AnswerResponse(message.Message):
+    """Response for Answer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def answer(self) -> ask_pb2.Answer:
+        """The answer that holds: the first one given."""
+
+    def __init__(
+        self,
+        *,
+        answer: ask_pb2.Answer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class AttachExecutionRequest(message.Message):
     """Input for a terminal."""
 
@@ -769,6 +823,7 @@ class ExecutionSpec(message.Message):
     SECRETS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     HOME_PATH_FIELD_NUMBER: builtins.int
     RESUMES_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
@@ -777,6 +832,10 @@ class ExecutionSpec(message.Message):
     """The job that it belongs to, if any."""
     prompt: builtins.str
     """The prompt. A model needs one; one that is an argument must fit into what the kernel allows for it."""
+    reserves_model_use: builtins.bool
+    """True when each request to a model needs a granted Ask before it is sent. It is no part of what tells a specification
+    from another either.
+    """
     home_path: builtins.str
     """Absolute path of the directory that is the program's HOME, which is left as it is in the end, and counts as growth of
     the workspace. Empty: a new one in memory, without a sandbox on disk, that is gone afterwards.
@@ -842,12 +901,13 @@ class ExecutionSpec(message.Message):
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
+        reserves_model_use: builtins.bool = ...,
         home_path: builtins.str = ...,
         resumes: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "reserves_model_use", b"reserves_model_use", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -961,6 +1021,7 @@ class NodeExecution(message.Message):
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     HOST_UID_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
+    MODEL_OUTAGE_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id chosen by its starter."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -1014,8 +1075,8 @@ class NodeExecution(message.Message):
 
     @builtins.property
     def model_use(self) -> ModelUse:
-        """Output only. What its model used and did; present once it has ended, if the engine is a model, or a preset whose
-        output is read.
+        """Output only. What its models used and did; present if there were any, or its preset's output is read. While it runs,
+        GetExecution and WaitExecution have what is known so far of the requests that were counted.
         """
 
     @builtins.property
@@ -1031,6 +1092,10 @@ class NodeExecution(message.Message):
     @builtins.property
     def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Immutable. What its agent's preset leaves behind that is no result, as patterns of a .gitignore file."""
+
+    @builtins.property
+    def model_outage(self) -> ModelOutage:
+        """Output only. The outage that has ended it, if its reason is MODEL_UNAVAILABLE."""
 
     def __init__(
         self,
@@ -1057,10 +1122,11 @@ class NodeExecution(message.Message):
         events_trimmed: builtins.bool = ...,
         host_uid: builtins.int | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
+        model_outage: ModelOutage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_uid: _TypeAlias = typing.Literal["host_uid"]  # noqa: Y015
     _WhichOneofArgType__host_uid: _TypeAlias = typing.Literal["_host_uid", b"_host_uid"]  # noqa: Y015
@@ -1074,6 +1140,32 @@ class NodeExecution(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes_left) -> _WhichOneofReturnType__processes_left | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+@typing.final
+class ModelOutage(message.Message):
+    """An outage of a provider of models that lasted longer than it is waited for."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    RETRY_TIME_FIELD_NUMBER: builtins.int
+    provider: builtins.str
+    """The provider that did not answer, by its name; empty when it has none."""
+    @builtins.property
+    def retry_time(self) -> timestamp_pb2.Timestamp:
+        """When it may be asked again, if it says so."""
+
+    def __init__(
+        self,
+        *,
+        provider: builtins.str = ...,
+        retry_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider", "retry_time", b"retry_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ModelUse(message.Message):
@@ -1090,6 +1182,7 @@ class ModelUse(message.Message):
     LAST_WORDS_FIELD_NUMBER: builtins.int
     CLAIMED_TOKENS_FIELD_NUMBER: builtins.int
     CLAIMED_COST_USD_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     tokens: builtins.int
     """Tokens read and written, including those of the cache."""
     cost_usd: builtins.float
@@ -1106,6 +1199,12 @@ class ModelUse(message.Message):
     """
     claimed_cost_usd: builtins.float
     """What its program says that it cost, in US dollars."""
+    @builtins.property
+    def usage(self) -> containers.RepeatedCompositeFieldContainer[usage_pb2.ModelUsageSum]:
+        """The same requests by provider, model and day, at most 64: the models of further ones are summed as `others`. It also
+        has the cost of those whose cost is known where that of all is not.
+        """
+
     def __init__(
         self,
         *,
@@ -1116,10 +1215,11 @@ class ModelUse(message.Message):
         last_words: builtins.str = ...,
         claimed_tokens: builtins.int | None = ...,
         claimed_cost_usd: builtins.float | None = ...,
+        usage: abc.Iterable[usage_pb2.ModelUsageSum] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__claimed_cost_usd: _TypeAlias = typing.Literal["claimed_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__claimed_cost_usd: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd"]  # noqa: Y015

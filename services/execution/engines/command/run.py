@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
+from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
 from services.execution.engines.command.door_watch import DoorWatch
@@ -20,6 +21,7 @@ from services.execution.eventlog import Stream
 from services.execution.eventlog.activity import read_activity
 from services.execution.model import SESSION_VARIABLE, ModelUse, Reason, Result, State
 from services.execution.processes import agent, signals, verdict
+from services.execution.processes.blame import blamed, reason_of, with_outage
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
@@ -47,7 +49,8 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
-        self._door = DoorWatch(context.providers, self._writer, self._selector, self._sources, self._group)
+        door = ModelDoor(context.providers, self._plan.bounds.model_patience_s) if context.providers else None
+        self._door = DoorWatch(door, self._writer, self._selector, self._sources, self._group)
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
@@ -93,7 +96,9 @@ class CommandRun:
             self._transcript.end()
         status = -signal.SIGKILL if self._termination.killed else program.exit_status
         end = self._verdict(status, meter.at_end() or program.limit)
-        result = end.result(start_time_ns, status, processes_left, self._pump.output_bytes)
+        result = with_outage(
+            end.result(start_time_ns, status, processes_left, self._pump.output_bytes), self._door.trouble
+        )
         result = replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
         session_id = "" if self._transcript is None else self._transcript.events.session_id
         return replace(result, model_use=self._model_use(), session_id=session_id)
@@ -115,8 +120,8 @@ class CommandRun:
         self._writer.push()  # it is counted by the events
         seen = read_activity(self._run.events).model_use()
         if said is None:
-            return seen if seen.turns else None
-        return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns)
+            return seen if seen.usage else None
+        return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns, usage=seen.usage)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
@@ -189,7 +194,7 @@ class CommandRun:
         if self._terminal is not None:
             times.append(self._terminal.due())
         if not self._termination.has_begun:
-            times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at())
+            times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at(), self._without_model_at())
         earliest = min(times)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
@@ -207,6 +212,8 @@ class CommandRun:
         if not self._termination.has_begun:
             if now >= began + bounds.wall_timeout_s:
                 self._termination.begin(Reason.TIMED_OUT, GRACE_S)
+            elif (trouble := self._door.trouble) is not None and now >= self._without_model_at():
+                self._termination.begin(reason_of(trouble), GRACE_S)
             elif now >= self._idle_at():
                 self._termination.begin(Reason.IDLE, GRACE_S)
         self._termination.advance(program)
@@ -217,8 +224,15 @@ class CommandRun:
             return math.inf
         return self._pump.last_output + (self._plan.bounds.idle_timeout_s or math.inf)
 
+    def _without_model_at(self) -> float:
+        """When to end the program for want of a model, on the monotonic clock. One that is no preset decides itself."""
+        return math.inf if self._task is None else self._door.ends_at
+
     def _verdict(self, status: int | None, limit: Reason | None) -> Verdict:
         """Return the verdict on the run; `limit` is a limit that may be why the program failed."""
+        return blamed(self._own_verdict(status, limit), self._door.trouble)
+
+    def _own_verdict(self, status: int | None, limit: Reason | None) -> Verdict:
         if self._termination.has_begun:
             cause = self._termination.cause
             return verdict.cancelled() if cause is None else verdict.forced(cause, self._plan.bounds)
