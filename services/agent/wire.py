@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict
 
 from boatyard.agent.v1 import agent_pb2 as pb
-from boatyard.agent.v1 import limits_pb2, model_pb2, sandbox_pb2
+from boatyard.agent.v1 import limits_pb2, model_pb2, replay_pb2, sandbox_pb2
 
 from services.agent.allowance import Allowance
 from services.agent.limits import Limits
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Match, RecordingError, check
 from services.agent.settings import AgentSettings, environment_complaint, secret_complaints
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
@@ -18,6 +19,12 @@ from services.sandbox.spec import Network, Tier
 AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
 LIMITS: Final = Mapper(Limits, limits_pb2.ExecutionLimits)
 PROVIDER: Final = Mapper(ModelProvider, model_pb2.ModelProvider)
+
+REPLAY_MATCHES: Final = {
+    replay_pb2.Replay.MATCH_UNSPECIFIED: Match.STRICT,
+    replay_pb2.Replay.MATCH_STRICT: Match.STRICT,
+    replay_pb2.Replay.MATCH_ORDER: Match.ORDER,
+}
 
 _TIERS: Final = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 _NETWORKS: Final = {network: sandbox_pb2.Network.Value(f"NETWORK_{network.name}") for network in Network}
@@ -60,6 +67,21 @@ def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
     if complaint := environment_complaint(message.environment):
         yield "environment", complaint
     yield from ((f'secrets["{name}"]', complaint) for name, complaint in secret_complaints(message.secrets))
+
+
+def replay_to_proto(match: Match, recording: bytes = b"", size: int = 0) -> replay_pb2.Replay:
+    """Write a replay, with its recording for a node, or with the size of that alone for everybody else."""
+    number = replay_pb2.Replay.Match.Value(f"MATCH_{match}")
+    return replay_pb2.Replay(recording=recording, match=number, size_bytes=size)
+
+
+def recording_complaint(replay: replay_pb2.Replay) -> str | None:
+    """Return why a recording cannot be replayed, as far as its beginning shows; None when it can."""
+    try:
+        check(replay.recording)
+    except RecordingError as error:
+        return str(error)
+    return None
 
 
 def host_violations(patterns: Iterable[str]) -> Iterator[tuple[str, str]]:

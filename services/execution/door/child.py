@@ -16,6 +16,7 @@ from typing import Any
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
 from services.execution.door.prices import priced
+from services.execution.door.tapes import NO_TAPES, Tapes
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.netns import LOOPBACK, listening, sockets_inside
@@ -44,6 +45,8 @@ class ModelDoor:
         self._starts = 0
         self._recorded: dict[str, int] = {}
         self._process: int | None = None  # its pidfd
+        self.tapes: Tapes = NO_TAPES
+        """What is recorded and replayed, from `start` on."""
         self.pid: int | None = None
         """The door's process, while there is one."""
         self.reports: int | None = None
@@ -84,7 +87,9 @@ class ModelDoor:
         self.reports, reports_end = os.pipe()
         os.set_blocking(self.reports, False)
         try:
-            serve = partial(process.run, self._listening, reports_end, self._life, self._providers, self._token)
+            serve = partial(
+                process.run, self._listening, reports_end, self._life, self._providers, self._token, tapes=self.tapes
+            )
             self.pid = os.fork()
             if self.pid == 0:
                 leave()

@@ -11,6 +11,7 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.agent.recordings import Match
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -52,6 +53,8 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "secret_names": plan.secret_names,
         "redacted": {name: _text(value) for name, value in plan.redacted.items()},
         "has_door": plan.has_door,
+        "records": plan.records,
+        "replay": plan.replay,
         "no_door": plan.no_door,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
@@ -87,6 +90,8 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         terminal=_optional_from_json(TerminalSize, fields.get("terminal")),
         redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
         has_door=fields.get("has_door", False),
+        records=fields.get("records", False),
+        replay=Match(fields["replay"]) if fields.get("replay") else None,
         no_door=fields.get("no_door", ""),
     )
 

@@ -7,7 +7,7 @@ from boatyard.gateway.v1 import floor_pb2
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
-from services.agent.wire import AGENT
+from services.agent.wire import AGENT, replay_to_proto
 from services.common import display
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
@@ -128,6 +128,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
         data=lossy(spec.data),
+        replay=None if spec.replay is None else replay_to_proto(spec.replay.match, size=spec.replay.size),
         waive_floors=spec.waive_floors,
     )
 

@@ -9,6 +9,7 @@ from typing import Final
 from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
+from services.execution.door.tapes import Tapes
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.netns import LOOPBACK, listening
@@ -20,8 +21,9 @@ _REPORTED_WITHIN_S: Final = 5.0
 class InnerDoor:
     """A door on loopback, for this process alone, which knows its token."""
 
-    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder) -> None:
+    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder, tapes: Tapes) -> None:
         self._providers = providers
+        self._tapes = tapes
         self._recorder = recorder
         self._reported: set[str] = set()
         self._more = asyncio.Condition()
@@ -30,7 +32,7 @@ class InnerDoor:
     def open(self, models_file: Path) -> ModelCredentials:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
-        self._serving = asyncio.ensure_future(Door(self._providers, token, self).serve(listener))
+        self._serving = asyncio.ensure_future(Door(self._providers, token, self, self._tapes).serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
     async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from services.agent.providers import ModelProvider
 from services.execution.door.reports import Reports
 from services.execution.door.server import Door
+from services.execution.door.tapes import NO_TAPES, Tapes
 
 TOKEN = "the-execution-s-token"
 HERE = ("127.0.0.0/8",)
@@ -70,12 +71,12 @@ def unchunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*providers: ModelProvider) -> AsyncIterator[Served]:
+async def serving(*providers: ModelProvider, tapes: Tapes = NO_TAPES) -> AsyncIterator[Served]:
     """Serve these providers."""
     listening = socket.create_server(("127.0.0.1", 0))
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    task = asyncio.ensure_future(Door(providers, TOKEN, Reports(writing)).serve(listening))
+    task = asyncio.ensure_future(Door(providers, TOKEN, Reports(writing), tapes).serve(listening))
     try:
         yield Served(listening.getsockname()[1], reading)
     finally:
