@@ -23,7 +23,7 @@ _PIECE: Final = 1 << 20
 _HEAD_BYTES: Final = 64 << 10
 
 
-class Match(enum.StrEnum):
+class Matching(enum.StrEnum):
     """How the answer to a request is found in a recording."""
 
     STRICT = "STRICT"

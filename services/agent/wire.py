@@ -9,7 +9,7 @@ from boatyard.agent.v1 import limits_pb2, model_pb2, replay_pb2, sandbox_pb2
 from services.agent.allowance import Allowance
 from services.agent.limits import Limits
 from services.agent.providers import ModelProvider
-from services.agent.recordings import Match, RecordingError, check
+from services.agent.recordings import Matching, RecordingError, check
 from services.agent.settings import AgentSettings, environment_complaint, secret_complaints
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
@@ -20,10 +20,10 @@ AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
 LIMITS: Final = Mapper(Limits, limits_pb2.ExecutionLimits)
 PROVIDER: Final = Mapper(ModelProvider, model_pb2.ModelProvider)
 
-REPLAY_MATCHES: Final = {
-    replay_pb2.Replay.MATCH_UNSPECIFIED: Match.STRICT,
-    replay_pb2.Replay.MATCH_STRICT: Match.STRICT,
-    replay_pb2.Replay.MATCH_ORDER: Match.ORDER,
+REPLAY_MATCHINGS: Final = {
+    replay_pb2.Replay.MATCHING_UNSPECIFIED: Matching.STRICT,
+    replay_pb2.Replay.MATCHING_STRICT: Matching.STRICT,
+    replay_pb2.Replay.MATCHING_ORDER: Matching.ORDER,
 }
 
 _TIERS: Final = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
@@ -69,10 +69,10 @@ def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
     yield from ((f'secrets["{name}"]', complaint) for name, complaint in secret_complaints(message.secrets))
 
 
-def replay_to_proto(match: Match, recording: bytes = b"", size: int = 0) -> replay_pb2.Replay:
+def replay_to_proto(matching: Matching, recording: bytes = b"", size: int = 0) -> replay_pb2.Replay:
     """Write a replay, with its recording for a node, or with the size of that alone for everybody else."""
-    number = replay_pb2.Replay.Match.Value(f"MATCH_{match}")
-    return replay_pb2.Replay(recording=recording, match=number, size_bytes=size)
+    number = replay_pb2.Replay.Matching.Value(f"MATCHING_{matching}")
+    return replay_pb2.Replay(recording=recording, matching=number, size_bytes=size)
 
 
 def recording_complaint(replay: replay_pb2.Replay) -> str | None:

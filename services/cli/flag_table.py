@@ -353,7 +353,7 @@ RUN: Final = (
         ),
         Flag(
             "--replay-by",
-            "replay.match",
+            "replay.matching",
             "How the answer to a request is found: by what is asked, or by the order alone (default: strict).",
         ),
         Flag("--label", "labels", "A label of the job; may be repeated.", "KEY=VALUE", PAIR),

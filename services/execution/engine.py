@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from services.agent.providers import ModelProvider, ModelWire
-from services.agent.recordings import Match
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings, EngineSettings
 from services.execution.cgroups.group import ControlGroup
 from services.execution.door.tapes import Tapes
@@ -79,7 +79,7 @@ class RunContext:
         return Tapes(
             record_to=self.run.recording if plan.records else None,
             replay_from=self.run.replay if plan.replay else None,
-            match=plan.replay or Match.STRICT,
+            matching=plan.replay or Matching.STRICT,
             redactor=self.writer.redactor,
             head={"execution_id": plan.execution_id, "engine": plan.engine},
             floor_bytes=plan.bounds.disk_floor_bytes,

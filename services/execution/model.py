@@ -8,7 +8,7 @@ from typing import Any
 
 from services.agent.limits import NO_LIMITS, Limits
 from services.agent.providers import ModelProvider
-from services.agent.recordings import Match
+from services.agent.recordings import Matching
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
@@ -127,7 +127,7 @@ class Plan:
     """True when the agent reaches models through a door; then its runner is also given their providers."""
     records: bool = False
     """True to record what passes the door."""
-    replay: Match | None = None
+    replay: Matching | None = None
     """How the recording beside the plan answers what the agent asks of models; None without one."""
     no_door: str = ""
     """Why the agent has no door although it has providers; its events say so."""

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider
-from services.agent.recordings import Match, RecordingError, head_of
+from services.agent.recordings import Matching, RecordingError, head_of
 from services.common.untrusted_json import parse_json
 from services.execution.door import wires
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
@@ -48,12 +48,12 @@ class _Exchange:
 class Replay:
     """The recording of one execution, and how far it has been played."""
 
-    def __init__(self, path: Path, match: Match, redactor: Callable[[bytes], bytes], workspace: str = "") -> None:
+    def __init__(self, path: Path, matching: Matching, redactor: Callable[[bytes], bytes], workspace: str = "") -> None:
         """Read a recording. Beside it is a file with what has been played, for a door that is made again.
 
         `redactor` keeps out of a request what it kept out of the recording. Raises RecordingError.
         """
-        self._match = match
+        self._matching = matching
         self._redacted = redactor
         self._workspace = workspace
         self._recorded_workspace = ""
@@ -80,7 +80,7 @@ class Replay:
             for index, each in enumerate(self._exchanges)
             if (each.method, each.path) == (request.method, path)
         ]
-        found = self._in_order(alike) if self._match is Match.ORDER else self._equal(alike, clean)
+        found = self._in_order(alike) if self._matching is Matching.ORDER else self._equal(alike, clean)
         if found is None:
             raise MismatchError(self._complaint(request, [each for _, each in alike], clean))
         self._exchanges[found].is_taken = True
@@ -123,7 +123,7 @@ class Replay:
         request = line["request"]
         path = steady_text(request["path"].partition("?")[0], self._recorded_workspace)
         exchange = _Exchange(int(line["n"]), request["method"], path, place)
-        if self._match is Match.STRICT:
+        if self._matching is Matching.STRICT:
             exchange.digest = _digest(_recorded_essence(request, self._recorded_workspace))
         return exchange
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider
-from services.agent.recordings import Match, RecordingError
+from services.agent.recordings import Matching, RecordingError
 from services.execution.door.recording import Recording
 from services.execution.door.replay import Replay, ReplayUpstream
 from services.execution.door.reports import Reporter
@@ -24,7 +24,7 @@ class Tapes:
 
     record_to: Path | None = None
     replay_from: Path | None = None
-    match: Match = Match.STRICT
+    matching: Matching = Matching.STRICT
     redactor: Redactor = field(default_factory=Redactor)
     head: Mapping[str, Any] = field(default_factory=dict)
     floor_bytes: int = 0
@@ -42,7 +42,9 @@ class Tapes:
         if self.replay_from is None:
             return Upstream
         try:
-            replay: Replay | RecordingError = Replay(self.replay_from, self.match, self.redactor.bytes, self.workspace)
+            replay: Replay | RecordingError = Replay(
+                self.replay_from, self.matching, self.redactor.bytes, self.workspace
+            )
         except RecordingError as error:
             replay = error
         return lambda provider: ReplayUpstream(provider, replay, reports)

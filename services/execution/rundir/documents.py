@@ -11,7 +11,7 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from services.agent.recordings import Match
+from services.agent.recordings import Matching
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -91,7 +91,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
         has_door=fields.get("has_door", False),
         records=fields.get("records", False),
-        replay=Match(fields["replay"]) if fields.get("replay") else None,
+        replay=Matching(fields["replay"]) if fields.get("replay") else None,
         no_door=fields.get("no_door", ""),
     )
 

@@ -20,7 +20,11 @@ async def read(executions: ExecutionManager, execution_id: str, offset: int) -> 
     try:
         file = await asyncio.to_thread(path.open, "rb")
     except FileNotFoundError:
-        gone = "it was removed with the events" if execution.events_trimmed else "it is made with AgentSettings.record"
+        gone = (
+            "it was removed with the events"
+            if execution.events_trimmed
+            else "the job was not run with --record (AgentSettings.record)"
+        )
         raise NotFound("recording", execution_id, because=gone) from None
     with file:
         size = os.fstat(file.fileno()).st_size

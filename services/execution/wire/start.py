@@ -12,7 +12,7 @@ from boatyard.workspace.v1 import layout_pb2
 from services.agent.limits import Limits, lowered
 from services.agent.providers import replayed_providers
 from services.agent.settings import AgentSettings, secret_complaints
-from services.agent.wire import AGENT, PROVIDER, REPLAY_MATCHES, recording_complaint
+from services.agent.wire import AGENT, PROVIDER, REPLAY_MATCHINGS, recording_complaint
 from services.common.errors import FailedPrecondition
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
@@ -68,7 +68,7 @@ class StartReader:
                 _encoded(spec.redacted),
                 has_door=engine.uses_door and (bool(spec.providers) or is_replayed),
                 records=bool(agent.record),
-                replay=REPLAY_MATCHES[spec.replay.match] if is_replayed else None,
+                replay=REPLAY_MATCHINGS[spec.replay.matching] if is_replayed else None,
             ),
             stdin=engine_spec.stdin,
             providers=replayed_providers() if is_replayed else tuple(map(PROVIDER.from_proto, spec.providers)),

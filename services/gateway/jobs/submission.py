@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.agent.engines import ENGINES
-from services.agent.recordings import Match
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings, environment_complaint
 from services.common.errors import Invalid
 from services.common.untrusted_json import parse_json
@@ -46,7 +46,7 @@ class JobSubmission:
     not_before: datetime | None = None
     files: tuple[FileContent, ...] = ()
     data: bytes = b""
-    replay: Match | None = None
+    replay: Matching | None = None
     """How `recording` answers what the agent asks of models; None without one."""
     recording: bytes = field(default=b"", repr=False)
     waive_floors: bool = False

@@ -6,7 +6,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import job_pb2 as pb
 
-from services.agent.wire import REPLAY_MATCHES, recording_complaint
+from services.agent.wire import REPLAY_MATCHINGS, recording_complaint
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rule_options import listed
 from services.common.rpc.rules import Check, Violation
@@ -37,7 +37,7 @@ def submission_from_proto(spec: pb.JobSpec) -> JobSubmission:
         branch=branch_from_proto(spec.branch),
         not_before=not_before,
         files=tuple(FileContent(file.name, file.content) for file in spec.files),
-        replay=REPLAY_MATCHES[spec.replay.match] if spec.HasField("replay") else None,
+        replay=REPLAY_MATCHINGS[spec.replay.matching] if spec.HasField("replay") else None,
         recording=spec.replay.recording,
         path="spec.",
     )

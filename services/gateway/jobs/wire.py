@@ -128,7 +128,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
         data=lossy(spec.data),
-        replay=None if spec.replay is None else replay_to_proto(spec.replay.match, size=spec.replay.size),
+        replay=None if spec.replay is None else replay_to_proto(spec.replay.matching, size=spec.replay.size),
         waive_floors=spec.waive_floors,
     )
 

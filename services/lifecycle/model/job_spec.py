@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
-from services.agent.recordings import Match
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
 from services.common.ids import NO_REMOTE
@@ -48,7 +48,7 @@ class InputFile(Recorded):
 class Replay(Recorded):
     """How a recording answers what a job's agent asks of models, and its size; without the recording."""
 
-    match: Match
+    matching: Matching
     size: int
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.providers import ModelProvider
-from services.agent.recordings import Match
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
@@ -56,7 +56,7 @@ class Launch:
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[ModelProvider, ...] = ()
     """Who answers what the program asks of a model."""
-    replay: Match | None = None
+    replay: Matching | None = None
     """How `recording` answers that in their place; None without one."""
     recording: bytes = field(default=b"", repr=False)
 

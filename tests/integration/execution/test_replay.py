@@ -81,8 +81,8 @@ async def recorded(directory: Path, client: Client, agent: str, replies: Sequenc
     return tape
 
 
-def replay(tape: bytes, match: int = replay_pb2.Replay.MATCH_UNSPECIFIED) -> replay_pb2.Replay:
-    return replay_pb2.Replay(recording=packed(tape), match=match)
+def replay(tape: bytes, matching: int = replay_pb2.Replay.MATCHING_UNSPECIFIED) -> replay_pb2.Replay:
+    return replay_pb2.Replay(recording=packed(tape), matching=matching)
 
 
 @pytest.mark.parametrize("agent", AGENTS)
@@ -108,7 +108,7 @@ async def test_a_request_that_was_not_recorded_ends_the_model_and_says_where_it_
         asked = spec(client, "anthropic", replay=replay(tape))
         asked.prompt = "Do something else."
         _, seen = await run(client, asked)
-        ordered = spec(client, "anthropic", replay=replay(tape, replay_pb2.Replay.MATCH_ORDER))
+        ordered = spec(client, "anthropic", replay=replay(tape, replay_pb2.Replay.MATCHING_ORDER))
         ordered.prompt = asked.prompt
         _, by_order = await run(client, ordered)
     assert (seen.end.state, seen.end.reason) == (State.STATE_FAILED, "MODEL_FAILED")

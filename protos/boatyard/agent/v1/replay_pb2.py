@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/agent/v1/replay.proto\x12\x11\x62oatyard.agent.v1\x1a\x1b\x62uf/validate/validate.proto\"\xb8\x01\n\x06Replay\x12\x1d\n\trecording\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01\x12\x38\n\x05match\x18\x02 \x01(\x0e\x32\x1f.boatyard.agent.v1.Replay.MatchB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"A\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\x10\n\x0cMATCH_STRICT\x10\x01\x12\x0f\n\x0bMATCH_ORDER\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1e\x62oatyard/agent/v1/replay.proto\x12\x11\x62oatyard.agent.v1\x1a\x1b\x62uf/validate/validate.proto\"\xca\x01\n\x06Replay\x12\x1d\n\trecording\x18\x01 \x01(\x0c\x42\n\xbaH\x07z\x05\x18\x80\x80\x80\x01\x12>\n\x08matching\x18\x02 \x01(\x0e\x32\".boatyard.agent.v1.Replay.MatchingB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"M\n\x08Matching\x12\x18\n\x14MATCHING_UNSPECIFIED\x10\x00\x12\x13\n\x0fMATCHING_STRICT\x10\x01\x12\x12\n\x0eMATCHING_ORDER\x10\x02\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,10 +34,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_REPLAY'].fields_by_name['recording']._loaded_options = None
   _globals['_REPLAY'].fields_by_name['recording']._serialized_options = b'\272H\007z\005\030\200\200\200\001'
-  _globals['_REPLAY'].fields_by_name['match']._loaded_options = None
-  _globals['_REPLAY'].fields_by_name['match']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_REPLAY'].fields_by_name['matching']._loaded_options = None
+  _globals['_REPLAY'].fields_by_name['matching']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_REPLAY']._serialized_start=83
-  _globals['_REPLAY']._serialized_end=267
-  _globals['_REPLAY_MATCH']._serialized_start=202
-  _globals['_REPLAY_MATCH']._serialized_end=267
+  _globals['_REPLAY']._serialized_end=285
+  _globals['_REPLAY_MATCHING']._serialized_start=208
+  _globals['_REPLAY_MATCHING']._serialized_end=285
 # @@protoc_insertion_point(module_scope)

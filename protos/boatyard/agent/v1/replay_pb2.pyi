@@ -25,41 +25,41 @@ class Replay(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
-    class _Match:
+    class _Matching:
         ValueType = typing.NewType("ValueType", builtins.int)
         V: _TypeAlias = ValueType  # noqa: Y015
 
-    class _MatchEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Replay._Match.ValueType], builtins.type):
+    class _MatchingEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[Replay._Matching.ValueType], builtins.type):
         DESCRIPTOR: descriptor.EnumDescriptor
-        MATCH_UNSPECIFIED: Replay._Match.ValueType  # 0
+        MATCHING_UNSPECIFIED: Replay._Matching.ValueType  # 0
         """The same as STRICT."""
-        MATCH_STRICT: Replay._Match.ValueType  # 1
+        MATCHING_STRICT: Replay._Matching.ValueType  # 1
         """By the request: its path, its model, and what is said to the model must be those of a recorded one. What changes by
         itself (times, ids, hashes, paths of temporary files) does not count. A request without a recorded one is refused
         with where it differs first from the next that was recorded.
         """
-        MATCH_ORDER: Replay._Match.ValueType  # 2
+        MATCHING_ORDER: Replay._Matching.ValueType  # 2
         """By the order alone: each request gets the next answer that was recorded for its path."""
 
-    class Match(_Match, metaclass=_MatchEnumTypeWrapper):
+    class Matching(_Matching, metaclass=_MatchingEnumTypeWrapper):
         """How the answer to a request is found."""
 
-    MATCH_UNSPECIFIED: Replay.Match.ValueType  # 0
+    MATCHING_UNSPECIFIED: Replay.Matching.ValueType  # 0
     """The same as STRICT."""
-    MATCH_STRICT: Replay.Match.ValueType  # 1
+    MATCHING_STRICT: Replay.Matching.ValueType  # 1
     """By the request: its path, its model, and what is said to the model must be those of a recorded one. What changes by
     itself (times, ids, hashes, paths of temporary files) does not count. A request without a recorded one is refused
     with where it differs first from the next that was recorded.
     """
-    MATCH_ORDER: Replay.Match.ValueType  # 2
+    MATCHING_ORDER: Replay.Matching.ValueType  # 2
     """By the order alone: each request gets the next answer that was recorded for its path."""
 
     RECORDING_FIELD_NUMBER: builtins.int
-    MATCH_FIELD_NUMBER: builtins.int
+    MATCHING_FIELD_NUMBER: builtins.int
     SIZE_BYTES_FIELD_NUMBER: builtins.int
     recording: builtins.bytes
-    """The recording, as it was read, or packed by xz. 64 MiB at most when it is unpacked. Absent in responses."""
-    match: Replay.Match.ValueType
+    """The recording, as it was read, or packed by xz; unpacked it may have as much as a recording ever has. Absent in responses."""
+    matching: Replay.Matching.ValueType
     """How the answer to a request is found."""
     size_bytes: builtins.int
     """Output only. The size of `recording` in bytes."""
@@ -67,11 +67,11 @@ class Replay(message.Message):
         self,
         *,
         recording: builtins.bytes = ...,
-        match: Replay.Match.ValueType = ...,
+        matching: Replay.Matching.ValueType = ...,
         size_bytes: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["match", b"match", "recording", b"recording", "size_bytes", b"size_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["matching", b"matching", "recording", b"recording", "size_bytes", b"size_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

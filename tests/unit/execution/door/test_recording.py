@@ -9,7 +9,7 @@ import pytest
 
 from services.agent import recordings
 from services.agent.providers import ModelWire, replayed_providers
-from services.agent.recordings import Match, RecordingError, check, packed, unpacked
+from services.agent.recordings import Matching, RecordingError, check, packed, unpacked
 from services.execution.door import recording as recording_module
 from services.execution.door.tapes import Tapes
 from services.redaction.strand import Redactor
@@ -30,8 +30,8 @@ def to(path: Path, **own: object) -> Tapes:
     return Tapes(record_to=path, redactor=KEEPS_OUT, head={"execution_id": "run-1"}, **own)
 
 
-def replaying(path: Path, match: Match = Match.STRICT, **own: object) -> Tapes:
-    return Tapes(replay_from=path, match=match, redactor=KEEPS_OUT, **own)
+def replaying(path: Path, matching: Matching = Matching.STRICT, **own: object) -> Tapes:
+    return Tapes(replay_from=path, matching=matching, redactor=KEEPS_OUT, **own)
 
 
 def saying(*texts: str) -> dict:
@@ -173,7 +173,7 @@ async def test_equal_requests_are_answered_in_their_order(tmp_path: Path) -> Non
 
 async def test_by_order_content_does_not_matter_and_a_door_made_again_goes_on(tmp_path: Path) -> None:
     await recorded(tmp_path / "tape", HELLO, saying("Other."), HELLO)
-    tapes = replaying(tmp_path / "tape", Match.ORDER)
+    tapes = replaying(tmp_path / "tape", Matching.ORDER)
     got = []
     for _ in range(3):
         async with serving(*replayed_providers(), tapes=tapes) as door:
@@ -204,7 +204,7 @@ async def test_a_recording_has_an_end_and_says_so(tmp_path: Path, monkeypatch: p
     assert len([note for note in notes if "recorded no further" in note]) == 1
     assert (tmp_path / "tape").stat().st_size <= 20_000
     assert lines(tmp_path / "tape")[-1] == {"stopped": "full"}
-    async with serving(*replayed_providers(), tapes=replaying(tmp_path / "tape", Match.ORDER)) as door:
+    async with serving(*replayed_providers(), tapes=replaying(tmp_path / "tape", Matching.ORDER)) as door:
         answers = [await door.ask("/v1/messages", HELLO) for _ in range(4)]
     assert b"was not complete (full)" in answers[-1][1]
 
@@ -261,7 +261,7 @@ ASK = b'{"n": 1, "at": 0, "request": {"method": "POST", "path": "/v1/messages", 
 )
 async def test_a_malformed_recording_answers_nothing_and_harms_nobody(rest: bytes, tmp_path: Path) -> None:
     (tmp_path / "tape").write_bytes(HEAD + rest)
-    async with serving(*replayed_providers(), tapes=replaying(tmp_path / "tape", Match.ORDER)) as door:
+    async with serving(*replayed_providers(), tapes=replaying(tmp_path / "tape", Matching.ORDER)) as door:
         answers = [await door.ask("/v1/messages", HELLO) for _ in range(2)]
     assert all(status in (400, 502) for status, _ in answers)
 
