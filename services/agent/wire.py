@@ -4,9 +4,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict
 
 from boatyard.agent.v1 import agent_pb2 as pb
-from boatyard.agent.v1 import limits_pb2, model_pb2, replay_pb2, sandbox_pb2
+from boatyard.agent.v1 import ask_pb2, limits_pb2, model_pb2, replay_pb2, sandbox_pb2
 
 from services.agent.allowance import Allowance
+from services.agent.asks import Reservation, ReservationAnswer
 from services.agent.limits import Limits
 from services.agent.providers import ModelProvider
 from services.agent.recordings import Matching, RecordingError, check
@@ -19,6 +20,8 @@ from services.sandbox.spec import Network, Tier
 AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
 LIMITS: Final = Mapper(Limits, limits_pb2.ExecutionLimits)
 PROVIDER: Final = Mapper(ModelProvider, model_pb2.ModelProvider)
+RESERVATION: Final = Mapper(Reservation, ask_pb2.Reservation)
+RESERVATION_ANSWER: Final = Mapper(ReservationAnswer, ask_pb2.ReservationAnswer)
 
 REPLAY_MATCHINGS: Final = {
     replay_pb2.Replay.MATCHING_UNSPECIFIED: Matching.STRICT,

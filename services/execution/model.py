@@ -97,6 +97,8 @@ class Bounds:
     """True when everything in `workspace` counts, because it holds changes alone."""
     disk_floor_bytes: int = 0
     """What the run's log leaves free on its disk; below it the program waits, once its log has more than a MiB."""
+    model_patience_s: float = 120.0
+    """How long an outage of its models is waited out before the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +133,8 @@ class Plan:
     """How the recording beside the plan answers what the agent asks of models; None without one."""
     no_door: str = ""
     """Why the agent has no door although it has providers; its events say so."""
+    reserves_model_use: bool = False
+    """True when whoever started it has to grant each request to a model before it is sent."""
 
     @property
     def secrets(self) -> dict[str, bytes]:
@@ -152,6 +156,14 @@ class ModelUse:
     last_words: str
     claimed_tokens: int | None = None
     claimed_cost_usd: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ModelOutage:
+    """Which provider of models has not answered, and when it may be asked again, as far as it says so."""
+
+    provider: str
+    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +198,10 @@ class Result:
     model_use: ModelUse | None = None
     end_verified_by: EndVerification | None = None
     vitals: Vitals | None = None
+    outage_provider: str | None = None
+    """The provider whose outage has ended the run; None when none has."""
+    outage_until_ns: int | None = None
+    """When that provider may be asked again, in nanoseconds since 1970; None when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,6 +258,8 @@ class Execution:
     model_use: ModelUse | None = None
     end_verified_by: EndVerification | None = None
     vitals: Vitals | None = None
+    model_outage: ModelOutage | None = None
+    """The outage that has ended it, if one has."""
 
 
 @dataclass(frozen=True, slots=True)

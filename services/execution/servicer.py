@@ -105,6 +105,10 @@ class ExecutionServicer(ExecutionServiceServicer):
             answer=responses.PERMISSION_ANSWER.to_proto(holds, permission_id=permission_id)
         )
 
+    async def Answer(self, request: pb.AnswerRequest, context: Context) -> pb.AnswerResponse:
+        holds = await self._messaging.answer(*requests.ask_answer_from_proto(request))
+        return pb.AnswerResponse(answer=responses.ask_answer_to_proto(holds))
+
     async def AttachExecution(
         self, request_iterator: AsyncIterator[pb.AttachExecutionRequest], context: Context
     ) -> AsyncIterator[pb.AttachExecutionResponse]:

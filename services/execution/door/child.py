@@ -15,7 +15,9 @@ from typing import Any
 
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
+from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
+from services.execution.door.server import Door
 from services.execution.door.tapes import NO_TAPES, Tapes
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
@@ -36,8 +38,10 @@ def preload() -> None:
 class ModelDoor:
     """The door of one run. It is there from `open` on, and answers from `start` on: clients wait meanwhile."""
 
-    def __init__(self, providers: Sequence[ModelProvider]) -> None:
+    def __init__(self, providers: Sequence[ModelProvider], patience_s: float = 0.0) -> None:
+        """`patience_s` is how long it waits for models that do not answer."""
         self._providers = providers
+        self._patience_s = patience_s
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._listening: socket.socket | None = None
         self._port = PORT
@@ -47,6 +51,8 @@ class ModelDoor:
         self._process: int | None = None  # its pidfd
         self.tapes: Tapes = NO_TAPES
         """What is recorded and replayed, from `start` on."""
+        self.trouble: Trouble | None = None
+        """Why models do not answer; None while they do, and before one was asked."""
         self.pid: int | None = None
         """The door's process, while there is one."""
         self.reports: int | None = None
@@ -87,9 +93,8 @@ class ModelDoor:
         self.reports, reports_end = os.pipe()
         os.set_blocking(self.reports, False)
         try:
-            serve = partial(
-                process.run, self._listening, reports_end, self._life, self._providers, self._token, tapes=self.tapes
-            )
+            door = partial(Door, self._providers, self._token, patience_s=self._patience_s, tapes=self.tapes)
+            serve = partial(process.run, self._listening, reports_end, self._life, door)
             self.pid = os.fork()
             if self.pid == 0:
                 leave()
@@ -124,6 +129,9 @@ class ModelDoor:
     def _record(self, writer: EventWriter, report: dict[str, Any]) -> None:
         if "note" in report:
             writer.note(report["note"], _STEP)
+            return
+        if "trouble" in report:
+            self.trouble = None if report["trouble"] is None else Trouble(**report["trouble"])
             return
         usage = priced(ModelWire(report["wire"]), report["usage"])
         # Sums are over distinct ids, and not every provider's are.

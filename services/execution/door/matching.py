@@ -18,7 +18,7 @@ _DAYS: Final = "(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun)[a-z]*"
 VOLATILE: Final = tuple(
     (name, re.compile(pattern))
     for name, pattern in (
-        ("id", r"\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b"),
+        ("id", r"(?<![0-9a-f])[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}(?![0-9a-f])"),
         ("id", r"\b[a-z]+-[0-9a-hjkmnp-tv-z]{26}\b"),
         ("time", r"\b\d{4}-\d\d-\d\d(?:[T ]\d\d:\d\d(?::\d\d(?:[.,]\d+)?)?(?: ?(?:Z|UTC|[+-]\d\d:?\d\d))?)?"),
         (
@@ -27,7 +27,7 @@ VOLATILE: Final = tuple(
         ),
         ("time", r"\b\d\d?/\d\d?/\d{4}\b"),
         ("time", r"\b\d\d?:\d\d:\d\d(?:[.,]\d+)?\b"),
-        ("time", r"(?<=time=)\d{9,}\b"),
+        ("time", r"(?<!\d)1[5-9]\d{8}(?:\d{3}|\d{6}|\d{9})?(?!\d)"),
         ("duration", r"\b\d+(?:\.\d+)? ?(?:ms|s|sec|secs|seconds?|minutes?|m)\b"),
         ("temporary", r"(?:/var)?/tmp/[^\s\"'`<>|;:,)\]}]+"),
         ("hash", r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,64}\b"),

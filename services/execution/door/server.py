@@ -9,11 +9,12 @@ from typing import Any, Final
 
 from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import wires
-from services.execution.door.attempts import NoProviderError, Serving, attempts
+from services.execution.door.attempts import Attempt, NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
+from services.execution.door.outages import Outages, Trouble
 from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.tapes import NO_TAPES, Tapes
@@ -32,6 +33,7 @@ _PHRASES: Final = {
     404: b"Not Found",
     413: b"Content Too Large",
     426: b"Upgrade Required",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -51,15 +53,26 @@ class Door:
     """Serves the agent of one execution."""
 
     def __init__(
-        self, providers: Iterable[ModelProvider], token: str, reports: Reporter, tapes: Tapes = NO_TAPES
+        self,
+        providers: Iterable[ModelProvider],
+        token: str,
+        reports: Reporter,
+        patience_s: float = 0.0,
+        *,
+        tapes: Tapes = NO_TAPES,
     ) -> None:
-        """Raises ValueError for a provider that cannot be reached by what is known of it."""
+        """`patience_s` is how long to wait for models that do not answer, `tapes` what is recorded and replayed.
+
+        Raises ValueError for a provider that cannot be reached by what is known of it, OSError for files that cannot be
+        opened.
+        """
         self._recording = tapes.recording()
         upstream = tapes.upstreams(reports)
         self._servings = [Serving(provider, upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
         self._memory = Memory()
+        self._outages = Outages(patience_s)
         self._clients: set[asyncio.Task[None]] = set()
 
     async def serve(self, listening: socket.socket) -> None:
@@ -118,8 +131,8 @@ class Door:
                 return request.keeps_alive
             track = Track() if self._recording is None else self._recording.track(request, bytes(body.data))
             try:
-                ways = list(attempts(request, bytes(body.data), wires.routes(request), self._servings))
-                exchange = Exchange(request, client, self._memory, self._reports, track)
+                ways = await self._attempts(request, bytes(body.data))
+                exchange = Exchange(request, client, self._memory, self._reports, outages=self._outages, track=track)
                 return await self._while_there(client, exchange.run(ways))
             except NoProviderError as error:
                 track.refused(error.status, str(error))
@@ -132,6 +145,15 @@ class Door:
         if self._recording is not None and (complaint := self._recording.complaint):
             self._recording.complaint = ""
             await asyncio.shield(asyncio.ensure_future(self._reports.note(complaint)))
+
+    async def _attempts(self, request: Request, body: bytes) -> list[Attempt]:
+        routes = wires.routes(request)
+        try:
+            return list(attempts(request, body, routes, self._servings))
+        except NoProviderError as error:
+            if any(route.metered for route in routes):
+                await self._reports.trouble(Trouble(str(error), "", error.status, is_refusal=True))
+            raise
 
     def _refusal(self, request: Request) -> _RefusedError | None:
         """Return why a request is not passed on; None when it is."""

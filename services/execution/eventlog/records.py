@@ -42,6 +42,8 @@ class EventKind(enum.IntEnum):
     PERMISSION_ANSWER = 12
     MESSAGE_DELIVERED = 13
     NETWORK_DECISION = 16
+    ASK = 17
+    ASK_END = 18
 
 
 class Stream(enum.IntEnum):

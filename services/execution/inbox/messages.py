@@ -3,22 +3,18 @@
     talk/lock                     held for a moment by whoever sends, answers or closes
     talk/messages/<n>-<id>        messages for the agent, in order; written by the service
     talk/closed                   the runner has looked for the last time: no more messages are taken
-    talk/questions/<id>           what the agent asks before it does it; written by the runner
-    talk/answers/<id>             what somebody answered; written by the service, and the first one stays
+    talk/questions/<id>           what the agent asks before it does it: see `questions`
+    talk/answers/<id>             what somebody answered
 
 Each is durable before anybody hears of it, so the death of either end neither loses one nor doubles one. Standard
 library only.
 """
 
-import contextlib
-import fcntl
-import json
-import os
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from services.common.files import reserve, write_whole
+from services.execution.inbox.questions import Questions
 
 MAX_MESSAGES = 1000
 """The most messages that one execution takes."""
@@ -69,8 +65,7 @@ class Inbox:
     def __init__(self, run: Path) -> None:
         self._path = run / "talk"
         self._messages = self._path / "messages"
-        self._questions = self._path / "questions"
-        self._answers = self._path / "answers"
+        self._questions = Questions(self._path)
         self._closed = self._path / "closed"
 
     def create(self) -> None:
@@ -78,11 +73,9 @@ class Inbox:
 
         Closing it needs no further room on the disk.
         """
-        for directory in (self._path, self._messages, self._questions, self._answers):
-            directory.mkdir(mode=0o700)
+        self._questions.create()
+        self._messages.mkdir(mode=0o700)
         reserve(self._closed, 1)
-        with self._locked():
-            pass
 
     @property
     def exists(self) -> bool:
@@ -91,7 +84,7 @@ class Inbox:
 
     def post(self, message: Message) -> None:
         """Store a message, unless it is there already. Raises the errors of this module."""
-        with self._locked():
+        with self._questions.locked():
             known = {each.message_id: each for each in self.messages()}
             if message.message_id in known:
                 if known[message.message_id] != message:
@@ -110,7 +103,7 @@ class Inbox:
 
     def close(self, delivered: set[str] | None = None) -> bool:
         """Take no more messages; with `delivered`, only if there are no others. Return True when closed."""
-        with self._locked():
+        with self._questions.locked():
             if delivered is not None and any(message.message_id not in delivered for message in self.messages()):
                 return False
             write_whole(self._closed, b"", durable=True)
@@ -118,44 +111,23 @@ class Inbox:
 
     def ask(self, request: PermissionRequest) -> None:
         """Write a question down for whoever may answer it."""
-        write_whole(self._questions / request.permission_id, json.dumps(asdict(request)).encode(), durable=True)
+        self._questions.ask(request.permission_id, asdict(request))
 
     def request(self, permission_id: str) -> PermissionRequest | None:
         """Return a question, None when it was not asked."""
-        try:
-            return PermissionRequest(**json.loads((self._questions / permission_id).read_bytes()))
-        except FileNotFoundError:
-            return None
+        fields = self._questions.question(permission_id)
+        return None if fields is None else PermissionRequest(**fields)
 
     def pending(self) -> list[PermissionRequest]:
         """Return the questions that nobody has answered, in order; none when the engine asks nothing."""
-        with contextlib.suppress(FileNotFoundError):
-            asked = {file.name for file in self._questions.iterdir() if not file.name.startswith(".")}
-            unanswered = asked - {file.name for file in self._answers.iterdir()}
-            requests = [self.request(name) for name in sorted(unanswered, key=lambda name: (len(name), name))]
-            return [request for request in requests if request is not None]
-        return []
+        requests = [self.request(name) for name in self._questions.open() if self.answer_to(name) is None]
+        return [request for request in requests if request is not None]
 
     def answer(self, permission_id: str, answer: PermissionAnswer) -> PermissionAnswer:
         """Answer a question; return the answer that holds, which is the first."""
-        with self._locked():
-            known = self.answer_to(permission_id)
-            if known is None:
-                write_whole(self._answers / permission_id, json.dumps(asdict(answer)).encode(), durable=True)
-            return known or answer
+        return PermissionAnswer(**self._questions.answer(permission_id, asdict(answer)))
 
     def answer_to(self, permission_id: str) -> PermissionAnswer | None:
         """Return the answer to a question, None when there is none."""
-        try:
-            return PermissionAnswer(**json.loads((self._answers / permission_id).read_bytes()))
-        except FileNotFoundError:
-            return None
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        fd = os.open(self._path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(fd)
+        fields = self._questions.answer_to(permission_id)
+        return None if fields is None else PermissionAnswer(**fields)

@@ -10,6 +10,7 @@ started   written by the runner before it starts the program; with neither a loc
 lives     how many runners have begun this execution, where a new one can continue for a lost one
 keyboard  what is typed on the program's terminal, if it has one: a named pipe, which the runner reads
 history   an agent loop's conversation, with which a new runner continues; it may hold secrets; deleted with the plan
+asks      what the execution asks before it goes on, and the answers: see `inbox.asks`
 talk      the inbox: messages for an agent, its questions, and their answers; see `inbox.messages`
 group     the directories of the run's control group, if it has one
 engine    the client of the container engine that may have a container of this run: see `processes.containers`

@@ -56,6 +56,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "records": plan.records,
         "replay": plan.replay,
         "no_door": plan.no_door,
+        "reserves_model_use": plan.reserves_model_use,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
@@ -93,6 +94,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         records=fields.get("records", False),
         replay=Matching(fields["replay"]) if fields.get("replay") else None,
         no_door=fields.get("no_door", ""),
+        reserves_model_use=fields.get("reserves_model_use", False),
     )
 
 

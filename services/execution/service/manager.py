@@ -18,6 +18,7 @@ from services.common.db.paging import Page
 from services.common.errors import AlreadyExists, FailedPrecondition, Invalid, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
+from services.execution.inbox.asks import Asks
 from services.execution.inbox.messages import Inbox
 from services.execution.model import ACTIVE, Execution, Filter, Result, StartRequest, State
 from services.execution.rundir.directory import RunDirectory, StopRequest
@@ -258,6 +259,8 @@ class ExecutionManager:
             run.create(request.plan, request.stdin, request.recording)
             if engine.takes_messages or engine.asks_permission:
                 Inbox(run.path).create()
+            if request.plan.reserves_model_use:
+                Asks(run.path).create()
         except OSError:  # for lack of room, of which none of it may be kept
             shutil.rmtree(run.path, ignore_errors=True)
             raise

@@ -2,9 +2,11 @@
 
 import asyncio
 
+from services.agent.asks import ReservationAnswer
 from services.common.db.fences import Fences
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
 from services.common.fence import current_fence
+from services.execution.inbox.asks import AskOverError, Asks
 from services.execution.inbox.messages import (
     MAX_MESSAGES,
     ClosedError,
@@ -68,6 +70,26 @@ class Messaging:
                 raise ended_already(execution)
             return known
         return await asyncio.to_thread(inbox.answer, permission_id, answer)
+
+    async def answer(self, execution_id: str, ask_id: str, answer: ReservationAnswer) -> ReservationAnswer:
+        """Answer what an execution asks of whoever started it; return the answer that holds, which is the first.
+
+        Raises:
+            NotFound: there is no such execution, or it has no such ask, which may be over.
+            FailedPrecondition: STALE_FENCE, or EXECUTION_STATE when it ended without an answer.
+        """
+        await self._fences.check(current_fence())
+        execution = await self._executions.get(execution_id)
+        asks = Asks(self._executions.run_directory(execution_id).path)
+        if execution.state.is_final:
+            known = await asyncio.to_thread(asks.answer_to, ask_id)
+            if known is None:
+                raise ended_already(execution)
+            return known
+        try:
+            return await asyncio.to_thread(asks.answer, ask_id, answer)
+        except AskOverError:
+            raise NotFound("ask", ask_id) from None
 
     async def pending(self, execution: Execution) -> list[PermissionRequest]:
         """Return the agent's questions that nobody has answered."""

@@ -6,6 +6,7 @@ a sequence of fields, each a tag and a value; a message within another one is it
 (https://protobuf.dev/programming-guides/encoding).
 """
 
+from boatyard.agent.v1 import ask_pb2
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 from google.protobuf.descriptor import Descriptor
@@ -37,6 +38,8 @@ _MESSAGES: dict[EventKind, type[Message]] = {
     EventKind.PERMISSION_REQUEST: event_pb2.PermissionRequest,
     EventKind.PERMISSION_ANSWER: event_pb2.PermissionAnswer,
     EventKind.MESSAGE_DELIVERED: event_pb2.MessageDelivered,
+    EventKind.ASK: ask_pb2.Ask,
+    EventKind.ASK_END: event_pb2.AskEnd,
 }
 
 

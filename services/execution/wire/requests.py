@@ -5,6 +5,8 @@ import hashlib
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.agent.asks import ReservationAnswer
+from services.agent.wire import RESERVATION_ANSWER
 from services.common.db.paging import Page
 from services.common.errors import Invalid
 from services.common.rpc.secrecy import without_secrets
@@ -57,6 +59,11 @@ def answer_from_proto(request: pb.ResolvePermissionRequest) -> tuple[str, str, P
     return request.execution_id, request.permission_id, answer
 
 
+def ask_answer_from_proto(request: pb.AnswerRequest) -> tuple[str, str, ReservationAnswer]:
+    """Read the answer to what an execution asks."""
+    return request.execution_id, request.ask_id, RESERVATION_ANSWER.from_proto(request.answer.reservation)
+
+
 def attached_from_proto(first: pb.AttachExecutionRequest) -> str:
     """Read from the first message which execution to attach to. Raises Invalid."""
     if not first.execution_id:
@@ -77,9 +84,11 @@ def terminal_event_from_proto(request: pb.AttachExecutionRequest) -> TerminalEve
 def digest(spec: pb.ExecutionSpec) -> bytes:
     """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones.
 
-    Secrets count by their names: of a short value the digest could be guessed. Providers of models do not count.
+    Secrets count by their names: of a short value the digest could be guessed. Providers of models do not count,
+    nor does it whether their use is reserved.
     """
     open_to_all = pb.ExecutionSpec()
     open_to_all.CopyFrom(without_secrets(spec))
     open_to_all.ClearField("providers")
+    open_to_all.ClearField("reserves_model_use")
     return hashlib.sha256(open_to_all.SerializeToString(deterministic=True)).digest()

@@ -3,11 +3,13 @@
 from collections.abc import Iterable, Sequence
 from typing import Final
 
+from boatyard.agent.v1 import ask_pb2
 from boatyard.execution.v1 import event_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.agent.allowance import Allowance
-from services.agent.wire import allowance_to_proto
+from services.agent.asks import ReservationAnswer
+from services.agent.wire import RESERVATION_ANSWER, allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
 from services.execution.model import Execution
@@ -25,6 +27,11 @@ _PERMISSION_REQUEST: Final = Mapper(PermissionRequest, event_pb2.PermissionReque
 def execution_to_proto(value: Execution, pending: Sequence[PermissionRequest] = ()) -> pb.NodeExecution:
     """Convert an execution, and the agent's questions that nobody has answered."""
     return EXECUTION.to_proto(value, pending_permissions=map(_PERMISSION_REQUEST.to_proto, pending))
+
+
+def ask_answer_to_proto(value: ReservationAnswer) -> ask_pb2.Answer:
+    """Convert the answer to what an execution asks."""
+    return ask_pb2.Answer(reservation=RESERVATION_ANSWER.to_proto(value))
 
 
 def node_to_proto(

@@ -180,7 +180,8 @@ class Checks:
                 ):  # it was lost before it could send the rest
                     log = replace(log, relayed=[*log.relayed, *log.sequences[len(log.relayed) :]])
                 if complaint := _broken(log):
-                    yield f"{row['execution_id']} of {job.job_id}: {complaint}"
+                    told = f"{row['purpose']} on {row['cell_id']}, {row['state']} {row['reason']}".rstrip()
+                    yield f"{row['execution_id']} of {job.job_id} ({told}): {complaint}"
                 if row["purpose"] == "AGENT" and (complaint := _wrong_output(submission, row["reason"], job, log)):
                     yield f"{row['execution_id']} of {job.job_id} ({submission.workload.name}): {complaint}"
 

@@ -22,48 +22,51 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from boatyard.agent.v1 import ask_pb2 as boatyard_dot_agent_dot_v1_dot_ask__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/execution/v1/event.proto\x12\x15\x62oatyard.execution.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xed\x06\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x06output\x18\x03 \x01(\x0b\x32\".boatyard.execution.v1.OutputChunkH\x00\x12+\n\x04text\x18\x04 \x01(\x0b\x32\x1b.boatyard.execution.v1.TextH\x00\x12\x33\n\x08thinking\x18\x05 \x01(\x0b\x32\x1f.boatyard.execution.v1.ThinkingH\x00\x12\x34\n\ttool_call\x18\x06 \x01(\x0b\x32\x1f.boatyard.execution.v1.ToolCallH\x00\x12\x38\n\x0btool_result\x18\x07 \x01(\x0b\x32!.boatyard.execution.v1.ToolResultH\x00\x12\x46\n\x12permission_request\x18\x08 \x01(\x0b\x32(.boatyard.execution.v1.PermissionRequestH\x00\x12\x44\n\x11permission_answer\x18\t \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswerH\x00\x12\x32\n\x05usage\x18\n \x01(\x0b\x32!.boatyard.execution.v1.ModelUsageH\x00\x12:\n\x0cstate_change\x18\x0b \x01(\x0b\x32\".boatyard.execution.v1.StateChangeH\x00\x12+\n\x04note\x18\x0c \x01(\x0b\x32\x1b.boatyard.execution.v1.NoteH\x00\x12\x32\n\x08turn_end\x18\r \x01(\x0b\x32\x1e.boatyard.execution.v1.TurnEndH\x00\x12\x44\n\x11message_delivered\x18\x0e \x01(\x0b\x32\'.boatyard.execution.v1.MessageDeliveredH\x00\x12/\n\x06vitals\x18\x0f \x01(\x0b\x32\x1d.boatyard.execution.v1.VitalsH\x00\x12\x42\n\x10network_decision\x18\x10 \x01(\x0b\x32&.boatyard.execution.v1.NetworkDecisionH\x00\x42\x06\n\x04kind\"\xae\x01\n\x0bOutputChunk\x12\x39\n\x06stream\x18\x01 \x01(\x0e\x32).boatyard.execution.v1.OutputChunk.Stream\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"V\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02\x12\x0e\n\nSTREAM_RAW\x10\x03\"(\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\",\n\x08Thinking\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x08ToolCall\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\t\"D\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x10\n\x08is_error\x18\x03 \x01(\x08\"]\n\x11PermissionRequest\x12\x15\n\rpermission_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\"^\n\x10PermissionAnswer\x12\x15\n\rpermission_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x02 \x01(\x08\x12\x12\n\ndecided_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"4\n\x10MessageDelivered\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xc4\x02\n\nModelUsage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x05 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x06 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08provider\x18\x08 \x01(\t\x12\x13\n\x0bhttp_status\x18\t \x01(\x05\x12\x17\n\x0flatency_seconds\x18\n \x01(\x01\x12\x18\n\x10reasoning_tokens\x18\x0b \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_write_1h_tokens\x18\x0c \x01(\x03\x12\x12\n\nis_partial\x18\r \x01(\x08\x42\x0b\n\t_cost_usd\"@\n\x07TurnEnd\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x13\n\x0bstop_reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"=\n\x0bStateChange\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"_\n\x0fNetworkDecision\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\x05\"F\n\x04Note\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06output\x18\x04 \x01(\x0c\"\xb7\x01\n\x06Vitals\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x19\n\x11memory_peak_bytes\x18\x03 \x01(\x03\x12\x11\n\tprocesses\x18\x04 \x01(\x05\x12\x17\n\nread_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rwritten_bytes\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_read_bytesB\x10\n\x0e_written_bytes*\xa2\x03\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45VENT_KIND_OUTPUT\x10\x01\x12\x1b\n\x17\x45VENT_KIND_STATE_CHANGE\x10\x02\x12\x13\n\x0f\x45VENT_KIND_NOTE\x10\x03\x12\x13\n\x0f\x45VENT_KIND_TEXT\x10\x04\x12\x17\n\x13\x45VENT_KIND_THINKING\x10\x05\x12\x18\n\x14\x45VENT_KIND_TOOL_CALL\x10\x06\x12\x1a\n\x16\x45VENT_KIND_TOOL_RESULT\x10\x07\x12\x14\n\x10\x45VENT_KIND_USAGE\x10\x08\x12\x17\n\x13\x45VENT_KIND_TURN_END\x10\t\x12!\n\x1d\x45VENT_KIND_PERMISSION_REQUEST\x10\n\x12 \n\x1c\x45VENT_KIND_PERMISSION_ANSWER\x10\x0b\x12 \n\x1c\x45VENT_KIND_MESSAGE_DELIVERED\x10\x0c\x12\x15\n\x11\x45VENT_KIND_VITALS\x10\r\x12\x1f\n\x1b\x45VENT_KIND_NETWORK_DECISION\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!boatyard/execution/v1/event.proto\x12\x15\x62oatyard.execution.v1\x1a\x1b\x62oatyard/agent/v1/ask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc6\x07\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12(\n\x04time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x34\n\x06output\x18\x03 \x01(\x0b\x32\".boatyard.execution.v1.OutputChunkH\x00\x12+\n\x04text\x18\x04 \x01(\x0b\x32\x1b.boatyard.execution.v1.TextH\x00\x12\x33\n\x08thinking\x18\x05 \x01(\x0b\x32\x1f.boatyard.execution.v1.ThinkingH\x00\x12\x34\n\ttool_call\x18\x06 \x01(\x0b\x32\x1f.boatyard.execution.v1.ToolCallH\x00\x12\x38\n\x0btool_result\x18\x07 \x01(\x0b\x32!.boatyard.execution.v1.ToolResultH\x00\x12\x46\n\x12permission_request\x18\x08 \x01(\x0b\x32(.boatyard.execution.v1.PermissionRequestH\x00\x12\x44\n\x11permission_answer\x18\t \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswerH\x00\x12\x32\n\x05usage\x18\n \x01(\x0b\x32!.boatyard.execution.v1.ModelUsageH\x00\x12:\n\x0cstate_change\x18\x0b \x01(\x0b\x32\".boatyard.execution.v1.StateChangeH\x00\x12+\n\x04note\x18\x0c \x01(\x0b\x32\x1b.boatyard.execution.v1.NoteH\x00\x12\x32\n\x08turn_end\x18\r \x01(\x0b\x32\x1e.boatyard.execution.v1.TurnEndH\x00\x12\x44\n\x11message_delivered\x18\x0e \x01(\x0b\x32\'.boatyard.execution.v1.MessageDeliveredH\x00\x12/\n\x06vitals\x18\x0f \x01(\x0b\x32\x1d.boatyard.execution.v1.VitalsH\x00\x12\x42\n\x10network_decision\x18\x10 \x01(\x0b\x32&.boatyard.execution.v1.NetworkDecisionH\x00\x12%\n\x03\x61sk\x18\x11 \x01(\x0b\x32\x16.boatyard.agent.v1.AskH\x00\x12\x30\n\x07\x61sk_end\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.AskEndH\x00\x42\x06\n\x04kind\"\xae\x01\n\x0bOutputChunk\x12\x39\n\x06stream\x18\x01 \x01(\x0e\x32).boatyard.execution.v1.OutputChunk.Stream\x12\x0c\n\x04\x64\x61ta\x18\x02 \x01(\x0c\"V\n\x06Stream\x12\x16\n\x12STREAM_UNSPECIFIED\x10\x00\x12\x11\n\rSTREAM_STDOUT\x10\x01\x12\x11\n\rSTREAM_STDERR\x10\x02\x12\x0e\n\nSTREAM_RAW\x10\x03\"(\n\x04Text\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\",\n\x08Thinking\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\"=\n\x08ToolCall\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\t\"D\n\nToolResult\x12\x14\n\x0ctool_call_id\x18\x01 \x01(\t\x12\x0e\n\x06output\x18\x02 \x01(\t\x12\x10\n\x08is_error\x18\x03 \x01(\x08\"]\n\x11PermissionRequest\x12\x15\n\rpermission_id\x18\x01 \x01(\t\x12\x0c\n\x04tool\x18\x02 \x01(\t\x12\r\n\x05input\x18\x03 \x01(\t\x12\x14\n\x0ctool_call_id\x18\x04 \x01(\t\"^\n\x10PermissionAnswer\x12\x15\n\rpermission_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61llowed\x18\x02 \x01(\x08\x12\x12\n\ndecided_by\x18\x03 \x01(\t\x12\x0e\n\x06reason\x18\x04 \x01(\t\"4\n\x10MessageDelivered\x12\x12\n\nmessage_id\x18\x01 \x01(\t\x12\x0c\n\x04text\x18\x02 \x01(\t\"\xd4\x02\n\nModelUsage\x12\x12\n\nrequest_id\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x03 \x01(\x03\x12\x15\n\routput_tokens\x18\x04 \x01(\x03\x12\x19\n\x11\x63\x61\x63he_read_tokens\x18\x05 \x01(\x03\x12\x1a\n\x12\x63\x61\x63he_write_tokens\x18\x06 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12\x10\n\x08provider\x18\x08 \x01(\t\x12\x13\n\x0bhttp_status\x18\t \x01(\x05\x12\x17\n\x0flatency_seconds\x18\n \x01(\x01\x12\x18\n\x10reasoning_tokens\x18\x0b \x01(\x03\x12\x1d\n\x15\x63\x61\x63he_write_1h_tokens\x18\x0c \x01(\x03\x12\x12\n\nis_partial\x18\r \x01(\x08\x12\x0e\n\x06\x61sk_id\x18\x0e \x01(\tB\x0b\n\t_cost_usd\"0\n\x06\x41skEnd\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\x16\n\x0eis_use_unknown\x18\x02 \x01(\x08\"@\n\x07TurnEnd\x12\x0c\n\x04turn\x18\x01 \x01(\x05\x12\x13\n\x0bstop_reason\x18\x02 \x01(\t\x12\x12\n\nrequest_id\x18\x03 \x01(\t\"=\n\x0bStateChange\x12\r\n\x05state\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"_\n\x0fNetworkDecision\x12\x0c\n\x04host\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\x05\x12\x0f\n\x07\x61llowed\x18\x03 \x01(\x08\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07omitted\x18\x05 \x01(\x05\"F\n\x04Note\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x0c\n\x04step\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0e\n\x06output\x18\x04 \x01(\x0c\"\xb7\x01\n\x06Vitals\x12\x13\n\x0b\x63pu_seconds\x18\x01 \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x02 \x01(\x03\x12\x19\n\x11memory_peak_bytes\x18\x03 \x01(\x03\x12\x11\n\tprocesses\x18\x04 \x01(\x05\x12\x17\n\nread_bytes\x18\x05 \x01(\x03H\x00\x88\x01\x01\x12\x1a\n\rwritten_bytes\x18\x06 \x01(\x03H\x01\x88\x01\x01\x42\r\n\x0b_read_bytesB\x10\n\x0e_written_bytes*\xce\x03\n\tEventKind\x12\x1a\n\x16\x45VENT_KIND_UNSPECIFIED\x10\x00\x12\x15\n\x11\x45VENT_KIND_OUTPUT\x10\x01\x12\x1b\n\x17\x45VENT_KIND_STATE_CHANGE\x10\x02\x12\x13\n\x0f\x45VENT_KIND_NOTE\x10\x03\x12\x13\n\x0f\x45VENT_KIND_TEXT\x10\x04\x12\x17\n\x13\x45VENT_KIND_THINKING\x10\x05\x12\x18\n\x14\x45VENT_KIND_TOOL_CALL\x10\x06\x12\x1a\n\x16\x45VENT_KIND_TOOL_RESULT\x10\x07\x12\x14\n\x10\x45VENT_KIND_USAGE\x10\x08\x12\x17\n\x13\x45VENT_KIND_TURN_END\x10\t\x12!\n\x1d\x45VENT_KIND_PERMISSION_REQUEST\x10\n\x12 \n\x1c\x45VENT_KIND_PERMISSION_ANSWER\x10\x0b\x12 \n\x1c\x45VENT_KIND_MESSAGE_DELIVERED\x10\x0c\x12\x15\n\x11\x45VENT_KIND_VITALS\x10\r\x12\x1f\n\x1b\x45VENT_KIND_NETWORK_DECISION\x10\x0e\x12\x12\n\x0e\x45VENT_KIND_ASK\x10\x0f\x12\x16\n\x12\x45VENT_KIND_ASK_END\x10\x10\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.execution.v1.event_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EVENTKIND']._serialized_start=2428
-  _globals['_EVENTKIND']._serialized_end=2846
-  _globals['_EVENT']._serialized_start=94
-  _globals['_EVENT']._serialized_end=971
-  _globals['_OUTPUTCHUNK']._serialized_start=974
-  _globals['_OUTPUTCHUNK']._serialized_end=1148
-  _globals['_OUTPUTCHUNK_STREAM']._serialized_start=1062
-  _globals['_OUTPUTCHUNK_STREAM']._serialized_end=1148
-  _globals['_TEXT']._serialized_start=1150
-  _globals['_TEXT']._serialized_end=1190
-  _globals['_THINKING']._serialized_start=1192
-  _globals['_THINKING']._serialized_end=1236
-  _globals['_TOOLCALL']._serialized_start=1238
-  _globals['_TOOLCALL']._serialized_end=1299
-  _globals['_TOOLRESULT']._serialized_start=1301
-  _globals['_TOOLRESULT']._serialized_end=1369
-  _globals['_PERMISSIONREQUEST']._serialized_start=1371
-  _globals['_PERMISSIONREQUEST']._serialized_end=1464
-  _globals['_PERMISSIONANSWER']._serialized_start=1466
-  _globals['_PERMISSIONANSWER']._serialized_end=1560
-  _globals['_MESSAGEDELIVERED']._serialized_start=1562
-  _globals['_MESSAGEDELIVERED']._serialized_end=1614
-  _globals['_MODELUSAGE']._serialized_start=1617
-  _globals['_MODELUSAGE']._serialized_end=1941
-  _globals['_TURNEND']._serialized_start=1943
-  _globals['_TURNEND']._serialized_end=2007
-  _globals['_STATECHANGE']._serialized_start=2009
-  _globals['_STATECHANGE']._serialized_end=2070
-  _globals['_NETWORKDECISION']._serialized_start=2072
-  _globals['_NETWORKDECISION']._serialized_end=2167
-  _globals['_NOTE']._serialized_start=2169
-  _globals['_NOTE']._serialized_end=2239
-  _globals['_VITALS']._serialized_start=2242
-  _globals['_VITALS']._serialized_end=2425
+  _globals['_EVENTKIND']._serialized_start=2612
+  _globals['_EVENTKIND']._serialized_end=3074
+  _globals['_EVENT']._serialized_start=123
+  _globals['_EVENT']._serialized_end=1089
+  _globals['_OUTPUTCHUNK']._serialized_start=1092
+  _globals['_OUTPUTCHUNK']._serialized_end=1266
+  _globals['_OUTPUTCHUNK_STREAM']._serialized_start=1180
+  _globals['_OUTPUTCHUNK_STREAM']._serialized_end=1266
+  _globals['_TEXT']._serialized_start=1268
+  _globals['_TEXT']._serialized_end=1308
+  _globals['_THINKING']._serialized_start=1310
+  _globals['_THINKING']._serialized_end=1354
+  _globals['_TOOLCALL']._serialized_start=1356
+  _globals['_TOOLCALL']._serialized_end=1417
+  _globals['_TOOLRESULT']._serialized_start=1419
+  _globals['_TOOLRESULT']._serialized_end=1487
+  _globals['_PERMISSIONREQUEST']._serialized_start=1489
+  _globals['_PERMISSIONREQUEST']._serialized_end=1582
+  _globals['_PERMISSIONANSWER']._serialized_start=1584
+  _globals['_PERMISSIONANSWER']._serialized_end=1678
+  _globals['_MESSAGEDELIVERED']._serialized_start=1680
+  _globals['_MESSAGEDELIVERED']._serialized_end=1732
+  _globals['_MODELUSAGE']._serialized_start=1735
+  _globals['_MODELUSAGE']._serialized_end=2075
+  _globals['_ASKEND']._serialized_start=2077
+  _globals['_ASKEND']._serialized_end=2125
+  _globals['_TURNEND']._serialized_start=2127
+  _globals['_TURNEND']._serialized_end=2191
+  _globals['_STATECHANGE']._serialized_start=2193
+  _globals['_STATECHANGE']._serialized_end=2254
+  _globals['_NETWORKDECISION']._serialized_start=2256
+  _globals['_NETWORKDECISION']._serialized_end=2351
+  _globals['_NOTE']._serialized_start=2353
+  _globals['_NOTE']._serialized_end=2423
+  _globals['_VITALS']._serialized_start=2426
+  _globals['_VITALS']._serialized_end=2609
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import ask_pb2 as ask_pb2
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
@@ -54,6 +55,10 @@ class _EventKindEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_EventKind.Va
     """Vitals."""
     EVENT_KIND_NETWORK_DECISION: _EventKind.ValueType  # 14
     """NetworkDecision."""
+    EVENT_KIND_ASK: _EventKind.ValueType  # 15
+    """Ask."""
+    EVENT_KIND_ASK_END: _EventKind.ValueType  # 16
+    """AskEnd."""
 
 class EventKind(_EventKind, metaclass=_EventKindEnumTypeWrapper):
     """The kinds of events, for selecting some of them."""
@@ -88,6 +93,10 @@ EVENT_KIND_VITALS: EventKind.ValueType  # 13
 """Vitals."""
 EVENT_KIND_NETWORK_DECISION: EventKind.ValueType  # 14
 """NetworkDecision."""
+EVENT_KIND_ASK: EventKind.ValueType  # 15
+"""Ask."""
+EVENT_KIND_ASK_END: EventKind.ValueType  # 16
+"""AskEnd."""
 
 @typing.final
 class Event(message.Message):
@@ -111,6 +120,8 @@ class Event(message.Message):
     MESSAGE_DELIVERED_FIELD_NUMBER: builtins.int
     VITALS_FIELD_NUMBER: builtins.int
     NETWORK_DECISION_FIELD_NUMBER: builtins.int
+    ASK_FIELD_NUMBER: builtins.int
+    ASK_END_FIELD_NUMBER: builtins.int
     sequence: builtins.int
     """Numbered from 1 per execution, without gaps."""
     @builtins.property
@@ -173,6 +184,14 @@ class Event(message.Message):
     def network_decision(self) -> NetworkDecision:
         """The program tried to reach a host; whether it was allowed."""
 
+    @builtins.property
+    def ask(self) -> ask_pb2.Ask:
+        """The execution waits for the answer of whoever started it: see ExecutionService.Answer."""
+
+    @builtins.property
+    def ask_end(self) -> AskEnd:
+        """An ask is over that no ModelUsage settles."""
+
     def __init__(
         self,
         *,
@@ -192,12 +211,14 @@ class Event(message.Message):
         message_delivered: MessageDelivered | None = ...,
         vitals: Vitals | None = ...,
         network_decision: NetworkDecision | None = ...,
+        ask: ask_pb2.Ask | None = ...,
+        ask_end: AskEnd | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "network_decision", b"network_decision", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["ask", b"ask", "ask_end", b"ask_end", "kind", b"kind", "message_delivered", b"message_delivered", "network_decision", b"network_decision", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["kind", b"kind", "message_delivered", b"message_delivered", "network_decision", b"network_decision", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ask", b"ask", "ask_end", b"ask_end", "kind", b"kind", "message_delivered", b"message_delivered", "network_decision", b"network_decision", "note", b"note", "output", b"output", "permission_answer", b"permission_answer", "permission_request", b"permission_request", "sequence", b"sequence", "state_change", b"state_change", "text", b"text", "thinking", b"thinking", "time", b"time", "tool_call", b"tool_call", "tool_result", b"tool_result", "turn_end", b"turn_end", "usage", b"usage", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered", "vitals", "network_decision"]  # noqa: Y015
+    _WhichOneofReturnType_kind: _TypeAlias = typing.Literal["output", "text", "thinking", "tool_call", "tool_result", "permission_request", "permission_answer", "usage", "state_change", "note", "turn_end", "message_delivered", "vitals", "network_decision", "ask", "ask_end"]  # noqa: Y015
     _WhichOneofArgType_kind: _TypeAlias = typing.Literal["kind", b"kind"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_kind) -> _WhichOneofReturnType_kind | None: ...
 
@@ -465,6 +486,7 @@ class ModelUsage(message.Message):
     REASONING_TOKENS_FIELD_NUMBER: builtins.int
     CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: builtins.int
     IS_PARTIAL_FIELD_NUMBER: builtins.int
+    ASK_ID_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The model provider's id of the request."""
     model: builtins.str
@@ -491,6 +513,8 @@ class ModelUsage(message.Message):
     """Of `cache_write_tokens`, those that are kept for an hour; the others are kept for five minutes."""
     is_partial: builtins.bool
     """True when the answer broke off, or did not say what it used: the numbers are what was known by then."""
+    ask_id: builtins.str
+    """The ask that this request was granted by, which this event settles; empty when it needed none."""
     def __init__(
         self,
         *,
@@ -507,14 +531,41 @@ class ModelUsage(message.Message):
         reasoning_tokens: builtins.int = ...,
         cache_write_1h_tokens: builtins.int = ...,
         is_partial: builtins.bool = ...,
+        ask_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_usd", b"cost_usd", "http_status", b"http_status", "input_tokens", b"input_tokens", "is_partial", b"is_partial", "latency_seconds", b"latency_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "ask_id", b"ask_id", "cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_usd", b"cost_usd", "http_status", b"http_status", "input_tokens", b"input_tokens", "is_partial", b"is_partial", "latency_seconds", b"latency_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
+
+@typing.final
+class AskEnd(message.Message):
+    """The end of an Ask whose request has no ModelUsage."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ASK_ID_FIELD_NUMBER: builtins.int
+    IS_USE_UNKNOWN_FIELD_NUMBER: builtins.int
+    ask_id: builtins.str
+    """The id of the ask."""
+    is_use_unknown: builtins.bool
+    """True when the request may have been sent, and what it used cannot be known: it counts as all that was asked for.
+    False when no model has answered it.
+    """
+    def __init__(
+        self,
+        *,
+        ask_id: builtins.str = ...,
+        is_use_unknown: builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ask_id", b"ask_id", "is_use_unknown", b"is_use_unknown"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class TurnEnd(message.Message):

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import ask_pb2 as ask_pb2
 from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.agent.v1 import replay_pb2 as replay_pb2
@@ -446,6 +447,58 @@ class ResolvePermissionResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class AnswerRequest(message.Message):
+    """Request for Answer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    ASK_ID_FIELD_NUMBER: builtins.int
+    ANSWER_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    ask_id: builtins.str
+    """The id of the Ask."""
+    @builtins.property
+    def answer(self) -> ask_pb2.Answer:
+        """The answer."""
+
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        ask_id: builtins.str = ...,
+        answer: ask_pb2.Answer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer", "ask_id", b"ask_id", "execution_id", b"execution_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class AnswerResponse(message.Message):
+    """Response for Answer."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    ANSWER_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def answer(self) -> ask_pb2.Answer:
+        """The answer that holds: the first one given."""
+
+    def __init__(
+        self,
+        *,
+        answer: ask_pb2.Answer | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["answer", b"answer"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class AttachExecutionRequest(message.Message):
     """Input for a terminal."""
 
@@ -818,6 +871,7 @@ class ExecutionSpec(message.Message):
     SECRETS_FIELD_NUMBER: builtins.int
     REDACTED_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     REPLAY_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
@@ -825,6 +879,10 @@ class ExecutionSpec(message.Message):
     """The job that it belongs to, if any."""
     prompt: builtins.str
     """The prompt. A model needs one; one that is an argument must fit into what the kernel allows for it."""
+    reserves_model_use: builtins.bool
+    """True when each request to a model needs a granted Ask before it is sent. It is no part of what tells a specification
+    from another either.
+    """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Its files; they appear at /workspace, where the program starts."""
@@ -886,11 +944,12 @@ class ExecutionSpec(message.Message):
         secrets: abc.Mapping[builtins.str, builtins.str] | None = ...,
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
+        reserves_model_use: builtins.bool = ...,
         replay: replay_pb2.Replay | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "reserves_model_use", b"reserves_model_use", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1004,6 +1063,7 @@ class NodeExecution(message.Message):
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     HOST_UID_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
+    MODEL_OUTAGE_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id chosen by its starter."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -1075,6 +1135,10 @@ class NodeExecution(message.Message):
     def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Immutable. What its agent's preset leaves behind that is no result, as patterns of a .gitignore file."""
 
+    @builtins.property
+    def model_outage(self) -> ModelOutage:
+        """Output only. The outage that has ended it, if its reason is MODEL_UNAVAILABLE."""
+
     def __init__(
         self,
         *,
@@ -1100,10 +1164,11 @@ class NodeExecution(message.Message):
         events_trimmed: builtins.bool = ...,
         host_uid: builtins.int | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
+        model_outage: ModelOutage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_uid: _TypeAlias = typing.Literal["host_uid"]  # noqa: Y015
     _WhichOneofArgType__host_uid: _TypeAlias = typing.Literal["_host_uid", b"_host_uid"]  # noqa: Y015
@@ -1117,6 +1182,32 @@ class NodeExecution(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes_left) -> _WhichOneofReturnType__processes_left | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+@typing.final
+class ModelOutage(message.Message):
+    """An outage of a provider of models that lasted longer than it is waited for."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    RETRY_TIME_FIELD_NUMBER: builtins.int
+    provider: builtins.str
+    """The provider that did not answer, by its name; empty when it has none."""
+    @builtins.property
+    def retry_time(self) -> timestamp_pb2.Timestamp:
+        """When it may be asked again, if it says so."""
+
+    def __init__(
+        self,
+        *,
+        provider: builtins.str = ...,
+        retry_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider", "retry_time", b"retry_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ModelUse(message.Message):

@@ -84,6 +84,11 @@ class ExecutionServiceStub:
                 request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionRequest.SerializeToString,
                 response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionResponse.FromString,
                 _registered_method=True)
+        self.Answer = channel.unary_unary(
+                '/boatyard.execution.v1.ExecutionService/Answer',
+                request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AnswerRequest.SerializeToString,
+                response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AnswerResponse.FromString,
+                _registered_method=True)
         self.AttachExecution = channel.stream_stream(
                 '/boatyard.execution.v1.ExecutionService/AttachExecution',
                 request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
@@ -250,6 +255,22 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Answer(self, request, context):
+        """Answers an Ask event: the execution then goes on, or is told why not. Returns once the answer is durable.
+
+        The first answer is final: later and repeated calls return the first answer.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the answer has no kind or too long a text.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (ASK_NOT_FOUND): the execution has no such ask, or it is over: its ModelUsage or AskEnd event says how.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution ended before an answer was given; its state is in the
+        details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def AttachExecution(self, request_iterator, context):
         """Types on the terminal of a `command` that has a `terminal`. What the terminal shows appears as output in the
         events.
@@ -331,6 +352,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.ResolvePermission,
                     request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionRequest.FromString,
                     response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionResponse.SerializeToString,
+            ),
+            'Answer': grpc.unary_unary_rpc_method_handler(
+                    servicer.Answer,
+                    request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AnswerRequest.FromString,
+                    response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AnswerResponse.SerializeToString,
             ),
             'AttachExecution': grpc.stream_stream_rpc_method_handler(
                     servicer.AttachExecution,
@@ -574,6 +600,33 @@ class ExecutionService:
             '/boatyard.execution.v1.ExecutionService/ResolvePermission',
             boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionRequest.SerializeToString,
             boatyard_dot_execution_dot_v1_dot_execution__pb2.ResolvePermissionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Answer(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.execution.v1.ExecutionService/Answer',
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.AnswerRequest.SerializeToString,
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.AnswerResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -130,6 +130,18 @@ class ExecutionServiceStub:
       details.
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
     """
+    Answer: aio.UnaryUnaryMultiCallable[execution_pb2.AnswerRequest, execution_pb2.AnswerResponse]
+    """Answers an Ask event: the execution then goes on, or is told why not. Returns once the answer is durable.
+
+    The first answer is final: later and repeated calls return the first answer.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the answer has no kind or too long a text.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+    - NOT_FOUND (ASK_NOT_FOUND): the execution has no such ask, or it is over: its ModelUsage or AskEnd event says how.
+    - FAILED_PRECONDITION (EXECUTION_STATE): the execution ended before an answer was given; its state is in the
+      details.
+    - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+    """
     AttachExecution: aio.StreamStreamMultiCallable[execution_pb2.AttachExecutionRequest, execution_pb2.AttachExecutionResponse]
     """Types on the terminal of a `command` that has a `terminal`. What the terminal shows appears as output in the
     events.
@@ -317,6 +329,24 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or a text is too long.
         - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
         - NOT_FOUND (PERMISSION_NOT_FOUND): the execution has no such permission request.
+        - FAILED_PRECONDITION (EXECUTION_STATE): the execution ended before an answer was given; its state is in the
+          details.
+        - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
+        """
+
+    @abc_1.abstractmethod
+    def Answer(
+        self,
+        request: execution_pb2.AnswerRequest,
+        context: aio.ServicerContext[execution_pb2.AnswerRequest, abc.Awaitable[execution_pb2.AnswerResponse]],
+    ) -> abc.Awaitable[execution_pb2.AnswerResponse]:
+        """Answers an Ask event: the execution then goes on, or is told why not. Returns once the answer is durable.
+
+        The first answer is final: later and repeated calls return the first answer.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): an id is missing or malformed, or the answer has no kind or too long a text.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (ASK_NOT_FOUND): the execution has no such ask, or it is over: its ModelUsage or AskEnd event says how.
         - FAILED_PRECONDITION (EXECUTION_STATE): the execution ended before an answer was given; its state is in the
           details.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
