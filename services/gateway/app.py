@@ -36,6 +36,8 @@ from services.gateway.checkpoints.servicer import CheckpointServicer
 from services.gateway.checkpoints.store import OWNERS as CHECKPOINT_OWNERS
 from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
+from services.gateway.cost import app as cost
+from services.gateway.cost.store import CostStore
 from services.gateway.door.app import door
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
@@ -149,6 +151,7 @@ async def _main() -> None:
                     is_gone=is_gone,
                 ),
                 *runtime,
+                cost.registration(CostStore(engine)),
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 *coordinators.registrations(
                     engine,
@@ -237,6 +240,7 @@ def _retention_tasks(
         "jobs that ended long ago": retention.run_retention(engine, settings.keep_jobs_days),
         "cells that are gone": cells.run_retention(cell, settings.forget_cell_days * 86400),
         "calls of hooks": CallStore(engine).run_retention(),
+        "usage of models": CostStore(engine).run_retention(settings.keep_usage_days),
     }
 
 
