@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import sqlite_url
+from services.common.db.room import keep_room
 from services.common.errors import StartError
 from services.common.home import token_from
 from services.common.lock import single_instance
@@ -113,6 +114,7 @@ async def _main() -> None:
         store, events = JobStore(engine, notifier), EventStore(engine)
         tasks = {
             "keys": keep_keys(keys, cell.cell_id),
+            "room of the database": keep_room(engine),
             "notices": ChangeBroadcast(engine, notifier).run(),
             "condition of the node": NodeWatch(nodes, partial(cells.set_condition, cell.cell_id)).run(),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
@@ -224,6 +226,7 @@ def _driver_tasks(
         retention_periods=settings.retention_periods,
         own_providers=settings.own_providers,
         providers_allowed=settings.providers_allowed,
+        outage_pause_seconds=settings.model_pause_seconds,
     )
     notifier.call_on_work(driver.wake)
     reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)
