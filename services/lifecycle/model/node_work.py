@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.usage import ModelUsageSum
+from services.lifecycle.model.outcome import ModelOutage
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
@@ -63,6 +65,9 @@ class Launch:
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[ModelProvider, ...] = ()
     """Who answers what the program asks of a model."""
+    replay: Matching | None = None
+    """How `recording` answers that in their place; None without one."""
+    recording: bytes = field(default=b"", repr=False)
     has_home: bool = False
     resumes: bool = False
 
@@ -95,14 +100,6 @@ class ResourceUsage(Recorded):
 
     cpu_seconds: float
     memory_peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutage(Recorded):
-    """Which provider of models has not answered, and when it may be asked again, if it says so."""
-
-    provider: str
-    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
