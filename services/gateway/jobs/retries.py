@@ -92,6 +92,7 @@ class Retries:
                 message = f"job {job.job_id!r} has no repository to which its result could be pushed"
                 raise FailedPrecondition("NO_RESULT", message, job.job_id)
             kept, cell_id = result or await _last_result(connection, job, spec.kept, branch or spec.branch)
+            kept = replace(kept, ended_as=job.state)
             spec = replace(spec, kept=kept, branch=branch or spec.branch)
             await _begin_again(connection, job, spec, cell_id=cell_id)
 
