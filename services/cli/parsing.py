@@ -14,6 +14,7 @@ from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.cli import budgets
 from services.cli.options import TEXT
 
 Value = TypeVar("Value")
@@ -229,4 +230,5 @@ SECRET_FILE = Reads(secret_file)
 INPUT_FILE = Reads(input_file)
 DOCUMENT = Reads(document)
 CHECKPOINTS = Reads(checkpoints)
+BUDGET = Reads(budgets.limits)
 SELECTOR = Reads(selector)

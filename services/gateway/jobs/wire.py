@@ -18,6 +18,7 @@ from services.gateway.jobs.kinds import JobKind
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView, Waiting
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
+from services.gateway.wire.budgets import use_to_proto
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.floor import BindingFloor
@@ -43,7 +44,7 @@ _JOB: Final = Mapper(
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
         *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
-        "waiting_for",
+        *("waiting_for", "budget_use"),
     },
 )
 
@@ -80,6 +81,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         submitters=map(display.one_line, view.spec.submitters),
         steered_by=map(display.one_line, view.spec.steered_by),
         waiting_for=None if view.waiting_for is None else _WAITING.to_proto(view.waiting_for),
+        budget_use=view.budget_use and use_to_proto(view.budget_use, view.spec.policy.budget),
     )
 
 

@@ -99,3 +99,5 @@ class JobContext(Recorded):
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
     has_providers: bool = False
     """Whether the agent has providers of models, which are asked for when it starts."""
+    has_budgets: bool = False
+    """Whether something bounds what the agent may spend, so that it asks before each request to a model."""
