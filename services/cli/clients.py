@@ -13,6 +13,7 @@ from boatyard.gateway.v1 import (
     budget_pb2,
     catalog_pb2,
     checkpoint_pb2,
+    cost_pb2,
     hook_pb2,
     job_pb2,
     runtime_pb2,
@@ -23,6 +24,7 @@ from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
 from boatyard.gateway.v1.budget_pb2_grpc import BudgetServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
+from boatyard.gateway.v1.cost_pb2_grpc import CostServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
@@ -49,6 +51,7 @@ _DESCRIPTORS = [
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
     checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
     admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    cost_pb2.DESCRIPTOR.services_by_name["CostService"],
     hook_pb2.DESCRIPTOR.services_by_name["HookService"],
     job_pb2.DESCRIPTOR.services_by_name["JobService"],
     runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"],
@@ -63,6 +66,7 @@ class Gateway:
         self.budgets = _weighed(BudgetServiceStub(channel))
         self.catalog = _weighed(CatalogServiceStub(channel))
         self.checkpoints = _weighed(CheckpointServiceStub(channel))
+        self.costs = _weighed(CostServiceStub(channel))
         self.hooks = _weighed(HookServiceStub(channel))
         self.jobs = _weighed(JobServiceStub(channel))
         self.runtime = _weighed(AgentRuntimeServiceStub(channel))

@@ -5,9 +5,9 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
@@ -24,6 +24,7 @@ MOST = (1 << 63) - 1
 _SHOWN = 60
 _LONGEST_SPAN = 1_000_000
 
+_DAYS = re.compile(r"([1-9]\d{0,4})d")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
@@ -47,6 +48,22 @@ class Reads(click.ParamType[Value]):
             self.fail(f"{text!r} must be {getattr(param, 'metavar', None)}", param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class OrNothing(click.ParamType[Any]):
+    """What another type reads, or an empty text."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.name = inner.name
+        self._inner = inner
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - of the inner type
+        """Return an empty text as it is, and what the type reads of any other. Raises click.UsageError."""
+        return "" if value == "" else self._inner.convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return what the help shows for a value."""
+        return self._inner.get_metavar(param, ctx)
 
 
 def text_or_file(typed: str) -> str:
@@ -131,6 +148,16 @@ def moment(typed: str) -> Timestamp:
     except (ValueError, OverflowError):
         raise ValueError(f"{typed!r} must be a time such as 2030-01-31T08:00+01:00") from None
     return result
+
+
+def day(typed: str) -> date:
+    """Read a day: its date, or as 7d the first of the last seven days in UTC, of which today is one."""
+    if (days := _DAYS.fullmatch(typed)) is not None:
+        return datetime.now(UTC).date() - timedelta(days=int(days[1]) - 1)
+    try:
+        return date.fromisoformat(typed)
+    except ValueError:
+        raise ValueError(f"{typed!r} must be a day such as 2030-01-31, or a number of days such as 7d") from None
 
 
 def pair(typed: str) -> tuple[str, str]:
@@ -224,6 +251,7 @@ SIZE = Reads(size)
 SPAN = Reads(span)
 SECONDS = Reads(seconds)
 MOMENT = Reads(moment)
+DAY = Reads(day)
 PAIR = Reads(pair)
 SECRET = Reads(secret)
 SECRET_FILE = Reads(secret_file)

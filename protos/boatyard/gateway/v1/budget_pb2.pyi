@@ -342,7 +342,7 @@ class Budget(message.Message):
 
     @builtins.property
     def uses(self) -> containers.RepeatedCompositeFieldContainer[BudgetUse]:
-        """Output only. What is spent in the present period, by those who have spent most of it; at most 20 of them."""
+        """Output only. What is spent in the present period, by those who have spent most of it."""
 
     def __init__(
         self,
