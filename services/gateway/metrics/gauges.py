@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from services.gateway.cells.store import CellStore
 from services.gateway.metrics.store import GaugeStore
 from services.gateway.metrics.totals import total_metrics
+from services.gateway.metrics.usage import usage_metrics
 from services.gateway.values.budgets import BudgetUse
 from services.gateway.values.cells import Cell, CellState
 from services.lifecycle.model.budgets import Spending
@@ -63,6 +64,7 @@ class JobGauges:
         return [
             *total_metrics(readings.tally),
             *_budget_metrics(readings.budgets),
+            *usage_metrics(readings.usage),
             jobs,
             cells,
             troubles,

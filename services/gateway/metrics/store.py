@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.usage import UsageSum
 from services.common.db.columns import as_number
+from services.gateway.cost.store import usage_by_series
 from services.gateway.ledger.budgets import uses_by_budget
 from services.gateway.ledger.questions import IS_OPEN
 from services.gateway.ledger.totals import Tally, count_all
@@ -35,6 +37,8 @@ class GaugeReadings:
     tally: Tally
     budgets: Mapping[str, BudgetUse]
     """What is spent of each budget in its present period, by everybody whom it is for together."""
+    usage: dict[tuple[str, str, str], UsageSum]
+    """By project, provider and model."""
 
 
 class GaugeStore:
@@ -63,5 +67,6 @@ class GaugeStore:
             age = (await connection.execute(beat_age)).scalar_one_or_none()
             tally = await count_all(connection)
             uses = await uses_by_budget(connection)
+            usage = await usage_by_series(connection)
         waited, beaten = (longest or 0) / _SECOND, (age or 0) / _SECOND
-        return GaugeReadings(live, waiting, waited, running, questions, beaten, tally, uses)
+        return GaugeReadings(live, waiting, waited, running, questions, beaten, tally, uses, usage)

@@ -25,7 +25,7 @@ Asked = TypeVar("Asked", ModelNeed, ModelUse)
 _MAX_RETRY_SECONDS: Final = 3600
 _MAX_COST_USD: Final = 1_000_000
 _MAX_TOKENS: Final = 1_000_000_000
-_MAX_ID: Final = 63
+_MAX_NAME: Final = 63
 
 _STAGE: Final = Mapper(Stage, pb.RecordedStage, by_hand={"result"})
 _JOB_STATUS: Final = Mapper(JobStatus, pb.JobStatus, by_hand={"job_id"})
@@ -77,7 +77,7 @@ def use_from_proto(request: pb.SettleModelUseRequest) -> ModelUse:
 def _countable(field: str, value: Asked) -> Asked:
     """Return a need or a use that books can have. Raises Invalid."""
     is_countable = 0 <= value.tokens <= _MAX_TOKENS and 0 <= (value.cost_usd or 0) <= _MAX_COST_USD
-    if not (is_countable and 0 < len(value.ask_id) <= _MAX_ID):
+    if not (is_countable and 0 < len(value.ask_id) <= _MAX_NAME):
         raise Invalid([(field, f"must be of an ask, with at most {_MAX_TOKENS} tokens and ${_MAX_COST_USD}")])
     return value
 
@@ -97,6 +97,8 @@ def retry_from_proto(request: pb.RetryLaterRequest) -> Retry:
     retry = _unpacked("retry", Retry, request.retry)
     if not 0 <= retry.seconds <= _MAX_RETRY_SECONDS:
         raise Invalid([("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")])
+    if retry.outage is not None and len(retry.outage.provider) > _MAX_NAME:
+        raise Invalid([("retry", f"must name a provider of at most {_MAX_NAME} characters")])
     return retry
 
 
