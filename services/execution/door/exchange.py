@@ -13,6 +13,7 @@ from services.execution.door.http import Answer, Body, MessageError, Request, St
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
 from services.execution.door.outages import Outages, Trouble, about
+from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.usage import UsageChunkFilter, UsageReader
 
@@ -23,13 +24,24 @@ _CONNECTION_CLOSE: Final = (b"connection", b"close")
 class Exchange:
     """Passes one request on, and its answer back."""
 
-    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reporter, outages: Outages) -> None:
+    def __init__(
+        self,
+        request: Request,
+        client: Stream,
+        memory: Memory,
+        reports: Reporter,
+        *,
+        outages: Outages,
+        track: Track | None = None,
+    ) -> None:
+        """`track` records the answer."""
         self._request = request
         self._client = client
         self._asking = Asking(request, outages, reports)
         self._outages = outages
         self._memory = memory
         self._reports = reports
+        self._track = track or Track()
         self._began = time.monotonic()
 
     async def run(self, attempts: Sequence[Attempt]) -> bool:
@@ -73,12 +85,14 @@ class Exchange:
             reader = UsageReader(attempt.route.wire, self._memory, is_stream=is_stream)
             filtering = UsageChunkFilter() if attempt.asks_usage and is_stream else None
         is_complete = False
+        self._track.answer(attempt.serving.provider.name, answer)
         try:
             keeps_alive = await self._relay(stream, answer, attempt.serving.mask, reader, filtering)
             is_complete = True
         except MessageError as error:  # of which the client can only be told by the end of its connection
             raise ConnectionResetError(str(error)) from error
         finally:
+            self._track.end(is_complete=is_complete)
             if is_complete and answer.keeps_alive and answer.body(self._request.method) != Body():
                 attempt.serving.upstream.keep(stream)
             else:
@@ -112,6 +126,7 @@ class Exchange:
         await self._client.write(written(b"HTTP/1.1 %d %s" % (answer.status, mask.masked(answer.phrase)), fields))
         masked = MaskedBody(mask)
         async for data in stream.pieces(body):
+            self._track.take(data)
             await self._pass(masked.take(data if filtering is None else filtering.take(data)), chunked=chunked)
             if reader is not None:
                 reader.take(data)
