@@ -1,89 +1,134 @@
 """Each real agent by its name, in a sandbox without a network: it asks a scripted model through the door.
 
-What it asked is recorded, and replayed with no model: the same files come of it.
-
 For `make test-agents`, which installs the programs into the directory that BOATYARD_TEST_AGENTS names.
 """
 
+import asyncio
+import json
 import os
-import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from boatyard.agent.v1 import model_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
-from services.agent.recordings import packed
 from services.common.ids import new_id
 from tests.integration.execution.conftest import directory  # noqa: F401 - a fixture
-from tests.integration.execution.model import of
 from tests.integration.execution.service import Client, Seen, State, running
-from tests.integration.execution.test_replay import recording_of
-from tests.kit.scripted_model import Script, scripted_model
+from tests.kit.scripted_model import TOKENS, Model, Script, scripted_model
+from tests.kit.uids import give_to_agents
 
 INSTALLED = os.environ.get("BOATYARD_TEST_AGENTS", "")
 KEY = "key-of-the-provider"
 AGENTS = {
+    "aider": ("messages", "claude-sonnet-5-5"),
     "claude": ("messages", "claude-sonnet-5-5"),
     "codex": ("responses", "gpt-5.5"),
     "gemini": ("gemini", "gemini-3-pro"),
-    "opencode": ("messages", "claude-sonnet-5-5"),
     "mini-swe-agent": ("messages", "claude-sonnet-5-5"),
-    "aider": ("messages", "claude-sonnet-5-5"),
+    "opencode": ("messages", "claude-sonnet-5-5"),
 }
-STEPS = ["echo fixed > file.txt; cat file.txt"]
-SCRIPTS = {"aider": Script([], says="file.txt\n```\n<<<<<<< SEARCH\n=======\nfixed\n>>>>>>> REPLACE\n```\n")}
+EDITS_BY_TEXT = {"aider"}
+"""Agents that call no tools: what they are to do stands in the model's answer."""
+BEGINS_ANEW = {"mini-swe-agent"}
+"""Agents that cannot go on in an earlier session."""
+LOOKS = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline > seen 2>/dev/null; find ~ /tmp -type f -exec cat {} + >> seen"
+FIX = "echo fixed > file.txt; cat file.txt"
 SUBMIT = "echo COMPLETE_TASK_AND_SUBMIT_FINAL_OUTPUT"
+SEARCH_AND_REPLACE = "file.txt\n```\n<<<<<<< SEARCH\n=======\nfixed\n>>>>>>> REPLACE\n```\n"
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not INSTALLED, reason="`make test-agents` installs the agents"),
+    pytest.mark.parametrize("agent", AGENTS),
+]
 
 
-async def run(client: Client, spec: pb.ExecutionSpec) -> tuple[str, Seen]:
-    """Run an agent in an empty workspace."""
-    for path in client.service.workspace.iterdir():
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    name = new_id("run")
-    await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=30)
-    return name, await client.watch(name)
+def script(agent: str, steps: Sequence[str], says: str) -> Script:
+    """Return what the model does so that this agent takes these steps, and says this in the end."""
+    if agent in EDITS_BY_TEXT:
+        return Script([], f"{SEARCH_AND_REPLACE if steps else ''}\n{says}")
+    return Script([*steps, SUBMIT] if agent == "mini-swe-agent" else steps, says)
 
 
-def files(workspace: Path) -> dict[str, bytes]:
-    """Return the results: what an agent keeps for itself has a dot before its name."""
-    return {path.name: path.read_bytes() for path in workspace.iterdir() if path.name[0] != "." and path.is_file()}
+@dataclass
+class Agent:
+    """One agent of one job, with its HOME."""
+
+    name: str
+    client: Client
+    model: Model
+    home: Path
+    job_id: str
+
+    async def begin(self, prompt: str, **fields: Any) -> str:
+        wire, model_name = AGENTS[self.name]
+        fields = {"job_id": self.job_id, "home_path": str(self.home), **fields}
+        spec = self.client.service.spec("", prompt=prompt, model=model_name, **fields)
+        spec.agent.command.preset = self.name
+        url = self.model.url + ("/v1" if wire == "responses" else "")
+        number = model_pb2.ModelWire.Value(f"MODEL_WIRE_{wire.upper()}")
+        spec.providers.add(name="scripted", wire=number, base_url=url, keys=[KEY], allowed_addresses=["127.0.0.0/8"])
+        name = new_id("run")
+        await self.client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec), timeout=30)
+        return name
+
+    async def run(self, prompt: str, **fields: Any) -> Seen:
+        return await self.client.watch(await self.begin(prompt, **fields))
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not INSTALLED, reason="`make test-agents` installs the agents")
-@pytest.mark.parametrize("agent", AGENTS)
-async def test_a_real_agent_makes_its_fix_and_makes_it_again_by_its_recording(
+@asynccontextmanager
+async def working(name: str, directory: Path) -> AsyncIterator[Agent]:  # noqa: F811 - no fixture here
+    home = directory / "agents-home"
+    home.mkdir(mode=0o700)
+    give_to_agents(home)
+    with scripted_model(Script([])) as model:
+        async with running(directory, AGENT_PATHS=INSTALLED, DISK_RESERVE_BYTES="0") as client:
+            yield Agent(name, client, model, home, new_id("job"))
+
+
+async def test_it_makes_its_fix_and_goes_on_when_changes_are_asked_for(
     agent: str,
     directory: Path,  # noqa: F811 - the fixture
 ) -> None:
-    wire, model_name = AGENTS[agent]
-    steps = [*STEPS, SUBMIT] if agent == "mini-swe-agent" else STEPS
-    async with running(directory, AGENT_PATHS=INSTALLED, DISK_RESERVE_BYTES="0") as client:
-        spec = client.service.spec("", prompt="Fix it.", model=model_name, record=True)
-        spec.agent.command.preset = agent
-        with scripted_model(SCRIPTS.get(agent, Script(steps))) as model:
-            url = model.url + ("/v1" if wire in {"responses", "chat"} else "")
-            number = model_pb2.ModelWire.Value(f"MODEL_WIRE_{wire.upper()}")
-            spec.providers.add(
-                name="scripted", wire=number, base_url=url, keys=[KEY], allowed_addresses=["127.0.0.1/32"]
-            )
-            name, seen = await run(client, spec)
-        made = files(client.service.workspace)
-        tape = await recording_of(client, name)
-        del spec.providers[:]
-        spec.replay.recording = packed(tape)
-        _, again = await run(client, spec)
-        made_again = files(client.service.workspace)
-    assert (seen.end.state, seen.end.reason) == (State.STATE_SUCCEEDED, ""), (seen.end, seen.output[-2000:])
-    assert (made["file.txt"], again.end.state, made_again) == (b"fixed\n", State.STATE_SUCCEEDED, made), (
-        again.end,
-        again.output[-2000:],
-        of(again, "note"),
-    )
-    assert (again.end.model_use.tokens, again.end.model_use.cost_usd) == (seen.end.model_use.tokens, 0)
-    assert KEY.encode() not in tape
-    asked = len(model.requests)
-    assert seen.end.model_use.tokens in {asked * 1100, asked * 1120}
-    assert all(KEY in key for key in model.keys), "the door adds it"
-    assert KEY.encode() not in seen.output
+    async with working(agent, directory) as one:
+        workspace = one.client.service.workspace
+        one.model.script = script(agent, [f"{LOOKS}; {FIX}"], "That was round one.")
+        first = await one.run("Fix it.")
+        assert (first.end.state, first.end.reason) == (State.STATE_SUCCEEDED, ""), (first.end, first.output[-2000:])
+        assert (workspace / "file.txt").read_text() == "fixed\n"
+        asked = len(one.model.requests)
+        assert first.end.model_use.tokens in {asked * (TOKENS["in"] + TOKENS["out"] + each) for each in (0, 20)}
+        one.model.script = script(agent, [], "That was round two.")
+        second = await one.run("Fix it.\n\n## Changes that were asked for\n\nMore of it.", resumes=True)
+        assert second.end.state == State.STATE_SUCCEEDED, (second.end, second.output[-2000:])
+        goes_on = "That was round one." in json.dumps(one.model.requests[asked][1])
+        assert goes_on == (agent not in BEGINS_ANEW)
+        assert second.end.model_use.tokens > 0
+    assert one.model.keys
+    assert all(KEY in key for key in one.model.keys), "the door adds it"
+    everything = [path for path in directory.rglob("*") if path.is_file()]
+    assert [path for path in everything if KEY.encode() in path.read_bytes()] == [], "events, logs, databases, HOME"
+    assert KEY.encode() not in first.output + second.output
+    if agent not in EDITS_BY_TEXT:
+        assert b"BOATYARD_EXECUTION_ID" in (workspace / "seen").read_bytes(), "it has looked at itself"
+
+
+async def test_it_ends_in_the_middle_of_a_tool(agent: str, directory: Path) -> None:  # noqa: F811 - the fixture
+    if agent in EDITS_BY_TEXT:
+        pytest.skip("it has no tools")
+    async with working(agent, directory) as one:
+        begun = one.client.service.workspace / "begun"
+        one.model.script = script(agent, ["touch begun; tail -f /dev/null"], "Never.")
+        name = await one.begin("Fix it.")
+        async with asyncio.timeout(120):
+            while not begun.exists():
+                await asyncio.sleep(0.05)
+        await one.client.stop(name, 5)
+        end = await one.client.end(name)
+    assert (end.state, end.processes_left) == (State.STATE_CANCELLED, 0)

@@ -36,6 +36,13 @@ def test_a_path_with_a_comma_is_one_path() -> None:
     assert 'type=bind,"src=/a,readonly=false,""b""",dst=/workspace,readonly' in told(spec(mounts=(mount,)))
 
 
+def test_a_home_that_is_kept_takes_the_place_of_the_one_in_memory() -> None:
+    in_memory, kept = told(spec()), told(spec(home=Path("/kept")))
+    assert [part for part in in_memory if part.startswith("/home/agent:")]
+    assert not [part for part in kept if part.startswith("/home/agent:")]
+    assert "type=bind,src=/kept,dst=/home/agent" in kept
+
+
 def test_only_where_the_engine_is_ours_the_agent_has_another_number_inside() -> None:
     own = f"{os.geteuid()}:{os.getegid()}"
     users = {
