@@ -20,7 +20,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.agent.usage import COUNTS, UsageSum
 from services.common.db.columns import from_microseconds
-from services.common.db.engine import reading
 from services.common.db.retention import every_hour
 from services.gateway.cost.model import CostGroup, CostQuery, Costs, Dimension
 from services.gateway.ledger.usage import USAGE_COLUMNS, usage_of
@@ -71,7 +70,7 @@ class CostStore:
             func.sum(_ROW.tokens).desc(),
             *keys,
         ]
-        async with reading(self._engine) as connection:
+        async with self._engine.begin() as connection:
             whole = (await connection.execute(total)).one()
             if not keys:
                 return Costs((), 0, _group(whole, ()))

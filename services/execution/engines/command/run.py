@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
 from services.execution.engines.command import claims
@@ -50,8 +49,7 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
-        door = ModelDoor(context.providers, self._plan.bounds.model_patience_s) if context.providers else None
-        self._door = DoorWatch(door, self._writer, self._selector, self._sources, self._group)
+        self._door = DoorWatch(context, self._selector, self._sources)
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
