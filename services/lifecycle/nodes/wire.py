@@ -57,6 +57,11 @@ _RESOURCE_USAGE: Final = Mapper(
 )
 
 
+def agents_from_proto(presets: Iterable[execution_pb.AgentPreset]) -> dict[str, str] | None:
+    """Read which agents a machine knows: see Condition.agents. None of a version that tells of none."""
+    return {preset.name: "" if preset.program else preset.complaint for preset in presets} or None
+
+
 def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     """Write the specification of an execution."""
     return execution_pb.ExecutionSpec(
