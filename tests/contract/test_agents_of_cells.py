@@ -1,4 +1,4 @@
-"""Which agents cells have by name: admission knows it, claims leave jobs to cells that have theirs, and waits tell it."""
+"""Which agents cells have by name: admission knows it, claims leave jobs to those that have theirs, waits tell it."""
 
 from dataclasses import replace
 

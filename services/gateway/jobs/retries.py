@@ -160,6 +160,8 @@ async def _begin_again(
             waits_for_cell=cell_id != "",
             refused_by="",
             refused_since=0,
+            outage_provider=None,
+            outage_since=0,
             # It stands in the queue as if it had come now, with the priority that it has.
             turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
             wake_time=microseconds(since),

@@ -6,6 +6,8 @@ from datetime import datetime
 
 from services.agent.providers import ModelProvider
 from services.agent.settings import AgentSettings
+from services.agent.usage import ModelUsageSum
+from services.lifecycle.model.outcome import ModelOutage
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
@@ -71,6 +73,7 @@ class ModelUse(Recorded):
     last_words: str
     claimed_tokens: int | None = None
     claimed_cost_usd: float | None = None
+    usage: tuple[ModelUsageSum, ...] = ()
 
     @property
     def tokens_seen(self) -> int | None:
@@ -84,14 +87,6 @@ class ResourceUsage(Recorded):
 
     cpu_seconds: float
     memory_peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutage(Recorded):
-    """Which provider of models has not answered, and when it may be asked again, if it says so."""
-
-    provider: str
-    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,8 +39,15 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
 async def follow_agent(job: JobRun) -> Run:
     """Follow the agent to its end, and stop it when the job is cancelled. The agent's failure is not an error here."""
 
+    async def seen(run: Run) -> None:
+        """Record what the agent has used so far: of a machine that is lost, it is all that anybody knows."""
+        usage, known = run.model_use.usage if run.model_use else (), job.execution.output
+        if usage and usage != known.usage:
+            job.execution = replace(job.execution, output=replace(known, usage=usage))
+            await job.note(job.execution)
+
     async def follow() -> EndedRun:
-        run = await end_of(job, job.agent_id)
+        run = await end_of(job, job.agent_id, seen)
         return EndedRun(run, await job.nodes.executions.tail(run, _TAIL_BYTES))
 
     def learn(note: ExecutionNote, ended: EndedRun) -> ExecutionNote:
@@ -52,6 +59,7 @@ async def follow_agent(job: JobRun) -> Run:
                 summary=use.last_words,
                 tokens_used=use.tokens_seen,
                 cost_usd=use.cost_usd,
+                usage=use.usage,
                 claimed_tokens=use.claimed_tokens,
                 claimed_cost_usd=use.claimed_cost_usd,
                 tool_calls=use.tool_calls,
