@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.usage import ModelUsageSum
 from services.lifecycle.model.outcome import ModelOutage
@@ -57,6 +58,9 @@ class Launch:
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[ModelProvider, ...] = ()
     """Who answers what the program asks of a model."""
+    replay: Matching | None = None
+    """How `recording` answers that in their place; None without one."""
+    recording: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,7 +31,11 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
 
     async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
         launch = _launch(job, layout, base, task)
-        return await begin(job, job.agent_id, replace(launch, providers=await job.providers()))
+        if (replay := job.spec.replay) is not None:
+            launch = replace(launch, replay=replay.matching, recording=job.recording)
+        else:
+            launch = replace(launch, providers=await job.providers())
+        return await begin(job, job.agent_id, launch)
 
     await job.step(job.in_round("start"), Run, start, noted)
 

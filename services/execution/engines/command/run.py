@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
+from services.execution.engines.command import claims
 from services.execution.engines.command.door_watch import DoorWatch
 from services.execution.engines.command.judging import judged, transcript
 from services.execution.engines.command.preset import PresetTask
@@ -49,8 +49,7 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
-        door = ModelDoor(context.providers, self._plan.bounds.model_patience_s) if context.providers else None
-        self._door = DoorWatch(door, self._writer, self._selector, self._sources, self._group)
+        self._door = DoorWatch(context, self._selector, self._sources)
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
@@ -120,6 +119,8 @@ class CommandRun:
         seen = read_activity(self._run.events).model_use()
         if said is None:
             return seen if seen.usage else None
+        if (doubt := claims.difference(said, seen)) is not None:
+            self._writer.note(doubt, "model")
         return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns, usage=seen.usage)
 
     def _announce(self) -> None:
