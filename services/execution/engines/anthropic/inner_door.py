@@ -50,8 +50,7 @@ class InnerDoor:
     async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
         """Record what a request has used."""
         del number
-        request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
-        self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
+        request_id = self._recorder.usage(priced(wire, fields))
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()
