@@ -11,6 +11,7 @@ import structlog
 
 from services.agent.providers import ModelProvider
 from services.common import logs
+from services.lifecycle.books import Books
 from services.lifecycle.failures import Parked
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
 from services.lifecycle.life import run_job
@@ -36,10 +37,12 @@ class Driver:
         retention_periods: RetentionPeriods | None = None,
         own_providers: Sequence[ModelProvider] = (),
         providers_allowed: AllowList = PUBLIC,
+        books: Books | None = None,
     ) -> None:
         """`own_providers` answer agents here after those that the ledger knows.
 
-        `providers_allowed` is where the latter may be, beside at public addresses.
+        `providers_allowed` is where the latter may be, beside at public addresses. `books` grant agents' requests to
+        models; without any they need no grant.
         """
         self._ledger = ledger
         self._nodes = nodes
@@ -47,6 +50,7 @@ class Driver:
         self._retention_periods = retention_periods or RetentionPeriods()
         self._own_providers = own_providers
         self._providers_allowed = providers_allowed
+        self._books = books
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -111,6 +115,7 @@ class Driver:
             self._retention_periods,
             own_providers=self._own_providers,
             providers_allowed=self._providers_allowed,
+            books=self._books,
         )
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)

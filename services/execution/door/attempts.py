@@ -70,7 +70,9 @@ def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: S
         raise NoProviderError(f"this execution has no provider of wire {wanted}", 404)
     route = by_wire[able[0].provider.wire]
     able = [one for one in able if one.provider.wire is route.wire]
-    asked = _model(request, body, route) if any(one.provider.models or one.provider.aliases for one in able) else ""
+    asked = (
+        model_asked(request, body, route) if any(one.provider.models or one.provider.aliases for one in able) else ""
+    )
     serving = [(one, _name_at(one.provider, asked)) for one in able]
     if all(name is None for _, name in serving):
         raise NoProviderError(f"no provider of this execution has the model {asked}", 404)
@@ -98,20 +100,20 @@ def _name_at(provider: ModelProvider, asked: str) -> str | None:
     return name if not asked or not provider.models or name in provider.models else None
 
 
-def _model(request: Request, body: bytes, route: Route) -> str:
+def model_asked(request: Request, body: bytes, route: Route) -> str:
     """Return the model that is asked for; empty when the request names none."""
     match = route.path.fullmatch(request.path)
     if match is not None and match.re.groups:
         return match[1]
-    model = _object(body).get("model")
+    model = object_in(body).get("model")
     return model if isinstance(model, str) else ""
 
 
 def _renamed(body: bytes, model: str) -> bytes:
-    return json.dumps({**_object(body), "model": model}).encode()
+    return json.dumps({**object_in(body), "model": model}).encode()
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def object_in(body: bytes) -> Mapping[str, Any]:
     """Return the object that a body is; an empty one when it is none. Raises NoProviderError."""
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise NoProviderError(f"a request may have {_MOST_VALUES:,} values", 413)

@@ -7,6 +7,7 @@ from typing import Final
 
 from services.execution.door import wires
 from services.execution.door.attempts import Attempt, NoProviderError
+from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
@@ -24,11 +25,12 @@ _CONNECTION_CLOSE: Final = (b"connection", b"close")
 class Exchange:
     """Passes one request on, and its answer back."""
 
-    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reporter) -> None:
+    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reporter, grant: Grant) -> None:
         self._request = request
         self._client = client
         self._memory = memory
         self._reports = reports
+        self._grant = grant
         self._began = time.monotonic()
 
     async def run(self, attempts: Sequence[Attempt]) -> bool:
@@ -89,13 +91,16 @@ class Exchange:
         return written(f"{self._request.method} {attempt.path} HTTP/1.1".encode(), fields)
 
     async def _send(self, stream: Stream, head: bytes, body: bytes) -> tuple[Stream, Answer]:
+        self._grant.is_pending = True
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN_S):
                 await stream.write(head + body)
                 answer = await self._answer(stream)
-        except BaseException:
+        except BaseException as error:
             stream.writer.close()
+            self._grant.is_pending = not isinstance(error, Exception)  # a provider that breaks off has not answered
             raise
+        self._grant.is_pending = False
         return stream, answer
 
     async def _answer(self, stream: Stream) -> Answer:
@@ -132,6 +137,7 @@ class Exchange:
             if reader is not None:
                 reader.end()
                 report = self._report(attempt, answer, reader, is_complete=is_complete)
+                self._grant.is_counted = True
                 await asyncio.shield(asyncio.ensure_future(self._reports.usage(attempt.route.wire, report)))
         return keeps_alive
 
@@ -189,6 +195,7 @@ class Exchange:
             "http_status": answer.status,
             "latency_seconds": round(time.monotonic() - self._began, 6),
             "is_partial": not is_complete or usage.input is None or usage.output is None,
+            "ask_id": self._grant.ask_id,
         }
 
 

@@ -12,16 +12,25 @@ from typing import NoReturn
 from services.agent.providers import ModelProvider
 from services.execution.door.reports import Reports
 from services.execution.door.server import Door
+from services.execution.inbox.asks import Asks
 
 _STDIN, _STDERR = 0, 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(listening: socket.socket, reports: int, life: int, providers: Sequence[ModelProvider], token: str) -> NoReturn:
+def run(
+    listening: socket.socket,
+    reports: int,
+    life: int,
+    providers: Sequence[ModelProvider],
+    token: str,
+    *,
+    asks: Asks | None = None,
+) -> NoReturn:
     """Serve until asked to end, or until the other end of `life` is closed, as it is when the runner has ended."""
     try:
         _let_go(listening.fileno(), reports, life)
-        asyncio.run(_serve(listening, reports, life, providers, token))
+        asyncio.run(_serve(listening, life, Door(providers, token, Reports(reports), asks)))
     except BaseException as error:  # noqa: BLE001 - this is the end of the process: nothing of the runner's may follow
         os.write(_STDERR, f"the model's door has ended: {type(error).__name__}: {error}\n".encode())
     finally:
@@ -41,11 +50,9 @@ def _let_go(*kept: int) -> None:
                 os.close(fd)
 
 
-async def _serve(
-    listening: socket.socket, reports: int, life: int, providers: Sequence[ModelProvider], token: str
-) -> None:
+async def _serve(listening: socket.socket, life: int, door: Door) -> None:
     loop = asyncio.get_running_loop()
-    serving = asyncio.ensure_future(Door(providers, token, Reports(reports)).serve(listening))
+    serving = asyncio.ensure_future(door.serve(listening))
     loop.add_signal_handler(signal.SIGTERM, serving.cancel)
     loop.add_reader(life, os._exit, 1)
     with contextlib.suppress(asyncio.CancelledError):

@@ -4,18 +4,21 @@ import asyncio
 import contextlib
 import hmac
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import wires
-from services.execution.door.attempts import NoProviderError, Serving, attempts
+from services.execution.door.attempts import Attempt, NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
+from services.execution.door.grants import Grant, Grants, NotGrantedError
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
 from services.execution.door.reports import Reporter
+from services.execution.door.reservation import reservation
 from services.execution.door.upstream import Upstream
+from services.execution.inbox.asks import Asks
 
 BODY_BYTES: Final = 64 << 20
 """The most that a request's body may have."""
@@ -27,10 +30,12 @@ _LINGERS_S: Final = 2.0
 _PHRASES: Final = {
     400: b"Bad Request",
     401: b"Unauthorized",
+    402: b"Payment Required",
     403: b"Forbidden",
     404: b"Not Found",
     413: b"Content Too Large",
     426: b"Upgrade Required",
+    429: b"Too Many Requests",
     431: b"Request Header Fields Too Large",
     502: b"Bad Gateway",
     503: b"Service Unavailable",
@@ -49,11 +54,17 @@ class _RefusedError(Exception):
 class Door:
     """Serves the agent of one execution."""
 
-    def __init__(self, providers: Iterable[ModelProvider], token: str, reports: Reporter) -> None:
-        """Raises ValueError for a provider that cannot be reached by what is known of it."""
+    def __init__(
+        self, providers: Iterable[ModelProvider], token: str, reports: Reporter, asks: Asks | None = None
+    ) -> None:
+        """With `asks`, each request that may cost something is asked for before it is sent.
+
+        Raises ValueError for a provider that cannot be reached by what is known of it.
+        """
         self._servings = [Serving(provider, Upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
+        self._grants = None if asks is None else Grants(asks, reports)
         self._memory = Memory()
         self._clients: set[asyncio.Task[None]] = set()
 
@@ -68,6 +79,8 @@ class Door:
             await asyncio.gather(*self._clients, return_exceptions=True)
             for serving in self._servings:
                 serving.upstream.close()
+            if self._grants is not None:
+                self._grants.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -93,6 +106,11 @@ class Door:
                     return
                 request = Request.parse(head)
                 again = await self._answer(client, request)
+            except NotGrantedError as error:
+                again = request is not None and request.keeps_alive
+                await _refuse(
+                    client, request, error.status, str(error), keeps_alive=again, retry_after=error.retry_after
+                )
             except (MessageError, NoProviderError) as error:
                 again = isinstance(error, NoProviderError) and request is not None and request.keeps_alive
                 await _refuse(client, request, error.status, str(error), keeps_alive=again)
@@ -112,7 +130,20 @@ class Door:
                 await client.write(written(b"HTTP/1.1 200 OK", [(b"content-length", b"0")]))
                 return request.keeps_alive
             ways = list(attempts(request, bytes(body.data), wires.routes(request), self._servings))
-            return await self._while_there(client, Exchange(request, client, self._memory, self._reports).run(ways))
+            return await self._while_there(client, self._exchange(client, request, ways))
+
+    async def _exchange(self, client: Stream, request: Request, ways: Sequence[Attempt]) -> bool:
+        """Send a request as soon as it may be sent. Raises NotGrantedError, and what Exchange raises."""
+        async with self._granted(request, ways) as grant:
+            return await Exchange(request, client, self._memory, self._reports, grant).run(ways)
+
+    @contextlib.asynccontextmanager
+    async def _granted(self, request: Request, ways: Sequence[Attempt]) -> AsyncIterator[Grant]:
+        if self._grants is None or not ways[0].route.metered:
+            yield Grant()
+            return
+        async with self._grants.granted(reservation(request, ways)) as grant:
+            yield grant
 
     def _refusal(self, request: Request) -> _RefusedError | None:
         """Return why a request is not passed on; None when it is."""
@@ -169,12 +200,22 @@ def _too_large() -> _RefusedError:
     return _RefusedError(413, f"a request may have {BODY_BYTES >> 20} MiB", closes=True)
 
 
-async def _refuse(client: Stream, request: Request | None, status: int, text: str, *, keeps_alive: bool) -> None:
+async def _refuse(
+    client: Stream,
+    request: Request | None,
+    status: int,
+    text: str,
+    *,
+    keeps_alive: bool,
+    retry_after: int | None = None,
+) -> None:
     """Answer with an error in the form of the request's wire."""
     body = wires.error(ModelWire.RESPONSES if request is None else wires.spoken(request), status, text)
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 426:
         fields.append((b"upgrade", b"HTTP/1.1"))
+    if retry_after is not None:
+        fields.append((b"retry-after", b"%d" % retry_after))
     if not keeps_alive:
         fields.append((b"connection", b"close"))
     head = written(b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b"Error")), fields)

@@ -144,6 +144,7 @@ class ExecutionManager:
                 network=request.plan.sandbox.network,
                 host_uid=host_uids.of(request.plan.sandbox),
                 leave_out=request.leave_out,
+                reserves_model_use=request.plan.reserves_model_use,
                 create_time=datetime.now(UTC),
             )
             # The directory comes first: after a crash, a recorded execution without one could not be started.

@@ -56,6 +56,7 @@ executions = Table(
     Column("network", String(16)),  # NULL: recorded by a version that did not say
     Column("host_uid", BigInteger),  # NULL: the service's own
     Column("leave_out", JSON(none_as_null=True)),  # NULL: nothing
+    Column("reserves_model_use", Boolean),  # NULL: False, by a version that knew of none
     Column("state", String(16), nullable=False),
     Column("reason", String(64), nullable=False),
     Column("message", Text, nullable=False),
@@ -215,6 +216,7 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
     row["end_verified_by"] = execution.end_verified_by
     row["leave_out"] = list(execution.leave_out) or None
+    row["reserves_model_use"] = execution.reserves_model_use
     return row
 
 
@@ -226,6 +228,7 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
     if row.leave_out is not None:
         fields["leave_out"] = tuple(row.leave_out)
+    fields["reserves_model_use"] = bool(row.reserves_model_use)
     if row.network is not None:
         fields["network"] = Network(row.network)
     if row.end_verified_by is not None:

@@ -55,6 +55,8 @@ class Launch:
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[ModelProvider, ...] = ()
     """Who answers what the program asks of a model."""
+    reserves_model_use: bool = False
+    """Whether each request to a model has to be granted before it is sent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +106,7 @@ class Run(Recorded):
     vitals: ResourceUsage | None = None
     processes_left: int | None = None
     leave_out: tuple[str, ...] = ()
+    reserves_model_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,6 +69,7 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
         redacted=value.redacted,
         providers=map(PROVIDER.to_proto, value.providers),
+        reserves_model_use=value.reserves_model_use,
     )
 
 

@@ -1,6 +1,7 @@
 """The agent: started in one step and followed in another, so that after a crash it is found running."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 from services.agent.settings import AgentSettings
@@ -15,6 +16,7 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.asks import answering
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, stopped
 from services.sandbox.spec import Network, Tier
 
@@ -31,16 +33,21 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
 
     async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
         launch = _launch(job, layout, base, task)
-        return await begin(job, job.agent_id, replace(launch, providers=await job.providers()))
+        reserves = await job.retry_until_lease_lost(lambda: job.books.reserves(job.lease))
+        launch = replace(launch, providers=await job.providers(), reserves_model_use=reserves)
+        return await begin(job, job.agent_id, launch)
 
     await job.step(job.in_round("start"), Run, start, noted)
 
 
 async def follow_agent(job: JobRun) -> Run:
     """Follow the agent to its end, and stop it when the job is cancelled. The agent's failure is not an error here."""
+    started = job.recorded(job.in_round("start"), Run)
+    reserves = started is not None and started.reserves_model_use
 
     async def follow() -> EndedRun:
-        run = await end_of(job, job.agent_id)
+        async with answering(job, job.agent_id) if reserves else nullcontext():
+            run = await end_of(job, job.agent_id)
         return EndedRun(run, await job.nodes.executions.tail(run, _TAIL_BYTES))
 
     def learn(note: ExecutionNote, ended: EndedRun) -> ExecutionNote:

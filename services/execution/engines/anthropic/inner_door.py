@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from services.agent.asks import Reservation
 from services.agent.providers import ModelProvider, ModelWire
+from services.execution.door.ask_records import AskRecords
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.recorder import Recorder
+from services.execution.eventlog import EventWriter
+from services.execution.inbox.asks import Asks
 from services.execution.netns import LOOPBACK, listening
 
 _TOKEN_BYTES: Final = 32
@@ -20,9 +24,18 @@ _REPORTED_WITHIN_S: Final = 5.0
 class InnerDoor:
     """A door on loopback, for this process alone, which knows its token."""
 
-    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder) -> None:
+    def __init__(
+        self, providers: Sequence[ModelProvider], recorder: Recorder, writer: EventWriter, asks: Asks | None
+    ) -> None:
+        """With `asks`, each request is asked for before it is sent; what an earlier runner had asked is over."""
         self._providers = providers
         self._recorder = recorder
+        self._asks = asks
+        self._ask_records = None if asks is None else AskRecords(asks, writer)
+        if self._ask_records is not None:
+            self._ask_records.end_all()
+        self.refusal: tuple[str, str] | None = None
+        """Why requests are not granted any more: a reason, and the same for people."""
         self._reported: set[str] = set()
         self._more = asyncio.Condition()
         self._serving: asyncio.Future[None] | None = None
@@ -30,13 +43,15 @@ class InnerDoor:
     def open(self, models_file: Path) -> ModelCredentials:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
-        self._serving = asyncio.ensure_future(Door(self._providers, token, self).serve(listener))
+        self._serving = asyncio.ensure_future(Door(self._providers, token, self, self._asks).serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
     async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
         """Record what a request has used."""
         request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
         self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
+        if self._ask_records is not None:
+            self._ask_records.settled(fields["ask_id"])
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()
@@ -44,6 +59,20 @@ class InnerDoor:
     async def note(self, text: str) -> None:
         """Record a line for people."""
         self._recorder.note(text, "model")
+
+    async def ask(self, ask_id: str, reservation: Reservation) -> None:
+        """Record what a request may use, which waits for an answer."""
+        if self._ask_records is not None:
+            self._ask_records.ask(ask_id, reservation)
+
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
+        """Record that an ask is over without a Usage event."""
+        if self._ask_records is not None:
+            self._ask_records.end(ask_id, is_use_unknown=is_use_unknown)
+
+    async def refused(self, reason: str, message: str) -> None:
+        """Keep why no request is to be sent any more."""
+        self.refusal = self.refusal or (reason, message)
 
     async def counted(self, request_id: str) -> None:
         """Wait until an answer that has arrived is counted, which takes a moment."""

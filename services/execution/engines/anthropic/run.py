@@ -60,6 +60,7 @@ class AgentLoop:
         self._writer = writer
         self._signal_fd = context.signal_fd
         self._group = group
+        self._asks = context.asks
         self._providers = [one for one in context.providers if one.wire is ModelWire.MESSAGES]
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
         self._tools = ToolProcess(plan.sandbox, run, self._pump, writer, group)
@@ -105,7 +106,7 @@ class AgentLoop:
             return verdict.never_began(str(error))
         models = Models.load(None if credentials is None else credentials.models_file)
         recorder = Recorder(self._writer, before, models)
-        door = InnerDoor(self._providers, recorder) if self._providers else None
+        door = InnerDoor(self._providers, recorder, self._writer, self._asks) if self._providers else None
         if door is not None:
             credentials = door.open(models.path)
         if credentials is None:

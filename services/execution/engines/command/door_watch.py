@@ -1,14 +1,11 @@
 """The model's door of a program, if it has one: opened with it, made again when it was killed, and closed with it."""
 
 import selectors
-from collections.abc import Sequence
 from dataclasses import replace
 
-from services.agent.providers import ModelProvider
-from services.execution.cgroups.group import ControlGroup
 from services.execution.door.child import ModelDoor
+from services.execution.engine import RunContext
 from services.execution.engines.command.sources import Sources
-from services.execution.eventlog import EventWriter
 from services.execution.processes import orphans
 from services.sandbox.spec import SandboxSpec, Tier
 
@@ -16,20 +13,13 @@ from services.sandbox.spec import SandboxSpec, Tier
 class DoorWatch:
     """Stays with the door of one run. Without providers there is no door, and nothing to do."""
 
-    def __init__(
-        self,
-        providers: Sequence[ModelProvider],
-        writer: EventWriter,
-        selector: selectors.BaseSelector,
-        sources: Sources,
-        group: ControlGroup | None,
-    ) -> None:
-        """The door is in no `group` of the program: the limits are for the program alone."""
-        self._door = ModelDoor(providers) if providers else None
-        self._writer = writer
+    def __init__(self, context: RunContext, selector: selectors.BaseSelector, sources: Sources) -> None:
+        """The door is in no group of the program: the limits are for the program alone."""
+        self._door = ModelDoor(context.providers, context.asks) if context.providers else None
+        self._writer = context.writer
         self._selector = selector
         self._sources = sources
-        self._leave = (lambda: None) if group is None else group.leave
+        self._leave = (lambda: None) if context.group is None else context.group.leave
 
     @property
     def secrets(self) -> dict[str, bytes]:

@@ -47,7 +47,7 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
-        self._door = DoorWatch(context.providers, self._writer, self._selector, self._sources, self._group)
+        self._door = DoorWatch(context, self._selector, self._sources)
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
