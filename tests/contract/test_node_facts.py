@@ -117,7 +117,9 @@ execution.v1.Vitals  cpu_seconds                                     Output.cpu_
 execution.v1.Vitals  memory_peak_bytes                               Output.memory_peak_bytes
 execution.v1.Vitals  memory_bytes processes read_bytes written_bytes  event
 execution.v1.PermissionRequest  permission_id tool input tool_call_id  event
-execution.v1.AnswerResponse  answer                                  no: nobody else answers
+execution.v1.AnswerResponse  answer                                  within
+agent.v1.Answer  reservation                                         within
+agent.v1.ReservationAnswer  is_granted reason message retry_time is_last_warning  no: the driver has said it itself
 execution.v1.WatchEventsResponse  events                             within
 execution.v1.WatchEventsResponse  end next_sequence                  driver
 """
