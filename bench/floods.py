@@ -237,7 +237,8 @@ async def main() -> int:
     add_parts(parser, FLOODS)
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="boatyard-bench-") as name:
-        settings = {"BOATYARD_LOG_LEVEL": "ERROR", "BOATYARD_GATEWAY_MAX_JOBS": str(wanted.jobs)}
+        places = ("BOATYARD_GATEWAY_MAX_JOBS", "BOATYARD_EXECUTION_MAX_EXECUTIONS")
+        settings = {"BOATYARD_LOG_LEVEL": "ERROR", **dict.fromkeys(places, str(wanted.jobs))}
         async with running_services(Path(name), **settings) as services:
             return 0 if await measure(services, wanted) else 1
 

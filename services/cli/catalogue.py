@@ -13,7 +13,7 @@ from google.protobuf.message import Message
 from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import cases_of, fields_along, plain, value_of
-from services.cli.flags import Flag, GroupedCommand, fill, options_of
+from services.cli.flags import Flag, GroupedCommand, clearable, fill, is_emptied, options_of
 from services.cli.screen import Screen, first_line
 
 
@@ -163,14 +163,14 @@ def _show(kind: ResourceType) -> click.Command:
 
 
 def _update(kind: ResourceType) -> click.Command:
-    flags = [flag for flag in kind.grouped_flags if not flag.is_fixed]
-    cleared = {
-        flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags if flag.stands_for is None
-    }
+    flags = [clearable(kind.message, flag) for flag in kind.grouped_flags if not flag.is_fixed]
+    cleared = clearable_paths(kind)
 
     def update(id_: str, clear: tuple[str, ...], as_json: bool, **values: Any) -> None:  # noqa: ANN401 - text or texts
         resource = kind.message(**{f"{kind.field}_id": id_})
-        paths = [*fill(resource, flags, values), *(path for name in clear for path in cleared[name])]
+        given = {flag.name: values[flag.name] for flag in flags if not is_emptied(flag, values[flag.name])}
+        emptied = [flag.option.removeprefix("--") for flag in flags if flag.name not in given]
+        paths = [*fill(resource, flags, given), *(path for name in (*clear, *emptied) for path in cleared[name])]
         if not paths:
             raise click.UsageError("nothing to change: give an option; see --help")
         mask = FieldMask(paths=paths)
@@ -186,6 +186,12 @@ def _update(kind: ResourceType) -> click.Command:
         help="Unset the setting of the option --NAME; may be repeated.",
     )
     return _command("update", update, text + _layers(kind), [_id(), *options_of(kind.message, flags), clear])
+
+
+def clearable_paths(kind: ResourceType) -> dict[str, list[str]]:
+    """Return the names that `update --clear` takes, and the paths of the fields that each unsets."""
+    flags = [flag for flag in kind.flags if not flag.is_fixed and flag.stands_for is None]
+    return {flag.option.removeprefix("--"): _paths(kind.message, flag.path) for flag in flags}
 
 
 def _layers(kind: ResourceType) -> str:

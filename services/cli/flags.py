@@ -93,6 +93,24 @@ def options_of(message: type[Message], flags: Sequence[Flag]) -> list[click.Para
     return [_option(message, flag) for flag in flags]
 
 
+def clearable(message: type[Message], flag: Flag) -> Flag:
+    """Return a flag for an update: of a floor, below which there is nothing, an empty text clears what was set."""
+    field = fields_along(message, flag.path)[-1]
+    if not flag.path.startswith("floor.") or field.type == FieldDescriptor.TYPE_BOOL:
+        return flag
+    return replace(flag, type=parsing.OrNothing(flag.type or _type_of(field)))
+
+
+def is_emptied(flag: Flag, value: Any) -> bool:  # noqa: ANN401 - whatever it takes
+    """True when a `clearable` flag was given an empty text. Raises click.UsageError for others beside it."""
+    texts = value if isinstance(value, tuple) else (value,)
+    if not isinstance(flag.type, parsing.OrNothing) or "" not in texts:
+        return False
+    if len(texts) > 1:
+        raise click.UsageError(f"{flag.option} '' clears the setting: give it alone")
+    return True
+
+
 def fill(message: Message, flags: Sequence[Flag], values: Mapping[str, Any]) -> list[str]:
     """Put the values of options into a message; return the paths of the fields that were set.
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import click
 from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
@@ -46,6 +46,22 @@ class Reads(click.ParamType[Value]):
             self.fail(f"{text!r} must be {getattr(param, 'metavar', None)}", param, ctx)
         except ValueError as error:
             self.fail(str(error), param, ctx)
+
+
+class OrNothing(click.ParamType[Any]):
+    """What another type reads, or an empty text."""
+
+    def __init__(self, inner: click.ParamType[Any]) -> None:
+        self.name = inner.name
+        self._inner = inner
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - of the inner type
+        """Return an empty text as it is, and what the type reads of any other. Raises click.UsageError."""
+        return "" if value == "" else self._inner.convert(value, param, ctx)
+
+    def get_metavar(self, param: click.Parameter, ctx: click.Context) -> str | None:
+        """Return what the help shows for a value."""
+        return self._inner.get_metavar(param, ctx)
 
 
 def text_or_file(typed: str) -> str:

@@ -96,6 +96,8 @@ class Bounds:
     """True when everything in `workspace` counts, because it holds changes alone."""
     disk_floor_bytes: int = 0
     """What the run's log leaves free on its disk; below it the program waits, once its log has more than a MiB."""
+    model_patience_s: float = 120.0
+    """How long an outage of its models is waited out before the run ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +154,14 @@ class ModelUse:
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOutage:
+    """Which provider of models has not answered, and when it may be asked again, as far as it says so."""
+
+    provider: str
+    retry_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Vitals:
     """What all processes of a run use together: processor seconds, bytes, processes and threads.
 
@@ -183,6 +193,10 @@ class Result:
     model_use: ModelUse | None = None
     end_verified_by: EndVerification | None = None
     vitals: Vitals | None = None
+    outage_provider: str | None = None
+    """The provider whose outage has ended the run; None when none has."""
+    outage_until_ns: int | None = None
+    """When that provider may be asked again, in nanoseconds since 1970; None when it does not say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +253,8 @@ class Execution:
     model_use: ModelUse | None = None
     end_verified_by: EndVerification | None = None
     vitals: Vitals | None = None
+    model_outage: ModelOutage | None = None
+    """The outage that has ended it, if one has."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -105,6 +105,9 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     """How long the events of an ended execution are kept; its record stays."""
     keep_bytes: Annotated[int, Field(ge=1)] = 20 << 30
     """Disk space for the events of ended executions; when it is full, those that ended first lose theirs first."""
+    model_patience_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
+    """How long an agent waits for its model, whose provider does not answer, before it is ended, MODEL_UNAVAILABLE; 10
+    seconds at most for one that was never reached."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 600.0
     """How often to look for old events."""
     anthropic_api_key: SecretStr | None = Field(

@@ -105,6 +105,8 @@ execution.v1.NodeExecution  create_time sandbox_tier                 no: the job
 execution.v1.NodeExecution  end_verified_by                          no: how processes_left was counted
 execution.v1.NodeExecution  events_trimmed                           no: whoever reads them gets EVENTS_TRIMMED
 execution.v1.NodeExecution  leave_out reserves_model_use             driver
+execution.v1.NodeExecution  model_outage                             driver
+execution.v1.ModelOutage  provider retry_time                        driver
 execution.v1.NodeExecution  host_uid                                 no: of this machine alone, for its operator
 execution.v1.ModelUse  tokens                                        Output.tokens_used
 execution.v1.ModelUse  cost_usd                                      Output.cost_usd

@@ -13,7 +13,7 @@ from services.cli.parsing import MOMENT, SELECTOR
 from services.cli.resumed_streams import Outage, all_job_changes
 from services.cli.screen import Screen, first_line
 
-_COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
+COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
 _LIVE = (job_pb2.Job.STATE_PENDING, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_AWAITING_APPROVAL)
 _STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
 
@@ -93,7 +93,7 @@ def command(
             await _watch(gateway, screen, job_filter, as_json=as_json)
         return await gateway.list_all(gateway.jobs.ListJobs, job_pb2.ListJobsRequest(filter=job_filter), limit)
 
-    screen.listing(with_gateway(jobs), shapes.job, _COLUMNS, _row, as_json=as_json, cut_last=True)
+    screen.listing(with_gateway(jobs), shapes.job, COLUMNS, row_of, as_json=as_json, cut_last=True)
 
 
 async def _watch(gateway: Gateway, screen: Screen, job_filter: job_pb2.JobFilter, *, as_json: bool) -> None:
@@ -103,10 +103,11 @@ async def _watch(gateway: Gateway, screen: Screen, job_filter: job_pb2.JobFilter
             if as_json:
                 screen.json(shapes.job(job))
             else:
-                screen.row(_row(job))
+                screen.row(row_of(job))
 
 
-def _row(job: job_pb2.Job) -> tuple[str, ...]:
+def row_of(job: job_pb2.Job) -> tuple[str, ...]:
+    """Return a line of the list: a value for each of COLUMNS."""
     took = shapes.duration_ms(job)
     return (
         job.job_id,
@@ -114,12 +115,6 @@ def _row(job: job_pb2.Job) -> tuple[str, ...]:
         job.reason or shapes.waits_for(job),
         humanize.age(job.create_time),
         "" if took is None else humanize.duration(took),
-        _branch(job),
+        job.output.branch or job.spec.branch,
         first_line(job.spec.prompt, 80),
     )
-
-
-def _branch(job: job_pb2.Job) -> str:
-    """Return the branch, or an empty string for the default, which is named after the job's id."""
-    branch = job.output.branch or job.spec.branch
-    return "" if branch == f"boatyard/{job.job_id}" else branch

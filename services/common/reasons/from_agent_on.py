@@ -85,7 +85,7 @@ FROM_AGENT_ON: Final = (
     ),
     ReasonRow(
         reason="MODEL_UNAVAILABLE",
-        meaning="the model's API did not answer, in many tries",
+        meaning="the model's provider did not answer for as long as an agent waits for it",
         sources=(Source.EXECUTION,),
         retried=Retried.BY_DEFAULT,
         advice="`boatyard retry --from-snapshot` continues once the API answers again",

@@ -101,7 +101,7 @@ def _name_at(provider: ModelProvider, asked: str) -> str | None:
 
 
 def model_asked(request: Request, body: bytes, route: Route) -> str:
-    """Return the model that is asked for; empty when the request names none."""
+    """Return the model that a request asks for; empty when it names none. Raises NoProviderError."""
     match = route.path.fullmatch(request.path)
     if match is not None and match.re.groups:
         return match[1]

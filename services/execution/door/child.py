@@ -17,7 +17,9 @@ from services.agent.asks import Reservation
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
 from services.execution.door.ask_records import AskRecords
+from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
+from services.execution.door.server import Door
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.inbox.asks import Asks
@@ -38,9 +40,15 @@ def preload() -> None:
 class ModelDoor:
     """The door of one run. It is there from `open` on, and answers from `start` on: clients wait meanwhile."""
 
-    def __init__(self, providers: Sequence[ModelProvider], asks: Asks | None = None) -> None:
-        """With `asks`, each request that may cost something is asked for before it is sent."""
+    def __init__(
+        self, providers: Sequence[ModelProvider], patience_s: float = 0.0, *, asks: Asks | None = None
+    ) -> None:
+        """`patience_s` is how long it waits for models that do not answer.
+
+        With `asks`, each request that may cost something is asked for before it is sent.
+        """
         self._providers = providers
+        self._patience_s = patience_s
         self._asks = asks
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._listening: socket.socket | None = None
@@ -49,6 +57,8 @@ class ModelDoor:
         self._starts = 0
         self._recorded: dict[str, int] = {}
         self._process: int | None = None  # its pidfd
+        self.trouble: Trouble | None = None
+        """Why models do not answer; None while they do, and before one was asked."""
         self.pid: int | None = None
         """The door's process, while there is one."""
         self.refusal: tuple[str, str] | None = None
@@ -91,8 +101,8 @@ class ModelDoor:
         self.reports, reports_end = os.pipe()
         os.set_blocking(self.reports, False)
         try:
-            ends = (self._listening, reports_end, self._life)
-            serve = partial(process.run, *ends, self._providers, self._token, asks=self._asks)
+            door = partial(Door, self._providers, self._token, patience_s=self._patience_s, asks=self._asks)
+            serve = partial(process.run, self._listening, reports_end, self._life, door)
             self.pid = os.fork()
             if self.pid == 0:
                 leave()
@@ -128,6 +138,9 @@ class ModelDoor:
     def _record(self, writer: EventWriter, report: dict[str, Any]) -> None:
         if "note" in report:
             writer.note(report["note"], _STEP)
+            return
+        if "trouble" in report:
+            self.trouble = None if report["trouble"] is None else Trouble(**report["trouble"])
             return
         if self._asks is not None and "usage" not in report:
             self._record_ask(AskRecords(self._asks, writer), report)

@@ -1,23 +1,22 @@
 """One request on its way to a provider, and its answer on the way back."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
-from services.execution.door import wires
+from services.execution.door.asking import Asking
 from services.execution.door.attempts import Attempt, NoProviderError
 from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
+from services.execution.door.outages import Outages, Trouble, about
 from services.execution.door.reports import Reporter
-from services.execution.door.upstream import AddressNotAllowedError
 from services.execution.door.usage import UsageChunkFilter, UsageReader
 
-_ANSWERS_WITHIN_S: Final = 900.0
-_NO_ANSWER: Final = 502
-_NOT_PASSED_ON: Final = (b"host", b"expect", b"accept-encoding", *wires.CREDENTIAL_FIELDS, *wires.OURS_FIELDS)
 _MOST_CHARACTERS: Final = 200
 _CONNECTION_CLOSE: Final = (b"connection", b"close")
 
@@ -25,9 +24,20 @@ _CONNECTION_CLOSE: Final = (b"connection", b"close")
 class Exchange:
     """Passes one request on, and its answer back."""
 
-    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reporter, grant: Grant) -> None:
+    def __init__(
+        self,
+        request: Request,
+        client: Stream,
+        memory: Memory,
+        reports: Reporter,
+        outages: Outages,
+        *,
+        grant: Grant,
+    ) -> None:
         self._request = request
         self._client = client
+        self._asking = Asking(request, outages, reports, grant)
+        self._outages = outages
         self._memory = memory
         self._reports = reports
         self._grant = grant
@@ -36,85 +46,35 @@ class Exchange:
     async def run(self, attempts: Sequence[Attempt]) -> bool:
         """Answer the client; return whether its connection can be used again.
 
-        Raises NoProviderError while nothing has been answered, OSError when either end is lost after that.
+        What will pass soon is waited out. Raises NoProviderError while nothing has been answered, OSError when either
+        end is lost after that.
         """
-        left = list(attempts)
-        while left:
-            attempt, *left = left
-            provider = f"model provider {attempt.serving.provider.name}"
-            try:
-                stream, answer = await self._ask(attempt)
-            except AddressNotAllowedError as error:
-                failed = NoProviderError(f"{provider} is not asked: {error}", 403)
-                left = attempt.followed_by(left, _NO_ANSWER)
-                if not left:  # and who can mend it sees no answers
-                    await self._reports.note(str(failed))
-            except (OSError, TimeoutError, MessageError) as error:
-                failed = NoProviderError(
-                    f"{provider} does not answer: {str(error) or type(error).__name__}", _NO_ANSWER
-                )
-                left = attempt.followed_by(left, _NO_ANSWER)
-            else:
-                if not (left := attempt.followed_by(left, answer.status)):
-                    return await self._pass_back(attempt, stream, answer)
-                stream.writer.close()
-                failed = NoProviderError(f"{provider} answers with status {answer.status}", answer.status)
-            if not left:
-                raise failed
-            await self._note(attempt, failed, left[0])
-        raise AssertionError("an attempt that none follows returns or raises")
+        while True:
+            reached, trouble = await self._asking.reach(attempts)
+            with contextlib.ExitStack() as unless_passed_back:
+                if reached is not None:
+                    unless_passed_back.callback(reached.stream.writer.close)
+                pause = await self._pause(trouble) if attempts[0].route.metered else None
+                if pause is None and reached is not None:
+                    unless_passed_back.pop_all()
+            if pause is not None:
+                await asyncio.sleep(pause)
+            elif reached is not None:
+                return await self._pass_back(reached.attempt, reached.stream, reached.answer)
+            elif trouble is not None:
+                raise NoProviderError(trouble.text, trouble.status)
 
-    async def _note(self, attempt: Attempt, failed: NoProviderError, following: Attempt) -> None:
-        is_same, there = attempt.serving is following.serving, following.serving.provider.name
-        await self._reports.note(f"{failed}; {'its next key is tried' if is_same else f'{there} is asked instead'}")
-
-    async def _ask(self, attempt: Attempt) -> tuple[Stream, Answer]:
-        """Send the request, and return the head of its answer.
-
-        Raises AddressNotAllowedError, OSError, TimeoutError, MessageError.
-        """
-        head, upstream = self._head(attempt), attempt.serving.upstream
-        if (kept := await upstream.kept()) is not None:
-            try:
-                return await self._send(kept, head, attempt.body)
-            except (ConnectionError, MessageError):
-                pass  # it was closed just now, which says nothing about the provider
-        return await self._send(await upstream.connect(), head, attempt.body)
-
-    def _head(self, attempt: Attempt) -> bytes:
-        fields = self._request.end_to_end(_NOT_PASSED_ON)
-        fields += wires.key_fields(attempt.serving.provider, attempt.key)
-        # Without compression, because what passes is also read.
-        fields += [(b"host", attempt.serving.upstream.place.authority), (b"accept-encoding", b"identity")]
-        if self._request.method == "POST":
-            fields.append((b"content-length", b"%d" % len(attempt.body)))
-        return written(f"{self._request.method} {attempt.path} HTTP/1.1".encode(), fields)
-
-    async def _send(self, stream: Stream, head: bytes, body: bytes) -> tuple[Stream, Answer]:
-        self._grant.is_pending = True
-        try:
-            async with asyncio.timeout(_ANSWERS_WITHIN_S):
-                await stream.write(head + body)
-                answer = await self._answer(stream)
-        except BaseException as error:
-            stream.writer.close()
-            self._grant.is_pending = not isinstance(error, Exception)  # a provider that breaks off has not answered
-            raise
-        self._grant.is_pending = False
-        return stream, answer
-
-    async def _answer(self, stream: Stream) -> Answer:
-        """Return the head of the answer, after those that announce it. Raises OSError, MessageError."""
-        status = 100
-        while status < 200:
-            if not (head := await stream.head()):
-                raise ConnectionResetError("it closed the connection")
-            answer = Answer.parse(head)
-            status = answer.status
-            if status == 101:
-                raise MessageError("it changed the protocol")
-        answer.body(self._request.method)  # is understood
-        return answer
+    async def _pause(self, trouble: Trouble | None) -> float | None:
+        """Return after how many seconds to ask again, if at all, and tell of an outage."""
+        if trouble is None:
+            if self._outages.answered():
+                await self._reports.trouble(None)
+            return None
+        pause = self._outages.pause(trouble)
+        await self._reports.trouble(replace(trouble, is_over=pause is None))
+        if pause is not None:
+            await self._reports.note(f"{trouble.text}; asked again in {about(pause)}")
+        return pause
 
     async def _pass_back(self, attempt: Attempt, stream: Stream, answer: Answer) -> bool:
         """Pass an answer back as it comes, and report what the request has used, also when it breaks off."""

@@ -5,32 +5,22 @@ import contextlib
 import os
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
-from services.agent.providers import ModelProvider
-from services.execution.door.reports import Reports
+from services.execution.door.reports import Reporter, Reports
 from services.execution.door.server import Door
-from services.execution.inbox.asks import Asks
 
 _STDIN, _STDERR = 0, 2
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
-def run(
-    listening: socket.socket,
-    reports: int,
-    life: int,
-    providers: Sequence[ModelProvider],
-    token: str,
-    *,
-    asks: Asks | None = None,
-) -> NoReturn:
+def run(listening: socket.socket, reports: int, life: int, door: Callable[[Reporter], Door]) -> NoReturn:
     """Serve until asked to end, or until the other end of `life` is closed, as it is when the runner has ended."""
     try:
         _let_go(listening.fileno(), reports, life)
-        asyncio.run(_serve(listening, life, Door(providers, token, Reports(reports), asks)))
+        asyncio.run(_serve(listening, life, door(Reports(reports))))
     except BaseException as error:  # noqa: BLE001 - this is the end of the process: nothing of the runner's may follow
         os.write(_STDERR, f"the model's door has ended: {type(error).__name__}: {error}\n".encode())
     finally:

@@ -1,4 +1,4 @@
-"""What the door tells its runner, each as a line of JSON on a pipe: what requests have used, and notes."""
+"""What the door tells its runner, each as a line of JSON on a pipe: what requests have used, outages, and notes."""
 
 import asyncio
 import json
@@ -9,6 +9,7 @@ from typing import Final, Protocol
 
 from services.agent.asks import Reservation
 from services.agent.providers import ModelWire
+from services.execution.door.outages import Trouble
 
 _SAME_NOTE_AGAIN_S: Final = 60.0
 _NOTE_CHARACTERS: Final = 500
@@ -20,6 +21,9 @@ class Reporter(Protocol):
 
     async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
         """Take what a request has used: the fields of a Usage event, but for its cost."""
+
+    async def trouble(self, trouble: Trouble | None) -> None:
+        """Take why a model does not answer; None when it answers again."""
 
     async def note(self, text: str) -> None:
         """Take a line for people."""
@@ -47,6 +51,11 @@ class Reports:
         """Report what a request has used, by the fields of a Usage event."""
         await self._write({"usage": fields, "wire": wire})
 
+    async def trouble(self, trouble: Trouble | None) -> None:
+        """Report why a model does not answer, or that it does again."""
+        fields = trouble and {**asdict(trouble), "text": trouble.text[:_NOTE_CHARACTERS]}
+        await self._write({"trouble": fields})
+
     async def note(self, text: str) -> None:
         """Report something for people, the same once a minute."""
         now = time.monotonic()
@@ -70,7 +79,7 @@ class Reports:
         await self._write({"refused": reason, "message": message[:_NOTE_CHARACTERS]})
 
     async def _write(self, report: dict[str, object]) -> None:
-        # Texts have at most 500 characters together, of at most 6 bytes: escaped ones of ASCII.
+        # Texts have at most 600 characters together, of at most 6 bytes: escaped ones of ASCII.
         line = json.dumps(report, ensure_ascii=False).encode(errors="replace") + b"\n"
         async with self._turn:
             while True:

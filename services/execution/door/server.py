@@ -15,6 +15,7 @@ from services.execution.door.grants import Grant, Grants, NotGrantedError
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
+from services.execution.door.outages import Outages, Trouble
 from services.execution.door.reports import Reporter
 from services.execution.door.reservation import reservation
 from services.execution.door.upstream import Upstream
@@ -55,9 +56,17 @@ class Door:
     """Serves the agent of one execution."""
 
     def __init__(
-        self, providers: Iterable[ModelProvider], token: str, reports: Reporter, asks: Asks | None = None
+        self,
+        providers: Iterable[ModelProvider],
+        token: str,
+        reports: Reporter,
+        patience_s: float = 0.0,
+        *,
+        asks: Asks | None = None,
     ) -> None:
-        """With `asks`, each request that may cost something is asked for before it is sent.
+        """`patience_s` is how long to wait for models that do not answer.
+
+        With `asks`, each request that may cost something is asked for before it is sent.
 
         Raises ValueError for a provider that cannot be reached by what is known of it.
         """
@@ -66,6 +75,7 @@ class Door:
         self._reports = reports
         self._grants = None if asks is None else Grants(asks, reports)
         self._memory = Memory()
+        self._outages = Outages(patience_s)
         self._clients: set[asyncio.Task[None]] = set()
 
     async def serve(self, listening: socket.socket) -> None:
@@ -129,13 +139,23 @@ class Door:
             if request.path in wires.HELLO:
                 await client.write(written(b"HTTP/1.1 200 OK", [(b"content-length", b"0")]))
                 return request.keeps_alive
-            ways = list(attempts(request, bytes(body.data), wires.routes(request), self._servings))
+            ways = await self._attempts(request, bytes(body.data))
             return await self._while_there(client, self._exchange(client, request, ways))
+
+    async def _attempts(self, request: Request, body: bytes) -> list[Attempt]:
+        routes = wires.routes(request)
+        try:
+            return list(attempts(request, body, routes, self._servings))
+        except NoProviderError as error:
+            if any(route.metered for route in routes):
+                await self._reports.trouble(Trouble(str(error), "", error.status, is_refusal=True))
+            raise
 
     async def _exchange(self, client: Stream, request: Request, ways: Sequence[Attempt]) -> bool:
         """Send a request as soon as it may be sent. Raises NotGrantedError, and what Exchange raises."""
         async with self._granted(request, ways) as grant:
-            return await Exchange(request, client, self._memory, self._reports, grant).run(ways)
+            exchange = Exchange(request, client, self._memory, self._reports, self._outages, grant=grant)
+            return await exchange.run(ways)
 
     @contextlib.asynccontextmanager
     async def _granted(self, request: Request, ways: Sequence[Attempt]) -> AsyncIterator[Grant]:

@@ -35,6 +35,7 @@ from services.execution.model import (
     EndVerification,
     Execution,
     Filter,
+    ModelOutage,
     ModelUse,
     Purpose,
     Result,
@@ -78,6 +79,9 @@ executions = Table(
     Column("last_words", Text),
     Column("claimed_tokens", BigInteger),
     Column("claimed_cost_usd", Float),
+    # The outage of a model that has ended it; NULL when none has.
+    Column("outage_provider", Text),
+    Column("outage_until", Moment),
     # How the end was enforced and what was used until then; NULL while it runs.
     Column("end_verified_by", String(16)),
     Column("cpu_seconds", Float),
@@ -205,6 +209,12 @@ def ended(execution: Execution, result: Result) -> Execution:
         model_use=result.model_use,
         end_verified_by=result.end_verified_by,
         vitals=result.vitals,
+        model_outage=None
+        if result.outage_provider is None
+        else ModelOutage(
+            result.outage_provider,
+            None if result.outage_until_ns is None else from_microseconds(result.outage_until_ns // 1000),
+        ),
     )
 
 
@@ -215,6 +225,8 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
     row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
     row["end_verified_by"] = execution.end_verified_by
+    row["outage_provider"] = getattr(execution.model_outage, "provider", None)
+    row["outage_until"] = getattr(execution.model_outage, "retry_time", None)
     row["leave_out"] = list(execution.leave_out) or None
     row["reserves_model_use"] = execution.reserves_model_use
     return row
@@ -226,6 +238,8 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
     if row.cpu_seconds is not None:
         fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
+    if row.outage_provider is not None:
+        fields["model_outage"] = ModelOutage(row.outage_provider, row.outage_until)
     if row.leave_out is not None:
         fields["leave_out"] = tuple(row.leave_out)
     fields["reserves_model_use"] = bool(row.reserves_model_use)

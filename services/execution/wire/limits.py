@@ -43,7 +43,7 @@ def complete(agent: AgentSettings, settings: ExecutionSettings) -> AgentSettings
     )
 
 
-def bounds(agent: AgentSettings, layout: layout_pb2.Layout, disk_reserve_bytes: int) -> Bounds:
+def bounds(agent: AgentSettings, layout: layout_pb2.Layout, settings: ExecutionSettings) -> Bounds:
     """Return the limits that the runner enforces: it ends a run that exceeds one, and logs stop at half the reserve."""
     upper = layout.layers.upper
     return Bounds(
@@ -57,7 +57,8 @@ def bounds(agent: AgentSettings, layout: layout_pb2.Layout, disk_reserve_bytes: 
         workspace=str(path_from_text(upper or layout.path)),
         workspace_begins_empty=bool(upper),
         scratch_bytes=None if agent.tier is Tier.NONE else agent.scratch_bytes,
-        disk_floor_bytes=disk_reserve_bytes // 2,
+        disk_floor_bytes=settings.disk_reserve_bytes // 2,
+        model_patience_s=settings.model_patience_seconds,
     )
 
 

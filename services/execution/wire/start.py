@@ -60,7 +60,7 @@ class StartReader:
                 request.execution_id,
                 agent.chosen_engine.name,
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
-                limits.bounds(agent, spec.layout, self._settings.disk_reserve_bytes),
+                limits.bounds(agent, spec.layout, self._settings),
                 engine_spec.task,
                 tuple(sorted({*agent.secrets, *spec.secrets})),
                 engine_spec.terminal,

@@ -89,6 +89,14 @@ class ResourceUsage(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOutage(Recorded):
+    """Which provider of models has not answered, and when it may be asked again, if it says so."""
+
+    provider: str
+    retry_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Run(Recorded):
     """An execution as its node reports it."""
 
@@ -106,6 +114,8 @@ class Run(Recorded):
     vitals: ResourceUsage | None = None
     processes_left: int | None = None
     leave_out: tuple[str, ...] = ()
+    model_outage: ModelOutage | None = None
+    """The outage that has ended it, if one has."""
     reserves_model_use: bool = False
 
 

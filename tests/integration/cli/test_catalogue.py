@@ -104,6 +104,36 @@ def test_a_job_is_of_the_project_of_what_it_names(cell: Cell, tmp_path: Path) ->
 
 
 @pytest.mark.slow
+def test_a_floor_is_cleared_by_its_name_or_by_nothing(cell: Cell) -> None:
+    """A job's own check is not: a blank one, as of a variable that is not set, would say that all is well."""
+    (bare,) = cell.lines("project", "create", "strict")
+    floor = (
+        "--floor-verify",
+        "make",
+        "--floor-timeout",
+        5,
+        "--floor-host",
+        "example.com",
+        "--floor-sandbox",
+        "container",
+    )
+    (bound,) = cell.lines("project", "update", "strict", *floor)
+    assert bound["floor"]["verify_command"] == "make"
+    emptied = [text for option in floor[::2] for text in (option, "")]
+    assert cell.lines("project", "update", "strict", *emptied) == [bare]
+    cell.boatyard("project", "update", "strict", *floor)
+    names = [text for option in floor[::2] for text in ("--clear", str(option).removeprefix("--"))]
+    assert cell.lines("project", "update", "strict", *names) == [bare]
+    cell.boatyard("project", "update", "strict", "--floor-verify", " ", code=2)
+    cell.boatyard("project", "update", "strict", "--floor-host", "", "--floor-host", "example.com", code=2)
+    cell.boatyard("project", "create", "lax", "--floor-verify", "", code=2)
+    cell.boatyard("worker", "create", "ann", "--command", "true")
+    cell.boatyard("worker", "update", "ann", "--verify", "", code=2)
+    cell.boatyard("worker", "delete", "ann")
+    cell.boatyard("project", "delete", "strict")
+
+
+@pytest.mark.slow
 def test_hooks(cell: Cell) -> None:
     command = cell.boatyard("hook", "create", "--event", "pre", "--command", "cat; exit 1", "--order", -1).strip()
     hook_id, secret = cell.boatyard(

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 import pytest
+from boatyard.gateway.v1 import job_pb2
 from click.testing import CliRunner
 
 from services.cli import checks
+from services.cli.commands import ps
 from services.cli.job_request import check_there, repository_url
 from services.cli.local_repository import commit_uncommitted, uncommitted
 from services.cli.main import COMMANDS, cli
@@ -266,3 +268,18 @@ def test_the_cell_of_a_token_file_that_others_read_is_not_ended_and_the_file_is_
         f"Error: {home.cell_token_file} can be read by other users, so it is not a secret: chmod 600"
         f" {home.cell_token_file}\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("spec", "output", "shown"),
+    [
+        ({"branch": "boatyard/job-1"}, {}, "boatyard/job-1"),
+        ({"branch": "work"}, {}, "work"),
+        ({"branch": "work"}, {"branch": "elsewhere"}, "elsewhere"),
+        ({}, {}, ""),
+    ],
+)
+def test_a_list_of_jobs_has_every_branch(spec: dict, output: dict, shown: str) -> None:
+    """The usual one too: of a job that is named by its branch nobody has to know how those are made."""
+    row = ps.row_of(job_pb2.Job(job_id="job-1", spec=spec, output=output))
+    assert row[ps.COLUMNS.index("BRANCH")] == shown

@@ -1008,6 +1008,7 @@ class NodeExecution(message.Message):
     EVENTS_TRIMMED_FIELD_NUMBER: builtins.int
     HOST_UID_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
+    MODEL_OUTAGE_FIELD_NUMBER: builtins.int
     RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id chosen by its starter."""
@@ -1082,6 +1083,10 @@ class NodeExecution(message.Message):
     def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Immutable. What its agent's preset leaves behind that is no result, as patterns of a .gitignore file."""
 
+    @builtins.property
+    def model_outage(self) -> ModelOutage:
+        """Output only. The outage that has ended it, if its reason is MODEL_UNAVAILABLE."""
+
     def __init__(
         self,
         *,
@@ -1107,11 +1112,12 @@ class NodeExecution(message.Message):
         events_trimmed: builtins.bool = ...,
         host_uid: builtins.int | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
+        model_outage: ModelOutage | None = ...,
         reserves_model_use: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "reserves_model_use", b"reserves_model_use", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "reserves_model_use", b"reserves_model_use", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_uid: _TypeAlias = typing.Literal["host_uid"]  # noqa: Y015
     _WhichOneofArgType__host_uid: _TypeAlias = typing.Literal["_host_uid", b"_host_uid"]  # noqa: Y015
@@ -1125,6 +1131,32 @@ class NodeExecution(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes_left) -> _WhichOneofReturnType__processes_left | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType_outcome) -> _WhichOneofReturnType_outcome | None: ...
+
+@typing.final
+class ModelOutage(message.Message):
+    """An outage of a provider of models that lasted longer than it is waited for."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    RETRY_TIME_FIELD_NUMBER: builtins.int
+    provider: builtins.str
+    """The provider that did not answer, by its name; empty when it has none."""
+    @builtins.property
+    def retry_time(self) -> timestamp_pb2.Timestamp:
+        """When it may be asked again, if it says so."""
+
+    def __init__(
+        self,
+        *,
+        provider: builtins.str = ...,
+        retry_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["provider", b"provider", "retry_time", b"retry_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class ModelUse(message.Message):

@@ -3,7 +3,6 @@
 import asyncio
 import random
 import time
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -13,6 +12,7 @@ from anthropic.types import MessageParam
 
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import Reply
+from services.execution.engines.anthropic.inner_door import InnerDoor
 from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.reply_builder import BrokenStreamError, ReplyBuilder
@@ -21,7 +21,7 @@ from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
 
 _TRIES = 12
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.25, 8.0
-_LONGEST_RETRY_AFTER_S = 60.0
+_LONGEST_RETRY_AFTER_S = 120.0
 # The API sends a sign of life every few seconds, even while the model thinks; so long a silence is a dead connection.
 _TIMEOUT = anthropic.Timeout(120.0, connect=15.0)
 _FAILURES = (anthropic.APIError, httpx2.HTTPError, BrokenStreamError, ValueError)
@@ -59,15 +59,15 @@ class ModelClient:
         task: ModelTask,
         models: Models,
         recorder: Recorder,
-        counted: Callable[[str], Awaitable[None]] | None = None,
+        door: InnerDoor | None = None,
     ) -> None:
-        """`counted` waits until what an answer used is recorded by somebody else."""
+        """The model is asked through the `door`, if there is one, which counts what is used, and waits out outages."""
         self._client = anthropic.AsyncAnthropic(
             api_key=credentials.api_key, base_url=credentials.base_url, max_retries=0, timeout=_TIMEOUT
         )
         self._task = task
         self._recorder = recorder
-        self._counted = counted
+        self._door = door
         self.last_sign_at: float | None = None
         """When the model last gave a sign of life during a request, on the monotonic clock; None between requests."""
         self._request: dict[str, Any] = {
@@ -90,11 +90,19 @@ class ModelClient:
                     failure = classify(error)
                 if not failure.transient:
                     raise ModelFailedError(failure.text)
+                if self._is_waited_out(failure):
+                    raise ModelUnavailableError(f"for as long as it is waited for: {failure.text}")
                 if attempt < _TRIES:
                     await self._pause(failure, attempt)
             raise ModelUnavailableError(f"after {_TRIES} tries: {failure.text}")
         finally:
             self.last_sign_at = None
+
+    def _is_waited_out(self, failure: ModelFailure) -> bool:
+        """True when asking again has been tried for long enough, by the door, or would be too early."""
+        if self._door is not None and self._door.outage is not None:
+            return True
+        return (failure.retry_after or 0.0) > _LONGEST_RETRY_AFTER_S
 
     async def _request_once(self, messages: list[dict[str, Any]]) -> Reply:
         builder = ReplyBuilder()
@@ -108,13 +116,13 @@ class ModelClient:
                 if piece is not None:
                     self._recorder.piece(*piece, builder.id)
         reply = builder.whole()
-        if self._counted is not None:
-            await self._counted(reply.id)
+        if self._door is not None:
+            await self._door.counted(reply.id)
         return reply
 
     async def _pause(self, failure: ModelFailure, attempt: int) -> None:
         backoff = min(_FIRST_PAUSE_S * 2 ** (attempt - 1), _LONGEST_PAUSE_S) * random.uniform(0.5, 1.0)  # noqa: S311
-        pause = max(backoff, min(failure.retry_after or 0.0, _LONGEST_RETRY_AFTER_S))
+        pause = max(backoff, failure.retry_after or 0.0)
         self._recorder.note(f"{failure.text}; asking again in {pause:.1f} s, try {attempt + 1} of {_TRIES}", "retry")
         await asyncio.sleep(pause)
 

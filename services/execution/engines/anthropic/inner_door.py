@@ -9,6 +9,7 @@ from typing import Final
 from services.agent.asks import Reservation
 from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.ask_records import AskRecords
+from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
 from services.execution.engines.anthropic.credentials import ModelCredentials
@@ -25,10 +26,22 @@ class InnerDoor:
     """A door on loopback, for this process alone, which knows its token."""
 
     def __init__(
-        self, providers: Sequence[ModelProvider], recorder: Recorder, writer: EventWriter, asks: Asks | None
+        self,
+        providers: Sequence[ModelProvider],
+        recorder: Recorder,
+        writer: EventWriter,
+        patience_s: float,
+        *,
+        asks: Asks | None,
     ) -> None:
-        """With `asks`, each request is asked for before it is sent; what an earlier runner had asked is over."""
+        """`patience_s` is how long it waits for models that do not answer.
+
+        With `asks`, each request is asked for before it is sent; what an earlier runner had asked is over.
+        """
         self._providers = providers
+        self._patience_s = patience_s
+        self.outage: Trouble | None = None
+        """Why models do not answer; None while they do, and before one was asked."""
         self._recorder = recorder
         self._asks = asks
         self._ask_records = None if asks is None else AskRecords(asks, writer)
@@ -43,7 +56,8 @@ class InnerDoor:
     def open(self, models_file: Path) -> ModelCredentials:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
-        self._serving = asyncio.ensure_future(Door(self._providers, token, self, self._asks).serve(listener))
+        door = Door(self._providers, token, self, self._patience_s, asks=self._asks)
+        self._serving = asyncio.ensure_future(door.serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
     async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
@@ -55,6 +69,10 @@ class InnerDoor:
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()
+
+    async def trouble(self, trouble: Trouble | None) -> None:
+        """Remember why models do not answer."""
+        self.outage = trouble
 
     async def note(self, text: str) -> None:
         """Record a line for people."""

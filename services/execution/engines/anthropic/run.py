@@ -20,6 +20,7 @@ from services.execution.eventlog.activity import ModelActivity, read_activity
 from services.execution.inbox.messages import Inbox
 from services.execution.model import Reason, Result, State
 from services.execution.processes import agent, signals, verdict
+from services.execution.processes.blame import blamed, with_outage
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
@@ -68,6 +69,7 @@ class AgentLoop:
         self._start_time_ns = run.started_time_ns() or time.time_ns()
         # A resumed run has what is left of the first runner's time.
         self._end_at = time.monotonic() + plan.bounds.wall_timeout_s - (time.time_ns() - self._start_time_ns) / 1e9
+        self._door: InnerDoor | None = None
         self._stopped = asyncio.Event()
         self._cause: Reason | None = None
 
@@ -81,12 +83,13 @@ class AgentLoop:
             Inbox(self._run.path).close()
             self._tools.end()
             self._writer.end()  # what it used is counted by its events
-        result = end.result(
+        trouble = None if self._door is None else self._door.outage
+        result = blamed(end, trouble).result(
             self._start_time_ns, processes_left=self._tools.processes_left, output_bytes=self._writer.output_bytes
         )
         self._meter.at_end()
         return replace(
-            result,
+            with_outage(result, trouble),
             model_use=read_activity(self._run.events).model_use(),
             end_verified_by=self._tools.verified_by,
             vitals=self._meter.vitals(),
@@ -106,7 +109,11 @@ class AgentLoop:
             return verdict.never_began(str(error))
         models = Models.load(None if credentials is None else credentials.models_file)
         recorder = Recorder(self._writer, before, models)
-        door = InnerDoor(self._providers, recorder, self._writer, self._asks) if self._providers else None
+        patience_s = self._plan.bounds.model_patience_s
+        door = None
+        if self._providers:
+            door = InnerDoor(self._providers, recorder, self._writer, patience_s, asks=self._asks)
+        self._door = door
         if door is not None:
             credentials = door.open(models.path)
         if credentials is None:
@@ -131,7 +138,7 @@ class AgentLoop:
         except NoToolProcessError as error:
             return verdict.never_began(str(error))
         history = History(self._run.history)
-        model = ModelClient(credentials, task, models, recorder, None if door is None else door.counted)
+        model = ModelClient(credentials, task, models, recorder, door)
         conversation = Conversation(task, history, model, self._tools, recorder, inbox=Inbox(self._run.path))
         try:
             return await self._bounded(conversation.run(), model)

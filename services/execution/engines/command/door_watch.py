@@ -1,9 +1,12 @@
 """The model's door of a program, if it has one: opened with it, made again when it was killed, and closed with it."""
 
+import math
 import selectors
+import time
 from dataclasses import replace
 
 from services.execution.door.child import ModelDoor
+from services.execution.door.outages import START_PATIENCE_S, Trouble
 from services.execution.engine import RunContext
 from services.execution.engines.command.sources import Sources
 from services.execution.processes import orphans
@@ -11,11 +14,14 @@ from services.sandbox.spec import SandboxSpec, Tier
 
 
 class DoorWatch:
-    """Stays with the door of one run. Without providers there is no door, and nothing to do."""
+    """Stays with the door of one run, if it has one."""
 
     def __init__(self, context: RunContext, selector: selectors.BaseSelector, sources: Sources) -> None:
         """The door is in no group of the program: the limits are for the program alone."""
-        self._door = ModelDoor(context.providers, context.asks) if context.providers else None
+        patience_s = context.plan.bounds.model_patience_s
+        self._door = ModelDoor(context.providers, patience_s, asks=context.asks) if context.providers else None
+        self._trouble: Trouble | None = None
+        self._refused_at = math.inf
         self._writer = context.writer
         self._selector = selector
         self._sources = sources
@@ -25,6 +31,21 @@ class DoorWatch:
     def secrets(self) -> dict[str, bytes]:
         """What must not appear in events, by name."""
         return {} if self._door is None else self._door.secrets
+
+    @property
+    def trouble(self) -> Trouble | None:
+        """Why models do not answer; None while they do, and before one was asked."""
+        return self._trouble
+
+    @property
+    def ends_at(self) -> float:
+        """When to end a program that needs its model, on the monotonic clock: at the end of an outage's patience.
+
+        One that is refused has some seconds, in which it may ask another model, or end by itself.
+        """
+        if self._trouble is None or not self._trouble.is_over:
+            return math.inf
+        return self._refused_at + START_PATIENCE_S if self._trouble.is_refusal else 0.0
 
     def prepared(self, spec: SandboxSpec) -> tuple[SandboxSpec, ModelDoor | None]:
         """Return a sandbox whose program is told of the door, and the door, to be opened in it. Raises OSError."""
@@ -55,7 +76,9 @@ class DoorWatch:
         door = self._door
         if door is None or (reports := door.reports) is None:
             return
-        if not door.record(self._writer):
+        more = door.record(self._writer)
+        self._learn(door)
+        if not more:
             self._sources.remove(reports)
             if door.restart():
                 self._writer.note("the model's door was lost, and is made again", "model")
@@ -63,8 +86,16 @@ class DoorWatch:
             else:
                 self._writer.note("the model's door is lost again and again, and stays closed", "model")
 
+    def _learn(self, door: ModelDoor) -> None:
+        self._trouble = door.trouble
+        if self._trouble is None or not self._trouble.is_refusal:
+            self._refused_at = math.inf
+        else:
+            self._refused_at = min(self._refused_at, time.monotonic())
+
     def close(self) -> None:
         """End the door, and record the rest."""
         if self._door is not None:
             self._door.close(self._writer)
+            self._learn(self._door)
             self._door = None

@@ -20,6 +20,7 @@ from services.execution.eventlog import Stream
 from services.execution.eventlog.activity import read_activity
 from services.execution.model import ModelUse, Reason, Result, State
 from services.execution.processes import agent, signals, verdict
+from services.execution.processes.blame import blamed, reason_of, with_outage
 from services.execution.processes.meter import Meter
 from services.execution.processes.pump import Pump
 from services.execution.processes.verdict import Verdict
@@ -93,7 +94,9 @@ class CommandRun:
             self._transcript.end()
         status = -signal.SIGKILL if self._termination.killed else program.exit_status
         end = self._verdict(status, meter.at_end() or program.limit)
-        result = end.result(start_time_ns, status, processes_left, self._pump.output_bytes)
+        result = with_outage(
+            end.result(start_time_ns, status, processes_left, self._pump.output_bytes), self._door.trouble
+        )
         result = replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
         return replace(result, model_use=self._model_use())
 
@@ -186,7 +189,7 @@ class CommandRun:
         if self._terminal is not None:
             times.append(self._terminal.due())
         if not self._termination.has_begun:
-            times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at())
+            times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at(), self._without_model_at())
         earliest = min(times)
         return None if earliest == math.inf else max(0.0, earliest - time.monotonic())
 
@@ -204,6 +207,8 @@ class CommandRun:
         if not self._termination.has_begun:
             if now >= began + bounds.wall_timeout_s:
                 self._termination.begin(Reason.TIMED_OUT, GRACE_S)
+            elif (trouble := self._door.trouble) is not None and now >= self._without_model_at():
+                self._termination.begin(reason_of(trouble), GRACE_S)
             elif now >= self._idle_at():
                 self._termination.begin(Reason.IDLE, GRACE_S)
         self._termination.advance(program)
@@ -214,8 +219,15 @@ class CommandRun:
             return math.inf
         return self._pump.last_output + (self._plan.bounds.idle_timeout_s or math.inf)
 
+    def _without_model_at(self) -> float:
+        """When to end the program for want of a model, on the monotonic clock. One that is no preset decides itself."""
+        return math.inf if self._task is None else self._door.ends_at
+
     def _verdict(self, status: int | None, limit: Reason | None) -> Verdict:
         """Return the verdict on the run; `limit` is a limit that may be why the program failed."""
+        return blamed(self._own_verdict(status, limit), self._door.trouble)
+
+    def _own_verdict(self, status: int | None, limit: Reason | None) -> Verdict:
         if self._termination.has_begun:
             cause = self._termination.cause
             return verdict.cancelled() if cause is None else verdict.forced(cause, self._plan.bounds)

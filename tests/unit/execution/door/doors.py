@@ -6,7 +6,7 @@ import json
 import os
 import socket
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from services.agent.providers import ModelProvider
 from services.execution.door.reports import Reports
@@ -23,11 +23,15 @@ class Served:
 
     port: int
     reading: int
+    troubles: list[dict | None] = field(default_factory=list)
+    """What `reports` has left out: why models did not answer."""
 
     def reports(self) -> list[dict]:
-        """What it has reported until now."""
+        """What it has reported until now of what was used, and for people."""
         with contextlib.suppress(BlockingIOError):
-            return [json.loads(line) for line in os.read(self.reading, 1 << 20).splitlines()]
+            lines = [json.loads(line) for line in os.read(self.reading, 1 << 20).splitlines()]
+            self.troubles += [line["trouble"] for line in lines if "trouble" in line]
+            return [line for line in lines if "trouble" not in line]
         return []
 
     async def usage(self) -> dict:
@@ -70,12 +74,12 @@ def unchunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*providers: ModelProvider) -> AsyncIterator[Served]:
-    """Serve these providers."""
+async def serving(*providers: ModelProvider, patience_s: float = 0.0) -> AsyncIterator[Served]:
+    """Serve these providers, which are waited for so long."""
     listening = socket.create_server(("127.0.0.1", 0))
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    task = asyncio.ensure_future(Door(providers, TOKEN, Reports(writing)).serve(listening))
+    task = asyncio.ensure_future(Door(providers, TOKEN, Reports(writing), patience_s).serve(listening))
     try:
         yield Served(listening.getsockname()[1], reading)
     finally:

@@ -1,0 +1,163 @@
+"""Asking providers one after the other, until one answers."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from services.execution.door import wires
+from services.execution.door.attempts import Attempt, model_asked
+from services.execution.door.grants import Grant
+from services.execution.door.http import Answer, MessageError, Request, Stream, written
+from services.execution.door.outages import Gate, Outages, Trouble, about
+from services.execution.door.reports import Reporter
+from services.execution.door.retry_after import retry_after_s
+from services.execution.door.upstream import AddressNotAllowedError
+
+_ANSWERS_WITHIN_S: Final = 900.0
+_NO_ANSWER: Final = 502
+_NOT_PASSED_ON: Final = (b"host", b"expect", b"accept-encoding", *wires.CREDENTIAL_FIELDS, *wires.OURS_FIELDS)
+_MAY_PASS: Final = (408, 409, 425, 429)
+"""Statuses below 500 by which nobody says that the request is wrong."""
+_REFUSALS: Final = {
+    401: "it does not know the key",
+    402: "its account has no credit",
+    403: "the key may not do this",
+    404: "it has no model {model}, or not at this URL",
+}
+"""What statuses mean after which the same request would be refused again."""
+
+_CAUSES: Final[dict[type[Exception], str]] = {
+    ConnectionResetError: "it closes connections, as if it spoke another protocol",
+    TimeoutError: "nothing comes back",
+}
+"""What errors without a text mean."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """A provider that has answered, with anything: the rest of the answer is still to come."""
+
+    attempt: Attempt
+    stream: Stream
+    answer: Answer
+
+
+class Asking:
+    """Sends one request, to whoever takes it."""
+
+    def __init__(self, request: Request, outages: Outages, reports: Reporter, grant: Grant) -> None:
+        self._request = request
+        self._outages = outages
+        self._reports = reports
+        self._grant = grant
+
+    async def reach(self, attempts: Sequence[Attempt]) -> tuple[Reached | None, Trouble | None]:
+        """Send the request to the first that takes it: return its answer, or also why that is none of a model.
+
+        Both are returned when the last answer can be passed back, if it comes to that.
+        """
+        waits = [self._opens_in(attempt) for attempt in attempts]
+        left = [attempt for attempt, seconds in zip(attempts, waits, strict=True) if not seconds]
+        if not left:
+            name, seconds = attempts[0].serving.provider.name, min(waits)
+            text = f"model provider {name} wants to be left alone for {about(seconds)}"
+            return None, Trouble(text, name, 429, pause_s=seconds)
+        while True:
+            attempt, *left = left
+            reached, trouble = await self._try(attempt)
+            if trouble is None:
+                return reached, None
+            left = attempt.followed_by(left, trouble.status if reached is not None else _NO_ANSWER)
+            if not left:
+                if reached is None and trouble.is_refusal:  # and who can mend it sees no answers
+                    await self._reports.note(trouble.text)
+                soonest = min(map(self._opens_in, attempts))
+                return reached, replace(trouble, pause_s=soonest or None)
+            if reached is not None:
+                reached.stream.writer.close()
+            await self._note(attempt, trouble, left[0])
+
+    async def _try(self, attempt: Attempt) -> tuple[Reached | None, Trouble | None]:
+        name = attempt.serving.provider.name
+        provider = f"model provider {name}"
+        try:
+            stream, answer = await self._ask(attempt)
+        except AddressNotAllowedError as error:
+            return None, Trouble(f"{provider} is not asked: {error}", name, 403, is_refusal=True)
+        except (OSError, TimeoutError, MessageError) as error:
+            cause = str(error) or _CAUSES.get(type(error)) or type(error).__name__
+            text = f"{provider} does not answer: {cause}"
+            return None, Trouble(text, name, _NO_ANSWER, is_unreached=True)
+        reached, status = Reached(attempt, stream, answer), answer.status
+        if status not in _REFUSALS and status not in _MAY_PASS and status < 500:
+            return reached, None
+        if (seconds := retry_after_s(answer)) is not None and status not in _REFUSALS:
+            self._outages.close(self._gate(attempt), seconds)
+        text = f"{provider} answers with status {status}"
+        if status in _REFUSALS:
+            text = f"{text}: {_REFUSALS[status].format(model=self._model(attempt) or 'asked for')}"
+        return reached, Trouble(text, name, status, is_refusal=status in _REFUSALS)
+
+    def _opens_in(self, attempt: Attempt) -> float:
+        return self._outages.opens_in(self._gate(attempt)) if self._outages.has_gates else 0.0
+
+    def _gate(self, attempt: Attempt) -> Gate:
+        return attempt.serving.provider.name, attempt.key, self._model(attempt)
+
+    def _model(self, attempt: Attempt) -> str:
+        return attempt.model or model_asked(self._request, attempt.body, attempt.route)
+
+    async def _note(self, attempt: Attempt, failed: Trouble, following: Attempt) -> None:
+        is_same, there = attempt.serving is following.serving, following.serving.provider.name
+        await self._reports.note(
+            f"{failed.text}; {'its next key is tried' if is_same else f'{there} is asked instead'}"
+        )
+
+    async def _ask(self, attempt: Attempt) -> tuple[Stream, Answer]:
+        """Send the request, and return the head of its answer.
+
+        Raises AddressNotAllowedError, OSError, TimeoutError, MessageError.
+        """
+        head, upstream = self._head(attempt), attempt.serving.upstream
+        if (kept := await upstream.kept()) is not None:
+            try:
+                return await self._send(kept, head, attempt.body)
+            except (ConnectionError, MessageError):
+                pass  # it was closed just now, which says nothing about the provider
+        return await self._send(await upstream.connect(), head, attempt.body)
+
+    def _head(self, attempt: Attempt) -> bytes:
+        fields = self._request.end_to_end(_NOT_PASSED_ON)
+        fields += wires.key_fields(attempt.serving.provider, attempt.key)
+        # Without compression, because what passes is also read.
+        fields += [(b"host", attempt.serving.upstream.place.authority), (b"accept-encoding", b"identity")]
+        if self._request.method == "POST":
+            fields.append((b"content-length", b"%d" % len(attempt.body)))
+        return written(f"{self._request.method} {attempt.path} HTTP/1.1".encode(), fields)
+
+    async def _send(self, stream: Stream, head: bytes, body: bytes) -> tuple[Stream, Answer]:
+        self._grant.is_pending = True
+        try:
+            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+                await stream.write(head + body)
+                answer = await self._answer(stream)
+        except BaseException as error:
+            stream.writer.close()
+            self._grant.is_pending = not isinstance(error, Exception)  # a provider that breaks off has not answered
+            raise
+        self._grant.is_pending = False
+        return stream, answer
+
+    async def _answer(self, stream: Stream) -> Answer:
+        """Return the head of the answer, after those that announce it. Raises OSError, MessageError."""
+        status = 100
+        while status < 200:
+            if not (head := await stream.head()):
+                raise ConnectionResetError("it closed the connection")
+            answer = Answer.parse(head)
+            status = answer.status
+            if status == 101:
+                raise MessageError("it changed the protocol")
+        answer.body(self._request.method)  # is understood
+        return answer

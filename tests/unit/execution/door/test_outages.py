@@ -1,0 +1,186 @@
+"""Models that do not answer: how long they are waited for, when they are asked again, and what is told of it."""
+
+import asyncio
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from services.agent.providers import ModelProvider, ModelWire
+from services.execution.door import outages
+from services.execution.door.http import Answer
+from services.execution.door.outages import START_PATIENCE_S, Outages, Trouble
+from services.execution.door.retry_after import LONGEST_S, retry_after_s
+from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing
+from tests.unit.execution.door.doors import HERE, serving
+
+PATHS = {
+    ModelWire.MESSAGES: "/v1/messages",
+    ModelWire.RESPONSES: "/v1/responses",
+    ModelWire.CHAT: "/v1/chat/completions",
+    ModelWire.GEMINI: "/v1beta/models/m:generateContent",
+}
+AWAY = Trouble("away", "one", 502, is_unreached=True)
+BUSY = Trouble("busy", "one", 529)
+
+
+@pytest.fixture(autouse=True)
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outages, "_FIRST_PAUSE_S", 0.02)
+
+
+def provider(at: ProviderServer | int, name: str = "one", wire: ModelWire = ModelWire.MESSAGES) -> ModelProvider:
+    port = at if isinstance(at, int) else at.port
+    url = f"http://127.0.0.1:{port}"
+    return ModelProvider(name=name, wire=wire, base_url=url, keys=(f"{name}-key",), allowed_addresses=HERE)
+
+
+@pytest.mark.parametrize("wire", PATHS)
+@pytest.mark.parametrize("status", [408, 429, 500, 503, 529])
+async def test_what_passes_soon_no_agent_notices(wire: ModelWire, status: int) -> None:
+    async with (
+        providing(Reply(status=status), message()) as at,
+        serving(provider(at, wire=wire), patience_s=30) as door,
+    ):
+        answered, _ = await door.ask(PATHS[wire], {"model": "m"})
+        assert (answered, len(at.asked)) == (200, 2)
+        (used, note) = sorted(door.reports(), key=lambda report: "note" in report)
+    assert note["note"].startswith(f"model provider one answers with status {status}; asked again in 0.0")
+    assert used["usage"]["http_status"] == 200
+    told, over = door.troubles
+    assert (told["status"], told["is_over"], over) == (status, False, None)
+
+
+async def test_retry_after_is_obeyed_in_full_by_all_requests_for_the_model() -> None:
+    busy = Reply(status=429, headers={"retry-after": "1"})
+    async with providing(busy, message()) as at, serving(provider(at), patience_s=30) as door:
+        began = time.monotonic()
+        asked = asyncio.gather(*(door.ask("/v1/messages", {"model": "a"}) for _ in range(3)))
+        while not door.reports():
+            await asyncio.sleep(0.005)
+        first = len(at.asked)
+        other, _ = await door.ask("/v1/messages", {"model": "b"})
+        assert (other, time.monotonic() - began < 1) == (200, True), "another model has its own limit"
+        assert len(at.asked) == first + 1
+        assert {status for status, _ in await asked} == {200}
+        assert time.monotonic() - began >= 1
+
+
+async def test_who_wants_to_be_left_alone_for_too_long_is_not_waited_for() -> None:
+    async with (
+        providing(Reply(status=429, headers={"retry-after": "90"})) as at,
+        serving(provider(at), patience_s=20) as door,
+    ):
+        assert [(await door.ask("/v1/messages", {"model": "a"}))[0] for _ in range(2)] == [429, 429]
+        assert len(at.asked) == 1, "it is not even asked again"
+        door.reports()
+    assert [(one["is_over"], one["provider"]) for one in door.troubles] == [(True, "one")] * 2
+    assert all(88 < one["pause_s"] < 92 for one in door.troubles)
+
+
+@pytest.mark.parametrize(
+    ("status", "why"), [(401, "does not know the key"), (402, "no credit"), (403, "may not"), (404, "no model m, or")]
+)
+async def test_what_is_refused_is_not_asked_again(status: int, why: str) -> None:
+    async with providing(Reply([b"own words"], status)) as at, serving(provider(at), patience_s=30) as door:
+        assert await door.ask("/v1/messages", {"model": "m"}) == (status, b"own words")
+        assert len(at.asked) == 1
+        door.reports()
+    (told,) = door.troubles
+    assert (told["is_refusal"], told["is_over"], why in told["text"]) == (True, True, True)
+
+
+async def test_what_only_the_request_is_to_blame_for_is_no_trouble() -> None:
+    async with providing(Reply([b"too long"], 400)) as at, serving(provider(at), patience_s=30) as door:
+        assert await door.ask("/v1/messages", {"model": "m"}) == (400, b"too long")
+        door.reports()
+    assert door.troubles == []
+
+
+async def test_nobody_waits_for_lists_and_counts() -> None:
+    async with providing(Reply(status=529)) as at, serving(provider(at), patience_s=30) as door:
+        assert (await door.ask("/v1/messages/count_tokens", {"model": "m"}))[0] == 529
+        door.reports()
+    assert door.troubles == []
+
+
+async def test_an_agent_that_goes_away_while_it_waits_asks_nobody() -> None:
+    async with providing(Reply(status=429, headers={"retry-after": "1"}), messages()) as at:
+        async with serving(provider(at), patience_s=30) as door:
+            asked = asyncio.ensure_future(door.ask("/v1/messages", {"model": "m"}))
+            while not door.reports():
+                await asyncio.sleep(0.005)
+            asked.cancel()
+            await asyncio.gather(asked, return_exceptions=True)
+        assert len(at.asked) == 1
+
+
+def test_an_outage_lasts_as_long_as_its_patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    known = Outages(120.0)
+    waited = 0.0
+    while (pause := known.pause(AWAY)) is not None:
+        now, waited = now + pause, waited + pause
+    assert waited == pytest.approx(START_PATIENCE_S), "who was never reached will hardly be"
+    known.answered()
+    waited = 0.0
+    while (pause := known.pause(AWAY)) is not None:
+        assert pause <= 8
+        now, waited = now + pause, waited + pause
+    assert waited == pytest.approx(120)
+    assert known.pause(BUSY) is None, "the next request does not begin anew"
+    now += 61
+    assert known.pause(BUSY) is not None, "an outage of which nothing was seen for a while is another one"
+    assert Outages(5.0).pause(BUSY) is not None
+    assert Outages(0.0).pause(BUSY) is None
+
+
+def in_s(seconds: float) -> datetime:
+    return datetime.now(UTC) + timedelta(seconds=seconds)
+
+
+@pytest.mark.parametrize(
+    ("fields", "seconds"),
+    [
+        ({}, None),
+        ({"retry-after": "90"}, 90),
+        ({"retry-after": "0"}, 0),
+        ({"retry-after": "-5"}, None),
+        ({"retry-after": "soon"}, None),
+        ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e9"}, None),
+        ({"retry-after": "99999999"}, LONGEST_S),
+        ({"retry-after-ms": "1500", "retry-after": "2"}, 1.5),
+        ({"retry-after": lambda: format_datetime(in_s(3600), usegmt=True)}, 3600),
+        ({"retry-after": lambda: format_datetime(in_s(-3600), usegmt=True)}, 0),
+        ({"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}, 360),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "1h2m3.5s"}, 3723.5),
+        ({"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "250ms"}, 0.25),
+        ({"x-ratelimit-remaining-tokens": "7", "x-ratelimit-reset-tokens": "6m0s"}, None),
+        ({"x-ratelimit-remaining-tokens": "0"}, None),
+        ({"x-ratelimit-remaining": "0", "x-ratelimit-reset": lambda: f"{in_s(50).timestamp():.0f}"}, 50),
+        (
+            {
+                "anthropic-ratelimit-requests-remaining": "0",
+                "anthropic-ratelimit-requests-reset": lambda: in_s(70).isoformat(),
+            },
+            70,
+        ),
+        (
+            {
+                "anthropic-ratelimit-input-tokens-remaining": "0",
+                "anthropic-ratelimit-input-tokens-reset": lambda: in_s(70).strftime("%Y-%m-%dT%H:%M:%SZ"),
+                "x-ratelimit-remaining-requests": "0",
+                "x-ratelimit-reset-requests": "2s",
+            },
+            70,
+        ),
+    ],
+)
+def test_when_to_ask_again_is_read_from_every_field_that_says_so(fields: dict, seconds: float | None) -> None:
+    said = {name: value() if callable(value) else value for name, value in fields.items()}
+    answer = Answer(1, tuple((name.encode(), value.encode()) for name, value in said.items()), 429, b"")
+    found = retry_after_s(answer)
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=2 if seconds > 5 else 0.01))
