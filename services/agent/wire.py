@@ -4,13 +4,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict
 
 from boatyard.agent.v1 import agent_pb2 as pb
-from boatyard.agent.v1 import ask_pb2, limits_pb2, model_pb2, sandbox_pb2
+from boatyard.agent.v1 import ask_pb2, limits_pb2, model_pb2, sandbox_pb2, usage_pb2
 
 from services.agent.allowance import Allowance
 from services.agent.asks import Reservation, ReservationAnswer
 from services.agent.limits import Limits
 from services.agent.providers import ModelProvider
 from services.agent.settings import AgentSettings, environment_complaint, secret_complaints
+from services.agent.usage import ModelUsageSum, UsageSum
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check
 from services.sandbox.host_patterns import HostPattern
@@ -19,6 +20,8 @@ from services.sandbox.spec import Network, Tier
 AGENT: Final = Mapper(AgentSettings, pb.AgentSettings)
 LIMITS: Final = Mapper(Limits, limits_pb2.ExecutionLimits)
 PROVIDER: Final = Mapper(ModelProvider, model_pb2.ModelProvider)
+USAGE: Final = Mapper(UsageSum, usage_pb2.UsageSum)
+MODEL_USAGE: Final = Mapper(ModelUsageSum, usage_pb2.ModelUsageSum)
 RESERVATION: Final = Mapper(Reservation, ask_pb2.Reservation)
 RESERVATION_ANSWER: Final = Mapper(ReservationAnswer, ask_pb2.ReservationAnswer)
 

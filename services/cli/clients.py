@@ -12,6 +12,7 @@ from boatyard.gateway.v1 import (
     auth_pb2,
     catalog_pb2,
     checkpoint_pb2,
+    cost_pb2,
     hook_pb2,
     job_pb2,
     runtime_pb2,
@@ -21,6 +22,7 @@ from boatyard.gateway.v1.audit_pb2_grpc import AuditServiceStub
 from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
+from boatyard.gateway.v1.cost_pb2_grpc import CostServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
 from boatyard.gateway.v1.job_pb2_grpc import JobServiceStub
 from boatyard.gateway.v1.runtime_pb2_grpc import AgentRuntimeServiceStub
@@ -46,6 +48,7 @@ _DESCRIPTORS = [
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
     checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
     admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
+    cost_pb2.DESCRIPTOR.services_by_name["CostService"],
     hook_pb2.DESCRIPTOR.services_by_name["HookService"],
     job_pb2.DESCRIPTOR.services_by_name["JobService"],
     runtime_pb2.DESCRIPTOR.services_by_name["AgentRuntimeService"],
@@ -59,6 +62,7 @@ class Gateway:
         self.admin = _weighed(AdminServiceStub(channel))
         self.catalog = _weighed(CatalogServiceStub(channel))
         self.checkpoints = _weighed(CheckpointServiceStub(channel))
+        self.costs = _weighed(CostServiceStub(channel))
         self.hooks = _weighed(HookServiceStub(channel))
         self.jobs = _weighed(JobServiceStub(channel))
         self.runtime = _weighed(AgentRuntimeServiceStub(channel))

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime
 
+from boatyard.agent.v1.usage_pb2 import UsageSum
 from google.protobuf.timestamp_pb2 import Timestamp
 
 
@@ -52,3 +53,16 @@ def size(number: int) -> str:
             return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
         value /= 1024
     return f"{value:.1f} GiB"
+
+
+def cost(*usages: UsageSum) -> str:
+    """Return what requests to models cost, such as $1.25; ≥ $1.25 where the price of some is not known; or unknown."""
+    known = [usage.cost_usd for usage in usages if usage.HasField("cost_usd")]
+    if not known:
+        return "unknown" if any(usage.requests for usage in usages) else dollars(0)
+    return f"{'≥ ' if any(usage.unpriced_requests for usage in usages) else ''}{dollars(sum(known))}"
+
+
+def dollars(amount: float) -> str:
+    """Return an amount in US dollars: with two digits behind the point from a dollar on, else with four."""
+    return f"${amount:,.2f}" if amount >= 1 or not amount else f"${amount:.4f}"

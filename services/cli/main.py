@@ -36,6 +36,7 @@ COMMANDS = {
     "reject": "Reject a checkpoint: the job that waits for it fails.",
     "request-changes": "Ask an agent to change its result.",
     "status": "Show how many jobs and cells there are.",
+    "cost": "Show what models were used for, and what that cost.",
     "agents": "List the agents that this machine knows by name.",
     "cells": "List the cells that run jobs, or forget one that is gone.",
     "pause": "Stop a cell from taking new jobs, for example before a restart.",

@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,6 +23,7 @@ MOST = (1 << 63) - 1
 _SHOWN = 60
 _LONGEST_SPAN = 1_000_000
 
+_DAYS = re.compile(r"([1-9]\d{0,4})d")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) ?([KMGTkmgt]?)(?:[iI]?[bB])?")
 
 
@@ -148,6 +149,16 @@ def moment(typed: str) -> Timestamp:
     return result
 
 
+def day(typed: str) -> date:
+    """Read a day: its date, or as 7d the first of the last seven days in UTC, of which today is one."""
+    if (days := _DAYS.fullmatch(typed)) is not None:
+        return datetime.now(UTC).date() - timedelta(days=int(days[1]) - 1)
+    try:
+        return date.fromisoformat(typed)
+    except ValueError:
+        raise ValueError(f"{typed!r} must be a day such as 2030-01-31, or a number of days such as 7d") from None
+
+
 def pair(typed: str) -> tuple[str, str]:
     """Read NAME=VALUE. Raises ShapeError."""
     name, equals, value = typed.partition("=")
@@ -239,6 +250,7 @@ SIZE = Reads(size)
 SPAN = Reads(span)
 SECONDS = Reads(seconds)
 MOMENT = Reads(moment)
+DAY = Reads(day)
 PAIR = Reads(pair)
 SECRET = Reads(secret)
 SECRET_FILE = Reads(secret_file)

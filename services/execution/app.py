@@ -18,6 +18,7 @@ from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
+from services.common.db.room import keep_room
 from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.metrics import Meters
@@ -102,6 +103,7 @@ async def _main() -> None:
             "retention": Retention(executions, runs, limits).run_retention(settings.sweep_seconds),
             "containers": _remove_containers(runs, settings.sweep_seconds),
             "fences": fences.run_retention(),
+            "room": keep_room(engine),
         }
         await stack.enter_async_context(program.background_tasks(background))
         provided = await asyncio.to_thread(lambda: tuple(capabilities(control_groups, settings)))

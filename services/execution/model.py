@@ -8,6 +8,7 @@ from typing import Any
 
 from services.agent.limits import NO_LIMITS, Limits
 from services.agent.providers import ModelProvider
+from services.agent.usage import ModelUsageSum
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
@@ -151,6 +152,7 @@ class ModelUse:
     last_words: str
     claimed_tokens: int | None = None
     claimed_cost_usd: float | None = None
+    usage: tuple[ModelUsageSum, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

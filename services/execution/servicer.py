@@ -56,7 +56,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         return responses.node_to_proto(self._capabilities, self._allowance, agents)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
-        execution = await self._executions.get(request.execution_id)
+        execution = await self._executions.with_use(await self._executions.get(request.execution_id))
         return pb.GetExecutionResponse(
             execution=responses.execution_to_proto(execution, await self._messaging.pending(execution))
         )

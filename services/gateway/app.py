@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common import program
 from services.common.db.engine import sqlite_url
+from services.common.db.room import keep_room
 from services.common.errors import StartError
 from services.common.home import token_from
 from services.common.lock import single_instance
@@ -36,6 +37,8 @@ from services.gateway.checkpoints.servicer import CheckpointServicer
 from services.gateway.checkpoints.store import OWNERS as CHECKPOINT_OWNERS
 from services.gateway.checkpoints.store import CheckpointStore
 from services.gateway.coordinators import app as coordinators
+from services.gateway.cost import app as cost
+from services.gateway.cost.store import CostStore
 from services.gateway.door.app import door
 from services.gateway.hooks import app as hooks
 from services.gateway.hooks.calls import CallStore
@@ -111,6 +114,7 @@ async def _main() -> None:
         store, events = JobStore(engine, notifier), EventStore(engine)
         tasks = {
             "keys": keep_keys(keys, cell.cell_id),
+            "room of the database": keep_room(engine),
             "notices": ChangeBroadcast(engine, notifier).run(),
             "condition of the node": NodeWatch(nodes, partial(cells.set_condition, cell.cell_id)).run(),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
@@ -149,6 +153,7 @@ async def _main() -> None:
                     is_gone=is_gone,
                 ),
                 *runtime,
+                cost.registration(CostStore(engine)),
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 *coordinators.registrations(
                     engine,
@@ -236,6 +241,7 @@ def _retention_tasks(
         "jobs that ended long ago": retention.run_retention(engine, settings.keep_jobs_days),
         "cells that are gone": cells.run_retention(cell, settings.forget_cell_days * 86400),
         "calls of hooks": CallStore(engine).run_retention(),
+        "usage of models": CostStore(engine).run_retention(settings.keep_usage_days),
     }
 
 

@@ -49,6 +49,8 @@ class GatewaySettings(DriverSettings, env_prefix="BOATYARD_GATEWAY_"):
     """How long a job waits until its priority counts one point more, so that nothing starves; 0 means never."""
     keep_jobs_days: Annotated[float, Field(ge=0, le=36500)] = 90.0
     """How long a job is kept after its end, with its executions and its timeline; 0 means for ever."""
+    keep_usage_days: Annotated[float, Field(ge=0, le=36500)] = 400.0
+    """How long it is kept what models were used for and what that cost, by job and day; 0 means for ever."""
     kinds_file: Path | None = None
     """A TOML file with kinds of jobs that add to the shipped ones or replace some: see services/gateway/jobs."""
     audit_days: Annotated[float, Field(gt=0, le=36500)] = 90.0

@@ -16,6 +16,7 @@ from services.common import program
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
+from services.common.db.room import keep_room
 from services.common.errors import StartError
 from services.common.lock import single_instance
 from services.common.metrics import Meters
@@ -101,7 +102,8 @@ async def _main() -> None:
         manager = build_manager(
             settings, paths, git, addresses, engine, stacks=await overlays_work(paths), meters=meters
         )
-        await stack.enter_async_context(program.background_tasks({"maintenance": manager.run_maintenance()}))
+        upkeep = {"maintenance": manager.run_maintenance(), "room": keep_room(engine)}
+        await stack.enter_async_context(program.background_tasks(upkeep))
         draining = Draining()
         listen = settings.listen or settings.home.socket("git")
         await serve(

@@ -11,6 +11,7 @@ from services.common.db.commit_events import on_commit
 from services.common.db.engine import open_database, sqlite_url
 from services.common.db.fences import Fences
 from services.common.db.migrate import migrate
+from services.common.db.room import keep_room
 from services.common.lock import single_instance
 from services.common.metrics import Meters
 from services.common.metrics.servicer import registration as metrics
@@ -66,6 +67,7 @@ async def _main() -> None:
             "sweep": manager.run_retention(timedelta(hours=settings.keep_hours)),
             "measure": manager.run_measuring(),
             "fences": fences.run_retention(),
+            "room": keep_room(engine),
         }
         await stack.enter_async_context(program.background_tasks(upkeep))
         listen = settings.listen or settings.home.socket("workspace")

@@ -93,6 +93,7 @@ READ_OUR_OWN_JSON = (
         "execution/engines/anthropic/models.py",
         "execution/engines/anthropic/credentials.py",
         "gateway/schema/sealing.py",
+        "gateway/migrations/v0029_usage.py",
     ),
 )
 

@@ -110,6 +110,10 @@ execution.v1.ModelOutage  provider retry_time                        driver
 execution.v1.NodeExecution  host_uid                                 no: of this machine alone, for its operator
 execution.v1.ModelUse  tokens                                        Output.tokens_used
 execution.v1.ModelUse  cost_usd                                      Output.cost_usd
+execution.v1.ModelUse  usage                                         Output.usage
+agent.v1.ModelUsageSum  provider model day usage                     Output.usage
+agent.v1.UsageSum  requests partial_requests unpriced_requests tokens input_tokens output_tokens cost_usd  Output.usage
+agent.v1.UsageSum  cache_read_tokens cache_write_tokens cache_write_1h_tokens reasoning_tokens  Output.usage
 execution.v1.ModelUse  claimed_tokens                                Output.claimed_tokens
 execution.v1.ModelUse  claimed_cost_usd                              Output.claimed_cost_usd
 execution.v1.ModelUse  turns                                         Output.turns

@@ -96,6 +96,8 @@ READABLE = {
         execution.v1.StateChange state reason message
         execution.v1.TurnEnd stop_reason
         execution.v1.ModelUsage model provider
+        agent.v1.ModelUsageSum provider model day
+        gateway.v1.CostGroup provider model day label_value
         agent.v1.Reservation provider model
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path

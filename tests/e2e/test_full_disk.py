@@ -1,6 +1,7 @@
-"""Disks that fill up under running jobs, in every way there is: every job ends well, every line is there once."""
+"""A disk that fills up under running jobs, in every way there is: every job ends well, every line is there once."""
 
 import contextlib
+import os
 import shutil
 import sqlite3
 import tempfile
@@ -10,21 +11,24 @@ from pathlib import Path
 
 import pytest
 
+from services.supervisor.process import LOG_BYTES
 from tests.e2e.conftest import Remote
 from tests.kit.cell import eventually
 from tests.kit.cells import SharingCell, running_cells
 from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
 from tests.kit.postgres import database
 
-pytestmark = [needs_mount, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [needs_mount, pytest.mark.slow, pytest.mark.timeout(900)]
 
 SERVICES = ("workspace", "git", "execution", "gateway")
 JOBS = 20
+_ON_THE_SMALL = 8
 MIB = 1 << 20
 COUNTING = (
     "for i in $(seq 1 300); do echo line $i; sleep 0.2; done; "
     "until echo $BOATYARD_JOB_ID > done.txt; do sleep 0.3; done"  # its own files have no room either
 )
+BRIEF = "echo brief; until echo $BOATYARD_JOB_ID > done.txt; do sleep 0.3; done"
 LINES = b"".join(b"line %d\n" % number for number in range(1, 301))
 _FULL_SECONDS = 3.0
 
@@ -39,7 +43,7 @@ def by_inodes(home: Path) -> Callable[[], object]:
 
 
 def by_logs(home: Path) -> Callable[[], object]:
-    """Fill the disk with a service's log, which the supervisor cuts by itself."""
+    """Fill the disk with a service's log, which the supervisor cuts by itself when it has grown too long."""
     log = home / "logs" / "gateway.log"
     ballast = fill(home)
     size = ballast.stat().st_size
@@ -47,7 +51,13 @@ def by_logs(home: Path) -> Callable[[], object]:
     with contextlib.suppress(OSError), log.open("ab", buffering=0) as file:
         for _ in range(size // MIB + 1):
             file.write(b"x" * MIB)
-    return lambda: eventually(lambda: log.stat().st_size < MIB, "the log is cut", timeout=60)
+
+    def make_room() -> None:
+        if size <= LOG_BYTES:  # the flood has left so little that the log is not too long yet
+            os.truncate(log, 0)
+        eventually(lambda: log.stat().st_size < MIB, "the log is cut", timeout=120)
+
+    return make_room
 
 
 def by_the_databases_log(home: Path) -> Callable[[], object]:
@@ -61,9 +71,9 @@ def by_the_databases_log(home: Path) -> Callable[[], object]:
     reader.execute("BEGIN")
     reader.execute("SELECT * FROM ballast").fetchall()
     writer.execute("PRAGMA busy_timeout = 5000")
-    for _ in range(3):
+    for size in range(2 * MIB, 2 * MIB + 8):  # what stays the same is not written again
         with contextlib.suppress(sqlite3.OperationalError):
-            writer.execute("UPDATE ballast SET data = zeroblob(?)", (8 * MIB,))
+            writer.execute("UPDATE ballast SET data = zeroblob(?)", (size,))
     rest = fill(home)
 
     def make_room() -> None:
@@ -80,17 +90,19 @@ WAYS = (by_anybody, by_inodes, by_the_databases_log, by_logs)
 
 @pytest.fixture
 def cells(postgres_server: object) -> Iterator[list[SharingCell]]:
+    """Two cells, the first of which has a disk of 300 MiB."""
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     settings = {
         "BOATYARD_GATEWAY_MAX_JOBS": str(JOBS),
         "BOATYARD_EXECUTION_MAX_EXECUTIONS": str(2 * JOBS),
         "BOATYARD_EXECUTION_DISK_RESERVE_BYTES": str(60 * MIB),
-        "BOATYARD_GIT_MIN_FREE_BYTES": str(20 * MIB),
-        "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": str(20 * MIB),
+        "BOATYARD_GIT_MIN_FREE_BYTES": str(8 * MIB),  # less than a flood's log leaves, which stays
+        "BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": str(8 * MIB),
     }
 
     def disk(home: Path) -> contextlib.AbstractContextManager[object]:
-        return small_disk(home, size="300m", inodes=20_000)
+        is_first = home.parent.name == "cell-0"
+        return small_disk(home, size="300m", inodes=20_000) if is_first else contextlib.nullcontext()
 
     with (
         database(postgres_server) as url,
@@ -100,23 +112,29 @@ def cells(postgres_server: object) -> Iterator[list[SharingCell]]:
     shutil.rmtree(directory)
 
 
-def test_disks_fill_up_under_jobs_and_all_goes_on_by_itself(cells: list[SharingCell], remote: Remote) -> None:
-    first, second = cells
-    jobs = [first.submit(remote.path, COUNTING) for _ in range(JOBS)]
-    flood = first.submit(remote.path, "cat /dev/zero | tr '\\0' x")
+def test_a_disk_fills_up_under_jobs_and_all_goes_on_by_itself(cells: list[SharingCell], remote: Remote) -> None:
+    small, roomy = cells
+    roomy.boatyard("pause", roomy.cell_id)
+    jobs = {small.submit(remote.path, COUNTING)["job_id"]: LINES for _ in range(_ON_THE_SMALL)}
     services = [(cell, service, cell.service_pid(service)) for cell in cells for service in SERVICES]
-    eventually(lambda: not second.lines("ps", "--state", "pending"), "all have begun", timeout=120)
+    eventually(lambda: not roomy.lines("ps", "--state", "pending"), "all have begun", timeout=300)
+    flood = small.submit(remote.path, "cat /dev/zero | tr '\\0' x")
+    eventually(lambda: roomy.lines("show", flood["job_id"])[0]["state"] == "RUNNING", "it has begun")
+    roomy.boatyard("resume", roomy.cell_id)
     for way in WAYS:
-        rooms = [way(cell.home) for cell in cells]
+        make_room = way(small.home)
+        more = (JOBS - _ON_THE_SMALL) // len(WAYS)
+        jobs |= {roomy.submit(remote.path, BRIEF)["job_id"]: b"brief\n" for _ in range(more)}
         time.sleep(_FULL_SECONDS)
-        for make_room in rooms:
-            make_room()
-    second.boatyard("cancel", flood["job_id"])
+        make_room()
+    roomy.boatyard("cancel", flood["job_id"])
 
-    for job in jobs:
-        ended = second.result(job["job_id"], timeout=120)
+    for job_id, lines in jobs.items():
+        ended = roomy.result(job_id, timeout=300)
         assert ended["state"] == "SUCCEEDED", (ended["reason"], ended["message"])
-        assert first.output(ended["execution_id"]) == LINES
-        assert remote.show(f"{ended['branch']}:done.txt") == ended["job_id"]
-    assert second.result(flood["job_id"])["state"] == "CANCELLED"
+        assert ended["cell_id"] == small.cell_id or lines != LINES
+        assert roomy.output(ended["execution_id"]) == lines
+        assert remote.show(f"{ended['branch']}:done.txt") == job_id
+    assert len(jobs) == JOBS
+    assert roomy.result(flood["job_id"])["state"] == "CANCELLED"
     assert [cell.service_pid(service) for cell, service, _ in services] == [pid for *_, pid in services]

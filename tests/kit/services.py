@@ -16,6 +16,7 @@ from boatyard.gateway.v1 import (
     catalog_pb2_grpc,
     checkpoint_pb2,
     checkpoint_pb2_grpc,
+    cost_pb2_grpc,
     hook_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
@@ -56,6 +57,7 @@ class Services:
         self.jobs: job_pb2_grpc.JobServiceStub
         self.runtime: runtime_pb2_grpc.AgentRuntimeServiceStub
         self.catalog: catalog_pb2_grpc.CatalogServiceStub
+        self.costs: cost_pb2_grpc.CostServiceStub
         self.hooks: hook_pb2_grpc.HookServiceStub
         self.checkpoints: checkpoint_pb2_grpc.CheckpointServiceStub
 
@@ -173,6 +175,7 @@ async def running_services(root: Path, **environment: str) -> AsyncIterator[Serv
             services.runtime = runtime_pb2_grpc.AgentRuntimeServiceStub(channel)
             services.catalog = catalog_pb2_grpc.CatalogServiceStub(channel)
             services.checkpoints = checkpoint_pb2_grpc.CheckpointServiceStub(channel)
+            services.costs = cost_pb2_grpc.CostServiceStub(channel)
             services.hooks = hook_pb2_grpc.HookServiceStub(channel)
             yield services
     finally:

@@ -13,7 +13,7 @@ from services.cli.parsing import MOMENT, SELECTOR
 from services.cli.resumed_streams import Outage, all_job_changes
 from services.cli.screen import Screen, first_line
 
-COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "BRANCH", "PROMPT")
+COLUMNS = ("JOB", "STATE", "REASON", "AGE", "TOOK", "COST", "BRANCH", "PROMPT")
 _LIVE = (job_pb2.Job.STATE_PENDING, job_pb2.Job.STATE_RUNNING, job_pb2.Job.STATE_AWAITING_APPROVAL)
 _STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
 
@@ -115,6 +115,7 @@ def row_of(job: job_pb2.Job) -> tuple[str, ...]:
         job.reason or shapes.waits_for(job),
         humanize.age(job.create_time),
         "" if took is None else humanize.duration(took),
+        humanize.cost(*(each.usage for each in job.usage)) if job.usage else "",
         job.output.branch or job.spec.branch,
         first_line(job.spec.prompt, 80),
     )

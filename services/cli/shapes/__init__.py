@@ -22,6 +22,7 @@ from services.cli.shapes.jobs import (
     submitted,
     waits_for,
 )
+from services.cli.shapes.usage import sums
 from services.cli.shapes.values import Shape, line, name, path, paths, time
 
 __all__ = [
@@ -51,6 +52,7 @@ __all__ = [
     "status",
     "stream",
     "submitted",
+    "sums",
     "tiers",
     "time",
     "waits_for",

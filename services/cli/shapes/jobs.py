@@ -6,6 +6,7 @@ from boatyard.execution.v1.execution_pb2 import ExecutionSpec
 from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 
+from services.cli.shapes.usage import usage
 from services.cli.shapes.values import Shape, content, known, name, path, paths, time_of
 
 
@@ -68,6 +69,7 @@ def job(value: job_pb2.Job) -> Shape:
         "data": spec.data or None,
         **_outcome(output),
         **_details(output),
+        "usage": [usage(each) for each in value.usage],
         "create_time": time_of(value, "create_time"),
         "start_time": time_of(value, "start_time"),
         "end_time": time_of(value, "end_time"),
@@ -115,6 +117,7 @@ def execution(value: runtime_pb2.Execution) -> Shape:
         **_outcome(value.output),
         "branch": value.branch or None,
         **_details(value.output),
+        "usage": [usage(each) for each in value.output.usage],
         "create_time": time_of(value, "create_time"),
         "start_time": time_of(value, "start_time"),
         "end_time": time_of(value, "end_time"),

@@ -17,12 +17,12 @@ from sqlalchemy.pool import ConnectionPoolEntry
 from services.common.db import one_trip
 from services.common.db.outages import tell_outage
 from services.common.db.pool import Pool
+from services.common.db.room import LOG_BYTES, RoomyConnection
 from services.common.errors import StartError
 
 _SQLITE = "sqlite:///"
 _LOCK_WAIT_MS = 20_000
 _READERS_LOCK_WAIT_MS = 100  # the event loop waits; with WAL next to nothing makes it
-_LOG_BYTES = 4 << 20  # SQLite begins it anew at this size, when nobody reads it
 _POSTGRESQL: dict[str, Any] = {
     # READ COMMITTED, PostgreSQL's default; pre-ping, so that after an outage the next transaction succeeds.
     "pool_pre_ping": True,
@@ -58,7 +58,7 @@ def open_database(url: str, name: str = "boatyard", *, listen_url: str = "") -> 
     _make_private(Path(path))
     # One connection: BEGIN IMMEDIATE admits one transaction at a time, and SQLite lets the others poll, at intervals of
     # up to 100 ms: a hundred at once took many times as long as one after the other.
-    engine = _open_sqlite(path, one_trip.connect)
+    engine = _open_sqlite(path, RoomyConnection)
     event.listen(engine.sync_engine, "connect", _set_up_writer)
     event.listen(engine.sync_engine, "begin", _begin_immediate)
     readers = _open_sqlite(path, one_trip.connect_in_place)
@@ -141,7 +141,7 @@ def _set_up_writer(connection: Any, _entry: ConnectionPoolEntry) -> None:  # noq
         connection,
         "journal_mode=WAL",
         "synchronous=FULL",  # a commit that was answered survives the loss of power
-        f"journal_size_limit={_LOG_BYTES}",  # a log that a slow reader made grow gives its room back
+        f"journal_size_limit={LOG_BYTES}",  # a log that a slow reader made grow gives its room back
         "foreign_keys=ON",
     )
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from services.agent.usage import UsageSums
 from services.execution.eventlog import DamagedRecordError, EventKind, EventReader
 from services.execution.model import ModelUse
 
@@ -31,20 +32,22 @@ class ModelActivity:
     """Ids of the permissions that were asked for, by the ids of their tool calls."""
     answered: set[str] = field(default_factory=set)
     """Ids of the permissions whose answers have an event."""
+    sums: UsageSums = field(default_factory=UsageSums)
     tokens: int = 0
     _cost_usd: float = 0.0
     _cost_known: bool = True
     _words: dict[str, str] = field(default_factory=dict)
     _last_words: str = ""
 
-    def take(self, kind: EventKind, fields: Mapping[str, Any]) -> None:
-        """Count one event."""
+    def take(self, kind: EventKind, fields: Mapping[str, Any], time_ns: int) -> None:
+        """Count one event, which was written at this time, in nanoseconds since 1970."""
         match kind:
             case EventKind.TEXT:
                 request_id = fields["request_id"]
                 self._words = {request_id: (self._words.get(request_id, "") + fields["text"])[-_LAST_WORDS_BYTES:]}
             case EventKind.USAGE if fields["request_id"] not in self.counted:
                 self.counted.add(fields["request_id"])
+                self.sums.add(fields, time_ns)
                 self.tokens += sum(fields[name] for name in _TOKENS)
                 self._cost_known &= "cost_usd" in fields
                 self._cost_usd += fields.get("cost_usd", 0.0)
@@ -69,7 +72,7 @@ class ModelActivity:
         """Return the totals."""
         words = self._last_words.strip().encode()[-_LAST_WORDS_BYTES:].decode(errors="ignore")
         cost = self._cost_usd if self._cost_known else None
-        return ModelUse(self.tokens, cost, len(self.requests), len(self.calls), words)
+        return ModelUse(self.tokens, cost, len(self.requests), len(self.calls), words, usage=self.sums.result())
 
 
 def read_activity(events: Path) -> ModelActivity:
@@ -79,5 +82,5 @@ def read_activity(events: Path) -> ModelActivity:
         while records := reader.read():
             for record in records:
                 if record.kind is not EventKind.OUTPUT:
-                    result.take(record.kind, record.fields())
+                    result.take(record.kind, record.fields(), record.time_ns)
     return result

@@ -4,9 +4,9 @@ The file system sets blocks aside beyond the end of the file (fallocate(2)), whi
 system without that is asked how much is free, and the end of a log has no more room than anybody else.
 """
 
-import ctypes
 import os
 
+from services.common.blocks import set_aside
 from services.common.room import is_out_of_room
 
 TAIL_BYTES = 1024 * 1024
@@ -14,9 +14,6 @@ TAIL_BYTES = 1024 * 1024
 FIRST_BYTES = 1024 * 1024
 """What a log may hold, however little is free: a few lines of a quiet program must not wait for somebody's flood."""
 _STEP_BYTES = 4 * 1024 * 1024
-_KEEP_SIZE = 1  # FALLOC_FL_KEEP_SIZE
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Allocation:
@@ -50,13 +47,6 @@ class Allocation:
                 self._is_supported = False
         self._end = end
         return True
-
-
-def set_aside(fd: int, length: int) -> None:
-    """Let a file have blocks for this length, whatever its length is now. Raises OSError."""
-    if _libc.fallocate(fd, _KEEP_SIZE, ctypes.c_int64(0), ctypes.c_int64(length)) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
 
 
 def begin(fd: int) -> None:

@@ -11,6 +11,7 @@ from dataclasses import fields as dataclass_fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from services.agent import usage
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -106,11 +107,17 @@ def result_from_json(fields: dict[str, Any]) -> Result:
         **known
         | {
             "state": State(known["state"]),
-            "model_use": _optional_from_json(ModelUse, known.get("model_use")),
+            "model_use": _model_use_from_json(known.get("model_use")),
             "end_verified_by": EndVerification(verified) if verified in list(EndVerification) else None,
             "vitals": _optional_from_json(Vitals, known.get("vitals")),
         }
     )
+
+
+def _model_use_from_json(fields: dict[str, Any] | None) -> ModelUse | None:
+    if fields is None:
+        return None
+    return ModelUse(**_known_fields(ModelUse, fields) | {"usage": usage.from_json(fields.get("usage", ()))})
 
 
 def _known_fields(kind: type, fields: dict[str, Any]) -> dict[str, Any]:

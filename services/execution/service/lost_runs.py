@@ -72,7 +72,7 @@ def conclude(run: RunDirectory) -> Result | None:
 def _model_use(run: RunDirectory) -> ModelUse | None:
     """Return what the run's models have used; None when it had none."""
     use = read_activity(run.events).model_use()
-    return use if use.turns or run.lives() else None
+    return use if use.usage or run.lives() else None
 
 
 def end_survivors(run: RunDirectory) -> tuple[int, EndVerification, Vitals | None]:

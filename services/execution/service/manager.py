@@ -26,6 +26,7 @@ from services.execution.service.admission import Admission, without_sandbox
 from services.execution.service.credentials import EngineCredentials
 from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
+from services.execution.service.live_use import LiveUse
 from services.execution.service.runners import Runners
 from services.execution.service.store import ExecutionStore, ended
 from services.execution.service.supervision import Supervision
@@ -46,6 +47,7 @@ class _Active:
     """What this process knows of an execution that has not ended; `started` is also set when it ends before that."""
 
     supervision: Supervision
+    use: LiveUse
     started: asyncio.Event = field(default_factory=asyncio.Event)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
     unrecorded: Execution | None = None
@@ -167,6 +169,13 @@ class ExecutionManager:
                 return replace(execution, state=State.RUNNING, start_time=from_microseconds(began // 1000))
         return execution
 
+    async def with_use(self, execution: Execution) -> Execution:
+        """Return an execution with what its models have used so far, if it runs."""
+        active = self._active.get(execution.execution_id)
+        if active is None or execution.state is not State.RUNNING:
+            return execution
+        return replace(execution, model_use=await active.use.so_far())
+
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
         executions, token = await self._store.page(filters, page)
@@ -187,7 +196,7 @@ class ExecutionManager:
             remaining_s = deadline - asyncio.get_running_loop().time()
             is_awaited = execution.state.is_final or (until_started and execution.state is not State.PENDING)
             if is_awaited or remaining_s <= 0:
-                return execution
+                return await self.with_use(execution)
             awaited = None if active is None else active.started if until_started else active.ended
             await _set_within(awaited, min(remaining_s, _LOOK_AGAIN_S))
 
@@ -271,7 +280,8 @@ class ExecutionManager:
             active.started.set()
 
         run = self.run_directory(execution.execution_id)
-        active = _Active(Supervision(execution.execution_id, run, self._runners, self._given, on_begin))
+        supervision = Supervision(execution.execution_id, run, self._runners, self._given, on_begin)
+        active = _Active(supervision, LiveUse(run))
         self._active[execution.execution_id] = active
         task = asyncio.create_task(self._follow(execution, active, fresh=fresh))
         self._tasks.add(task)

@@ -1,7 +1,7 @@
 """The records of executions, in SQLite beside their run directories."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from sqlalchemy import (
@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent import usage
 from services.common.db.columns import Moment, as_number, from_microseconds, microseconds
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.fences import fence_table
@@ -79,6 +80,7 @@ executions = Table(
     Column("last_words", Text),
     Column("claimed_tokens", BigInteger),
     Column("claimed_cost_usd", Float),
+    Column("usage", JSON(none_as_null=True)),  # by provider, model and day
     # The outage of a model that has ended it; NULL when none has.
     Column("outage_provider", Text),
     Column("outage_until", Moment),
@@ -223,6 +225,7 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row |= {"purpose": execution.purpose, "sandbox_tier": execution.sandbox_tier, "state": execution.state}
     row["network"] = execution.network
     row |= {name: getattr(execution.model_use, name, None) for name in _MODEL_USE}
+    row["usage"] = None if execution.model_use is None else list(map(asdict, execution.model_use.usage)) or None
     row |= {name: getattr(execution.vitals, name, None) for name in _VITALS}
     row["end_verified_by"] = execution.end_verified_by
     row["outage_provider"] = getattr(execution.model_outage, "provider", None)
@@ -235,7 +238,9 @@ def _to_row(execution: Execution) -> dict[str, object]:
 def _from_row(row: Row[tuple[object, ...]]) -> Execution:
     fields: dict[str, Any] = {name: getattr(row, name) for name in _SAME_NAMES}
     if row.tokens is not None:
-        fields["model_use"] = ModelUse(**{name: getattr(row, name) for name in _MODEL_USE})
+        fields["model_use"] = ModelUse(
+            **{name: getattr(row, name) for name in _MODEL_USE}, usage=usage.from_json(row.usage or ())
+        )
     if row.cpu_seconds is not None:
         fields["vitals"] = Vitals(memory_bytes=0, processes=0, **{name: getattr(row, name) for name in _VITALS})
     if row.outage_provider is not None:

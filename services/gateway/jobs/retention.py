@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.common.db.columns import as_number
 from services.common.db.retention import every_hour
 from services.gateway.ledger.totals import keep_count
+from services.gateway.ledger.usage import keep_labels
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.schema.metadata import metadata
@@ -47,6 +48,7 @@ async def remove_expired(engine: AsyncEngine, keep_days: float, at_once: int = _
 async def _delete(connection: AsyncConnection, job_ids: Sequence[str]) -> None:
     """Delete jobs, and before them the rows of all tables that belong to them or to their executions."""
     await keep_count(connection, job_ids)
+    await keep_labels(connection, job_ids)
     of_jobs = select(executions.c.execution_id).where(executions.c.job_id.in_(job_ids))
     for table in reversed(metadata.sorted_tables):
         if (column := _reference(table, executions)) is not None:

@@ -1,5 +1,6 @@
 """Converts jobs between messages and values."""
 
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -7,7 +8,8 @@ from boatyard.gateway.v1 import floor_pb2
 from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
-from services.agent.wire import AGENT
+from services.agent.usage import ModelUsageSum, by_model
+from services.agent.wire import AGENT, MODEL_USAGE
 from services.common import display
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
@@ -43,18 +45,20 @@ _JOB: Final = Mapper(
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
         *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
-        "waiting_for",
+        *("waiting_for", "usage"),
     },
 )
 
 
 def filter_from_proto(message: pb.JobFilter) -> JobFilter:
     """Read which jobs are meant."""
-    labels = (
-        LabelSelector(key=each.key, values=tuple(each.values), lacks=each.match == pb.LabelSelector.MATCH_LACKS)
-        for each in message.labels
-    )
-    return _FILTER.from_proto(message, labels=tuple(labels))
+    return _FILTER.from_proto(message, labels=tuple(map(label_selector_from_proto, message.labels)))
+
+
+def label_selector_from_proto(message: pb.LabelSelector) -> LabelSelector:
+    """Read a condition on labels."""
+    lacks = message.match == pb.LabelSelector.MATCH_LACKS
+    return LabelSelector(key=message.key, values=tuple(message.values), lacks=lacks)
 
 
 def kind_to_proto(value: JobKind) -> pb.JobKind:
@@ -79,8 +83,13 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         floors=() if brief else map(_FLOOR.to_proto, view.spec.floors),
         submitters=map(display.one_line, view.spec.submitters),
         steered_by=map(display.one_line, view.spec.steered_by),
+        usage=map(MODEL_USAGE.to_proto, by_model(_usage_of(view))),
         waiting_for=None if view.waiting_for is None else _WAITING.to_proto(view.waiting_for),
     )
+
+
+def _usage_of(view: JobView) -> Iterator[ModelUsageSum]:
+    return (row for execution in view.executions for row in execution.output.known_usage)
 
 
 def job_document(view: JobView) -> bytes:

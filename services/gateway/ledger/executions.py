@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.db.columns import Moment
 from services.gateway.ledger.attempt_ids import check_of_attempt
 from services.gateway.ledger.rows import output_from_columns, output_to_columns
+from services.gateway.ledger.usage import write_usage
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import executions, stages
 from services.gateway.schema.sql import insert_if_absent, storable_text
@@ -78,6 +79,7 @@ async def write_note(connection: AsyncConnection, cell_id: str, lease: Lease, no
     if (await connection.execute(_NOTE, known | this)).rowcount == 0:
         row = new_execution(note.execution_id, lease.job_id, lease.attempt, note.purpose)
         await insert_if_absent(connection, executions, row | known | {"start_time": note.start_time})
+    await write_usage(connection, lease, note)
 
 
 async def note_of_agent(connection: AsyncConnection, lease: Lease) -> ExecutionNote:

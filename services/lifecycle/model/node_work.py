@@ -6,6 +6,7 @@ from datetime import datetime
 
 from services.agent.providers import ModelProvider
 from services.agent.settings import AgentSettings
+from services.agent.usage import ModelUsageSum
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
@@ -73,6 +74,7 @@ class ModelUse(Recorded):
     last_words: str
     claimed_tokens: int | None = None
     claimed_cost_usd: float | None = None
+    usage: tuple[ModelUsageSum, ...] = ()
 
     @property
     def tokens_seen(self) -> int | None:

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.agent.usage import ModelUsageSum, UsageSum
 from services.common.caveats import CAVEATS, CaveatKind, told
 from services.common.display import one_line
 from services.lifecycle.model.states import ExecutionState, Purpose
@@ -154,6 +155,17 @@ class Output(Recorded):
     claimed_cost_usd: float | None = None
     reported: bool = False
     """True when a client's word is all that is known of it."""
+    usage: tuple[ModelUsageSum, ...] = ()
+
+    @property
+    def known_usage(self) -> tuple[ModelUsageSum, ...]:
+        """What is known of `usage`: where only its sums are, they are of an unknown model, and of no day."""
+        if self.usage or not (self.tokens_used or self.cost_usd):
+            return self.usage
+        requests = self.turns or 1
+        unpriced = requests if self.cost_usd is None else 0
+        sums = UsageSum(requests, unpriced_requests=unpriced, tokens=self.tokens_used or 0, cost_usd=self.cost_usd)
+        return (ModelUsageSum("", "", "", sums),)
 
     @property
     def incomplete(self) -> bool:

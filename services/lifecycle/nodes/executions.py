@@ -1,6 +1,7 @@
 """The calls to the execution service."""
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 
 import grpc
 from boatyard.execution.v1 import event_pb2 as event_pb
@@ -15,6 +16,8 @@ from services.lifecycle.model.node_work import Launch, Run
 from services.lifecycle.model.states import ExecutionState
 from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.calls import LONG_SECONDS, SHORT_SECONDS, JobCalls
+
+Seen = Callable[[Run], Awaitable[None]]
 
 _WAIT_SECONDS = 30.0
 _TAIL_EVENTS = 256
@@ -50,8 +53,11 @@ class ExecutionClient:
             return None
         return wire.run_from_proto(answer.execution)
 
-    async def wait(self, execution_id: str, *, until_started: bool = False) -> Run:
-        """Wait for the end of an execution, or for its beginning, also across restarts of its service."""
+    async def wait(self, execution_id: str, *, until_started: bool = False, seen: Seen | None = None) -> Run:
+        """Wait for the end of an execution, or for its beginning, also across restarts of its service.
+
+        `seen` is called with it as it is every half minute.
+        """
         request = execution_pb.WaitExecutionRequest(
             execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS)), until_started=until_started
         )
@@ -60,6 +66,8 @@ class ExecutionClient:
             run = wire.run_from_proto(answer.execution)
             if run.state.is_final or (until_started and run.state is not ExecutionState.PENDING):
                 return run
+            if seen is not None:
+                await seen(run)
 
     async def stop(self, execution_id: str) -> None:
         """Stop an execution. Does nothing when it has ended, or was never started."""

@@ -45,9 +45,16 @@ async def follow_agent(job: JobRun) -> Run:
     started = job.recorded(job.in_round("start"), Run)
     reserves = started is not None and started.reserves_model_use
 
+    async def seen(run: Run) -> None:
+        """Record what the agent has used so far: of a machine that is lost, it is all that anybody knows."""
+        usage, known = run.model_use.usage if run.model_use else (), job.execution.output
+        if usage and usage != known.usage:
+            job.execution = replace(job.execution, output=replace(known, usage=usage))
+            await job.note(job.execution)
+
     async def follow() -> EndedRun:
         async with answering(job, job.agent_id) if reserves else nullcontext():
-            run = await end_of(job, job.agent_id)
+            run = await end_of(job, job.agent_id, seen)
         return EndedRun(run, await job.nodes.executions.tail(run, _TAIL_BYTES))
 
     def learn(note: ExecutionNote, ended: EndedRun) -> ExecutionNote:
@@ -59,6 +66,7 @@ async def follow_agent(job: JobRun) -> Run:
                 summary=use.last_words,
                 tokens_used=use.tokens_seen,
                 cost_usd=use.cost_usd,
+                usage=use.usage,
                 claimed_tokens=use.claimed_tokens,
                 claimed_cost_usd=use.claimed_cost_usd,
                 tool_calls=use.tool_calls,

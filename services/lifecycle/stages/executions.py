@@ -1,6 +1,6 @@
 """Starts, follows and stops programs at the execution service. Whatever may be running is followed to its end."""
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -41,10 +41,10 @@ async def _begun(job: JobRun, run: Run) -> Run:
     return await job.unless_cancelled(job.nodes.executions.wait(run.execution_id, until_started=True))
 
 
-async def end_of(job: JobRun, execution_id: str) -> Run:
-    """Follow an execution to its end, and stop it when the job is cancelled."""
+async def end_of(job: JobRun, execution_id: str, seen: Callable[[Run], Awaitable[None]] | None = None) -> Run:
+    """Follow an execution to its end, and stop it when the job is cancelled. `seen` is told of it now and then."""
     try:
-        return await job.unless_cancelled(job.nodes.executions.wait(execution_id))
+        return await job.unless_cancelled(job.nodes.executions.wait(execution_id, seen=seen))
     except JobCancelled:
         with job.uninterrupted():
             await job.nodes.executions.stop(execution_id)

@@ -8,6 +8,7 @@ from boatyard.agent.v1 import ask_pb2 as ask_pb2
 from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import model_pb2 as model_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
+from boatyard.agent.v1 import usage_pb2 as usage_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
 from boatyard.workspace.v1 import layout_pb2 as layout_pb2
 from collections import abc as abc
@@ -1065,8 +1066,8 @@ class NodeExecution(message.Message):
 
     @builtins.property
     def model_use(self) -> ModelUse:
-        """Output only. What its model used and did; present once it has ended, if the engine is a model, or a preset whose
-        output is read.
+        """Output only. What its models used and did; present if there were any, or its preset's output is read. While it runs,
+        GetExecution and WaitExecution have what is known so far of the requests that were counted.
         """
 
     @builtins.property
@@ -1173,6 +1174,7 @@ class ModelUse(message.Message):
     LAST_WORDS_FIELD_NUMBER: builtins.int
     CLAIMED_TOKENS_FIELD_NUMBER: builtins.int
     CLAIMED_COST_USD_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     tokens: builtins.int
     """Tokens read and written, including those of the cache."""
     cost_usd: builtins.float
@@ -1189,6 +1191,12 @@ class ModelUse(message.Message):
     """
     claimed_cost_usd: builtins.float
     """What its program says that it cost, in US dollars."""
+    @builtins.property
+    def usage(self) -> containers.RepeatedCompositeFieldContainer[usage_pb2.ModelUsageSum]:
+        """The same requests by provider, model and day, at most 64: the models of further ones are summed as `others`. It also
+        has the cost of those whose cost is known where that of all is not.
+        """
+
     def __init__(
         self,
         *,
@@ -1199,10 +1207,11 @@ class ModelUse(message.Message):
         last_words: builtins.str = ...,
         claimed_tokens: builtins.int | None = ...,
         claimed_cost_usd: builtins.float | None = ...,
+        usage: abc.Iterable[usage_pb2.ModelUsageSum] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "last_words", b"last_words", "tokens", b"tokens", "tool_calls", b"tool_calls", "turns", b"turns", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__claimed_cost_usd: _TypeAlias = typing.Literal["claimed_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__claimed_cost_usd: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd"]  # noqa: Y015

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import usage_pb2 as usage_pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as checkpoint_pb2
 from boatyard.gateway.v1 import floor_pb2 as floor_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
@@ -865,6 +866,7 @@ class Job(message.Message):
     SUBMITTERS_FIELD_NUMBER: builtins.int
     STEERED_BY_FIELD_NUMBER: builtins.int
     WAITING_FOR_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
     state: Job.State.ValueType
@@ -954,6 +956,10 @@ class Job(message.Message):
         to take it. It may change without a change of `revision_number`.
         """
 
+    @builtins.property
+    def usage(self) -> containers.RepeatedCompositeFieldContainer[usage_pb2.ModelUsageSum]:
+        """Output only. What its agents used of models, in all attempts and rounds, by provider and model; what cost most first."""
+
     def __init__(
         self,
         *,
@@ -977,10 +983,11 @@ class Job(message.Message):
         submitters: abc.Iterable[builtins.str] | None = ...,
         steered_by: abc.Iterable[builtins.str] | None = ...,
         waiting_for: Waiting | None = ...,
+        usage: abc.Iterable[usage_pb2.ModelUsageSum] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "waiting_for", b"waiting_for", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "usage", b"usage", "waiting_for", b"waiting_for", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.agent.v1 import usage_pb2 as usage_pb2
 from boatyard.git.v1 import git_pb2 as git_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -66,6 +67,7 @@ class Output(message.Message):
     CLAIMED_TOKENS_FIELD_NUMBER: builtins.int
     CLAIMED_COST_USD_FIELD_NUMBER: builtins.int
     REPORTED_FIELD_NUMBER: builtins.int
+    USAGE_FIELD_NUMBER: builtins.int
     summary: builtins.str
     """The agent's final words: its model's last text, or the last lines of its output; at most 2 KiB."""
     total_files_changed: builtins.int
@@ -169,6 +171,12 @@ class Output(message.Message):
     def omitted_artifacts(self) -> containers.RepeatedCompositeFieldContainer[git_pb2.OmittedArtifact]:
         """What the policy's `artifacts` name and is not kept, with the reason; the first 20."""
 
+    @builtins.property
+    def usage(self) -> containers.RepeatedCompositeFieldContainer[usage_pb2.ModelUsageSum]:
+        """What `tokens_used` and `cost_usd` are the sums of, by provider, model and day; empty where no more is known than those.
+        While the agent runs, and when its machine was lost, what was last seen.
+        """
+
     def __init__(
         self,
         *,
@@ -210,10 +218,11 @@ class Output(message.Message):
         claimed_tokens: builtins.int | None = ...,
         claimed_cost_usd: builtins.float | None = ...,
         reported: builtins.bool = ...,
+        usage: abc.Iterable[usage_pb2.ModelUsageSum] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "exit_code", b"exit_code", "memory_peak_bytes", b"memory_peak_bytes", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "agent_commits", b"agent_commits", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "caveats", b"caveats", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "incomplete", b"incomplete", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "reported", b"reported", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "verification", b"verification"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd", "_claimed_tokens", b"_claimed_tokens", "_cost_usd", b"_cost_usd", "_cpu_seconds", b"_cpu_seconds", "_memory_peak_bytes", b"_memory_peak_bytes", "_processes_left", b"_processes_left", "_tokens_used", b"_tokens_used", "_tool_calls", b"_tool_calls", "_turns", b"_turns", "agent_commits", b"agent_commits", "artifacts", b"artifacts", "base_commit_id", b"base_commit_id", "branch", b"branch", "caveats", b"caveats", "claimed_cost_usd", b"claimed_cost_usd", "claimed_tokens", b"claimed_tokens", "commit_id", b"commit_id", "cost_usd", b"cost_usd", "cpu_seconds", b"cpu_seconds", "diff", b"diff", "diff_is_lossy", b"diff_is_lossy", "diff_truncated", b"diff_truncated", "exit_code", b"exit_code", "files_changed", b"files_changed", "incomplete", b"incomplete", "log_tail", b"log_tail", "log_tail_is_lossy", b"log_tail_is_lossy", "memory_peak_bytes", b"memory_peak_bytes", "omitted_artifacts", b"omitted_artifacts", "outcome", b"outcome", "output_bytes", b"output_bytes", "processes_left", b"processes_left", "pull_request_number", b"pull_request_number", "pull_request_url", b"pull_request_url", "pushed", b"pushed", "reported", b"reported", "review_comment", b"review_comment", "signal", b"signal", "snapshot_id", b"snapshot_id", "summary", b"summary", "tokens_used", b"tokens_used", "tool_calls", b"tool_calls", "total_artifact_bytes", b"total_artifact_bytes", "total_artifacts", b"total_artifacts", "total_files_changed", b"total_files_changed", "total_omitted_artifacts", b"total_omitted_artifacts", "turns", b"turns", "usage", b"usage", "verification", b"verification"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__claimed_cost_usd: _TypeAlias = typing.Literal["claimed_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__claimed_cost_usd: _TypeAlias = typing.Literal["_claimed_cost_usd", b"_claimed_cost_usd"]  # noqa: Y015

@@ -18,6 +18,7 @@ LINE_FIELD_NUMBER: builtins.int
 VISIBLE_ASCII_FIELD_NUMBER: builtins.int
 WEB_URL_FIELD_NUMBER: builtins.int
 CALLED_URL_FIELD_NUMBER: builtins.int
+DAY_FIELD_NUMBER: builtins.int
 SERVER_URL_FIELD_NUMBER: builtins.int
 BASE_URL_FIELD_NUMBER: builtins.int
 ABSOLUTE_PATH_FIELD_NUMBER: builtins.int
@@ -50,6 +51,8 @@ web_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, buil
 """A page that people may open."""
 called_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """What Boatyard calls over HTTP."""
+day: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
+"""A day, in UTC."""
 server_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]
 """A server that Boatyard calls."""
 base_url: extension_dict._ExtensionFieldDescriptor[validate_pb2.StringRules, builtins.bool]

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
@@ -130,4 +131,4 @@ class Recorder:
         if kind not in (EventKind.TEXT, EventKind.THINKING):
             self.end_text()
         self._writer.fields(kind, **fields)
-        self.activity.take(kind, fields)
+        self.activity.take(kind, fields, time.time_ns())

@@ -117,8 +117,8 @@ class CommandRun:
         self._writer.push()  # it is counted by the events
         seen = read_activity(self._run.events).model_use()
         if said is None:
-            return seen if seen.turns else None
-        return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns)
+            return seen if seen.usage else None
+        return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns, usage=seen.usage)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
