@@ -226,6 +226,7 @@ def _driver_tasks(
         retention_periods=settings.retention_periods,
         own_providers=settings.own_providers,
         providers_allowed=settings.providers_allowed,
+        outage_pause_seconds=settings.model_pause_seconds,
     )
     notifier.call_on_work(driver.wake)
     reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)

@@ -53,6 +53,8 @@ class Lease:
     """Whether another cell, which has not refused it, could take it now."""
     patience_seconds: int = 0
     """For how long machines may still refuse it, without using up attempts, before it fails."""
+    outage_seconds: int = 0
+    """For how long it has waited for its models, without an answer in between."""
     is_last: bool = False
     """True when no other job waited, so that another claim would find nothing until somebody is woken for it."""
 

@@ -35,6 +35,8 @@ After = Callable[["JobRun", str, Recorded], Awaitable[None]]
 
 _MAX_MESSAGE = 1024
 _LEDGER_RETRY_SECONDS = 0.2
+OUTAGE_PAUSE_SECONDS = 30.0
+"""How long a provider of models that did not answer is left alone at first."""
 KEEPING_SECONDS = 30.0
 """How long a cancelled job's work may take to be kept, as a result and as a snapshot, each."""
 
@@ -59,6 +61,7 @@ class JobRun:
         own_providers: Sequence[ModelProvider] = (),
         providers_allowed: AllowList = PUBLIC,
         books: Books | None = None,
+        outage_pause_seconds: float = OUTAGE_PAUSE_SECONDS,
     ) -> None:
         self.lease = lease
         self.spec = lease.spec
@@ -69,6 +72,7 @@ class JobRun:
         self.webhooks = webhooks
         self.books = books or NoBooks()
         self.retention_periods = retention_periods
+        self.outage_pause_seconds = outage_pause_seconds
         self.secrets: Mapping[str, str] = {}
         self.redactor = Redactor()
         self._has_providers = False

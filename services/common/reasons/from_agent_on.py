@@ -88,7 +88,8 @@ FROM_AGENT_ON: Final = (
         meaning="the model's provider did not answer for as long as an agent waits for it",
         sources=(Source.EXECUTION,),
         retried=Retried.BY_DEFAULT,
-        advice="`boatyard retry --from-snapshot` continues once the API answers again",
+        advice="the job waits for the provider for a day, and goes on with what it has done; `boatyard show` says when"
+        " it asks again, and `boatyard retry --from-snapshot` continues after that",
     ),
     # After the agent.
     ReasonRow(

@@ -92,6 +92,7 @@ class Retries:
                 message = f"job {job.job_id!r} has no repository to which its result could be pushed"
                 raise FailedPrecondition("NO_RESULT", message, job.job_id)
             kept, cell_id = result or await _last_result(connection, job, spec.kept, branch or spec.branch)
+            kept = replace(kept, ended_as=job.state)
             spec = replace(spec, kept=kept, branch=branch or spec.branch)
             await _begin_again(connection, job, spec, cell_id=cell_id)
 
@@ -159,6 +160,8 @@ async def _begin_again(
             waits_for_cell=cell_id != "",
             refused_by="",
             refused_since=0,
+            outage_provider=None,
+            outage_since=0,
             # It stands in the queue as if it had come now, with the priority that it has.
             turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
             wake_time=microseconds(since),

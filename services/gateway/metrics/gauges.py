@@ -12,6 +12,7 @@ from prometheus_client.metrics_core import Metric
 from services.gateway.cells.store import CellStore
 from services.gateway.metrics.store import GaugeStore
 from services.gateway.metrics.totals import total_metrics
+from services.gateway.metrics.usage import usage_metrics
 from services.gateway.values.cells import Cell, CellState
 
 _FRESH_SECONDS: Final = 2.0
@@ -60,6 +61,7 @@ class JobGauges:
             cells.add_metric([state], states[state])
         return [
             *total_metrics(readings.tally),
+            *usage_metrics(readings.usage),
             jobs,
             cells,
             troubles,

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.usage import UsageSum
 from services.common.db.columns import as_number
+from services.gateway.cost.store import usage_by_series
 from services.gateway.ledger.questions import IS_OPEN
 from services.gateway.ledger.totals import Tally, count_all
 from services.gateway.schema.cells import cells
@@ -30,6 +32,8 @@ class GaugeReadings:
     open_questions: int
     beat_age_seconds: float
     tally: Tally
+    usage: dict[tuple[str, str, str], UsageSum]
+    """By project, provider and model."""
 
 
 class GaugeStore:
@@ -57,4 +61,7 @@ class GaugeStore:
             questions = (await connection.execute(open_questions)).scalar_one()
             age = (await connection.execute(beat_age)).scalar_one_or_none()
             tally = await count_all(connection)
-        return GaugeReadings(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND, tally)
+            usage = await usage_by_series(connection)
+        return GaugeReadings(
+            live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND, tally, usage
+        )

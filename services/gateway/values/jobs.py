@@ -64,6 +64,8 @@ class WaitsFor(enum.StrEnum):
     """The end of another job: its worker, repository or project runs as many as it may."""
     REPOSITORY_LIMIT = "REPOSITORY_LIMIT"
     PROJECT_LIMIT = "PROJECT_LIMIT"
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    """The end of an outage of a provider of models."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,13 +47,14 @@ class InputFile(Recorded):
 class KeptResult(Recorded):
     """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with.
 
-    `caveats` are those of the result, without its base's.
+    `caveats` are those of the result, without its base's. `ended_as` is the state in which the job had ended.
     """
 
     commit_id: str
     base_commit_id: str
     agent_commits: int = 0
     caveats: tuple[Caveat, ...] = ()
+    ended_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from datetime import datetime
 from services.agent.providers import ModelProvider
 from services.agent.settings import AgentSettings
 from services.agent.usage import ModelUsageSum
+from services.lifecycle.model.outcome import ModelOutage
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
@@ -88,14 +89,6 @@ class ResourceUsage(Recorded):
 
     cpu_seconds: float
     memory_peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutage(Recorded):
-    """Which provider of models has not answered, and when it may be asked again, if it says so."""
-
-    provider: str
-    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

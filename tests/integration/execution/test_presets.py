@@ -13,7 +13,9 @@ from grpc import aio
 from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from tests.integration.execution.service import Client, Seen, State, running
+from tests.integration.execution.test_door import provider
 from tests.kit.contract import ROOT
+from tests.kit.model_provider import messages, providing
 
 FIX = ROOT / "tests" / "data" / "agents" / "claude-fix.jsonl"
 CLAUDE = """#!/bin/sh
@@ -93,6 +95,13 @@ async def test_an_agent_by_name_is_started_read_and_counted(client: Client, tier
     assert (workspace / "prompt").read_text() == "Fix it."
     assert "--model m-1 --append-system-prompt Be short." in (workspace / "arguments").read_text()
     assert (workspace / "seen").read_text().startswith("1/")
+
+
+async def test_a_claim_that_its_door_has_not_seen_is_noted(client: Client) -> None:
+    async with providing(messages()) as at:
+        seen = await run(client, "claude", {"lines": FIX.read_text(), "status": "0"}, **provider(at))
+    told = [event.note.text for event in seen.events if event.note.step == "model"]
+    assert any("says that it used 3,360 tokens and " in text for text in told), told
 
 
 async def test_exit_code_0_is_no_success_without_a_result(client: Client) -> None:

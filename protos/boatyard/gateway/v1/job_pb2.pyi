@@ -1021,6 +1021,10 @@ class Waiting(message.Message):
         """The same of its repository."""
         KIND_PROJECT_LIMIT: Waiting._Kind.ValueType  # 7
         """The same of its project."""
+        KIND_MODEL_UNAVAILABLE: Waiting._Kind.ValueType  # 8
+        """The end of an outage of a provider of models, or the return of a quota: the provider is asked again at the time
+        that the message names.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is waited for."""
@@ -1043,6 +1047,10 @@ class Waiting(message.Message):
     """The same of its repository."""
     KIND_PROJECT_LIMIT: Waiting.Kind.ValueType  # 7
     """The same of its project."""
+    KIND_MODEL_UNAVAILABLE: Waiting.Kind.ValueType  # 8
+    """The end of an outage of a provider of models, or the return of a quota: the provider is asked again at the time
+    that the message names.
+    """
 
     KIND_FIELD_NUMBER: builtins.int
     CELL_ID_FIELD_NUMBER: builtins.int

@@ -10,6 +10,7 @@ from functools import partial
 
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
+from services.execution.engines.command import claims
 from services.execution.engines.command.door_watch import DoorWatch
 from services.execution.engines.command.judging import judged, transcript
 from services.execution.engines.command.preset import PresetTask
@@ -118,6 +119,8 @@ class CommandRun:
         seen = read_activity(self._run.events).model_use()
         if said is None:
             return seen if seen.usage else None
+        if (doubt := claims.difference(said, seen)) is not None:
+            self._writer.note(doubt, "model")
         return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns, usage=seen.usage)
 
     def _announce(self) -> None:

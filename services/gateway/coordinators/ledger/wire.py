@@ -21,6 +21,7 @@ from services.lifecycle.orphans import JobStatus
 Value = TypeVar("Value", bound=Recorded)
 
 _MAX_RETRY_SECONDS: Final = 3600
+_MAX_NAME: Final = 63
 
 _STAGE: Final = Mapper(Stage, pb.RecordedStage, by_hand={"result"})
 _JOB_STATUS: Final = Mapper(JobStatus, pb.JobStatus, by_hand={"job_id"})
@@ -74,6 +75,8 @@ def retry_from_proto(request: pb.RetryLaterRequest) -> Retry:
     retry = _unpacked("retry", Retry, request.retry)
     if not 0 <= retry.seconds <= _MAX_RETRY_SECONDS:
         raise Invalid([("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")])
+    if retry.outage is not None and len(retry.outage.provider) > _MAX_NAME:
+        raise Invalid([("retry", f"must name a provider of at most {_MAX_NAME} characters")])
     return retry
 
 
