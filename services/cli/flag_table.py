@@ -9,7 +9,7 @@ from typing import Final
 from boatyard.gateway.v1 import floor_pb2
 
 from services.cli.flags import Flag, group
-from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, SHELL_LINE, TEXT_OR_FILE
+from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, RECORDING, SECRET, SHELL_LINE, TEXT_OR_FILE
 
 PROJECT: Final = Flag(
     "--project",
@@ -67,6 +67,11 @@ SETTINGS: Final = (
             "A text that the agent gets before every prompt.",
             "TEXT|@FILE",
             TEXT_OR_FILE,
+        ),
+        Flag(
+            "--record",
+            "agent.record",
+            "Record what the agent asks of models, and what they answer: see `boatyard record`.",
         ),
         Flag("--max-turns", "agent.max_turns", "How many answers the model may give (default: 50).", "N"),
         Flag(
@@ -338,6 +343,18 @@ RUN: Final = (
             "A JSON object to work on; the agent finds it in the file named by $BOATYARD_INPUT.",
             "JSON|@FILE",
             TEXT_OR_FILE,
+        ),
+        Flag(
+            "--replay",
+            "replay.recording",
+            "A recording (see --record) that answers what the agent asks of models: no network, no key, no cost.",
+            "FILE",
+            RECORDING,
+        ),
+        Flag(
+            "--replay-by",
+            "replay.matching",
+            "How the answer to a request is found: by what is asked, or by the order alone (default: strict).",
         ),
         Flag("--label", "labels", "A label of the job; may be repeated.", "KEY=VALUE", PAIR),
         Flag("--delay", "delay", "Start in S seconds at the earliest.", "S"),

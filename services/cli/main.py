@@ -24,6 +24,7 @@ COMMANDS = {
     "diff": "Show what a job changed, as a unified diff.",
     "artifacts": "List the files that were kept of a job.",
     "artifact": "Read or save a file that was kept of a job.",
+    "record": "Read or save what a job's agent asked of models, and what they answered.",
     "cancel": "Cancel a job. What it has done so far is kept.",
     "retry": "Retry a job that failed or was cancelled.",
     "push": "Push a result that a job left and did not push.",

@@ -8,6 +8,7 @@ from typing import Any
 
 from services.agent.limits import NO_LIMITS, Limits
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching
 from services.agent.usage import ModelUsageSum
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
@@ -127,6 +128,10 @@ class Plan:
     redacted: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     has_door: bool = False
     """True when the agent reaches models through a door; then its runner is also given their providers."""
+    records: bool = False
+    """True to record what passes the door."""
+    replay: Matching | None = None
+    """How the recording beside the plan answers what the agent asks of models; None without one."""
     no_door: str = ""
     """Why the agent has no door although it has providers; its events say so."""
     reserves_model_use: bool = False
@@ -213,8 +218,10 @@ class StartRequest:
     stdin: bytes
     providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models: they are kept in memory only."""
+    recording: bytes = field(default=b"", repr=False)
+    """What answers in place of providers, as it was sent; empty for none."""
     needs_door: bool = False
-    """True when the agent's settings name providers, so that it is not to run without its door."""
+    """True when the agent's settings name providers, or it gets a replay, so that it is not to run without its door."""
     asked: Limits = NO_LIMITS
     """What was asked for, as far as that may be refused."""
     leave_out: tuple[str, ...] = ()

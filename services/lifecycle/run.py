@@ -74,6 +74,7 @@ class JobRun:
         self.retention_periods = retention_periods
         self.outage_pause_seconds = outage_pause_seconds
         self.secrets: Mapping[str, str] = {}
+        self.recording = b""
         self.redactor = Redactor()
         self._has_providers = False
         self._own_providers = own_providers
@@ -116,6 +117,7 @@ class JobRun:
         attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
         self.stages, self.execution = dict(attempt.stages), attempt.execution
         self._has_providers = attempt.context.has_providers
+        self.recording = attempt.context.recording
         self._keep_secret(attempt.context.secrets)
         if self.rounds_begun:  # by an earlier driver, and its agent may run
             await self.providers()

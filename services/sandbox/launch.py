@@ -48,7 +48,7 @@ def prepare(
     uid = host_uids.of(spec)
     command = rlimits.launcher(spec.argv, spec.limits, () if uid is None else (host_uids.CLOSING,))
     if spec.tier is Tier.NONE:
-        yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
+        yield Launch(command, _bare_environment(spec, home), bare_cwd(spec), ())
         return
     with contextlib.ExitStack() as stack:
         files = {
@@ -127,7 +127,11 @@ def _check_mounted(mount: Overlay) -> None:
         raise NotMountedError(mount.mounted)
 
 
-def _bare_cwd(spec: SandboxSpec) -> Path:
+def bare_cwd(spec: SandboxSpec) -> Path:
+    """Return where a program without a sandbox starts, on the host.
+
+    Raises SandboxUnavailableError, NotMountedError.
+    """
     targets: list[tuple[Path, Path]] = []
     for mount in spec.mounts:
         if isinstance(mount, Mount):

@@ -105,6 +105,7 @@ WITHOUT_RULE = {
     # Any number is right.
     "boatyard.gateway.v1.Hook.order",
     # These are read in responses alone.
+    "boatyard.agent.v1.Replay.size_bytes",
     "boatyard.gateway.v1.InputFile.size_bytes",
     "boatyard.gateway.v1.Provider.key_count",
     "boatyard.gateway.v1.Token.creator",

@@ -52,6 +52,7 @@ NEVER_WRITTEN = {
     "gateway.v1.Webhook.secret",
     "gateway.v1.Callback.token",
     "gateway.v1.InputFile.content",
+    "agent.v1.Replay.recording",
 }
 
 READABLE = {
@@ -103,6 +104,7 @@ READABLE = {
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadArtifactResponse data
         gateway.v1.ReadDiffResponse data
+        gateway.v1.ReadRecordingResponse data
         git.v1.Artifact name sha256
         git.v1.OmittedArtifact name
         gateway.v1.Verification reason

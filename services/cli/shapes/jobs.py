@@ -168,6 +168,11 @@ def saved_artifact(subject: str, artifact_name: str, path: str, size: int) -> Sh
     return {"kind": "artifact", "id": subject, "name": artifact_name, "path": path, "bytes": size}
 
 
+def saved_recording(subject: str, path: str, size: int) -> Shape:
+    """Say that a recording was written."""
+    return {"kind": "recording", "id": subject, "path": path, "bytes": size}
+
+
 def job_state(job: job_pb2.Job) -> str:
     """Return a job's state, such as RUNNING."""
     return name(job_pb2.Job.State.Name, job.state)

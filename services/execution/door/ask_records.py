@@ -12,13 +12,13 @@ class AskRecords:
     """Records the asks of one execution."""
 
     def __init__(self, asks: Asks, writer: EventWriter) -> None:
-        self._asks = asks
+        self.asks = asks
         self._writer = writer
 
     def ask(self, ask_id: str, reservation: Reservation) -> None:
         """Record an ask."""
         with contextlib.suppress(OSError):  # of a full disk: then it waits in vain, and is asked again
-            self._asks.ask(ask_id, reservation)
+            self.asks.ask(ask_id, reservation)
         fields = {name: value for name, value in asdict(reservation).items() if value is not None}
         wire = f"MODEL_WIRE_{reservation.wire}"
         self._writer.fields(EventKind.ASK, ask_id=ask_id, reservation=fields | {"wire": wire})
@@ -26,14 +26,14 @@ class AskRecords:
     def settled(self, ask_id: object) -> None:
         """Say that the use of an ask's request is recorded. Without an id there was none."""
         if ask_id:
-            self._asks.end(str(ask_id))
+            self.asks.end(str(ask_id))
 
     def end(self, ask_id: str, *, is_use_unknown: bool) -> None:
         """Record that an ask is over whose use nobody records."""
         self._writer.fields(EventKind.ASK_END, ask_id=ask_id, is_use_unknown=is_use_unknown)
-        self._asks.end(ask_id)
+        self.asks.end(ask_id)
 
     def end_all(self) -> None:
         """Record the end of what is still open, because the door was lost: what was granted may have been sent."""
-        for ask_id, answer in self._asks.open():
+        for ask_id, answer in self.asks.open():
             self.end(ask_id, is_use_unknown=answer is not None and answer.is_granted)

@@ -20,6 +20,7 @@ from services.execution.door.ask_records import AskRecords
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
+from services.execution.door.tapes import NO_TAPES, Tapes
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.inbox.asks import Asks
@@ -57,6 +58,8 @@ class ModelDoor:
         self._starts = 0
         self._recorded: dict[str, int] = {}
         self._process: int | None = None  # its pidfd
+        self.tapes: Tapes = NO_TAPES
+        """What is recorded and replayed, from `start` on."""
         self.trouble: Trouble | None = None
         """Why models do not answer; None while they do, and before one was asked."""
         self.pid: int | None = None
@@ -101,7 +104,14 @@ class ModelDoor:
         self.reports, reports_end = os.pipe()
         os.set_blocking(self.reports, False)
         try:
-            door = partial(Door, self._providers, self._token, patience_s=self._patience_s, asks=self._asks)
+            door = partial(
+                Door,
+                self._providers,
+                self._token,
+                patience_s=self._patience_s,
+                tapes=self.tapes,
+                asks=self._asks,
+            )
             serve = partial(process.run, self._listening, reports_end, self._life, door)
             self.pid = os.fork()
             if self.pid == 0:

@@ -14,6 +14,7 @@ from services.execution.door.http import Answer, Body, MessageError, Request, St
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
 from services.execution.door.outages import Outages, Trouble, about
+from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.usage import UsageChunkFilter, UsageReader
 
@@ -30,10 +31,12 @@ class Exchange:
         client: Stream,
         memory: Memory,
         reports: Reporter,
-        outages: Outages,
         *,
+        outages: Outages,
+        track: Track | None = None,
         grant: Grant,
     ) -> None:
+        """`track` records the answer, and `grant` is what the request was granted by."""
         self._request = request
         self._client = client
         self._asking = Asking(request, outages, reports, grant)
@@ -41,6 +44,7 @@ class Exchange:
         self._memory = memory
         self._reports = reports
         self._grant = grant
+        self._track = track or Track()
         self._began = time.monotonic()
 
     async def run(self, attempts: Sequence[Attempt]) -> bool:
@@ -84,12 +88,14 @@ class Exchange:
             reader = UsageReader(attempt.route.wire, self._memory, is_stream=is_stream)
             filtering = UsageChunkFilter() if attempt.asks_usage and is_stream else None
         is_complete = False
+        self._track.answer(attempt.serving.provider.name, answer)
         try:
             keeps_alive = await self._relay(stream, answer, attempt.serving.mask, reader, filtering)
             is_complete = True
         except MessageError as error:  # of which the client can only be told by the end of its connection
             raise ConnectionResetError(str(error)) from error
         finally:
+            self._track.end(is_complete=is_complete)
             if is_complete and answer.keeps_alive and answer.body(self._request.method) != Body():
                 attempt.serving.upstream.keep(stream)
             else:
@@ -124,6 +130,7 @@ class Exchange:
         await self._client.write(written(b"HTTP/1.1 %d %s" % (answer.status, mask.masked(answer.phrase)), fields))
         masked = MaskedBody(mask)
         async for data in stream.pieces(body):
+            self._track.take(data)
             await self._pass(masked.take(data if filtering is None else filtering.take(data)), chunked=chunked)
             if reader is not None:
                 reader.take(data)

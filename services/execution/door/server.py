@@ -16,9 +16,10 @@ from services.execution.door.http import CHUNK, MessageError, Request, Stream, w
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
 from services.execution.door.outages import Outages, Trouble
+from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.reservation import reservation
-from services.execution.door.upstream import Upstream
+from services.execution.door.tapes import NO_TAPES, Tapes
 from services.execution.inbox.asks import Asks
 
 BODY_BYTES: Final = 64 << 20
@@ -62,15 +63,19 @@ class Door:
         reports: Reporter,
         patience_s: float = 0.0,
         *,
+        tapes: Tapes = NO_TAPES,
         asks: Asks | None = None,
     ) -> None:
-        """`patience_s` is how long to wait for models that do not answer.
+        """`patience_s` is how long to wait for models that do not answer, `tapes` what is recorded and replayed.
 
         With `asks`, each request that may cost something is asked for before it is sent.
 
-        Raises ValueError for a provider that cannot be reached by what is known of it.
+        Raises ValueError for a provider that cannot be reached by what is known of it, OSError for files that cannot be
+        opened.
         """
-        self._servings = [Serving(provider, Upstream(provider), Mask(provider.keys)) for provider in providers]
+        self._recording = tapes.recording()
+        upstream = tapes.upstreams(reports)
+        self._servings = [Serving(provider, upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
         self._grants = None if asks is None else Grants(asks, reports)
@@ -139,8 +144,21 @@ class Door:
             if request.path in wires.HELLO:
                 await client.write(written(b"HTTP/1.1 200 OK", [(b"content-length", b"0")]))
                 return request.keeps_alive
-            ways = await self._attempts(request, bytes(body.data))
-            return await self._while_there(client, self._exchange(client, request, ways))
+            track = Track() if self._recording is None else self._recording.track(request, bytes(body.data))
+            try:
+                ways = await self._attempts(request, bytes(body.data))
+                return await self._while_there(client, self._exchange(client, request, ways, track))
+            except (NoProviderError, NotGrantedError) as error:
+                track.refused(error.status, str(error))
+                raise
+            finally:
+                await self._say_complaint()
+
+    async def _say_complaint(self) -> None:
+        """Say why a recording stops."""
+        if self._recording is not None and (complaint := self._recording.complaint):
+            self._recording.complaint = ""
+            await asyncio.shield(asyncio.ensure_future(self._reports.note(complaint)))
 
     async def _attempts(self, request: Request, body: bytes) -> list[Attempt]:
         routes = wires.routes(request)
@@ -151,11 +169,11 @@ class Door:
                 await self._reports.trouble(Trouble(str(error), "", error.status, is_refusal=True))
             raise
 
-    async def _exchange(self, client: Stream, request: Request, ways: Sequence[Attempt]) -> bool:
+    async def _exchange(self, client: Stream, request: Request, ways: Sequence[Attempt], track: Track) -> bool:
         """Send a request as soon as it may be sent. Raises NotGrantedError, and what Exchange raises."""
         async with self._granted(request, ways) as grant:
-            exchange = Exchange(request, client, self._memory, self._reports, self._outages, grant=grant)
-            return await exchange.run(ways)
+            common = (request, client, self._memory, self._reports)
+            return await Exchange(*common, outages=self._outages, track=track, grant=grant).run(ways)
 
     @contextlib.asynccontextmanager
     async def _granted(self, request: Request, ways: Sequence[Attempt]) -> AsyncIterator[Grant]:

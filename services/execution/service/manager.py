@@ -11,10 +11,11 @@ from typing import Any
 import structlog
 
 from services.agent.engines import ENGINES
+from services.agent.recordings import RecordingError
 from services.common.db.columns import from_microseconds
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
-from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.common.errors import AlreadyExists, FailedPrecondition, Invalid, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.inbox.asks import Asks
@@ -265,7 +266,7 @@ class ExecutionManager:
             shutil.rmtree(run.path)
         engine = ENGINES[request.plan.engine]
         try:
-            run.create(request.plan, request.stdin)
+            run.create(request.plan, request.stdin, request.recording)
             if engine.takes_messages or engine.asks_permission:
                 Inbox(run.path).create()
             if request.plan.reserves_model_use:
@@ -273,6 +274,9 @@ class ExecutionManager:
         except OSError:  # for lack of room, of which none of it may be kept
             shutil.rmtree(run.path, ignore_errors=True)
             raise
+        except RecordingError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise Invalid([("spec.replay.recording", str(error))]) from error
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:

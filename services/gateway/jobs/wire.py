@@ -9,7 +9,7 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
 from services.agent.usage import ModelUsageSum, by_model
-from services.agent.wire import AGENT, MODEL_USAGE
+from services.agent.wire import AGENT, MODEL_USAGE, replay_to_proto
 from services.common import display
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
@@ -137,6 +137,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
         data=lossy(spec.data),
+        replay=None if spec.replay is None else replay_to_proto(spec.replay.matching, size=spec.replay.size),
         waive_floors=spec.waive_floors,
     )
 

@@ -97,5 +97,7 @@ class JobContext(Recorded):
     pushed_before: tuple[str, ...] = ()
     """Commits that earlier attempts of the job had begun to push when they were lost."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    recording: bytes = field(default=b"", repr=False)
+    """What answers in place of models, as it was submitted; empty for none."""
     has_providers: bool = False
     """Whether the agent has providers of models, which are asked for when it starts."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
 from services.common.ids import NO_REMOTE
@@ -40,6 +41,14 @@ class InputFile(Recorded):
     """A file that a job works on, without its content. `name` is its path below `.boatyard/input`."""
 
     name: str
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Replay(Recorded):
+    """How a recording answers what a job's agent asks of models, and its size; without the recording."""
+
+    matching: Matching
     size: int
 
 
@@ -89,6 +98,7 @@ class JobSpec(Recorded):
     not_before: datetime | None = None
     files: tuple[InputFile, ...] = ()
     data: bytes = b""
+    replay: Replay | None = None
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.usage import ModelUsageSum
 from services.lifecycle.model.outcome import ModelOutage
@@ -59,6 +60,9 @@ class Launch:
     """Who answers what the program asks of a model."""
     reserves_model_use: bool = False
     """Whether each request to a model has to be granted before it is sent."""
+    replay: Matching | None = None
+    """How `recording` answers that in their place; None without one."""
+    recording: bytes = field(default=b"", repr=False)
 
 
 @dataclass(frozen=True, slots=True)

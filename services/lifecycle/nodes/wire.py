@@ -13,7 +13,7 @@ from boatyard.workspace.v1 import layout_pb2 as layout_pb
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.agent.wire import AGENT, PROVIDER
+from services.agent.wire import AGENT, PROVIDER, replay_to_proto
 from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
 from services.common.text import lossy
@@ -70,6 +70,7 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         redacted=value.redacted,
         providers=map(PROVIDER.to_proto, value.providers),
         reserves_model_use=value.reserves_model_use,
+        replay=None if value.replay is None else replay_to_proto(value.replay, value.recording),
     )
 
 

@@ -33,8 +33,11 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
 
     async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
         launch = _launch(job, layout, base, task)
-        reserves = await job.retry_until_lease_lost(lambda: job.books.reserves(job.lease))
-        launch = replace(launch, providers=await job.providers(), reserves_model_use=reserves)
+        if (replay := job.spec.replay) is not None:
+            launch = replace(launch, replay=replay.matching, recording=job.recording)
+        else:
+            reserves = await job.retry_until_lease_lost(lambda: job.books.reserves(job.lease))
+            launch = replace(launch, providers=await job.providers(), reserves_model_use=reserves)
         return await begin(job, job.agent_id, launch)
 
     await job.step(job.in_round("start"), Run, start, noted)

@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import replay_pb2 as replay_pb2
 from boatyard.agent.v1 import usage_pb2 as usage_pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as checkpoint_pb2
 from boatyard.gateway.v1 import floor_pb2 as floor_pb2
@@ -702,6 +703,7 @@ class JobSpec(message.Message):
     NOT_BEFORE_TIME_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    REPLAY_FIELD_NUMBER: builtins.int
     WAIVE_FLOORS_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """The project; empty means `default`."""
@@ -762,6 +764,12 @@ class JobSpec(message.Message):
         it.
         """
 
+    @builtins.property
+    def replay(self) -> replay_pb2.Replay:
+        """Answers what the agent asks of models in place of its providers, in every attempt. Its recording counts with `files`
+        for their size together.
+        """
+
     def __init__(
         self,
         *,
@@ -783,11 +791,12 @@ class JobSpec(message.Message):
         not_before_time: timestamp_pb2.Timestamp | None = ...,
         files: abc.Iterable[InputFile] | None = ...,
         data: builtins.str = ...,
+        replay: replay_pb2.Replay | None = ...,
         waive_floors: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "replay", b"replay", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "waive_floors", b"waive_floors", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "replay", b"replay", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "waive_floors", b"waive_floors", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = typing.Literal["delay", "not_before_time"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = typing.Literal["start", b"start"]  # noqa: Y015

@@ -12,10 +12,9 @@ from services.execution.door.ask_records import AskRecords
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
+from services.execution.door.tapes import Tapes
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.recorder import Recorder
-from services.execution.eventlog import EventWriter
-from services.execution.inbox.asks import Asks
 from services.execution.netns import LOOPBACK, listening
 
 _TOKEN_BYTES: Final = 32
@@ -29,24 +28,24 @@ class InnerDoor:
         self,
         providers: Sequence[ModelProvider],
         recorder: Recorder,
-        writer: EventWriter,
         patience_s: float,
+        tapes: Tapes,
         *,
-        asks: Asks | None,
+        asks: AskRecords | None,
     ) -> None:
-        """`patience_s` is how long it waits for models that do not answer.
+        """`patience_s` is how long it waits for models that do not answer; `tapes` what it records and replays.
 
         With `asks`, each request is asked for before it is sent; what an earlier runner had asked is over.
         """
         self._providers = providers
         self._patience_s = patience_s
+        self._tapes = tapes
         self.outage: Trouble | None = None
         """Why models do not answer; None while they do, and before one was asked."""
         self._recorder = recorder
         self._asks = asks
-        self._ask_records = None if asks is None else AskRecords(asks, writer)
-        if self._ask_records is not None:
-            self._ask_records.end_all()
+        if asks is not None:
+            asks.end_all()
         self.refusal: tuple[str, str] | None = None
         """Why requests are not granted any more: a reason, and the same for people."""
         self._reported: set[str] = set()
@@ -56,7 +55,8 @@ class InnerDoor:
     def open(self, models_file: Path) -> ModelCredentials:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
-        door = Door(self._providers, token, self, self._patience_s, asks=self._asks)
+        asks = None if self._asks is None else self._asks.asks
+        door = Door(self._providers, token, self, self._patience_s, tapes=self._tapes, asks=asks)
         self._serving = asyncio.ensure_future(door.serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
@@ -64,8 +64,8 @@ class InnerDoor:
         """Record what a request has used."""
         request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
         self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
-        if self._ask_records is not None:
-            self._ask_records.settled(fields["ask_id"])
+        if self._asks is not None:
+            self._asks.settled(fields["ask_id"])
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()
@@ -80,13 +80,13 @@ class InnerDoor:
 
     async def ask(self, ask_id: str, reservation: Reservation) -> None:
         """Record what a request may use, which waits for an answer."""
-        if self._ask_records is not None:
-            self._ask_records.ask(ask_id, reservation)
+        if self._asks is not None:
+            self._asks.ask(ask_id, reservation)
 
     async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
         """Record that an ask is over without a Usage event."""
-        if self._ask_records is not None:
-            self._ask_records.end(ask_id, is_use_unknown=is_use_unknown)
+        if self._asks is not None:
+            self._asks.end(ask_id, is_use_unknown=is_use_unknown)
 
     async def refused(self, reason: str, message: str) -> None:
         """Keep why no request is to be sent any more."""

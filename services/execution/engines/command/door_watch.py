@@ -17,8 +17,9 @@ class DoorWatch:
     """Stays with the door of one run, if it has one."""
 
     def __init__(self, context: RunContext, selector: selectors.BaseSelector, sources: Sources) -> None:
-        """The door is in no group of the program: the limits are for the program alone."""
-        patience_s = context.plan.bounds.model_patience_s
+        """The door is in no control group of the program: the limits are for the program alone."""
+        self._context = context
+        patience_s = 0.0 if context.plan.replay else context.plan.bounds.model_patience_s
         self._door = ModelDoor(context.providers, patience_s, asks=context.asks) if context.providers else None
         self._trouble: Trouble | None = None
         self._refused_at = math.inf
@@ -64,6 +65,7 @@ class DoorWatch:
     def _begin(self) -> None:
         if self._door is not None:
             self._selector.unregister(self._door.opened)
+            self._door.tapes = self._context.tapes()
             self._door.start(self._leave)
             self._follow(self._door)
 
