@@ -8,8 +8,9 @@ from typing import Final
 
 from boatyard.gateway.v1 import floor_pb2
 
+from services.cli.budgets import AMOUNTS
 from services.cli.flags import Flag, group
-from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, RECORDING, SECRET, SHELL_LINE, TEXT_OR_FILE
+from services.cli.parsing import BUDGET, CHECKPOINTS, INPUT_FILE, PAIR, RECORDING, SECRET, SHELL_LINE, TEXT_OR_FILE
 
 PROJECT: Final = Flag(
     "--project",
@@ -85,6 +86,14 @@ SETTINGS: Final = (
             "agent.token_budget",
             "How many tokens all requests to the model may have together, read and written (default: no limit).",
             "N",
+        ),
+        Flag(
+            "--budget",
+            "policy.budget",
+            "What the job may spend on models in all its attempts: dollars, tokens, requests; unknown-cost also lets"
+            " models be asked without a known price (default: no limit; see `boatyard budget list`).",
+            AMOUNTS,
+            BUDGET,
         ),
         Flag(
             "--ask-before",
@@ -268,6 +277,7 @@ FLOOR: Final = group(
         "The most that jobs may set with --max-extra-rounds.",
         "N",
     ),
+    Flag("--floor-budget", "floor.budget", "The most that jobs may set with --budget.", AMOUNTS, BUDGET),
     Flag("--floor-never-pushed", "floor.never_pushed", "Push no result."),
     Flag(
         "--protect",

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.settings import DEFAULT_ENGINE
 from services.cli import humanize, shapes, usage_view
+from services.cli.budgets import in_words, spent_in_words
 from services.cli.screen import STATE_STYLES, Line, Screen, first_line, message_lines, quoted
 from services.common.caveats import CAVEATS, CaveatKind, told
 
@@ -75,6 +76,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("model", spec.agent.model),
         ("command", first_line(spec.agent.command.line)),
         ("floors", ", ".join(each.set_by for each in job.floors) or ("waived" if spec.waive_floors else "")),
+        ("budget", _budget(job)),
         ("waits for", _waits_for(job)),
         ("submitter", ", ".join(job.submitters)),
         ("steered by", ", ".join(job.steered_by)),
@@ -93,6 +95,17 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
     for record in job.timeline:
         screen.show(stage_line(record))
     _print_summary(screen, job.output)
+
+
+def _budget(job: job_pb2.Job) -> str:
+    """Say what a job may spend, and what of it is left."""
+    limits = job.spec.policy.budget
+    words = in_words(limits)
+    if not (words and job.HasField("budget_use")):
+        return words
+    use = job.budget_use
+    open_ones = f", {spent_in_words(use.reserved, limits)} reserved" if use.reserved.requests else ""
+    return f"{words}: {spent_in_words(use.spent, limits)} spent{open_ones}, {in_words(use.left)} left"
 
 
 def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:

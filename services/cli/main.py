@@ -47,6 +47,7 @@ COMMANDS = {
     "project": "Manage projects.",
     "secret": "Manage the secrets of a project, which all its agents get.",
     "repository": "Manage repositories: git remotes that jobs work on.",
+    "budget": "Manage budgets: what agents may spend on models.",
     "provider": "Manage providers: who answers what agents ask of a model.",
     "template": "Manage templates: kinds of agents.",
     "worker": "Manage workers: named agents.",

@@ -15,6 +15,7 @@ from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.recordings import RecordingError, packed
+from services.cli import budgets
 from services.cli.options import TEXT
 
 Value = TypeVar("Value")
@@ -267,4 +268,5 @@ INPUT_FILE = Reads(input_file)
 RECORDING = Reads(recording)
 DOCUMENT = Reads(document)
 CHECKPOINTS = Reads(checkpoints)
+BUDGET = Reads(budgets.limits)
 SELECTOR = Reads(selector)

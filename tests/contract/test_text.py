@@ -53,7 +53,10 @@ PACKED = {
     "boatyard.ledger.v1.ReadJobContextResponse.job_context",
     "boatyard.ledger.v1.RecordHookCallRequest.call",
     "boatyard.ledger.v1.RecordedStage.result",
+    "boatyard.ledger.v1.ReserveModelUseRequest.need",
+    "boatyard.ledger.v1.ReserveModelUseResponse.granting",
     "boatyard.ledger.v1.RetryLaterRequest.retry",
+    "boatyard.ledger.v1.SettleModelUseRequest.use",
 }
 # Fields that were `bytes` before.
 WERE_BYTES = {

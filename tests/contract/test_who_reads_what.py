@@ -113,6 +113,7 @@ READABLE = {
     "what happened to it": """
         gateway.v1.Job reason message submitters steered_by
         gateway.v1.Waiting message
+        gateway.v1.BudgetUse spender period
         gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer

@@ -57,6 +57,7 @@ class ModelDoor:
         self._buffer = b""
         self._starts = 0
         self._recorded: dict[str, int] = {}
+        self._open: dict[int, dict[str, Any]] = {}  # requests that were sent, by their number
         self._process: int | None = None  # its pidfd
         self.tapes: Tapes = NO_TAPES
         """What is recorded and replayed, from `start` on."""
@@ -141,7 +142,7 @@ class ModelDoor:
         for line in lines:
             self._record(writer, json.loads(line))
         if not more:
-            self._let_go()
+            self._let_go(writer)
             self._end_asks(writer)
         return more
 
@@ -149,13 +150,23 @@ class ModelDoor:
         if "note" in report:
             writer.note(report["note"], _STEP)
             return
+        if "sent" in report:
+            self._open[report["sent"]] = report
+            return
+        if "unbilled" in report:
+            self._open.pop(report["unbilled"], None)
+            return
         if "trouble" in report:
             self.trouble = None if report["trouble"] is None else Trouble(**report["trouble"])
             return
         if self._asks is not None and "usage" not in report:
             self._record_ask(AskRecords(self._asks, writer), report)
             return
-        usage = priced(ModelWire(report["wire"]), report["usage"])
+        self._open.pop(report["number"], None)
+        self._record_usage(writer, ModelWire(report["wire"]), report["usage"])
+
+    def _record_usage(self, writer: EventWriter, wire: ModelWire, fields: dict[str, Any]) -> None:
+        usage = priced(wire, fields)
         # Sums are over distinct ids, and not every provider's are.
         request_id = usage["request_id"] or "request"
         count = self._recorded[request_id] = self._recorded.get(request_id, 0) + 1
@@ -163,7 +174,7 @@ class ModelDoor:
             request_id = f"{request_id}#{count}"
         writer.fields(EventKind.USAGE, **usage | {"request_id": request_id})
         if self._asks is not None:
-            AskRecords(self._asks, writer).settled(usage["ask_id"])
+            AskRecords(self._asks, writer).settled(usage.get("ask_id"))
 
     def _record_ask(self, records: AskRecords, report: dict[str, Any]) -> None:
         match report:
@@ -188,15 +199,18 @@ class ModelDoor:
             if not select.select([self.reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 break
         if self.reports is not None:
-            self._let_go()
+            self._let_go(writer)
             self._end_asks(writer)
         if self._listening is not None:
             self._listening.close()
         for fd in (self.opened, self._open_end, self._life, self._life_end):
             os.close(fd)
 
-    def _let_go(self) -> None:
-        """Forget the process, of which nothing is left afterwards."""
+    def _let_go(self, writer: EventWriter) -> None:
+        """Forget the process, of which nothing is left afterwards, and record what it was killed over."""
+        for lost in self._open.values():
+            self._record_usage(writer, ModelWire(lost["wire"]), lost["fields"])
+        self._open.clear()
         if self.reports is not None:
             os.close(self.reports)
         if self._process is not None:

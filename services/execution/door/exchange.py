@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from services.execution.door.asking import Asking
+from services.execution.door.asking import Asking, Reached
 from services.execution.door.attempts import Attempt, NoProviderError
 from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
@@ -17,8 +17,8 @@ from services.execution.door.outages import Outages, Trouble, about
 from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.usage import UsageChunkFilter, UsageReader
+from services.execution.door.usage_event import usage_fields
 
-_MOST_CHARACTERS: Final = 200
 _CONNECTION_CLOSE: Final = (b"connection", b"close")
 
 
@@ -64,7 +64,7 @@ class Exchange:
             if pause is not None:
                 await asyncio.sleep(pause)
             elif reached is not None:
-                return await self._pass_back(reached.attempt, reached.stream, reached.answer)
+                return await self._pass_back(reached)
             elif trouble is not None:
                 raise NoProviderError(trouble.text, trouble.status)
 
@@ -80,8 +80,9 @@ class Exchange:
             await self._reports.note(f"{trouble.text}; asked again in {about(pause)}")
         return pause
 
-    async def _pass_back(self, attempt: Attempt, stream: Stream, answer: Answer) -> bool:
+    async def _pass_back(self, reached: Reached) -> bool:
         """Pass an answer back as it comes, and report what the request has used, also when it breaks off."""
+        attempt, stream, answer = reached.attempt, reached.stream, reached.answer
         reader, filtering = None, None
         if attempt.route.metered and answer.status < 300:
             is_stream = answer.value(b"content-type").startswith(b"text/event-stream")
@@ -102,9 +103,12 @@ class Exchange:
                 stream.writer.close()
             if reader is not None:
                 reader.end()
-                report = self._report(attempt, answer, reader, is_complete=is_complete)
+                seconds = time.monotonic() - self._began
+                report = usage_fields(attempt, seconds, answer, reader.usage, is_complete=is_complete)
+                report |= {"ask_id": self._grant.ask_id}
                 self._grant.is_counted = True
-                await asyncio.shield(asyncio.ensure_future(self._reports.usage(attempt.route.wire, report)))
+                telling = self._reports.usage(attempt.route.wire, report, reached.number)
+                await asyncio.shield(asyncio.ensure_future(telling))
         return keeps_alive
 
     async def _relay(
@@ -144,28 +148,3 @@ class Exchange:
     async def _pass(self, data: bytes, *, chunked: bool) -> None:
         if data:
             await self._client.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
-
-    def _report(self, attempt: Attempt, answer: Answer, reader: UsageReader, *, is_complete: bool) -> dict[str, object]:
-        """Return the fields of a Usage event."""
-        usage = reader.usage
-        request_id = answer.value(b"request-id") or answer.value(b"x-request-id")
-        return {
-            "request_id": _shown(usage.request_id or request_id.decode("latin-1")),
-            "model": _shown(usage.model or attempt.model),
-            "input_tokens": usage.input or 0,
-            "output_tokens": usage.output or 0,
-            "cache_read_tokens": usage.cache_read or 0,
-            "cache_write_tokens": usage.cache_write or 0,
-            "cache_write_1h_tokens": usage.cache_write_1h or 0,
-            "reasoning_tokens": usage.reasoning or 0,
-            "provider": attempt.serving.provider.name,
-            "http_status": answer.status,
-            "latency_seconds": round(time.monotonic() - self._began, 6),
-            "is_partial": not is_complete or usage.input is None or usage.output is None,
-            "ask_id": self._grant.ask_id,
-        }
-
-
-def _shown(text: str) -> str:
-    """Return a text that somebody else wrote as events can have it: without the halves of characters that JSON has."""
-    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()

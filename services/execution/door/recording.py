@@ -50,7 +50,7 @@ class Recording:
     def track(self, request: Request, body: bytes) -> "Track":
         """Record a request; return what records its answer."""
         self._count += 1
-        path = self._redactor.text(request.path + wires.without_key(request.query))
+        path = self._redactor.text(request.path + wires.query_there(request.query))
         asked = {"method": request.method, "path": path, "fields": self._fields(request.end_to_end(_NOT_RECORDED))}
         self.line(self._count, "request", {**asked, **_content(self._redactor.bytes(body))})
         return Track(self, self._count, Flow(self._redactor))

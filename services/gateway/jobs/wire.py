@@ -20,6 +20,7 @@ from services.gateway.jobs.kinds import JobKind
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView, Waiting
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
+from services.gateway.wire.budgets import use_to_proto
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.floor import BindingFloor
@@ -45,7 +46,7 @@ _JOB: Final = Mapper(
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
         *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
-        *("waiting_for", "usage"),
+        *("waiting_for", "budget_use", "usage"),
     },
 )
 
@@ -85,6 +86,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         steered_by=map(display.one_line, view.spec.steered_by),
         usage=map(MODEL_USAGE.to_proto, by_model(_usage_of(view))),
         waiting_for=None if view.waiting_for is None else _WAITING.to_proto(view.waiting_for),
+        budget_use=view.budget_use and use_to_proto(view.budget_use, view.spec.policy.budget),
     )
 
 

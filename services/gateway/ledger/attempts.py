@@ -55,15 +55,6 @@ async def failure_of_agent(connection: AsyncConnection, job: Row[Any]) -> Failur
     return Failure(agent.reason, agent.message)
 
 
-async def tell(connection: AsyncConnection, job_id: str, attempt: int, name: str, text: str) -> None:
-    """Tell something in the timeline of an attempt, as a stage that is done."""
-    of_attempt = (stages.c.job_id == job_id, stages.c.attempt == attempt)
-    number = (await connection.execute(select(func.count()).where(*of_attempt))).scalar_one() + 1
-    key = {"job_id": job_id, "attempt": attempt, "name": name}
-    told = {"number": number, "state": StageState.DONE, "result": "", "message": text}
-    await insert_if_absent(connection, stages, key | told | {"start_time": NOW, "end_time": NOW})
-
-
 async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:
     """End what is still open of a job's attempt, and write the execution of the next one; return its id.
 

@@ -27,11 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
 from services.common.reasons import is_listed
-from services.gateway.ledger.attempts import failure_of_agent, give_up, next_attempt, tell
+from services.gateway.ledger.attempts import failure_of_agent, give_up, next_attempt
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import Member, left_to_others, members
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, THIS_CELL
+from services.gateway.ledger.timeline import tell
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_RUNNING, executions, jobs, stages
 from services.gateway.values.facts import JobTaken

@@ -6,6 +6,7 @@ from sqlalchemy import Row, String, and_, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
+from services.gateway.ledger.budgets import HAS_RESERVATIONS, forget
 from services.gateway.ledger.hook_calls import RUNNING_CALLS, interrupt_calls
 from services.gateway.ledger.questions import OPEN_QUESTIONS, withdraw
 from services.gateway.ledger.totals import count_no_more
@@ -35,6 +36,7 @@ _IS_OPEN: Final = select(
     exists().where(_LIVE_EXECUTIONS).label("executions"),
     exists().where(OPEN_QUESTIONS).label("questions"),
     exists().where(RUNNING_CALLS).label("calls"),
+    HAS_RESERVATIONS,
 )
 """One query, as usually nothing is open any more."""
 _END_STAGES: Final = (
@@ -73,7 +75,10 @@ def _publishes(job: Row[Any], state: JobState) -> bool:
 async def end_what_is_open(
     connection: AsyncConnection, job_id: str, state: ExecutionState, reason: str, message: str
 ) -> None:
-    """End a job's stages, questions, executions and calls of hooks that have not ended. The job's row is locked."""
+    """End a job's stages, questions, executions and calls of hooks that have not ended, and settle its reservations.
+
+    The job's row is locked.
+    """
     this = {"this_job": job_id}
     still_open = (await connection.execute(_IS_OPEN, this)).one()
     if still_open.stages:
@@ -82,6 +87,8 @@ async def end_what_is_open(
         await withdraw(connection, job_id)
     if still_open.calls:
         await interrupt_calls(connection, job_id)
+    if still_open.reservations:
+        await forget(connection, job_id)
     if still_open.executions:
         told = {"state": state, "reason": reason, "message": storable_text(message)}
         await connection.execute(_END_EXECUTIONS, this | told)

@@ -8,6 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
+from services.gateway.ledger.budgets import has_budgets
 from services.gateway.ledger.executions import pushed_before
 from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.ledger.providers import has_providers
@@ -25,6 +26,10 @@ async def job_context(connection: AsyncConnection, lease: Lease, *, on_coordinat
     spec = lease.spec
     files = await read_files(connection, lease.job_id) if spec.files or spec.replay else ()
     hooks = await hooks_in_force(connection, spec.project_id)
+    models = select(
+        has_providers(spec, on_coordinator=on_coordinator).label("providers"), has_budgets(spec).label("budgets")
+    )
+    has = (await connection.execute(models)).one()
     return JobContext(
         remote=await read_remote(connection, spec.repository_id) if spec.repository_id else None,
         hooks=tuple(hook.to_call() for hook in hooks if hook.fits(spec.template_id, spec.kind)),
@@ -32,7 +37,8 @@ async def job_context(connection: AsyncConnection, lease: Lease, *, on_coordinat
         recording=next((file.data for file in files if file.name == RECORDING), b""),
         pushed_before=await pushed_before(connection, lease),
         secrets=await read_secrets(connection, lease.job_id) if spec.agent.secrets else {},
-        has_providers=await has_providers(connection, spec, on_coordinator=on_coordinator),
+        has_providers=has.providers,
+        has_budgets=has.budgets,
     )
 
 

@@ -101,3 +101,5 @@ class JobContext(Recorded):
     """What answers in place of models, as it was submitted; empty for none."""
     has_providers: bool = False
     """Whether the agent has providers of models, which are asked for when it starts."""
+    has_budgets: bool = False
+    """Whether something bounds what the agent may spend, so that it asks before each request to a model."""

@@ -164,6 +164,22 @@ async def test_a_door_that_is_killed_is_made_again(client: Client, tier: int) ->
     assert "the model's door was lost, and is made again" in [note.text for note in of(seen, "note")]
 
 
+async def test_what_a_killed_door_was_asking_is_counted_as_unknown(client: Client) -> None:
+    never = asyncio.Event()
+    async with providing(Reply([b"a", b"b"], gate=never)) as at:
+        name = new_id("door")
+        await client.start(name, f"({CALL} && true); echo done", **provider(at))
+        async with asyncio.timeout(30):
+            while not at.asked:
+                await asyncio.sleep(0.01)
+        os.kill(door_of(client, name), signal.SIGKILL)
+        never.set()
+        seen = await client.watch(name)
+    (usage,) = of(seen, "usage")
+    assert (usage.is_partial, usage.provider, usage.HasField("cost_usd")) == (True, "anthropic", False)
+    assert not seen.end.model_use.HasField("cost_usd")
+
+
 @pytest.mark.slow
 async def test_the_door_outlives_the_service_and_ends_with_its_runner(tmp_path: Path) -> None:
     async with running(tmp_path) as client, providing(messages()) as at:

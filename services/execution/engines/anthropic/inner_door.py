@@ -60,12 +60,19 @@ class InnerDoor:
         self._serving = asyncio.ensure_future(door.serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
-    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
+    async def sent(self, number: int, wire: ModelWire, fields: dict[str, object]) -> None:
+        """Do nothing: who would be told of a killed door is killed with it."""
+
+    async def unbilled(self, number: int) -> None:
+        """Do nothing: see `sent`."""
+
+    async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
         """Record what a request has used."""
+        del number
         request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
         self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
         if self._asks is not None:
-            self._asks.settled(fields["ask_id"])
+            self._asks.settled(fields.get("ask_id"))
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()

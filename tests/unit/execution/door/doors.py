@@ -32,7 +32,7 @@ class Served:
         with contextlib.suppress(BlockingIOError):
             lines = [json.loads(line) for line in os.read(self.reading, 1 << 20).splitlines()]
             self.troubles += [line["trouble"] for line in lines if "trouble" in line]
-            return [line for line in lines if "trouble" not in line]
+            return [line for line in lines if "usage" in line or "note" in line]
         return []
 
     async def usage(self) -> dict:
