@@ -147,11 +147,11 @@ SETTINGS: Final = (
             "--memory", "agent.memory_bytes", "Memory that the agent's processes may use together, such as 2G.", "SIZE"
         ),
         Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
-        Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
+        Flag("--disk", "agent.disk_bytes", "How much the agent's workspace and HOME may grow, such as 5G.", "SIZE"),
         Flag(
             "--scratch",
             "agent.scratch_bytes",
-            "How much may lie in each of the sandbox's /tmp, HOME and /dev/shm, such as 4G (default: the machine's).",
+            "How much may lie in each of the sandbox's /tmp and /dev/shm, such as 4G (default: the machine's).",
             "SIZE",
         ),
         Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),

@@ -15,6 +15,10 @@ from services.sandbox.spec import Network, SandboxSpec, Tier
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
 """The variable that tells a program the id of its execution."""
 
+SESSION_VARIABLE = "BOATYARD_SESSION_ID"
+LAST_SESSION = "last"
+"""The variable that tells a program the session to go on in, and its value where the program has not named it."""
+
 MARK = "BOATYARD_RUN"
 """The variable by which we recognize a run's processes when its runner is lost: see RunDirectory.mark."""
 
@@ -94,6 +98,8 @@ class Bounds:
     """The host's directory that holds what the program changes in its workspace."""
     scratch_bytes: int | None = None
     """The size of each of the sandbox's directories in memory, which the kernel keeps."""
+    home: str | None = None
+    """The host's directory that is HOME, which counts whole, beside `workspace`; None when it is in memory."""
     workspace_begins_empty: bool = False
     """True when everything in `workspace` counts, because it holds changes alone."""
     disk_floor_bytes: int = 0
@@ -204,6 +210,8 @@ class Result:
     """The provider whose outage has ended the run; None when none has."""
     outage_until_ns: int | None = None
     """When that provider may be asked again, in nanoseconds since 1970; None when it does not say."""
+    session_id: str = ""
+    """What the agent's program calls its session, which it has left in HOME; empty where it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +236,8 @@ class StartRequest:
     """What its agent leaves in the workspace that is no result, as patterns of a .gitignore file."""
     missing_agent: str = ""
     """Why its agent cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
+    resumes: bool = False
+    """True when its agent may go on in the session that its job's agent before it has left in HOME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +274,8 @@ class Execution:
     vitals: Vitals | None = None
     model_outage: ModelOutage | None = None
     """The outage that has ended it, if one has."""
+    session_id: str = ""
+    """What the agent's program calls its session."""
 
 
 @dataclass(frozen=True, slots=True)

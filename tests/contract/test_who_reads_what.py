@@ -29,6 +29,7 @@ WITHHELD = {
             "Layers.upper",
             "Layers.work",
             "Layout.path",
+            "Workspace.home_path",
             "Workspace.path",
         )
     },

@@ -19,7 +19,7 @@ stop      written by the service when the program shall end
 events    the event log
 result    how the run ended; durable before the lock is released
 diary     the runner's own standard error
-home      HOME of a program without a sandbox
+home      TMPDIR of a program without a sandbox, and its HOME, unless that is kept for its job
 recording what the agent asked of models, and what they answered, if that is recorded
 replay    the recording that answers in place of models, and `replay.played`, what of it has been played; both are
           deleted when the run has ended

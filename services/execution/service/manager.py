@@ -29,6 +29,7 @@ from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
 from services.execution.service.live_use import LiveUse
 from services.execution.service.runners import Runners
+from services.execution.service.sessions import Sessions
 from services.execution.service.store import ExecutionStore, ended
 from services.execution.service.supervision import Supervision
 from services.sandbox import container_engines, host_uids
@@ -78,6 +79,7 @@ class ExecutionManager:
         self._isolation = isolation
         self._runners = Runners(credentials, control_groups)
         self._given = GivenProviders()
+        self._sessions = Sessions(store)
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
@@ -150,6 +152,7 @@ class ExecutionManager:
                 reserves_model_use=request.plan.reserves_model_use,
                 create_time=datetime.now(UTC),
             )
+            request = await self._sessions.told(request)
             # The directory comes first: after a crash, a recorded execution without one could not be started.
             await asyncio.to_thread(self._create_directory, request)
             await self._store.add(execution)

@@ -61,7 +61,7 @@ class StartReader:
                 request.execution_id,
                 agent.chosen_engine.name,
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
-                limits.bounds(agent, spec.layout, self._settings),
+                limits.bounds(agent, spec.layout, spec.home_path, self._settings),
                 engine_spec.task,
                 tuple(sorted({*agent.secrets, *spec.secrets})),
                 engine_spec.terminal,
@@ -78,6 +78,7 @@ class StartReader:
             asked=Limits.of(self._asked(spec)),
             leave_out=engine_spec.leave_out,
             missing_agent=engine_spec.missing,
+            resumes=spec.resumes,
         )
 
     def check(self, request: pb.StartExecutionRequest) -> list[Violation]:
@@ -117,6 +118,7 @@ class StartReader:
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> list[Violation]:
         paths = [*_layout_paths(spec.layout)]
+        paths += [("spec.home_path", spec.home_path)] if spec.home_path else []
         paths += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
         return [
             (field, complaint)
@@ -161,6 +163,7 @@ class StartReader:
             limits=limits.sandbox_limits(agent),
             tier=agent.tier,
             container=containers.container(agent, self._settings) if is_contained else None,
+            home=path_from_text(spec.home_path) if spec.home_path else None,
         )
 
 

@@ -71,6 +71,8 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         providers=map(PROVIDER.to_proto, value.providers),
         reserves_model_use=value.reserves_model_use,
         replay=None if value.replay is None else replay_to_proto(value.replay, value.recording),
+        home_path=text_to_proto("spec.home_path", value.layout.home) if value.has_home else "",
+        resumes=value.resumes,
     )
 
 
@@ -115,6 +117,13 @@ def layout_from_proto(message: layout_pb.Layout) -> Layout:
         work=layers.work.encode(),
         mounted_path=layers.mounted_path.encode(),
     )
+
+
+def home_to_proto(attempt: int) -> "workspace_pb.Home.ValueType":
+    """Write the HOME of the agents of a job's attempt, counted from 1; 0: there is none."""
+    if not attempt:
+        return workspace_pb.HOME_UNSPECIFIED
+    return workspace_pb.HOME_NEW if attempt == 1 else workspace_pb.HOME_OF_JOB
 
 
 def visibility_to_proto(tier: Tier) -> "workspace_pb.Visibility.ValueType":

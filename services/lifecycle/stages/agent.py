@@ -140,6 +140,8 @@ def _launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch
         prompt=_told(job, task).encode(),
         read_only_paths=() if base is None else base.read_only_paths,
         environment={name: value.encode() for name, value in _environment(job).items() if value},
+        has_home=True,
+        resumes=bool(layout.home) and (job.round > 1 or (layout.home_is_kept and bool(job.lease.snapshot_id))),
     )
 
 

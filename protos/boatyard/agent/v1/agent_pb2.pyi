@@ -126,8 +126,8 @@ class AgentSettings(message.Message):
     trying, ends with PROCESS_LIMIT. The default is the node's.
     """
     disk_bytes: builtins.int
-    """Bytes on disk by which the workspace may grow; beyond it the agent ends with DISK_LIMIT. Empty files count too. The
-    default is the node's.
+    """Bytes on disk by which the workspace may grow, the agent's HOME included, which is kept with it; beyond it the agent
+    ends with DISK_LIMIT. Empty files count too. The default is the node's.
     """
     output_bytes: builtins.int
     """Bytes that the agent may write to standard output and standard error together; beyond it the agent ends with
@@ -147,9 +147,9 @@ class AgentSettings(message.Message):
     file_size_bytes: builtins.int
     """Size in bytes of the largest file that the agent may write. The default is no limit."""
     scratch_bytes: builtins.int
-    """The size in bytes of each of /tmp, HOME and /dev/shm in a sandbox, which are in memory and gone with the agent; an
-    agent that fails when one of them is full ends with SCRATCH_LIMIT. Never more than the node's settings allow, which
-    is the default. Without a sandbox there is no such limit.
+    """The size in bytes of each of /tmp and /dev/shm in a sandbox, and of a HOME in memory, as checks and hooks have it.
+    They are gone with the agent; an agent that fails when one of them is full ends with SCRATCH_LIMIT. Never more than
+    the node's settings allow, which is the default. Without a sandbox there is no such limit.
     """
     record: builtins.bool
     """True to record what the agent asks of models, and what they answer, with secrets redacted: ReadRecording returns it,

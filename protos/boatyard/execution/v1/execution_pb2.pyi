@@ -874,6 +874,8 @@ class ExecutionSpec(message.Message):
     PROVIDERS_FIELD_NUMBER: builtins.int
     RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     REPLAY_FIELD_NUMBER: builtins.int
+    HOME_PATH_FIELD_NUMBER: builtins.int
+    RESUMES_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
@@ -883,6 +885,14 @@ class ExecutionSpec(message.Message):
     reserves_model_use: builtins.bool
     """True when each request to a model needs a granted Ask before it is sent. It is no part of what tells a specification
     from another either.
+    """
+    home_path: builtins.str
+    """Absolute path of the directory that is the program's HOME, which is left as it is in the end, and counts as growth of
+    the workspace. Empty: a new one in memory, without a sandbox on disk, that is gone afterwards.
+    """
+    resumes: builtins.bool
+    """True when the agent may go on in the session that the job's agent before it has left in that HOME, because its files
+    are as that agent left them.
     """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
@@ -947,10 +957,12 @@ class ExecutionSpec(message.Message):
         providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
         reserves_model_use: builtins.bool = ...,
         replay: replay_pb2.Replay | None = ...,
+        home_path: builtins.str = ...,
+        resumes: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "reserves_model_use", b"reserves_model_use", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "reserves_model_use", b"reserves_model_use", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

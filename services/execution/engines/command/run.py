@@ -19,7 +19,7 @@ from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
 from services.execution.eventlog import Stream
 from services.execution.eventlog.activity import read_activity
-from services.execution.model import ModelUse, Reason, Result, State
+from services.execution.model import SESSION_VARIABLE, ModelUse, Reason, Result, State
 from services.execution.processes import agent, signals, verdict
 from services.execution.processes.blame import blamed, reason_of, with_outage
 from services.execution.processes.meter import Meter
@@ -99,7 +99,8 @@ class CommandRun:
             end.result(start_time_ns, status, processes_left, self._pump.output_bytes), self._door.trouble
         )
         result = replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
-        return replace(result, model_use=self._model_use())
+        session_id = "" if self._transcript is None else self._transcript.events.session_id
+        return replace(result, model_use=self._model_use(), session_id=session_id)
 
     def _start(self) -> agent.Agent:
         spec, door = self._door.prepared(self._plan.sandbox)
@@ -126,6 +127,8 @@ class CommandRun:
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
         agent.announce(self._writer, self._plan.sandbox)
+        if session := self._plan.sandbox.environment.get(SESSION_VARIABLE):
+            self._writer.note(f"the agent may go on in its session: {session.decode()}", "session")
         if self._plan.no_door:
             self._writer.note(self._plan.no_door, "model")
 
