@@ -261,12 +261,9 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["model_outage"] = ModelOutage(row.outage_provider, row.outage_until)
     if row.leave_out is not None:
         fields["leave_out"] = tuple(row.leave_out)
-<<<<<<< HEAD
     fields["reserves_model_use"] = bool(row.reserves_model_use)
-=======
     if row.session_id is not None:
         fields["session_id"] = row.session_id
->>>>>>> b7d2e97439c18bb0707e9c5dfbc0343ffc02a6bf
     if row.network is not None:
         fields["network"] = Network(row.network)
     if row.end_verified_by is not None:
