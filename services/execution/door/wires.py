@@ -11,7 +11,7 @@ from services.agent.providers import ModelProvider, ModelWire, key_header
 from services.execution.door.http import Request
 
 _SEGMENT = r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9._:@~-]+"  # a model's name never leads out of its place
-_ID = f"{_SEGMENT}(?:/{_SEGMENT})*"
+_ID = rf"{_SEGMENT}(?:/(?!operations(?:/|$)){_SEGMENT})*"  # operations of a model are what others have asked of it
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,8 +69,7 @@ class InnerDoor:
     async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
         """Record what a request has used."""
         del number
-        request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
-        self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
+        request_id = self._recorder.usage(priced(wire, fields))
         if self._asks is not None:
             self._asks.settled(fields.get("ask_id"))
         async with self._more:
