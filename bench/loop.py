@@ -1,4 +1,4 @@
-"""A model's loop at the real execution service, against the bare SDK, in one run. services.replay is the model.
+"""A model's loop at the real execution service, against the bare SDK, in one run. tests.kit.replay is the model.
 
 turn     median milliseconds from one request's arrival at the model to the next one's: a streamed reply, a call of a
          trivial tool in the sandbox, events and history written; against the SDK alone, which reads the same replies

@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Boatyard's main use, from nothing to a pushed branch: a model repairs a program. With ANTHROPIC_API_KEY the model is called
-# over the API (DEMO_MODEL says which); without it, a local server plays a conversation written by hand in its place.
-# With DEMO_AGENT=program a small program without a model does the work. Everything is in one temporary directory, and
-# whatever this script starts, it ends. Extra arguments go to `boatyard run`, such as `--sandbox none`.
+# Boatyard's main use, from nothing to a pushed branch: an agent repairs a program. With ANTHROPIC_API_KEY that is Claude
+# Code, if this machine has it, or else a model (DEMO_MODEL says which); without a key, a recording of a conversation that
+# was written by hand answers in the model's place. DEMO_AGENT names another agent of `boatyard agents`, or is `program`
+# for a small program without a model. Everything is in one temporary directory, and whatever this script starts, it ends.
+# Extra arguments go to `boatyard run`, such as `--sandbox none`.
 set -euo pipefail
 here=$(cd "$(dirname "$0")" && pwd)
 PATH=$(cd "$here/../../.venv/bin" && pwd):$PATH
@@ -12,10 +13,9 @@ export BOATYARD_EXECUTION_READ_ONLY_PATHS=$here
 # The demo's git must not depend on the configuration of whoever runs it.
 export GIT_CONFIG_GLOBAL=$work/gitconfig GIT_CONFIG_NOSYSTEM=1
 
-replay= allowed=
+allowed=
 finish() {
   boatyard down >/dev/null 2>&1 || true
-  if [[ -n $replay ]]; then kill "$replay" && wait "$replay" || true; fi
   rm -rf "$work"
 }
 trap finish EXIT
@@ -57,24 +57,6 @@ git -C "$work/berths" commit --quiet --message "Keep track of who lies at the be
 git clone --quiet --bare "$work/berths" "$work/remote.git"
 echo "A repository whose test fails, and a bare remote of it: $work/remote.git"
 
-model=${DEMO_MODEL:-claude-sonnet-5-5}
-if [[ ${DEMO_AGENT:-model} == program ]]; then
-  agent=(--command "python3 $here/agent.py")
-  echo "The agent is a small program without a model."
-else
-  agent=(--engine anthropic --model "$model" --max-turns 30)
-  if [[ -n ${ANTHROPIC_API_KEY:-} ]]; then
-    echo "ANTHROPIC_API_KEY is set: the agent is $model, over the API. This costs some cents."
-  else
-    # Never use a real key or a real address here: these requests must not leave this machine.
-    export ANTHROPIC_API_KEY=replay ANTHROPIC_BASE_URL
-    coproc PLAYER { exec python -m services.replay "$here/repair.toml"; }
-    replay=$PLAYER_PID
-    read -r _ ANTHROPIC_BASE_URL played <&"${PLAYER[0]}"
-    echo "ANTHROPIC_API_KEY is not set: NO MODEL IS ASKED. A local server plays its part ($played); everything else is real."
-  fi
-fi
-
 printf '\n%s$ %sboatyard up%s\n' "$bold" "${allowed:+"$allowed "}" "$plain"
 touch "$work/up"
 boatyard up --port-base "$(python "$here/free_ports.py")" >"$work/up" 2>"$work/up.log" &
@@ -84,6 +66,29 @@ for _ in $(seq 300); do
   sleep 0.2
 done
 cat "$work/up"
+
+model=${DEMO_MODEL:-claude-sonnet-5-5}
+has_claude() {
+  boatyard agents --json | python -c 'import json, sys
+sys.exit(not any(agent["name"] == "claude" and not agent["complaint"] for agent in map(json.loads, sys.stdin)))'
+}
+echo
+if [[ ${DEMO_AGENT:-} == program ]]; then
+  agent=(--command "python3 $here/agent.py")
+  echo "The agent is a small program without a model."
+elif [[ -n ${DEMO_AGENT:-} ]]; then
+  agent=(--agent "$DEMO_AGENT")
+elif [[ -z ${ANTHROPIC_API_KEY:-} ]]; then
+  agent=(--engine anthropic --model "$model" --max-turns 30 --replay "$here/repair.jsonl")
+  echo "ANTHROPIC_API_KEY is not set: NO MODEL IS ASKED. A recording answers in its place, of a conversation that was written by hand;"
+  echo "everything else is real."
+elif has_claude; then
+  agent=(--agent claude --model "$model")
+  echo "ANTHROPIC_API_KEY is set: the agent is Claude Code with $model. This costs some cents."
+else
+  agent=(--engine anthropic --model "$model" --max-turns 30)
+  echo "ANTHROPIC_API_KEY is set: the agent is $model, over the API. This costs some cents."
+fi
 
 show boatyard run --repo "$work/remote.git" --branch repair-berths \
   "${agent[@]}" --verify "python3 -B -m unittest" "$@" "Make the tests pass."

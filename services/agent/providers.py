@@ -11,6 +11,9 @@ from typing import Final
 EVERYWHERE: Final = ("0.0.0.0/0", "::/0")
 """The networks in which a provider may be that the operator of its agents' machine has named."""
 
+REPLAYED: Final = "(replay)"
+"""The name of the provider that a recording is; nobody can give it to another."""
+
 _VERSION: Final = "/v1"
 
 
@@ -37,6 +40,11 @@ class ModelProvider:
     ca: str = ""
     allowed_addresses: tuple[str, ...] = ()
     """Where it may be although that is not public, by the word of whoever runs its agents' machine."""
+
+
+def replayed_providers() -> tuple[ModelProvider, ...]:
+    """Return what stands for a recording among an agent's providers: one for each wire."""
+    return tuple(ModelProvider(name=REPLAYED, wire=wire, base_url="http://replay.invalid") for wire in ModelWire)
 
 
 def keys_by_name(providers: Iterable[ModelProvider]) -> dict[str, str]:

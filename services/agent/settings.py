@@ -139,6 +139,7 @@ class AgentSettings:
     file_size_bytes: int | None = None
     scratch_bytes: int | None = None
     providers: tuple[str, ...] = ()
+    record: bool | None = None
 
     @property
     def chosen_engine(self) -> Engine:

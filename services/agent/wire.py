@@ -4,12 +4,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, TypedDict
 
 from boatyard.agent.v1 import agent_pb2 as pb
-from boatyard.agent.v1 import ask_pb2, limits_pb2, model_pb2, sandbox_pb2, usage_pb2
+from boatyard.agent.v1 import ask_pb2, limits_pb2, model_pb2, replay_pb2, sandbox_pb2, usage_pb2
 
 from services.agent.allowance import Allowance
 from services.agent.asks import Reservation, ReservationAnswer
 from services.agent.limits import Limits
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching, RecordingError, check
 from services.agent.settings import AgentSettings, environment_complaint, secret_complaints
 from services.agent.usage import ModelUsageSum, UsageSum
 from services.common.rpc.mapper import Mapper
@@ -24,6 +25,12 @@ USAGE: Final = Mapper(UsageSum, usage_pb2.UsageSum)
 MODEL_USAGE: Final = Mapper(ModelUsageSum, usage_pb2.ModelUsageSum)
 RESERVATION: Final = Mapper(Reservation, ask_pb2.Reservation)
 RESERVATION_ANSWER: Final = Mapper(ReservationAnswer, ask_pb2.ReservationAnswer)
+
+REPLAY_MATCHINGS: Final = {
+    replay_pb2.Replay.MATCHING_UNSPECIFIED: Matching.STRICT,
+    replay_pb2.Replay.MATCHING_STRICT: Matching.STRICT,
+    replay_pb2.Replay.MATCHING_ORDER: Matching.ORDER,
+}
 
 _TIERS: Final = {tier: sandbox_pb2.SandboxTier.Value(f"SANDBOX_TIER_{tier.name}") for tier in Tier}
 _NETWORKS: Final = {network: sandbox_pb2.Network.Value(f"NETWORK_{network.name}") for network in Network}
@@ -66,6 +73,21 @@ def agent_violations(message: pb.AgentSettings) -> Iterator[tuple[str, str]]:
     if complaint := environment_complaint(message.environment):
         yield "environment", complaint
     yield from ((f'secrets["{name}"]', complaint) for name, complaint in secret_complaints(message.secrets))
+
+
+def replay_to_proto(matching: Matching, recording: bytes = b"", size: int = 0) -> replay_pb2.Replay:
+    """Write a replay, with its recording for a node, or with the size of that alone for everybody else."""
+    number = replay_pb2.Replay.Matching.Value(f"MATCHING_{matching}")
+    return replay_pb2.Replay(recording=recording, matching=number, size_bytes=size)
+
+
+def recording_complaint(replay: replay_pb2.Replay) -> str | None:
+    """Return why a recording cannot be replayed, as far as its beginning shows; None when it can."""
+    try:
+        check(replay.recording)
+    except RecordingError as error:
+        return str(error)
+    return None
 
 
 def host_violations(patterns: Iterable[str]) -> Iterator[tuple[str, str]]:

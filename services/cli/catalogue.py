@@ -1,8 +1,10 @@
 """`create`, `list`, `show`, `update` and `delete` for the catalogue's resources: a group of commands for each type."""
 
+import dataclasses
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import ModuleType
 from typing import Any
 
 import click
@@ -22,6 +24,7 @@ class ResourceType:
     """A type of resource: `name` and `plural` as in the RPCs, `noun` for people, and the columns of its list.
 
     `order` is that of the list, `on_change` what becomes of jobs when one is changed, `on_delete` which can be deleted.
+    `messages` and `service` are where its messages and RPCs are. `cells` writes columns that are no fields of it.
     """
 
     name: str
@@ -33,6 +36,9 @@ class ResourceType:
     order: str = "newest first"
     on_change: str = "Jobs that were admitted before keep what they have."
     on_delete: str = " that is not in use"
+    messages: ModuleType = catalog_pb2
+    service: str = "catalog"
+    cells: Mapping[str, Callable[[Any], str]] = dataclasses.field(default_factory=dict)
 
     @property
     def a_noun(self) -> str:
@@ -52,17 +58,17 @@ class ResourceType:
     @property
     def message(self) -> type[Message]:
         """The contract's message of the resource."""
-        return getattr(catalog_pb2, self.name)  # type: ignore[no-any-return]
+        return getattr(self.messages, self.name)  # type: ignore[no-any-return]
 
     async def ask(self, gateway: Gateway, verb: str, **fields: Any) -> Any:  # noqa: ANN401 - the verb's response
         """Call the RPC of a verb: Create, Get, Update or Delete."""
-        request = getattr(catalog_pb2, f"{verb}{self.name}Request")(**fields)
-        return await gateway.ask(getattr(gateway.catalog, f"{verb}{self.name}")(request))
+        request = getattr(self.messages, f"{verb}{self.name}Request")(**fields)
+        return await gateway.ask(getattr(getattr(gateway, self.service), f"{verb}{self.name}")(request))
 
     async def list_all(self, gateway: Gateway, limit: int, **filters: str) -> list[Any]:
         """Return the first `limit` resources."""
-        request = getattr(catalog_pb2, f"List{self.plural}Request")(**filters)
-        return await gateway.list_all(getattr(gateway.catalog, f"List{self.plural}"), request, limit)
+        request = getattr(self.messages, f"List{self.plural}Request")(**filters)
+        return await gateway.list_all(getattr(getattr(gateway, self.service), f"List{self.plural}"), request, limit)
 
 
 LIMIT = Flag(
@@ -132,7 +138,8 @@ def _list(kind: ResourceType) -> click.Command:
 
     def row_of(resource: Any) -> list[str]:  # noqa: ANN401 - any message with a create_time
         age = humanize.age(resource.create_time) if resource.HasField("create_time") else ""
-        return [*(_cell(resource, column) for column in kind.columns), age]
+        cells = (kind.cells[each](resource) if each in kind.cells else _cell(resource, each) for each in kind.columns)
+        return [*cells, age]
 
     parameters: list[click.Parameter] = [
         click.Option(

@@ -10,6 +10,7 @@ from boatyard.gateway.v1 import (
     admin_pb2,
     audit_pb2,
     auth_pb2,
+    budget_pb2,
     catalog_pb2,
     checkpoint_pb2,
     cost_pb2,
@@ -20,6 +21,7 @@ from boatyard.gateway.v1 import (
 from boatyard.gateway.v1.admin_pb2_grpc import AdminServiceStub
 from boatyard.gateway.v1.audit_pb2_grpc import AuditServiceStub
 from boatyard.gateway.v1.auth_pb2_grpc import TokenServiceStub
+from boatyard.gateway.v1.budget_pb2_grpc import BudgetServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from boatyard.gateway.v1.cost_pb2_grpc import CostServiceStub
@@ -45,6 +47,7 @@ _PAGE = 1000
 _DESCRIPTORS = [
     audit_pb2.DESCRIPTOR.services_by_name["AuditService"],
     auth_pb2.DESCRIPTOR.services_by_name["TokenService"],
+    budget_pb2.DESCRIPTOR.services_by_name["BudgetService"],
     catalog_pb2.DESCRIPTOR.services_by_name["CatalogService"],
     checkpoint_pb2.DESCRIPTOR.services_by_name["CheckpointService"],
     admin_pb2.DESCRIPTOR.services_by_name["AdminService"],
@@ -60,6 +63,7 @@ class Gateway:
 
     def __init__(self, channel: grpc.aio.Channel, address: str) -> None:
         self.admin = _weighed(AdminServiceStub(channel))
+        self.budgets = _weighed(BudgetServiceStub(channel))
         self.catalog = _weighed(CatalogServiceStub(channel))
         self.checkpoints = _weighed(CheckpointServiceStub(channel))
         self.costs = _weighed(CostServiceStub(channel))

@@ -89,6 +89,7 @@ _WHERE_TYPED = {
 _COMMANDS = {
     "project": "project",
     "repository": "repository",
+    "budget": "budget",
     "provider": "provider",
     "template": "template",
     "worker": "worker",

@@ -8,8 +8,9 @@ from typing import Final
 
 from boatyard.gateway.v1 import floor_pb2
 
+from services.cli.budgets import AMOUNTS
 from services.cli.flags import Flag, group
-from services.cli.parsing import CHECKPOINTS, INPUT_FILE, PAIR, SECRET, SHELL_LINE, TEXT_OR_FILE
+from services.cli.parsing import BUDGET, CHECKPOINTS, INPUT_FILE, PAIR, RECORDING, SECRET, SHELL_LINE, TEXT_OR_FILE
 
 PROJECT: Final = Flag(
     "--project",
@@ -68,6 +69,11 @@ SETTINGS: Final = (
             "TEXT|@FILE",
             TEXT_OR_FILE,
         ),
+        Flag(
+            "--record",
+            "agent.record",
+            "Record what the agent asks of models, and what they answer: see `boatyard record`.",
+        ),
         Flag("--max-turns", "agent.max_turns", "How many answers the model may give (default: 50).", "N"),
         Flag(
             "--max-tokens",
@@ -80,6 +86,14 @@ SETTINGS: Final = (
             "agent.token_budget",
             "How many tokens all requests to the model may have together, read and written (default: no limit).",
             "N",
+        ),
+        Flag(
+            "--budget",
+            "policy.budget",
+            "What the job may spend on models in all its attempts: dollars, tokens, requests; unknown-cost also lets"
+            " models be asked without a known price (default: no limit; see `boatyard budget list`).",
+            AMOUNTS,
+            BUDGET,
         ),
         Flag(
             "--ask-before",
@@ -133,11 +147,11 @@ SETTINGS: Final = (
             "--memory", "agent.memory_bytes", "Memory that the agent's processes may use together, such as 2G.", "SIZE"
         ),
         Flag("--processes", "agent.processes", "Processes and threads that the agent may have at once.", "N"),
-        Flag("--disk", "agent.disk_bytes", "How much the agent's workspace may grow, such as 5G.", "SIZE"),
+        Flag("--disk", "agent.disk_bytes", "How much the agent's workspace and HOME may grow, such as 5G.", "SIZE"),
         Flag(
             "--scratch",
             "agent.scratch_bytes",
-            "How much may lie in each of the sandbox's /tmp, HOME and /dev/shm, such as 4G (default: the machine's).",
+            "How much may lie in each of the sandbox's /tmp and /dev/shm, such as 4G (default: the machine's).",
             "SIZE",
         ),
         Flag("--output", "agent.output_bytes", "How much the agent may write to its output, such as 100M.", "SIZE"),
@@ -263,6 +277,7 @@ FLOOR: Final = group(
         "The most that jobs may set with --max-extra-rounds.",
         "N",
     ),
+    Flag("--floor-budget", "floor.budget", "The most that jobs may set with --budget.", AMOUNTS, BUDGET),
     Flag("--floor-never-pushed", "floor.never_pushed", "Push no result."),
     Flag(
         "--protect",
@@ -338,6 +353,18 @@ RUN: Final = (
             "A JSON object to work on; the agent finds it in the file named by $BOATYARD_INPUT.",
             "JSON|@FILE",
             TEXT_OR_FILE,
+        ),
+        Flag(
+            "--replay",
+            "replay.recording",
+            "A recording (see --record) that answers what the agent asks of models: no network, no key, no cost.",
+            "FILE",
+            RECORDING,
+        ),
+        Flag(
+            "--replay-by",
+            "replay.matching",
+            "How the answer to a request is found: by what is asked, or by the order alone (default: strict).",
         ),
         Flag("--label", "labels", "A label of the job; may be repeated.", "KEY=VALUE", PAIR),
         Flag("--delay", "delay", "Start in S seconds at the earliest.", "S"),

@@ -1,22 +1,21 @@
 """Shows jobs and executions to people."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from boatyard.agent.v1.usage_pb2 import ModelUsageSum
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.gateway.v1.checkpoint_pb2 import Checkpoint
 from boatyard.git.v1.git_pb2 import Caveat, ChangedFile, OmittedArtifact
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.agent.settings import DEFAULT_ENGINE
-from services.cli import humanize, shapes
+from services.cli import humanize, shapes, usage_view
+from services.cli.budgets import in_words, spent_in_words
 from services.cli.screen import STATE_STYLES, Line, Screen, first_line, message_lines, quoted
 from services.common.caveats import CAVEATS, CaveatKind, told
 
 _FILES_SHOWN = 20
 _LABEL_WIDTH = 12
-_MODELS_SHOWN = 10
 _MARKS = {"DONE": ("✓", "green"), "FAILED": ("✗", "red"), "RUNNING": ("▸", "blue")}
 _CHANGES = {
     ChangedFile.CHANGE_ADDED: ("A", "green"),
@@ -77,6 +76,7 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
         ("model", spec.agent.model),
         ("command", first_line(spec.agent.command.line)),
         ("floors", ", ".join(each.set_by for each in job.floors) or ("waived" if spec.waive_floors else "")),
+        ("budget", _budget(job)),
         ("waits for", _waits_for(job)),
         ("submitter", ", ".join(job.submitters)),
         ("steered by", ", ".join(job.steered_by)),
@@ -95,6 +95,17 @@ def print_job(screen: Screen, job: job_pb2.Job) -> None:
     for record in job.timeline:
         screen.show(stage_line(record))
     _print_summary(screen, job.output)
+
+
+def _budget(job: job_pb2.Job) -> str:
+    """Say what a job may spend, and what of it is left."""
+    limits = job.spec.policy.budget
+    words = in_words(limits)
+    if not (words and job.HasField("budget_use")):
+        return words
+    use = job.budget_use
+    open_ones = f", {spent_in_words(use.reserved, limits)} reserved" if use.reserved.requests else ""
+    return f"{words}: {spent_in_words(use.spent, limits)} spent{open_ones}, {in_words(use.left)} left"
 
 
 def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
@@ -119,7 +130,7 @@ def print_execution(screen: Screen, execution: runtime_pb2.Execution) -> None:
             screen.show(_fact(label, value))
     for line in (
         *_program(execution.output),
-        *_usage(execution.output.usage),
+        *(_fact(label, text) for label, text in usage_view.models(execution.output.usage)),
         *_files(execution.output),
         *_caveats(execution.output),
         *_artifacts(execution.output),
@@ -153,7 +164,8 @@ def _facts(job: job_pb2.Job) -> Iterable[Line]:
     yield from _artifacts(output)
     yield from _verification(job)
     yield from _program(output)
-    yield from _usage(job.usage, is_of_several=len(job.execution_ids) > 1)
+    models = usage_view.models(job.usage, are_of_several=len(job.execution_ids) > 1)
+    yield from (_fact(label, text) for label, text in models)
     if output.snapshot_id:
         yield _fact(
             "left", f"{output.snapshot_id}: `boatyard diff` shows it, `boatyard run --from-snapshot` continues from it"
@@ -251,29 +263,7 @@ def _program(output: output_pb2.Output) -> Iterable[Line]:
     if output.HasField("cpu_seconds"):
         memory = humanize.size(output.memory_peak_bytes)
         yield _fact("used", f"{output.cpu_seconds:.1f} s of CPU time, at most {memory} of memory")
-    if output.HasField("tokens_used"):
-        cost = f", ${output.cost_usd:.4f}" if output.HasField("cost_usd") else ""
-        yield _fact("tokens", f"{output.tokens_used:,}{cost or ', cost unknown'}")
-    elif output.HasField("claimed_tokens"):
-        cost = f", ${output.claimed_cost_usd:.4f}" if output.HasField("claimed_cost_usd") else ""
-        yield _fact("tokens", f"{output.claimed_tokens:,}{cost}, as the agent says")
-    if output.HasField("turns"):
-        yield _fact(
-            "model", f"{humanize.count(output.turns, 'turn')}, {humanize.count(output.tool_calls, 'tool call')}"
-        )
-
-
-def _usage(rows: Sequence[ModelUsageSum], *, is_of_several: bool = False) -> Iterable[Line]:
-    """Say what models were used for: each of several, or what all executions of a job used together."""
-    if is_of_several and rows:
-        yield _fact("cost", f"{humanize.cost(*(row.usage for row in rows))} in all executions")
-    if len(rows) > 1 or (rows and is_of_several):
-        for row in rows[:_MODELS_SHOWN]:
-            day = f" on {row.day}" if row.day else ""
-            requests, tokens = humanize.count(row.usage.requests, "request"), f"{row.usage.tokens:,} tokens"
-            yield _fact("", f"{row.model or 'unknown model'}{day}: {requests}, {tokens}, {humanize.cost(row.usage)}")
-        if hidden := len(rows[_MODELS_SHOWN:]):
-            yield _fact("", f"… and {hidden} more: see --json")
+    yield from (_fact(label, text) for label, text in usage_view.tokens(output))
 
 
 def _print_summary(screen: Screen, output: output_pb2.Output) -> None:

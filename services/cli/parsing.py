@@ -14,6 +14,8 @@ from boatyard.gateway.v1 import catalog_pb2, job_pb2, policy_pb2
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.agent.recordings import RecordingError, packed
+from services.cli import budgets
 from services.cli.options import TEXT
 
 Value = TypeVar("Value")
@@ -195,6 +197,14 @@ def input_file(typed: str) -> job_pb2.InputFile:
     return job_pb2.InputFile(name=name, content=_bytes_of(path))
 
 
+def recording(typed: str) -> bytes:
+    """Read a recording, and pack it."""
+    try:
+        return packed(_bytes_of(typed))
+    except RecordingError as error:
+        raise ValueError(f"{typed} {error}") from None
+
+
 def document(typed: str) -> catalog_pb2.Document:
     """Read a text file."""
     return catalog_pb2.Document(name=Path(typed).name, content=_text_of(typed))
@@ -255,6 +265,8 @@ PAIR = Reads(pair)
 SECRET = Reads(secret)
 SECRET_FILE = Reads(secret_file)
 INPUT_FILE = Reads(input_file)
+RECORDING = Reads(recording)
 DOCUMENT = Reads(document)
 CHECKPOINTS = Reads(checkpoints)
+BUDGET = Reads(budgets.limits)
 SELECTOR = Reads(selector)

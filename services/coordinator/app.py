@@ -68,6 +68,7 @@ async def _main() -> None:
             retention_periods=settings.retention_periods,
             own_providers=settings.own_providers,
             providers_allowed=settings.providers_allowed,
+            outage_pause_seconds=settings.model_pause_seconds,
         )
         orphans = OrphanReaper(
             NodeInventory(nodes), partial(upstream.job_statuses, coordinator_id), settings.retention_periods

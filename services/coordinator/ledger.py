@@ -20,6 +20,7 @@ from services.coordinator import wire
 from services.coordinator.clients import Upstream, UpstreamUnavailable
 from services.coordinator.event_forwarding import EventForwarder
 from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, StageEnd
+from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.hook_calls import HookCall
@@ -129,7 +130,10 @@ class RemoteLedger:
     async def attempt(self, lease: Lease) -> Attempt:
         """Begin to send the events of its agent, too."""
         recorded, context = ledger_pb2.ReadAttemptRequest, ledger_pb2.ReadJobContextRequest
-        of_attempt, of_job = recorded(holder=self._holder(lease)), context(holder=self._holder(lease))
+        of_attempt, of_job = (
+            recorded(holder=self._holder(lease)),
+            context(holder=self._holder(lease), reserves_model_use=True),
+        )
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadAttempt(of_attempt, timeout=_CALL_SECONDS))
         needs = await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobContext(of_job, timeout=_CALL_SECONDS))
         note = unpack(ExecutionNote, answer.note)
@@ -152,6 +156,15 @@ class RemoteLedger:
         request = ledger_pb2.ReadProvidersRequest(holder=self._holder(lease))
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadProviders(request, timeout=_CALL_SECONDS))
         return tuple(map(PROVIDER.from_proto, answer.providers))
+
+    async def reserve(self, lease: Lease, need: ModelNeed) -> Granting:
+        request = ledger_pb2.ReserveModelUseRequest(holder=self._holder(lease), need=pack(need))
+        answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReserveModelUse(request, timeout=_CALL_SECONDS))
+        return unpack(Granting, answer.granting)
+
+    async def settle(self, lease: Lease, use: ModelUse) -> None:
+        request = ledger_pb2.SettleModelUseRequest(holder=self._holder(lease), use=pack(use))
+        await self._upstream.ask(lambda stubs: stubs.ledger.SettleModelUse(request, timeout=_CALL_SECONDS))
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         request = ledger_pb2.RecordHookCallRequest(holder=self._holder(lease), call=pack(call))

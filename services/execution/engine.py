@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from services.agent.providers import ModelProvider, ModelWire
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings, EngineSettings
 from services.execution.cgroups.group import ControlGroup
+from services.execution.door.tapes import Tapes
 from services.execution.eventlog import EventWriter
 from services.execution.model import Plan, Result, TerminalSize
 from services.execution.rundir.directory import RunDirectory
+from services.sandbox.launch import bare_cwd
+from services.sandbox.spec import Tier
 
 if TYPE_CHECKING:
     from services.execution.presets.presets import Presets
@@ -68,6 +72,19 @@ class RunContext:
     group: ControlGroup | None
     providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models, through the door."""
+
+    def tapes(self) -> Tapes:
+        """Return what the door records and replays, by the redactor that the writer has now."""
+        plan, spec = self.plan, self.plan.sandbox
+        return Tapes(
+            record_to=self.run.recording if plan.records else None,
+            replay_from=self.run.replay if plan.replay else None,
+            matching=plan.replay or Matching.STRICT,
+            redactor=self.writer.redactor,
+            head={"execution_id": plan.execution_id, "engine": plan.engine},
+            floor_bytes=plan.bounds.disk_floor_bytes,
+            workspace=str(bare_cwd(spec) if spec.tier is Tier.NONE else spec.cwd),
+        )
 
 
 class Engine(Generic[Own]):

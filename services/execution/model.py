@@ -8,11 +8,16 @@ from typing import Any
 
 from services.agent.limits import NO_LIMITS, Limits
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching
 from services.agent.usage import ModelUsageSum
 from services.sandbox.spec import Network, SandboxSpec, Tier
 
 EXECUTION_ID_VARIABLE = "BOATYARD_EXECUTION_ID"
 """The variable that tells a program the id of its execution."""
+
+SESSION_VARIABLE = "BOATYARD_SESSION_ID"
+LAST_SESSION = "last"
+"""The variable that tells a program the session to go on in, and its value where the program has not named it."""
 
 MARK = "BOATYARD_RUN"
 """The variable by which we recognize a run's processes when its runner is lost: see RunDirectory.mark."""
@@ -93,6 +98,8 @@ class Bounds:
     """The host's directory that holds what the program changes in its workspace."""
     scratch_bytes: int | None = None
     """The size of each of the sandbox's directories in memory, which the kernel keeps."""
+    home: str | None = None
+    """The host's directory that is HOME, which counts whole, beside `workspace`; None when it is in memory."""
     workspace_begins_empty: bool = False
     """True when everything in `workspace` counts, because it holds changes alone."""
     disk_floor_bytes: int = 0
@@ -127,6 +134,10 @@ class Plan:
     redacted: Mapping[str, bytes] = field(default_factory=dict, repr=False)
     has_door: bool = False
     """True when the agent reaches models through a door; then its runner is also given their providers."""
+    records: bool = False
+    """True to record what passes the door."""
+    replay: Matching | None = None
+    """How the recording beside the plan answers what the agent asks of models; None without one."""
     no_door: str = ""
     """Why the agent has no door although it has providers; its events say so."""
     reserves_model_use: bool = False
@@ -199,6 +210,8 @@ class Result:
     """The provider whose outage has ended the run; None when none has."""
     outage_until_ns: int | None = None
     """When that provider may be asked again, in nanoseconds since 1970; None when it does not say."""
+    session_id: str = ""
+    """What the agent's program calls its session, which it has left in HOME; empty where it names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,14 +226,18 @@ class StartRequest:
     stdin: bytes
     providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models: they are kept in memory only."""
+    recording: bytes = field(default=b"", repr=False)
+    """What answers in place of providers, as it was sent; empty for none."""
     needs_door: bool = False
-    """True when the agent's settings name providers, so that it is not to run without its door."""
+    """True when the agent's settings name providers, or it gets a replay, so that it is not to run without its door."""
     asked: Limits = NO_LIMITS
     """What was asked for, as far as that may be refused."""
     leave_out: tuple[str, ...] = ()
     """What its agent leaves in the workspace that is no result, as patterns of a .gitignore file."""
     missing_agent: str = ""
     """Why its agent cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
+    resumes: bool = False
+    """True when its agent may go on in the session that its job's agent before it has left in HOME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +272,8 @@ class Execution:
     vitals: Vitals | None = None
     model_outage: ModelOutage | None = None
     """The outage that has ended it, if one has."""
+    session_id: str = ""
+    """What the agent's program calls its session."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from grpc import aio
 
 from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.common.rpc.draining import Draining
-from services.execution.service import watching
+from services.execution.service import recordings, watching
 from services.execution.service.agents import Agents
 from services.execution.service.capabilities import Capability
 from services.execution.service.manager import ExecutionManager
@@ -84,6 +84,13 @@ class ExecutionServicer(ExecutionServiceServicer):
         async with aclosing(stream):
             async for batch in stream:
                 yield events.batch_to_proto(batch)
+
+    async def ReadRecording(
+        self, request: pb.ReadRecordingRequest, context: Context
+    ) -> AsyncIterator[pb.ReadRecordingResponse]:
+        async with aclosing(recordings.read(self._executions, request.execution_id, request.offset)) as pieces:
+            async for data, next_offset in pieces:
+                yield pb.ReadRecordingResponse(data=data, next_offset=next_offset)
 
     async def SendMessage(self, request: pb.SendMessageRequest, context: Context) -> pb.SendMessageResponse:
         await self._messaging.send(*requests.message_from_proto(request))

@@ -84,7 +84,7 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     max_output_bytes: Annotated[int, Field(ge=1)] = 4 << 30
     """How much one execution may write to standard output and error before it is ended with OUTPUT_LIMIT."""
     scratch_bytes: Annotated[int, Field(ge=1 << 20)] = 2 << 30
-    """The size of each of a sandbox's /tmp, HOME and /dev/shm, in memory, and the most that one may ask for."""
+    """The size of each of a sandbox's /tmp, /dev/shm and HOME in memory, and the most that one may ask for."""
     memory_bytes: Annotated[int, Field(ge=1 << 24)] = 8 << 30
     """Memory for all processes of an execution that names no limit of its own."""
     processes: Annotated[int, Field(ge=1)] = 4096

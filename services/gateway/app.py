@@ -25,6 +25,8 @@ from services.common.rpc.draining import Draining
 from services.common.rpc.server import Registration, serve
 from services.common.settings import load_settings
 from services.common.supervision import Supervisor
+from services.gateway.budgets import app as budgets
+from services.gateway.budgets.store import OWNERS as BUDGET_OWNERS
 from services.gateway.catalog import update_wire
 from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
@@ -81,7 +83,7 @@ from services.lifecycle.webhooks import Webhooks
 
 BackgroundTask: TypeAlias = Coroutine[Any, Any, None]
 
-OWNERS: Final = {**CATALOG_OWNERS, **HOOK_OWNERS, **CHECKPOINT_OWNERS, **JOB_OWNERS}
+OWNERS: Final = {**CATALOG_OWNERS, **BUDGET_OWNERS, **HOOK_OWNERS, **CHECKPOINT_OWNERS, **JOB_OWNERS}
 """Who owns the things that requests can name, as the packages that have the things declare it."""
 
 
@@ -153,6 +155,7 @@ async def _main() -> None:
                     is_gone=is_gone,
                 ),
                 *runtime,
+                budgets.registration(engine),
                 cost.registration(CostStore(engine)),
                 hooks.registration(engine, document_of, nodes, settings.webhooks_allowed),
                 *coordinators.registrations(
@@ -226,6 +229,7 @@ def _driver_tasks(
         retention_periods=settings.retention_periods,
         own_providers=settings.own_providers,
         providers_allowed=settings.providers_allowed,
+        outage_pause_seconds=settings.model_pause_seconds,
     )
     notifier.call_on_work(driver.wake)
     reaper = OrphanReaper(NodeInventory(nodes), statuses.of, settings.retention_periods)

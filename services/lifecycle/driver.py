@@ -16,7 +16,7 @@ from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnav
 from services.lifecycle.life import run_job
 from services.lifecycle.model.outcome import RetentionPeriods
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.run import JobRun
+from services.lifecycle.run import OUTAGE_PAUSE_SECONDS, JobRun
 from services.lifecycle.webhooks import PUBLIC, AllowList, Webhooks
 
 log = structlog.get_logger()
@@ -36,10 +36,12 @@ class Driver:
         retention_periods: RetentionPeriods | None = None,
         own_providers: Sequence[ModelProvider] = (),
         providers_allowed: AllowList = PUBLIC,
+        outage_pause_seconds: float = OUTAGE_PAUSE_SECONDS,
     ) -> None:
         """`own_providers` answer agents here after those that the ledger knows.
 
-        `providers_allowed` is where the latter may be, beside at public addresses.
+        `providers_allowed` is where the latter may be, beside at public addresses. Those that do not answer are left
+        alone for `outage_pause_seconds` at first.
         """
         self._ledger = ledger
         self._nodes = nodes
@@ -47,6 +49,7 @@ class Driver:
         self._retention_periods = retention_periods or RetentionPeriods()
         self._own_providers = own_providers
         self._providers_allowed = providers_allowed
+        self._outage_pause_seconds = outage_pause_seconds
         self._capacity = capacity
         self._poll_seconds = poll_seconds
         self._jobs: dict[str, tuple[JobRun, asyncio.Task[None]]] = {}
@@ -111,6 +114,7 @@ class Driver:
             self._retention_periods,
             own_providers=self._own_providers,
             providers_allowed=self._providers_allowed,
+            outage_pause_seconds=self._outage_pause_seconds,
         )
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)
         self._jobs[lease.job_id] = (job, task)

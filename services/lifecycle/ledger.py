@@ -11,6 +11,7 @@ from typing import Final, Protocol
 
 from services.agent.providers import ModelProvider
 from services.common.fence import Fence
+from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.job_context import JobContext
@@ -53,6 +54,8 @@ class Lease:
     """Whether another cell, which has not refused it, could take it now."""
     patience_seconds: int = 0
     """For how long machines may still refuse it, without using up attempts, before it fails."""
+    outage_seconds: int = 0
+    """For how long it has waited for its models, without an answer in between."""
     is_last: bool = False
     """True when no other job waited, so that another claim would find nothing until somebody is woken for it."""
 
@@ -150,6 +153,22 @@ class Ledger(Protocol):
 
     async def providers(self, lease: Lease) -> tuple[ModelProvider, ...]:
         """Return who answers, as of now, what the job's agent asks of a model, in the order in which they are tried."""
+        ...
+
+    async def reserve(self, lease: Lease, need: ModelNeed) -> Granting:
+        """Reserve what a request to a model may need, in all budgets that bind the job: in each of them, or in none.
+
+        MUST reserve once for each ask, however often it is called. What is not granted is not recorded: the same ask
+        may be granted later.
+        """
+        ...
+
+    async def settle(self, lease: Lease, use: ModelUse) -> None:
+        """Count what a request has used in place of what was reserved for it.
+
+        MUST do so once for each ask, and nothing for an ask without a reservation. What is still reserved when the
+        attempt ends, in whatever way, or waits for a person, is settled by the ledger as if all of it had been used.
+        """
         ...
 
     async def begin_stage(self, lease: Lease, name: str, ended: Sequence[StageEnd] = ()) -> None:

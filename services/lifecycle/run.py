@@ -34,6 +34,8 @@ After = Callable[["JobRun", str, Recorded], Awaitable[None]]
 
 _MAX_MESSAGE = 1024
 _LEDGER_RETRY_SECONDS = 0.2
+OUTAGE_PAUSE_SECONDS = 30.0
+"""How long a provider of models that did not answer is left alone at first."""
 KEEPING_SECONDS = 30.0
 """How long a cancelled job's work may take to be kept, as a result and as a snapshot, each."""
 
@@ -57,6 +59,7 @@ class JobRun:
         *,
         own_providers: Sequence[ModelProvider] = (),
         providers_allowed: AllowList = PUBLIC,
+        outage_pause_seconds: float = OUTAGE_PAUSE_SECONDS,
     ) -> None:
         self.lease = lease
         self.spec = lease.spec
@@ -66,7 +69,9 @@ class JobRun:
         )
         self.webhooks = webhooks
         self.retention_periods = retention_periods
+        self.outage_pause_seconds = outage_pause_seconds
         self.secrets: Mapping[str, str] = {}
+        self.recording = b""
         self.redactor = Redactor()
         self._has_providers = False
         self._own_providers = own_providers
@@ -109,6 +114,7 @@ class JobRun:
         attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
         self.stages, self.execution = dict(attempt.stages), attempt.execution
         self._has_providers = attempt.context.has_providers
+        self.recording = attempt.context.recording
         self._keep_secret(attempt.context.secrets)
         if self.rounds_begun:  # by an earlier driver, and its agent may run
             await self.providers()

@@ -37,6 +37,9 @@ class DriverSettings(ServiceSettings):
     execution_address: NodeAddress | None = None
     node_patience_seconds: Annotated[float, Field(ge=0, le=86400)] = 300.0
     """How long to wait for a node service that is away; then the job that needs it ends with NODE_LOST."""
+    model_pause_seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
+    """How long a job waits for a provider of models that does not answer before it asks again; twice as long after each
+    time in vain, up to twenty times."""
     keep_succeeded_hours: Hours = 24.0
     """How long to keep the workspace of a job that has succeeded, if its policy keeps it; 0 removes it at once."""
     keep_failed_hours: Hours = 72.0

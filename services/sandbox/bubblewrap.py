@@ -131,7 +131,8 @@ def _arguments(
     yield from ("--tmpfs", "/proc/1", "--remount-ro", "/proc/1")
     size = () if spec.limits.scratch_bytes is None else ("--size", str(spec.limits.scratch_bytes))
     yield from ("--perms", "1777", *size, "--tmpfs", "/tmp")  # noqa: S108 - the sandbox's own
-    yield from (*size, "--tmpfs", environment.HOME, "--symlink", "/tmp", "/var/tmp")  # noqa: S108
+    yield from (*size, "--tmpfs", environment.HOME) if spec.home is None else ("--bind", spec.home, environment.HOME)
+    yield from ("--symlink", "/tmp", "/var/tmp")  # noqa: S108 - the sandbox's own
     # Otherwise /dev itself is writable too, with a size of up to half of the machine's memory.
     yield from ("--perms", "1777", *size, "--tmpfs", "/dev/shm", "--remount-ro", "/dev")  # noqa: S108
     for prefix in environment.interpreter_prefixes():

@@ -138,8 +138,10 @@ def _options(spec: SandboxSpec, engine: Engine, made: Container) -> Iterator[str
     yield from _ulimits(engine)
     yield from ("--network", "none")
     size = "" if spec.limits.scratch_bytes is None else f",size={spec.limits.scratch_bytes}"
-    for place in ("/tmp", str(environment.HOME)):  # noqa: S108 - the container's own
+    for place in (Path("/tmp"), *(() if spec.home else (environment.HOME,))):  # noqa: S108 - the container's own
         yield from ("--tmpfs", f"{place}:{_SCRATCH}{size}")
+    if spec.home is not None:
+        yield from ("--mount", _mount(Mount(spec.home, environment.HOME, MountAccess.READ_WRITE)))
     if environment.SECRETS_VARIABLE in spec.environment:  # an image may have no mkdir
         yield from ("--tmpfs", f"{environment.SECRETS}:{_SCRATCH},size=256k")
     if spec.limits.scratch_bytes is not None:

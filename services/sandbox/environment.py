@@ -8,7 +8,7 @@ from pathlib import Path
 HOME = Path("/home/agent")
 """The private home inside a sandbox."""
 
-SECRETS = HOME / ".boatyard" / "secrets"
+SECRETS = Path("/tmp/.boatyard/secrets")  # noqa: S108 - the sandbox's own, in memory, as a HOME need not be
 SECRETS_VARIABLE = "BOATYARD_SECRETS_DIR"
 """Where an agent's secrets are as files inside, if it has any, and the variable that tells it."""
 

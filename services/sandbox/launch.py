@@ -34,7 +34,8 @@ def prepare(
     `status_fd` is the write end of a pipe on which bubblewrap reports `child-pid`, the pid of the namespace's init on
     the host, and later `exit-code`, as JSON documents; tier NONE reports nothing. With `block_fd`, the read end of
     another pipe, the program begins when there is something in it; tier NONE does not wait. With tier NONE `home`
-    replaces the sandbox's HOME and TMPDIR; without it there is no HOME, for in /tmp anybody may put a .gitconfig.
+    replaces the sandbox's TMPDIR, and its HOME where the spec has none; without both there is no HOME, for in /tmp
+    anybody may put a .gitconfig.
 
     Layers are held from here on, by the caller and then by the sandbox; this may block for up to 2 s.
 
@@ -48,7 +49,7 @@ def prepare(
     uid = host_uids.of(spec)
     command = rlimits.launcher(spec.argv, spec.limits, () if uid is None else (host_uids.CLOSING,))
     if spec.tier is Tier.NONE:
-        yield Launch(command, _bare_environment(spec, home), _bare_cwd(spec), ())
+        yield Launch(command, _bare_environment(spec, home), bare_cwd(spec), ())
         return
     with contextlib.ExitStack() as stack:
         files = {
@@ -127,7 +128,11 @@ def _check_mounted(mount: Overlay) -> None:
         raise NotMountedError(mount.mounted)
 
 
-def _bare_cwd(spec: SandboxSpec) -> Path:
+def bare_cwd(spec: SandboxSpec) -> Path:
+    """Return where a program without a sandbox starts, on the host.
+
+    Raises SandboxUnavailableError, NotMountedError.
+    """
     targets: list[tuple[Path, Path]] = []
     for mount in spec.mounts:
         if isinstance(mount, Mount):
@@ -147,7 +152,7 @@ def _bare_cwd(spec: SandboxSpec) -> Path:
 def _bare_environment(spec: SandboxSpec, home: Path | None) -> dict[bytes, bytes]:
     complete = {name.encode(): value for name, value in spec.environment.items()}
     if complete.get(b"HOME") == bytes(environment.HOME):
-        complete[b"HOME"] = bytes(home or _NO_HOME)
+        complete[b"HOME"] = bytes(spec.home or home or _NO_HOME)
     if home is not None and b"TMPDIR" in complete:
         complete[b"TMPDIR"] = bytes(home)
     return complete

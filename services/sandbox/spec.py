@@ -72,7 +72,7 @@ class Limits:
 
     `address_space_bytes`, `data_bytes` (memory of its own, without mapped files), `open_files`, `cpu_seconds` and
     `file_size_bytes` hold for each process, `processes` for all processes and threads of the tree (the kernel exempts
-    a sandbox that has root's uid), `scratch_bytes` for /tmp and for HOME, each.
+    a sandbox that has root's uid), `scratch_bytes` for /tmp and for HOME in memory, each.
     """
 
     address_space_bytes: int | None = None
@@ -118,9 +118,9 @@ class SandboxSpec:
 
     `environment` is complete: nothing of the host's environment is added to it, and it is passed by pipe, never in
     argv; `environment.base` returns what every program expects. `mounts` come on top of a read-only system (/usr, the
-    running interpreter), a private /tmp and HOME. `cwd` is a path inside. With tier NONE mounts do nothing, except that
-    a `cwd` below a mount's target is looked up in its source. With tier CONTAINER the system is that of the image of
-    `container`.
+    running interpreter), a private /tmp and HOME. HOME is in memory, and gone afterwards, unless `home` is a directory
+    of the host's for it. `cwd` is a path inside. With tier NONE mounts do nothing, except that a `cwd` below a mount's
+    target is looked up in its source. With tier CONTAINER the system is that of the image of `container`.
     """
 
     argv: tuple[bytes, ...]
@@ -132,3 +132,4 @@ class SandboxSpec:
     limits: Limits = Limits()
     tier: Tier = Tier.BUBBLEWRAP
     container: Container | None = None
+    home: Path | None = None

@@ -1,8 +1,7 @@
 """The operations on workspaces, with their writes ordered so that a crash does no harm."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Coroutine, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +14,8 @@ from services.common.errors import FailedPrecondition, NotFound, RequestIdReused
 from services.common.fence import current_fence
 from services.sandbox import layer_locks
 from services.workspace.drivers import Choice, Driver, DriverError
+from services.workspace.homes import Homes, home_of
+from services.workspace.locks import WorkspaceLocks
 from services.workspace.model import SETTABLE_STATES, Filter, NewWorkspace, State, Visibility, Workspace, WorkspaceView
 from services.workspace.store import WorkspaceStore
 from services.workspace.trees import WorkspaceTrees
@@ -43,7 +44,8 @@ class WorkspaceManager:
         self._trees = trees
         self._choice = choice
         self._usage = meter
-        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._locks = WorkspaceLocks()
+        self._homes = Homes(store, trees, choice, self._locks, meter.max_bytes)
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def create(self, request: NewWorkspace) -> WorkspaceView:
@@ -52,7 +54,7 @@ class WorkspaceManager:
         Raises RequestIdReused, NotFound("base"), Exhausted (DISK_FULL, WORKSPACES_QUOTA).
         """
         workspace_id = request.workspace_id
-        async with self._exclusively(workspace_id):
+        async with self._locks.held(workspace_id):
             await self._fences.check(current_fence())
             existing = await self._store.find(workspace_id)
             if existing is not None and existing.state is State.CLEANING:
@@ -64,7 +66,8 @@ class WorkspaceManager:
             await self.check_quota()
             for_host = request.visibility is Visibility.HOST
             driver = self._choice.for_host if for_host else self._choice.chosen
-            await self._make_files(request, driver, None if for_host else self._choice.new_owner())
+            async with self._homes.taken_over(request) as earlier:
+                await self._make_files(request, driver, earlier)
             now = datetime.now(UTC)
             workspace = Workspace(
                 workspace_id=workspace_id,
@@ -75,6 +78,7 @@ class WorkspaceManager:
                 visibility=request.visibility,
                 labels=request.labels,
                 files_digest=request.files_digest,
+                home_workspace_id=earlier,
                 create_time=now,
                 update_time=now,
             )
@@ -99,7 +103,7 @@ class WorkspaceManager:
         """Return the disk use of the workspaces of a page and of all, and the free space."""
         workspaces, token = await self._store.page(Filter(), page)
         uses = [
-            (workspace, await self._usage.use(workspace.workspace_id, self._own_files(workspace)))
+            (workspace, await self._usage.use(workspace.workspace_id, *self._measured(workspace)))
             for workspace in workspaces
         ]
         return Usage(uses, self._usage.total(), self._usage.disk(), self._choice, token)
@@ -109,7 +113,7 @@ class WorkspaceManager:
 
         Raises NotFound, FailedPrecondition(WORKSPACE_STATE) while it is being removed.
         """
-        async with self._exclusively(workspace_id):
+        async with self._locks.held(workspace_id):
             await self._fences.check(current_fence())
             workspace = await self._find(workspace_id)
             if workspace.state is State.CLEANING:
@@ -159,7 +163,7 @@ class WorkspaceManager:
         while True:
             try:
                 for workspace in await self._store.all():
-                    await self._usage.use(workspace.workspace_id, self._own_files(workspace))
+                    await self._usage.use(workspace.workspace_id, *self._measured(workspace))
             except Exception:  # noqa: BLE001 - logged, and the next round is a new chance
                 _log.exception("could not measure the workspaces")
             await asyncio.sleep(_MEASURE_INTERVAL_S)
@@ -195,9 +199,10 @@ class WorkspaceManager:
             except DriverError as error:
                 _log.error("cannot mount the layers of a workspace", workspace_id=workspace_id, error=str(error))
 
-    async def _make_files(self, request: NewWorkspace, driver: Driver, owner: int | None) -> None:
+    async def _make_files(self, request: NewWorkspace, driver: Driver, earlier: str) -> None:
+        owner = self._homes.owner(request, earlier)
         try:
-            await self._trees.create(request, driver, owner)
+            await self._trees.create(request, driver, owner, self._homes.beginning(request, owner, earlier))
         except asyncio.CancelledError:
             self._start(self._clean(request.workspace_id))
             raise
@@ -220,7 +225,7 @@ class WorkspaceManager:
 
     async def _remove_alone(self, workspace_id: str, *, spare_active: bool = False) -> bool:
         """Remove a workspace, exclusively; return whether it is gone."""
-        async with self._exclusively(workspace_id):
+        async with self._locks.held(workspace_id):
             # Only now: while we waited, the job may have got a new owner, or the id a new workspace.
             await self._fences.check(current_fence())
             workspace = await self._store.find(workspace_id)
@@ -251,10 +256,16 @@ class WorkspaceManager:
     def _view(self, workspace: Workspace) -> WorkspaceView:
         driver, place = self._choice.drivers[workspace.driver], self._trees.place(workspace.workspace_id)
         held_by = layer_locks.held_by(driver.own_files(place)) or ""
-        return WorkspaceView(workspace, driver.layout(place, workspace.base_layers), held_by)
+        home = home_of(place)
+        layout = driver.layout(place, workspace.base_layers)
+        return WorkspaceView(workspace, layout, held_by, home if home.is_dir() else None)
 
     def _own_files(self, workspace: Workspace) -> Path:
         return self._choice.drivers[workspace.driver].own_files(self._trees.place(workspace.workspace_id))
+
+    def _measured(self, workspace: Workspace) -> tuple[Path, Path]:
+        """Return the directories that count as a workspace's use of the disk."""
+        return self._own_files(workspace), home_of(self._trees.place(workspace.workspace_id))
 
     async def _clean(self, workspace_id: str | None) -> None:
         """Remove discarded files. What cannot be removed is logged, and tried again by the next start."""
@@ -275,16 +286,3 @@ class WorkspaceManager:
         error = None if task.cancelled() else task.exception()
         if error is not None and not isinstance(error, ServiceError):  # the caller gets that one
             _log.error("cannot remove a workspace; the next sweep or start tries again", error=str(error))
-
-    @asynccontextmanager
-    async def _exclusively(self, workspace_id: str) -> AsyncIterator[None]:
-        """Hold the lock of this workspace."""
-        lock, users = self._locks.get(workspace_id, (asyncio.Lock(), 0))
-        self._locks[workspace_id] = (lock, users + 1)
-        try:
-            async with lock:
-                yield
-        finally:
-            lock, users = self._locks.pop(workspace_id)
-            if users > 1:
-                self._locks[workspace_id] = (lock, users - 1)

@@ -39,6 +39,13 @@ class Visibility(enum.Enum):
     HOST = "host"
 
 
+class Home(enum.Enum):
+    """The HOME of the agents who work in a workspace: a new one, or that of their job's workspace before."""
+
+    NEW = "new"
+    OF_JOB = "of job"
+
+
 @dataclass(frozen=True, slots=True)
 class File:
     """A file that is to be in a workspace; `path` is relative to its top."""
@@ -52,7 +59,9 @@ class NewWorkspace:
     """A request for a workspace. Requests with the same id that differ in any field are different requests.
 
     `base_layers`, the topmost first, are what the workspace starts with; without any it is empty. `pins_path` is the
-    directory in which the owner of the base looks for its users.
+    directory in which the owner of the base looks for its users. `home` is no part of what tells requests from each
+    other: the version before asked for none, and its job goes on without. Above `max_home_bytes` (0: what the settings
+    say) a HOME is not taken over.
     """
 
     workspace_id: str
@@ -61,6 +70,8 @@ class NewWorkspace:
     pins_path: Path | None = None
     visibility: Visibility = Visibility.SANDBOXES
     files: tuple[File, ...] = ()
+    home: Home | None = None
+    max_home_bytes: int = 0
 
     @property
     def files_digest(self) -> str:
@@ -94,7 +105,8 @@ class Layout:
 class Workspace:
     """The record of one workspace. Times are in UTC.
 
-    `expire_time` is None when none was given, `complete_time` while the work goes on.
+    `expire_time` is None when none was given, `complete_time` while the work goes on. `home_workspace_id` is where its
+    HOME was taken over from; empty for a new one, and without one.
     """
 
     workspace_id: str
@@ -109,6 +121,7 @@ class Workspace:
     expire_time: datetime | None = None
     complete_time: datetime | None = None
     files_digest: str = ""
+    home_workspace_id: str = ""
 
     def was_asked_for_by(self, request: NewWorkspace) -> bool:
         """True when `request` is the one that this workspace was made for."""
@@ -124,6 +137,7 @@ class WorkspaceView:
     workspace: Workspace
     layout: Layout
     held_by: str
+    home: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

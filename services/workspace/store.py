@@ -55,6 +55,8 @@ workspaces = Table(
     Column("expire_time", Moment, nullable=True),
     # None while it is ACTIVE, and for those that were being removed before this was recorded.
     Column("complete_time", Moment, nullable=True),
+    # Where its HOME was taken over from; NULL for none, and for a new one.
+    Column("home_workspace_id", String(63), nullable=True),
 )
 
 
@@ -91,6 +93,12 @@ class WorkspaceStore:
         key = (as_number(workspaces.c.create_time), workspaces.c.workspace_id)
         rows = await self._read(page.select(_narrowed(select(workspaces), filters), key, descending=True))
         return page.cut(rows, lambda workspace: (microseconds(workspace.create_time), workspace.workspace_id))
+
+    async def ended_of_job(self, project_id: str, job_id: str) -> Sequence[Workspace]:
+        """Return a job's workspaces whose work has ended, the newest first."""
+        of_job = and_(workspaces.c.project_id == project_id, workspaces.c.job_id == job_id)
+        statement = select(workspaces).where(of_job, workspaces.c.state.in_(SETTABLE_STATES))
+        return await self._read(statement.order_by(workspaces.c.create_time.desc(), workspaces.c.workspace_id.desc()))
 
     async def active(self) -> Sequence[str]:
         """Return the ids of the active ones."""
@@ -184,6 +192,7 @@ def _to_row(workspace: Workspace) -> dict[str, object]:
         "update_time": workspace.update_time,
         "expire_time": workspace.expire_time,
         "complete_time": workspace.complete_time,
+        "home_workspace_id": workspace.home_workspace_id or None,
     }
 
 
@@ -208,4 +217,5 @@ def _from_row(row: Row[tuple[object, ...]]) -> Workspace:
         update_time=row.update_time,
         expire_time=row.expire_time,
         complete_time=row.complete_time,
+        home_workspace_id=row.home_workspace_id or "",
     )

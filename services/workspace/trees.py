@@ -2,7 +2,7 @@
 
 Below `directory`:
 
-    <workspace id>/          a workspace's place, with its driver's files, and `pin`
+    <workspace id>/          a workspace's place, with its driver's files, `home` if its agents have one, and `pin`
     .making/<id>.<random>/   one that is being made; renamed when it is complete
     .trash/<id>.<random>/    one that was discarded; renamed first, and removed later
 
@@ -17,7 +17,7 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
@@ -59,10 +59,16 @@ class WorkspaceTrees:
         """Return the directory that the workspace has, or would have."""
         return self.directory / workspace_id
 
-    async def create(self, request: NewWorkspace, driver: Driver, owner: int | None = None) -> None:
+    async def create(
+        self,
+        request: NewWorkspace,
+        driver: Driver,
+        owner: int | None = None,
+        complete: Callable[[Path], None] = lambda _: None,
+    ) -> None:
         """Make a workspace's files and its pin. Replaces files of that id without a record.
 
-        The files belong to the uid `owner`, or (None) to us.
+        The files belong to the uid `owner`, or (None) to us. `complete`, which may block, is called last.
         When it fails or is cancelled, `clean` removes what it leaves. Raises NotFound("base"), Exhausted(DISK_FULL),
         DriverError.
         """
@@ -80,6 +86,7 @@ class WorkspaceTrees:
                 await self.discard(workspace_id)
             aside.rename(place)
             await driver.make_ready(place, layers)
+            await run_to_end(complete, place)
         except BaseException:
             for path in (aside, place):
                 with suppress(FileNotFoundError):

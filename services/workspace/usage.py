@@ -55,18 +55,19 @@ class UsageMeter:
     ) -> None:
         self._directory = directory
         self._reserve_bytes = reserve_bytes
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
         self._total_bytes = total_bytes
         self._measured: dict[str, tuple[DiskUse, float]] = {}
         self._one_at_a_time = asyncio.Lock()
 
-    async def use(self, workspace_id: str, own_files: Path) -> DiskUse:
-        """Return the disk use of a workspace, zero when it is gone."""
+    async def use(self, workspace_id: str, *directories: Path) -> DiskUse:
+        """Return the disk use of a workspace, which is what is in these directories; zero when it is gone."""
         async with self._one_at_a_time:
             known = self._measured.get(workspace_id)
             if known is not None and time.monotonic() - known[1] < _FRESH_S:
                 return known[0]
-            use = DiskUse(*await asyncio.to_thread(tree_size, own_files))
+            sizes = [await asyncio.to_thread(tree_size, directory) for directory in directories]
+            use = DiskUse(sum(size for size, _ in sizes), sum(count for _, count in sizes))
             self._measured[workspace_id] = (use, time.monotonic())
             return use
 
@@ -87,7 +88,7 @@ class UsageMeter:
     @property
     def is_bounded(self) -> bool:
         """True when `admit` has a bound to check."""
-        return self._max_bytes is not None or self._total_bytes is not None
+        return self.max_bytes is not None or self._total_bytes is not None
 
     def admit(self, growing: Collection[str]) -> None:
         """Raise Exhausted when there is no room for another workspace.
@@ -102,10 +103,10 @@ class UsageMeter:
                 quota="workspaces",
                 metadata={"used": str(total), "limit": str(self._total_bytes)},
             )
-        if self._max_bytes is None:
+        if self.max_bytes is None:
             return
         used = {name: use.bytes for name, (use, _) in self._measured.items()}
-        promised = sum(max(0, self._max_bytes - used.get(name, 0)) for name in growing) + self._max_bytes
+        promised = sum(max(0, self.max_bytes - used.get(name, 0)) for name in growing) + self.max_bytes
         free = self.disk().free_bytes - self._reserve_bytes
         if promised > free:
             raise Exhausted(

@@ -30,7 +30,7 @@ _FILTER: Final = Mapper(Filter, pb.ListWorkspacesRequest, by_hand={"page_size", 
 _WORKSPACE: Final = Mapper(
     Workspace,
     pb.Workspace,
-    by_hand={"base_layers", "pins_path", "visibility", "files_digest", "layout", "held_by", "path"},
+    by_hand={"base_layers", "pins_path", "visibility", "files_digest", "layout", "held_by", "path", "home_path"},
 )
 
 
@@ -79,7 +79,11 @@ def usage_page_from_proto(request: pb.ListWorkspaceUsageRequest) -> Page:
 def workspace_to_proto(seen: WorkspaceView) -> pb.Workspace:
     """Write a workspace."""
     return _WORKSPACE.to_proto(
-        seen.workspace, layout=_layout(seen.layout), held_by=seen.held_by, path=_path(seen.layout.files)
+        seen.workspace,
+        layout=_layout(seen.layout),
+        held_by=seen.held_by,
+        path=_path(seen.layout.files),
+        home_path=_path(seen.home),
     )
 
 

@@ -334,6 +334,16 @@ async def test_events_are_kept_once_and_in_order(book: Books, api: Api, remote: 
     assert following == 6
 
 
+async def test_what_a_lost_execution_wrote_is_still_taken(book: Books, api: Api, remote: RemoteLedger) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    assert await append(api, lease, [output(1)]) == 2
+    await expire_leases(book)
+    await claimed(await book.cell("other"))
+    assert await append(api, lease, [output(2)], last=True) == 3, "nobody else has what it wrote"
+    assert (await book.store.execution(lease.execution_id)).reason == "NODE_LOST", "and nothing else changes"
+
+
 async def test_one_missing_event_is_asked_for(book: Books, api: Api, remote: RemoteLedger) -> None:
     await book.admit()
     lease = await claimed(remote)
@@ -352,9 +362,9 @@ async def test_events_of_others_are_not_taken(book: Books, api: Api, remote: Rem
         await append(api, lease, [output(1)], execution_id=other.executions[-1].execution_id)
     assert error.value.reason == "EXECUTION_NOT_FOUND"
     await expire_leases(book)
-    await claimed(await book.cell("other"))
+    taken = await claimed(await book.cell("other"))
     with pytest.raises(Aborted):
-        await append(api, lease, [output(1)])
+        await append(api, lease, [output(1)], execution_id=taken.execution_id)
 
 
 async def test_the_oldest_events_make_room(book: Books, remote: RemoteLedger) -> None:

@@ -16,6 +16,8 @@ from services.common.db.migrate import migrate
 from services.gateway.cost.model import CostQuery, Dimension
 from services.gateway.cost.store import CostStore, count_some, remove_expired, usage_by_series
 from services.gateway.jobs import retention
+from services.gateway.metrics.store import GaugeStore
+from services.gateway.metrics.usage import usage_metrics
 from services.gateway.schema.metadata import MIGRATIONS
 from services.gateway.schema.usage import model_usage
 from services.gateway.values.jobs import LabelSelector
@@ -161,6 +163,14 @@ async def test_sums_stay_when_their_jobs_go_and_counters_when_the_sums_go(book: 
     async with book.engine.begin() as connection:
         ever = await usage_by_series(connection)
     assert {key[2]: usage.tokens for key, usage in ever.items()} == {"big": 7, "tiny": 3}
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for metric in usage_metrics((await GaugeStore(book.engine, "one").read()).usage)
+        for sample in metric.samples
+    }
+    assert samples["boatyard_usage_tokens_total", "default", "acme", "big", "input"] == 7
+    assert samples["boatyard_usage_cost_dollars_total", "default", "acme", "big"] == 1.5
+    assert samples["boatyard_usage_unpriced_requests_total", "default", "acme", "tiny"] == 2
 
     assert await retention.remove_expired(book.engine, -1) == 3
     assert await by(book, Dimension.LABEL, label_key="team") == {"harbour": 10}

@@ -41,6 +41,7 @@ workspace.v1.UpdateWorkspaceStateResponse  workspace                 no: what ha
 workspace.v1.Workspace  layout                                       driver
 workspace.v1.Workspace  workspace_id                                 Execution.workspace_id
 workspace.v1.Workspace  state driver labels held_by path             RPC ListWorkspaces
+workspace.v1.Workspace  home_path home_workspace_id                  driver
 workspace.v1.Workspace  create_time update_time complete_time expire_time  RPC ListWorkspaces
 workspace.v1.Layout  path layers                                     driver
 workspace.v1.Layers  lowers upper work mounted_path                  driver

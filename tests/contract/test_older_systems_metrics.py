@@ -12,6 +12,7 @@ from services.gateway.ledger.totals import BOUNDS, count_all
 from services.gateway.metrics.totals import total_metrics
 from services.gateway.values.checkpoints import CheckpointDecision, Decider
 from services.lifecycle.model.checkpoint import CheckpointState
+from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.states import JobState
 from tests.contract.test_turns import NOW
@@ -79,6 +80,26 @@ async def test_what_never_began_has_no_duration(book: Books) -> None:
     await book.store.cancel_job((await book.admit()).spec.job_id)
     assert await by_status(book, "agent_jobs") == {"CANCELLED": 1}
     assert (await durations(book, "CANCELLED"))["+Inf"] == 0
+
+
+async def test_a_push_does_not_count_a_job_again(book: Books) -> None:
+    """It does nothing of the job once more; but a job that had failed may succeed by it."""
+    job_id = await ended(book, FAILED, 7)
+    before = await durations(book, "FAILED")
+    cell, retries = await book.cell("cell"), Retries(book.engine, book.notifier)
+    result = KeptResult("c" * 40, "b" * 40), "cell"
+    for number in range(2):
+        await retries.push(job_id, result=result, key=None)
+        assert await by_status(book, "agent_jobs") == {"FAILED": 1, "PENDING": 1}
+        await cell.finish(await claimed(cell), FAILED)
+        assert await by_status(book, "agent_jobs") == {"FAILED": 1}, number
+        assert await durations(book, "FAILED") == before
+    await retries.push(job_id, result=result, key=None)
+    await cell.finish(await claimed(cell), SUCCEEDED)
+    assert await by_status(book, "agent_jobs") == {"FAILED": 1, "SUCCEEDED": 1}
+    assert await remove_expired(book.engine, -1) == 1
+    assert await by_status(book, "agent_jobs") == {"FAILED": 1, "SUCCEEDED": 1}
+    assert await durations(book, "FAILED") == before
 
 
 async def test_neither_retries_nor_retention_take_back_what_was_counted(book: Books) -> None:

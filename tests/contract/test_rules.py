@@ -21,6 +21,7 @@ from services.execution.presets.tools import ToolPaths
 from services.execution.service.path_guard import PathGuard
 from services.execution.settings import ExecutionSettings
 from services.execution.wire.start import StartReader
+from services.gateway.budgets import wire as budget_wire
 from services.gateway.catalog import update_wire
 from services.gateway.door.tokens import wire as token_wire
 from services.gateway.hooks import wire as hook_wire
@@ -105,6 +106,7 @@ WITHOUT_RULE = {
     # Any number is right.
     "boatyard.gateway.v1.Hook.order",
     # These are read in responses alone.
+    "boatyard.agent.v1.Replay.size_bytes",
     "boatyard.gateway.v1.InputFile.size_bytes",
     "boatyard.gateway.v1.Provider.key_count",
     "boatyard.gateway.v1.Token.creator",
@@ -117,7 +119,9 @@ WITHOUT_RULE = {
     "boatyard.ledger.v1.ParkJobRequest.question",
     "boatyard.ledger.v1.ReadDocumentRequest.outcome",
     "boatyard.ledger.v1.RecordHookCallRequest.call",
+    "boatyard.ledger.v1.ReserveModelUseRequest.need",
     "boatyard.ledger.v1.RetryLaterRequest.retry",
+    "boatyard.ledger.v1.SettleModelUseRequest.use",
 }
 WHOLE = {"boatyard.execution.v1.Event"}
 """Messages that are kept as they are, whatever is in them."""
@@ -178,6 +182,7 @@ def all_checks(home: Home) -> Mapping[str, Check]:
         **workspace.CHECKS,
         **git_checks(AddressBook(FileRoots((home.root,), (), home.root)), GitPaths(home)),
         **hook_wire.checks(AllowList.parse("")),
+        **budget_wire.CHECKS,
         **update_wire.CHECKS,
         **token_wire.CHECKS,
         **policy.CHECKS,

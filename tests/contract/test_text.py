@@ -26,11 +26,14 @@ TEXT = "wörk/Ü-✓"
 CONTENT = {
     "boatyard.execution.v1.AttachExecutionRequest.input",
     "boatyard.execution.v1.OutputChunk.data",
+    "boatyard.agent.v1.Replay.recording",
     "boatyard.execution.v1.Note.output",
+    "boatyard.execution.v1.ReadRecordingResponse.data",
     "boatyard.gateway.v1.AttachExecutionRequest.input",
     "boatyard.gateway.v1.InputFile.content",
     "boatyard.gateway.v1.ReadArtifactResponse.data",
     "boatyard.gateway.v1.ReadDiffResponse.data",
+    "boatyard.gateway.v1.ReadRecordingResponse.data",
     "boatyard.gateway.v1.ReadWorkspaceDiffResponse.data",
     "boatyard.ledger.v1.ReadSigningKeyResponse.key",
     "boatyard.git.v1.GetDiffResponse.data",
@@ -50,7 +53,10 @@ PACKED = {
     "boatyard.ledger.v1.ReadJobContextResponse.job_context",
     "boatyard.ledger.v1.RecordHookCallRequest.call",
     "boatyard.ledger.v1.RecordedStage.result",
+    "boatyard.ledger.v1.ReserveModelUseRequest.need",
+    "boatyard.ledger.v1.ReserveModelUseResponse.granting",
     "boatyard.ledger.v1.RetryLaterRequest.retry",
+    "boatyard.ledger.v1.SettleModelUseRequest.use",
 }
 # Fields that were `bytes` before.
 WERE_BYTES = {

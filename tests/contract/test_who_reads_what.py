@@ -29,6 +29,7 @@ WITHHELD = {
             "Layers.upper",
             "Layers.work",
             "Layout.path",
+            "Workspace.home_path",
             "Workspace.path",
         )
     },
@@ -52,6 +53,7 @@ NEVER_WRITTEN = {
     "gateway.v1.Webhook.secret",
     "gateway.v1.Callback.token",
     "gateway.v1.InputFile.content",
+    "agent.v1.Replay.recording",
 }
 
 READABLE = {
@@ -103,6 +105,7 @@ READABLE = {
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadArtifactResponse data
         gateway.v1.ReadDiffResponse data
+        gateway.v1.ReadRecordingResponse data
         git.v1.Artifact name sha256
         git.v1.OmittedArtifact name
         gateway.v1.Verification reason
@@ -111,6 +114,7 @@ READABLE = {
     "what happened to it": """
         gateway.v1.Job reason message submitters steered_by
         gateway.v1.Waiting message
+        gateway.v1.BudgetUse spender period
         gateway.v1.Execution reason message job_reason branch
         gateway.v1.StageRecord name message prompt_addition labels
         gateway.v1.HookCall stage status answer

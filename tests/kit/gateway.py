@@ -13,6 +13,7 @@ from boatyard.gateway.v1 import (
     admin_pb2,
     audit_pb2,
     auth_pb2,
+    budget_pb2,
     catalog_pb2,
     checkpoint_pb2,
     hook_pb2,
@@ -30,7 +31,17 @@ from tests.kit.databases import add_databases
 
 METHODS: dict[str, MethodDescriptor] = {
     method.full_name.removeprefix("boatyard.gateway.v1."): method
-    for file in (admin_pb2, audit_pb2, auth_pb2, catalog_pb2, checkpoint_pb2, hook_pb2, job_pb2, runtime_pb2)
+    for file in (
+        admin_pb2,
+        audit_pb2,
+        auth_pb2,
+        budget_pb2,
+        catalog_pb2,
+        checkpoint_pb2,
+        hook_pb2,
+        job_pb2,
+        runtime_pb2,
+    )
     for service in file.DESCRIPTOR.services_by_name.values()
     for method in service.methods
 }

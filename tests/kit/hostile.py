@@ -30,6 +30,7 @@ _OWN_OUTPUT = {
     *(f"boatyard.execution.v1.{name}" for name in ("OutputChunk", "Text", "Thinking")),
     "boatyard.gateway.v1.ReadDiffResponse",
     "boatyard.gateway.v1.ReadArtifactResponse",
+    "boatyard.gateway.v1.ReadRecordingResponse",
 }
 _OWN_OUTPUT_FIELDS = {"boatyard.execution.v1.Note.output"}
 _DEEPEST = 6

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from boatyard.execution.v1.execution_pb2 import ExecutionSpec
-from boatyard.gateway.v1 import checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
+from boatyard.gateway.v1 import budget_pb2, checkpoint_pb2, job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1 import git_pb2
 
 from services.cli.shapes.usage import usage
@@ -67,6 +67,7 @@ def job(value: job_pb2.Job) -> Shape:
         "not_before_time": time_of(spec, "not_before_time"),
         "files": [{"name": file.name, "bytes": file.size_bytes} for file in spec.files],
         "data": spec.data or None,
+        "budget": _budget(value),
         **_outcome(output),
         **_details(output),
         "usage": [usage(each) for each in value.usage],
@@ -94,6 +95,20 @@ def _waiting_for(value: job_pb2.Job) -> Shape | None:
         "running_job_ids": list(waiting.running_job_ids),
         "message": waiting.message,
     }
+
+
+def _budget(value: job_pb2.Job) -> Shape | None:
+    """Return what a job may spend on models, and what of it is left; null for a job without a budget of its own."""
+    limits, use = value.spec.policy.budget, value.budget_use
+    if not (amounts := _amounts(limits)):
+        return None
+    left = use.left if value.HasField("budget_use") else limits
+    spent, reserved = ({each: getattr(part, each) for each in amounts} for part in (use.spent, use.reserved))
+    return {"limits": amounts, "spent": spent, "reserved": reserved, "left": _amounts(left)}
+
+
+def _amounts(limits: budget_pb2.BudgetLimits | budget_pb2.Spending) -> Shape:
+    return {each: getattr(limits, each) for each in ("cost_usd", "tokens", "requests") if limits.HasField(each)}
 
 
 def execution(value: runtime_pb2.Execution) -> Shape:
@@ -166,6 +181,11 @@ def omitted_artifact(value: git_pb2.OmittedArtifact) -> Shape:
 def saved_artifact(subject: str, artifact_name: str, path: str, size: int) -> Shape:
     """Say that a file was written."""
     return {"kind": "artifact", "id": subject, "name": artifact_name, "path": path, "bytes": size}
+
+
+def saved_recording(subject: str, path: str, size: int) -> Shape:
+    """Say that a recording was written."""
+    return {"kind": "recording", "id": subject, "path": path, "bytes": size}
 
 
 def job_state(job: job_pb2.Job) -> str:

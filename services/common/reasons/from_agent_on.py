@@ -53,13 +53,13 @@ FROM_AGENT_ON: Final = (
     ),
     ReasonRow(
         reason="DISK_LIMIT",
-        meaning="the agent's workspace grew by more than it may",
+        meaning="the agent's workspace and HOME grew by more than they may",
         sources=(Source.EXECUTION,),
         advice="`boatyard run --disk SIZE` raises the limit",
     ),
     ReasonRow(
         reason="SCRATCH_LIMIT",
-        meaning="the agent failed when its sandbox's /tmp, HOME or /dev/shm was full",
+        meaning="the agent failed when its sandbox's /tmp or /dev/shm, or a HOME in memory, was full",
         sources=(Source.EXECUTION,),
         advice="`boatyard run --scratch SIZE` makes them larger, up to the machine's BOATYARD_EXECUTION_SCRATCH_BYTES;"
         " the workspace is on disk",
@@ -88,7 +88,8 @@ FROM_AGENT_ON: Final = (
         meaning="the model's provider did not answer for as long as an agent waits for it",
         sources=(Source.EXECUTION,),
         retried=Retried.BY_DEFAULT,
-        advice="`boatyard retry --from-snapshot` continues once the API answers again",
+        advice="the job waits for the provider for a day, and goes on with what it has done; `boatyard show` says when"
+        " it asks again, and `boatyard retry --from-snapshot` continues after that",
     ),
     # After the agent.
     ReasonRow(

@@ -1,6 +1,8 @@
 """Asking providers one after the other, until one answers."""
 
 import asyncio
+import itertools
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -12,9 +14,15 @@ from services.execution.door.outages import Gate, Outages, Trouble, about
 from services.execution.door.reports import Reporter
 from services.execution.door.retry_after import retry_after_s
 from services.execution.door.upstream import AddressNotAllowedError
+from services.execution.door.usage_event import usage_fields
 
 _ANSWERS_WITHIN_S: Final = 900.0
 _NO_ANSWER: Final = 502
+_IDLE_S: Final = 30.0
+_FRESH_S: Final = 2.0
+"""How long a connection may have been idle for a request that is billed: servers close them after five seconds and
+more, and a request that meets the end of its connection may be billed twice."""
+_NUMBERS: Final = itertools.count(1)
 _NOT_PASSED_ON: Final = (b"host", b"expect", b"accept-encoding", *wires.CREDENTIAL_FIELDS, *wires.OURS_FIELDS)
 _MAY_PASS: Final = (408, 409, 425, 429)
 """Statuses below 500 by which nobody says that the request is wrong."""
@@ -40,6 +48,8 @@ class Reached:
     attempt: Attempt
     stream: Stream
     answer: Answer
+    number: int
+    """As what the request was reported; 0 for one that costs nothing."""
 
 
 class Asking:
@@ -80,14 +90,14 @@ class Asking:
         name = attempt.serving.provider.name
         provider = f"model provider {name}"
         try:
-            stream, answer = await self._ask(attempt)
+            reached = await self._ask(attempt)
         except AddressNotAllowedError as error:
             return None, Trouble(f"{provider} is not asked: {error}", name, 403, is_refusal=True)
         except (OSError, TimeoutError, MessageError) as error:
             cause = str(error) or _CAUSES.get(type(error)) or type(error).__name__
             text = f"{provider} does not answer: {cause}"
             return None, Trouble(text, name, _NO_ANSWER, is_unreached=True)
-        reached, status = Reached(attempt, stream, answer), answer.status
+        answer, status = reached.answer, reached.answer.status
         if status not in _REFUSALS and status not in _MAY_PASS and status < 500:
             return reached, None
         if (seconds := retry_after_s(answer)) is not None and status not in _REFUSALS:
@@ -112,18 +122,18 @@ class Asking:
             f"{failed.text}; {'its next key is tried' if is_same else f'{there} is asked instead'}"
         )
 
-    async def _ask(self, attempt: Attempt) -> tuple[Stream, Answer]:
+    async def _ask(self, attempt: Attempt) -> Reached:
         """Send the request, and return the head of its answer.
 
         Raises AddressNotAllowedError, OSError, TimeoutError, MessageError.
         """
         head, upstream = self._head(attempt), attempt.serving.upstream
-        if (kept := await upstream.kept()) is not None:
+        if (kept := await upstream.kept(_FRESH_S if attempt.route.metered else _IDLE_S)) is not None:
             try:
-                return await self._send(kept, head, attempt.body)
+                return await self._send(attempt, kept, head)
             except (ConnectionError, MessageError):
                 pass  # it was closed just now, which says nothing about the provider
-        return await self._send(await upstream.connect(), head, attempt.body)
+        return await self._send(attempt, await upstream.connect(), head)
 
     def _head(self, attempt: Attempt) -> bytes:
         fields = self._request.end_to_end(_NOT_PASSED_ON)
@@ -134,15 +144,31 @@ class Asking:
             fields.append((b"content-length", b"%d" % len(attempt.body)))
         return written(f"{self._request.method} {attempt.path} HTTP/1.1".encode(), fields)
 
-    async def _send(self, stream: Stream, head: bytes, body: bytes) -> tuple[Stream, Answer]:
+    async def _send(self, attempt: Attempt, stream: Stream, head: bytes) -> Reached:
+        """Send the request, which is reported before, and as one of unknown use when no answer comes of it."""
+        wire, began, number = attempt.route.wire, time.monotonic(), 0
+        if attempt.route.metered:
+            number = next(_NUMBERS)
+            await self._reports.sent(number, wire, usage_fields(attempt, 0.0))
+        try:
+            answer = await self._exchanged(stream, head + attempt.body)
+        except BaseException:
+            if number:
+                lost = usage_fields(attempt, time.monotonic() - began)
+                await asyncio.shield(asyncio.ensure_future(self._reports.usage(wire, lost, number)))
+            raise
+        if number and answer.status >= 300:
+            await self._reports.unbilled(number)
+        return Reached(attempt, stream, answer, number)
+
+    async def _exchanged(self, stream: Stream, request: bytes) -> Answer:
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN_S):
-                await stream.write(head + body)
-                answer = await self._answer(stream)
+                await stream.write(request)
+                return await self._answer(stream)
         except BaseException:
             stream.writer.close()
             raise
-        return stream, answer
 
     async def _answer(self, stream: Stream) -> Answer:
         """Return the head of the answer, after those that announce it. Raises OSError, MessageError."""

@@ -87,7 +87,7 @@ def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: S
             path = path.replace(f"/models/{asked}:", f"/models/{name}:")
         elif asked != name:
             sent = _renamed(body, name)
-        path = one.upstream.place.path(route.wire, path) + wires.without_key(request.query)
+        path = one.upstream.place.path(route.wire, path) + wires.query_there(request.query)
         if asks_usage:
             sent = sent.lstrip().replace(b"{", _ASK_FOR_USAGE, 1)
         for key in one.provider.keys or ("",):

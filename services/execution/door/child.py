@@ -18,6 +18,7 @@ from services.execution.door import PORT, prices, process, wires
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
+from services.execution.door.tapes import NO_TAPES, Tapes
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.netns import LOOPBACK, listening, sockets_inside
@@ -47,7 +48,10 @@ class ModelDoor:
         self._buffer = b""
         self._starts = 0
         self._recorded: dict[str, int] = {}
+        self._open: dict[int, dict[str, Any]] = {}  # requests that were sent, by their number
         self._process: int | None = None  # its pidfd
+        self.tapes: Tapes = NO_TAPES
+        """What is recorded and replayed, from `start` on."""
         self.trouble: Trouble | None = None
         """Why models do not answer; None while they do, and before one was asked."""
         self.pid: int | None = None
@@ -90,7 +94,7 @@ class ModelDoor:
         self.reports, reports_end = os.pipe()
         os.set_blocking(self.reports, False)
         try:
-            door = partial(Door, self._providers, self._token, patience_s=self._patience_s)
+            door = partial(Door, self._providers, self._token, patience_s=self._patience_s, tapes=self.tapes)
             serve = partial(process.run, self._listening, reports_end, self._life, door)
             self.pid = os.fork()
             if self.pid == 0:
@@ -120,17 +124,27 @@ class ModelDoor:
         for line in lines:
             self._record(writer, json.loads(line))
         if not more:
-            self._let_go()
+            self._let_go(writer)
         return more
 
     def _record(self, writer: EventWriter, report: dict[str, Any]) -> None:
         if "note" in report:
             writer.note(report["note"], _STEP)
             return
+        if "sent" in report:
+            self._open[report["sent"]] = report
+            return
+        if "unbilled" in report:
+            self._open.pop(report["unbilled"], None)
+            return
         if "trouble" in report:
             self.trouble = None if report["trouble"] is None else Trouble(**report["trouble"])
             return
-        usage = priced(ModelWire(report["wire"]), report["usage"])
+        self._open.pop(report["number"], None)
+        self._record_usage(writer, ModelWire(report["wire"]), report["usage"])
+
+    def _record_usage(self, writer: EventWriter, wire: ModelWire, fields: dict[str, Any]) -> None:
+        usage = priced(wire, fields)
         # Sums are over distinct ids, and not every provider's are.
         request_id = usage["request_id"] or "request"
         count = self._recorded[request_id] = self._recorded.get(request_id, 0) + 1
@@ -148,14 +162,17 @@ class ModelDoor:
             if not select.select([self.reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
                 break
         if self.reports is not None:
-            self._let_go()
+            self._let_go(writer)
         if self._listening is not None:
             self._listening.close()
         for fd in (self.opened, self._open_end, self._life, self._life_end):
             os.close(fd)
 
-    def _let_go(self) -> None:
-        """Forget the process, of which nothing is left afterwards."""
+    def _let_go(self, writer: EventWriter) -> None:
+        """Forget the process, of which nothing is left afterwards, and record what it was killed over."""
+        for lost in self._open.values():
+            self._record_usage(writer, ModelWire(lost["wire"]), lost["fields"])
+        self._open.clear()
         if self.reports is not None:
             os.close(self.reports)
         if self._process is not None:

@@ -7,29 +7,41 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Final
 
-from services.execution.door.asking import Asking
+from services.execution.door.asking import Asking, Reached
 from services.execution.door.attempts import Attempt, NoProviderError
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
 from services.execution.door.outages import Outages, Trouble, about
+from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.usage import UsageChunkFilter, UsageReader
+from services.execution.door.usage_event import usage_fields
 
-_MOST_CHARACTERS: Final = 200
 _CONNECTION_CLOSE: Final = (b"connection", b"close")
 
 
 class Exchange:
     """Passes one request on, and its answer back."""
 
-    def __init__(self, request: Request, client: Stream, memory: Memory, reports: Reporter, outages: Outages) -> None:
+    def __init__(
+        self,
+        request: Request,
+        client: Stream,
+        memory: Memory,
+        reports: Reporter,
+        *,
+        outages: Outages,
+        track: Track | None = None,
+    ) -> None:
+        """`track` records the answer."""
         self._request = request
         self._client = client
         self._asking = Asking(request, outages, reports)
         self._outages = outages
         self._memory = memory
         self._reports = reports
+        self._track = track or Track()
         self._began = time.monotonic()
 
     async def run(self, attempts: Sequence[Attempt]) -> bool:
@@ -49,7 +61,7 @@ class Exchange:
             if pause is not None:
                 await asyncio.sleep(pause)
             elif reached is not None:
-                return await self._pass_back(reached.attempt, reached.stream, reached.answer)
+                return await self._pass_back(reached)
             elif trouble is not None:
                 raise NoProviderError(trouble.text, trouble.status)
 
@@ -65,28 +77,33 @@ class Exchange:
             await self._reports.note(f"{trouble.text}; asked again in {about(pause)}")
         return pause
 
-    async def _pass_back(self, attempt: Attempt, stream: Stream, answer: Answer) -> bool:
+    async def _pass_back(self, reached: Reached) -> bool:
         """Pass an answer back as it comes, and report what the request has used, also when it breaks off."""
+        attempt, stream, answer = reached.attempt, reached.stream, reached.answer
         reader, filtering = None, None
         if attempt.route.metered and answer.status < 300:
             is_stream = answer.value(b"content-type").startswith(b"text/event-stream")
             reader = UsageReader(attempt.route.wire, self._memory, is_stream=is_stream)
             filtering = UsageChunkFilter() if attempt.asks_usage and is_stream else None
         is_complete = False
+        self._track.answer(attempt.serving.provider.name, answer)
         try:
             keeps_alive = await self._relay(stream, answer, attempt.serving.mask, reader, filtering)
             is_complete = True
         except MessageError as error:  # of which the client can only be told by the end of its connection
             raise ConnectionResetError(str(error)) from error
         finally:
+            self._track.end(is_complete=is_complete)
             if is_complete and answer.keeps_alive and answer.body(self._request.method) != Body():
                 attempt.serving.upstream.keep(stream)
             else:
                 stream.writer.close()
             if reader is not None:
                 reader.end()
-                report = self._report(attempt, answer, reader, is_complete=is_complete)
-                await asyncio.shield(asyncio.ensure_future(self._reports.usage(attempt.route.wire, report)))
+                seconds = time.monotonic() - self._began
+                report = usage_fields(attempt, seconds, answer, reader.usage, is_complete=is_complete)
+                telling = self._reports.usage(attempt.route.wire, report, reached.number)
+                await asyncio.shield(asyncio.ensure_future(telling))
         return keeps_alive
 
     async def _relay(
@@ -112,6 +129,7 @@ class Exchange:
         await self._client.write(written(b"HTTP/1.1 %d %s" % (answer.status, mask.masked(answer.phrase)), fields))
         masked = MaskedBody(mask)
         async for data in stream.pieces(body):
+            self._track.take(data)
             await self._pass(masked.take(data if filtering is None else filtering.take(data)), chunked=chunked)
             if reader is not None:
                 reader.take(data)
@@ -125,27 +143,3 @@ class Exchange:
     async def _pass(self, data: bytes, *, chunked: bool) -> None:
         if data:
             await self._client.write(b"%x\r\n%b\r\n" % (len(data), data) if chunked else data)
-
-    def _report(self, attempt: Attempt, answer: Answer, reader: UsageReader, *, is_complete: bool) -> dict[str, object]:
-        """Return the fields of a Usage event."""
-        usage = reader.usage
-        request_id = answer.value(b"request-id") or answer.value(b"x-request-id")
-        return {
-            "request_id": _shown(usage.request_id or request_id.decode("latin-1")),
-            "model": _shown(usage.model or attempt.model),
-            "input_tokens": usage.input or 0,
-            "output_tokens": usage.output or 0,
-            "cache_read_tokens": usage.cache_read or 0,
-            "cache_write_tokens": usage.cache_write or 0,
-            "cache_write_1h_tokens": usage.cache_write_1h or 0,
-            "reasoning_tokens": usage.reasoning or 0,
-            "provider": attempt.serving.provider.name,
-            "http_status": answer.status,
-            "latency_seconds": round(time.monotonic() - self._began, 6),
-            "is_partial": not is_complete or usage.input is None or usage.output is None,
-        }
-
-
-def _shown(text: str) -> str:
-    """Return a text that somebody else wrote as events can have it: without the halves of characters that JSON has."""
-    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from services.agent.providers import ModelWire
+from services.agent.providers import REPLAYED, ModelWire
 
 TABLE: Final = Path(__file__).with_name("prices.json")
 CLASSES: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
@@ -45,8 +45,8 @@ def cost_usd(wire: ModelWire, usage: Mapping[str, Any], now: datetime | None = N
 
 
 def priced(wire: ModelWire, usage: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the fields of a Usage event with what it cost, if that is known."""
-    cost = cost_usd(wire, usage)
+    """Return the fields of a Usage event with what it cost, if that is known: a replay costs nothing."""
+    cost = 0.0 if usage.get("provider") == REPLAYED else cost_usd(wire, usage)
     return {**usage} if cost is None else {**usage, "cost_usd": cost}
 
 

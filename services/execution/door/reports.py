@@ -18,8 +18,14 @@ _MAX_NOTES: Final = 64
 class Reporter(Protocol):
     """Who is told."""
 
-    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
-        """Take what a request has used: the fields of a Usage event, but for its cost."""
+    async def sent(self, number: int, wire: ModelWire, fields: dict[str, object]) -> None:
+        """Take that a request is being sent which may be billed: what its Usage event has if nothing follows of it."""
+
+    async def unbilled(self, number: int) -> None:
+        """Take that a request which was sent has got an answer that costs nothing."""
+
+    async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
+        """Take what a request has used, that `number` was sent as: the fields of a Usage event, but for its cost."""
 
     async def trouble(self, trouble: Trouble | None) -> None:
         """Take why a model does not answer; None when it answers again."""
@@ -37,9 +43,17 @@ class Reports:
         self._turn = asyncio.Lock()
         self._noted: dict[str, float] = {}
 
-    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
+    async def sent(self, number: int, wire: ModelWire, fields: dict[str, object]) -> None:
+        """Report a request before it is sent, so that it is known of even if this process is killed."""
+        await self._write({"sent": number, "wire": wire, "fields": fields})
+
+    async def unbilled(self, number: int) -> None:
+        """Report that a request has cost nothing."""
+        await self._write({"unbilled": number})
+
+    async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
         """Report what a request has used, by the fields of a Usage event."""
-        await self._write({"usage": fields, "wire": wire})
+        await self._write({"usage": fields, "wire": wire, "number": number})
 
     async def trouble(self, trouble: Trouble | None) -> None:
         """Report why a model does not answer, or that it does again."""

@@ -15,8 +15,9 @@ from services.execution.door.http import CHUNK, MessageError, Request, Stream, w
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
 from services.execution.door.outages import Outages, Trouble
+from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
-from services.execution.door.upstream import Upstream
+from services.execution.door.tapes import NO_TAPES, Tapes
 
 BODY_BYTES: Final = 64 << 20
 """The most that a request's body may have."""
@@ -52,13 +53,22 @@ class Door:
     """Serves the agent of one execution."""
 
     def __init__(
-        self, providers: Iterable[ModelProvider], token: str, reports: Reporter, patience_s: float = 0.0
+        self,
+        providers: Iterable[ModelProvider],
+        token: str,
+        reports: Reporter,
+        patience_s: float = 0.0,
+        *,
+        tapes: Tapes = NO_TAPES,
     ) -> None:
-        """`patience_s` is how long to wait for models that do not answer.
+        """`patience_s` is how long to wait for models that do not answer, `tapes` what is recorded and replayed.
 
-        Raises ValueError for a provider that cannot be reached by what is known of it.
+        Raises ValueError for a provider that cannot be reached by what is known of it, OSError for files that cannot be
+        opened.
         """
-        self._servings = [Serving(provider, Upstream(provider), Mask(provider.keys)) for provider in providers]
+        self._recording = tapes.recording()
+        upstream = tapes.upstreams(reports)
+        self._servings = [Serving(provider, upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
         self._memory = Memory()
@@ -119,9 +129,22 @@ class Door:
             if request.path in wires.HELLO:
                 await client.write(written(b"HTTP/1.1 200 OK", [(b"content-length", b"0")]))
                 return request.keeps_alive
-            ways = await self._attempts(request, bytes(body.data))
-            exchange = Exchange(request, client, self._memory, self._reports, self._outages)
-            return await self._while_there(client, exchange.run(ways))
+            track = Track() if self._recording is None else self._recording.track(request, bytes(body.data))
+            try:
+                ways = await self._attempts(request, bytes(body.data))
+                exchange = Exchange(request, client, self._memory, self._reports, outages=self._outages, track=track)
+                return await self._while_there(client, exchange.run(ways))
+            except NoProviderError as error:
+                track.refused(error.status, str(error))
+                raise
+            finally:
+                await self._say_complaint()
+
+    async def _say_complaint(self) -> None:
+        """Say why a recording stops."""
+        if self._recording is not None and (complaint := self._recording.complaint):
+            self._recording.complaint = ""
+            await asyncio.shield(asyncio.ensure_future(self._reports.note(complaint)))
 
     async def _attempts(self, request: Request, body: bytes) -> list[Attempt]:
         routes = wires.routes(request)

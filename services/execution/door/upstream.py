@@ -17,7 +17,6 @@ from services.common.addresses import is_public, unwrapped
 from services.execution.door.http import CHUNK, Stream
 
 _CONNECT_WITHIN_S: Final = 10.0
-_IDLE_S: Final = 30.0
 _MAX_IDLE: Final = 8
 _PORTS: Final = {"https": 443, "http": 80}
 # After which a connection whose other end is gone without a word is found to be lost: a minute and a half.
@@ -66,11 +65,11 @@ class Upstream:
         self._ca = provider.ca
         self._idle: list[tuple[Stream, float]] = []
 
-    async def kept(self) -> Stream | None:
-        """Return a connection that was used before and still seems to be open, if there is one."""
-        while self._idle:
-            stream, since = self._idle.pop()
-            if time.monotonic() - since < _IDLE_S and await stream.is_quiet():
+    async def kept(self, within_s: float) -> Stream | None:
+        """Return a connection that was used within so many seconds and still seems to be open, if there is one."""
+        while self._idle and time.monotonic() - self._idle[-1][1] < within_s:
+            stream, _ = self._idle.pop()
+            if await stream.is_quiet():
                 return stream
             stream.writer.close()
         return None
@@ -126,10 +125,9 @@ class Upstream:
 
     def keep(self, stream: Stream) -> None:
         """Take back a connection whose answer has been read to its end."""
-        if len(self._idle) < _MAX_IDLE:
-            self._idle.append((stream, time.monotonic()))
-        else:
-            stream.writer.close()
+        self._idle.append((stream, time.monotonic()))
+        if len(self._idle) > _MAX_IDLE:  # the oldest goes
+            self._idle.pop(0)[0].writer.close()
 
     def close(self) -> None:
         """Close the connections that are kept."""

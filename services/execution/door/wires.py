@@ -11,7 +11,7 @@ from services.agent.providers import ModelProvider, ModelWire, key_header
 from services.execution.door.http import Request
 
 _SEGMENT = r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9._:@~-]+"  # a model's name never leads out of its place
-_ID = f"{_SEGMENT}(?:/{_SEGMENT})*"
+_ID = rf"{_SEGMENT}(?:/(?!operations(?:/|$)){_SEGMENT})*"  # operations of a model are what others have asked of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +51,12 @@ HELLO: Final = ("/api/hello", "/")
 
 _OPENAI: Final = (ModelWire.RESPONSES, ModelWire.CHAT)
 CREDENTIAL_FIELDS: Final = (b"authorization", b"x-api-key", b"x-goog-api-key")
-OURS_FIELDS: Final = (b"openai-organization", b"openai-project", b"x-goog-user-project", b"x-http-method-override")
-"""Who pays is for the provider's settings to say, and what is done for the routes."""
+OURS_FIELDS: Final = (
+    *(b"openai-organization", b"openai-project", b"x-goog-user-project", b"x-http-method-override"),
+    b"x-goog-fieldmask",
+)
+"""Who pays is for the provider's settings to say, what is done for the routes, and an answer has its usage."""
+_OURS_PARAMETERS: Final = ("key", "fields", "$fields")
 
 _TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
 _STATES: Final = {
@@ -93,12 +97,15 @@ def shown_tokens(request: Request) -> list[bytes]:
     return [token for token in shown if token]
 
 
-def without_key(query: str) -> str:
-    """Return a query without the parameter in which some clients of Gemini show their key."""
+def query_there(query: str) -> str:
+    """Return a query without the parameters that are not passed on: a key, and what parts an answer should have.
+
+    Some clients of Gemini show their key so. And without its usage, an answer would cost nothing that is known.
+    """
     pairs = parse_qsl(query[1:], keep_blank_values=True)
-    if not any(name == "key" for name, _ in pairs):
+    if not any(name in _OURS_PARAMETERS for name, _ in pairs):
         return query
-    rest = [(name, value) for name, value in pairs if name != "key"]
+    rest = [(name, value) for name, value in pairs if name not in _OURS_PARAMETERS]
     return f"?{urlencode(rest)}" if rest else ""
 
 

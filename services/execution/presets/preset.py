@@ -42,7 +42,9 @@ class Preset:
     """The name of its program, which is looked up on the tool paths of the machine, or in the image."""
     line: str
     """A line for /bin/sh, with the prompt on its standard input. It finds the program in BOATYARD_AGENT_PROGRAM, the
-    model and the system prompt, where there are any, in BOATYARD_MODEL and BOATYARD_SYSTEM_PROMPT."""
+    model and the system prompt, where there are any, in BOATYARD_MODEL and BOATYARD_SYSTEM_PROMPT. In a later round,
+    and where it goes on from a snapshot, BOATYARD_SESSION_ID is the session of the agent before it, whose HOME it has:
+    as its reader found it, or `last`. The prompt is whole all the same, for an agent that has no such session."""
     version: tuple[str, ...] = ("--version",)
     """The arguments by which the program says its version, in the first line with a digit."""
     reader: str = "text"

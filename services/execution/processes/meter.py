@@ -40,9 +40,13 @@ class Meter:
         self._root = root
         self._growth: Growth | None = None
         if bounds.workspace_bytes is not None and bounds.workspace is not None:
-            directory = Path(bounds.workspace)
-            self._growth = Growth(directory, bounds.workspace_bytes, empty=bounds.workspace_begins_empty)
-        self._scratch = None if bounds.scratch_bytes is None else Scratch()
+            self._growth = Growth(
+                Path(bounds.workspace),
+                bounds.workspace_bytes,
+                changes=bounds.workspace_begins_empty,
+                beside=None if bounds.home is None else Path(bounds.home),
+            )
+        self._scratch = None if bounds.scratch_bytes is None else Scratch(has_home=bounds.home is None)
         self._last = _NO_USAGE
         self._peak = 0
         self._seconds = 0.0

@@ -8,7 +8,7 @@ from pathlib import Path
 from services.execution.processes import orphans
 from services.sandbox.environment import HOME
 
-_HELD = (Path("/tmp"), HOME)  # noqa: S108 - the sandbox's own
+_TMP = Path("/tmp")  # noqa: S108 - the sandbox's own
 # A container engine mounts this one outside, where it could not take it away while somebody holds it.
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - the same
 _FULL_BYTES = 64 << 10
@@ -20,8 +20,10 @@ class Scratch:
     `was_full` is True when one of them had no more room, in bytes or in files, at any look.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_home: bool = True) -> None:
+        """`has_home` is True when HOME is one of them."""
         self.was_full = False
+        self._places = (_TMP, HOME) if has_home else (_TMP,)
         self._held: list[int] = []
 
     def look(self, init: int | None) -> None:
@@ -44,11 +46,14 @@ class Scratch:
         """Open them, once all are mounted, by a process in the sandbox that lets us."""
         for process in (*orphans.children(init), init):
             with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
-                held = [_opened(Path(f"/proc/{process}/root"), place, stack) for place in _HELD]
-                if all(map(_is_mount, held, _parents(process))):
+                held = [_opened(Path(f"/proc/{process}/root"), place, stack) for place in self._places]
+                if all(map(_is_mount, held, self._parents(process))):
                     self._held = held
                     stack.pop_all()
                     return
+
+    def _parents(self, process: int) -> Iterator[os.stat_result]:
+        return (Path(f"/proc/{process}/root{place.parent}").stat() for place in self._places)
 
     def _judge(self, status: os.statvfs_result) -> None:
         has_room = status.f_bfree * status.f_frsize >= _FULL_BYTES and (status.f_ffree or not status.f_files)
@@ -59,10 +64,6 @@ def _opened(root: Path, place: Path, stack: contextlib.ExitStack) -> int:
     descriptor = os.open(f"{root}{place}", os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
     stack.callback(os.close, descriptor)
     return descriptor
-
-
-def _parents(process: int) -> Iterator[os.stat_result]:
-    return (Path(f"/proc/{process}/root{place.parent}").stat() for place in _HELD)
 
 
 def _is_mount(descriptor: int, parent: os.stat_result) -> bool:

@@ -79,10 +79,10 @@ def _limit(reason: Reason, bounds: Bounds) -> str:
         Reason.MEMORY_LIMIT: f"its processes needed more memory than {bounds.memory_bytes} bytes (memory_bytes)",
         Reason.PROCESS_LIMIT: f"it wanted more processes and threads at once than {bounds.processes} (processes)",
         Reason.CPU_LIMIT: f"its processes used more than {bounds.cpu_seconds} s on processors (cpu_seconds)",
-        Reason.DISK_LIMIT: f"its workspace grew by more than {bounds.workspace_bytes} bytes (disk_bytes); each"
-        " file counts as 1 KiB at least",
-        Reason.SCRATCH_LIMIT: f"its /tmp, HOME or /dev/shm was full, which have {bounds.scratch_bytes} bytes each"
-        " (scratch_bytes)",
+        Reason.DISK_LIMIT: f"its workspace{'' if bounds.home is None else ' with its HOME'} grew by more than"
+        f" {bounds.workspace_bytes} bytes (disk_bytes); each file counts as 1 KiB at least",
+        Reason.SCRATCH_LIMIT: f"its /tmp, {'HOME ' if bounds.home is None else ''}or /dev/shm was full, which have"
+        f" {bounds.scratch_bytes} bytes each (scratch_bytes)",
         Reason.OUTPUT_LIMIT: f"it wrote more than {bounds.max_output_bytes} bytes (output_bytes); what exceeds them is"
         " not in the events",
     }[reason]

@@ -19,7 +19,10 @@ stop      written by the service when the program shall end
 events    the event log
 result    how the run ended; durable before the lock is released
 diary     the runner's own standard error
-home      HOME of a program without a sandbox
+home      TMPDIR of a program without a sandbox, and its HOME, unless that is kept for its job
+recording what the agent asked of models, and what they answered, if that is recorded
+replay    the recording that answers in place of models, and `replay.played`, what of it has been played; both are
+          deleted when the run has ended
 """
 
 import contextlib
@@ -34,6 +37,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from services.agent.recordings import unpacked
 from services.common.files import release, reserve, write_whole
 from services.execution.eventlog import allocation
 from services.execution.model import MARK, Plan, Result
@@ -68,6 +72,8 @@ class RunDirectory:
         self.diary = path / "diary"
         self.home = path / "home"
         self.history = path / "history"
+        self.recording = path / "recording"
+        self.replay = path / "replay"
         self.terminal_input = path / "keyboard"
         self._lock = path / "lock"
         self._plan = path / "plan"
@@ -81,10 +87,11 @@ class RunDirectory:
 
     # What the service does.
 
-    def create(self, plan: Plan, stdin: bytes) -> None:
+    def create(self, plan: Plan, stdin: bytes, recording: bytes = b"") -> None:
         """Make the directory (0700) with all that a runner needs, and room for all that it and we write without fail.
 
-        Raises OSError when the disk has no room for that; the directory is then incomplete.
+        Raises OSError when the disk has no room for that, and RecordingError for what is no recording; the directory is
+        then incomplete.
         """
         self.path.mkdir(mode=0o700)
         self._reserve()
@@ -95,6 +102,9 @@ class RunDirectory:
             os.mkfifo(self.terminal_input, 0o600)
         if stdin:
             write_whole(self.stdin, stdin)
+        if recording:
+            with self.replay.open("xb") as file:
+                file.writelines(unpacked(recording))
 
     def _reserve(self) -> None:
         """Set aside what is needed to start, stop and end this run on a disk that is full by then."""
@@ -164,9 +174,15 @@ class RunDirectory:
     def has_door(self) -> bool:
         """True when a runner is still to begin that must be given providers of models."""
         try:
-            return bool(json.loads(self._plan.read_text()).get("has_door"))
+            plan = json.loads(self._plan.read_text())
         except FileNotFoundError:
             return False
+        return bool(plan.get("has_door")) and not plan.get("replay")
+
+    def forget_replay(self) -> None:
+        """Delete the recording that was replayed."""
+        for path in (self.replay, self.replay.with_name("replay.played")):
+            path.unlink(missing_ok=True)
 
     def result(self) -> Result | None:
         """Return how the run ended; None while it has not ended, and when its runner was lost."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from services.agent import usage
+from services.agent.recordings import Matching
 from services.execution.model import Bounds, EndVerification, ModelUse, Plan, Result, State, TerminalSize, Vitals
 from services.sandbox.spec import AllowList, Container, Limits, Mount, MountAccess, Network, Overlay, SandboxSpec, Tier
 
@@ -50,9 +51,12 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "limits": asdict(spec.limits),
         "tier": spec.tier,
         "container": None if spec.container is None else asdict(spec.container),
+        "home": _optional(spec.home),
         "secret_names": plan.secret_names,
         "redacted": {name: _text(value) for name, value in plan.redacted.items()},
         "has_door": plan.has_door,
+        "records": plan.records,
+        "replay": plan.replay,
         "no_door": plan.no_door,
         "reserves_model_use": plan.reserves_model_use,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
@@ -82,6 +86,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
             limits=Limits(**_known_fields(Limits, fields["limits"])),
             tier=Tier(fields["tier"]),
             container=_optional_from_json(Container, fields.get("container")),
+            home=_optional_path(fields.get("home")),
         ),
         Bounds(**_known_fields(Bounds, fields["bounds"])),
         task=task,
@@ -89,6 +94,8 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         terminal=_optional_from_json(TerminalSize, fields.get("terminal")),
         redacted={name: _bytes(value) for name, value in fields.get("redacted", {}).items()},
         has_door=fields.get("has_door", False),
+        records=fields.get("records", False),
+        replay=Matching(fields["replay"]) if fields.get("replay") else None,
         no_door=fields.get("no_door", ""),
         reserves_model_use=fields.get("reserves_model_use", False),
     )

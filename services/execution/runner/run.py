@@ -5,6 +5,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from services.agent.providers import replayed_providers
 from services.agent.settings import DEFAULT_ENGINE
 from services.common.home import Home
 from services.execution.cgroups.group import ControlGroup
@@ -50,8 +51,10 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
         run.record_group({str(controller): path for controller, path in group.directories.items()})
     with EventWriter(run.events, plan.bounds.disk_floor_bytes) as writer:
         writer.redactor = Redactor(own_tokens(Home.from_environment()))
-        providers = credentials.providers if plan.has_door else ()
+        providers = () if not plan.has_door else replayed_providers() if plan.replay else credentials.providers
         context = RunContext(run, plan, writer, signal_fd, credentials.engine, group, providers)
+        if plan.records and not providers:
+            writer.note("what its models are asked is not recorded: the agent has no providers", "model")
         if plan.has_door and not context.providers:
             result = Verdict(State.FAILED, Reason.RUNNER_LOST, _KEYS_LOST).result(run.started_time_ns())
         else:
@@ -64,6 +67,7 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
         writer.sync()
         run.write_result(replace(result, last_sequence=writer.last_sequence))
     run.delete_plan()
+    run.forget_replay()
 
 
 def _dropped(writer: EventWriter, run: RunDirectory) -> int:

@@ -11,10 +11,11 @@ from typing import Any
 import structlog
 
 from services.agent.engines import ENGINES
+from services.agent.recordings import RecordingError
 from services.common.db.columns import from_microseconds
 from services.common.db.fences import Fences
 from services.common.db.paging import Page
-from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
+from services.common.errors import AlreadyExists, FailedPrecondition, Invalid, NotFound
 from services.common.fence import current_fence
 from services.execution.cgroups.group import ControlGroupHierarchies
 from services.execution.inbox.asks import Asks
@@ -28,6 +29,7 @@ from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
 from services.execution.service.live_use import LiveUse
 from services.execution.service.runners import Runners
+from services.execution.service.sessions import Sessions
 from services.execution.service.store import ExecutionStore, ended
 from services.execution.service.supervision import Supervision
 from services.sandbox import container_engines, host_uids
@@ -77,6 +79,7 @@ class ExecutionManager:
         self._isolation = isolation
         self._runners = Runners(credentials, control_groups)
         self._given = GivenProviders()
+        self._sessions = Sessions(store)
         self._active: dict[str, _Active] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._sandbox_works = False
@@ -148,6 +151,7 @@ class ExecutionManager:
                 leave_out=request.leave_out,
                 create_time=datetime.now(UTC),
             )
+            request = await self._sessions.told(request)
             # The directory comes first: after a crash, a recorded execution without one could not be started.
             await asyncio.to_thread(self._create_directory, request)
             await self._store.add(execution)
@@ -264,7 +268,7 @@ class ExecutionManager:
             shutil.rmtree(run.path)
         engine = ENGINES[request.plan.engine]
         try:
-            run.create(request.plan, request.stdin)
+            run.create(request.plan, request.stdin, request.recording)
             if engine.takes_messages or engine.asks_permission:
                 Inbox(run.path).create()
             if request.plan.reserves_model_use:
@@ -272,6 +276,9 @@ class ExecutionManager:
         except OSError:  # for lack of room, of which none of it may be kept
             shutil.rmtree(run.path, ignore_errors=True)
             raise
+        except RecordingError as error:
+            shutil.rmtree(run.path, ignore_errors=True)
+            raise Invalid([("spec.replay.recording", str(error))]) from error
 
     def _supervise(self, execution: Execution, *, fresh: bool) -> None:
         async def on_begin(time_ns: int) -> None:

@@ -89,6 +89,8 @@ executions = Table(
     Column("memory_peak_bytes", BigInteger),
     Column("read_bytes", BigInteger),
     Column("written_bytes", BigInteger),
+    # What the agent's program calls its session; NULL where it names none.
+    Column("session_id", String(128)),
 )
 
 _SAME_NAMES = (
@@ -145,6 +147,16 @@ class ExecutionStore:
             frozenset(Network) if None in networks else frozenset(map(Network, networks)),
             has_agent=any(row.purpose == Purpose.AGENT for row in rows),
         )
+
+    async def last_session(self, job_id: str) -> str | None:
+        """Return the session of a job's last agent that has ended here: empty where it names none, None without one."""
+        statement = select(executions.c.session_id).where(
+            executions.c.job_id == job_id, executions.c.purpose == Purpose.AGENT, executions.c.end_time.is_not(None)
+        )
+        newest = statement.order_by(executions.c.create_time.desc(), executions.c.execution_id.desc()).limit(1)
+        async with self._engine.begin() as connection:
+            row = (await connection.execute(newest)).first() if job_id else None
+        return None if row is None else row.session_id or ""
 
     async def page(self, filters: Filter, page: Page) -> tuple[list[Execution], str]:
         """Return a page of executions, the newest first, and the token of the next page."""
@@ -216,6 +228,7 @@ def ended(execution: Execution, result: Result) -> Execution:
             result.outage_provider,
             None if result.outage_until_ns is None else from_microseconds(result.outage_until_ns // 1000),
         ),
+        session_id=result.session_id,
     )
 
 
@@ -229,6 +242,7 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row["end_verified_by"] = execution.end_verified_by
     row["outage_provider"] = getattr(execution.model_outage, "provider", None)
     row["outage_until"] = getattr(execution.model_outage, "retry_time", None)
+    row["session_id"] = execution.session_id or None
     row["leave_out"] = list(execution.leave_out) or None
     return row
 
@@ -245,6 +259,8 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["model_outage"] = ModelOutage(row.outage_provider, row.outage_until)
     if row.leave_out is not None:
         fields["leave_out"] = tuple(row.leave_out)
+    if row.session_id is not None:
+        fields["session_id"] = row.session_id
     if row.network is not None:
         fields["network"] = Network(row.network)
     if row.end_verified_by is not None:

@@ -43,7 +43,7 @@ def complete(agent: AgentSettings, settings: ExecutionSettings) -> AgentSettings
     )
 
 
-def bounds(agent: AgentSettings, layout: layout_pb2.Layout, settings: ExecutionSettings) -> Bounds:
+def bounds(agent: AgentSettings, layout: layout_pb2.Layout, home_path: str, settings: ExecutionSettings) -> Bounds:
     """Return the limits that the runner enforces: it ends a run that exceeds one, and logs stop at half the reserve."""
     upper = layout.layers.upper
     return Bounds(
@@ -55,6 +55,7 @@ def bounds(agent: AgentSettings, layout: layout_pb2.Layout, settings: ExecutionS
         cpu_seconds=agent.cpu_seconds,
         workspace_bytes=agent.disk_bytes,
         workspace=str(path_from_text(upper or layout.path)),
+        home=str(path_from_text(home_path)) if home_path else None,
         workspace_begins_empty=bool(upper),
         scratch_bytes=None if agent.tier is Tier.NONE else agent.scratch_bytes,
         disk_floor_bytes=settings.disk_reserve_bytes // 2,

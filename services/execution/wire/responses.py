@@ -17,7 +17,9 @@ from services.execution.service.agents import Agent
 from services.execution.service.capabilities import Capability
 from services.execution.service.terminals import InputProgress
 
-EXECUTION: Final = Mapper(Execution, pb.NodeExecution, by_hand={"digest", "network", "pending_permissions"})
+EXECUTION: Final = Mapper(
+    Execution, pb.NodeExecution, by_hand={"digest", "network", "pending_permissions", "session_id"}
+)
 CAPABILITY: Final = Mapper(Capability, pb.Capability)
 AGENT: Final = Mapper(Agent, pb.AgentPreset)
 PERMISSION_ANSWER: Final = Mapper(PermissionAnswer, event_pb2.PermissionAnswer, by_hand={"permission_id"})

@@ -10,8 +10,9 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from boatyard.workspace.v1 import layout_pb2
 
 from services.agent.limits import Limits, lowered
+from services.agent.providers import replayed_providers
 from services.agent.settings import AgentSettings, secret_complaints
-from services.agent.wire import AGENT, PROVIDER
+from services.agent.wire import AGENT, PROVIDER, REPLAY_MATCHINGS, recording_complaint
 from services.common.errors import FailedPrecondition
 from services.common.rpc.rules import Violation
 from services.common.text import path_from_text
@@ -49,7 +50,7 @@ class StartReader:
         if missing := self._settings.missing_paths():
             raise FailedPrecondition("SANDBOX_UNAVAILABLE", missing, request.execution_id)
         agent = self._agent(spec)
-        engine = load(agent.chosen_engine.name)
+        engine, is_replayed = load(agent.chosen_engine.name), spec.HasField("replay")
         engine_spec = engine.spec(agent, agent.chosen_engine, spec.prompt, self._presets)
         return StartRequest(
             execution_id=request.execution_id,
@@ -60,20 +61,24 @@ class StartReader:
                 request.execution_id,
                 agent.chosen_engine.name,
                 self._sandbox(request.execution_id, spec, agent, engine_spec),
-                limits.bounds(agent, spec.layout, self._settings),
+                limits.bounds(agent, spec.layout, spec.home_path, self._settings),
                 engine_spec.task,
                 tuple(sorted({*agent.secrets, *spec.secrets})),
                 engine_spec.terminal,
                 _encoded(spec.redacted),
-                has_door=engine.uses_door and bool(spec.providers),
-                reserves_model_use=spec.reserves_model_use,
+                has_door=engine.uses_door and (bool(spec.providers) or is_replayed),
+                records=bool(agent.record),
+                replay=REPLAY_MATCHINGS[spec.replay.matching] if is_replayed else None,
+                reserves_model_use=spec.reserves_model_use and not is_replayed,
             ),
             stdin=engine_spec.stdin,
-            providers=tuple(map(PROVIDER.from_proto, spec.providers)),
-            needs_door=bool(agent.providers),
+            providers=replayed_providers() if is_replayed else tuple(map(PROVIDER.from_proto, spec.providers)),
+            recording=spec.replay.recording,
+            needs_door=bool(agent.providers) or is_replayed,
             asked=Limits.of(self._asked(spec)),
             leave_out=engine_spec.leave_out,
             missing_agent=engine_spec.missing,
+            resumes=spec.resumes,
         )
 
     def check(self, request: pb.StartExecutionRequest) -> list[Violation]:
@@ -82,6 +87,8 @@ class StartReader:
             return []
         spec = request.spec
         problems = [*self._path_violations(spec), *_environment_violations(spec)]
+        if spec.HasField("replay") and (complaint := recording_complaint(spec.replay)):
+            problems.append(("spec.replay.recording", complaint))
         try:
             agent = self._agent(spec)
         except (KeyError, OverflowError):  # a choice or a time span that is against a rule of the contract
@@ -111,6 +118,7 @@ class StartReader:
 
     def _path_violations(self, spec: pb.ExecutionSpec) -> list[Violation]:
         paths = [*_layout_paths(spec.layout)]
+        paths += [("spec.home_path", spec.home_path)] if spec.home_path else []
         paths += [(f"spec.read_only_paths[{i}]", path) for i, path in enumerate(spec.read_only_paths)]
         return [
             (field, complaint)
@@ -155,6 +163,7 @@ class StartReader:
             limits=limits.sandbox_limits(agent),
             tier=agent.tier,
             container=containers.container(agent, self._settings) if is_contained else None,
+            home=path_from_text(spec.home_path) if spec.home_path else None,
         )
 
 

@@ -20,10 +20,12 @@ from services.gateway import scope
 from services.gateway.catalog.remotes import normal_form
 from services.gateway.catalog.uses import check_unused
 from services.gateway.schema import idempotency
+from services.gateway.schema.budgets import budgets
 from services.gateway.schema.catalog import projects, providers, repositories, templates, work_items, workers
 from services.gateway.schema.idempotency import NO_PROJECT, IdempotencyKey
 from services.gateway.schema.ownership import Ownership, owned
 from services.gateway.schema.sql import insert_if_absent, read_page
+from services.gateway.values.budgets import Budget
 from services.gateway.values.catalog import (
     CatalogFilter,
     Project,
@@ -35,7 +37,7 @@ from services.gateway.values.catalog import (
     WorkItemState,
 )
 
-Resource = TypeVar("Resource", Project, Provider, Repository, Template, Worker, WorkItem)
+Resource = TypeVar("Resource", Budget, Project, Provider, Repository, Template, Worker, WorkItem)
 Hold = Literal["share", "change"]
 
 _NO_SECRETS: Final[Mapping[str, Any]] = {"token": "", "keys": (), "secrets": {}}
@@ -161,6 +163,7 @@ PROVIDERS = ResourceTable("provider", Provider, providers)
 TEMPLATES = ResourceTable("template", Template, templates)
 WORKERS = ResourceTable("worker", Worker, workers)
 WORK_ITEMS = ResourceTable("work item", WorkItem, work_items)
+BUDGETS = ResourceTable("budget", Budget, budgets)
 
 OWNERS: Final[Mapping[str, Ownership]] = {
     each.name.replace(" ", "_"): owned(each.table, is_deletable=True)
@@ -281,6 +284,8 @@ def _references(resource: Resource) -> list[tuple[ResourceTable[Any], str]]:
     match resource:
         case Project():
             return [(WORKERS, resource.default_worker_id)]
+        case Budget():
+            return [(WORKERS, resource.worker_id)]
         case Worker():
             return [(TEMPLATES, resource.template_id)]
         case WorkItem():

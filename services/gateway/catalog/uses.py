@@ -7,6 +7,7 @@ from sqlalchemy import Column, Select, literal, select, union_all
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import FailedPrecondition
+from services.gateway.schema.budgets import budgets
 from services.gateway.schema.catalog import projects, providers, repositories, templates, work_items, workers
 from services.gateway.schema.hooks import hooks
 from services.gateway.schema.jobs import LIVE, jobs
@@ -22,13 +23,14 @@ _REASONS: Final = {
 }
 _USES: Final[dict[str, tuple[Column[Any], ...]]] = {
     "project": (
-        *(table.c.project_id for table in (repositories, providers, templates, workers, work_items, hooks)),
+        *(table.c.project_id for table in (repositories, providers, budgets, templates, workers, work_items, hooks)),
         jobs.c.project_id,
     ),
+    "budget": (),
     "provider": (),  # a key may have to be taken away at once
     "repository": (jobs.c.repository_id, work_items.c.repository_id),
     "template": (jobs.c.template_id, workers.c.template_id, work_items.c.template_id),
-    "worker": (jobs.c.worker_id, work_items.c.worker_id, projects.c.default_worker_id),
+    "worker": (budgets.c.worker_id, jobs.c.worker_id, work_items.c.worker_id, projects.c.default_worker_id),
     "work item": (jobs.c.work_item_id,),
 }
 

@@ -66,7 +66,7 @@ def registrations(
         Registration(
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
             add_ledger,
-            LedgerServicer(store, ledgers),
+            LedgerServicer(store, ledgers, cells),
             ledger_wire.CHECKS,
             keeps_jobs=True,
         ),

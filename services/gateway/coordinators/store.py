@@ -35,7 +35,7 @@ from services.gateway.values.events import NumberedEvent
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.job_spec import JobSpec
-from services.lifecycle.model.states import JobState
+from services.lifecycle.model.states import ExecutionState, JobState
 from services.lifecycle.model.value import load
 from services.lifecycle.orphans import JobStatus
 
@@ -147,10 +147,15 @@ class CoordinatorStore:
     async def append(self, held: HeldLease, execution_id: str, events: list[NumberedEvent], *, last: bool) -> int:
         """Store events of a job that is held, or has ended under this lease; return the next event's number.
 
-        Raises what `lease` raises, and what EventStore.append does.
+        An execution that has ended where the coordinator ran it has its last events whoever holds the job now: they
+        are nowhere else. Raises what `lease` raises, and what EventStore.append does.
         """
         async with self._engine.begin() as connection:
-            await _held_row(connection, held)
+            try:
+                await _held_row(connection, held)
+            except Aborted:
+                if not await _ran(connection, held, execution_id):
+                    raise
             next_sequence = await self._events.append(connection, held.job_id, execution_id, events, last=last)
         self._notifier.notify(held.job_id)
         return next_sequence
@@ -223,6 +228,17 @@ async def _held_row(connection: AsyncConnection, held: HeldLease) -> Row[Any]:
     if (row.fence, row.cell_id, row.holder) != (held.fence, held.coordinator_id, CellKind.COORDINATOR):
         raise lease_lost(held, row.fence)
     return row
+
+
+async def _ran(connection: AsyncConnection, held: HeldLease, execution_id: str) -> bool:
+    """Return whether an execution of the job has ended, and was this coordinator's."""
+    query = select(executions.c.state).where(
+        executions.c.execution_id == execution_id,
+        executions.c.job_id == held.job_id,
+        executions.c.cell_id == held.coordinator_id,
+    )
+    row = (await connection.execute(query)).first()
+    return row is not None and ExecutionState(row.state).is_final
 
 
 async def _titles(connection: AsyncConnection, project_id: str, state: WorkItemState) -> list[WorkItemTitle]:

@@ -53,7 +53,7 @@ from services.gateway.values.catalog import Project, Repository, Template, Worke
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import with_caller
 from services.lifecycle.model.floor import NO_FLOOR, Floor, bound_policy
-from services.lifecycle.model.job_spec import InputFile, JobSpec
+from services.lifecycle.model.job_spec import InputFile, JobSpec, Replay
 from services.lifecycle.model.policy import Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump
@@ -138,10 +138,11 @@ class Admission:
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
             check_allowed(spec.agent, allowances)
-            await check_providers(connection, spec, self._own_providers)
+            if spec.replay is None:
+                await check_providers(connection, spec, self._own_providers)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)
             await write_labels(connection, job_id, spec.labels)
-            await write_files(connection, job_id, submission.files)
+            await write_files(connection, job_id, submission.files, submission.recording)
             view = await job_view(connection, job_id, brief=True)  # nothing more is recorded of a new one
         self._notifier.notify(job_id, work=True)
         return view
@@ -190,6 +191,7 @@ class Admission:
             not_before=submission.not_before if submission.delay is None else create_time + submission.delay,
             files=tuple(InputFile(file.name, len(file.data)) for file in submission.files),
             data=submission.data,
+            replay=None if submission.replay is None else Replay(submission.replay, len(submission.recording)),
             waive_floors=submission.waive_floors,
             submitters=with_caller(),
         )

@@ -26,6 +26,7 @@ from services.lifecycle.model.floor import (
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.policy import Policy
 
+NOTHING: Final[Policy[None]] = Policy()
 MAX_VERIFY_BYTES: Final = 64 << 10
 
 
@@ -71,10 +72,11 @@ def tries_violations(policy: Policy[None], tries: Floor) -> Iterator[tuple[str, 
         yield f"policy.{name}", f"{rule}: BOATYARD_GATEWAY_{name.upper()} wants it"
 
 
-async def bound_again(connection: AsyncConnection, spec: JobSpec) -> JobSpec:
+async def bound_again(connection: AsyncConnection, spec: JobSpec, asked: Policy[None] = NOTHING) -> JobSpec:
     """Bind a job that is to be retried to the floors of now, unless an administrator retries one without floors.
 
-    Raises FailedPrecondition (BELOW_FLOOR) when they do not allow its tier or its network.
+    `asked` is what the retry sets anew of its policy. Raises FailedPrecondition (BELOW_FLOOR) when floors do not allow
+    that, or its tier or its network.
     """
     if spec.waive_floors and current_principal().role is Role.ADMIN:
         return spec
@@ -84,7 +86,7 @@ async def bound_again(connection: AsyncConnection, spec: JobSpec) -> JobSpec:
         template = await TEMPLATES.get(connection, spec.template_id) if spec.template_id else None
     again = bound(replace(spec, waive_floors=False), floors_of(project, template))
     for each in again.floors:
-        for name, rule in complaints(again.agent, each.floor):
+        for name, rule in (*complaints(again.agent, each.floor), *undercut(asked, each.floor)):
             text = f"the job's {name} {rule} by the floor of {each.set_by}: submit it again with another"
             raise FailedPrecondition("BELOW_FLOOR", text, spec.job_id, metadata={"set_by": each.set_by})
     return again

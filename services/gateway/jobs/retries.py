@@ -1,6 +1,7 @@
 """Retries jobs that have ended, on a person's request."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, Final
@@ -13,7 +14,7 @@ from services.common.errors import FailedPrecondition
 from services.common.text import lossy
 from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.jobs.allowances import check_allowed, fleet_allowances
-from services.gateway.jobs.floors import bound_again
+from services.gateway.jobs.floors import NOTHING, bound_again
 from services.gateway.ledger.attempts import next_attempt
 from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.fleet import choices_to_columns
@@ -27,9 +28,11 @@ from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.schema.jobs import executions, jobs
 from services.gateway.values.jobs import JobView
 from services.gateway.values.principal import with_caller
+from services.lifecycle.model.budgets import BudgetLimits
 from services.lifecycle.model.job_spec import JobSpec, KeptResult
 from services.lifecycle.model.outcome import Failure
 from services.lifecycle.model.output import Output
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import JobState, Purpose
 from services.lifecycle.model.value import dump, load
 
@@ -44,18 +47,27 @@ class Retries:
         self._engine = engine
         self._notifier = notifier
 
-    async def retry(self, job_id: str, *, from_snapshot: bool, key: IdempotencyKey | None) -> JobView:
+    async def retry(
+        self, job_id: str, *, from_snapshot: bool, key: IdempotencyKey | None, budget: BudgetLimits | None = None
+    ) -> JobView:
         """Put a job that FAILED or was CANCELLED into the queue again, with as many attempts as it had at first.
 
-        Raises NotFound, FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists
-        (REQUEST_ID_REUSED), and what check_allowed does.
+        With a `budget` in place of its own it continues from its last snapshot, if there is one. Raises NotFound,
+        FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists (REQUEST_ID_REUSED), and
+        what check_allowed does.
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
             _check_state(job, _RETRIABLE)
             spec = load(JobSpec, job.definition)
-            left = await _last_snapshot(connection, job, spec.kept) if from_snapshot else ("", "")
-            await _begin_again(connection, job, replace(spec, kept=None), snapshot_id=left[0], cell_id=left[1])
+            left = ("", "")
+            with suppress(*(() if from_snapshot else (FailedPrecondition,))):
+                if from_snapshot or budget is not None:
+                    left = await _last_snapshot(connection, job, spec.kept)
+            asked: Policy[None] = Policy(budget=budget)
+            policy = spec.policy if budget is None else replace(spec.policy, budget=budget)
+            spec = replace(spec, policy=policy, kept=None)
+            await _begin_again(connection, job, spec, asked=asked, snapshot_id=left[0], cell_id=left[1])
 
         return await self._again(job_id, key, again)
 
@@ -92,6 +104,7 @@ class Retries:
                 message = f"job {job.job_id!r} has no repository to which its result could be pushed"
                 raise FailedPrecondition("NO_RESULT", message, job.job_id)
             kept, cell_id = result or await _last_result(connection, job, spec.kept, branch or spec.branch)
+            kept = replace(kept, ended_as=job.state)
             spec = replace(spec, kept=kept, branch=branch or spec.branch)
             await _begin_again(connection, job, spec, cell_id=cell_id)
 
@@ -129,13 +142,19 @@ def _state(job: Row[Any], message: str, allowed: Sequence[JobState]) -> FailedPr
 
 
 async def _begin_again(
-    connection: AsyncConnection, job: Row[Any], admitted: JobSpec, *, snapshot_id: str = "", cell_id: str = ""
+    connection: AsyncConnection,
+    job: Row[Any],
+    admitted: JobSpec,
+    *,
+    asked: Policy[None] = NOTHING,
+    snapshot_id: str = "",
+    cell_id: str = "",
 ) -> None:
     if admitted.repository_id:
         await REPOSITORIES.get(connection, admitted.repository_id, hold="share")
     if job.work_item_id:
         await occupy(connection, job.work_item_id, takes_any=admitted.kept is not None)
-    spec = replace(await bound_again(connection, admitted), submitters=with_caller(admitted.submitters))
+    spec = replace(await bound_again(connection, admitted, asked), submitters=with_caller(admitted.submitters))
     check_allowed(spec.agent, await fleet_allowances(connection))
     if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
@@ -159,6 +178,8 @@ async def _begin_again(
             waits_for_cell=cell_id != "",
             refused_by="",
             refused_since=0,
+            outage_provider=None,
+            outage_since=0,
             # It stands in the queue as if it had come now, with the priority that it has.
             turn=job.turn + microseconds(since) - as_number(jobs.c.create_time),
             wake_time=microseconds(since),

@@ -19,6 +19,7 @@ from services.gateway.jobs.submission_wire import branch_from_proto, submission_
 from services.gateway.jobs.watching import watch_job, watch_jobs
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.scope import visible
+from services.gateway.wire.budgets import LIMITS
 from services.gateway.wire.lists import fitted
 from services.gateway.wire.requests import idempotency_key, page_from_proto
 
@@ -75,7 +76,8 @@ class JobServicer(JobServiceServicer):
         left = await self._retries.snapshot_left(request.job_id) if request.from_snapshot else ""
         if left and await self._is_gone(left, context):
             raise _gone(left)
-        view = await self._retries.retry(request.job_id, from_snapshot=request.from_snapshot, key=key)
+        budget = LIMITS.from_proto(request.budget) if request.HasField("budget") else None
+        view = await self._retries.retry(request.job_id, from_snapshot=request.from_snapshot, budget=budget, key=key)
         return pb.RetryJobResponse(job=wire.job_to_proto(view))
 
     async def PushJob(self, request: pb.PushJobRequest, context: Context) -> pb.PushJobResponse:

@@ -6,6 +6,7 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from services.agent.engines import ENGINES
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings, environment_complaint
 from services.common.errors import Invalid
 from services.common.untrusted_json import parse_json
@@ -45,6 +46,9 @@ class JobSubmission:
     not_before: datetime | None = None
     files: tuple[FileContent, ...] = ()
     data: bytes = b""
+    replay: Matching | None = None
+    """How `recording` answers what the agent asks of models; None without one."""
+    recording: bytes = field(default=b"", repr=False)
     waive_floors: bool = False
     path: str = ""
     """The prefix of its fields' paths in the request, such as `spec.`, for violations."""

@@ -6,6 +6,7 @@ from typing import Final
 
 from boatyard.gateway.v1 import job_pb2 as pb
 
+from services.agent.wire import REPLAY_MATCHINGS, recording_complaint
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.rule_options import listed
 from services.common.rpc.rules import Check, Violation
@@ -22,7 +23,7 @@ _BRANCHES: Final = "refs/heads/"
 _SUBMISSION: Final = Mapper(
     JobSubmission,
     pb.JobSpec,
-    by_hand={"project_id", "kind", "branch", "not_before", "not_before_time", "files", "path"},
+    by_hand={"project_id", "kind", "branch", "not_before", "not_before_time", "files", "path", "replay", "recording"},
 )
 
 
@@ -36,6 +37,8 @@ def submission_from_proto(spec: pb.JobSpec) -> JobSubmission:
         branch=branch_from_proto(spec.branch),
         not_before=not_before,
         files=tuple(FileContent(file.name, file.content) for file in spec.files),
+        replay=REPLAY_MATCHINGS[spec.replay.matching] if spec.HasField("replay") else None,
+        recording=spec.replay.recording,
         path="spec.",
     )
 
@@ -82,8 +85,11 @@ def _check_files(spec: pb.JobSpec) -> Iterator[Violation]:
             yield f"files[{index}].name", "must be of visible characters"
     if len(set(names)) < len(names) or not directories.isdisjoint(names):
         yield "files", "must each have a unique name, which is not the directory of another file"
-    if sum(len(file.content) for file in spec.files) > MAX_FILES_BYTES:
-        yield "files", f"must be at most {MAX_FILES_BYTES >> 20} MiB together"
+    if sum(len(file.content) for file in spec.files) + len(spec.replay.recording) > MAX_FILES_BYTES:
+        with_replay = ", with the recording of `replay`" if spec.HasField("replay") else ""
+        yield "files", f"must be at most {MAX_FILES_BYTES >> 20} MiB together{with_replay}"
+    if spec.HasField("replay") and (complaint := recording_complaint(spec.replay)) is not None:
+        yield "replay.recording", complaint
 
 
 def _object_complaint(text: str) -> str | None:

@@ -9,7 +9,7 @@ from boatyard.gateway.v1 import job_pb2 as pb
 from google.protobuf.json_format import MessageToJson
 
 from services.agent.usage import ModelUsageSum, by_model
-from services.agent.wire import AGENT, MODEL_USAGE
+from services.agent.wire import AGENT, MODEL_USAGE, replay_to_proto
 from services.common import display
 from services.common.reasons import with_advice
 from services.common.rpc.mapper import Mapper
@@ -20,6 +20,7 @@ from services.gateway.jobs.kinds import JobKind
 from services.gateway.values.jobs import JobFilter, JobView, LabelSelector, StageView, Waiting
 from services.gateway.values.principal import Role
 from services.gateway.wire.access import readable
+from services.gateway.wire.budgets import use_to_proto
 from services.gateway.wire.output import output_to_proto
 from services.gateway.wire.policy import POLICY
 from services.lifecycle.model.floor import BindingFloor
@@ -45,7 +46,7 @@ _JOB: Final = Mapper(
     by_hand={
         *("job_id", "spec", "message", "executions", "execution_ids", "workspace_id"),
         *("output", "timeline", "revision", "revision_number", "checkpoints", "floors", "submitters", "steered_by"),
-        *("waiting_for", "usage"),
+        *("waiting_for", "budget_use", "usage"),
     },
 )
 
@@ -85,6 +86,7 @@ def job_to_proto(view: JobView, *, brief: bool = False) -> pb.Job:
         steered_by=map(display.one_line, view.spec.steered_by),
         usage=map(MODEL_USAGE.to_proto, by_model(_usage_of(view))),
         waiting_for=None if view.waiting_for is None else _WAITING.to_proto(view.waiting_for),
+        budget_use=view.budget_use and use_to_proto(view.budget_use, view.spec.policy.budget),
     )
 
 
@@ -137,6 +139,7 @@ def _spec_to_proto(spec: JobSpec) -> pb.JobSpec:
         not_before_time=None if spec.not_before is None else timestamp_to_proto(spec.not_before),
         files=[pb.InputFile(name=file.name, size_bytes=file.size) for file in spec.files],
         data=lossy(spec.data),
+        replay=None if spec.replay is None else replay_to_proto(spec.replay.matching, size=spec.replay.size),
         waive_floors=spec.waive_floors,
     )
 

@@ -8,6 +8,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.ids import new_id
 from services.gateway.ledger.ending import end_job, end_what_is_open
 from services.gateway.ledger.executions import new_execution
+from services.gateway.ledger.outages import place_after
 from services.gateway.ledger.questions import withdraw
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.jobs import executions, jobs, stages
@@ -54,15 +55,6 @@ async def failure_of_agent(connection: AsyncConnection, job: Row[Any]) -> Failur
     return Failure(agent.reason, agent.message)
 
 
-async def tell(connection: AsyncConnection, job_id: str, attempt: int, name: str, text: str) -> None:
-    """Tell something in the timeline of an attempt, as a stage that is done."""
-    of_attempt = (stages.c.job_id == job_id, stages.c.attempt == attempt)
-    number = (await connection.execute(select(func.count()).where(*of_attempt))).scalar_one() + 1
-    key = {"job_id": job_id, "attempt": attempt, "name": name}
-    told = {"number": number, "state": StageState.DONE, "result": "", "message": text}
-    await insert_if_absent(connection, stages, key | told | {"start_time": NOW, "end_time": NOW})
-
-
 async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:
     """End what is still open of a job's attempt, and write the execution of the next one; return its id.
 
@@ -81,21 +73,29 @@ async def retry_later(connection: AsyncConnection, cell_id: str, job: Row[Any], 
         await end_job(connection, job, Outcome(JobState.CANCELLED))
         return
     execution_id = await next_attempt(connection, job, retry.failure)
+    wake_time: Any = now() + round(retry.seconds * _SECOND)
+    outage_since: Any = 0
+    if retry.outage is not None:
+        wake_time = await place_after(connection, job.project_id, retry.outage, retry)
+        outage_since = now() if retry.is_new_outage or not job.outage_since else job.outage_since
+    is_free = retry.is_refusal or retry.outage is not None
     refusing = sorted({*job.refused_by.split(), cell_id}) if retry.is_refusal else ()
     waiting = update(jobs).where(jobs.c.job_id == job.job_id)
     await connection.execute(
         waiting.values(
             state=JobState.PENDING,
             attempt=job.attempt + 1,
-            last_attempt=job.last_attempt + (1 if retry.is_refusal else 0),
+            last_attempt=job.last_attempt + (1 if is_free else 0),
             refused_by=" ".join(refusing),
             refused_since=(job.refused_since or now()) if retry.is_refusal else 0,
+            outage_provider=None if retry.outage is None else retry.outage.provider,
+            outage_since=outage_since,
             execution_id=execution_id,
             snapshot_id=retry.snapshot_id or job.snapshot_id,
             bound_cell_id=cell_id if retry.snapshot_id else job.bound_cell_id,
             held=False,
             lease_until=0,
-            wake_time=now() + round(retry.seconds * _SECOND),
+            wake_time=wake_time,
             revision=job.revision + 1,
         )
     )

@@ -27,11 +27,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from services.common.db.commit_events import publish_on_commit
 from services.common.db.outages import outage
 from services.common.reasons import is_listed
-from services.gateway.ledger.attempts import failure_of_agent, give_up, next_attempt, tell
+from services.gateway.ledger.attempts import failure_of_agent, give_up, next_attempt
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import Member, left_to_others, members
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, THIS_CELL
+from services.gateway.ledger.timeline import tell
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_RUNNING, executions, jobs, stages
 from services.gateway.values.facts import JobTaken
@@ -186,6 +187,7 @@ class Claimer:
             is_moved=is_moved,
             last_attempt=row.last_attempt,
             snapshot_id=attempt.snapshot_id,
+            outage_seconds=await _since(connection, row.outage_since),
         )
         return await with_refusals(connection, lease, row, self.cell_id, fleet)
 
@@ -221,11 +223,14 @@ async def with_refusals(
     tried = {cell_id, *row.refused_by.split()}
     others = (other for other in fleet if other.cell_id not in tried)
     has_other_place = not row.bound_cell_id and any(other.could_take(lease.spec.agent) for other in others)
-    refused = 0
-    if row.refused_since:
-        refused = int((await connection.execute(select(now() - row.refused_since))).scalar_one()) // _SECOND
+    refused = await _since(connection, row.refused_since)
     patience = max(0, PATIENCE_SECONDS - refused)
     return replace(lease, has_other_place=has_other_place, patience_seconds=patience)
+
+
+async def _since(connection: AsyncConnection, moment: int) -> int:
+    """Return the seconds since a moment in microseconds; 0 for none."""
+    return int((await connection.execute(select(now() - moment))).scalar_one()) // _SECOND if moment else 0
 
 
 async def _is_published(connection: AsyncConnection, row: Row[Any]) -> bool:

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import fields
+from typing import Final
 
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
+from services.gateway.ledger.budgets import has_budgets
 from services.gateway.ledger.executions import pushed_before
 from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.ledger.providers import has_providers
@@ -15,24 +17,37 @@ from services.gateway.schema.jobs import job_files, jobs
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.job_context import FileContent, JobContext, Remote
 
+RECORDING: Final = "/recording"
+"""The name under which the recording that a job replays is stored among its files, none of which can have it."""
+
 
 async def job_context(connection: AsyncConnection, lease: Lease, *, on_coordinator: bool = False) -> JobContext:
     """Return what the lease's job needs beside its spec, as it is now."""
     spec = lease.spec
+    files = await read_files(connection, lease.job_id) if spec.files or spec.replay else ()
     hooks = await hooks_in_force(connection, spec.project_id)
+    models = select(
+        has_providers(spec, on_coordinator=on_coordinator).label("providers"), has_budgets(spec).label("budgets")
+    )
+    has = (await connection.execute(models)).one()
     return JobContext(
         remote=await read_remote(connection, spec.repository_id) if spec.repository_id else None,
         hooks=tuple(hook.to_call() for hook in hooks if hook.fits(spec.template_id, spec.kind)),
-        files=await read_files(connection, lease.job_id) if spec.files else (),
+        files=tuple(file for file in files if file.name != RECORDING),
+        recording=next((file.data for file in files if file.name == RECORDING), b""),
         pushed_before=await pushed_before(connection, lease),
         secrets=await read_secrets(connection, lease.job_id) if spec.agent.secrets else {},
-        has_providers=await has_providers(connection, spec, on_coordinator=on_coordinator),
+        has_providers=has.providers,
+        has_budgets=has.budgets,
     )
 
 
-async def write_files(connection: AsyncConnection, job_id: str, files: Iterable[FileContent]) -> None:
-    """Store a new job's files."""
-    rows = [{"job_id": job_id, "name": file.name, "content": file.data} for file in files]
+async def write_files(
+    connection: AsyncConnection, job_id: str, files: Iterable[FileContent], recording: bytes = b""
+) -> None:
+    """Store a new job's files, and the recording that it replays."""
+    given = (*files, *([FileContent(RECORDING, recording)] if recording else []))
+    rows = [{"job_id": job_id, "name": file.name, "content": file.data} for file in given]
     if rows:
         await connection.execute(insert(job_files), rows)
 

@@ -6,6 +6,7 @@ from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import microseconds
+from services.gateway.ledger.budgets import close
 from services.gateway.ledger.questions import write_question
 from services.gateway.ledger.rows import job_row
 from services.gateway.schema.clock import now
@@ -22,6 +23,7 @@ async def park(connection: AsyncConnection, lease: Lease, question: Question) ->
         return  # the first try was written, and its response was lost
     if (row.fence, row.state) != (lease.fence, JobState.RUNNING):
         raise LeaseLost
+    await close(connection, lease.job_id)
     checkpoint = await write_question(connection, lease, question)
     waits = checkpoint.state is CheckpointState.PENDING and not row.cancel_requested
     await connection.execute(

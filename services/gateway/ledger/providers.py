@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, case, or_, select
+from sqlalchemy import ColumnElement, case, exists, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.providers import ModelProvider
@@ -36,11 +36,9 @@ async def providers_of(
     return tuple(sorted(found, key=lambda each: names.index(each.name)) if names else found)
 
 
-async def has_providers(connection: AsyncConnection, spec: JobSpec, *, on_coordinator: bool = False) -> bool:
-    """True when the agent of a job has a provider: then it is to be asked for when the agent starts."""
-    conditions = _conditions(spec.project_id, spec.agent.providers, on_coordinator=on_coordinator)
-    query = select(providers.c.provider_id).where(*conditions).limit(1)
-    return (await connection.execute(query)).first() is not None
+def has_providers(spec: JobSpec, *, on_coordinator: bool = False) -> ColumnElement[bool]:
+    """Return the condition that the agent of a job has a provider: then it is to be asked for when the agent starts."""
+    return exists().where(*_conditions(spec.project_id, spec.agent.providers, on_coordinator=on_coordinator))
 
 
 def _conditions(project_id: str, names: Sequence[str], *, on_coordinator: bool) -> Iterator[ColumnElement[Any]]:

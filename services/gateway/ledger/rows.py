@@ -11,9 +11,11 @@ from sqlalchemy import BindParameter, ColumnElement, Row, Select, bindparam, cas
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
+from services.gateway.ledger.budgets import own_uses
 from services.gateway.ledger.questions import checkpoints_of
 from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import JsonText
+from services.gateway.values.budgets import BudgetUse
 from services.gateway.values.checkpoints import Checkpoint
 from services.gateway.values.jobs import ExecutionView, JobView, StageView
 from services.lifecycle.model.hook_answers import HookAnswer
@@ -80,6 +82,8 @@ async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, br
     of_jobs = {"these_jobs": job_ids}
     for execution in (await connection.execute(_BRIEF_AGENTS if brief else _AGENTS, of_jobs)).all():
         executions_by_job[execution.job_id].append(execution_view(execution))
+    specs = {row.job_id: load(JobSpec, row.definition) for row in rows}
+    uses = await own_uses(connection, [job_id for job_id in job_ids if not specs[job_id].policy.budget.is_open])
     checkpoints: Mapping[str, list[Checkpoint]] = {}
     if not brief:
         checkpoints = await checkpoints_of(connection, job_ids)
@@ -87,7 +91,14 @@ async def job_views(connection: AsyncConnection, rows: Sequence[Row[Any]], *, br
         for (job_id, _), of_attempt in groupby(begun, lambda row: (row.job_id, row.attempt)):
             stages_by_job[job_id] += _stage_views(list(of_attempt))
     return [
-        _job_view(row, executions_by_job[row.job_id], stages_by_job[row.job_id], checkpoints.get(row.job_id, ()))
+        _job_view(
+            row,
+            executions_by_job[row.job_id],
+            stages_by_job[row.job_id],
+            checkpoints.get(row.job_id, ()),
+            spec=specs[row.job_id],
+            budget_use=uses.get(row.job_id),
+        )
         for row in rows
     ]
 
@@ -130,9 +141,12 @@ def _job_view(
     agent_executions: Iterable[ExecutionView],
     timeline: Iterable[StageView],
     checkpoints: Iterable[Checkpoint],
+    *,
+    spec: JobSpec,
+    budget_use: BudgetUse | None,
 ) -> JobView:
     return JobView(
-        spec=load(JobSpec, row.definition),
+        spec=spec,
         state=JobState(row.state),
         reason=row.reason,
         message=row.message,
@@ -145,6 +159,7 @@ def _job_view(
         executions=tuple(agent_executions),
         timeline=tuple(timeline),
         checkpoints=tuple(checkpoints),
+        budget_use=budget_use,
     )
 
 

@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.agent.providers import ModelProvider
 from services.common.errors import Unavailable
 from services.common.fence import Fence
+from services.gateway.ledger import budgets
 from services.gateway.ledger.attempts import retry_later
 from services.gateway.ledger.claim_queries import ANY_JOB, ClaimFilter
 from services.gateway.ledger.claiming import Claimer, lease_end
@@ -37,6 +38,7 @@ from services.gateway.schema.jobs import IS_RUNNING, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, LedgerUnavailable, StageEnd
+from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -172,6 +174,14 @@ class SqlLedger:
             return await providers_of(
                 connection, spec.project_id, spec.agent.providers, on_coordinator=self._is_of_coordinator
             )
+
+    async def reserve(self, lease: Lease, need: ModelNeed) -> Granting:
+        async with self._transaction() as connection:
+            return await budgets.reserve(connection, lease, need)
+
+    async def settle(self, lease: Lease, use: ModelUse) -> None:
+        async with self._transaction() as connection:
+            await budgets.settle(connection, lease, use)
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         async with self._writing(lease) as connection:

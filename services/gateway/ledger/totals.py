@@ -54,14 +54,24 @@ async def count_all(connection: AsyncConnection) -> Tally:
 
 async def keep_count(connection: AsyncConnection, job_ids: Sequence[str], *, goes_on: bool = False) -> None:
     """Add jobs that have ended to the totals, before they are removed, or (`goes_on`) begin again. They are locked."""
-    of_jobs = jobs.c.job_id.in_(job_ids)
     asked = None if goes_on else checkpoints.c.job_id.in_(job_ids)
-    tally = await _count_rows(connection, of_jobs, asked)
+    await _add(connection, await _count_rows(connection, jobs.c.job_id.in_(job_ids), asked), 1)
+
+
+async def count_no_more(connection: AsyncConnection, job_id: str) -> None:
+    """Take a job that has just ended as it did before out of the count: that end is in the totals. It is locked."""
+    await _add(connection, await _count_rows(connection, jobs.c.job_id == job_id, None), -1)
+
+
+async def _add(connection: AsyncConnection, tally: Tally, sign: int) -> None:
     for key, number in sorted(tally.numbers.items()):  # in one order, so that two who add wait for each other in it
         names = dict(zip(("series", "status", "at_most_seconds"), key, strict=True))
         await insert_if_absent(connection, totals, {**names, "number": 0, "microseconds": 0})
         this = [totals.c[name] == value for name, value in names.items()]
-        more = {"number": totals.c.number + number, "microseconds": totals.c.microseconds + tally.microseconds[key]}
+        more = {
+            "number": totals.c.number + sign * number,
+            "microseconds": totals.c.microseconds + sign * tally.microseconds[key],
+        }
         await connection.execute(update(totals).where(*this).values(more))
 
 

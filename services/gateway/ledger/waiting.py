@@ -47,6 +47,8 @@ async def waits_of(connection: AsyncConnection, rows: Collection[Row[Any]]) -> M
     reached = [await _limits_reached(connection, *limit, pending) for limit in _LIMITS]
 
     def wait_of(job: Row[Any]) -> Waiting | None:
+        if job.wake_time > at and job.outage_provider is not None:
+            return _wait_for_model(job)
         if job.wake_time > at:
             kind = WaitsFor.RETRY if job.attempt > 1 else WaitsFor.NOT_BEFORE
             return Waiting(kind, f"not before {from_microseconds(job.wake_time):%Y-%m-%d %H:%M:%S} UTC")
@@ -88,6 +90,12 @@ async def _limits_reached(
 def _limit_text(of: str, id_: str, most: int, job_ids: Sequence[str]) -> str:
     text = f"{of} {id_} runs as many jobs at once as it may: {most}, by its --max-running ({', '.join(job_ids[:3])}"
     return f"{text} and {len(job_ids) - 3} more)" if len(job_ids) > 3 else f"{text})"
+
+
+def _wait_for_model(job: Row[Any]) -> Waiting:
+    provider = f"model provider {job.outage_provider}" if job.outage_provider else "the model's provider"
+    at = f"{from_microseconds(job.wake_time):%Y-%m-%d %H:%M:%S} UTC"
+    return Waiting(WaitsFor.MODEL_UNAVAILABLE, f"{provider} does not answer, and is asked again at {at}")
 
 
 def _wait_for_cell(cell_id: str, fleet: Sequence[Row[Any]]) -> Waiting | None:

@@ -2,7 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter
 
-from services.gateway.values.facts import HookCalled, JobEnded, JobTaken
+from services.gateway.values.facts import BudgetRefused, HookCalled, JobEnded, JobTaken
 
 
 class JobCounters:
@@ -29,6 +29,12 @@ class JobCounters:
             ["event", "state"],
             registry=registry,
         )
+        self._refusals = Counter(
+            "boatyard_budget_refusals",
+            "Requests to models that this cell has refused because a budget was used up, by the budget's scope.",
+            ["scope"],
+            registry=registry,
+        )
 
     def count(self, fact: object) -> None:
         """Count a fact; other types of facts are ignored."""
@@ -40,3 +46,5 @@ class JobCounters:
                 self._ends.labels(fact.kind, fact.state, fact.reason).inc()
             case HookCalled():
                 self._hook_calls.labels(fact.event, fact.state).inc()
+            case BudgetRefused():
+                self._refusals.labels(fact.scope).inc()

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client.core import GaugeMetricFamily
@@ -12,7 +12,10 @@ from prometheus_client.metrics_core import Metric
 from services.gateway.cells.store import CellStore
 from services.gateway.metrics.store import GaugeStore
 from services.gateway.metrics.totals import total_metrics
+from services.gateway.metrics.usage import usage_metrics
+from services.gateway.values.budgets import BudgetUse
 from services.gateway.values.cells import Cell, CellState
+from services.lifecycle.model.budgets import Spending
 
 _FRESH_SECONDS: Final = 2.0
 _SAME_ON_ALL_CELLS: Final = "Every cell on one database reports the same value: take the max, not the sum."
@@ -60,6 +63,8 @@ class JobGauges:
             cells.add_metric([state], states[state])
         return [
             *total_metrics(readings.tally),
+            *_budget_metrics(readings.budgets),
+            *usage_metrics(readings.usage),
             jobs,
             cells,
             troubles,
@@ -86,6 +91,18 @@ class JobGauges:
                 readings.beat_age_seconds,
             ),
         ]
+
+
+def _budget_metrics(budgets: Mapping[str, BudgetUse]) -> Iterator[Metric]:
+    for what, meaning in (("spent", "is spent"), ("reserved", "requests to models may need that have not ended")):
+        text = f"What {meaning} of each budget in its present period, in usd, tokens and requests. {_SAME_ON_ALL_CELLS}"
+        family = GaugeMetricFamily(f"boatyard_budget_{what}", text, labels=["budget_id", "unit"])
+        for budget_id, use in sorted(budgets.items()):
+            spending: Spending = getattr(use, what)
+            family.add_metric([budget_id, "usd"], spending.cost_usd)
+            family.add_metric([budget_id, "tokens"], spending.tokens)
+            family.add_metric([budget_id, "requests"], spending.requests)
+        yield family
 
 
 def _gauge(name: str, help_text: str, value: float) -> Metric:

@@ -1,17 +1,22 @@
 """The values of gauges, and of counters that the database has, in SQL."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import case, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from services.agent.usage import UsageSum
 from services.common.db.columns import as_number
+from services.gateway.cost.store import usage_by_series
+from services.gateway.ledger.budgets import uses_by_budget
 from services.gateway.ledger.questions import IS_OPEN
 from services.gateway.ledger.totals import Tally, count_all
 from services.gateway.schema.cells import cells
 from services.gateway.schema.checkpoints import checkpoints
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, IS_RUNNING, PENDING, jobs
+from services.gateway.values.budgets import BudgetUse
 
 _SECOND = 1e6
 
@@ -30,6 +35,10 @@ class GaugeReadings:
     open_questions: int
     beat_age_seconds: float
     tally: Tally
+    budgets: Mapping[str, BudgetUse]
+    """What is spent of each budget in its present period, by everybody whom it is for together."""
+    usage: dict[tuple[str, str, str], UsageSum]
+    """By project, provider and model."""
 
 
 class GaugeStore:
@@ -57,4 +66,7 @@ class GaugeStore:
             questions = (await connection.execute(open_questions)).scalar_one()
             age = (await connection.execute(beat_age)).scalar_one_or_none()
             tally = await count_all(connection)
-        return GaugeReadings(live, waiting, (longest or 0) / _SECOND, running, questions, (age or 0) / _SECOND, tally)
+            uses = await uses_by_budget(connection)
+            usage = await usage_by_series(connection)
+        waited, beaten = (longest or 0) / _SECOND, (age or 0) / _SECOND
+        return GaugeReadings(live, waiting, waited, running, questions, beaten, tally, uses, usage)

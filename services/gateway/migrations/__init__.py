@@ -2,6 +2,7 @@
 
 from services.gateway.schema import (
     audit,
+    budgets,
     catalog,
     cells,
     checkpoints,
@@ -15,7 +16,7 @@ from services.gateway.schema import (
 )
 from services.gateway.schema.metadata import metadata
 
-TABLES = (audit, catalog, cells, checkpoints, events, hooks, idempotency, jobs, keys, tokens, totals)
+TABLES = (audit, budgets, catalog, cells, checkpoints, events, hooks, idempotency, jobs, keys, tokens, totals)
 """The modules that declare a table: only what has been imported is part of `metadata`."""
 
 __all__ = ["TABLES", "metadata"]

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0029"
-down_revision = "0027"
+down_revision = "0028"
 
 _COUNTS = (
     *("requests", "partial_requests", "unpriced_requests", "tokens", "input_tokens", "output_tokens"),

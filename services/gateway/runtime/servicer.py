@@ -173,6 +173,21 @@ class RuntimeServicer(AgentRuntimeServiceServicer):
                 wire.check_no_artifacts(view)
             raise
 
+    async def ReadRecording(
+        self, request: pb.ReadRecordingRequest, context: Context
+    ) -> AsyncIterator[pb.ReadRecordingResponse]:
+        view = await self._store.execution(request.execution_id)
+        asked = wire.same_fields(request, execution_pb2.ReadRecordingRequest)
+        try:
+            with node_refusals():
+                async with streaming(self._execution.ReadRecording(asked)) as messages:
+                    async for message in messages:
+                        yield wire.same_fields(message, pb.ReadRecordingResponse)
+        except NotFound as error:
+            if error.resource_type == "recording":
+                raise
+            raise NotFound("recording", view.execution_id, because="the execution has not begun") from error
+
     async def GetWorkspace(self, request: pb.GetWorkspaceRequest, context: Context) -> pb.GetWorkspaceResponse:
         return pb.GetWorkspaceResponse(workspace=await self._workspace_of(request.workspace_id), cell_id=self._cell_id)
 

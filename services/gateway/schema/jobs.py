@@ -74,6 +74,9 @@ jobs = Table(
     # The cells whose machines could not carry it, separated by spaces, and since when, in microseconds.
     Column("refused_by", Text, nullable=False, server_default=""),
     Column("refused_since", BigInteger, nullable=False, server_default="0"),
+    # The provider of models whose outage it waits for, NULL for none; and since when, in microseconds.
+    Column("outage_provider", Text, nullable=True),
+    Column("outage_since", BigInteger, nullable=False, server_default="0"),
     Column("create_time", Moment, nullable=False),
     Column("start_time", Moment, nullable=True),
     Column("end_time", Moment, nullable=True),

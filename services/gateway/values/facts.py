@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from services.gateway.values.budgets import BudgetScope
 from services.lifecycle.model.hook_calls import CallState
 from services.lifecycle.model.states import HookEvent, JobState
 
@@ -32,3 +33,10 @@ class HookCalled:
 
     event: HookEvent
     state: CallState
+
+
+@dataclass(frozen=True, slots=True)
+class BudgetRefused:
+    """A budget has refused a request to a model."""
+
+    scope: BudgetScope

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from services.gateway.values.budgets import BudgetUse
 from services.gateway.values.checkpoints import Checkpoint
 from services.lifecycle.model.hook_answers import HookAnswer
 from services.lifecycle.model.job_spec import JobSpec
@@ -64,6 +65,8 @@ class WaitsFor(enum.StrEnum):
     """The end of another job: its worker, repository or project runs as many as it may."""
     REPOSITORY_LIMIT = "REPOSITORY_LIMIT"
     PROJECT_LIMIT = "PROJECT_LIMIT"
+    MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    """The end of an outage of a provider of models."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +97,7 @@ class JobView:
     timeline: tuple[StageView, ...] = ()
     checkpoints: tuple[Checkpoint, ...] = ()
     waiting_for: Waiting | None = None
+    budget_use: BudgetUse | None = None
 
 
 @dataclass(frozen=True, slots=True)

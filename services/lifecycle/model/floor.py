@@ -11,6 +11,7 @@ from typing import Any, Final, Never
 
 from services.agent.limits import Limits, above, bounded, limited, written
 from services.agent.settings import AgentSettings
+from services.lifecycle.model.budgets import AMOUNTS, UNLIMITED, BudgetLimits
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.policy import Checkpoints, Policy
 from services.lifecycle.model.states import Publish
@@ -34,6 +35,7 @@ class Floor(Recorded):
     allowed_hosts: tuple[str, ...] = ()
     max_attempts: int | None = None
     max_extra_rounds: int | None = None
+    budget: BudgetLimits = UNLIMITED
 
 
 NO_FLOOR = Floor()
@@ -62,6 +64,7 @@ def bound_policy(policy: Policy[Never], floor: Floor) -> Policy[Never]:
         verify_command=_both(floor.verify_command, policy.verify_command),
         checkpoints=Checkpoints(tuple(stage for stage in APPROVAL_STAGES if stage in asked)),
         publish=Publish.NONE if floor.never_pushed else policy.publish,
+        budget=_smaller(policy.budget, floor.budget),
         **{name: min(most, value) for name, value, most in limited(policy, floor, _TRIES)},
     )
 
@@ -92,6 +95,9 @@ def undercut(asked: Policy[None], floor: Floor) -> Iterator[tuple[str, str]]:
     if floor.never_pushed and asked.publish is Publish.PUSH:
         yield "publish", "must be NONE"
     yield from _most(above(asked, floor, _TRIES))
+    if asked.budget is not None:
+        beyond = _most(above(asked.budget, floor.budget, AMOUNTS))
+        yield from ((f"budget.{name}", rule) for name, rule in beyond)
 
 
 def protected_paths(floors: Iterable[BindingFloor]) -> tuple[str, ...]:
@@ -118,6 +124,14 @@ def check_in_words(verify_command: str, floors: Iterable[BindingFloor]) -> str:
 def joined(floors: Sequence[BindingFloor], more: Iterable[BindingFloor]) -> tuple[BindingFloor, ...]:
     """Return the floors with those that are not among them yet."""
     return (*floors, *(each for each in more if each not in floors))
+
+
+def _smaller(budget: BudgetLimits, floor: BudgetLimits) -> BudgetLimits:
+    """Return a budget within a floor's. Costs that nobody knows count only where both limit dollars and allow them."""
+    allowed = [each.allow_unknown_cost for each in (budget, floor) if each.cost_usd is not None]
+    pairs = {name: (getattr(budget, name), getattr(floor, name)) for name in AMOUNTS}
+    least = {name: min(filter(None, pair), default=None) for name, pair in pairs.items()}
+    return BudgetLimits(**least, allow_unknown_cost=bool(allowed) and all(allowed))
 
 
 def _most(exceeded: Iterable[tuple[str, Any, Any]]) -> Iterator[tuple[str, str]]:

@@ -97,5 +97,9 @@ class JobContext(Recorded):
     pushed_before: tuple[str, ...] = ()
     """Commits that earlier attempts of the job had begun to push when they were lost."""
     secrets: Mapping[str, str] = field(default_factory=dict, repr=False)
+    recording: bytes = field(default=b"", repr=False)
+    """What answers in place of models, as it was submitted; empty for none."""
     has_providers: bool = False
     """Whether the agent has providers of models, which are asked for when it starts."""
+    has_budgets: bool = False
+    """Whether something bounds what the agent may spend, so that it asks before each request to a model."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
 
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.stored import StoredAgentSettings
 from services.common.ids import NO_REMOTE
@@ -44,16 +45,25 @@ class InputFile(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class Replay(Recorded):
+    """How a recording answers what a job's agent asks of models, and its size; without the recording."""
+
+    matching: Matching
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class KeptResult(Recorded):
     """A result of an attempt that has ended, in the store of its cell, and the commit that it is compared with.
 
-    `caveats` are those of the result, without its base's.
+    `caveats` are those of the result, without its base's. `ended_as` is the state in which the job had ended.
     """
 
     commit_id: str
     base_commit_id: str
     agent_commits: int = 0
     caveats: tuple[Caveat, ...] = ()
+    ended_as: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +98,7 @@ class JobSpec(Recorded):
     not_before: datetime | None = None
     files: tuple[InputFile, ...] = ()
     data: bytes = b""
+    replay: Replay | None = None
     floors: tuple[BindingFloor, ...] = ()
     waive_floors: bool = False
     submitters: tuple[str, ...] = ()

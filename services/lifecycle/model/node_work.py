@@ -5,8 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from services.agent.providers import ModelProvider
+from services.agent.recordings import Matching
 from services.agent.settings import AgentSettings
 from services.agent.usage import ModelUsageSum
+from services.lifecycle.model.outcome import ModelOutage
 from services.lifecycle.model.output import Caveat
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.model.value import Recorded
@@ -14,13 +16,19 @@ from services.lifecycle.model.value import Recorded
 
 @dataclass(frozen=True, slots=True)
 class Layout(Recorded):
-    """Where a workspace's files are: a directory, or layers, stacked at `mounted_path` or (empty) by each sandbox."""
+    """Where a workspace's files are: a directory, or layers, stacked at `mounted_path` or (empty) by each sandbox.
+
+    `home` is the HOME of its agents, empty for one in memory, and `home_is_kept` is True when it is that of the job's
+    workspace before.
+    """
 
     path: bytes = b""
     lowers: tuple[bytes, ...] = ()
     upper: bytes = b""
     work: bytes = b""
     mounted_path: bytes = b""
+    home: bytes = b""
+    home_is_kept: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +52,8 @@ class Base(Recorded):
 class Launch:
     """What a node is asked to start in a workspace; `environment` is ours, and overrides the agent's.
 
-    `redacted` are the secrets that the program does not get, and that must not be in what it says all the same.
+    `redacted` are the secrets that the program does not get, and that must not be in what it says all the same. With
+    `has_home` its HOME is the layout's, and if it `resumes` it may go on in the session that it has left there.
     """
 
     purpose: Purpose
@@ -56,6 +65,11 @@ class Launch:
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[ModelProvider, ...] = ()
     """Who answers what the program asks of a model."""
+    replay: Matching | None = None
+    """How `recording` answers that in their place; None without one."""
+    recording: bytes = field(default=b"", repr=False)
+    has_home: bool = False
+    resumes: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,14 +100,6 @@ class ResourceUsage(Recorded):
 
     cpu_seconds: float
     memory_peak_bytes: int
-
-
-@dataclass(frozen=True, slots=True)
-class ModelOutage(Recorded):
-    """Which provider of models has not answered, and when it may be asked again, if it says so."""
-
-    provider: str
-    retry_time: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

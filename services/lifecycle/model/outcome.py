@@ -1,6 +1,7 @@
 """How a step or a job ends, and how long its workspace is kept after that."""
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from services.lifecycle.model.states import JobState
 from services.lifecycle.model.value import Recorded
@@ -28,6 +29,14 @@ class Outcome(Recorded):
 
 
 @dataclass(frozen=True, slots=True)
+class ModelOutage(Recorded):
+    """Which provider of models has not answered, and when it may be asked again, if it says so."""
+
+    provider: str
+    retry_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Retry(Recorded):
     """How a job continues after a failed attempt: after `seconds`, and from a snapshot of its cell if one is named."""
 
@@ -36,6 +45,11 @@ class Retry(Recorded):
     snapshot_id: str = ""
     is_refusal: bool = False
     """Whether the machine could not carry the job, whose agent has not begun: that uses up no attempt."""
+    outage: ModelOutage | None = None
+    """The outage of a provider of models that has ended the attempt: that uses up none either. The provider is left
+    alone for `seconds` at first, and longer when it is away longer."""
+    is_new_outage: bool = False
+    """Whether models had answered in this attempt before."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from pydantic import AfterValidator, BeforeValidator
 
 from services.agent.settings import overlay
 from services.common.reasons import REASONS, Retried
+from services.lifecycle.model.budgets import UNLIMITED, BudgetLimits
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.states import Incomplete, Publish, Retention, RetryFrom
 from services.lifecycle.model.value import Recorded
@@ -53,6 +54,7 @@ class Policy(Recorded, Generic[Open_co]):
     incomplete: Incomplete | Open_co = _OPEN
     leave_out: tuple[str, ...] = ()
     git_lfs: bool | Open_co = _OPEN
+    budget: BudgetLimits | Open_co = _OPEN
 
 
 DEFAULT_POLICY: Final[Policy[Never]] = Policy(
@@ -69,6 +71,7 @@ DEFAULT_POLICY: Final[Policy[Never]] = Policy(
     retry_from=RetryFrom.BASE,
     incomplete=Incomplete.FAIL,
     git_lfs=True,
+    budget=UNLIMITED,
 )
 """What holds where no layer says anything."""
 

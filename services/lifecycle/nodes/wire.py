@@ -13,7 +13,7 @@ from boatyard.workspace.v1 import layout_pb2 as layout_pb
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.agent.wire import AGENT, PROVIDER
+from services.agent.wire import AGENT, PROVIDER, replay_to_proto
 from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
 from services.common.text import lossy
@@ -69,6 +69,9 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
         redacted=value.redacted,
         providers=map(PROVIDER.to_proto, value.providers),
+        replay=None if value.replay is None else replay_to_proto(value.replay, value.recording),
+        home_path=text_to_proto("spec.home_path", value.layout.home) if value.has_home else "",
+        resumes=value.resumes,
     )
 
 
@@ -113,6 +116,13 @@ def layout_from_proto(message: layout_pb.Layout) -> Layout:
         work=layers.work.encode(),
         mounted_path=layers.mounted_path.encode(),
     )
+
+
+def home_to_proto(attempt: int) -> "workspace_pb.Home.ValueType":
+    """Write the HOME of the agents of a job's attempt, counted from 1; 0: there is none."""
+    if not attempt:
+        return workspace_pb.HOME_UNSPECIFIED
+    return workspace_pb.HOME_NEW if attempt == 1 else workspace_pb.HOME_OF_JOB
 
 
 def visibility_to_proto(tier: Tier) -> "workspace_pb.Visibility.ValueType":

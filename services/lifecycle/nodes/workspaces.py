@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import replace
 
 import grpc
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
@@ -30,9 +31,12 @@ class WorkspaceClient:
         files: Mapping[str, bytes] | None = None,
         *,
         is_empty: bool = False,
+        attempt: int = 0,
     ) -> Layout:
         """Make a workspace from a base, or an empty one, and write `files` (contents by path) into it.
 
+        One for the agents of an `attempt` has a HOME: the first a new one, the others that of the attempt before if it
+        is there, and is no more than half of what the agent may take of the disk: it may be why that one has failed.
         With `is_empty` the base is only kept from being removed: the workspace has nothing of it, no `.git` either.
         """
         given = (files or {}).items()
@@ -43,9 +47,15 @@ class WorkspaceClient:
             labels=wire.workspace_labels_to_proto(spec),
             visibility=wire.visibility_to_proto(spec.agent.tier),
             files=[workspace_pb.File(path=path, content=content) for path, content in given],
+            home=wire.home_to_proto(attempt),
+            max_home_bytes=(spec.agent.disk_bytes or 0) // 2,
         )
-        answer = await self._calls.call(self._stub.CreateWorkspace, request, LONG_SECONDS)
-        return wire.layout_from_proto(answer.workspace.layout)
+        made = (await self._calls.call(self._stub.CreateWorkspace, request, LONG_SECONDS)).workspace
+        return replace(
+            wire.layout_from_proto(made.layout),
+            home=made.home_path.encode(),
+            home_is_kept=bool(made.home_workspace_id),
+        )
 
     async def close(self, workspace_id: str, *, failed: bool, keep_seconds: float) -> None:
         """Record that the work in a workspace has ended, how, and how long to keep it; it may be gone already."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import Final
 
 from services.lifecycle.failures import JobFailed
 from services.lifecycle.model.job_context import FileContent, Remote
@@ -12,6 +13,8 @@ from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.run import JobRun
 from services.lifecycle.stages.caveats import check_base, in_words, recordable
 from services.lifecycle.stages.snapshot_bases import corrected
+
+_NEW_HOME: Final = "the agent begins with an empty HOME: none of an earlier attempt is here, or it is too large"
 
 
 async def prepare_base(job: JobRun, remote: Remote | None, pushed_before: Collection[str]) -> Base:
@@ -72,9 +75,12 @@ async def make_workspace(job: JobRun, base: Base, files: Sequence[FileContent] =
         "workspace",
         Layout,
         lambda: job.interruptible(
-            job.nodes.workspaces.create(job.workspace_id, base, job.spec, given, is_empty=is_empty)
+            job.nodes.workspaces.create(
+                job.workspace_id, base, job.spec, given, is_empty=is_empty, attempt=job.lease.attempt
+            )
         ),
         lambda note, _: replace(note, workspace_id=job.workspace_id),
+        lambda layout: _NEW_HOME if job.lease.attempt > 1 and layout.home and not layout.home_is_kept else "",
     )
 
 

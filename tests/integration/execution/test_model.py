@@ -207,7 +207,7 @@ async def test_what_is_private_stays_so(directory: Path) -> None:
             pid for pid in processes._pids() if b"services.execution" in processes._read(pid, "cmdline")
         ]
         lines = [processes._read(pid, "cmdline") for pid in processes._pids()]
-        listing = b"".join(line for line in lines if b"services.replay" not in line)
+        listing = b"".join(line for line in lines if b"tests.kit.replay" not in line)
         assert KEY.encode() not in listing
         holders = [pid for pid in runner_and_tools if KEY.encode() in processes._read(pid, "environ")]
         assert {int(pid) for pid in holders} <= {model.client.service.process.pid}

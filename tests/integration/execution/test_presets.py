@@ -1,6 +1,7 @@
 """Agents by name: found on the machine's tool paths, told what to install, read, and judged by what they say."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,7 +14,10 @@ from grpc import aio
 from services.common.ids import new_id
 from services.common.rpc.status import service_error
 from tests.integration.execution.service import Client, Seen, State, running
+from tests.integration.execution.test_door import provider
 from tests.kit.contract import ROOT
+from tests.kit.model_provider import messages, providing
+from tests.kit.uids import give_to_agents
 
 FIX = ROOT / "tests" / "data" / "agents" / "claude-fix.jsonl"
 CLAUDE = """#!/bin/sh
@@ -95,6 +99,13 @@ async def test_an_agent_by_name_is_started_read_and_counted(client: Client, tier
     assert (workspace / "seen").read_text().startswith("1/")
 
 
+async def test_a_claim_that_its_door_has_not_seen_is_noted(client: Client) -> None:
+    async with providing(messages()) as at:
+        seen = await run(client, "claude", {"lines": FIX.read_text(), "status": "0"}, **provider(at))
+    told = [event.note.text for event in seen.events if event.note.step == "model"]
+    assert any("says that it used 3,360 tokens and " in text for text in told), told
+
+
 async def test_exit_code_0_is_no_success_without_a_result(client: Client) -> None:
     first = FIX.read_text().splitlines()[0]
     seen = await run(client, "claude", {"lines": first, "status": "0"})
@@ -158,3 +169,45 @@ async def test_a_bad_preset_is_named_at_the_start(directory: Path) -> None:
     assert process.returncode
     assert b"BOATYARD_EXECUTION_PRESETS" in said
     assert b"mine.toml: don is no key of a preset" in said
+
+
+async def test_an_agent_goes_on_in_the_session_that_the_one_before_has_left_in_its_home(
+    client: Client, tmp_path: Path
+) -> None:
+    session = json.loads(FIX.read_text().splitlines()[0])["session_id"]
+    home, empty = tmp_path / "home", tmp_path / "empty"
+    for directory in (home / ".claude" / "projects" / "ws", empty):
+        directory.mkdir(parents=True)
+    (home / ".claude" / "projects" / "ws" / f"{session}.jsonl").touch()
+    for directory in (home, empty):
+        give_to_agents(directory)
+    files, job = {"lines": FIX.read_text(), "status": "0"}, new_id("job")
+
+    async def resumed(**fields: object) -> bool:
+        seen = await run(client, "claude", files, **{"job_id": job, "home_path": str(home), **fields})
+        assert seen.end.state == State.STATE_SUCCEEDED, seen.end
+        told = [event.note.text for event in seen.events if event.note.step == "session"]
+        assert all(session in text for text in told)
+        does = f"--resume {session}" in (client.service.workspace / "arguments").read_text()
+        assert does == bool(told)
+        return does
+
+    assert not await resumed(resumes=True), "it is the job's first"
+    assert await resumed(resumes=True)
+    assert not await resumed(), "what it finds is not as it was left"
+    assert not await resumed(resumes=True, home_path=str(empty))
+    assert not await resumed(resumes=True, home_path="")
+    assert not await resumed(resumes=True, job_id=new_id("job"))
+
+
+async def test_an_agent_that_names_no_session_is_told_that_there_is_one(client: Client, tmp_path: Path) -> None:
+    give_to_agents(tmp_path)
+    (tmp_path / "history").touch()
+    line = 'echo "session: $BOATYARD_SESSION_ID"'
+    job, said = new_id("job"), []
+    for _ in range(2):
+        spec = client.service.spec(line, job_id=job, home_path=str(tmp_path), resumes=True)
+        name = new_id("run")
+        await client.stub.StartExecution(pb.StartExecutionRequest(execution_id=name, spec=spec))
+        said.append((await client.watch(name)).output)
+    assert said == [b"session: \n", b"session: last\n"]

@@ -67,7 +67,7 @@ async def test_a_secret_is_a_file_of_the_sandbox_alone(shared: Client) -> None:
     seen = await shared.watch(name)
     assert seen.output.decode().split("\n")[:-1] == [
         *("KEY", "_2", "name", "700", "600", "600", "600", "[redacted:_2]", "[redacted:name]"),
-        *("/home/agent/.boatyard/secrets", "a prompt"),
+        *("/tmp/.boatyard/secrets", "a prompt"),
     ]
     assert not [path for path in shared.service.run_directory(name).iterdir() if key.encode() in path.read_bytes()]
 

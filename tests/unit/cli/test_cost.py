@@ -4,11 +4,11 @@ import json
 
 import click
 import pytest
-from boatyard.agent.v1.usage_pb2 import UsageSum
-from boatyard.gateway.v1 import cost_pb2
+from boatyard.agent.v1.usage_pb2 import ModelUsageSum, UsageSum
+from boatyard.gateway.v1 import cost_pb2, output_pb2
 from click.testing import CliRunner
 
-from services.cli import humanize
+from services.cli import humanize, usage_view
 from services.cli.commands import cost
 from services.cli.screen import Screen
 
@@ -70,3 +70,22 @@ def test_what_cannot_be_summed_by_is_named(by: str) -> None:
         cost._dimensions([by])
     with pytest.raises(click.BadParameter):
         cost._dimensions(["model", "model"])
+
+
+def test_show_says_what_is_known_and_what_is_claimed() -> None:
+    rows = [ModelUsageSum(model="big", usage=KNOWN), ModelUsageSum(usage=UNKNOWN)]
+    for output, told in (
+        (output_pb2.Output(tokens_used=1500, cost_usd=1.25), ["1,500, $1.25"]),
+        (output_pb2.Output(tokens_used=1570, usage=rows), ["1,570, ≥ $1.25"]),
+        (output_pb2.Output(tokens_used=70), ["70, cost unknown"]),
+        (output_pb2.Output(tokens_used=70, claimed_tokens=90), ["70, cost unknown", "90, as the agent says"]),
+        (output_pb2.Output(claimed_tokens=90, claimed_cost_usd=0.5), ["90, $0.5000, as the agent says"]),
+        (output_pb2.Output(), []),
+    ):
+        assert [text for _, text in usage_view.tokens(output)] == told
+    assert list(usage_view.models(rows[:1])) == [], "one model of one execution: the line before says it all"
+    assert [text for _, text in usage_view.models(rows)] == [
+        "big: 2 requests, 1,500 tokens, $1.25",
+        "unknown model: 1 request, 70 tokens, unknown",
+    ]
+    assert next(iter(usage_view.models(rows, are_of_several=True))) == ("cost", "≥ $1.25 in all executions")

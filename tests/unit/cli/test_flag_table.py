@@ -19,6 +19,7 @@ WITHOUT_FLAG = {
     "prompt": "the argument PROMPT",
     "agent": "a flag for each of its fields",
     "policy": "a flag for each of its fields",
+    "replay": "a flag for each of its fields",
 }
 
 

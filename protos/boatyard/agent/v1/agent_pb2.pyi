@@ -96,6 +96,7 @@ class AgentSettings(message.Message):
     FILE_SIZE_BYTES_FIELD_NUMBER: builtins.int
     SCRATCH_BYTES_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
+    RECORD_FIELD_NUMBER: builtins.int
     system_prompt: builtins.str
     """The system prompt, which precedes every prompt; a command finds it in BOATYARD_SYSTEM_PROMPT, and a preset passes it
     on if its agent takes one.
@@ -125,8 +126,8 @@ class AgentSettings(message.Message):
     trying, ends with PROCESS_LIMIT. The default is the node's.
     """
     disk_bytes: builtins.int
-    """Bytes on disk by which the workspace may grow; beyond it the agent ends with DISK_LIMIT. Empty files count too. The
-    default is the node's.
+    """Bytes on disk by which the workspace may grow, the agent's HOME included, which is kept with it; beyond it the agent
+    ends with DISK_LIMIT. Empty files count too. The default is the node's.
     """
     output_bytes: builtins.int
     """Bytes that the agent may write to standard output and standard error together; beyond it the agent ends with
@@ -146,9 +147,14 @@ class AgentSettings(message.Message):
     file_size_bytes: builtins.int
     """Size in bytes of the largest file that the agent may write. The default is no limit."""
     scratch_bytes: builtins.int
-    """The size in bytes of each of /tmp, HOME and /dev/shm in a sandbox, which are in memory and gone with the agent; an
-    agent that fails when one of them is full ends with SCRATCH_LIMIT. Never more than the node's settings allow, which
-    is the default. Without a sandbox there is no such limit.
+    """The size in bytes of each of /tmp and /dev/shm in a sandbox, and of a HOME in memory, as checks and hooks have it.
+    They are gone with the agent; an agent that fails when one of them is full ends with SCRATCH_LIMIT. Never more than
+    the node's settings allow, which is the default. Without a sandbox there is no such limit.
+    """
+    record: builtins.bool
+    """True to record what the agent asks of models, and what they answer, with secrets redacted: ReadRecording returns it,
+    and JobSpec.replay replays it. It has up to 64 MiB, and is kept as long as the execution's events. An agent that asks
+    models past its providers is not recorded. The default is false.
     """
     @builtins.property
     def command(self) -> CommandEngine:
@@ -226,10 +232,11 @@ class AgentSettings(message.Message):
         file_size_bytes: builtins.int | None = ...,
         scratch_bytes: builtins.int | None = ...,
         providers: abc.Iterable[builtins.str] | None = ...,
+        record: builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_record", b"_record", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "record", b"record", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "providers", b"providers", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds", "_disk_bytes", b"_disk_bytes", "_file_size_bytes", b"_file_size_bytes", "_image", b"_image", "_max_turns", b"_max_turns", "_memory_bytes", b"_memory_bytes", "_model", b"_model", "_network", b"_network", "_open_files", b"_open_files", "_output_bytes", b"_output_bytes", "_processes", b"_processes", "_record", b"_record", "_sandbox_tier", b"_sandbox_tier", "_scratch_bytes", b"_scratch_bytes", "_system_prompt", b"_system_prompt", "_token_budget", b"_token_budget", "allowed_hosts", b"allowed_hosts", "anthropic", b"anthropic", "command", b"command", "cpu_seconds", b"cpu_seconds", "disk_bytes", b"disk_bytes", "engine", b"engine", "environment", b"environment", "file_size_bytes", b"file_size_bytes", "idle_timeout", b"idle_timeout", "image", b"image", "max_turns", b"max_turns", "memory_bytes", b"memory_bytes", "model", b"model", "network", b"network", "open_files", b"open_files", "output_bytes", b"output_bytes", "processes", b"processes", "providers", b"providers", "record", b"record", "sandbox_tier", b"sandbox_tier", "scratch_bytes", b"scratch_bytes", "secrets", b"secrets", "system_prompt", b"system_prompt", "timeout", b"timeout", "token_budget", b"token_budget"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cpu_seconds: _TypeAlias = typing.Literal["cpu_seconds"]  # noqa: Y015
     _WhichOneofArgType__cpu_seconds: _TypeAlias = typing.Literal["_cpu_seconds", b"_cpu_seconds"]  # noqa: Y015
@@ -253,6 +260,8 @@ class AgentSettings(message.Message):
     _WhichOneofArgType__output_bytes: _TypeAlias = typing.Literal["_output_bytes", b"_output_bytes"]  # noqa: Y015
     _WhichOneofReturnType__processes: _TypeAlias = typing.Literal["processes"]  # noqa: Y015
     _WhichOneofArgType__processes: _TypeAlias = typing.Literal["_processes", b"_processes"]  # noqa: Y015
+    _WhichOneofReturnType__record: _TypeAlias = typing.Literal["record"]  # noqa: Y015
+    _WhichOneofArgType__record: _TypeAlias = typing.Literal["_record", b"_record"]  # noqa: Y015
     _WhichOneofReturnType__sandbox_tier: _TypeAlias = typing.Literal["sandbox_tier"]  # noqa: Y015
     _WhichOneofArgType__sandbox_tier: _TypeAlias = typing.Literal["_sandbox_tier", b"_sandbox_tier"]  # noqa: Y015
     _WhichOneofReturnType__scratch_bytes: _TypeAlias = typing.Literal["scratch_bytes"]  # noqa: Y015
@@ -285,6 +294,8 @@ class AgentSettings(message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__output_bytes) -> _WhichOneofReturnType__output_bytes | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__processes) -> _WhichOneofReturnType__processes | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__record) -> _WhichOneofReturnType__record | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__sandbox_tier) -> _WhichOneofReturnType__sandbox_tier | None: ...
     @typing.overload

@@ -676,7 +676,7 @@ class Note(message.Message):
     """At most 4 KiB. Of a log line of a client that runs jobs itself: its summary."""
     step: builtins.str
     """The step of the work that the note belongs to, if any: `retry` when a model request is repeated, `resume` when a
-    new runner continues for one that was lost.
+    new runner continues for one that was lost, `session` when an agent may go on in that of the agent before it.
     """
     session_id: builtins.str
     """For a log line of such a client: its own session, which it names as it likes, and the output that the line sums up."""

@@ -27,6 +27,7 @@ from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__
 from boatyard.agent.v1 import ask_pb2 as boatyard_dot_agent_dot_v1_dot_ask__pb2
 from boatyard.agent.v1 import limits_pb2 as boatyard_dot_agent_dot_v1_dot_limits__pb2
 from boatyard.agent.v1 import model_pb2 as boatyard_dot_agent_dot_v1_dot_model__pb2
+from boatyard.agent.v1 import replay_pb2 as boatyard_dot_agent_dot_v1_dot_replay__pb2
 from boatyard.agent.v1 import sandbox_pb2 as boatyard_dot_agent_dot_v1_dot_sandbox__pb2
 from boatyard.agent.v1 import usage_pb2 as boatyard_dot_agent_dot_v1_dot_usage__pb2
 from boatyard.execution.v1 import event_pb2 as boatyard_dot_execution_dot_v1_dot_event__pb2
@@ -37,7 +38,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1b\x62oatyard/agent/v1/ask.proto\x1a\x1e\x62oatyard/agent/v1/limits.proto\x1a\x1d\x62oatyard/agent/v1/model.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a\x1d\x62oatyard/agent/v1/usage.proto\x1a!boatyard/execution/v1/event.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x15StartExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12:\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01\"Q\n\x16StartExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"9\n\x13GetExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"O\n\x14GetExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xb1\x01\n\x15ListExecutionsRequest\x12M\n\x06states\x18\x01 \x03(\x0e\x32*.boatyard.execution.v1.NodeExecution.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x16ListExecutionsResponse\x12\x38\n\nexecutions\x18\x01 \x03(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x14WaitExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x34\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x15\n\runtil_started\x18\x03 \x01(\x08\"P\n\x15WaitExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"s\n\x14StopExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x37\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xac\x02\x32\x00\"P\n\x15StopExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xac\x01\n\x12WatchEventsRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1e\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x42\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKindB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\"\x8d\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"w\n\x12SendMessageRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12 \n\nmessage_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1b\n\x04text\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\x98\xb5\x18\x01\"\x15\n\x13SendMessageResponse\"\xaa\x01\n\x18ResolvePermissionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12#\n\rpermission_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x1c\n\ndecided_by\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"\x84\x01\n\rAnswerRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1c\n\x06\x61sk_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x19.boatyard.agent.v1.AnswerB\x06\xbaH\x03\xc8\x01\x01\";\n\x0e\x41nswerResponse\x12)\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x19.boatyard.agent.v1.Answer\"\x9d\x01\n\x16\x41ttachExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x88\xb5\x18\x01H\x00\x12\x1a\n\x05input\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"a\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\x15\n\x13\x44\x65scribeNodeRequest\"\xa4\x02\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\x12\x35\n\rallowed_tiers\x18\x02 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12\x34\n\x10\x61llowed_networks\x18\x03 \x03(\x0e\x32\x1a.boatyard.agent.v1.Network\x12\x32\n\x06limits\x18\x04 \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\x12\x32\n\x06\x61gents\x18\x05 \x03(\x0b\x32\".boatyard.execution.v1.AgentPreset\"\x81\x01\n\x0b\x41gentPreset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x0f\n\x07install\x18\x04 \x01(\t\x12\x0f\n\x07program\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tcomplaint\x18\x07 \x01(\t\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"E\n\x0cTerminalSize\x12\x18\n\x04rows\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12\x1b\n\x07\x63olumns\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\"\xd0\x07\n\rExecutionSpec\x12K\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.PurposeB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x35\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayoutB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x0fread_only_paths\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x1f\xb0\xb5\x18\x01\x12/\n\x05\x61gent\x18\x0e \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12\x19\n\x06prompt\x18\x0f \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12g\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntryB\x1b\xbaH\x18\x9a\x01\x15\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x06r\x04\xa0\xb5\x18\x01\x12i\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntryB%\xbaH\x1e\x9a\x01\x1b\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x0cr\n \x06(\x80\x80\x01\xa0\xb5\x18\x01\xe0\xd1\x18\x04\x12k\n\x08redacted\x18\x10 \x03(\x0b\x32\x32.boatyard.execution.v1.ExecutionSpec.RedactedEntryB%\xbaH\x1e\x9a\x01\x1b\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x0cr\n \x06(\x80\x80\x01\xa0\xb5\x18\x01\xe0\xd1\x18\x04\x12=\n\tproviders\x18\x11 \x03(\x0b\x32 .boatyard.agent.v1.ModelProviderB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1a\n\x12reserves_model_use\x18\x12 \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rRedactedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"\x82\n\n\rNodeExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x39\n\x05state\x18\x04 \x01(\x0e\x32*.boatyard.execution.v1.NodeExecution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0csandbox_tier\x18\n \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12M\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x34.boatyard.execution.v1.NodeExecution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\x12\x15\n\x08host_uid\x18\x16 \x01(\rH\x02\x88\x01\x01\x12\x11\n\tleave_out\x18\x17 \x03(\t\x12\x38\n\x0cmodel_outage\x18\x18 \x01(\x0b\x32\".boatyard.execution.v1.ModelOutage\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_leftB\x0b\n\t_host_uid\"O\n\x0bModelOutage\x12\x10\n\x08provider\x18\x01 \x01(\t\x12.\n\nretry_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x02\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\t\x12\x1b\n\x0e\x63laimed_tokens\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1d\n\x10\x63laimed_cost_usd\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12/\n\x05usage\x18\x08 \x03(\x0b\x32 .boatyard.agent.v1.ModelUsageSumB\x0b\n\t_cost_usdB\x11\n\x0f_claimed_tokensB\x13\n\x11_claimed_cost_usd2\xe4\t\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12Z\n\x06\x41nswer\x12$.boatyard.execution.v1.AnswerRequest\x1a%.boatyard.execution.v1.AnswerResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/execution/v1/execution.proto\x12\x15\x62oatyard.execution.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1b\x62oatyard/agent/v1/ask.proto\x1a\x1e\x62oatyard/agent/v1/limits.proto\x1a\x1d\x62oatyard/agent/v1/model.proto\x1a\x1e\x62oatyard/agent/v1/replay.proto\x1a\x1f\x62oatyard/agent/v1/sandbox.proto\x1a\x1d\x62oatyard/agent/v1/usage.proto\x1a!boatyard/execution/v1/event.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"w\n\x15StartExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12:\n\x04spec\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.ExecutionSpecB\x06\xbaH\x03\xc8\x01\x01\"Q\n\x16StartExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"9\n\x13GetExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"O\n\x14GetExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xb1\x01\n\x15ListExecutionsRequest\x12M\n\x06states\x18\x01 \x03(\x0e\x32*.boatyard.execution.v1.NodeExecution.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x03 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x04 \x01(\t\"k\n\x16ListExecutionsResponse\x12\x38\n\nexecutions\x18\x01 \x03(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x87\x01\n\x14WaitExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x34\n\x07timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x08\xbaH\x05\xaa\x01\x02\x32\x00\x12\x15\n\runtil_started\x18\x03 \x01(\x08\"P\n\x15WaitExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"s\n\x14StopExecutionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x37\n\x05grace\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\r\xbaH\n\xaa\x01\x07\"\x03\x08\xac\x02\x32\x00\"P\n\x15StopExecutionResponse\x12\x37\n\texecution\x18\x01 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"\xac\x01\n\x12WatchEventsRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1e\n\rfrom_sequence\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\x12\x0e\n\x06\x66ollow\x18\x03 \x01(\x08\x12\x42\n\x05kinds\x18\x04 \x03(\x0e\x32 .boatyard.execution.v1.EventKindB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\"\x8d\x01\n\x13WatchEventsResponse\x12,\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1c.boatyard.execution.v1.Event\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\x12\x15\n\rnext_sequence\x18\x03 \x01(\x03\"w\n\x12SendMessageRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12 \n\nmessage_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1b\n\x04text\x18\x03 \x01(\tB\r\xbaH\nr\x08(\x80\x80\x04\x98\xb5\x18\x01\"\x15\n\x13SendMessageResponse\"\xaa\x01\n\x18ResolvePermissionRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12#\n\rpermission_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\r\n\x05\x61llow\x18\x03 \x01(\x08\x12\x18\n\x06reason\x18\x04 \x01(\tB\x08\xbaH\x05r\x03(\x80 \x12\x1c\n\ndecided_by\x18\x05 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01\"T\n\x19ResolvePermissionResponse\x12\x37\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\'.boatyard.execution.v1.PermissionAnswer\"\x84\x01\n\rAnswerRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1c\n\x06\x61sk_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x31\n\x06\x61nswer\x18\x03 \x01(\x0b\x32\x19.boatyard.agent.v1.AnswerB\x06\xbaH\x03\xc8\x01\x01\";\n\x0e\x41nswerResponse\x12)\n\x06\x61nswer\x18\x01 \x01(\x0b\x32\x19.boatyard.agent.v1.Answer\"\x9d\x01\n\x16\x41ttachExecutionRequest\x12#\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0b\xbaH\x08r\x06\x10\x01\x88\xb5\x18\x01H\x00\x12\x1a\n\x05input\x18\x02 \x01(\x0c\x42\t\xbaH\x06z\x04\x18\x80\x80\x04H\x00\x12\x33\n\x04size\x18\x03 \x01(\x0b\x32#.boatyard.execution.v1.TerminalSizeH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"a\n\x17\x41ttachExecutionResponse\x12\x13\n\x0btaken_bytes\x18\x01 \x01(\x03\x12\x31\n\x03\x65nd\x18\x02 \x01(\x0b\x32$.boatyard.execution.v1.NodeExecution\"S\n\x14ReadRecordingRequest\x12\"\n\x0c\x65xecution_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x17\n\x06offset\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\":\n\x15ReadRecordingResponse\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c\x12\x13\n\x0bnext_offset\x18\x02 \x01(\x03\"\x15\n\x13\x44\x65scribeNodeRequest\"\xa4\x02\n\x14\x44\x65scribeNodeResponse\x12\x37\n\x0c\x63\x61pabilities\x18\x01 \x03(\x0b\x32!.boatyard.execution.v1.Capability\x12\x35\n\rallowed_tiers\x18\x02 \x03(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12\x34\n\x10\x61llowed_networks\x18\x03 \x03(\x0e\x32\x1a.boatyard.agent.v1.Network\x12\x32\n\x06limits\x18\x04 \x01(\x0b\x32\".boatyard.agent.v1.ExecutionLimits\x12\x32\n\x06\x61gents\x18\x05 \x03(\x0b\x32\".boatyard.execution.v1.AgentPreset\"\x81\x01\n\x0b\x41gentPreset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\x0f\n\x07licence\x18\x03 \x01(\t\x12\x0f\n\x07install\x18\x04 \x01(\t\x12\x0f\n\x07program\x18\x05 \x01(\t\x12\x0f\n\x07version\x18\x06 \x01(\t\x12\x11\n\tcomplaint\x18\x07 \x01(\t\"B\n\nCapability\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x13\n\x0bprovided_by\x18\x02 \x01(\t\x12\x11\n\tcomplaint\x18\x03 \x01(\t\"E\n\x0cTerminalSize\x12\x18\n\x04rows\x18\x01 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\x12\x1b\n\x07\x63olumns\x18\x02 \x01(\x05\x42\n\xbaH\x07\x1a\x05\x18\xe8\x07(\x01\"\xad\x08\n\rExecutionSpec\x12K\n\x07purpose\x18\x01 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.PurposeB\x0c\xbaH\t\x82\x01\x06\x18\x01\x18\x02\x18\x03\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x35\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.LayoutB\x06\xbaH\x03\xc8\x01\x01\x12.\n\x0fread_only_paths\x18\x04 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x1f\xb0\xb5\x18\x01\x12/\n\x05\x61gent\x18\x0e \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12\x19\n\x06prompt\x18\x0f \x01(\tB\t\xbaH\x06r\x04(\x80\x80@\x12g\n\x0b\x65nvironment\x18\x06 \x03(\x0b\x32\x35.boatyard.execution.v1.ExecutionSpec.EnvironmentEntryB\x1b\xbaH\x18\x9a\x01\x15\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x06r\x04\xa0\xb5\x18\x01\x12i\n\x07secrets\x18\x0b \x03(\x0b\x32\x31.boatyard.execution.v1.ExecutionSpec.SecretsEntryB%\xbaH\x1e\x9a\x01\x1b\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x0cr\n \x06(\x80\x80\x01\xa0\xb5\x18\x01\xe0\xd1\x18\x04\x12k\n\x08redacted\x18\x10 \x03(\x0b\x32\x32.boatyard.execution.v1.ExecutionSpec.RedactedEntryB%\xbaH\x1e\x9a\x01\x1b\x10\x80\x02\"\x08r\x06\x10\x01\xe8\xb5\x18\x01*\x0cr\n \x06(\x80\x80\x01\xa0\xb5\x18\x01\xe0\xd1\x18\x04\x12=\n\tproviders\x18\x11 \x03(\x0b\x32 .boatyard.agent.v1.ModelProviderB\x08\xbaH\x05\x92\x01\x02\x10@\x12\x1a\n\x12reserves_model_use\x18\x12 \x01(\x08\x12)\n\x06replay\x18\x13 \x01(\x0b\x32\x19.boatyard.agent.v1.Replay\x12\x1f\n\thome_path\x18\x14 \x01(\tB\x0c\xbaH\tr\x07(\xff\x1f\xb0\xb5\x18\x01\x12\x0f\n\x07resumes\x18\x15 \x01(\x08\x1a\x32\n\x10\x45nvironmentEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a.\n\x0cSecretsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x1a/\n\rRedactedEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"[\n\x07Purpose\x12\x17\n\x13PURPOSE_UNSPECIFIED\x10\x00\x12\x11\n\rPURPOSE_AGENT\x10\x01\x12\x12\n\x0ePURPOSE_VERIFY\x10\x02\x12\x10\n\x0cPURPOSE_HOOK\x10\x03J\x04\x08\x05\x10\x06J\x04\x08\x07\x10\x0bJ\x04\x08\x0c\x10\rJ\x04\x08\r\x10\x0e\"\x82\n\n\rNodeExecution\x12\x14\n\x0c\x65xecution_id\x18\x01 \x01(\t\x12=\n\x07purpose\x18\x02 \x01(\x0e\x32,.boatyard.execution.v1.ExecutionSpec.Purpose\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x39\n\x05state\x18\x04 \x01(\x0e\x32*.boatyard.execution.v1.NodeExecution.State\x12\x0e\n\x06reason\x18\x05 \x01(\t\x12\x0f\n\x07message\x18\x06 \x01(\t\x12\x13\n\texit_code\x18\x07 \x01(\x05H\x00\x12\x10\n\x06signal\x18\x08 \x01(\x05H\x00\x12\x1b\n\x0eprocesses_left\x18\t \x01(\x05H\x01\x88\x01\x01\x12\x34\n\x0csandbox_tier\x18\n \x01(\x0e\x32\x1e.boatyard.agent.v1.SandboxTier\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\rlast_sequence\x18\x0e \x01(\x03\x12\x14\n\x0coutput_bytes\x18\x0f \x01(\x03\x12\x32\n\tmodel_use\x18\x10 \x01(\x0b\x32\x1f.boatyard.execution.v1.ModelUse\x12M\n\x0f\x65nd_verified_by\x18\x11 \x01(\x0e\x32\x34.boatyard.execution.v1.NodeExecution.EndVerification\x12-\n\x06vitals\x18\x12 \x01(\x0b\x32\x1d.boatyard.execution.v1.Vitals\x12\x45\n\x13pending_permissions\x18\x14 \x03(\x0b\x32(.boatyard.execution.v1.PermissionRequest\x12\x16\n\x0e\x65vents_trimmed\x18\x15 \x01(\x08\x12\x15\n\x08host_uid\x18\x16 \x01(\rH\x02\x88\x01\x01\x12\x11\n\tleave_out\x18\x17 \x03(\t\x12\x38\n\x0cmodel_outage\x18\x18 \x01(\x0b\x32\".boatyard.execution.v1.ModelOutage\"\x80\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x03\x12\x10\n\x0cSTATE_FAILED\x10\x04\x12\x13\n\x0fSTATE_CANCELLED\x10\x05\"\xd6\x01\n\x0f\x45ndVerification\x12 \n\x1c\x45ND_VERIFICATION_UNSPECIFIED\x10\x00\x12\"\n\x1e\x45ND_VERIFICATION_PID_NAMESPACE\x10\x01\x12\x1b\n\x17\x45ND_VERIFICATION_CGROUP\x10\x02\x12\x1e\n\x1a\x45ND_VERIFICATION_SUBREAPER\x10\x03\x12 \n\x1c\x45ND_VERIFICATION_ENVIRONMENT\x10\x04\x12\x1e\n\x1a\x45ND_VERIFICATION_CONTAINER\x10\x05\x42\t\n\x07outcomeB\x11\n\x0f_processes_leftB\x0b\n\t_host_uid\"O\n\x0bModelOutage\x12\x10\n\x08provider\x18\x01 \x01(\t\x12.\n\nretry_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x8a\x02\n\x08ModelUse\x12\x0e\n\x06tokens\x18\x01 \x01(\x03\x12\x15\n\x08\x63ost_usd\x18\x02 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05turns\x18\x03 \x01(\x05\x12\x12\n\ntool_calls\x18\x04 \x01(\x05\x12\x12\n\nlast_words\x18\x05 \x01(\t\x12\x1b\n\x0e\x63laimed_tokens\x18\x06 \x01(\x03H\x01\x88\x01\x01\x12\x1d\n\x10\x63laimed_cost_usd\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12/\n\x05usage\x18\x08 \x03(\x0b\x32 .boatyard.agent.v1.ModelUsageSumB\x0b\n\t_cost_usdB\x11\n\x0f_claimed_tokensB\x13\n\x11_claimed_cost_usd2\xd7\n\n\x10\x45xecutionService\x12r\n\x0eStartExecution\x12,.boatyard.execution.v1.StartExecutionRequest\x1a-.boatyard.execution.v1.StartExecutionResponse\"\x03\x90\x02\x02\x12l\n\x0cGetExecution\x12*.boatyard.execution.v1.GetExecutionRequest\x1a+.boatyard.execution.v1.GetExecutionResponse\"\x03\x90\x02\x01\x12r\n\x0eListExecutions\x12,.boatyard.execution.v1.ListExecutionsRequest\x1a-.boatyard.execution.v1.ListExecutionsResponse\"\x03\x90\x02\x01\x12o\n\rWaitExecution\x12+.boatyard.execution.v1.WaitExecutionRequest\x1a,.boatyard.execution.v1.WaitExecutionResponse\"\x03\x90\x02\x01\x12o\n\rStopExecution\x12+.boatyard.execution.v1.StopExecutionRequest\x1a,.boatyard.execution.v1.StopExecutionResponse\"\x03\x90\x02\x02\x12k\n\x0bWatchEvents\x12).boatyard.execution.v1.WatchEventsRequest\x1a*.boatyard.execution.v1.WatchEventsResponse\"\x03\x90\x02\x01\x30\x01\x12i\n\x0bSendMessage\x12).boatyard.execution.v1.SendMessageRequest\x1a*.boatyard.execution.v1.SendMessageResponse\"\x03\x90\x02\x02\x12{\n\x11ResolvePermission\x12/.boatyard.execution.v1.ResolvePermissionRequest\x1a\x30.boatyard.execution.v1.ResolvePermissionResponse\"\x03\x90\x02\x02\x12Z\n\x06\x41nswer\x12$.boatyard.execution.v1.AnswerRequest\x1a%.boatyard.execution.v1.AnswerResponse\"\x03\x90\x02\x02\x12y\n\x0f\x41ttachExecution\x12-.boatyard.execution.v1.AttachExecutionRequest\x1a..boatyard.execution.v1.AttachExecutionResponse\"\x03\x90\x02\x02(\x01\x30\x01\x12q\n\rReadRecording\x12+.boatyard.execution.v1.ReadRecordingRequest\x1a,.boatyard.execution.v1.ReadRecordingResponse\"\x03\x90\x02\x01\x30\x01\x12l\n\x0c\x44\x65scribeNode\x12*.boatyard.execution.v1.DescribeNodeRequest\x1a+.boatyard.execution.v1.DescribeNodeResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -96,6 +97,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ATTACHEXECUTIONREQUEST'].fields_by_name['execution_id']._serialized_options = b'\272H\010r\006\020\001\210\265\030\001'
   _globals['_ATTACHEXECUTIONREQUEST'].fields_by_name['input']._loaded_options = None
   _globals['_ATTACHEXECUTIONREQUEST'].fields_by_name['input']._serialized_options = b'\272H\006z\004\030\200\200\004'
+  _globals['_READRECORDINGREQUEST'].fields_by_name['execution_id']._loaded_options = None
+  _globals['_READRECORDINGREQUEST'].fields_by_name['execution_id']._serialized_options = b'\272H\tr\004\210\265\030\001\310\001\001'
+  _globals['_READRECORDINGREQUEST'].fields_by_name['offset']._loaded_options = None
+  _globals['_READRECORDINGREQUEST'].fields_by_name['offset']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_TERMINALSIZE'].fields_by_name['rows']._loaded_options = None
   _globals['_TERMINALSIZE'].fields_by_name['rows']._serialized_options = b'\272H\007\032\005\030\350\007(\001'
   _globals['_TERMINALSIZE'].fields_by_name['columns']._loaded_options = None
@@ -124,6 +129,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSPEC'].fields_by_name['redacted']._serialized_options = b'\272H\036\232\001\033\020\200\002\"\010r\006\020\001\350\265\030\001*\014r\n \006(\200\200\001\240\265\030\001\340\321\030\004'
   _globals['_EXECUTIONSPEC'].fields_by_name['providers']._loaded_options = None
   _globals['_EXECUTIONSPEC'].fields_by_name['providers']._serialized_options = b'\272H\005\222\001\002\020@'
+  _globals['_EXECUTIONSPEC'].fields_by_name['home_path']._loaded_options = None
+  _globals['_EXECUTIONSPEC'].fields_by_name['home_path']._serialized_options = b'\272H\tr\007(\377\037\260\265\030\001'
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['StartExecution']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['GetExecution']._loaded_options = None
@@ -144,78 +151,84 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXECUTIONSERVICE'].methods_by_name['Answer']._serialized_options = b'\220\002\002'
   _globals['_EXECUTIONSERVICE'].methods_by_name['AttachExecution']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['AttachExecution']._serialized_options = b'\220\002\002'
+  _globals['_EXECUTIONSERVICE'].methods_by_name['ReadRecording']._loaded_options = None
+  _globals['_EXECUTIONSERVICE'].methods_by_name['ReadRecording']._serialized_options = b'\220\002\001'
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._loaded_options = None
   _globals['_EXECUTIONSERVICE'].methods_by_name['DescribeNode']._serialized_options = b'\220\002\001'
-  _globals['_STARTEXECUTIONREQUEST']._serialized_start=480
-  _globals['_STARTEXECUTIONREQUEST']._serialized_end=599
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=601
-  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=682
-  _globals['_GETEXECUTIONREQUEST']._serialized_start=684
-  _globals['_GETEXECUTIONREQUEST']._serialized_end=741
-  _globals['_GETEXECUTIONRESPONSE']._serialized_start=743
-  _globals['_GETEXECUTIONRESPONSE']._serialized_end=822
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=825
-  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1002
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1004
-  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1111
-  _globals['_WAITEXECUTIONREQUEST']._serialized_start=1114
-  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1249
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1251
-  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1331
-  _globals['_STOPEXECUTIONREQUEST']._serialized_start=1333
-  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1448
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1450
-  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1530
-  _globals['_WATCHEVENTSREQUEST']._serialized_start=1533
-  _globals['_WATCHEVENTSREQUEST']._serialized_end=1705
-  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1708
-  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1849
-  _globals['_SENDMESSAGEREQUEST']._serialized_start=1851
-  _globals['_SENDMESSAGEREQUEST']._serialized_end=1970
-  _globals['_SENDMESSAGERESPONSE']._serialized_start=1972
-  _globals['_SENDMESSAGERESPONSE']._serialized_end=1993
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=1996
-  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=2166
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=2168
-  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=2252
-  _globals['_ANSWERREQUEST']._serialized_start=2255
-  _globals['_ANSWERREQUEST']._serialized_end=2387
-  _globals['_ANSWERRESPONSE']._serialized_start=2389
-  _globals['_ANSWERRESPONSE']._serialized_end=2448
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=2451
-  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=2608
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=2610
-  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=2707
-  _globals['_DESCRIBENODEREQUEST']._serialized_start=2709
-  _globals['_DESCRIBENODEREQUEST']._serialized_end=2730
-  _globals['_DESCRIBENODERESPONSE']._serialized_start=2733
-  _globals['_DESCRIBENODERESPONSE']._serialized_end=3025
-  _globals['_AGENTPRESET']._serialized_start=3028
-  _globals['_AGENTPRESET']._serialized_end=3157
-  _globals['_CAPABILITY']._serialized_start=3159
-  _globals['_CAPABILITY']._serialized_end=3225
-  _globals['_TERMINALSIZE']._serialized_start=3227
-  _globals['_TERMINALSIZE']._serialized_end=3296
-  _globals['_EXECUTIONSPEC']._serialized_start=3299
-  _globals['_EXECUTIONSPEC']._serialized_end=4275
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=4011
-  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=4061
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=4063
-  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=4109
-  _globals['_EXECUTIONSPEC_REDACTEDENTRY']._serialized_start=4111
-  _globals['_EXECUTIONSPEC_REDACTEDENTRY']._serialized_end=4158
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=4160
-  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=4251
-  _globals['_NODEEXECUTION']._serialized_start=4278
-  _globals['_NODEEXECUTION']._serialized_end=5560
-  _globals['_NODEEXECUTION_STATE']._serialized_start=5172
-  _globals['_NODEEXECUTION_STATE']._serialized_end=5300
-  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_start=5303
-  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_end=5517
-  _globals['_MODELOUTAGE']._serialized_start=5562
-  _globals['_MODELOUTAGE']._serialized_end=5641
-  _globals['_MODELUSE']._serialized_start=5644
-  _globals['_MODELUSE']._serialized_end=5910
-  _globals['_EXECUTIONSERVICE']._serialized_start=5913
-  _globals['_EXECUTIONSERVICE']._serialized_end=7165
+  _globals['_STARTEXECUTIONREQUEST']._serialized_start=512
+  _globals['_STARTEXECUTIONREQUEST']._serialized_end=631
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_start=633
+  _globals['_STARTEXECUTIONRESPONSE']._serialized_end=714
+  _globals['_GETEXECUTIONREQUEST']._serialized_start=716
+  _globals['_GETEXECUTIONREQUEST']._serialized_end=773
+  _globals['_GETEXECUTIONRESPONSE']._serialized_start=775
+  _globals['_GETEXECUTIONRESPONSE']._serialized_end=854
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_start=857
+  _globals['_LISTEXECUTIONSREQUEST']._serialized_end=1034
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_start=1036
+  _globals['_LISTEXECUTIONSRESPONSE']._serialized_end=1143
+  _globals['_WAITEXECUTIONREQUEST']._serialized_start=1146
+  _globals['_WAITEXECUTIONREQUEST']._serialized_end=1281
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_start=1283
+  _globals['_WAITEXECUTIONRESPONSE']._serialized_end=1363
+  _globals['_STOPEXECUTIONREQUEST']._serialized_start=1365
+  _globals['_STOPEXECUTIONREQUEST']._serialized_end=1480
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_start=1482
+  _globals['_STOPEXECUTIONRESPONSE']._serialized_end=1562
+  _globals['_WATCHEVENTSREQUEST']._serialized_start=1565
+  _globals['_WATCHEVENTSREQUEST']._serialized_end=1737
+  _globals['_WATCHEVENTSRESPONSE']._serialized_start=1740
+  _globals['_WATCHEVENTSRESPONSE']._serialized_end=1881
+  _globals['_SENDMESSAGEREQUEST']._serialized_start=1883
+  _globals['_SENDMESSAGEREQUEST']._serialized_end=2002
+  _globals['_SENDMESSAGERESPONSE']._serialized_start=2004
+  _globals['_SENDMESSAGERESPONSE']._serialized_end=2025
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_start=2028
+  _globals['_RESOLVEPERMISSIONREQUEST']._serialized_end=2198
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_start=2200
+  _globals['_RESOLVEPERMISSIONRESPONSE']._serialized_end=2284
+  _globals['_ANSWERREQUEST']._serialized_start=2287
+  _globals['_ANSWERREQUEST']._serialized_end=2419
+  _globals['_ANSWERRESPONSE']._serialized_start=2421
+  _globals['_ANSWERRESPONSE']._serialized_end=2480
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_start=2483
+  _globals['_ATTACHEXECUTIONREQUEST']._serialized_end=2640
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_start=2642
+  _globals['_ATTACHEXECUTIONRESPONSE']._serialized_end=2739
+  _globals['_READRECORDINGREQUEST']._serialized_start=2741
+  _globals['_READRECORDINGREQUEST']._serialized_end=2824
+  _globals['_READRECORDINGRESPONSE']._serialized_start=2826
+  _globals['_READRECORDINGRESPONSE']._serialized_end=2884
+  _globals['_DESCRIBENODEREQUEST']._serialized_start=2886
+  _globals['_DESCRIBENODEREQUEST']._serialized_end=2907
+  _globals['_DESCRIBENODERESPONSE']._serialized_start=2910
+  _globals['_DESCRIBENODERESPONSE']._serialized_end=3202
+  _globals['_AGENTPRESET']._serialized_start=3205
+  _globals['_AGENTPRESET']._serialized_end=3334
+  _globals['_CAPABILITY']._serialized_start=3336
+  _globals['_CAPABILITY']._serialized_end=3402
+  _globals['_TERMINALSIZE']._serialized_start=3404
+  _globals['_TERMINALSIZE']._serialized_end=3473
+  _globals['_EXECUTIONSPEC']._serialized_start=3476
+  _globals['_EXECUTIONSPEC']._serialized_end=4545
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_start=4281
+  _globals['_EXECUTIONSPEC_ENVIRONMENTENTRY']._serialized_end=4331
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_start=4333
+  _globals['_EXECUTIONSPEC_SECRETSENTRY']._serialized_end=4379
+  _globals['_EXECUTIONSPEC_REDACTEDENTRY']._serialized_start=4381
+  _globals['_EXECUTIONSPEC_REDACTEDENTRY']._serialized_end=4428
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_start=4430
+  _globals['_EXECUTIONSPEC_PURPOSE']._serialized_end=4521
+  _globals['_NODEEXECUTION']._serialized_start=4548
+  _globals['_NODEEXECUTION']._serialized_end=5830
+  _globals['_NODEEXECUTION_STATE']._serialized_start=5442
+  _globals['_NODEEXECUTION_STATE']._serialized_end=5570
+  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_start=5573
+  _globals['_NODEEXECUTION_ENDVERIFICATION']._serialized_end=5787
+  _globals['_MODELOUTAGE']._serialized_start=5832
+  _globals['_MODELOUTAGE']._serialized_end=5911
+  _globals['_MODELUSE']._serialized_start=5914
+  _globals['_MODELUSE']._serialized_end=6180
+  _globals['_EXECUTIONSERVICE']._serialized_start=6183
+  _globals['_EXECUTIONSERVICE']._serialized_end=7550
 # @@protoc_insertion_point(module_scope)

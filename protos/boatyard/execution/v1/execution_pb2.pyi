@@ -7,6 +7,7 @@ from boatyard.agent.v1 import agent_pb2 as agent_pb2
 from boatyard.agent.v1 import ask_pb2 as ask_pb2
 from boatyard.agent.v1 import limits_pb2 as limits_pb2
 from boatyard.agent.v1 import model_pb2 as model_pb2
+from boatyard.agent.v1 import replay_pb2 as replay_pb2
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
 from boatyard.agent.v1 import usage_pb2 as usage_pb2
 from boatyard.execution.v1 import event_pb2 as event_pb2
@@ -559,6 +560,54 @@ class AttachExecutionResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ReadRecordingRequest(message.Message):
+    """Request for ReadRecording."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    offset: builtins.int
+    """Where to begin, in bytes."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadRecordingResponse(message.Message):
+    """A chunk of a recording."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """At most 64 KiB."""
+    next_offset: builtins.int
+    """The offset after it."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        next_offset: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["data", b"data", "next_offset", b"next_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class DescribeNodeRequest(message.Message):
     """Request for DescribeNode."""
 
@@ -824,6 +873,9 @@ class ExecutionSpec(message.Message):
     REDACTED_FIELD_NUMBER: builtins.int
     PROVIDERS_FIELD_NUMBER: builtins.int
     RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
+    REPLAY_FIELD_NUMBER: builtins.int
+    HOME_PATH_FIELD_NUMBER: builtins.int
+    RESUMES_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
@@ -833,6 +885,14 @@ class ExecutionSpec(message.Message):
     reserves_model_use: builtins.bool
     """True when each request to a model needs a granted Ask before it is sent. It is no part of what tells a specification
     from another either.
+    """
+    home_path: builtins.str
+    """Absolute path of the directory that is the program's HOME, which is left as it is in the end, and counts as growth of
+    the workspace. Empty: a new one in memory, without a sandbox on disk, that is gone afterwards.
+    """
+    resumes: builtins.bool
+    """True when the agent may go on in the session that the job's agent before it has left in that HOME, because its files
+    are as that agent left them.
     """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
@@ -878,6 +938,10 @@ class ExecutionSpec(message.Message):
         are no part of what tells a specification from another: one that is sent again has them as they are now.
         """
 
+    @builtins.property
+    def replay(self) -> replay_pb2.Replay:
+        """Answers what the agent asks of a model in place of `providers`, which it then has none of."""
+
     def __init__(
         self,
         *,
@@ -892,10 +956,13 @@ class ExecutionSpec(message.Message):
         redacted: abc.Mapping[builtins.str, builtins.str] | None = ...,
         providers: abc.Iterable[model_pb2.ModelProvider] | None = ...,
         reserves_model_use: builtins.bool = ...,
+        replay: replay_pb2.Replay | None = ...,
+        home_path: builtins.str = ...,
+        resumes: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "reserves_model_use", b"reserves_model_use", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "reserves_model_use", b"reserves_model_use", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -94,6 +94,11 @@ class ExecutionServiceStub:
                 request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
                 response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.FromString,
                 _registered_method=True)
+        self.ReadRecording = channel.unary_stream(
+                '/boatyard.execution.v1.ExecutionService/ReadRecording',
+                request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ReadRecordingRequest.SerializeToString,
+                response_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ReadRecordingResponse.FromString,
+                _registered_method=True)
         self.DescribeNode = channel.unary_unary(
                 '/boatyard.execution.v1.ExecutionService/DescribeNode',
                 request_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.DescribeNodeRequest.SerializeToString,
@@ -286,6 +291,18 @@ class ExecutionServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ReadRecording(self, request, context):
+        """Streams the recording of what an execution's agent asked of models (AgentSettings.record), as far as there is one.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the offset is negative.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (RECORDING_NOT_FOUND): it is not recorded, or its events were removed, and the recording with them.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def DescribeNode(self, request, context):
         """Reports what the service can do on this machine, as tested when the service started, and what its settings allow.
         """
@@ -345,6 +362,11 @@ def add_ExecutionServiceServicer_to_server(servicer, server):
                     servicer.AttachExecution,
                     request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.FromString,
                     response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.SerializeToString,
+            ),
+            'ReadRecording': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadRecording,
+                    request_deserializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ReadRecordingRequest.FromString,
+                    response_serializer=boatyard_dot_execution_dot_v1_dot_execution__pb2.ReadRecordingResponse.SerializeToString,
             ),
             'DescribeNode': grpc.unary_unary_rpc_method_handler(
                     servicer.DescribeNode,
@@ -632,6 +654,33 @@ class ExecutionService:
             '/boatyard.execution.v1.ExecutionService/AttachExecution',
             boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionRequest.SerializeToString,
             boatyard_dot_execution_dot_v1_dot_execution__pb2.AttachExecutionResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.execution.v1.ExecutionService/ReadRecording',
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.ReadRecordingRequest.SerializeToString,
+            boatyard_dot_execution_dot_v1_dot_execution__pb2.ReadRecordingResponse.FromString,
             options,
             channel_credentials,
             insecure,

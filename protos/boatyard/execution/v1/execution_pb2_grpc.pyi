@@ -158,6 +158,14 @@ class ExecutionServiceStub:
     - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
     - UNAVAILABLE (DRAINING): the service is stopping; attach again.
     """
+    ReadRecording: aio.UnaryStreamMultiCallable[execution_pb2.ReadRecordingRequest, execution_pb2.ReadRecordingResponse]
+    """Streams the recording of what an execution's agent asked of models (AgentSettings.record), as far as there is one.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the offset is negative.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+    - NOT_FOUND (RECORDING_NOT_FOUND): it is not recorded, or its events were removed, and the recording with them.
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+    """
     DescribeNode: aio.UnaryUnaryMultiCallable[execution_pb2.DescribeNodeRequest, execution_pb2.DescribeNodeResponse]
     """Reports what the service can do on this machine, as tested when the service started, and what its settings allow."""
 
@@ -364,6 +372,20 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (EXECUTION_STATE): the execution has already ended; its state is in the details.
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         - UNAVAILABLE (DRAINING): the service is stopping; attach again.
+        """
+
+    @abc_1.abstractmethod
+    def ReadRecording(
+        self,
+        request: execution_pb2.ReadRecordingRequest,
+        context: aio.ServicerContext[execution_pb2.ReadRecordingRequest, abc.AsyncIterator[execution_pb2.ReadRecordingResponse]],
+    ) -> abc.AsyncIterator[execution_pb2.ReadRecordingResponse]:
+        """Streams the recording of what an execution's agent asked of models (AgentSettings.record), as far as there is one.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): the id is missing or malformed, or the offset is negative.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (RECORDING_NOT_FOUND): it is not recorded, or its events were removed, and the recording with them.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
         """
 
     @abc_1.abstractmethod

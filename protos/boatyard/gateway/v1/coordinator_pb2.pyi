@@ -276,6 +276,7 @@ class ClaimedJob(message.Message):
     SNAPSHOT_ID_FIELD_NUMBER: builtins.int
     HAS_OTHER_PLACE_FIELD_NUMBER: builtins.int
     PATIENCE_SECONDS_FIELD_NUMBER: builtins.int
+    OUTAGE_SECONDS_FIELD_NUMBER: builtins.int
     attempt: builtins.int
     """The number of the attempt at the job, from 1."""
     execution_id: builtins.str
@@ -296,6 +297,8 @@ class ClaimedJob(message.Message):
     """True when another cell, which has not refused the job, could take it now."""
     patience_seconds: builtins.int
     """For how many seconds machines may still refuse it, without using up attempts, before it fails."""
+    outage_seconds: builtins.int
+    """For how many seconds it has waited for its models, without an answer in between."""
     @builtins.property
     def lease(self) -> Lease:
         """The lease to send with every call for the job."""
@@ -318,10 +321,11 @@ class ClaimedJob(message.Message):
         snapshot_id: builtins.str = ...,
         has_other_place: builtins.bool = ...,
         patience_seconds: builtins.int = ...,
+        outage_seconds: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["lease", b"lease", "lease_duration", b"lease_duration"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "execution_id", b"execution_id", "has_other_place", b"has_other_place", "is_moved", b"is_moved", "last_attempt", b"last_attempt", "lease", b"lease", "lease_duration", b"lease_duration", "order", b"order", "patience_seconds", b"patience_seconds", "snapshot_id", b"snapshot_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["attempt", b"attempt", "cancel_requested", b"cancel_requested", "execution_id", b"execution_id", "has_other_place", b"has_other_place", "is_moved", b"is_moved", "last_attempt", b"last_attempt", "lease", b"lease", "lease_duration", b"lease_duration", "order", b"order", "outage_seconds", b"outage_seconds", "patience_seconds", b"patience_seconds", "snapshot_id", b"snapshot_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -211,7 +211,8 @@ class CoordinatorServiceServicer:
         another job.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first one sent; `end_offset` says which is
         next.
-        - ABORTED (LEASE_LOST): somebody else holds the job. If the job has only ended, its last events are still accepted.
+        - ABORTED (LEASE_LOST): somebody else holds the job. Its last events are still accepted if the job has only ended,
+        and those of an execution that this coordinator ran and that has ended.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

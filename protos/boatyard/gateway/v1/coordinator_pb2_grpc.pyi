@@ -101,7 +101,8 @@ class CoordinatorServiceStub:
       another job.
     - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first one sent; `end_offset` says which is
       next.
-    - ABORTED (LEASE_LOST): somebody else holds the job. If the job has only ended, its last events are still accepted.
+    - ABORTED (LEASE_LOST): somebody else holds the job. Its last events are still accepted if the job has only ended,
+      and those of an execution that this coordinator ran and that has ended.
     """
     CompleteJob: aio.UnaryUnaryMultiCallable[coordinator_pb2.CompleteJobRequest, coordinator_pb2.CompleteJobResponse]
     """Completes a job: its work is done, its branch is pushed and its pull request is open. Its work item moves to
@@ -260,7 +261,8 @@ class CoordinatorServiceServicer(metaclass=abc_1.ABCMeta):
           another job.
         - OUT_OF_RANGE (EVENTS_OUT_OF_RANGE): events are missing before the first one sent; `end_offset` says which is
           next.
-        - ABORTED (LEASE_LOST): somebody else holds the job. If the job has only ended, its last events are still accepted.
+        - ABORTED (LEASE_LOST): somebody else holds the job. Its last events are still accepted if the job has only ended,
+          and those of an execution that this coordinator ran and that has ended.
         """
 
     @abc_1.abstractmethod

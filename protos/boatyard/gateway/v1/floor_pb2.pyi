@@ -4,6 +4,7 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import sandbox_pb2 as sandbox_pb2
+from boatyard.gateway.v1 import budget_pb2 as budget_pb2
 from boatyard.gateway.v1 import policy_pb2 as policy_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
@@ -42,6 +43,7 @@ class Floor(message.Message):
     ALLOWED_HOSTS_FIELD_NUMBER: builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: builtins.int
     MAX_EXTRA_ROUNDS_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A command line for /bin/sh that checks the result, as `Policy.verify_command` does. The job's own command runs after
     it, if it passes; of two floors the project's comes first.
@@ -88,6 +90,10 @@ class Floor(message.Message):
         OPEN is refused. Empty means all.
         """
 
+    @builtins.property
+    def budget(self) -> budget_pb2.BudgetLimits:
+        """The most that a job may spend on models: `Policy.budget`. A job for which nothing is set has as much."""
+
     def __init__(
         self,
         *,
@@ -102,10 +108,11 @@ class Floor(message.Message):
         allowed_hosts: abc.Iterable[builtins.str] | None = ...,
         max_attempts: builtins.int | None = ...,
         max_extra_rounds: builtins.int | None = ...,
+        budget: budget_pb2.BudgetLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "checkpoints", b"checkpoints", "limits", b"limits", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "budget", b"budget", "checkpoints", b"checkpoints", "limits", b"limits", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "allowed_hosts", b"allowed_hosts", "approved_by_others", b"approved_by_others", "checkpoints", b"checkpoints", "limits", b"limits", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "networks", b"networks", "never_pushed", b"never_pushed", "protected_paths", b"protected_paths", "sandbox_tiers", b"sandbox_tiers", "verify_command", b"verify_command"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "allowed_hosts", b"allowed_hosts", "approved_by_others", b"approved_by_others", "budget", b"budget", "checkpoints", b"checkpoints", "limits", b"limits", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "networks", b"networks", "never_pushed", b"never_pushed", "protected_paths", b"protected_paths", "sandbox_tiers", b"sandbox_tiers", "verify_command", b"verify_command"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_attempts: _TypeAlias = typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015

@@ -24,7 +24,9 @@ _sym_db = _symbol_database.Default()
 
 from boatyard.access.v1 import access_pb2 as boatyard_dot_access_dot_v1_dot_access__pb2
 from boatyard.agent.v1 import agent_pb2 as boatyard_dot_agent_dot_v1_dot_agent__pb2
+from boatyard.agent.v1 import replay_pb2 as boatyard_dot_agent_dot_v1_dot_replay__pb2
 from boatyard.agent.v1 import usage_pb2 as boatyard_dot_agent_dot_v1_dot_usage__pb2
+from boatyard.gateway.v1 import budget_pb2 as boatyard_dot_gateway_dot_v1_dot_budget__pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as boatyard_dot_gateway_dot_v1_dot_checkpoint__pb2
 from boatyard.gateway.v1 import floor_pb2 as boatyard_dot_gateway_dot_v1_dot_floor__pb2
 from boatyard.gateway.v1 import output_pb2 as boatyard_dot_gateway_dot_v1_dot_output__pb2
@@ -35,7 +37,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62oatyard/gateway/v1/job.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1d\x62oatyard/agent/v1/usage.proto\x1a$boatyard/gateway/v1/checkpoint.proto\x1a\x1f\x62oatyard/gateway/v1/floor.proto\x1a boatyard/gateway/v1/output.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x10\x43reateJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01\":\n\x11\x43reateJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"-\n\rGetJobRequest\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"7\n\x0eGetJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xfe\x02\n\tJobFilter\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x41\n\x06states\x18\x02 \x03(\x0e\x32\x1e.boatyard.gateway.v1.Job.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12!\n\x05kinds\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1f\n\x0cwork_item_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12<\n\x06labels\x18\x06 \x03(\x0b\x32\".boatyard.gateway.v1.LabelSelectorB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x36\n\x12\x63reated_after_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63reated_before_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd0\x01\n\rLabelSelector\x12\x1a\n\x03key\x18\x01 \x01(\tB\r\xbaH\nr\x08\x98\xb5\x18\x01\xa8\xb5\x18\x01\x12 \n\x06values\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\"\x06r\x04\xa8\xb5\x18\x01\x12\x41\n\x05match\x18\x03 \x01(\x0e\x32(.boatyard.gateway.v1.LabelSelector.MatchB\x08\xbaH\x05\x82\x01\x02\x10\x01\">\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\r\n\tMATCH_HAS\x10\x01\x12\x0f\n\x0bMATCH_LACKS\x10\x02\"q\n\x0fListJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"{\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"0\n\x10\x43\x61ncelJobRequest\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\":\n\x11\x43\x61ncelJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"e\n\x0fRetryJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x1c\n\x06job_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x15\n\rfrom_snapshot\x18\x03 \x01(\x08\"9\n\x10RetryJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"k\n\x0ePushJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x1c\n\x06job_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1c\n\x06\x62ranch\x18\x03 \x01(\tB\x0c\xbaH\tr\x07(\xf4\x01\xc8\xb5\x18\x01\"8\n\x0fPushJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"/\n\x0fWatchJobRequest\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"b\n\x10WatchJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x1e\n\rfrom_position\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"Q\n\x11WatchJobsResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x15\n\rnext_position\x18\x02 \x01(\x03\"E\n\x13ListJobKindsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListJobKindsResponse\x12+\n\x05kinds\x18\x01 \x03(\x0b\x32\x1c.boatyard.gateway.v1.JobKind\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x07JobKind\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x06policy\x18\x03 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12\x17\n\x0frequired_fields\x18\x04 \x03(\t\x12\x15\n\rrequired_data\x18\x05 \x03(\t\"O\n\tInputFile\x12\x1d\n\x04name\x18\x01 \x01(\tB\x0f\xbaH\x0cr\x07(\xff\x01\xb8\xb5\x18\x01\xc8\x01\x01\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xab\x06\n\x07JobSpec\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12$\n\x08priority\x18\x03 \x01(\x05\x42\x12\xbaH\x0f\x1a\r\x18\x64(\x9c\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12!\n\x06prompt\x18\x04 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80@\x98\xb5\x18\x01\xa0\xb5\x18\x01\x12 \n\rrepository_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1e\n\x08revision\x18\x06 \x01(\tB\x0c\xbaH\tr\x07(\xff\x01\xd0\xb5\x18\x01\x12\x1c\n\x06\x62ranch\x18\x07 \x01(\tB\x0c\xbaH\tr\x07(\xf4\x01\xc8\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x08 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1f\n\x0cwork_item_id\x18\t \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1e\n\x0btemplate_id\x18\n \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12/\n\x05\x61gent\x18\x0b \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12+\n\x06policy\x18\x0c \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12X\n\x06labels\x18\r \x03(\x0b\x32(.boatyard.gateway.v1.JobSpec.LabelsEntryB\x1e\xbaH\x1b\x9a\x01\x18\x10@\"\nr\x08\x10\x01\x18?\xf0\xb5\x18\x01*\x08r\x06\x18?\xf0\xb5\x18\x01\x12\x1e\n\x0bsnapshot_id\x18\x0e \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12;\n\x05\x64\x65lay\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x8a\x8a\x0f*\x00H\x00\x12\x35\n\x0fnot_before_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x38\n\x05\x66iles\x18\x11 \x03(\x0b\x32\x1e.boatyard.gateway.v1.InputFileB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\x17\n\x04\x64\x61ta\x18\x12 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10\x12\x14\n\x0cwaive_floors\x18\x1e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05start\"\x87\x07\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x15\n\rexecution_ids\x18\x06 \x03(\t\x12\x14\n\x0cworkspace_id\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x08 \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x32\n\x08timeline\x18\x0b \x03(\x0b\x32 .boatyard.gateway.v1.StageRecord\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frevision_number\x18\x0f \x01(\x03\x12\x34\n\x0b\x63heckpoints\x18\x10 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x31\n\x06\x66loors\x18\x1e \x03(\x0b\x32!.boatyard.gateway.v1.BindingFloor\x12\x12\n\nsubmitters\x18\x1f \x03(\t\x12\x12\n\nsteered_by\x18  \x03(\t\x12\x31\n\x0bwaiting_for\x18! \x01(\x0b\x32\x1c.boatyard.gateway.v1.Waiting\x12/\n\x05usage\x18\" \x03(\x0b\x32 .boatyard.agent.v1.ModelUsageSum\"\x9d\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x1b\n\x17STATE_AWAITING_APPROVAL\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\xa5\x02\n\x07Waiting\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.boatyard.gateway.v1.Waiting.Kind\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x17\n\x0frunning_job_ids\x18\x04 \x03(\t\"\xad\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_NOT_BEFORE\x10\x01\x12\x0e\n\nKIND_RETRY\x10\x02\x12\r\n\tKIND_CELL\x10\x03\x12\x11\n\rKIND_NO_PLACE\x10\x04\x12\x15\n\x11KIND_WORKER_LIMIT\x10\x05\x12\x19\n\x15KIND_REPOSITORY_LIMIT\x10\x06\x12\x16\n\x12KIND_PROJECT_LIMIT\x10\x07\"\xad\x03\n\x0bStageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprompt_addition\x18\x06 \x01(\t\x12<\n\x06labels\x18\x07 \x03(\x0b\x32,.boatyard.gateway.v1.StageRecord.LabelsEntry\x12\x0f\n\x07hook_id\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x32\x8e\x07\n\nJobService\x12\x63\n\tCreateJob\x12%.boatyard.gateway.v1.CreateJobRequest\x1a&.boatyard.gateway.v1.CreateJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12Z\n\x06GetJob\x12\".boatyard.gateway.v1.GetJobRequest\x1a#.boatyard.gateway.v1.GetJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12`\n\x08ListJobs\x12$.boatyard.gateway.v1.ListJobsRequest\x1a%.boatyard.gateway.v1.ListJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tCancelJob\x12%.boatyard.gateway.v1.CancelJobRequest\x1a&.boatyard.gateway.v1.CancelJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12`\n\x08RetryJob\x12$.boatyard.gateway.v1.RetryJobRequest\x1a%.boatyard.gateway.v1.RetryJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12]\n\x07PushJob\x12#.boatyard.gateway.v1.PushJobRequest\x1a$.boatyard.gateway.v1.PushJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12\x62\n\x08WatchJob\x12$.boatyard.gateway.v1.WatchJobRequest\x1a%.boatyard.gateway.v1.WatchJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12\x65\n\tWatchJobs\x12%.boatyard.gateway.v1.WatchJobsRequest\x1a&.boatyard.gateway.v1.WatchJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12l\n\x0cListJobKinds\x12(.boatyard.gateway.v1.ListJobKindsRequest\x1a).boatyard.gateway.v1.ListJobKindsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1d\x62oatyard/gateway/v1/job.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/agent/v1/agent.proto\x1a\x1e\x62oatyard/agent/v1/replay.proto\x1a\x1d\x62oatyard/agent/v1/usage.proto\x1a boatyard/gateway/v1/budget.proto\x1a$boatyard/gateway/v1/checkpoint.proto\x1a\x1f\x62oatyard/gateway/v1/floor.proto\x1a boatyard/gateway/v1/output.proto\x1a boatyard/gateway/v1/policy.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"e\n\x10\x43reateJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x32\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpecB\x06\xbaH\x03\xc8\x01\x01\":\n\x11\x43reateJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"-\n\rGetJobRequest\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"7\n\x0eGetJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xfe\x02\n\tJobFilter\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x41\n\x06states\x18\x02 \x03(\x0e\x32\x1e.boatyard.gateway.v1.Job.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12!\n\x05kinds\x18\x03 \x03(\tB\x12\xbaH\x0f\x92\x01\x0c\x10@\"\x08r\x06\x10\x01\x88\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1f\n\x0cwork_item_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12<\n\x06labels\x18\x06 \x03(\x0b\x32\".boatyard.gateway.v1.LabelSelectorB\x08\xbaH\x05\x92\x01\x02\x10\x10\x12\x36\n\x12\x63reated_after_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x37\n\x13\x63reated_before_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd0\x01\n\rLabelSelector\x12\x1a\n\x03key\x18\x01 \x01(\tB\r\xbaH\nr\x08\x98\xb5\x18\x01\xa8\xb5\x18\x01\x12 \n\x06values\x18\x02 \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\"\x06r\x04\xa8\xb5\x18\x01\x12\x41\n\x05match\x18\x03 \x01(\x0e\x32(.boatyard.gateway.v1.LabelSelector.MatchB\x08\xbaH\x05\x82\x01\x02\x10\x01\">\n\x05Match\x12\x15\n\x11MATCH_UNSPECIFIED\x10\x00\x12\r\n\tMATCH_HAS\x10\x01\x12\x0f\n\x0bMATCH_LACKS\x10\x02\"q\n\x0fListJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x1a\n\tpage_size\x18\x02 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x03 \x01(\t\"{\n\x10ListJobsResponse\x12&\n\x04jobs\x18\x01 \x03(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\ntotal_size\x18\x03 \x01(\x03H\x00\x88\x01\x01\x42\r\n\x0b_total_size\"0\n\x10\x43\x61ncelJobRequest\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\":\n\x11\x43\x61ncelJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"\xa8\x01\n\x0fRetryJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x1c\n\x06job_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x15\n\rfrom_snapshot\x18\x03 \x01(\x08\x12\x36\n\x06\x62udget\x18\x04 \x01(\x0b\x32!.boatyard.gateway.v1.BudgetLimitsH\x00\x88\x01\x01\x42\t\n\x07_budget\"9\n\x10RetryJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"k\n\x0ePushJobRequest\x12\x1d\n\nrequest_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x90\xb5\x18\x01\x12\x1c\n\x06job_id\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x1c\n\x06\x62ranch\x18\x03 \x01(\tB\x0c\xbaH\tr\x07(\xf4\x01\xc8\xb5\x18\x01\"8\n\x0fPushJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"/\n\x0fWatchJobRequest\x12\x1c\n\x06job_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"9\n\x10WatchJobResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\"b\n\x10WatchJobsRequest\x12.\n\x06\x66ilter\x18\x01 \x01(\x0b\x32\x1e.boatyard.gateway.v1.JobFilter\x12\x1e\n\rfrom_position\x18\x02 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"Q\n\x11WatchJobsResponse\x12%\n\x03job\x18\x01 \x01(\x0b\x32\x18.boatyard.gateway.v1.Job\x12\x15\n\rnext_position\x18\x02 \x01(\x03\"E\n\x13ListJobKindsRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"\\\n\x14ListJobKindsResponse\x12+\n\x05kinds\x18\x01 \x03(\x0b\x32\x1c.boatyard.gateway.v1.JobKind\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x89\x01\n\x07JobKind\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x02 \x01(\t\x12+\n\x06policy\x18\x03 \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12\x17\n\x0frequired_fields\x18\x04 \x03(\t\x12\x15\n\rrequired_data\x18\x05 \x03(\t\"O\n\tInputFile\x12\x1d\n\x04name\x18\x01 \x01(\tB\x0f\xbaH\x0cr\x07(\xff\x01\xb8\xb5\x18\x01\xc8\x01\x01\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x03\"\xd6\x06\n\x07JobSpec\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12$\n\x08priority\x18\x03 \x01(\x05\x42\x12\xbaH\x0f\x1a\r\x18\x64(\x9c\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12!\n\x06prompt\x18\x04 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80@\x98\xb5\x18\x01\xa0\xb5\x18\x01\x12 \n\rrepository_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1e\n\x08revision\x18\x06 \x01(\tB\x0c\xbaH\tr\x07(\xff\x01\xd0\xb5\x18\x01\x12\x1c\n\x06\x62ranch\x18\x07 \x01(\tB\x0c\xbaH\tr\x07(\xf4\x01\xc8\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x08 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1f\n\x0cwork_item_id\x18\t \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1e\n\x0btemplate_id\x18\n \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12/\n\x05\x61gent\x18\x0b \x01(\x0b\x32 .boatyard.agent.v1.AgentSettings\x12+\n\x06policy\x18\x0c \x01(\x0b\x32\x1b.boatyard.gateway.v1.Policy\x12X\n\x06labels\x18\r \x03(\x0b\x32(.boatyard.gateway.v1.JobSpec.LabelsEntryB\x1e\xbaH\x1b\x9a\x01\x18\x10@\"\nr\x08\x10\x01\x18?\xf0\xb5\x18\x01*\x08r\x06\x18?\xf0\xb5\x18\x01\x12\x1e\n\x0bsnapshot_id\x18\x0e \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12;\n\x05\x64\x65lay\x18\x0f \x01(\x0b\x32\x19.google.protobuf.DurationB\x0f\xbaH\x0c\xaa\x01\t\"\x05\x08\x80\x8a\x8a\x0f*\x00H\x00\x12\x35\n\x0fnot_before_time\x18\x10 \x01(\x0b\x32\x1a.google.protobuf.TimestampH\x00\x12\x38\n\x05\x66iles\x18\x11 \x03(\x0b\x32\x1e.boatyard.gateway.v1.InputFileB\t\xbaH\x06\x92\x01\x03\x10\x80\x02\x12\x17\n\x04\x64\x61ta\x18\x12 \x01(\tB\t\xbaH\x06r\x04(\x80\x80\x10\x12)\n\x06replay\x18\x13 \x01(\x0b\x32\x19.boatyard.agent.v1.Replay\x12\x14\n\x0cwaive_floors\x18\x1e \x01(\x08\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05start\"\xbb\x07\n\x03Job\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12*\n\x04spec\x18\x02 \x01(\x0b\x32\x1c.boatyard.gateway.v1.JobSpec\x12-\n\x05state\x18\x03 \x01(\x0e\x32\x1e.boatyard.gateway.v1.Job.State\x12\x0e\n\x06reason\x18\x04 \x01(\t\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x15\n\rexecution_ids\x18\x06 \x03(\t\x12\x14\n\x0cworkspace_id\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x65ll_id\x18\x08 \x01(\t\x12\x18\n\x10\x63\x61ncel_requested\x18\t \x01(\x08\x12+\n\x06output\x18\n \x01(\x0b\x32\x1b.boatyard.gateway.v1.Output\x12\x32\n\x08timeline\x18\x0b \x03(\x0b\x32 .boatyard.gateway.v1.StageRecord\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nstart_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x0e \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0frevision_number\x18\x0f \x01(\x03\x12\x34\n\x0b\x63heckpoints\x18\x10 \x03(\x0b\x32\x1f.boatyard.gateway.v1.Checkpoint\x12\x31\n\x06\x66loors\x18\x1e \x03(\x0b\x32!.boatyard.gateway.v1.BindingFloor\x12\x12\n\nsubmitters\x18\x1f \x03(\t\x12\x12\n\nsteered_by\x18  \x03(\t\x12\x31\n\x0bwaiting_for\x18! \x01(\x0b\x32\x1c.boatyard.gateway.v1.Waiting\x12\x32\n\nbudget_use\x18# \x01(\x0b\x32\x1e.boatyard.gateway.v1.BudgetUse\x12/\n\x05usage\x18\" \x03(\x0b\x32 .boatyard.agent.v1.ModelUsageSum\"\x9d\x01\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_PENDING\x10\x01\x12\x11\n\rSTATE_RUNNING\x10\x02\x12\x1b\n\x17STATE_AWAITING_APPROVAL\x10\x03\x12\x13\n\x0fSTATE_SUCCEEDED\x10\x04\x12\x10\n\x0cSTATE_FAILED\x10\x05\x12\x13\n\x0fSTATE_CANCELLED\x10\x06\"\xc1\x02\n\x07Waiting\x12/\n\x04kind\x18\x01 \x01(\x0e\x32!.boatyard.gateway.v1.Waiting.Kind\x12\x0f\n\x07\x63\x65ll_id\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x17\n\x0frunning_job_ids\x18\x04 \x03(\t\"\xc9\x01\n\x04Kind\x12\x14\n\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fKIND_NOT_BEFORE\x10\x01\x12\x0e\n\nKIND_RETRY\x10\x02\x12\r\n\tKIND_CELL\x10\x03\x12\x11\n\rKIND_NO_PLACE\x10\x04\x12\x15\n\x11KIND_WORKER_LIMIT\x10\x05\x12\x19\n\x15KIND_REPOSITORY_LIMIT\x10\x06\x12\x16\n\x12KIND_PROJECT_LIMIT\x10\x07\x12\x1a\n\x16KIND_MODEL_UNAVAILABLE\x10\x08\"\xad\x03\n\x0bStageRecord\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.gateway.v1.StageRecord.State\x12\x0f\n\x07message\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fprompt_addition\x18\x06 \x01(\t\x12<\n\x06labels\x18\x07 \x03(\x0b\x32,.boatyard.gateway.v1.StageRecord.LabelsEntry\x12\x0f\n\x07hook_id\x18\x08 \x01(\t\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"S\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x11\n\rSTATE_RUNNING\x10\x01\x12\x0e\n\nSTATE_DONE\x10\x02\x12\x10\n\x0cSTATE_FAILED\x10\x03\x32\x8e\x07\n\nJobService\x12\x63\n\tCreateJob\x12%.boatyard.gateway.v1.CreateJobRequest\x1a&.boatyard.gateway.v1.CreateJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12Z\n\x06GetJob\x12\".boatyard.gateway.v1.GetJobRequest\x1a#.boatyard.gateway.v1.GetJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12`\n\x08ListJobs\x12$.boatyard.gateway.v1.ListJobsRequest\x1a%.boatyard.gateway.v1.ListJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x12\x63\n\tCancelJob\x12%.boatyard.gateway.v1.CancelJobRequest\x1a&.boatyard.gateway.v1.CancelJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12`\n\x08RetryJob\x12$.boatyard.gateway.v1.RetryJobRequest\x1a%.boatyard.gateway.v1.RetryJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12]\n\x07PushJob\x12#.boatyard.gateway.v1.PushJobRequest\x1a$.boatyard.gateway.v1.PushJobResponse\"\x07\x90\x02\x02\xe0\xd1\x18\x02\x12\x62\n\x08WatchJob\x12$.boatyard.gateway.v1.WatchJobRequest\x1a%.boatyard.gateway.v1.WatchJobResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12\x65\n\tWatchJobs\x12%.boatyard.gateway.v1.WatchJobsRequest\x1a&.boatyard.gateway.v1.WatchJobsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x30\x01\x12l\n\x0cListJobKinds\x12(.boatyard.gateway.v1.ListJobKindsRequest\x1a).boatyard.gateway.v1.ListJobKindsResponse\"\x07\x90\x02\x01\xe0\xd1\x18\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -138,70 +140,70 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_JOBSERVICE'].methods_by_name['WatchJobs']._serialized_options = b'\220\002\001\340\321\030\001'
   _globals['_JOBSERVICE'].methods_by_name['ListJobKinds']._loaded_options = None
   _globals['_JOBSERVICE'].methods_by_name['ListJobKinds']._serialized_options = b'\220\002\001\340\321\030\001'
-  _globals['_CREATEJOBREQUEST']._serialized_start=413
-  _globals['_CREATEJOBREQUEST']._serialized_end=514
-  _globals['_CREATEJOBRESPONSE']._serialized_start=516
-  _globals['_CREATEJOBRESPONSE']._serialized_end=574
-  _globals['_GETJOBREQUEST']._serialized_start=576
-  _globals['_GETJOBREQUEST']._serialized_end=621
-  _globals['_GETJOBRESPONSE']._serialized_start=623
-  _globals['_GETJOBRESPONSE']._serialized_end=678
-  _globals['_JOBFILTER']._serialized_start=681
-  _globals['_JOBFILTER']._serialized_end=1063
-  _globals['_LABELSELECTOR']._serialized_start=1066
-  _globals['_LABELSELECTOR']._serialized_end=1274
-  _globals['_LABELSELECTOR_MATCH']._serialized_start=1212
-  _globals['_LABELSELECTOR_MATCH']._serialized_end=1274
-  _globals['_LISTJOBSREQUEST']._serialized_start=1276
-  _globals['_LISTJOBSREQUEST']._serialized_end=1389
-  _globals['_LISTJOBSRESPONSE']._serialized_start=1391
-  _globals['_LISTJOBSRESPONSE']._serialized_end=1514
-  _globals['_CANCELJOBREQUEST']._serialized_start=1516
-  _globals['_CANCELJOBREQUEST']._serialized_end=1564
-  _globals['_CANCELJOBRESPONSE']._serialized_start=1566
-  _globals['_CANCELJOBRESPONSE']._serialized_end=1624
-  _globals['_RETRYJOBREQUEST']._serialized_start=1626
-  _globals['_RETRYJOBREQUEST']._serialized_end=1727
-  _globals['_RETRYJOBRESPONSE']._serialized_start=1729
-  _globals['_RETRYJOBRESPONSE']._serialized_end=1786
-  _globals['_PUSHJOBREQUEST']._serialized_start=1788
-  _globals['_PUSHJOBREQUEST']._serialized_end=1895
-  _globals['_PUSHJOBRESPONSE']._serialized_start=1897
-  _globals['_PUSHJOBRESPONSE']._serialized_end=1953
-  _globals['_WATCHJOBREQUEST']._serialized_start=1955
-  _globals['_WATCHJOBREQUEST']._serialized_end=2002
-  _globals['_WATCHJOBRESPONSE']._serialized_start=2004
-  _globals['_WATCHJOBRESPONSE']._serialized_end=2061
-  _globals['_WATCHJOBSREQUEST']._serialized_start=2063
-  _globals['_WATCHJOBSREQUEST']._serialized_end=2161
-  _globals['_WATCHJOBSRESPONSE']._serialized_start=2163
-  _globals['_WATCHJOBSRESPONSE']._serialized_end=2244
-  _globals['_LISTJOBKINDSREQUEST']._serialized_start=2246
-  _globals['_LISTJOBKINDSREQUEST']._serialized_end=2315
-  _globals['_LISTJOBKINDSRESPONSE']._serialized_start=2317
-  _globals['_LISTJOBKINDSRESPONSE']._serialized_end=2409
-  _globals['_JOBKIND']._serialized_start=2412
-  _globals['_JOBKIND']._serialized_end=2549
-  _globals['_INPUTFILE']._serialized_start=2551
-  _globals['_INPUTFILE']._serialized_end=2630
-  _globals['_JOBSPEC']._serialized_start=2633
-  _globals['_JOBSPEC']._serialized_end=3444
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=3390
-  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=3435
-  _globals['_JOB']._serialized_start=3447
-  _globals['_JOB']._serialized_end=4350
-  _globals['_JOB_STATE']._serialized_start=4193
-  _globals['_JOB_STATE']._serialized_end=4350
-  _globals['_WAITING']._serialized_start=4353
-  _globals['_WAITING']._serialized_end=4646
-  _globals['_WAITING_KIND']._serialized_start=4473
-  _globals['_WAITING_KIND']._serialized_end=4646
-  _globals['_STAGERECORD']._serialized_start=4649
-  _globals['_STAGERECORD']._serialized_end=5078
-  _globals['_STAGERECORD_LABELSENTRY']._serialized_start=3390
-  _globals['_STAGERECORD_LABELSENTRY']._serialized_end=3435
-  _globals['_STAGERECORD_STATE']._serialized_start=4995
-  _globals['_STAGERECORD_STATE']._serialized_end=5078
-  _globals['_JOBSERVICE']._serialized_start=5081
-  _globals['_JOBSERVICE']._serialized_end=5991
+  _globals['_CREATEJOBREQUEST']._serialized_start=479
+  _globals['_CREATEJOBREQUEST']._serialized_end=580
+  _globals['_CREATEJOBRESPONSE']._serialized_start=582
+  _globals['_CREATEJOBRESPONSE']._serialized_end=640
+  _globals['_GETJOBREQUEST']._serialized_start=642
+  _globals['_GETJOBREQUEST']._serialized_end=687
+  _globals['_GETJOBRESPONSE']._serialized_start=689
+  _globals['_GETJOBRESPONSE']._serialized_end=744
+  _globals['_JOBFILTER']._serialized_start=747
+  _globals['_JOBFILTER']._serialized_end=1129
+  _globals['_LABELSELECTOR']._serialized_start=1132
+  _globals['_LABELSELECTOR']._serialized_end=1340
+  _globals['_LABELSELECTOR_MATCH']._serialized_start=1278
+  _globals['_LABELSELECTOR_MATCH']._serialized_end=1340
+  _globals['_LISTJOBSREQUEST']._serialized_start=1342
+  _globals['_LISTJOBSREQUEST']._serialized_end=1455
+  _globals['_LISTJOBSRESPONSE']._serialized_start=1457
+  _globals['_LISTJOBSRESPONSE']._serialized_end=1580
+  _globals['_CANCELJOBREQUEST']._serialized_start=1582
+  _globals['_CANCELJOBREQUEST']._serialized_end=1630
+  _globals['_CANCELJOBRESPONSE']._serialized_start=1632
+  _globals['_CANCELJOBRESPONSE']._serialized_end=1690
+  _globals['_RETRYJOBREQUEST']._serialized_start=1693
+  _globals['_RETRYJOBREQUEST']._serialized_end=1861
+  _globals['_RETRYJOBRESPONSE']._serialized_start=1863
+  _globals['_RETRYJOBRESPONSE']._serialized_end=1920
+  _globals['_PUSHJOBREQUEST']._serialized_start=1922
+  _globals['_PUSHJOBREQUEST']._serialized_end=2029
+  _globals['_PUSHJOBRESPONSE']._serialized_start=2031
+  _globals['_PUSHJOBRESPONSE']._serialized_end=2087
+  _globals['_WATCHJOBREQUEST']._serialized_start=2089
+  _globals['_WATCHJOBREQUEST']._serialized_end=2136
+  _globals['_WATCHJOBRESPONSE']._serialized_start=2138
+  _globals['_WATCHJOBRESPONSE']._serialized_end=2195
+  _globals['_WATCHJOBSREQUEST']._serialized_start=2197
+  _globals['_WATCHJOBSREQUEST']._serialized_end=2295
+  _globals['_WATCHJOBSRESPONSE']._serialized_start=2297
+  _globals['_WATCHJOBSRESPONSE']._serialized_end=2378
+  _globals['_LISTJOBKINDSREQUEST']._serialized_start=2380
+  _globals['_LISTJOBKINDSREQUEST']._serialized_end=2449
+  _globals['_LISTJOBKINDSRESPONSE']._serialized_start=2451
+  _globals['_LISTJOBKINDSRESPONSE']._serialized_end=2543
+  _globals['_JOBKIND']._serialized_start=2546
+  _globals['_JOBKIND']._serialized_end=2683
+  _globals['_INPUTFILE']._serialized_start=2685
+  _globals['_INPUTFILE']._serialized_end=2764
+  _globals['_JOBSPEC']._serialized_start=2767
+  _globals['_JOBSPEC']._serialized_end=3621
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_start=3567
+  _globals['_JOBSPEC_LABELSENTRY']._serialized_end=3612
+  _globals['_JOB']._serialized_start=3624
+  _globals['_JOB']._serialized_end=4579
+  _globals['_JOB_STATE']._serialized_start=4422
+  _globals['_JOB_STATE']._serialized_end=4579
+  _globals['_WAITING']._serialized_start=4582
+  _globals['_WAITING']._serialized_end=4903
+  _globals['_WAITING_KIND']._serialized_start=4702
+  _globals['_WAITING_KIND']._serialized_end=4903
+  _globals['_STAGERECORD']._serialized_start=4906
+  _globals['_STAGERECORD']._serialized_end=5335
+  _globals['_STAGERECORD_LABELSENTRY']._serialized_start=3567
+  _globals['_STAGERECORD_LABELSENTRY']._serialized_end=3612
+  _globals['_STAGERECORD_STATE']._serialized_start=5252
+  _globals['_STAGERECORD_STATE']._serialized_end=5335
+  _globals['_JOBSERVICE']._serialized_start=5338
+  _globals['_JOBSERVICE']._serialized_end=6248
 # @@protoc_insertion_point(module_scope)

@@ -4,7 +4,9 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import agent_pb2 as agent_pb2
+from boatyard.agent.v1 import replay_pb2 as replay_pb2
 from boatyard.agent.v1 import usage_pb2 as usage_pb2
+from boatyard.gateway.v1 import budget_pb2 as budget_pb2
 from boatyard.gateway.v1 import checkpoint_pb2 as checkpoint_pb2
 from boatyard.gateway.v1 import floor_pb2 as floor_pb2
 from boatyard.gateway.v1 import output_pb2 as output_pb2
@@ -343,6 +345,7 @@ class RetryJobRequest(message.Message):
     REQUEST_ID_FIELD_NUMBER: builtins.int
     JOB_ID_FIELD_NUMBER: builtins.int
     FROM_SNAPSHOT_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """Makes the call safe to repeat."""
     job_id: builtins.str
@@ -351,18 +354,27 @@ class RetryJobRequest(message.Message):
     """True to start from the snapshot of what its last attempt left, on that attempt's cell, instead of from its original
     starting point. An attempt whose agent never began, or whose cell was lost, left what it began from.
     """
+    @builtins.property
+    def budget(self) -> budget_pb2.BudgetLimits:
+        """What the job may spend on models from now on, together with what it has spent: `Policy.budget`, which it replaces. Not
+        set means that it stays. With it, the job starts from the snapshot of what its last attempt left, if there is one.
+        """
+
     def __init__(
         self,
         *,
         request_id: builtins.str = ...,
         job_id: builtins.str = ...,
         from_snapshot: builtins.bool = ...,
+        budget: budget_pb2.BudgetLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_budget", b"_budget", "budget", b"budget"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["from_snapshot", b"from_snapshot", "job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_budget", b"_budget", "budget", b"budget", "from_snapshot", b"from_snapshot", "job_id", b"job_id", "request_id", b"request_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__budget: _TypeAlias = typing.Literal["budget"]  # noqa: Y015
+    _WhichOneofArgType__budget: _TypeAlias = typing.Literal["_budget", b"_budget"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget) -> _WhichOneofReturnType__budget | None: ...
 
 @typing.final
 class RetryJobResponse(message.Message):
@@ -702,6 +714,7 @@ class JobSpec(message.Message):
     NOT_BEFORE_TIME_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
     DATA_FIELD_NUMBER: builtins.int
+    REPLAY_FIELD_NUMBER: builtins.int
     WAIVE_FLOORS_FIELD_NUMBER: builtins.int
     project_id: builtins.str
     """The project; empty means `default`."""
@@ -762,6 +775,12 @@ class JobSpec(message.Message):
         it.
         """
 
+    @builtins.property
+    def replay(self) -> replay_pb2.Replay:
+        """Answers what the agent asks of models in place of its providers, in every attempt. Its recording counts with `files`
+        for their size together.
+        """
+
     def __init__(
         self,
         *,
@@ -783,11 +802,12 @@ class JobSpec(message.Message):
         not_before_time: timestamp_pb2.Timestamp | None = ...,
         files: abc.Iterable[InputFile] | None = ...,
         data: builtins.str = ...,
+        replay: replay_pb2.Replay | None = ...,
         waive_floors: builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "start", b"start"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "delay", b"delay", "not_before_time", b"not_before_time", "policy", b"policy", "replay", b"replay", "start", b"start"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "waive_floors", b"waive_floors", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "branch", b"branch", "data", b"data", "delay", b"delay", "files", b"files", "kind", b"kind", "labels", b"labels", "not_before_time", b"not_before_time", "policy", b"policy", "priority", b"priority", "project_id", b"project_id", "prompt", b"prompt", "replay", b"replay", "repository_id", b"repository_id", "revision", b"revision", "snapshot_id", b"snapshot_id", "start", b"start", "template_id", b"template_id", "waive_floors", b"waive_floors", "work_item_id", b"work_item_id", "worker_id", b"worker_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_start: _TypeAlias = typing.Literal["delay", "not_before_time"]  # noqa: Y015
     _WhichOneofArgType_start: _TypeAlias = typing.Literal["start", b"start"]  # noqa: Y015
@@ -866,6 +886,7 @@ class Job(message.Message):
     SUBMITTERS_FIELD_NUMBER: builtins.int
     STEERED_BY_FIELD_NUMBER: builtins.int
     WAITING_FOR_FIELD_NUMBER: builtins.int
+    BUDGET_USE_FIELD_NUMBER: builtins.int
     USAGE_FIELD_NUMBER: builtins.int
     job_id: builtins.str
     """Output only. The job's id."""
@@ -957,6 +978,10 @@ class Job(message.Message):
         """
 
     @builtins.property
+    def budget_use(self) -> budget_pb2.BudgetUse:
+        """Output only. What it has spent of its own budget, `spec.policy.budget`; absent while nothing is."""
+
+    @builtins.property
     def usage(self) -> containers.RepeatedCompositeFieldContainer[usage_pb2.ModelUsageSum]:
         """Output only. What its agents used of models, in all attempts and rounds, by provider and model; what cost most first."""
 
@@ -983,11 +1008,12 @@ class Job(message.Message):
         submitters: abc.Iterable[builtins.str] | None = ...,
         steered_by: abc.Iterable[builtins.str] | None = ...,
         waiting_for: Waiting | None = ...,
+        budget_use: budget_pb2.BudgetUse | None = ...,
         usage: abc.Iterable[usage_pb2.ModelUsageSum] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time", "waiting_for", b"waiting_for"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["budget_use", b"budget_use", "create_time", b"create_time", "end_time", b"end_time", "output", b"output", "spec", b"spec", "start_time", b"start_time", "waiting_for", b"waiting_for"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "usage", b"usage", "waiting_for", b"waiting_for", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["budget_use", b"budget_use", "cancel_requested", b"cancel_requested", "cell_id", b"cell_id", "checkpoints", b"checkpoints", "create_time", b"create_time", "end_time", b"end_time", "execution_ids", b"execution_ids", "floors", b"floors", "job_id", b"job_id", "message", b"message", "output", b"output", "reason", b"reason", "revision_number", b"revision_number", "spec", b"spec", "start_time", b"start_time", "state", b"state", "steered_by", b"steered_by", "submitters", b"submitters", "timeline", b"timeline", "usage", b"usage", "waiting_for", b"waiting_for", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1021,6 +1047,10 @@ class Waiting(message.Message):
         """The same of its repository."""
         KIND_PROJECT_LIMIT: Waiting._Kind.ValueType  # 7
         """The same of its project."""
+        KIND_MODEL_UNAVAILABLE: Waiting._Kind.ValueType  # 8
+        """The end of an outage of a provider of models, or the return of a quota: the provider is asked again at the time
+        that the message names.
+        """
 
     class Kind(_Kind, metaclass=_KindEnumTypeWrapper):
         """What is waited for."""
@@ -1043,6 +1073,10 @@ class Waiting(message.Message):
     """The same of its repository."""
     KIND_PROJECT_LIMIT: Waiting.Kind.ValueType  # 7
     """The same of its project."""
+    KIND_MODEL_UNAVAILABLE: Waiting.Kind.ValueType  # 8
+    """The end of an outage of a provider of models, or the return of a quota: the provider is asked again at the time
+    that the message names.
+    """
 
     KIND_FIELD_NUMBER: builtins.int
     CELL_ID_FIELD_NUMBER: builtins.int

@@ -22,12 +22,13 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from boatyard.gateway.v1 import budget_pb2 as boatyard_dot_gateway_dot_v1_dot_budget__pb2
 from boatyard.rules.v1 import rules_pb2 as boatyard_dot_rules_dot_v1_dot_rules__pb2
 from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n boatyard/gateway/v1/policy.proto\x12\x13\x62oatyard.gateway.v1\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xb8\n\n\x06Policy\x12.\n\x0everify_command\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x04\xa0\xb5\x18\x01\xc0\xb7\x18\x01H\x00\x88\x01\x01\x12\x45\n\x0everify_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xa3\x05\x32\x04\x10\xc0\x84=\x12\x43\n\x07publish\x18\x03 \x01(\x0e\x32#.boatyard.gateway.v1.Policy.PublishB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x01\x88\x01\x01\x12G\n\tretention\x18\x04 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.RetentionB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x02\x88\x01\x01\x12:\n\x0b\x63heckpoints\x18\x05 \x01(\x0b\x32 .boatyard.gateway.v1.CheckpointsH\x03\x88\x01\x01\x12H\n\x12\x63heckpoint_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x12(\n\x10max_extra_rounds\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x32(\x00H\x04\x88\x01\x01\x12\x1a\n\ragent_may_ask\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12$\n\x0cmax_attempts\x18\t \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x14(\x01H\x06\x88\x01\x01\x12\"\n\x08retry_on\x18\n \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\"\x06r\x04\x80\xb7\x18\x01\x12H\n\nretry_from\x18\x0b \x01(\x0e\x32%.boatyard.gateway.v1.Policy.RetryFromB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x07\x88\x01\x01\x12I\n\nincomplete\x18\x15 \x01(\x0e\x32&.boatyard.gateway.v1.Policy.IncompleteB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x08\x88\x01\x01\x12(\n\tartifacts\x18\x10 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x01\xb8\xb5\x18\x01\x12&\n\tleave_out\x18\x13 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\"\tr\x07(\xff\x01\x98\xb8\x18\x01\x12\x14\n\x07git_lfs\x18\x16 \x01(\x08H\t\x88\x01\x01\"F\n\x07Publish\x12\x17\n\x13PUBLISH_UNSPECIFIED\x10\x00\x12\x10\n\x0cPUBLISH_PUSH\x10\x01\x12\x10\n\x0cPUBLISH_NONE\x10\x02\"k\n\tRetention\x12\x19\n\x15RETENTION_UNSPECIFIED\x10\x00\x12\x19\n\x15RETENTION_KEEP_FAILED\x10\x01\x12\x12\n\x0eRETENTION_KEEP\x10\x02\x12\x14\n\x10RETENTION_REMOVE\x10\x03\"k\n\nIncomplete\x12\x1a\n\x16INCOMPLETE_UNSPECIFIED\x10\x00\x12\x13\n\x0fINCOMPLETE_FAIL\x10\x01\x12\x15\n\x11INCOMPLETE_ACCEPT\x10\x02\x12\x15\n\x11INCOMPLETE_STRICT\x10\x03\"U\n\tRetryFrom\x12\x1a\n\x16RETRY_FROM_UNSPECIFIED\x10\x00\x12\x13\n\x0fRETRY_FROM_BASE\x10\x01\x12\x17\n\x13RETRY_FROM_SNAPSHOT\x10\x02\x42\x11\n\x0f_verify_commandB\n\n\x08_publishB\x0c\n\n_retentionB\x0e\n\x0c_checkpointsB\x13\n\x11_max_extra_roundsB\x10\n\x0e_agent_may_askB\x0f\n\r_max_attemptsB\r\n\x0b_retry_fromB\r\n\x0b_incompleteB\n\n\x08_git_lfs\"K\n\x0b\x43heckpoints\x12<\n\x06\x62\x65\x66ore\x18\x01 \x03(\tB,\xbaH)\x92\x01&\x10@\"\"r R\x04\x62\x61seR\x05startR\x06verifyR\x04pushR\x03\x65ndb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n boatyard/gateway/v1/policy.proto\x12\x13\x62oatyard.gateway.v1\x1a boatyard/gateway/v1/budget.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\"\xfb\n\n\x06Policy\x12.\n\x0everify_command\x18\x01 \x01(\tB\x11\xbaH\x0er\x0c(\x80\x80\x04\xa0\xb5\x18\x01\xc0\xb7\x18\x01H\x00\x88\x01\x01\x12\x45\n\x0everify_timeout\x18\x02 \x01(\x0b\x32\x19.google.protobuf.DurationB\x12\xbaH\x0f\xaa\x01\x0c\"\x04\x08\x80\xa3\x05\x32\x04\x10\xc0\x84=\x12\x43\n\x07publish\x18\x03 \x01(\x0e\x32#.boatyard.gateway.v1.Policy.PublishB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x01\x88\x01\x01\x12G\n\tretention\x18\x04 \x01(\x0e\x32%.boatyard.gateway.v1.Policy.RetentionB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x02\x88\x01\x01\x12:\n\x0b\x63heckpoints\x18\x05 \x01(\x0b\x32 .boatyard.gateway.v1.CheckpointsH\x03\x88\x01\x01\x12H\n\x12\x63heckpoint_timeout\x18\x06 \x01(\x0b\x32\x19.google.protobuf.DurationB\x11\xbaH\x0e\xaa\x01\x0b\"\x05\x08\x80\x9a\x9e\x01\x32\x02\x08\x01\x12(\n\x10max_extra_rounds\x18\x07 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x32(\x00H\x04\x88\x01\x01\x12\x1a\n\ragent_may_ask\x18\x08 \x01(\x08H\x05\x88\x01\x01\x12$\n\x0cmax_attempts\x18\t \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18\x14(\x01H\x06\x88\x01\x01\x12\"\n\x08retry_on\x18\n \x03(\tB\x10\xbaH\r\x92\x01\n\x10@\"\x06r\x04\x80\xb7\x18\x01\x12H\n\nretry_from\x18\x0b \x01(\x0e\x32%.boatyard.gateway.v1.Policy.RetryFromB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x07\x88\x01\x01\x12I\n\nincomplete\x18\x15 \x01(\x0e\x32&.boatyard.gateway.v1.Policy.IncompleteB\x08\xbaH\x05\x82\x01\x02\x10\x01H\x08\x88\x01\x01\x12(\n\tartifacts\x18\x10 \x03(\tB\x15\xbaH\x12\x92\x01\x0f\x10@\"\x0br\t\x10\x01(\xff\x01\xb8\xb5\x18\x01\x12&\n\tleave_out\x18\x13 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10@\"\tr\x07(\xff\x01\x98\xb8\x18\x01\x12\x14\n\x07git_lfs\x18\x16 \x01(\x08H\t\x88\x01\x01\x12\x36\n\x06\x62udget\x18\x17 \x01(\x0b\x32!.boatyard.gateway.v1.BudgetLimitsH\n\x88\x01\x01\"F\n\x07Publish\x12\x17\n\x13PUBLISH_UNSPECIFIED\x10\x00\x12\x10\n\x0cPUBLISH_PUSH\x10\x01\x12\x10\n\x0cPUBLISH_NONE\x10\x02\"k\n\tRetention\x12\x19\n\x15RETENTION_UNSPECIFIED\x10\x00\x12\x19\n\x15RETENTION_KEEP_FAILED\x10\x01\x12\x12\n\x0eRETENTION_KEEP\x10\x02\x12\x14\n\x10RETENTION_REMOVE\x10\x03\"k\n\nIncomplete\x12\x1a\n\x16INCOMPLETE_UNSPECIFIED\x10\x00\x12\x13\n\x0fINCOMPLETE_FAIL\x10\x01\x12\x15\n\x11INCOMPLETE_ACCEPT\x10\x02\x12\x15\n\x11INCOMPLETE_STRICT\x10\x03\"U\n\tRetryFrom\x12\x1a\n\x16RETRY_FROM_UNSPECIFIED\x10\x00\x12\x13\n\x0fRETRY_FROM_BASE\x10\x01\x12\x17\n\x13RETRY_FROM_SNAPSHOT\x10\x02\x42\x11\n\x0f_verify_commandB\n\n\x08_publishB\x0c\n\n_retentionB\x0e\n\x0c_checkpointsB\x13\n\x11_max_extra_roundsB\x10\n\x0e_agent_may_askB\x0f\n\r_max_attemptsB\r\n\x0b_retry_fromB\r\n\x0b_incompleteB\n\n\x08_git_lfsB\t\n\x07_budget\"K\n\x0b\x43heckpoints\x12<\n\x06\x62\x65\x66ore\x18\x01 \x03(\tB,\xbaH)\x92\x01&\x10@\"\"r R\x04\x62\x61seR\x05startR\x06verifyR\x04pushR\x03\x65ndb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -60,16 +61,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_POLICY'].fields_by_name['leave_out']._serialized_options = b'\272H\020\222\001\r\020@\"\tr\007(\377\001\230\270\030\001'
   _globals['_CHECKPOINTS'].fields_by_name['before']._loaded_options = None
   _globals['_CHECKPOINTS'].fields_by_name['before']._serialized_options = b'\272H)\222\001&\020@\"\"r R\004baseR\005startR\006verifyR\004pushR\003end'
-  _globals['_POLICY']._serialized_start=150
-  _globals['_POLICY']._serialized_end=1486
-  _globals['_POLICY_PUBLISH']._serialized_start=952
-  _globals['_POLICY_PUBLISH']._serialized_end=1022
-  _globals['_POLICY_RETENTION']._serialized_start=1024
-  _globals['_POLICY_RETENTION']._serialized_end=1131
-  _globals['_POLICY_INCOMPLETE']._serialized_start=1133
-  _globals['_POLICY_INCOMPLETE']._serialized_end=1240
-  _globals['_POLICY_RETRYFROM']._serialized_start=1242
-  _globals['_POLICY_RETRYFROM']._serialized_end=1327
-  _globals['_CHECKPOINTS']._serialized_start=1488
-  _globals['_CHECKPOINTS']._serialized_end=1563
+  _globals['_POLICY']._serialized_start=184
+  _globals['_POLICY']._serialized_end=1587
+  _globals['_POLICY_PUBLISH']._serialized_start=1042
+  _globals['_POLICY_PUBLISH']._serialized_end=1112
+  _globals['_POLICY_RETENTION']._serialized_start=1114
+  _globals['_POLICY_RETENTION']._serialized_end=1221
+  _globals['_POLICY_INCOMPLETE']._serialized_start=1223
+  _globals['_POLICY_INCOMPLETE']._serialized_end=1330
+  _globals['_POLICY_RETRYFROM']._serialized_start=1332
+  _globals['_POLICY_RETRYFROM']._serialized_end=1417
+  _globals['_CHECKPOINTS']._serialized_start=1589
+  _globals['_CHECKPOINTS']._serialized_end=1664
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from boatyard.gateway.v1 import budget_pb2 as budget_pb2
 from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import duration_pb2 as duration_pb2
@@ -151,6 +152,7 @@ class Policy(message.Message):
     ARTIFACTS_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
     GIT_LFS_FIELD_NUMBER: builtins.int
+    BUDGET_FIELD_NUMBER: builtins.int
     verify_command: builtins.str
     """A command line for /bin/sh that Boatyard runs on the result's commit, in a fresh tree and sandbox; exit code 0
     means that it passed. A job whose verify command does not pass ends FAILED and publishes nothing. The default is
@@ -224,6 +226,12 @@ class Policy(message.Message):
         agent has committed itself, are kept. An empty list inherits; the default is none.
         """
 
+    @builtins.property
+    def budget(self) -> budget_pb2.BudgetLimits:
+        """What the job may spend on models, over all its attempts and rounds, in addition to what budgets of its project say: see
+        BudgetService. It replaces that of the layers below as a whole. The default is no limit.
+        """
+
     def __init__(
         self,
         *,
@@ -242,13 +250,16 @@ class Policy(message.Message):
         artifacts: abc.Iterable[builtins.str] | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
         git_lfs: builtins.bool | None = ...,
+        budget: budget_pb2.BudgetLimits | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_git_lfs", b"_git_lfs", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "git_lfs", b"git_lfs", "incomplete", b"incomplete", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_budget", b"_budget", "_checkpoints", b"_checkpoints", "_git_lfs", b"_git_lfs", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "budget", b"budget", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "git_lfs", b"git_lfs", "incomplete", b"incomplete", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_checkpoints", b"_checkpoints", "_git_lfs", b"_git_lfs", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "git_lfs", b"git_lfs", "incomplete", b"incomplete", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask", "_budget", b"_budget", "_checkpoints", b"_checkpoints", "_git_lfs", b"_git_lfs", "_incomplete", b"_incomplete", "_max_attempts", b"_max_attempts", "_max_extra_rounds", b"_max_extra_rounds", "_publish", b"_publish", "_retention", b"_retention", "_retry_from", b"_retry_from", "_verify_command", b"_verify_command", "agent_may_ask", b"agent_may_ask", "artifacts", b"artifacts", "budget", b"budget", "checkpoint_timeout", b"checkpoint_timeout", "checkpoints", b"checkpoints", "git_lfs", b"git_lfs", "incomplete", b"incomplete", "leave_out", b"leave_out", "max_attempts", b"max_attempts", "max_extra_rounds", b"max_extra_rounds", "publish", b"publish", "retention", b"retention", "retry_from", b"retry_from", "retry_on", b"retry_on", "verify_command", b"verify_command", "verify_timeout", b"verify_timeout"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__agent_may_ask: _TypeAlias = typing.Literal["agent_may_ask"]  # noqa: Y015
     _WhichOneofArgType__agent_may_ask: _TypeAlias = typing.Literal["_agent_may_ask", b"_agent_may_ask"]  # noqa: Y015
+    _WhichOneofReturnType__budget: _TypeAlias = typing.Literal["budget"]  # noqa: Y015
+    _WhichOneofArgType__budget: _TypeAlias = typing.Literal["_budget", b"_budget"]  # noqa: Y015
     _WhichOneofReturnType__checkpoints: _TypeAlias = typing.Literal["checkpoints"]  # noqa: Y015
     _WhichOneofArgType__checkpoints: _TypeAlias = typing.Literal["_checkpoints", b"_checkpoints"]  # noqa: Y015
     _WhichOneofReturnType__git_lfs: _TypeAlias = typing.Literal["git_lfs"]  # noqa: Y015
@@ -269,6 +280,8 @@ class Policy(message.Message):
     _WhichOneofArgType__verify_command: _TypeAlias = typing.Literal["_verify_command", b"_verify_command"]  # noqa: Y015
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__agent_may_ask) -> _WhichOneofReturnType__agent_may_ask | None: ...
+    @typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget) -> _WhichOneofReturnType__budget | None: ...
     @typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__checkpoints) -> _WhichOneofReturnType__checkpoints | None: ...
     @typing.overload

@@ -639,6 +639,54 @@ class ReadArtifactResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class ReadRecordingRequest(message.Message):
+    """Request for ReadRecording."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    EXECUTION_ID_FIELD_NUMBER: builtins.int
+    OFFSET_FIELD_NUMBER: builtins.int
+    execution_id: builtins.str
+    """The execution."""
+    offset: builtins.int
+    """Where to begin, in bytes."""
+    def __init__(
+        self,
+        *,
+        execution_id: builtins.str = ...,
+        offset: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["execution_id", b"execution_id", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReadRecordingResponse(message.Message):
+    """A chunk of a recording."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DATA_FIELD_NUMBER: builtins.int
+    NEXT_OFFSET_FIELD_NUMBER: builtins.int
+    data: builtins.bytes
+    """At most 64 KiB."""
+    next_offset: builtins.int
+    """The offset after it."""
+    def __init__(
+        self,
+        *,
+        data: builtins.bytes = ...,
+        next_offset: builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["data", b"data", "next_offset", b"next_offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class GetWorkspaceRequest(message.Message):
     """Request for GetWorkspace."""
 

@@ -104,6 +104,11 @@ class AgentRuntimeServiceStub:
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.SerializeToString,
                 response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.FromString,
                 _registered_method=True)
+        self.ReadRecording = channel.unary_stream(
+                '/boatyard.gateway.v1.AgentRuntimeService/ReadRecording',
+                request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadRecordingRequest.SerializeToString,
+                response_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadRecordingResponse.FromString,
+                _registered_method=True)
         self.GetWorkspace = channel.unary_unary(
                 '/boatyard.gateway.v1.AgentRuntimeService/GetWorkspace',
                 request_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.GetWorkspaceRequest.SerializeToString,
@@ -342,6 +347,19 @@ class AgentRuntimeServiceServicer:
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (EXECUTION_NOT_FOUND, ARTIFACT_NOT_FOUND): no execution has that id, or none of its files that name.
         - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadRecording(self, request, context):
+        """Streams the recording of what an execution's agent asked of models, and what they answered (AgentSettings.record), as
+        far as there is one. docs/recordings.md describes its lines. Secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (RECORDING_NOT_FOUND): it is not recorded, or its events were removed, and the recording with them.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -588,6 +606,11 @@ def add_AgentRuntimeServiceServicer_to_server(servicer, server):
                     servicer.ReadArtifact,
                     request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.FromString,
                     response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.SerializeToString,
+            ),
+            'ReadRecording': grpc.unary_stream_rpc_method_handler(
+                    servicer.ReadRecording,
+                    request_deserializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadRecordingRequest.FromString,
+                    response_serializer=boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadRecordingResponse.SerializeToString,
             ),
             'GetWorkspace': grpc.unary_unary_rpc_method_handler(
                     servicer.GetWorkspace,
@@ -967,6 +990,33 @@ class AgentRuntimeService:
             '/boatyard.gateway.v1.AgentRuntimeService/ReadArtifact',
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactRequest.SerializeToString,
             boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadArtifactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadRecording(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/boatyard.gateway.v1.AgentRuntimeService/ReadRecording',
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadRecordingRequest.SerializeToString,
+            boatyard_dot_gateway_dot_v1_dot_runtime__pb2.ReadRecordingResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -146,6 +146,15 @@ class AgentRuntimeServiceStub:
     - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
     - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
     """
+    ReadRecording: aio.UnaryStreamMultiCallable[runtime_pb2.ReadRecordingRequest, runtime_pb2.ReadRecordingResponse]
+    """Streams the recording of what an execution's agent asked of models, and what they answered (AgentSettings.record), as
+    far as there is one. docs/recordings.md describes its lines. Secrets are not in it.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+    - NOT_FOUND (RECORDING_NOT_FOUND): it is not recorded, or its events were removed, and the recording with them.
+    - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+    """
     GetWorkspace: aio.UnaryUnaryMultiCallable[runtime_pb2.GetWorkspaceRequest, runtime_pb2.GetWorkspaceResponse]
     """Returns one workspace.
 
@@ -474,6 +483,21 @@ class AgentRuntimeServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (EXECUTION_NOT_FOUND, ARTIFACT_NOT_FOUND): no execution has that id, or none of its files that name.
         - FAILED_PRECONDITION (ARTIFACTS_EXPIRED): the execution's cell no longer keeps them.
+        - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
+        """
+
+    @abc_1.abstractmethod
+    def ReadRecording(
+        self,
+        request: runtime_pb2.ReadRecordingRequest,
+        context: aio.ServicerContext[runtime_pb2.ReadRecordingRequest, abc.AsyncIterator[runtime_pb2.ReadRecordingResponse]],
+    ) -> abc.AsyncIterator[runtime_pb2.ReadRecordingResponse]:
+        """Streams the recording of what an execution's agent asked of models, and what they answered (AgentSettings.record), as
+        far as there is one. docs/recordings.md describes its lines. Secrets are not in it.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (EXECUTION_NOT_FOUND): no execution has that id.
+        - NOT_FOUND (RECORDING_NOT_FOUND): it is not recorded, or its events were removed, and the recording with them.
         - OUT_OF_RANGE (OFFSET_OUT_OF_RANGE): the offset lies beyond the end.
         """
 

@@ -136,6 +136,11 @@ class ReadJobContextRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     HOLDER_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
+    reserves_model_use: builtins.bool
+    """True if the coordinator reserves what its agents ask of models. A coordinator of an earlier version cannot, and does
+    not get jobs that have a budget.
+    """
     @builtins.property
     def holder(self) -> Holder:
         """The lease."""
@@ -144,10 +149,11 @@ class ReadJobContextRequest(message.Message):
         self,
         *,
         holder: Holder | None = ...,
+        reserves_model_use: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -314,6 +320,93 @@ class ReadProvidersResponse(message.Message):
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
     _ClearFieldArgType: _TypeAlias = typing.Literal["providers", b"providers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReserveModelUseRequest(message.Message):
+    """Request for ReserveModelUse."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: builtins.int
+    NEED_FIELD_NUMBER: builtins.int
+    need: builtins.bytes
+    """Required. What the request may need, in the driver's own format; of an execution of the lease's attempt."""
+    @builtins.property
+    def holder(self) -> Holder:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder | None = ...,
+        need: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "need", b"need"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ReserveModelUseResponse(message.Message):
+    """Response for ReserveModelUse."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    GRANTING_FIELD_NUMBER: builtins.int
+    granting: builtins.bytes
+    """Whether the request may be sent, in the driver's own format."""
+    def __init__(
+        self,
+        *,
+        granting: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["granting", b"granting"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SettleModelUseRequest(message.Message):
+    """Request for SettleModelUse."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    HOLDER_FIELD_NUMBER: builtins.int
+    USE_FIELD_NUMBER: builtins.int
+    use: builtins.bytes
+    """Required. What the request has used, in the driver's own format."""
+    @builtins.property
+    def holder(self) -> Holder:
+        """The lease."""
+
+    def __init__(
+        self,
+        *,
+        holder: Holder | None = ...,
+        use: builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "use", b"use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class SettleModelUseResponse(message.Message):
+    """Response for SettleModelUse."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -76,6 +76,16 @@ class LedgerServiceStub:
                 request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersRequest.SerializeToString,
                 response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersResponse.FromString,
                 _registered_method=True)
+        self.ReserveModelUse = channel.unary_unary(
+                '/boatyard.ledger.v1.LedgerService/ReserveModelUse',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReserveModelUseRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReserveModelUseResponse.FromString,
+                _registered_method=True)
+        self.SettleModelUse = channel.unary_unary(
+                '/boatyard.ledger.v1.LedgerService/SettleModelUse',
+                request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.SettleModelUseRequest.SerializeToString,
+                response_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.SettleModelUseResponse.FromString,
+                _registered_method=True)
         self.RecordHookCall = channel.unary_unary(
                 '/boatyard.ledger.v1.LedgerService/RecordHookCall',
                 request_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.RecordHookCallRequest.SerializeToString,
@@ -159,6 +169,8 @@ class LedgerServiceServicer:
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - PERMISSION_DENIED (COORDINATOR_VERSION): the job has a budget, and the coordinator is of a version that does not
+        reserve what its agents ask of models.
         - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -192,6 +204,30 @@ class LedgerServiceServicer:
     def ReadProviders(self, request, context):
         """Returns who answers what the job's agent asks of a model, with their keys, as it is now: those that are for
         coordinators, in the order in which they are tried.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReserveModelUse(self, request, context):
+        """Reserves what a request to a model may need at most, in all budgets that bind the job: in each of them, or in none. Once
+        for each ask: a repeated call is granted again.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SettleModelUse(self, request, context):
+        """Counts what a request to a model has used, in place of what was reserved for it. Does nothing for an ask that has no
+        reservation, or is settled.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
@@ -326,6 +362,16 @@ def add_LedgerServiceServicer_to_server(servicer, server):
                     servicer.ReadProviders,
                     request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersRequest.FromString,
                     response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersResponse.SerializeToString,
+            ),
+            'ReserveModelUse': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReserveModelUse,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReserveModelUseRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReserveModelUseResponse.SerializeToString,
+            ),
+            'SettleModelUse': grpc.unary_unary_rpc_method_handler(
+                    servicer.SettleModelUse,
+                    request_deserializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.SettleModelUseRequest.FromString,
+                    response_serializer=boatyard_dot_ledger_dot_v1_dot_ledger__pb2.SettleModelUseResponse.SerializeToString,
             ),
             'RecordHookCall': grpc.unary_unary_rpc_method_handler(
                     servicer.RecordHookCall,
@@ -525,6 +571,60 @@ class LedgerService:
             '/boatyard.ledger.v1.LedgerService/ReadProviders',
             boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersRequest.SerializeToString,
             boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReadProvidersResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReserveModelUse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.ledger.v1.LedgerService/ReserveModelUse',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReserveModelUseRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.ReserveModelUseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SettleModelUse(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.ledger.v1.LedgerService/SettleModelUse',
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.SettleModelUseRequest.SerializeToString,
+            boatyard_dot_ledger_dot_v1_dot_ledger__pb2.SettleModelUseResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -45,6 +45,8 @@ class LedgerServiceStub:
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - PERMISSION_DENIED (COORDINATOR_VERSION): the job has a budget, and the coordinator is of a version that does not
+      reserve what its agents ask of models.
     - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadDocument: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadDocumentRequest, ledger_pb2.ReadDocumentResponse]
@@ -66,6 +68,22 @@ class LedgerServiceStub:
     ReadProviders: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadProvidersRequest, ledger_pb2.ReadProvidersResponse]
     """Returns who answers what the job's agent asks of a model, with their keys, as it is now: those that are for
     coordinators, in the order in which they are tried.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+    """
+    ReserveModelUse: aio.UnaryUnaryMultiCallable[ledger_pb2.ReserveModelUseRequest, ledger_pb2.ReserveModelUseResponse]
+    """Reserves what a request to a model may need at most, in all budgets that bind the job: in each of them, or in none. Once
+    for each ask: a repeated call is granted again.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+    - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+    - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+    """
+    SettleModelUse: aio.UnaryUnaryMultiCallable[ledger_pb2.SettleModelUseRequest, ledger_pb2.SettleModelUseResponse]
+    """Counts what a request to a model has used, in place of what was reserved for it. Does nothing for an ask that has no
+    reservation, or is settled.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
@@ -177,6 +195,8 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - PERMISSION_DENIED (COORDINATOR_VERSION): the job has a budget, and the coordinator is of a version that does not
+          reserve what its agents ask of models.
         - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 
@@ -216,6 +236,34 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
     ) -> abc.Awaitable[ledger_pb2.ReadProvidersResponse]:
         """Returns who answers what the job's agent asks of a model, with their keys, as it is now: those that are for
         coordinators, in the order in which they are tried.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+        """
+
+    @abc_1.abstractmethod
+    def ReserveModelUse(
+        self,
+        request: ledger_pb2.ReserveModelUseRequest,
+        context: aio.ServicerContext[ledger_pb2.ReserveModelUseRequest, abc.Awaitable[ledger_pb2.ReserveModelUseResponse]],
+    ) -> abc.Awaitable[ledger_pb2.ReserveModelUseResponse]:
+        """Reserves what a request to a model may need at most, in all budgets that bind the job: in each of them, or in none. Once
+        for each ask: a repeated call is granted again.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
+        - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
+        - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
+        """
+
+    @abc_1.abstractmethod
+    def SettleModelUse(
+        self,
+        request: ledger_pb2.SettleModelUseRequest,
+        context: aio.ServicerContext[ledger_pb2.SettleModelUseRequest, abc.Awaitable[ledger_pb2.SettleModelUseResponse]],
+    ) -> abc.Awaitable[ledger_pb2.SettleModelUseResponse]:
+        """Counts what a request to a model has used, in place of what was reserved for it. Does nothing for an ask that has no
+        reservation, or is settled.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.

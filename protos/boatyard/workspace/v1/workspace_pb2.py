@@ -30,7 +30,7 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/workspace/v1/workspace.proto\x12\x15\x62oatyard.workspace.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x02\n\x16\x43reateWorkspaceRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12(\n\x0b\x62\x61se_layers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x64\"\tr\x07(\xff\x1f\xb0\xb5\x18\x01\x12\x36\n\x06labels\x18\x03 \x01(\x0b\x32&.boatyard.workspace.v1.WorkspaceLabels\x12\x1f\n\tpins_path\x18\x04 \x01(\tB\x0c\xbaH\tr\x07(\xff\x1f\xb0\xb5\x18\x01\x12?\n\nvisibility\x18\x05 \x01(\x0e\x32!.boatyard.workspace.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x1b.boatyard.workspace.v1.FileB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\"6\n\x04\x46ile\x12\x1d\n\x04path\x18\x01 \x01(\tB\x0f\xbaH\x0cr\x07(\xff\x1f\xb8\xb5\x18\x01\xc8\x01\x01\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"N\n\x17\x43reateWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"9\n\x13GetWorkspaceRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"K\n\x14GetWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"\x8b\x02\n\x15ListWorkspacesRequest\x12I\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x1f\n\x0cwork_item_id\x18\x07 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"g\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc3\x01\n\x1bUpdateWorkspaceStateRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x41\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.StateB\n\xbaH\x07\x82\x01\x04\x18\x02\x18\x03\x12=\n\x08keep_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xe8\xef\xe3\x0b\x32\x00\"S\n\x1cUpdateWorkspaceStateResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"<\n\x16\x44\x65leteWorkspaceRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"\x19\n\x17\x44\x65leteWorkspaceResponse\"x\n\x16SweepWorkspacesRequest\x12?\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\n\"\x06\x08\x80\xe8\xef\xe3\x0b\x32\x00\xc8\x01\x01\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"0\n\x17SweepWorkspacesResponse\x12\x15\n\rworkspace_ids\x18\x01 \x03(\t\"K\n\x19ListWorkspaceUsageRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xba\x02\n\x1aListWorkspaceUsageResponse\x12\x39\n\nworkspaces\x18\x01 \x03(\x0b\x32%.boatyard.workspace.v1.WorkspaceUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x14\n\x0ctotal_inodes\x18\x04 \x01(\x03\x12\x12\n\nfree_bytes\x18\x05 \x01(\x03\x12\x18\n\x0b\x66ree_inodes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06\x64river\x18\x07 \x01(\t\x12\x34\n\x07\x64rivers\x18\x08 \x03(\x0b\x32#.boatyard.workspace.v1.DriverStatus\x12\x19\n\x11shared_uid_reason\x18\t \x01(\tB\x0e\n\x0c_free_inodes\"E\n\x0eWorkspaceUsage\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0e\n\x06inodes\x18\x03 \x01(\x03\"5\n\x0c\x44riverStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\tcomplaint\x18\x02 \x01(\tB\x04\xe0\xd1\x18\x02\"\xa6\x04\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12\x36\n\x06labels\x18\x05 \x01(\x0b\x32&.boatyard.workspace.v1.WorkspaceLabels\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07held_by\x18\t \x01(\t\x12\x12\n\x04path\x18\n \x01(\tB\x04\xe0\xd1\x18\x02\x12\x31\n\rcomplete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\x12\x12\n\x0eSTATE_CLEANING\x10\x04\"\xc6\x01\n\x0fWorkspaceLabels\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1f\n\x0cwork_item_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12 \n\rrepository_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x18\n\x06\x62ranch\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14VISIBILITY_SANDBOXES\x10\x01\x12\x13\n\x0fVISIBILITY_HOST\x10\x02\x32\xe0\x06\n\x10WorkspaceService\x12u\n\x0f\x43reateWorkspace\x12-.boatyard.workspace.v1.CreateWorkspaceRequest\x1a..boatyard.workspace.v1.CreateWorkspaceResponse\"\x03\x90\x02\x02\x12l\n\x0cGetWorkspace\x12*.boatyard.workspace.v1.GetWorkspaceRequest\x1a+.boatyard.workspace.v1.GetWorkspaceResponse\"\x03\x90\x02\x01\x12r\n\x0eListWorkspaces\x12,.boatyard.workspace.v1.ListWorkspacesRequest\x1a-.boatyard.workspace.v1.ListWorkspacesResponse\"\x03\x90\x02\x01\x12\x84\x01\n\x14UpdateWorkspaceState\x12\x32.boatyard.workspace.v1.UpdateWorkspaceStateRequest\x1a\x33.boatyard.workspace.v1.UpdateWorkspaceStateResponse\"\x03\x90\x02\x02\x12u\n\x0f\x44\x65leteWorkspace\x12-.boatyard.workspace.v1.DeleteWorkspaceRequest\x1a..boatyard.workspace.v1.DeleteWorkspaceResponse\"\x03\x90\x02\x02\x12u\n\x0fSweepWorkspaces\x12-.boatyard.workspace.v1.SweepWorkspacesRequest\x1a..boatyard.workspace.v1.SweepWorkspacesResponse\"\x03\x90\x02\x02\x12~\n\x12ListWorkspaceUsage\x12\x30.boatyard.workspace.v1.ListWorkspaceUsageRequest\x1a\x31.boatyard.workspace.v1.ListWorkspaceUsageResponse\"\x03\x90\x02\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n%boatyard/workspace/v1/workspace.proto\x12\x15\x62oatyard.workspace.v1\x1a\x1f\x62oatyard/access/v1/access.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\"boatyard/workspace/v1/layout.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8d\x03\n\x16\x43reateWorkspaceRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12(\n\x0b\x62\x61se_layers\x18\x02 \x03(\tB\x13\xbaH\x10\x92\x01\r\x10\x64\"\tr\x07(\xff\x1f\xb0\xb5\x18\x01\x12\x36\n\x06labels\x18\x03 \x01(\x0b\x32&.boatyard.workspace.v1.WorkspaceLabels\x12\x1f\n\tpins_path\x18\x04 \x01(\tB\x0c\xbaH\tr\x07(\xff\x1f\xb0\xb5\x18\x01\x12?\n\nvisibility\x18\x05 \x01(\x0e\x32!.boatyard.workspace.v1.VisibilityB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x35\n\x05\x66iles\x18\x06 \x03(\x0b\x32\x1b.boatyard.workspace.v1.FileB\t\xbaH\x06\x92\x01\x03\x10\xe8\x07\x12\x33\n\x04home\x18\x07 \x01(\x0e\x32\x1b.boatyard.workspace.v1.HomeB\x08\xbaH\x05\x82\x01\x02\x10\x01\x12\x1f\n\x0emax_home_bytes\x18\x08 \x01(\x03\x42\x07\xbaH\x04\"\x02(\x00\"6\n\x04\x46ile\x12\x1d\n\x04path\x18\x01 \x01(\tB\x0f\xbaH\x0cr\x07(\xff\x1f\xb8\xb5\x18\x01\xc8\x01\x01\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"N\n\x17\x43reateWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"9\n\x13GetWorkspaceRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"K\n\x14GetWorkspaceResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"\x8b\x02\n\x15ListWorkspacesRequest\x12I\n\x06states\x18\x01 \x03(\x0e\x32&.boatyard.workspace.v1.Workspace.StateB\x11\xbaH\x0e\x92\x01\x0b\x10@\"\x07\x82\x01\x04\x10\x01 \x00\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1a\n\tpage_size\x18\x05 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x1f\n\x0cwork_item_id\x18\x07 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"g\n\x16ListWorkspacesResponse\x12\x34\n\nworkspaces\x18\x01 \x03(\x0b\x32 .boatyard.workspace.v1.Workspace\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xc3\x01\n\x1bUpdateWorkspaceStateRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\x12\x41\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.StateB\n\xbaH\x07\x82\x01\x04\x18\x02\x18\x03\x12=\n\x08keep_for\x18\x03 \x01(\x0b\x32\x19.google.protobuf.DurationB\x10\xbaH\r\xaa\x01\n\"\x06\x08\x80\xe8\xef\xe3\x0b\x32\x00\"S\n\x1cUpdateWorkspaceStateResponse\x12\x33\n\tworkspace\x18\x01 \x01(\x0b\x32 .boatyard.workspace.v1.Workspace\"<\n\x16\x44\x65leteWorkspaceRequest\x12\"\n\x0cworkspace_id\x18\x01 \x01(\tB\x0c\xbaH\tr\x04\x88\xb5\x18\x01\xc8\x01\x01\"\x19\n\x17\x44\x65leteWorkspaceResponse\"x\n\x16SweepWorkspacesRequest\x12?\n\x07max_age\x18\x01 \x01(\x0b\x32\x19.google.protobuf.DurationB\x13\xbaH\x10\xaa\x01\n\"\x06\x08\x80\xe8\xef\xe3\x0b\x32\x00\xc8\x01\x01\x12\x1d\n\nproject_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\"0\n\x17SweepWorkspacesResponse\x12\x15\n\rworkspace_ids\x18\x01 \x03(\t\"K\n\x19ListWorkspaceUsageRequest\x12\x1a\n\tpage_size\x18\x01 \x01(\x05\x42\x07\xbaH\x04\x1a\x02(\x00\x12\x12\n\npage_token\x18\x02 \x01(\t\"\xba\x02\n\x1aListWorkspaceUsageResponse\x12\x39\n\nworkspaces\x18\x01 \x03(\x0b\x32%.boatyard.workspace.v1.WorkspaceUsage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x13\n\x0btotal_bytes\x18\x03 \x01(\x03\x12\x14\n\x0ctotal_inodes\x18\x04 \x01(\x03\x12\x12\n\nfree_bytes\x18\x05 \x01(\x03\x12\x18\n\x0b\x66ree_inodes\x18\x06 \x01(\x03H\x00\x88\x01\x01\x12\x0e\n\x06\x64river\x18\x07 \x01(\t\x12\x34\n\x07\x64rivers\x18\x08 \x03(\x0b\x32#.boatyard.workspace.v1.DriverStatus\x12\x19\n\x11shared_uid_reason\x18\t \x01(\tB\x0e\n\x0c_free_inodes\"E\n\x0eWorkspaceUsage\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\r\n\x05\x62ytes\x18\x02 \x01(\x03\x12\x0e\n\x06inodes\x18\x03 \x01(\x03\"5\n\x0c\x44riverStatus\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x17\n\tcomplaint\x18\x02 \x01(\tB\x04\xe0\xd1\x18\x02\"\xda\x04\n\tWorkspace\x12\x14\n\x0cworkspace_id\x18\x01 \x01(\t\x12\x35\n\x05state\x18\x02 \x01(\x0e\x32&.boatyard.workspace.v1.Workspace.State\x12-\n\x06layout\x18\x03 \x01(\x0b\x32\x1d.boatyard.workspace.v1.Layout\x12\x0e\n\x06\x64river\x18\x04 \x01(\t\x12\x36\n\x06labels\x18\x05 \x01(\x0b\x32&.boatyard.workspace.v1.WorkspaceLabels\x12/\n\x0b\x63reate_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\x07 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07held_by\x18\t \x01(\t\x12\x12\n\x04path\x18\n \x01(\tB\x04\xe0\xd1\x18\x02\x12\x31\n\rcomplete_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\thome_path\x18\x0c \x01(\tB\x04\xe0\xd1\x18\x02\x12\x19\n\x11home_workspace_id\x18\r \x01(\t\"j\n\x05State\x12\x15\n\x11STATE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSTATE_ACTIVE\x10\x01\x12\x13\n\x0fSTATE_COMPLETED\x10\x02\x12\x0f\n\x0bSTATE_ERROR\x10\x03\x12\x12\n\x0eSTATE_CLEANING\x10\x04\"\xc6\x01\n\x0fWorkspaceLabels\x12\x1d\n\nproject_id\x18\x01 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x19\n\x06job_id\x18\x02 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1c\n\tworker_id\x18\x03 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x1f\n\x0cwork_item_id\x18\x04 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12 \n\rrepository_id\x18\x05 \x01(\tB\t\xbaH\x06r\x04\x88\xb5\x18\x01\x12\x18\n\x06\x62ranch\x18\x06 \x01(\tB\x08\xbaH\x05r\x03(\xff\x01*W\n\nVisibility\x12\x1a\n\x16VISIBILITY_UNSPECIFIED\x10\x00\x12\x18\n\x14VISIBILITY_SANDBOXES\x10\x01\x12\x13\n\x0fVISIBILITY_HOST\x10\x02*;\n\x04Home\x12\x14\n\x10HOME_UNSPECIFIED\x10\x00\x12\x0c\n\x08HOME_NEW\x10\x01\x12\x0f\n\x0bHOME_OF_JOB\x10\x02\x32\xe0\x06\n\x10WorkspaceService\x12u\n\x0f\x43reateWorkspace\x12-.boatyard.workspace.v1.CreateWorkspaceRequest\x1a..boatyard.workspace.v1.CreateWorkspaceResponse\"\x03\x90\x02\x02\x12l\n\x0cGetWorkspace\x12*.boatyard.workspace.v1.GetWorkspaceRequest\x1a+.boatyard.workspace.v1.GetWorkspaceResponse\"\x03\x90\x02\x01\x12r\n\x0eListWorkspaces\x12,.boatyard.workspace.v1.ListWorkspacesRequest\x1a-.boatyard.workspace.v1.ListWorkspacesResponse\"\x03\x90\x02\x01\x12\x84\x01\n\x14UpdateWorkspaceState\x12\x32.boatyard.workspace.v1.UpdateWorkspaceStateRequest\x1a\x33.boatyard.workspace.v1.UpdateWorkspaceStateResponse\"\x03\x90\x02\x02\x12u\n\x0f\x44\x65leteWorkspace\x12-.boatyard.workspace.v1.DeleteWorkspaceRequest\x1a..boatyard.workspace.v1.DeleteWorkspaceResponse\"\x03\x90\x02\x02\x12u\n\x0fSweepWorkspaces\x12-.boatyard.workspace.v1.SweepWorkspacesRequest\x1a..boatyard.workspace.v1.SweepWorkspacesResponse\"\x03\x90\x02\x02\x12~\n\x12ListWorkspaceUsage\x12\x30.boatyard.workspace.v1.ListWorkspaceUsageRequest\x1a\x31.boatyard.workspace.v1.ListWorkspaceUsageResponse\"\x03\x90\x02\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -47,6 +47,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['visibility']._serialized_options = b'\272H\005\202\001\002\020\001'
   _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['files']._loaded_options = None
   _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['files']._serialized_options = b'\272H\006\222\001\003\020\350\007'
+  _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['home']._loaded_options = None
+  _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['home']._serialized_options = b'\272H\005\202\001\002\020\001'
+  _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['max_home_bytes']._loaded_options = None
+  _globals['_CREATEWORKSPACEREQUEST'].fields_by_name['max_home_bytes']._serialized_options = b'\272H\004\"\002(\000'
   _globals['_FILE'].fields_by_name['path']._loaded_options = None
   _globals['_FILE'].fields_by_name['path']._serialized_options = b'\272H\014r\007(\377\037\270\265\030\001\310\001\001'
   _globals['_GETWORKSPACEREQUEST'].fields_by_name['workspace_id']._loaded_options = None
@@ -81,6 +85,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRIVERSTATUS'].fields_by_name['complaint']._serialized_options = b'\340\321\030\002'
   _globals['_WORKSPACE'].fields_by_name['path']._loaded_options = None
   _globals['_WORKSPACE'].fields_by_name['path']._serialized_options = b'\340\321\030\002'
+  _globals['_WORKSPACE'].fields_by_name['home_path']._loaded_options = None
+  _globals['_WORKSPACE'].fields_by_name['home_path']._serialized_options = b'\340\321\030\002'
   _globals['_WORKSPACELABELS'].fields_by_name['project_id']._loaded_options = None
   _globals['_WORKSPACELABELS'].fields_by_name['project_id']._serialized_options = b'\272H\006r\004\210\265\030\001'
   _globals['_WORKSPACELABELS'].fields_by_name['job_id']._loaded_options = None
@@ -107,48 +113,50 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WORKSPACESERVICE'].methods_by_name['SweepWorkspaces']._serialized_options = b'\220\002\002'
   _globals['_WORKSPACESERVICE'].methods_by_name['ListWorkspaceUsage']._loaded_options = None
   _globals['_WORKSPACESERVICE'].methods_by_name['ListWorkspaceUsage']._serialized_options = b'\220\002\001'
-  _globals['_VISIBILITY']._serialized_start=3037
-  _globals['_VISIBILITY']._serialized_end=3124
+  _globals['_VISIBILITY']._serialized_start=3175
+  _globals['_VISIBILITY']._serialized_end=3262
+  _globals['_HOME']._serialized_start=3264
+  _globals['_HOME']._serialized_end=3323
   _globals['_CREATEWORKSPACEREQUEST']._serialized_start=259
-  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=570
-  _globals['_FILE']._serialized_start=572
-  _globals['_FILE']._serialized_end=626
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=628
-  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=706
-  _globals['_GETWORKSPACEREQUEST']._serialized_start=708
-  _globals['_GETWORKSPACEREQUEST']._serialized_end=765
-  _globals['_GETWORKSPACERESPONSE']._serialized_start=767
-  _globals['_GETWORKSPACERESPONSE']._serialized_end=842
-  _globals['_LISTWORKSPACESREQUEST']._serialized_start=845
-  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1112
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1114
-  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1217
-  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_start=1220
-  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_end=1415
-  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_start=1417
-  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_end=1500
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1502
-  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1562
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1564
-  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1589
-  _globals['_SWEEPWORKSPACESREQUEST']._serialized_start=1591
-  _globals['_SWEEPWORKSPACESREQUEST']._serialized_end=1711
-  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_start=1713
-  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_end=1761
-  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_start=1763
-  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_end=1838
-  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_start=1841
-  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_end=2155
-  _globals['_WORKSPACEUSAGE']._serialized_start=2157
-  _globals['_WORKSPACEUSAGE']._serialized_end=2226
-  _globals['_DRIVERSTATUS']._serialized_start=2228
-  _globals['_DRIVERSTATUS']._serialized_end=2281
-  _globals['_WORKSPACE']._serialized_start=2284
-  _globals['_WORKSPACE']._serialized_end=2834
-  _globals['_WORKSPACE_STATE']._serialized_start=2728
-  _globals['_WORKSPACE_STATE']._serialized_end=2834
-  _globals['_WORKSPACELABELS']._serialized_start=2837
-  _globals['_WORKSPACELABELS']._serialized_end=3035
-  _globals['_WORKSPACESERVICE']._serialized_start=3127
-  _globals['_WORKSPACESERVICE']._serialized_end=3991
+  _globals['_CREATEWORKSPACEREQUEST']._serialized_end=656
+  _globals['_FILE']._serialized_start=658
+  _globals['_FILE']._serialized_end=712
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_start=714
+  _globals['_CREATEWORKSPACERESPONSE']._serialized_end=792
+  _globals['_GETWORKSPACEREQUEST']._serialized_start=794
+  _globals['_GETWORKSPACEREQUEST']._serialized_end=851
+  _globals['_GETWORKSPACERESPONSE']._serialized_start=853
+  _globals['_GETWORKSPACERESPONSE']._serialized_end=928
+  _globals['_LISTWORKSPACESREQUEST']._serialized_start=931
+  _globals['_LISTWORKSPACESREQUEST']._serialized_end=1198
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_start=1200
+  _globals['_LISTWORKSPACESRESPONSE']._serialized_end=1303
+  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_start=1306
+  _globals['_UPDATEWORKSPACESTATEREQUEST']._serialized_end=1501
+  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_start=1503
+  _globals['_UPDATEWORKSPACESTATERESPONSE']._serialized_end=1586
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_start=1588
+  _globals['_DELETEWORKSPACEREQUEST']._serialized_end=1648
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_start=1650
+  _globals['_DELETEWORKSPACERESPONSE']._serialized_end=1675
+  _globals['_SWEEPWORKSPACESREQUEST']._serialized_start=1677
+  _globals['_SWEEPWORKSPACESREQUEST']._serialized_end=1797
+  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_start=1799
+  _globals['_SWEEPWORKSPACESRESPONSE']._serialized_end=1847
+  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_start=1849
+  _globals['_LISTWORKSPACEUSAGEREQUEST']._serialized_end=1924
+  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_start=1927
+  _globals['_LISTWORKSPACEUSAGERESPONSE']._serialized_end=2241
+  _globals['_WORKSPACEUSAGE']._serialized_start=2243
+  _globals['_WORKSPACEUSAGE']._serialized_end=2312
+  _globals['_DRIVERSTATUS']._serialized_start=2314
+  _globals['_DRIVERSTATUS']._serialized_end=2367
+  _globals['_WORKSPACE']._serialized_start=2370
+  _globals['_WORKSPACE']._serialized_end=2972
+  _globals['_WORKSPACE_STATE']._serialized_start=2866
+  _globals['_WORKSPACE_STATE']._serialized_end=2972
+  _globals['_WORKSPACELABELS']._serialized_start=2975
+  _globals['_WORKSPACELABELS']._serialized_end=3173
+  _globals['_WORKSPACESERVICE']._serialized_start=3326
+  _globals['_WORKSPACESERVICE']._serialized_end=4190
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,33 @@ VISIBILITY_SANDBOXES: Visibility.ValueType  # 1
 VISIBILITY_HOST: Visibility.ValueType  # 2
 """Also programs outside any sandbox: the files are at one path on the host."""
 
+class _Home:
+    ValueType = typing.NewType("ValueType", builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HomeEnumTypeWrapper(enum_type_wrapper._EnumTypeWrapper[_Home.ValueType], builtins.type):
+    DESCRIPTOR: descriptor.EnumDescriptor
+    HOME_UNSPECIFIED: _Home.ValueType  # 0
+    """There is none."""
+    HOME_NEW: _Home.ValueType  # 1
+    """A new one."""
+    HOME_OF_JOB: _Home.ValueType  # 2
+    """That of the newest workspace of the same job and project whose work has ended: it is moved here. A new one where there
+    is none, where a sandbox holds that workspace, and where that HOME is too large.
+    """
+
+class Home(_Home, metaclass=_HomeEnumTypeWrapper):
+    """The HOME of the agents who work in a workspace."""
+
+HOME_UNSPECIFIED: Home.ValueType  # 0
+"""There is none."""
+HOME_NEW: Home.ValueType  # 1
+"""A new one."""
+HOME_OF_JOB: Home.ValueType  # 2
+"""That of the newest workspace of the same job and project whose work has ended: it is moved here. A new one where there
+is none, where a sandbox holds that workspace, and where that HOME is too large.
+"""
+
 @typing.final
 class CreateWorkspaceRequest(message.Message):
     """Request for CreateWorkspace."""
@@ -57,6 +84,8 @@ class CreateWorkspaceRequest(message.Message):
     PINS_PATH_FIELD_NUMBER: builtins.int
     VISIBILITY_FIELD_NUMBER: builtins.int
     FILES_FIELD_NUMBER: builtins.int
+    HOME_FIELD_NUMBER: builtins.int
+    MAX_HOME_BYTES_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """Chosen by the caller."""
     pins_path: builtins.str
@@ -66,6 +95,12 @@ class CreateWorkspaceRequest(message.Message):
     """
     visibility: Visibility.ValueType
     """Who must be able to access the files; unspecified means VISIBILITY_SANDBOXES."""
+    home: Home.ValueType
+    """The directory beside the files that is the HOME of the agents who work in it; unspecified means that there is none."""
+    max_home_bytes: builtins.int
+    """With HOME_OF_JOB: a HOME that takes more bytes than this is left where it is; 0 means half of what a workspace may
+    grow to by the settings, if they say so.
+    """
     @builtins.property
     def base_layers(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
         """Absolute paths of the prepared directories to start from, topmost first, as returned with a git base; they are
@@ -91,10 +126,12 @@ class CreateWorkspaceRequest(message.Message):
         pins_path: builtins.str = ...,
         visibility: Visibility.ValueType = ...,
         files: abc.Iterable[File] | None = ...,
+        home: Home.ValueType = ...,
+        max_home_bytes: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["labels", b"labels"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "labels", b"labels", "pins_path", b"pins_path", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["base_layers", b"base_layers", "files", b"files", "home", b"home", "labels", b"labels", "max_home_bytes", b"max_home_bytes", "pins_path", b"pins_path", "visibility", b"visibility", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -493,7 +530,7 @@ class WorkspaceUsage(message.Message):
     workspace_id: builtins.str
     """The workspace."""
     bytes: builtins.int
-    """Bytes on disk, not counting the base: its changes, or the entire copy."""
+    """Bytes on disk, not counting the base: its changes, or the entire copy, and the HOME of its agents."""
     inodes: builtins.int
     """Inodes, counted the same way."""
     def __init__(
@@ -581,6 +618,8 @@ class Workspace(message.Message):
     HELD_BY_FIELD_NUMBER: builtins.int
     PATH_FIELD_NUMBER: builtins.int
     COMPLETE_TIME_FIELD_NUMBER: builtins.int
+    HOME_PATH_FIELD_NUMBER: builtins.int
+    HOME_WORKSPACE_ID_FIELD_NUMBER: builtins.int
     workspace_id: builtins.str
     """The id chosen by its creator."""
     state: Workspace.State.ValueType
@@ -597,6 +636,12 @@ class Workspace(message.Message):
     """Output only. Where its files are, as an absolute path: all of them, or with the driver `overlay-userns` those that
     differ from its base.
     """
+    home_path: builtins.str
+    """Output only. The HOME of the agents who work in it, as an absolute path; empty without one, and once it has been moved
+    to a later workspace of the job. It is removed with the workspace, and counts in its disk usage.
+    """
+    home_workspace_id: builtins.str
+    """Output only. The workspace that its HOME was moved from; empty when it began with a new one."""
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
         """Output only. Where its files are."""
@@ -635,10 +680,12 @@ class Workspace(message.Message):
         held_by: builtins.str = ...,
         path: builtins.str = ...,
         complete_time: timestamp_pb2.Timestamp | None = ...,
+        home_path: builtins.str = ...,
+        home_workspace_id: builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "expire_time", b"expire_time", "labels", b"labels", "layout", b"layout", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "labels", b"labels", "layout", b"layout", "path", b"path", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["complete_time", b"complete_time", "create_time", b"create_time", "driver", b"driver", "expire_time", b"expire_time", "held_by", b"held_by", "home_path", b"home_path", "home_workspace_id", b"home_workspace_id", "labels", b"labels", "layout", b"layout", "path", b"path", "state", b"state", "update_time", b"update_time", "workspace_id", b"workspace_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

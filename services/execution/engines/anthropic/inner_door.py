@@ -10,6 +10,7 @@ from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
+from services.execution.door.tapes import Tapes
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.netns import LOOPBACK, listening
@@ -21,10 +22,11 @@ _REPORTED_WITHIN_S: Final = 5.0
 class InnerDoor:
     """A door on loopback, for this process alone, which knows its token."""
 
-    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder, patience_s: float) -> None:
-        """`patience_s` is how long it waits for models that do not answer."""
+    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder, patience_s: float, tapes: Tapes) -> None:
+        """`patience_s` is how long it waits for models that do not answer; `tapes` what it records and replays."""
         self._providers = providers
         self._patience_s = patience_s
+        self._tapes = tapes
         self.outage: Trouble | None = None
         """Why models do not answer; None while they do, and before one was asked."""
         self._recorder = recorder
@@ -35,13 +37,20 @@ class InnerDoor:
     def open(self, models_file: Path) -> ModelCredentials:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
-        self._serving = asyncio.ensure_future(Door(self._providers, token, self, self._patience_s).serve(listener))
+        door = Door(self._providers, token, self, self._patience_s, tapes=self._tapes)
+        self._serving = asyncio.ensure_future(door.serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
-    async def usage(self, wire: ModelWire, fields: dict[str, object]) -> None:
+    async def sent(self, number: int, wire: ModelWire, fields: dict[str, object]) -> None:
+        """Do nothing: who would be told of a killed door is killed with it."""
+
+    async def unbilled(self, number: int) -> None:
+        """Do nothing: see `sent`."""
+
+    async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
         """Record what a request has used."""
-        request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
-        self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
+        del number
+        request_id = self._recorder.usage(priced(wire, fields))
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()

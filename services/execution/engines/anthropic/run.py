@@ -61,6 +61,7 @@ class AgentLoop:
         self._writer = writer
         self._signal_fd = context.signal_fd
         self._group = group
+        self._tapes = context.tapes()
         self._providers = [one for one in context.providers if one.wire is ModelWire.MESSAGES]
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
         self._tools = ToolProcess(plan.sandbox, run, self._pump, writer, group)
@@ -108,8 +109,8 @@ class AgentLoop:
             return verdict.never_began(str(error))
         models = Models.load(None if credentials is None else credentials.models_file)
         recorder = Recorder(self._writer, before, models)
-        patience_s = self._plan.bounds.model_patience_s
-        door = InnerDoor(self._providers, recorder, patience_s) if self._providers else None
+        patience_s = 0.0 if self._plan.replay else self._plan.bounds.model_patience_s
+        door = InnerDoor(self._providers, recorder, patience_s, self._tapes) if self._providers else None
         self._door = door
         if door is not None:
             credentials = door.open(models.path)

@@ -5,11 +5,10 @@ import selectors
 import time
 from dataclasses import replace
 
-from services.execution.cgroups.group import ControlGroup
 from services.execution.door.child import ModelDoor
 from services.execution.door.outages import START_PATIENCE_S, Trouble
+from services.execution.engine import RunContext
 from services.execution.engines.command.sources import Sources
-from services.execution.eventlog import EventWriter
 from services.execution.processes import orphans
 from services.sandbox.spec import SandboxSpec, Tier
 
@@ -17,25 +16,17 @@ from services.sandbox.spec import SandboxSpec, Tier
 class DoorWatch:
     """Stays with the door of one run, if it has one."""
 
-    def __init__(
-        self,
-        door: ModelDoor | None,
-        writer: EventWriter,
-        selector: selectors.BaseSelector,
-        sources: Sources,
-        group: ControlGroup | None,
-    ) -> None:
-        """Without a `door` there is nothing to do.
-
-        It is in no `group` of the program: the limits are for the program alone.
-        """
-        self._door = door
+    def __init__(self, context: RunContext, selector: selectors.BaseSelector, sources: Sources) -> None:
+        """The door is in no control group of the program: the limits are for the program alone."""
+        self._context = context
+        patience_s = 0.0 if context.plan.replay else context.plan.bounds.model_patience_s
+        self._door = ModelDoor(context.providers, patience_s) if context.providers else None
         self._trouble: Trouble | None = None
         self._refused_at = math.inf
-        self._writer = writer
+        self._writer = context.writer
         self._selector = selector
         self._sources = sources
-        self._leave = (lambda: None) if group is None else group.leave
+        self._leave = (lambda: None) if context.group is None else context.group.leave
 
     @property
     def secrets(self) -> dict[str, bytes]:
@@ -74,6 +65,7 @@ class DoorWatch:
     def _begin(self) -> None:
         if self._door is not None:
             self._selector.unregister(self._door.opened)
+            self._door.tapes = self._context.tapes()
             self._door.start(self._leave)
             self._follow(self._door)
 

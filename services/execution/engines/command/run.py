@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
-from services.execution.door.child import ModelDoor
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
+from services.execution.engines.command import claims
 from services.execution.engines.command.door_watch import DoorWatch
 from services.execution.engines.command.judging import judged, transcript
 from services.execution.engines.command.preset import PresetTask
@@ -19,7 +19,7 @@ from services.execution.engines.command.terminal import Terminal
 from services.execution.engines.command.termination import GRACE_S, Termination
 from services.execution.eventlog import Stream
 from services.execution.eventlog.activity import read_activity
-from services.execution.model import ModelUse, Reason, Result, State
+from services.execution.model import SESSION_VARIABLE, ModelUse, Reason, Result, State
 from services.execution.processes import agent, signals, verdict
 from services.execution.processes.blame import blamed, reason_of, with_outage
 from services.execution.processes.meter import Meter
@@ -49,8 +49,7 @@ class CommandRun:
         self._selector = selectors.DefaultSelector()
         self._sources = Sources(self._selector, self._writer)
         self._plan = context.plan
-        door = ModelDoor(context.providers, self._plan.bounds.model_patience_s) if context.providers else None
-        self._door = DoorWatch(door, self._writer, self._selector, self._sources, self._group)
+        self._door = DoorWatch(context, self._selector, self._sources)
         self._writer.redactor = self._writer.redactor.having(self._plan.secrets | self._door.secrets)
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
@@ -100,7 +99,8 @@ class CommandRun:
             end.result(start_time_ns, status, processes_left, self._pump.output_bytes), self._door.trouble
         )
         result = replace(result, end_verified_by=program.verified_by, vitals=meter.vitals())
-        return replace(result, model_use=self._model_use())
+        session_id = "" if self._transcript is None else self._transcript.events.session_id
+        return replace(result, model_use=self._model_use(), session_id=session_id)
 
     def _start(self) -> agent.Agent:
         spec, door = self._door.prepared(self._plan.sandbox)
@@ -120,11 +120,15 @@ class CommandRun:
         seen = read_activity(self._run.events).model_use()
         if said is None:
             return seen if seen.usage else None
+        if (doubt := claims.difference(said, seen)) is not None:
+            self._writer.note(doubt, "model")
         return replace(said, tokens=seen.tokens, cost_usd=seen.cost_usd, turns=seen.turns, usage=seen.usage)
 
     def _announce(self) -> None:
         self._writer.state_change(State.RUNNING)
         agent.announce(self._writer, self._plan.sandbox)
+        if session := self._plan.sandbox.environment.get(SESSION_VARIABLE):
+            self._writer.note(f"the agent may go on in its session: {session.decode()}", "session")
         if self._plan.no_door:
             self._writer.note(self._plan.no_door, "model")
 

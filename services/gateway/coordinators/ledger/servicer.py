@@ -37,7 +37,8 @@ EARLIER_METHODS: Final = {
 class LedgerServicer(LedgerServiceServicer):
     """Serves boatyard.ledger.v1.LedgerService."""
 
-    def __init__(self, store: CoordinatorStore, ledgers: CoordinatorLedgers) -> None:
+    def __init__(self, store: CoordinatorStore, ledgers: CoordinatorLedgers, cells: CellStore) -> None:
+        self._cells = cells
         self._store = store
         self._ledgers = ledgers
 
@@ -49,7 +50,11 @@ class LedgerServicer(LedgerServiceServicer):
 
     async def ReadJobContext(self, request: pb.ReadJobContextRequest, context: Context) -> pb.ReadJobContextResponse:
         async with self._holding(request.holder) as (ledger, lease):
-            return pb.ReadJobContextResponse(job_context=pack((await ledger.attempt(lease)).context))
+            job_context = (await ledger.attempt(lease)).context
+        if job_context.has_budgets and not request.reserves_model_use:
+            text = "does not reserve what its agents ask of models, and the job has a budget at this gateway"
+            raise await earlier_version(self._cells, request.holder.coordinator_id, text)
+        return pb.ReadJobContextResponse(job_context=pack(job_context))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
         outcome = wire.expected_outcome_from_proto(request)
@@ -64,6 +69,17 @@ class LedgerServicer(LedgerServiceServicer):
     async def ReadProviders(self, request: pb.ReadProvidersRequest, context: Context) -> pb.ReadProvidersResponse:
         async with self._holding(request.holder) as (ledger, lease):
             return pb.ReadProvidersResponse(providers=map(PROVIDER.to_proto, await ledger.providers(lease)))
+
+    async def ReserveModelUse(self, request: pb.ReserveModelUseRequest, context: Context) -> pb.ReserveModelUseResponse:
+        need = wire.need_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
+            return pb.ReserveModelUseResponse(granting=pack(await ledger.reserve(lease, need)))
+
+    async def SettleModelUse(self, request: pb.SettleModelUseRequest, context: Context) -> pb.SettleModelUseResponse:
+        use = wire.use_from_proto(request)
+        async with self._holding(request.holder) as (ledger, lease):
+            await ledger.settle(lease, use)
+        return pb.SettleModelUseResponse()
 
     async def RecordHookCall(self, request: pb.RecordHookCallRequest, context: Context) -> pb.RecordHookCallResponse:
         call = wire.hook_call_from_proto(request)

@@ -11,6 +11,7 @@ from services.common.rpc.rules import Check, Violation
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import HeldLease
 from services.lifecycle.ledger import Stage, StageEnd
+from services.lifecycle.model.budgets import ModelNeed, ModelUse
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -19,8 +20,12 @@ from services.lifecycle.model.value import Recorded, unpack
 from services.lifecycle.orphans import JobStatus
 
 Value = TypeVar("Value", bound=Recorded)
+Asked = TypeVar("Asked", ModelNeed, ModelUse)
 
 _MAX_RETRY_SECONDS: Final = 3600
+_MAX_COST_USD: Final = 1_000_000
+_MAX_TOKENS: Final = 1_000_000_000
+_MAX_NAME: Final = 63
 
 _STAGE: Final = Mapper(Stage, pb.RecordedStage, by_hand={"result"})
 _JOB_STATUS: Final = Mapper(JobStatus, pb.JobStatus, by_hand={"job_id"})
@@ -59,6 +64,24 @@ def note_from_proto(request: pb.NoteExecutionRequest) -> ExecutionNote:
     return _unpacked("note", ExecutionNote, request.note)
 
 
+def need_from_proto(request: pb.ReserveModelUseRequest) -> ModelNeed:
+    """Read what a request to a model may need. Raises Invalid."""
+    return _countable("need", _unpacked("need", ModelNeed, request.need))
+
+
+def use_from_proto(request: pb.SettleModelUseRequest) -> ModelUse:
+    """Read what a request to a model has used. Raises Invalid."""
+    return _countable("use", _unpacked("use", ModelUse, request.use))
+
+
+def _countable(field: str, value: Asked) -> Asked:
+    """Return a need or a use that books can have. Raises Invalid."""
+    is_countable = 0 <= value.tokens <= _MAX_TOKENS and 0 <= (value.cost_usd or 0) <= _MAX_COST_USD
+    if not (is_countable and 0 < len(value.ask_id) <= _MAX_NAME):
+        raise Invalid([(field, f"must be of an ask, with at most {_MAX_TOKENS} tokens and ${_MAX_COST_USD}")])
+    return value
+
+
 def hook_call_from_proto(request: pb.RecordHookCallRequest) -> HookCall:
     """Read the record of a hook's call. Raises Invalid."""
     return _unpacked("call", HookCall, request.call)
@@ -74,6 +97,8 @@ def retry_from_proto(request: pb.RetryLaterRequest) -> Retry:
     retry = _unpacked("retry", Retry, request.retry)
     if not 0 <= retry.seconds <= _MAX_RETRY_SECONDS:
         raise Invalid([("retry", f"must wait for at most {_MAX_RETRY_SECONDS} s")])
+    if retry.outage is not None and len(retry.outage.provider) > _MAX_NAME:
+        raise Invalid([("retry", f"must name a provider of at most {_MAX_NAME} characters")])
     return retry
 
 

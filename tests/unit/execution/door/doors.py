@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from services.agent.providers import ModelProvider
 from services.execution.door.reports import Reports
 from services.execution.door.server import Door
+from services.execution.door.tapes import NO_TAPES, Tapes
 
 TOKEN = "the-execution-s-token"
 HERE = ("127.0.0.0/8",)
@@ -31,7 +32,7 @@ class Served:
         with contextlib.suppress(BlockingIOError):
             lines = [json.loads(line) for line in os.read(self.reading, 1 << 20).splitlines()]
             self.troubles += [line["trouble"] for line in lines if "trouble" in line]
-            return [line for line in lines if "trouble" not in line]
+            return [line for line in lines if "usage" in line or "note" in line]
         return []
 
     async def usage(self) -> dict:
@@ -74,12 +75,13 @@ def unchunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*providers: ModelProvider, patience_s: float = 0.0) -> AsyncIterator[Served]:
+async def serving(*providers: ModelProvider, patience_s: float = 0.0, tapes: Tapes = NO_TAPES) -> AsyncIterator[Served]:
     """Serve these providers, which are waited for so long."""
     listening = socket.create_server(("127.0.0.1", 0))
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    task = asyncio.ensure_future(Door(providers, TOKEN, Reports(writing), patience_s).serve(listening))
+    door = Door(providers, TOKEN, Reports(writing), patience_s, tapes=tapes)
+    task = asyncio.ensure_future(door.serve(listening))
     try:
         yield Served(listening.getsockname()[1], reading)
     finally:

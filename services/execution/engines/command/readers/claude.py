@@ -58,6 +58,7 @@ class Reader:
     def _system(self, line: Json) -> None:
         match line.get("subtype"):
             case "init":
+                self._events.session(text(line.get("session_id")))
                 version, model = text(line.get("claude_code_version")), text(line.get("model"))
                 self._events.note(f"Claude Code {version}, model {model}", "begin")
             case "api_retry":

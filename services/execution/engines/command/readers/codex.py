@@ -23,6 +23,8 @@ class Reader:
     def take(self, line: Json) -> None:
         """Read a line."""
         match line.get("type"):
+            case "thread.started":
+                self._events.session(text(line.get("thread_id")))
             case "turn.started":
                 self._is_done, self._failure = False, ""
             case "item.started" if self._is_tool(item := an_object(line.get("item"))):

@@ -1,5 +1,6 @@
 """Writes what an agent says and does to the event log, in the form that it has for every engine, and counts it."""
 
+import re
 from collections import OrderedDict
 from dataclasses import dataclass
 from typing import Final
@@ -15,6 +16,7 @@ _MAX_NOTE: Final = 1000
 _LAST_WORDS_BYTES: Final = 2048
 _NAMED: Final = 5
 _MOST_IDS: Final = 4096
+_SESSION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,13 @@ class AgentEvents:
         self._claimed_cost_usd: float | None = None
         self.last_words = ""
         """The agent's final text, as far as it is known."""
+        self.session_id = ""
+        """What the agent calls its session, empty where it does not: it is an argument for its program later."""
+
+    def session(self, session_id: str) -> None:
+        """Take what it calls its session, if it is a name."""
+        if _SESSION.fullmatch(session_id):
+            self.session_id = session_id
 
     def text(self, text: str, request_id: str = "") -> None:
         """Write what it says."""

@@ -28,6 +28,7 @@ class Reader:
             self._events.last_words, self._words = self._words, ""
         match kind:
             case "init":
+                self._events.session(text(line.get("session_id")))
                 self._events.note(f"Gemini CLI, model {text(line.get('model'))}", "begin")
             case "message" if line.get("role") == "assistant":
                 piece = text(line.get("content"))

@@ -21,6 +21,7 @@ class Reader:
     def take(self, line: Json) -> None:
         """Read a line."""
         part = an_object(line.get("part"))
+        self._events.session(text(line.get("sessionID")))
         match line.get("type"):
             case "step_start":
                 self._stop_reason, self._error = "", None

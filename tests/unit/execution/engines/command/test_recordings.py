@@ -1,5 +1,6 @@
 """What real agents wrote to a scripted model, read again; their versions are in decision 69."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -88,3 +89,33 @@ def test_a_fix_is_told_in_the_form_of_every_engine(recording: str, tmp_path: Pat
     assert (use.tokens, use.cost_usd, use.tool_calls) == (0, None, 2)
     assert use.claimed_tokens in {3 * 1120, 3 * 1100}, "what the scripted model says that it used"
     assert use.turns == sum(kind is EventKind.TURN_END for kind, _ in said) > 0
+
+
+@pytest.mark.parametrize(
+    ("agent", "line"),
+    [
+        ("claude", '{"type": "system", "subtype": "init", "session_id": SESSION}'),
+        ("codex", '{"type": "thread.started", "thread_id": SESSION}'),
+        ("gemini", '{"type": "init", "session_id": SESSION}'),
+        ("opencode", '{"type": "step_start", "sessionID": SESSION, "part": {}}'),
+    ],
+)
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ("bf35e9ee-ccea-4ca8-b1c1-955918fb3125", True),
+        ("ses_dd4707c72ffeyAcFJ65KhccnhE", True),
+        *(
+            (bad, False)
+            for bad in ("", "-c", "--help", "a b", "../x", "a/b", "a\nb", "a;id", "$HOME", "*", "é", "a" * 129)
+        ),
+    ],
+)
+def test_a_session_is_a_name_and_nothing_else(tmp_path: Path, agent: str, line: str, given: str, taken: bool) -> None:
+    with EventWriter(tmp_path / "events") as writer:
+        preset = Presets.load(None, ToolPaths()).by_name[agent]
+        task = PresetTask(title=preset.title, install=preset.install, reader=preset.reader)
+        reading = transcript(task, writer)
+        reading.output(Stream.STDOUT, line.replace("SESSION", json.dumps(given)).encode() + b"\n", 1)
+        reading.end()
+    assert reading.events.session_id == (given if taken else "")

@@ -1,4 +1,7 @@
-"""The replay server as a process of its own, which plays the scripts of a test."""
+"""A model that plays scripts, with faults on request: a server of the Messages API, as a process of its own.
+
+It speaks real HTTP, so its clients do everything that they do with the API. See `script` for the files.
+"""
 
 import json
 import subprocess
@@ -26,7 +29,7 @@ def bash(command: str, **arguments: object) -> dict:
 
 
 def write_script(path: Path, replies: Sequence[dict], **head: object) -> Path:
-    """Write a script: each reply has the fields of services.replay.script."""
+    """Write a script: each reply has the fields of tests.kit.replay.script."""
     lines = [f"{name} = {_toml(value)}" for name, value in {"origin": "scripted", **head}.items()]
     for reply in replies:
         lines += ["[[reply]]", *(f"{name} = {_toml(value)}" for name, value in reply.items())]
@@ -48,7 +51,7 @@ def replaying(directory: Path, *scripts: Path, key: str = "") -> Iterator[Replay
     log = directory / "replay.log"
     arguments = ["--log", str(log), *(["--key", key] if key else [])]
     process = subprocess.Popen(
-        [sys.executable, "-m", "services.replay", *map(str, scripts), *arguments], stdout=subprocess.PIPE
+        [sys.executable, "-m", "tests.kit.replay", *map(str, scripts), *arguments], stdout=subprocess.PIPE
     )
     assert process.stdout
     try:

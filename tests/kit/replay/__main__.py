@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: `python -m tests.kit.replay SCRIPT… --port 0`."""
 
 import argparse
 import contextlib
@@ -8,9 +8,9 @@ import sys
 import threading
 from pathlib import Path
 
-from services.replay.conversation import Conversations
-from services.replay.script import ScriptError, read_script
-from services.replay.server import Event, ReplayServer
+from tests.kit.replay.conversation import Conversations
+from tests.kit.replay.script import ScriptError, read_script
+from tests.kit.replay.server import Event, ReplayServer
 
 _EXIT_USAGE = 2
 
@@ -44,7 +44,7 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="python -m services.replay",
+        prog="python -m tests.kit.replay",
         description="Play a model's side of conversations from files, on a local port that speaks the Messages API.",
         epilog="Set ANTHROPIC_BASE_URL to the address that it prints, and ANTHROPIC_API_KEY to any value.",
     )
@@ -53,3 +53,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--key", default="", help="the only API key to accept (default: accept any)")
     parser.add_argument("--log", type=Path, help="append one line of JSON per request to this file")
     return parser
+
+
+main()

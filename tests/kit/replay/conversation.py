@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from services.replay.script import Fault, Reply, Script
+from tests.kit.replay.script import Fault, Reply, Script
 
 
 class RefusalError(Exception):

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from services.replay.conversation import Conversations, RefusalError
-from services.replay.script import ScriptError, read_script
+from services.agent.recordings import head_of
 from tests.kit.replay import bash, write_script
+from tests.kit.replay.conversation import Conversations, RefusalError
+from tests.kit.replay.script import ScriptError, read_script
 
 REQUEST = {"model": "m", "max_tokens": 10, "stream": True}
 USER = {"role": "user", "content": "Do it."}
@@ -67,10 +68,10 @@ def test_a_script_that_cannot_be_played_is_said_at_the_start(tmp_path: Path, tex
     (tmp_path / "script.toml").write_text(text)
     with pytest.raises(ScriptError, match=re.escape(word)):
         read_script(tmp_path / "script.toml")
-    command = [sys.executable, "-m", "services.replay", str(tmp_path / "script.toml")]
+    command = [sys.executable, "-m", "tests.kit.replay", str(tmp_path / "script.toml")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 2
 
 
 def test_the_demo_says_that_it_is_scripted() -> None:
-    script = read_script(Path(__file__).parents[3] / "examples" / "demo" / "repair.toml")
-    assert script.origin == "scripted"
+    with (Path(__file__).parents[3] / "examples" / "demo" / "repair.jsonl").open("rb") as recording:
+        assert "written by hand, and is not a model's" in head_of(recording.readline())["about"]

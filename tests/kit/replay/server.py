@@ -11,8 +11,8 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from services.replay.conversation import Conversations, RefusalError, Turn
-from services.replay.script import Fault
+from tests.kit.replay.conversation import Conversations, RefusalError, Turn
+from tests.kit.replay.script import Fault
 
 Event = Mapping[str, Any]
 
@@ -48,7 +48,7 @@ class ReplayServer(ThreadingHTTPServer):
         with self._reporting:
             self._report(request)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:  # noqa: ANN401 - as in socketserver
+    def handle_error(self, request: Any, client_address: Any) -> None:
         """Do nothing: clients may disconnect in the middle."""
 
 
