@@ -95,6 +95,7 @@ class RemoteLedger:
         request = coordinator_pb2.ReportConditionRequest(
             coordinator_id=self._coordinator_id,
             troubles=map(TROUBLE.to_proto, condition.troubles),
+            agents=condition.agents or {},
             **allowance_to_proto(condition.allowance),
         )
         try:

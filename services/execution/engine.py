@@ -16,6 +16,7 @@ from services.agent.settings import AgentSettings, EngineSettings
 from services.execution.cgroups.group import ControlGroup
 from services.execution.door.tapes import Tapes
 from services.execution.eventlog import EventWriter
+from services.execution.inbox.asks import Asks
 from services.execution.model import Plan, Result, TerminalSize
 from services.execution.rundir.directory import RunDirectory
 from services.sandbox.launch import bare_cwd
@@ -72,6 +73,11 @@ class RunContext:
     group: ControlGroup | None
     providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models, through the door."""
+
+    @property
+    def asks(self) -> Asks | None:
+        """What is asked before a request to a model is sent; None when nothing has to be."""
+        return Asks(self.run.path) if self.plan.reserves_model_use else None
 
     def tapes(self) -> Tapes:
         """Return what the door records and replays, by the redactor that the writer has now."""

@@ -256,6 +256,8 @@ class Execution:
     """The uid of its processes outside of the sandbox; None: the service's own."""
     leave_out: tuple[str, ...] = ()
     """What its agent leaves in the workspace that is no result, as patterns of a .gitignore file."""
+    reserves_model_use: bool = False
+    """True when whoever started it has to grant each request to a model before it is sent."""
     state: State = State.PENDING
     reason: str = ""
     message: str = ""

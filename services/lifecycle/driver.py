@@ -11,6 +11,7 @@ import structlog
 
 from services.agent.providers import ModelProvider
 from services.common import logs
+from services.lifecycle.books import Books
 from services.lifecycle.failures import Parked
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable
 from services.lifecycle.life import run_job
@@ -37,11 +38,13 @@ class Driver:
         own_providers: Sequence[ModelProvider] = (),
         providers_allowed: AllowList = PUBLIC,
         outage_pause_seconds: float = OUTAGE_PAUSE_SECONDS,
+        books: Books | None = None,
     ) -> None:
         """`own_providers` answer agents here after those that the ledger knows.
 
         `providers_allowed` is where the latter may be, beside at public addresses. Those that do not answer are left
-        alone for `outage_pause_seconds` at first.
+        alone for `outage_pause_seconds` at first. `books` grant agents' requests to models; without any they need no
+        grant.
         """
         self._ledger = ledger
         self._nodes = nodes
@@ -49,6 +52,7 @@ class Driver:
         self._retention_periods = retention_periods or RetentionPeriods()
         self._own_providers = own_providers
         self._providers_allowed = providers_allowed
+        self._books = books
         self._outage_pause_seconds = outage_pause_seconds
         self._capacity = capacity
         self._poll_seconds = poll_seconds
@@ -114,6 +118,7 @@ class Driver:
             self._retention_periods,
             own_providers=self._own_providers,
             providers_allowed=self._providers_allowed,
+            books=self._books,
             outage_pause_seconds=self._outage_pause_seconds,
         )
         task = asyncio.create_task(self._run_job(job), name=lease.job_id)

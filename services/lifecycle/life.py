@@ -114,7 +114,7 @@ async def _round(job: JobRun, context: JobContext, layout: Layout, base: Base, t
     """Have the agent do a task, and process its result. Return the agent's next task, or an empty string."""
     await start_agent(job, layout, base, task)
     with job.uninterrupted():  # until the result is taken, so that the agent's work is never lost
-        run = await follow_agent(job)
+        run = await follow_agent(job, layout, base, task)
         if job.lacked_room:
             judge_agent(job, run)
         taken = await _collected(job, context, layout, base, run)

@@ -13,7 +13,7 @@ from services.lifecycle.run import JobRun
 _FIRST_SECONDS = 2.0
 _LONGEST_SECONDS = 300.0
 _PASSING = frozenset({DISK_FULL, "WORKSPACES_QUOTA"})
-_OF_MACHINES = _PASSING | {"SANDBOX_UNAVAILABLE"}
+_OF_MACHINES = _PASSING | {"SANDBOX_UNAVAILABLE", "AGENT_NOT_INSTALLED"}
 """What a machine refuses because of itself, before the agent begins: another may not, nor this one when it passes."""
 _OUTAGE = "MODEL_UNAVAILABLE"
 _OUTAGE_PATIENCE_SECONDS = 24 * 3600

@@ -13,6 +13,7 @@ import structlog
 from services.agent.providers import EVERYWHERE, ModelProvider, keys_by_name, with_own
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.room import DISK_FULL
+from services.lifecycle.books import Books, NoBooks
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.ids import agent_of, step_in, workspace_of
@@ -59,6 +60,7 @@ class JobRun:
         *,
         own_providers: Sequence[ModelProvider] = (),
         providers_allowed: AllowList = PUBLIC,
+        books: Books | None = None,
         outage_pause_seconds: float = OUTAGE_PAUSE_SECONDS,
     ) -> None:
         self.lease = lease
@@ -68,6 +70,7 @@ class JobRun:
             lease.token, self.pause, self.check_held, waits_for_room=lambda: self.has_agent_begun
         )
         self.webhooks = webhooks
+        self.books = books or NoBooks()
         self.retention_periods = retention_periods
         self.outage_pause_seconds = outage_pause_seconds
         self.secrets: Mapping[str, str] = {}

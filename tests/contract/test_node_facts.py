@@ -24,7 +24,7 @@ CALLED = {
     "workspace.v1": "CreateWorkspace UpdateWorkspaceState DeleteWorkspace",
     "git.v1": "PrepareBase CreateBranch TakeResult SnapshotTree GetSnapshot ListChangedFiles GetDiff CheckPush Push"
     " TakeArtifacts",
-    "execution.v1": "StartExecution GetExecution WaitExecution StopExecution WatchEvents",
+    "execution.v1": "StartExecution GetExecution WaitExecution StopExecution WatchEvents Answer",
 }
 
 # message, fields, where they end:
@@ -105,7 +105,7 @@ execution.v1.NodeExecution  pending_permissions                      event
 execution.v1.NodeExecution  create_time sandbox_tier                 no: the job's, in its spec
 execution.v1.NodeExecution  end_verified_by                          no: how processes_left was counted
 execution.v1.NodeExecution  events_trimmed                           no: whoever reads them gets EVENTS_TRIMMED
-execution.v1.NodeExecution  leave_out                                driver
+execution.v1.NodeExecution  leave_out reserves_model_use             driver
 execution.v1.NodeExecution  model_outage                             driver
 execution.v1.ModelOutage  provider retry_time                        driver
 execution.v1.NodeExecution  host_uid                                 no: of this machine alone, for its operator
@@ -124,6 +124,9 @@ execution.v1.Vitals  cpu_seconds                                     Output.cpu_
 execution.v1.Vitals  memory_peak_bytes                               Output.memory_peak_bytes
 execution.v1.Vitals  memory_bytes processes read_bytes written_bytes  event
 execution.v1.PermissionRequest  permission_id tool input tool_call_id  event
+execution.v1.AnswerResponse  answer                                  within
+agent.v1.Answer  reservation                                         within
+agent.v1.ReservationAnswer  is_granted reason message retry_time is_last_warning  no: the driver has said it itself
 execution.v1.WatchEventsResponse  events                             within
 execution.v1.WatchEventsResponse  end next_sequence                  driver
 """

@@ -19,6 +19,7 @@ from tests.e2e.test_survival import COUNTING, LINES
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually, running_cell
 from tests.kit.link import Link, linked
+from tests.kit.model_provider import messages, served
 from tests.kit.mounts import unmount_below
 
 pytestmark = pytest.mark.slow
@@ -57,13 +58,13 @@ def gateway() -> Iterator[Cell]:
 
 
 @contextmanager
-def coordinating(gateway: Cell, upstream: str, capacity: int = 4) -> Iterator[Coordinator]:
+def coordinating(gateway: Cell, upstream: str, capacity: int = 4, **environment: str) -> Iterator[Coordinator]:
     """Run a coordinator with a token of its own; end it and prove that nothing of it is left."""
     directory = Path(tempfile.mkdtemp(prefix="boatyard-e2e-"))
     (made,) = gateway.lines("token", "create", "--role", "coordinator")
     coordinator = Coordinator(directory / "home", upstream, made["secret"], capacity)
     try:
-        coordinator.up()
+        coordinator.up(**environment)
         yield coordinator
     finally:
         coordinator.down()
@@ -165,3 +166,32 @@ def test_what_others_have_taken_over_ends_here(gateway: Cell, remote: Remote) ->
             assert (ended["state"], ended["cell_id"]) == ("CANCELLED", other.cell_id)
             assert len(ended["execution_ids"]) == 2
             eventually(lambda: not processes.with_marker(marker), "nothing of the job runs anywhere")
+
+
+@pytest.mark.timeout(600)
+def test_what_its_agents_use_is_counted_like_everybody_elses(gateway: Cell, remote: Remote) -> None:
+    """Two projects, two models and a second attempt, all carried by a coordinator, and summed by the gateway."""
+    call = "curl -sS -H x-api-key:$ANTHROPIC_API_KEY -d '{}' $ANTHROPIC_BASE_URL/v1/messages >/dev/null"
+    (project,) = gateway.lines("project", "create")
+    known, unknown = "claude-sonnet-5-5", "a-model-of-our-own"
+    models = iter([known, known, known, unknown, known])
+    with served(lambda _: messages(message_id=f"msg_{uuid.uuid4()}", model=next(models))) as url:
+        own = {"ANTHROPIC_API_KEY": "sk-of-the-coordinator", "ANTHROPIC_BASE_URL": url}
+        with coordinating(gateway, gateway.address("gateway"), **own):
+            job = gateway.submit(remote.path, f"{call}; {call}; exit 3")
+            assert gateway.result(job["job_id"])["reason"] == "AGENT_FAILED"
+            gateway.boatyard("retry", job["job_id"])
+            eventually(lambda: len(gateway.lines("show", job["job_id"])[0]["usage"]) > 1, "both models are counted")
+            other = gateway.submit(remote.path, call, "--project", project["project_id"])
+            assert gateway.result(other["job_id"])["state"] == "SUCCEEDED"
+    rows = gateway.lines("cost", "--by", "job", "--by", "model", "--since", "2d")
+    of_job = {row["model"]: row for row in rows if row.get("job_id") == job["job_id"]}
+    assert {model: row["requests"] for model, row in of_job.items()} == {known: 3, unknown: 1}
+    assert (of_job[unknown]["cost_usd"], of_job[unknown]["unpriced_requests"]) == (None, 1)
+    assert rows[-1]["kind"] == "total"
+    table = gateway.boatyard("cost", "--by", "project", "--by", "provider").decode().splitlines()
+    assert [line.split("\t")[:4] for line in table[1:-1]] == [
+        ["default", "anthropic", "1", "4"],
+        [project["project_id"], "anthropic", "1", "1"],
+    ]
+    assert "≥ $" in gateway.boatyard("ps").decode()

@@ -1,7 +1,9 @@
 """A model as the agent of a job, from the command line to the remote; the model is played from a script."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -127,6 +129,26 @@ def test_a_service_killed_in_mid_conversation(cell: Cell, remote: Remote, servic
     assert remote.show(f"boatyard/{job['job_id']}:steps.txt").split() == [str(number) for number in range(8)]
     (shown,) = cell.lines("show", job["job_id"])
     assert (shown["tokens_used"], shown["turns"]) == (9 * 1100, 9)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("services", [("execution",), ("gateway", "execution")])
+def test_a_model_goes_on_when_all_who_had_its_keys_are_lost(
+    cell: Cell, remote: Remote, services: tuple[str, ...]
+) -> None:
+    job = submit(cell, remote, "Go slowly.")
+    eventually(lambda: b"tool_result" in cell.boatyard("logs", "--json", job["execution_id"], code=None), "it works")
+    lock = (cell.home / "execution" / "runs" / job["execution_id"] / "lock").stat().st_ino
+    holder = re.search(rf"POSIX\s+ADVISORY\s+WRITE\s+(\d+)\s+\S+:{lock}\s", Path("/proc/locks").read_text())
+    assert holder
+    killed = {service: cell.kill_service(service) for service in services}
+    os.kill(int(holder[1]), signal.SIGKILL)
+    for service, pid in killed.items():
+        cell.await_restart(service, pid)
+    result = cell.result(job["job_id"])
+    assert result["state"] == "SUCCEEDED", (result["reason"], result["message"])
+    notes = [event["text"] for event in cell.lines("logs", job["execution_id"]) if event["kind"] == "note"]
+    assert any("a new one goes on where it was" in note for note in notes), notes
 
 
 @pytest.mark.slow

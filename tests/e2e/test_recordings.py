@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,6 @@ REPLIES = [
     {"text": "I look.", "tools": [bash("mktemp; cat counter.txt; echo $SECRET_WORD")], "usage": USED},
     {"text": "I counted on.", "usage": USED},
 ]
-AGENT = ("--engine", "anthropic", "--model", "claude-sonnet-5-5", "--secret", "SECRET_WORD=@word")
 
 
 @pytest.fixture(scope="module")
@@ -37,39 +37,63 @@ def offline(directory: Path) -> Iterator[Cell]:
         yield running
 
 
-@pytest.mark.slow
-def test_a_recording_makes_the_same_commit_on_a_cell_without_a_key(
-    offline: Cell, remote: Remote, directory: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "word").write_text("a-secret-word-4712\n")
-    (tmp_path / "other").write_text("another-word-0815\n")
-    agent = [argument.replace("@word", f"@{tmp_path}/word") for argument in AGENT]
-    tape = tmp_path / "tape.jsonl"
+@dataclass
+class Recorded:
+    """A job that was recorded, its remote and its recording. Its agent's secret has another value by now."""
+
+    result: dict
+    remote: Remote
+    tape: Path
+    secret: Path
+
+    def again(self, *arguments: object) -> list[object]:
+        """Return the arguments of a job that replays it."""
+        return ["run", "--repo", self.remote.path, *agent(self.secret), "--replay", self.tape, *arguments]
+
+
+def agent(secret: Path) -> tuple[str, ...]:
+    return ("--engine", "anthropic", "--model", "claude-sonnet-5-5", "--secret", f"SECRET_WORD=@{secret}")
+
+
+@pytest.fixture(scope="module")
+def recorded(directory: Path) -> Recorded:
+    word, tape = directory / "word", directory / "tape.jsonl"
+    word.write_text("a-secret-word-4712\n")
+    directory.joinpath("remote").mkdir()
+    remote = Remote(directory / "remote")
     with (
-        replaying(tmp_path, write_script(tmp_path / "script.toml", REPLIES)) as model,
+        replaying(directory, write_script(directory / "script.toml", REPLIES)) as model,
         running_cell(directory / "online", ANTHROPIC_API_KEY=KEY, ANTHROPIC_BASE_URL=model.url) as online,
     ):
-        first = online.lines("run", "--repo", remote.path, *agent, "--record", "Count on.")[-1]
-        (saved,) = online.lines("record", "get", first["job_id"], "-o", tape)
-        shown = online.boatyard("record", "get", first["execution_id"]).decode()
-    assert first["state"] == "SUCCEEDED"
-    assert saved == {"kind": "recording", "id": first["job_id"], "path": str(tape), "bytes": tape.stat().st_size}
-    assert shown == tape.read_text()
-    assert [json.loads(line)["recording"] for line in shown.splitlines()[:1]] == [1]
-    assert "[redacted:SECRET_WORD]" in shown
-    assert "a-secret-word-4712" not in shown
+        result = online.lines("run", "--repo", remote.path, *agent(word), "--record", "Count on.")[-1]
+        (saved,) = online.lines("record", "get", result["job_id"], "-o", tape)
+        shown = online.boatyard("record", "get", result["execution_id"])
+    assert result["state"] == "SUCCEEDED"
+    assert saved == {"kind": "recording", "id": result["job_id"], "path": str(tape), "bytes": tape.stat().st_size}
+    assert shown == tape.read_bytes()
+    word.write_text("another-word-0815\n")
+    return Recorded(result, remote, tape, word)
 
-    other = [argument.replace("/word", "/other") for argument in agent]  # the same secret has another value by now
-    again = offline.lines("run", "--repo", remote.path, *other, "--replay", tape, "Count on.")[-1]
+
+@pytest.mark.slow
+def test_a_recording_makes_the_same_commit_on_a_cell_without_a_key(offline: Cell, recorded: Recorded) -> None:
+    text, first = recorded.tape.read_text(), recorded.result
+    assert json.loads(text.partition("\n")[0])["recording"] == 1
+    assert "[redacted:SECRET_WORD]" in text
+    assert not [secret for secret in ("a-secret-word-4712", KEY) if secret in text]
+    again = offline.lines(*recorded.again("Count on."))[-1]
     assert (again["state"], again["reason"]) == ("SUCCEEDED", None)
     assert (again["tokens_used"], again["cost_usd"]) == (first["tokens_used"], 0)
-    assert len({remote.git("rev-parse", f"{result['commit']}^{{tree}}") for result in (first, again)}) == 1
+    trees = {recorded.remote.git("rev-parse", f"{result['commit']}^{{tree}}") for result in (first, again)}
+    assert len(trees) == 1
 
-    strict = offline.lines("run", "--repo", remote.path, *other, "--replay", tape, "Count up.", code=1)[-1]
+
+@pytest.mark.slow
+def test_another_request_is_refused_and_by_order_it_is_not(offline: Cell, recorded: Recorded) -> None:
+    strict = offline.lines(*recorded.again("Count up."), code=1)[-1]
     assert strict["reason"] == "MODEL_FAILED"
     assert "'Count on.' in the recording, and 'Count up.' here" in json.dumps(offline.lines("show", strict["job_id"]))
-    by_order = ("--replay", tape, "--replay-by", "order", "--record")
-    ordered = offline.lines("run", "--repo", remote.path, *other, *by_order, "Count up.")[-1]
+    ordered = offline.lines(*recorded.again("--replay-by", "order", "--record", "Count up."))[-1]
     assert ordered["state"] == "SUCCEEDED"
     assert b'"provider": "(replay)"' in offline.boatyard("record", "get", ordered["job_id"])
 

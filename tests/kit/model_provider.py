@@ -4,7 +4,8 @@ import asyncio
 import contextlib
 import json
 import ssl
-from collections.abc import AsyncIterator, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import h11
@@ -171,3 +172,26 @@ async def providing(
     finally:
         server.close()
         await server.wait_closed()
+
+
+@contextlib.contextmanager
+def served(*replies: Reply | Callable[[Asked], Reply]) -> Iterator[str]:
+    """Run a provider on loopback in a thread of its own, for tests without an event loop; yield its URL."""
+    loop, ready, urls = asyncio.new_event_loop(), threading.Event(), []
+    done = asyncio.Event()
+
+    async def serve() -> None:
+        async with providing(*replies) as provider:
+            urls.append(provider.url)
+            ready.set()
+            await done.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    ready.wait(timeout=30)
+    try:
+        yield urls[0]
+    finally:
+        loop.call_soon_threadsafe(done.set)
+        thread.join(timeout=30)
+        loop.close()

@@ -25,8 +25,8 @@ from services.common.room import is_out_of_room
 
 LOG_BYTES: Final = 4 << 20
 """What a log has at any time, and keeps when it was longer: 1000 pages, and what one transaction adds to them."""
-SPARE_BYTES: Final = 4 << 20
-"""What a database may grow by on a full disk."""
+SPARE_BYTES: Final = 8 << 20
+"""What a database may grow by on a full disk: at least half of it."""
 _UNCERTAIN_BYTES: Final = 64 * 1024  # ext4 counts blocks that say where the others are, too
 _STAT_BLOCK: Final = 512
 _EVERY_SECONDS: Final = 2.0
@@ -37,10 +37,10 @@ class RoomyConnection(OneTripConnection):
 
     def __init__(self, path: str, **options: Any) -> None:  # noqa: ANN401 - sqlite3's own
         """`options` are sqlite3.connect's."""
-        super().__init__(lambda: sqlite3.connect(path, **options), iter_chunk_size=64)
+        super().__init__(lambda: self._open(path, **options), iter_chunk_size=64)
         self._database, self._log = Blocks(Path(path)), Blocks(Path(f"{path}-wal"))
         self._directory = Path(path).parent
-        self._changes = 0
+        self._changes = self._length = 0
 
     async def commit(self) -> None:
         """See aiosqlite. Raises OperationalError (SQLITE_FULL) when the database cannot grow by the transaction."""
@@ -58,25 +58,31 @@ class RoomyConnection(OneTripConnection):
         is_long = self._log.length > LOG_BYTES
         if is_long or shutil.disk_usage(self._directory).free < LOG_BYTES:
             _checkpoint(connection, "TRUNCATE" if is_long else "PASSIVE")
-        self._set_aside(_length(connection))
+        self._length = _length(connection)
+        self._set_aside()
+
+    def _open(self, path: str, **options: Any) -> sqlite3.Connection:  # noqa: ANN401 - sqlite3's own
+        connection = _connect(path, **options)
+        self._length = _length(connection)
+        return connection
 
     def _commit(self, connection: sqlite3.Connection) -> None:
         if connection.total_changes == self._changes:
             connection.commit()
             return
         length = _length(connection)
-        if not self._database.ensure(length, SPARE_BYTES):
+        if length > self._length and not self._database.ensure(length, SPARE_BYTES):
             raise _out_of_room()
         connection.commit()
-        self._changes = connection.total_changes
-        self._set_aside(length)  # again: when SQLite has emptied the log, it cuts off what is beyond the database's end
+        self._changes, self._length = connection.total_changes, length
+        self._set_aside()  # again: when SQLite has emptied the log, it cuts off what is beyond the database's end
 
     def _roll_back(self, connection: sqlite3.Connection) -> None:
         connection.rollback()
         self._changes = connection.total_changes
 
-    def _set_aside(self, length: int) -> None:
-        self._database.ensure(length, SPARE_BYTES)
+    def _set_aside(self) -> None:
+        self._database.ensure(self._length, SPARE_BYTES)
         self._log.ensure(LOG_BYTES)
 
 
@@ -139,6 +145,23 @@ async def keep_room(engine: AsyncEngine) -> None:
         except (ServiceError, SQLAlchemyError, sqlite3.Error):
             pass  # full, or locked by somebody else: whoever writes is told why, and the next time may succeed
         await asyncio.sleep(_EVERY_SECONDS)
+
+
+def _connect(path: str, **options: Any) -> sqlite3.Connection:  # noqa: ANN401 - sqlite3's own
+    """Connect, after emptying a long log that a killed process has left.
+
+    A log that has filled the disk would leave no room for its index (`-shm`), which begins anew with the first who
+    connects. Who has the database alone needs none.
+    """
+    if Blocks(Path(f"{path}-wal")).length > LOG_BYTES:
+        with (
+            contextlib.closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as alone,
+            contextlib.suppress(sqlite3.Error),  # another process has it too
+        ):
+            alone.execute("PRAGMA locking_mode = EXCLUSIVE")
+            alone.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    connection: sqlite3.Connection = sqlite3.connect(path, **options)
+    return connection
 
 
 def _checkpoint(connection: sqlite3.Connection, mode: str) -> None:

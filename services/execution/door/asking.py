@@ -9,6 +9,7 @@ from typing import Final
 
 from services.execution.door import wires
 from services.execution.door.attempts import Attempt, model_asked
+from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, MessageError, Request, Stream, written
 from services.execution.door.outages import Gate, Outages, Trouble, about
 from services.execution.door.reports import Reporter
@@ -55,10 +56,11 @@ class Reached:
 class Asking:
     """Sends one request, to whoever takes it."""
 
-    def __init__(self, request: Request, outages: Outages, reports: Reporter) -> None:
+    def __init__(self, request: Request, outages: Outages, reports: Reporter, grant: Grant) -> None:
         self._request = request
         self._outages = outages
         self._reports = reports
+        self._grant = grant
 
     async def reach(self, attempts: Sequence[Attempt]) -> tuple[Reached | None, Trouble | None]:
         """Send the request to the first that takes it: return its answer, or also why that is none of a model.
@@ -162,13 +164,17 @@ class Asking:
         return Reached(attempt, stream, answer, number)
 
     async def _exchanged(self, stream: Stream, request: bytes) -> Answer:
+        self._grant.is_pending = True
         try:
             async with asyncio.timeout(_ANSWERS_WITHIN_S):
                 await stream.write(request)
-                return await self._answer(stream)
-        except BaseException:
+                answer = await self._answer(stream)
+        except BaseException as error:
             stream.writer.close()
+            self._grant.is_pending = not isinstance(error, Exception)  # a provider that breaks off has not answered
             raise
+        self._grant.is_pending = False
+        return answer
 
     async def _answer(self, stream: Stream) -> Answer:
         """Return the head of the answer, after those that announce it. Raises OSError, MessageError."""

@@ -105,15 +105,15 @@ def model_asked(request: Request, body: bytes, route: Route) -> str:
     match = route.path.fullmatch(request.path)
     if match is not None and match.re.groups:
         return match[1]
-    model = _object(body).get("model")
+    model = object_in(body).get("model")
     return model if isinstance(model, str) else ""
 
 
 def _renamed(body: bytes, model: str) -> bytes:
-    return json.dumps({**_object(body), "model": model}).encode()
+    return json.dumps({**object_in(body), "model": model}).encode()
 
 
-def _object(body: bytes) -> Mapping[str, Any]:
+def object_in(body: bytes) -> Mapping[str, Any]:
     """Return the object that a body is; an empty one when it is none. Raises NoProviderError."""
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise NoProviderError(f"a request may have {_MOST_VALUES:,} values", 413)

@@ -13,14 +13,17 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from services.agent.asks import Reservation
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
+from services.execution.door.ask_records import AskRecords
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
 from services.execution.door.tapes import NO_TAPES, Tapes
 from services.execution.door.upstream import tls_context
 from services.execution.eventlog import EventKind, EventWriter
+from services.execution.inbox.asks import Asks
 from services.execution.netns import LOOPBACK, listening, sockets_inside
 
 _TOKEN_BYTES = 32
@@ -38,10 +41,16 @@ def preload() -> None:
 class ModelDoor:
     """The door of one run. It is there from `open` on, and answers from `start` on: clients wait meanwhile."""
 
-    def __init__(self, providers: Sequence[ModelProvider], patience_s: float = 0.0) -> None:
-        """`patience_s` is how long it waits for models that do not answer."""
+    def __init__(
+        self, providers: Sequence[ModelProvider], patience_s: float = 0.0, *, asks: Asks | None = None
+    ) -> None:
+        """`patience_s` is how long it waits for models that do not answer.
+
+        With `asks`, each request that may cost something is asked for before it is sent.
+        """
         self._providers = providers
         self._patience_s = patience_s
+        self._asks = asks
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._listening: socket.socket | None = None
         self._port = PORT
@@ -56,6 +65,8 @@ class ModelDoor:
         """Why models do not answer; None while they do, and before one was asked."""
         self.pid: int | None = None
         """The door's process, while there is one."""
+        self.refusal: tuple[str, str] | None = None
+        """Why requests are not granted any more: a reason, and the same for people."""
         self.reports: int | None = None
         """Readable when `record` has something to record, or the process has ended; None while there is none."""
         self.opened, self._open_end = os.pipe()
@@ -94,7 +105,14 @@ class ModelDoor:
         self.reports, reports_end = os.pipe()
         os.set_blocking(self.reports, False)
         try:
-            door = partial(Door, self._providers, self._token, patience_s=self._patience_s, tapes=self.tapes)
+            door = partial(
+                Door,
+                self._providers,
+                self._token,
+                patience_s=self._patience_s,
+                tapes=self.tapes,
+                asks=self._asks,
+            )
             serve = partial(process.run, self._listening, reports_end, self._life, door)
             self.pid = os.fork()
             if self.pid == 0:
@@ -125,6 +143,7 @@ class ModelDoor:
             self._record(writer, json.loads(line))
         if not more:
             self._let_go(writer)
+            self._end_asks(writer)
         return more
 
     def _record(self, writer: EventWriter, report: dict[str, Any]) -> None:
@@ -140,6 +159,9 @@ class ModelDoor:
         if "trouble" in report:
             self.trouble = None if report["trouble"] is None else Trouble(**report["trouble"])
             return
+        if self._asks is not None and "usage" not in report:
+            self._record_ask(AskRecords(self._asks, writer), report)
+            return
         self._open.pop(report["number"], None)
         self._record_usage(writer, ModelWire(report["wire"]), report["usage"])
 
@@ -151,6 +173,21 @@ class ModelDoor:
         if count > 1 or not usage["request_id"]:
             request_id = f"{request_id}#{count}"
         writer.fields(EventKind.USAGE, **usage | {"request_id": request_id})
+        if self._asks is not None:
+            AskRecords(self._asks, writer).settled(usage.get("ask_id"))
+
+    def _record_ask(self, records: AskRecords, report: dict[str, Any]) -> None:
+        match report:
+            case {"ask": ask_id, "reservation": fields}:
+                records.ask(ask_id, Reservation(**fields | {"wire": ModelWire(fields["wire"])}))
+            case {"ask_end": ask_id, "is_use_unknown": is_use_unknown}:
+                records.end(ask_id, is_use_unknown=is_use_unknown)
+            case {"refused": reason, "message": message}:
+                self.refusal = self.refusal or (reason, message)
+
+    def _end_asks(self, writer: EventWriter) -> None:
+        if self._asks is not None:
+            AskRecords(self._asks, writer).end_all()
 
     def close(self, writer: EventWriter) -> None:
         """End the door, after it has reported what its open requests have used."""
@@ -163,6 +200,7 @@ class ModelDoor:
                 break
         if self.reports is not None:
             self._let_go(writer)
+            self._end_asks(writer)
         if self._listening is not None:
             self._listening.close()
         for fd in (self.opened, self._open_end, self._life, self._life_end):

@@ -9,6 +9,7 @@ from typing import Final
 
 from services.execution.door.asking import Asking, Reached
 from services.execution.door.attempts import Attempt, NoProviderError
+from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
@@ -33,14 +34,16 @@ class Exchange:
         *,
         outages: Outages,
         track: Track | None = None,
+        grant: Grant,
     ) -> None:
-        """`track` records the answer."""
+        """`track` records the answer, and `grant` is what the request was granted by."""
         self._request = request
         self._client = client
-        self._asking = Asking(request, outages, reports)
+        self._asking = Asking(request, outages, reports, grant)
         self._outages = outages
         self._memory = memory
         self._reports = reports
+        self._grant = grant
         self._track = track or Track()
         self._began = time.monotonic()
 
@@ -102,6 +105,8 @@ class Exchange:
                 reader.end()
                 seconds = time.monotonic() - self._began
                 report = usage_fields(attempt, seconds, answer, reader.usage, is_complete=is_complete)
+                report |= {"ask_id": self._grant.ask_id}
+                self._grant.is_counted = True
                 telling = self._reports.usage(attempt.route.wire, report, reached.number)
                 await asyncio.shield(asyncio.ensure_future(telling))
         return keeps_alive

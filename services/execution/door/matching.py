@@ -31,6 +31,7 @@ VOLATILE: Final = tuple(
         ("duration", r"\b\d+(?:\.\d+)? ?(?:ms|s|sec|secs|seconds?|minutes?|m)\b"),
         ("temporary", r"(?:/var)?/tmp/[^\s\"'`<>|;:,)\]}]+"),
         ("hash", r"\b(?=[0-9a-f]*\d)(?=[0-9a-f]*[a-f])[0-9a-f]{7,64}\b"),
+        ("id", r"(?<=Chunk ID: )[0-9a-f]+\b"),  # of codex's shell
         ("process", r"(?<=pid )\d+\b"),
         ("device", r"\b(?:user|device|session|account)_[0-9A-Za-z_-]{8,}"),
     )

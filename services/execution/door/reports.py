@@ -7,6 +7,7 @@ import time
 from dataclasses import asdict
 from typing import Final, Protocol
 
+from services.agent.asks import Reservation
 from services.agent.providers import ModelWire
 from services.execution.door.outages import Trouble
 
@@ -32,6 +33,15 @@ class Reporter(Protocol):
 
     async def note(self, text: str) -> None:
         """Take a line for people."""
+
+    async def ask(self, ask_id: str, reservation: Reservation) -> None:
+        """Take what a request may use, which waits for an answer."""
+
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
+        """Take that an ask is over without a Usage event."""
+
+    async def refused(self, reason: str, message: str) -> None:
+        """Take why no request is to be sent any more."""
 
 
 class Reports:
@@ -69,6 +79,18 @@ class Reports:
             self._noted.clear()
         self._noted[text] = now + _SAME_NOTE_AGAIN_S
         await self._write({"note": text[:_NOTE_CHARACTERS]})
+
+    async def ask(self, ask_id: str, reservation: Reservation) -> None:
+        """Report what a request may use."""
+        await self._write({"ask": ask_id, "reservation": asdict(reservation)})
+
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
+        """Report that an ask is over without a Usage event."""
+        await self._write({"ask_end": ask_id, "is_use_unknown": is_use_unknown})
+
+    async def refused(self, reason: str, message: str) -> None:
+        """Report why no request is to be sent any more."""
+        await self._write({"refused": reason, "message": message[:_NOTE_CHARACTERS]})
 
     async def _write(self, report: dict[str, object]) -> None:
         # Texts have at most 600 characters together, of at most 6 bytes: escaped ones of ASCII.

@@ -4,20 +4,23 @@ import asyncio
 import contextlib
 import hmac
 import socket
-from collections.abc import Coroutine, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import wires
 from services.execution.door.attempts import Attempt, NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
+from services.execution.door.grants import Grant, Grants, NotGrantedError
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
 from services.execution.door.outages import Outages, Trouble
 from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
+from services.execution.door.reservation import reservation
 from services.execution.door.tapes import NO_TAPES, Tapes
+from services.execution.inbox.asks import Asks
 
 BODY_BYTES: Final = 64 << 20
 """The most that a request's body may have."""
@@ -29,6 +32,7 @@ _LINGERS_S: Final = 2.0
 _PHRASES: Final = {
     400: b"Bad Request",
     401: b"Unauthorized",
+    402: b"Payment Required",
     403: b"Forbidden",
     404: b"Not Found",
     413: b"Content Too Large",
@@ -60,8 +64,11 @@ class Door:
         patience_s: float = 0.0,
         *,
         tapes: Tapes = NO_TAPES,
+        asks: Asks | None = None,
     ) -> None:
         """`patience_s` is how long to wait for models that do not answer, `tapes` what is recorded and replayed.
+
+        With `asks`, each request that may cost something is asked for before it is sent.
 
         Raises ValueError for a provider that cannot be reached by what is known of it, OSError for files that cannot be
         opened.
@@ -71,6 +78,7 @@ class Door:
         self._servings = [Serving(provider, upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
+        self._grants = None if asks is None else Grants(asks, reports)
         self._memory = Memory()
         self._outages = Outages(patience_s)
         self._clients: set[asyncio.Task[None]] = set()
@@ -86,6 +94,8 @@ class Door:
             await asyncio.gather(*self._clients, return_exceptions=True)
             for serving in self._servings:
                 serving.upstream.close()
+            if self._grants is not None:
+                self._grants.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
@@ -111,6 +121,11 @@ class Door:
                     return
                 request = Request.parse(head)
                 again = await self._answer(client, request)
+            except NotGrantedError as error:
+                again = request is not None and request.keeps_alive
+                await _refuse(
+                    client, request, error.status, str(error), keeps_alive=again, retry_after=error.retry_after
+                )
             except (MessageError, NoProviderError) as error:
                 again = isinstance(error, NoProviderError) and request is not None and request.keeps_alive
                 await _refuse(client, request, error.status, str(error), keeps_alive=again)
@@ -132,9 +147,8 @@ class Door:
             track = Track() if self._recording is None else self._recording.track(request, bytes(body.data))
             try:
                 ways = await self._attempts(request, bytes(body.data))
-                exchange = Exchange(request, client, self._memory, self._reports, outages=self._outages, track=track)
-                return await self._while_there(client, exchange.run(ways))
-            except NoProviderError as error:
+                return await self._while_there(client, self._exchange(client, request, ways, track))
+            except (NoProviderError, NotGrantedError) as error:
                 track.refused(error.status, str(error))
                 raise
             finally:
@@ -154,6 +168,20 @@ class Door:
             if any(route.metered for route in routes):
                 await self._reports.trouble(Trouble(str(error), "", error.status, is_refusal=True))
             raise
+
+    async def _exchange(self, client: Stream, request: Request, ways: Sequence[Attempt], track: Track) -> bool:
+        """Send a request as soon as it may be sent. Raises NotGrantedError, and what Exchange raises."""
+        async with self._granted(request, ways) as grant:
+            common = (request, client, self._memory, self._reports)
+            return await Exchange(*common, outages=self._outages, track=track, grant=grant).run(ways)
+
+    @contextlib.asynccontextmanager
+    async def _granted(self, request: Request, ways: Sequence[Attempt]) -> AsyncIterator[Grant]:
+        if self._grants is None or not ways[0].route.metered:
+            yield Grant()
+            return
+        async with self._grants.granted(reservation(request, ways)) as grant:
+            yield grant
 
     def _refusal(self, request: Request) -> _RefusedError | None:
         """Return why a request is not passed on; None when it is."""
@@ -210,12 +238,22 @@ def _too_large() -> _RefusedError:
     return _RefusedError(413, f"a request may have {BODY_BYTES >> 20} MiB", closes=True)
 
 
-async def _refuse(client: Stream, request: Request | None, status: int, text: str, *, keeps_alive: bool) -> None:
+async def _refuse(
+    client: Stream,
+    request: Request | None,
+    status: int,
+    text: str,
+    *,
+    keeps_alive: bool,
+    retry_after: int | None = None,
+) -> None:
     """Answer with an error in the form of the request's wire."""
     body = wires.error(ModelWire.RESPONSES if request is None else wires.spoken(request), status, text)
     fields = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     if status == 426:
         fields.append((b"upgrade", b"HTTP/1.1"))
+    if retry_after is not None:
+        fields.append((b"retry-after", b"%d" % retry_after))
     if not keeps_alive:
         fields.append((b"connection", b"close"))
     head = written(b"HTTP/1.1 %d %b" % (status, _PHRASES.get(status, b"Error")), fields)

@@ -11,7 +11,7 @@ from services.agent.providers import ModelProvider, ModelWire, key_header
 from services.execution.door.http import Request
 
 _SEGMENT = r"(?!\.\.?(?:[/:]|$))[A-Za-z0-9._:@~-]+"  # a model's name never leads out of its place
-_ID = f"{_SEGMENT}(?:/{_SEGMENT})*"
+_ID = rf"{_SEGMENT}(?:/(?!operations(?:/|$)){_SEGMENT})*"  # operations of a model are what others have asked of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +50,9 @@ HELLO: Final = ("/api/hello", "/")
 """Where clients ask whether anybody is there; the door answers that itself."""
 
 _OPENAI: Final = (ModelWire.RESPONSES, ModelWire.CHAT)
+REFUSED: Final = {ModelWire.MESSAGES: 402, ModelWire.RESPONSES: 400, ModelWire.CHAT: 400, ModelWire.GEMINI: 402}
+"""The statuses after which the clients of each wire ask no more."""
+
 CREDENTIAL_FIELDS: Final = (b"authorization", b"x-api-key", b"x-goog-api-key")
 OURS_FIELDS: Final = (
     *(b"openai-organization", b"openai-project", b"x-goog-user-project", b"x-http-method-override"),
@@ -58,8 +61,17 @@ OURS_FIELDS: Final = (
 """Who pays is for the provider's settings to say, what is done for the routes, and an answer has its usage."""
 _OURS_PARAMETERS: Final = ("key", "fields", "$fields")
 
-_TYPES: Final = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 413: "request_too_large"}
+_TYPES: Final = {
+    401: "authentication_error",
+    402: "billing_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+}
 _STATES: Final = {
+    402: "FAILED_PRECONDITION",
+    429: "RESOURCE_EXHAUSTED",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
     404: "NOT_FOUND",

@@ -10,8 +10,10 @@ from pathlib import Path
 import structlog
 
 from services.execution.cgroups.group import ControlGroup
+from services.execution.door.ask_records import AskRecords
 from services.execution.eventlog import EventWriter
 from services.execution.eventlog.activity import read_activity
+from services.execution.inbox.asks import Asks
 from services.execution.model import MARK, EndVerification, ModelUse, Reason, Result, State, Vitals
 from services.execution.processes.containers import ContainerDirectory
 from services.execution.rundir.directory import RunDirectory
@@ -41,6 +43,7 @@ def conclude(run: RunDirectory) -> Result | None:
         diary = _tail(run.diary)
         message = f"{text}. The runner's last words: {diary}" if diary else text
         with EventWriter(run.events) as writer:
+            AskRecords(Asks(run.path), writer).end_all()
             writer.end()
             writer.state_change(State.FAILED, Reason.RUNNER_LOST, message)
             writer.sync()

@@ -149,6 +149,7 @@ class ExecutionManager:
                 network=request.plan.sandbox.network,
                 host_uid=host_uids.of(request.plan.sandbox),
                 leave_out=request.leave_out,
+                reserves_model_use=request.plan.reserves_model_use,
                 create_time=datetime.now(UTC),
             )
             request = await self._sessions.told(request)

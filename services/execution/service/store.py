@@ -58,6 +58,7 @@ executions = Table(
     Column("network", String(16)),  # NULL: recorded by a version that did not say
     Column("host_uid", BigInteger),  # NULL: the service's own
     Column("leave_out", JSON(none_as_null=True)),  # NULL: nothing
+    Column("reserves_model_use", Boolean),  # NULL: False, by a version that knew of none
     Column("state", String(16), nullable=False),
     Column("reason", String(64), nullable=False),
     Column("message", Text, nullable=False),
@@ -244,6 +245,7 @@ def _to_row(execution: Execution) -> dict[str, object]:
     row["outage_until"] = getattr(execution.model_outage, "retry_time", None)
     row["session_id"] = execution.session_id or None
     row["leave_out"] = list(execution.leave_out) or None
+    row["reserves_model_use"] = execution.reserves_model_use
     return row
 
 
@@ -259,6 +261,7 @@ def _from_row(row: Row[tuple[object, ...]]) -> Execution:
         fields["model_outage"] = ModelOutage(row.outage_provider, row.outage_until)
     if row.leave_out is not None:
         fields["leave_out"] = tuple(row.leave_out)
+    fields["reserves_model_use"] = bool(row.reserves_model_use)
     if row.session_id is not None:
         fields["session_id"] = row.session_id
     if row.network is not None:

@@ -11,6 +11,7 @@ from services.common.db.columns import as_number
 from services.common.db.paging import Page
 from services.common.db.retention import every_hour
 from services.common.errors import FailedPrecondition, NotFound
+from services.gateway.ledger.agents import agents_to_column
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import (
     allowance_of_columns,
@@ -51,6 +52,7 @@ class CellStore:
         """
         row = asdict(cell) | allowance_to_columns(condition.allowance) | {"start_time": NOW, "beat_time": NOW}
         row |= {"troubles": troubles_to_column(condition.troubles), "lease_ms": round(self._lease_seconds * 1000)}
+        row |= {"agents": agents_to_column(condition.agents)}
         pause = {"paused": and_(cells.c.paused, ~cells.c.until_start), "until_start": False}
         async with self._engine.begin() as connection:
             if not await insert_if_absent(connection, cells, row):
@@ -62,8 +64,10 @@ class CellStore:
             await insert_if_absent(connection, cells, asdict(cell) | {"start_time": NOW, "beat_time": NOW})
 
     async def set_condition(self, cell_id: str, condition: Condition) -> None:
-        """Record the condition of a cell, if it is known; an allowance that is not known stays as it is."""
+        """Record the condition of a cell, if it is known; what is not known stays as it was."""
         values = {} if condition.allowance is None else allowance_to_columns(condition.allowance)
+        if condition.agents is not None:
+            values["agents"] = agents_to_column(condition.agents)
         values["troubles"] = troubles_to_column(condition.troubles)
         is_new = or_(*(cells.c[name].is_distinct_from(value) for name, value in values.items()))
         async with self._engine.begin() as connection:
@@ -150,7 +154,7 @@ class CellStore:
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
-        hidden = {"until_start", "key_ids", "sealing_key_id", "lease_ms", "own_providers"}
+        hidden = {"until_start", "key_ids", "sealing_key_id", "lease_ms", "own_providers", "agents"}
         columns = [column for column in cells.c if column.name not in hidden]
         return select(
             *columns,

@@ -57,7 +57,8 @@ def allowance_of_coordinator(request: pb.RegisterCoordinatorRequest) -> Allowanc
 def condition_from_proto(request: pb.ReportConditionRequest) -> Condition:
     """Read a coordinator's condition; without tiers, what it allows has not changed."""
     said = allowance_from_proto(request.allowed_tiers, request.allowed_networks, request.limits)
-    return Condition(said if request.allowed_tiers else None, tuple(map(TROUBLE.from_proto, request.troubles)))
+    troubles = tuple(map(TROUBLE.from_proto, request.troubles))
+    return Condition(said if request.allowed_tiers else None, troubles, dict(request.agents) or None)
 
 
 def claim_from_proto(request: pb.ClaimJobRequest, remaining: float | None) -> tuple[Cell, ClaimFilter, float]:

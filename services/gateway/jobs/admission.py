@@ -32,13 +32,13 @@ from services.gateway.catalog.store import (
     ResourceTable,
 )
 from services.gateway.jobs import floors
-from services.gateway.jobs.allowances import check_allowed, fleet_allowances, most_of_all
+from services.gateway.jobs.allowances import allowances_of, check_agent, most_of_all
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
 from services.gateway.jobs.prompt import compose_task
 from services.gateway.jobs.providers import check_providers
 from services.gateway.jobs.submission import JobSubmission, check_submission
 from services.gateway.ledger.executions import cell_of_snapshot, new_execution
-from services.gateway.ledger.fleet import choices_to_columns
+from services.gateway.ledger.fleet import choices_to_columns, members
 from services.gateway.ledger.inputs import write_files
 from services.gateway.ledger.labels import write_labels
 from services.gateway.ledger.notifier import JobNotifier
@@ -115,7 +115,7 @@ class Admission:
         The submission's kind must be one of `kinds`.
         Raises NotFound for what the submission names, Invalid for what can be checked only after all settings are
         merged, FailedPrecondition (WORK_ITEM_BUSY), AlreadyExists (REQUEST_ID_REUSED), PermissionDenied (ROLE_REQUIRED)
-        for a waiver of floors, and what check_allowed does.
+        for a waiver of floors, and what check_agent does.
         """
         job_id = new_id("job")
         async with self._engine.begin() as connection:
@@ -128,16 +128,16 @@ class Admission:
             if references.work_item is not None:
                 await occupy(connection, references.work_item.work_item_id)
             create_time = (await connection.execute(_TIME)).scalar_one()
-            allowances = await fleet_allowances(connection)
+            fleet = await members(connection)
             kind = self.kinds[submission.kind]
             below = _policy_below(references, kind)
-            agent = self._agent(references, submission.agent, most_of_all(allowances))
+            agent = self._agent(references, submission.agent, most_of_all(allowances_of(fleet)))
             spec = self._spec(job_id, submission, references, (agent, below), create_time)
             asked = _asked(references.work_item, submission)
             beyond = chain(floors.violations(spec, *asked), floors.tries_violations(asked[1], self._tries))
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
-            check_allowed(spec.agent, allowances)
+            check_agent(spec.agent, fleet)
             if spec.replay is None:
                 await check_providers(connection, spec, self._own_providers)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)

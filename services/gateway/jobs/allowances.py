@@ -2,25 +2,33 @@
 
 from collections.abc import Collection, Sequence
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from services.agent.allowance import LIMITS_SETTING, NETWORKS_SETTING, TIERS_SETTING, Allowance
 from services.agent.limits import Limits, above, widest, written
 from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition, PermissionDenied
-from services.gateway.ledger.fleet import ANYTHING, members
+from services.gateway.ledger.agents import check_installed
+from services.gateway.ledger.fleet import ANYTHING, Member
 from services.gateway.values.principal import Role, current_principal
 from services.sandbox.spec import Network, Tier
-
-
-async def fleet_allowances(connection: AsyncConnection) -> Sequence[Allowance]:
-    """Return what each cell allows, those that are away among them."""
-    return [cell.allowance or ANYTHING for cell in await members(connection)]
 
 
 def most_of_all(allowances: Collection[Allowance]) -> Limits:
     """Return the most of each that one of the cells lets jobs ask for."""
     return widest(allowance.limits for allowance in allowances)
+
+
+def check_agent(agent: AgentSettings, fleet: Collection[Member]) -> None:
+    """Check the merged settings of a job that is to be done, by what the cells allow and have, those away among them.
+
+    Raises what check_allowed does, and FailedPrecondition (AGENT_NOT_INSTALLED).
+    """
+    check_allowed(agent, allowances_of(fleet))
+    check_installed(agent, [cell.agents for cell in fleet if cell.allows(agent)])
+
+
+def allowances_of(fleet: Collection[Member]) -> Sequence[Allowance]:
+    """Return what each cell allows."""
+    return [cell.allowance or ANYTHING for cell in fleet]
 
 
 def check_allowed(agent: AgentSettings, allowances: Collection[Allowance]) -> None:

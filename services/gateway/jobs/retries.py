@@ -13,11 +13,11 @@ from services.common.db.columns import as_number, microseconds
 from services.common.errors import FailedPrecondition
 from services.common.text import lossy
 from services.gateway.catalog.store import REPOSITORIES
-from services.gateway.jobs.allowances import check_allowed, fleet_allowances
+from services.gateway.jobs.allowances import allowances_of, check_agent, check_allowed
 from services.gateway.jobs.floors import NOTHING, bound_again
 from services.gateway.ledger.attempts import next_attempt
 from services.gateway.ledger.executions import cell_of_snapshot
-from services.gateway.ledger.fleet import choices_to_columns
+from services.gateway.ledger.fleet import choices_to_columns, members
 from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.totals import keep_count
@@ -54,7 +54,7 @@ class Retries:
 
         With a `budget` in place of its own it continues from its last snapshot, if there is one. Raises NotFound,
         FailedPrecondition (JOB_STATE, NO_SNAPSHOT, WORK_ITEM_BUSY, BELOW_FLOOR), AlreadyExists (REQUEST_ID_REUSED), and
-        what check_allowed does.
+        what check_agent does.
         """
 
         async def again(connection: AsyncConnection, job: Row[Any]) -> None:
@@ -155,7 +155,8 @@ async def _begin_again(
     if job.work_item_id:
         await occupy(connection, job.work_item_id, takes_any=admitted.kept is not None)
     spec = replace(await bound_again(connection, admitted, asked), submitters=with_caller(admitted.submitters))
-    check_allowed(spec.agent, await fleet_allowances(connection))
+    fleet = await members(connection)
+    check_agent(spec.agent, fleet) if spec.kept is None else check_allowed(spec.agent, allowances_of(fleet))
     if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()

@@ -64,12 +64,13 @@ class Queries:
 class Terms:
     """What decides which jobs a claim may take, beside the cell and the rows: see `Claimer.claim`.
 
-    Jobs whose first `choices` CHOICES are in the parameter `left_to_others` are left to other cells, unless they have
-    begun here or are bound to this cell.
+    Jobs whose first `choices` CHOICES are in the parameter `left_to_others`, or whose agent is among `left_agents`, are
+    left to other cells, unless they have begun here or are bound to this cell.
     """
 
     claim_filter: ClaimFilter
     choices: int
+    leaves_agents: bool
     takes_new_jobs: bool
     takes_over: bool
     lease_seconds: float
@@ -87,6 +88,9 @@ class Terms:
         if self.choices:
             is_left = tuple_(*CHOICES[: self.choices]).in_(bindparam("left_to_others", expanding=True))
             conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(is_left)))
+        if self.leaves_agents:
+            lacks = jobs.c.preset.in_(bindparam("left_agents", expanding=True))
+            conditions.append(or_(begun_here, jobs.c.bound_cell_id == THIS_CELL, not_(lacks)))
         if not self.takes_new_jobs:
             conditions.append(begun_here)
         return conditions

@@ -30,7 +30,7 @@ from services.common.reasons import is_listed
 from services.gateway.ledger.attempts import failure_of_agent, give_up, next_attempt
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
-from services.gateway.ledger.fleet import Member, left_to_others, members
+from services.gateway.ledger.fleet import Member, agents_left_to_others, left_to_others, members
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, THIS_CELL
 from services.gateway.ledger.timeline import tell
 from services.gateway.schema.clock import now
@@ -125,15 +125,18 @@ class Claimer:
             return None
         fleet = await members(connection)
         left = await left_to_others(connection, self.cell_id, fleet)
+        left_agents = agents_left_to_others(self.cell_id, fleet)
         terms = Terms(
             claim_filter,
             len(left[0]) if left else 0,
+            bool(left_agents),
             all(cell.takes_new_jobs for cell in fleet if cell.cell_id == self.cell_id),
             takes_over,
             self.lease_seconds,
             self.ageing_seconds,
         )
-        found, this_claim = queries(terms), {"this_cell": self.cell_id, "left_to_others": left}
+        found = queries(terms)
+        this_claim = {"this_cell": self.cell_id, "left_to_others": left, "left_agents": left_agents}
         while (row := (await connection.execute(found.expired, this_claim)).first()) is not None:
             lease = await self._take(connection, row, fleet)
             if lease is not None:

@@ -16,6 +16,8 @@ from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
 from services.agent.limits import Limits, covers
 from services.agent.settings import AgentSettings
 from services.common.db.columns import as_number
+from services.gateway.ledger.agents import Agents, agents_of_column, lack, preset_of
+from services.gateway.ledger.agents import left_to_others as left_of_agents
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, jobs
@@ -44,7 +46,9 @@ def is_alive(lease_seconds: float = _A_LEASE_SECONDS) -> ColumnElement[bool]:
 
 
 _AT_WORK: Final = and_(is_alive(), cells.c.capacity > 0, cells.c.kind == CellKind.GATEWAY)
-_MEMBERS: Final = select(cells.c.cell_id, cells.c.paused, cells.c.troubles, _AT_WORK, cells.c.kind, *_SAID)
+_MEMBERS: Final = select(
+    cells.c.cell_id, cells.c.paused, cells.c.troubles, _AT_WORK, cells.c.agents, cells.c.kind, *_SAID
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +61,17 @@ class Member:
     is_at_work: bool
     """True when it is alive and takes jobs of any project: a coordinator may take only those of some."""
     allowance: Allowance | None
+    agents: Agents | None
+
+    def allows(self, agent: AgentSettings) -> bool:
+        """True when it lets a job choose what this agent's has chosen, as far as that is known."""
+        allowance = self.allowance or ANYTHING
+        return allowance.allows(agent.tier, agent.network or Network.NONE, Limits.of(agent))
 
     def could_take(self, agent: AgentSettings) -> bool:
         """True when it would take a job with this agent now, as soon as it has room."""
-        allowance = self.allowance or ANYTHING
-        is_allowed = allowance.allows(agent.tier, agent.network or Network.NONE, Limits.of(agent))
-        return self.is_at_work and self.takes_new_jobs and is_allowed
+        has_agent = not lack(self.agents, preset_of(agent))
+        return self.is_at_work and self.takes_new_jobs and self.allows(agent) and has_agent
 
 
 def allowance_of_columns(kind: str, tiers: str | None, networks: str | None, limits: str) -> Allowance | None:
@@ -89,7 +98,8 @@ def allowance_to_columns(allowance: Allowance | None) -> dict[str, str | None]:
 def choices_to_columns(agent: AgentSettings) -> dict[str, str]:
     """Write what a job has chosen of what cells allow into columns of `jobs`."""
     network = agent.network or Network.NONE
-    return {"sandbox_tier": agent.tier, "network": network, "limits": str(Limits.of(agent))}
+    chosen = {"sandbox_tier": agent.tier, "network": network, "limits": str(Limits.of(agent))}
+    return chosen | {"preset": preset_of(agent)}
 
 
 def troubles_of_column(text: str) -> tuple[Trouble, ...]:
@@ -105,9 +115,21 @@ def troubles_to_column(troubles: tuple[Trouble, ...]) -> str:
 async def members(connection: AsyncConnection) -> list[Member]:
     """Return all cells that are not forgotten, those that are away among them."""
     return [
-        Member(cell_id, not paused and not troubles, bool(at_work), allowance_of_columns(kind, *allowance))
-        for cell_id, paused, troubles, at_work, kind, *allowance in (await connection.execute(_MEMBERS)).all()
+        Member(
+            cell_id,
+            takes_new_jobs=not paused and not troubles,
+            is_at_work=bool(at_work),
+            allowance=allowance_of_columns(kind, *allowance),
+            agents=agents_of_column(agents),
+        )
+        for cell_id, paused, troubles, at_work, agents, kind, *allowance in (await connection.execute(_MEMBERS)).all()
     ]
+
+
+def agents_left_to_others(cell_id: str, fleet: Collection[Member]) -> list[str]:
+    """Return the names of the agents that a cell lacks and others have."""
+    own = next((each.agents for each in fleet if each.cell_id == cell_id), None)
+    return left_of_agents(own, [each.agents for each in fleet if each.cell_id != cell_id])
 
 
 async def left_to_others(connection: AsyncConnection, cell_id: str, fleet: Collection[Member]) -> list[tuple[str, ...]]:

@@ -9,6 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.agent.limits import Limits
 from services.common.db.columns import from_microseconds
+from services.gateway.ledger.agents import agents_of_column, lack
 from services.gateway.ledger.fleet import allowance_of_columns, is_alive, troubles_of_column
 from services.gateway.schema.catalog import projects, repositories, workers
 from services.gateway.schema.cells import cells
@@ -128,7 +129,9 @@ def _absence(cell: Row[Any]) -> str:
 
 
 def _refusals(job: Row[Any], cell: Row[Any]) -> Iterator[str]:
-    """Yield why a cell leaves a job to others: what the job has chosen, it does not let jobs choose."""
+    """Yield why a cell leaves a job to others: it lacks its agent, or does not let jobs choose what it has chosen."""
+    if why := lack(agents_of_column(cell.agents), job.preset):
+        yield f"cannot start the agent {job.preset} ({why})"
     allowed = allowance_of_columns(cell.kind, cell.allowed_tiers, cell.allowed_networks, cell.limits)
     if allowed is None or job.sandbox_tier not in set(Tier) or job.network not in set(Network):
         return

@@ -47,6 +47,7 @@ jobs = Table(
     Column("sandbox_tier", String(31), nullable=False, server_default=""),
     Column("network", String(31), nullable=False, server_default=""),
     Column("limits", Text, nullable=False, server_default=""),
+    Column("preset", String(63), nullable=False, server_default=""),  # the agent's name, where the machine needs it
     Column("priority", Integer, nullable=False),
     Column("definition", Text, nullable=False),  # the lifecycle's JobSpec
     Column("secrets", SealedSecrets("jobs.secrets"), nullable=False, server_default=""),  # their names are in the spec

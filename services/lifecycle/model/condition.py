@@ -1,5 +1,6 @@
 """What a machine's node services say of themselves: what jobs may choose there, and what keeps it from running any."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from services.agent.allowance import Allowance
@@ -16,10 +17,15 @@ class Trouble(Recorded):
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """The state of a machine. `allowance` is None while its execution service does not answer."""
+    """The state of a machine. `allowance` and `agents` are None while its execution service does not answer.
+
+    `agents` has, by the names of the agents that the machine knows, why one cannot be started outside of an image and
+    how to install it; empty where it is installed.
+    """
 
     allowance: Allowance | None
     troubles: tuple[Trouble, ...] = ()
+    agents: Mapping[str, str] | None = None
 
 
 STARTING = Trouble("STARTING", "its services have not said yet whether they can work")

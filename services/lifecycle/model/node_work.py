@@ -65,6 +65,8 @@ class Launch:
     redacted: Mapping[str, str] = field(default_factory=dict, repr=False)
     providers: tuple[ModelProvider, ...] = ()
     """Who answers what the program asks of a model."""
+    reserves_model_use: bool = False
+    """Whether each request to a model has to be granted before it is sent."""
     replay: Matching | None = None
     """How `recording` answers that in their place; None without one."""
     recording: bytes = field(default=b"", repr=False)
@@ -122,6 +124,7 @@ class Run(Recorded):
     leave_out: tuple[str, ...] = ()
     model_outage: ModelOutage | None = None
     """The outage that has ended it, if one has."""
+    reserves_model_use: bool = False
 
 
 @dataclass(frozen=True, slots=True)

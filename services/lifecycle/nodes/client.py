@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import grpc
 
 from services.common.fence import Fence
+from services.lifecycle.nodes.asks import AskClient
 from services.lifecycle.nodes.calls import JobCalls
 from services.lifecycle.nodes.executions import ExecutionClient
 from services.lifecycle.nodes.git import GitClient
@@ -20,6 +21,7 @@ class JobNodes:
     workspaces: WorkspaceClient
     git: GitClient
     executions: ExecutionClient
+    asks: AskClient
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,5 +47,8 @@ class Nodes:
         """
         calls = JobCalls(fence, self.retry_limits, pause, check, waits_for_room)
         return JobNodes(
-            WorkspaceClient(self.workspace, calls), GitClient(self.git, calls), ExecutionClient(self.execution, calls)
+            WorkspaceClient(self.workspace, calls),
+            GitClient(self.git, calls),
+            ExecutionClient(self.execution, calls),
+            AskClient(self.execution, calls),
         )

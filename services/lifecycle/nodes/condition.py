@@ -1,7 +1,7 @@
 """Watches whether this machine's node services can carry jobs: what is known of that decides what its driver claims."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Final
 
 import grpc
@@ -18,7 +18,7 @@ from services.common.rpc.status import service_error
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.condition import Condition, Trouble
 from services.lifecycle.nodes.client import Nodes
-from services.lifecycle.nodes.wire import TROUBLE
+from services.lifecycle.nodes.wire import TROUBLE, agents_from_proto
 
 _ANSWER_SECONDS: Final = 10.0  # a service that is just started again is waited for
 _EVERY_SECONDS: Final = 5.0
@@ -63,18 +63,19 @@ class NodeWatch:
 
     async def condition(self) -> Condition:
         """Return the condition now, or after some seconds for a service that does not answer."""
-        allowance, of_services = await asyncio.gather(
-            self._allowance(), asyncio.gather(*map(self._troubles_of, self._readiness))
+        (allowance, agents), of_services = await asyncio.gather(
+            self._describe(), asyncio.gather(*map(self._troubles_of, self._readiness))
         )
-        return Condition(allowance, tuple(trouble for troubles in of_services for trouble in troubles))
+        return Condition(allowance, tuple(trouble for troubles in of_services for trouble in troubles), agents)
 
-    async def _allowance(self) -> Allowance | None:
+    async def _describe(self) -> tuple[Allowance | None, Mapping[str, str] | None]:
         request = execution_pb.DescribeNodeRequest()
         try:
             answer = await self._execution.DescribeNode(request, timeout=_ANSWER_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError:  # then it does not tell its readiness either
-            return None
-        return allowance_from_proto(answer.allowed_tiers, answer.allowed_networks, answer.limits)
+            return None, None
+        allowance = allowance_from_proto(answer.allowed_tiers, answer.allowed_networks, answer.limits)
+        return allowance, agents_from_proto(answer.agents)
 
     async def _troubles_of(self, service: str) -> Sequence[Trouble]:
         request = readiness_pb.GetReadinessRequest()

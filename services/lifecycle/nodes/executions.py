@@ -18,6 +18,7 @@ from services.lifecycle.nodes import wire
 from services.lifecycle.nodes.calls import LONG_SECONDS, SHORT_SECONDS, JobCalls
 
 Seen = Callable[[Run], Awaitable[None]]
+Remind = Callable[[], Awaitable[None]]
 
 _WAIT_SECONDS = 30.0
 _TAIL_EVENTS = 256
@@ -53,17 +54,44 @@ class ExecutionClient:
             return None
         return wire.run_from_proto(answer.execution)
 
-    async def wait(self, execution_id: str, *, until_started: bool = False, seen: Seen | None = None) -> Run:
+    async def remind(self, execution_id: str, launch: Launch) -> None:
+        """Start an execution once more that was started before and has not ended, for the keys that go with it.
+
+        Its service keeps them in memory: one that was restarted has lost them.
+        """
+        run = await self.find(execution_id) if launch.providers else None
+        if run is not None and not run.state.is_final:
+            await self.start(execution_id, launch)
+
+    async def wait(
+        self,
+        execution_id: str,
+        *,
+        until_started: bool = False,
+        seen: Seen | None = None,
+        remind: Remind | None = None,
+    ) -> Run:
         """Wait for the end of an execution, or for its beginning, also across restarts of its service.
 
-        `seen` is called with it as it is every half minute.
+        `seen` is called with it as it is every half minute, and `remind` when its service may have been restarted.
         """
         request = execution_pb.WaitExecutionRequest(
             execution_id=execution_id, timeout=Duration(seconds=int(_WAIT_SECONDS)), until_started=until_started
         )
+        was_lost = False
+
+        async def once() -> execution_pb.WaitExecutionResponse:
+            nonlocal was_lost
+            if was_lost and remind is not None:
+                await remind()
+            was_lost = True  # unless it answers
+            timeout = _WAIT_SECONDS + SHORT_SECONDS
+            answer = await self._stub.WaitExecution(request, timeout=timeout, metadata=self._calls.metadata)
+            was_lost = False
+            return answer
+
         while True:
-            answer = await self._calls.call(self._stub.WaitExecution, request, _WAIT_SECONDS + SHORT_SECONDS)
-            run = wire.run_from_proto(answer.execution)
+            run = wire.run_from_proto((await self._calls.persist(once)).execution)
             if run.state.is_final or (until_started and run.state is not ExecutionState.PENDING):
                 return run
             if seen is not None:

@@ -57,6 +57,11 @@ _RESOURCE_USAGE: Final = Mapper(
 )
 
 
+def agents_from_proto(presets: Iterable[execution_pb.AgentPreset]) -> dict[str, str] | None:
+    """Read which agents a machine knows: see Condition.agents. None of a version that tells of none."""
+    return {preset.name: "" if preset.program else preset.complaint for preset in presets} or None
+
+
 def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
     """Write the specification of an execution."""
     return execution_pb.ExecutionSpec(
@@ -69,6 +74,7 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         environment={name: text_to_proto("spec.environment", text) for name, text in value.environment.items()},
         redacted=value.redacted,
         providers=map(PROVIDER.to_proto, value.providers),
+        reserves_model_use=value.reserves_model_use,
         replay=None if value.replay is None else replay_to_proto(value.replay, value.recording),
         home_path=text_to_proto("spec.home_path", value.layout.home) if value.has_home else "",
         resumes=value.resumes,

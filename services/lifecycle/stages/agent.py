@@ -1,6 +1,7 @@
 """The agent: started in one step and followed in another, so that after a crash it is found running."""
 
 import re
+from contextlib import nullcontext
 from dataclasses import replace
 
 from services.agent.settings import AgentSettings
@@ -15,6 +16,7 @@ from services.lifecycle.model.outcome import Failure, Nothing
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.run import JobRun
+from services.lifecycle.stages.asks import answering
 from services.lifecycle.stages.executions import begin, end_of, last_lines, noted, stopped
 from services.sandbox.spec import Network, Tier
 
@@ -30,18 +32,30 @@ async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str)
     """Start the agent with its prompt, once per round. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
 
     async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
-        launch = _launch(job, layout, base, task)
-        if (replay := job.spec.replay) is not None:
-            launch = replace(launch, replay=replay.matching, recording=job.recording)
-        else:
-            launch = replace(launch, providers=await job.providers())
-        return await begin(job, job.agent_id, launch)
+        return await begin(job, job.agent_id, await _whole_launch(job, layout, base, task))
 
     await job.step(job.in_round("start"), Run, start, noted)
 
 
-async def follow_agent(job: JobRun) -> Run:
-    """Follow the agent to its end, and stop it when the job is cancelled. The agent's failure is not an error here."""
+async def _whole_launch(job: JobRun, layout: Layout, base: Base | None, task: str) -> Launch:
+    launch = _launch(job, layout, base, task)
+    if (replay := job.spec.replay) is not None:
+        return replace(launch, replay=replay.matching, recording=job.recording)
+    reserves = await job.retry_until_lease_lost(lambda: job.books.reserves(job.lease))
+    return replace(launch, providers=await job.providers(), reserves_model_use=reserves)
+
+
+async def follow_agent(job: JobRun, layout: Layout, base: Base | None, task: str) -> Run:
+    """Follow the agent to its end, and stop it when the job is cancelled. The agent's failure is not an error here.
+
+    The rest is what it was started with, and is when its service has lost the keys of its models.
+    """
+    was_followed = job.has_begun(job.in_round("agent"))  # by a driver before a restart, which may have been everybody's
+    started = job.recorded(job.in_round("start"), Run)
+    reserves = started is not None and started.reserves_model_use
+
+    async def remind() -> None:
+        await job.nodes.executions.remind(job.agent_id, await _whole_launch(job, layout, base, task))
 
     async def seen(run: Run) -> None:
         """Record what the agent has used so far: of a machine that is lost, it is all that anybody knows."""
@@ -51,7 +65,10 @@ async def follow_agent(job: JobRun) -> Run:
             await job.note(job.execution)
 
     async def follow() -> EndedRun:
-        run = await end_of(job, job.agent_id, seen)
+        if was_followed:
+            await remind()
+        async with answering(job, job.agent_id) if reserves else nullcontext():
+            run = await end_of(job, job.agent_id, seen, remind)
         return EndedRun(run, await job.nodes.executions.tail(run, _TAIL_BYTES))
 
     def learn(note: ExecutionNote, ended: EndedRun) -> ExecutionNote:

@@ -1,8 +1,9 @@
 """Starts, follows and stops programs at the execution service. Whatever may be running is followed to its end."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from functools import partial
 
 from services.agent.settings import AgentSettings, CommandEngine
 from services.common.errors import Exhausted, ServiceError
@@ -13,6 +14,7 @@ from services.lifecycle.model.node_work import Base, Launch, Layout, Run
 from services.lifecycle.model.output import ExecutionNote
 from services.lifecycle.model.states import ExecutionState, Purpose
 from services.lifecycle.nodes import NodeLost
+from services.lifecycle.nodes.executions import Remind, Seen
 from services.lifecycle.run import JobRun
 from services.sandbox.spec import Network, Tier
 
@@ -27,7 +29,7 @@ async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
     """
     try:
         job.check_cancelled()
-        return await _begun(job, await job.nodes.executions.start(execution_id, launch))
+        return await _begun(job, await job.nodes.executions.start(execution_id, launch), launch)
     except JobCancelled:
         run = await stopped(job, execution_id)  # it may have been started before a restart, or the response was lost
         if run is None:
@@ -35,16 +37,17 @@ async def begin(job: JobRun, execution_id: str, launch: Launch) -> Run:
         return run
 
 
-async def _begun(job: JobRun, run: Run) -> Run:
+async def _begun(job: JobRun, run: Run, launch: Launch) -> Run:
     if run.state is not ExecutionState.PENDING:
         return run
-    return await job.unless_cancelled(job.nodes.executions.wait(run.execution_id, until_started=True))
+    remind = partial(job.nodes.executions.remind, run.execution_id, launch)
+    return await job.unless_cancelled(job.nodes.executions.wait(run.execution_id, until_started=True, remind=remind))
 
 
-async def end_of(job: JobRun, execution_id: str, seen: Callable[[Run], Awaitable[None]] | None = None) -> Run:
-    """Follow an execution to its end, and stop it when the job is cancelled. `seen` is told of it now and then."""
+async def end_of(job: JobRun, execution_id: str, seen: Seen | None = None, remind: Remind | None = None) -> Run:
+    """Follow an execution to its end, and stop it when the job is cancelled. See `ExecutionClient.wait`."""
     try:
-        return await job.unless_cancelled(job.nodes.executions.wait(execution_id, seen=seen))
+        return await job.unless_cancelled(job.nodes.executions.wait(execution_id, seen=seen, remind=remind))
     except JobCancelled:
         with job.uninterrupted():
             await job.nodes.executions.stop(execution_id)

@@ -53,7 +53,9 @@ class DiskAdmission:
             raise disk_full(self._directory, free=free, needed=needed, reserved=self._reserve_bytes)
         # btrfs and the like report no inodes, because they make them on demand.
         if disk.f_files and disk.f_favail - files < _INODE_RESERVE:
-            raise disk_full(self._directory, free_inodes=disk.f_favail, needed_inodes=files)
+            raise disk_full(
+                self._directory, free_inodes=disk.f_favail, needed_inodes=files, reserved_inodes=_INODE_RESERVE
+            )
 
     async def _size(self, base: Path) -> tuple[int, int]:
         """Return (bytes on disk, files) of a base. Bases never change, so each is walked once while remembered."""

@@ -92,6 +92,21 @@ async def test_the_real_sdk_reaches_a_model_without_network_or_key(client: Clien
 CALL = "curl -sS --max-time 60 -H x-api-key:$ANTHROPIC_API_KEY -d '{}' $ANTHROPIC_BASE_URL/v1/messages"
 
 
+async def test_a_client_that_asks_again_after_a_broken_stream_is_billed_twice(client: Client) -> None:
+    """So both are counted: the answer that broke off with what it had begun with, whatever the provider calls it."""
+    cut = messages()
+    cut.cut = 3
+    async with providing(cut, messages()) as at:
+        again = CALL.replace("curl", "curl --retry 2 --retry-all-errors --retry-delay 1")
+        seen = await run(client, again, **provider(at))
+    assert len(at.asked) == 2
+    first, second = of(seen, "usage")
+    assert (first.is_partial, first.output_tokens, second.is_partial, second.output_tokens) == (True, 1, False, 42)
+    (row,) = seen.end.model_use.usage
+    assert (row.usage.requests, row.usage.partial_requests, row.usage.tokens) == (2, 1, 362 + 403)
+    assert row.usage.cost_usd == pytest.approx(first.cost_usd + second.cost_usd)
+
+
 async def test_the_key_is_nowhere_and_the_token_is_redacted(client: Client) -> None:
     async with providing(Reply([f"A provider that says {KEY}.\n".encode(), b"message_stop"])) as at:
         line = f"env | sort; {CALL}; cat /proc/1/environ /proc/self/environ | tr '\\0' '\\n'; ps -ef; sleep 1"

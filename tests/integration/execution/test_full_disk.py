@@ -61,7 +61,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_a_flood_waits_and_a_quiet_agent_does_not(directory: Path) -> None:
     """The flood leaves free what the service's databases and logs need, and is stopped while it waits."""
-    async with on_a_small_disk(directory, "24m", DISK_RESERVE_BYTES=str(12 * MIB)) as (client, disk):
+    async with on_a_small_disk(directory, "32m", DISK_RESERVE_BYTES=str(12 * MIB)) as (client, disk):
         flood, quiet = new_id("flood"), new_id("quiet")
         await client.start(quiet, "echo ready; until [ -e go ]; do sleep 0.02; done; seq 1 1000")
         await client.watch(quiet, until=b"ready")

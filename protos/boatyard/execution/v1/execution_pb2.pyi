@@ -1077,6 +1077,7 @@ class NodeExecution(message.Message):
     HOST_UID_FIELD_NUMBER: builtins.int
     LEAVE_OUT_FIELD_NUMBER: builtins.int
     MODEL_OUTAGE_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     execution_id: builtins.str
     """The id chosen by its starter."""
     purpose: ExecutionSpec.Purpose.ValueType
@@ -1116,6 +1117,8 @@ class NodeExecution(message.Message):
     """Output only. The uid that its processes have on the host; absent when it is the service's own, which other executions
     then have too.
     """
+    reserves_model_use: builtins.bool
+    """Immutable. True when each of its requests to a model needs a granted Ask."""
     @builtins.property
     def create_time(self) -> timestamp_pb2.Timestamp:
         """Output only. When it was accepted."""
@@ -1178,10 +1181,11 @@ class NodeExecution(message.Message):
         host_uid: builtins.int | None = ...,
         leave_out: abc.Iterable[builtins.str] | None = ...,
         model_outage: ModelOutage | None = ...,
+        reserves_model_use: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "exit_code", b"exit_code", "host_uid", b"host_uid", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "processes_left", b"processes_left", "signal", b"signal", "start_time", b"start_time", "vitals", b"vitals"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_host_uid", b"_host_uid", "_processes_left", b"_processes_left", "create_time", b"create_time", "end_time", b"end_time", "end_verified_by", b"end_verified_by", "events_trimmed", b"events_trimmed", "execution_id", b"execution_id", "exit_code", b"exit_code", "host_uid", b"host_uid", "job_id", b"job_id", "last_sequence", b"last_sequence", "leave_out", b"leave_out", "message", b"message", "model_outage", b"model_outage", "model_use", b"model_use", "outcome", b"outcome", "output_bytes", b"output_bytes", "pending_permissions", b"pending_permissions", "processes_left", b"processes_left", "purpose", b"purpose", "reason", b"reason", "reserves_model_use", b"reserves_model_use", "sandbox_tier", b"sandbox_tier", "signal", b"signal", "start_time", b"start_time", "state", b"state", "vitals", b"vitals"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__host_uid: _TypeAlias = typing.Literal["host_uid"]  # noqa: Y015
     _WhichOneofArgType__host_uid: _TypeAlias = typing.Literal["_host_uid", b"_host_uid"]  # noqa: Y015

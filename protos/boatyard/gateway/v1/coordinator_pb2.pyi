@@ -135,11 +135,32 @@ class ReportConditionRequest(message.Message):
 
     DESCRIPTOR: descriptor.Descriptor
 
+    @typing.final
+    class AgentsEntry(message.Message):
+        DESCRIPTOR: descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: builtins.int
+        VALUE_FIELD_NUMBER: builtins.int
+        key: builtins.str
+        value: builtins.str
+        def __init__(
+            self,
+            *,
+            key: builtins.str = ...,
+            value: builtins.str = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
     COORDINATOR_ID_FIELD_NUMBER: builtins.int
     ALLOWED_TIERS_FIELD_NUMBER: builtins.int
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     TROUBLES_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
+    AGENTS_FIELD_NUMBER: builtins.int
     coordinator_id: builtins.str
     """The coordinator."""
     @builtins.property
@@ -158,6 +179,12 @@ class ReportConditionRequest(message.Message):
     def limits(self) -> limits_pb2.ExecutionLimits:
         """The most that it lets jobs ask for. Used when `allowed_tiers` is not empty."""
 
+    @builtins.property
+    def agents(self) -> containers.ScalarMap[builtins.str, builtins.str]:
+        """The agents that it knows by name (CommandEngine.preset): of each, why it cannot be started outside of an image and
+        how to install it, or nothing where it is installed. Empty means what it said before.
+        """
+
     def __init__(
         self,
         *,
@@ -166,10 +193,11 @@ class ReportConditionRequest(message.Message):
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
         troubles: abc.Iterable[readiness_pb2.Trouble] | None = ...,
         limits: limits_pb2.ExecutionLimits | None = ...,
+        agents: abc.Mapping[builtins.str, builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "coordinator_id", b"coordinator_id", "limits", b"limits", "troubles", b"troubles"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "coordinator_id", b"coordinator_id", "limits", b"limits", "troubles", b"troubles"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

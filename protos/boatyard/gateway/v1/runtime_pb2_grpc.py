@@ -207,6 +207,7 @@ class AgentRuntimeServiceServicer:
         - FAILED_PRECONDITION (TIER_NOT_ALLOWED, NETWORK_NOT_ALLOWED): no cell lets jobs choose that sandbox tier or that
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
+        - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): no cell has the agent that it names; the message says how to install it.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from services.agent.asks import Reservation
 from services.agent.providers import ModelProvider, ModelWire
+from services.execution.door.ask_records import AskRecords
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
@@ -22,14 +24,30 @@ _REPORTED_WITHIN_S: Final = 5.0
 class InnerDoor:
     """A door on loopback, for this process alone, which knows its token."""
 
-    def __init__(self, providers: Sequence[ModelProvider], recorder: Recorder, patience_s: float, tapes: Tapes) -> None:
-        """`patience_s` is how long it waits for models that do not answer; `tapes` what it records and replays."""
+    def __init__(
+        self,
+        providers: Sequence[ModelProvider],
+        recorder: Recorder,
+        patience_s: float,
+        tapes: Tapes,
+        *,
+        asks: AskRecords | None,
+    ) -> None:
+        """`patience_s` is how long it waits for models that do not answer; `tapes` what it records and replays.
+
+        With `asks`, each request is asked for before it is sent; what an earlier runner had asked is over.
+        """
         self._providers = providers
         self._patience_s = patience_s
         self._tapes = tapes
         self.outage: Trouble | None = None
         """Why models do not answer; None while they do, and before one was asked."""
         self._recorder = recorder
+        self._asks = asks
+        if asks is not None:
+            asks.end_all()
+        self.refusal: tuple[str, str] | None = None
+        """Why requests are not granted any more: a reason, and the same for people."""
         self._reported: set[str] = set()
         self._more = asyncio.Condition()
         self._serving: asyncio.Future[None] | None = None
@@ -37,7 +55,8 @@ class InnerDoor:
     def open(self, models_file: Path) -> ModelCredentials:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
-        door = Door(self._providers, token, self, self._patience_s, tapes=self._tapes)
+        asks = None if self._asks is None else self._asks.asks
+        door = Door(self._providers, token, self, self._patience_s, tapes=self._tapes, asks=asks)
         self._serving = asyncio.ensure_future(door.serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 
@@ -50,8 +69,9 @@ class InnerDoor:
     async def usage(self, wire: ModelWire, fields: dict[str, object], number: int = 0) -> None:
         """Record what a request has used."""
         del number
-        request_id = str(fields["request_id"]) or f"request#{len(self._reported) + 1}"
-        self._recorder.usage(priced(wire, fields | {"request_id": request_id}))
+        request_id = self._recorder.usage(priced(wire, fields))
+        if self._asks is not None:
+            self._asks.settled(fields.get("ask_id"))
         async with self._more:
             self._reported.add(request_id)
             self._more.notify_all()
@@ -63,6 +83,20 @@ class InnerDoor:
     async def note(self, text: str) -> None:
         """Record a line for people."""
         self._recorder.note(text, "model")
+
+    async def ask(self, ask_id: str, reservation: Reservation) -> None:
+        """Record what a request may use, which waits for an answer."""
+        if self._asks is not None:
+            self._asks.ask(ask_id, reservation)
+
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
+        """Record that an ask is over without a Usage event."""
+        if self._asks is not None:
+            self._asks.end(ask_id, is_use_unknown=is_use_unknown)
+
+    async def refused(self, reason: str, message: str) -> None:
+        """Keep why no request is to be sent any more."""
+        self.refusal = self.refusal or (reason, message)
 
     async def counted(self, request_id: str) -> None:
         """Wait until an answer that has arrived is counted, which takes a moment."""

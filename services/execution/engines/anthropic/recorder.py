@@ -87,10 +87,15 @@ class Recorder:
         if reply.id not in self.activity.turn_ends:
             self._write(EventKind.TURN_END, turn=turn, stop_reason=reply.stop_reason, request_id=reply.id)
 
-    def usage(self, fields: Mapping[str, Any]) -> None:
-        """Write what the door says that a request has used, unless that was written before."""
-        if fields["request_id"] not in self.activity.counted:
-            self._write(EventKind.USAGE, **fields)
+    def usage(self, fields: Mapping[str, Any]) -> str:
+        """Write what the door says that a request has used, unless that was written before; return the request's id.
+
+        One that its provider has not named gets a name that no other has, also of those before this runner.
+        """
+        request_id = str(fields["request_id"]) or f"request#{len(self.activity.counted) + 1}"
+        if request_id not in self.activity.counted:
+            self._write(EventKind.USAGE, **{**fields, "request_id": request_id})
+        return request_id
 
     def call(self, call: ToolCall) -> None:
         """Write that a tool is called."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from services.agent.providers import ModelWire, keys_by_name
+from services.execution.door.ask_records import AskRecords
 from services.execution.engine import RunContext
 from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History
@@ -61,6 +62,7 @@ class AgentLoop:
         self._writer = writer
         self._signal_fd = context.signal_fd
         self._group = group
+        self._asks = None if context.asks is None else AskRecords(context.asks, writer)
         self._tapes = context.tapes()
         self._providers = [one for one in context.providers if one.wire is ModelWire.MESSAGES]
         self._pump = Pump(writer, plan.bounds.max_output_bytes)
@@ -110,7 +112,9 @@ class AgentLoop:
         models = Models.load(None if credentials is None else credentials.models_file)
         recorder = Recorder(self._writer, before, models)
         patience_s = 0.0 if self._plan.replay else self._plan.bounds.model_patience_s
-        door = InnerDoor(self._providers, recorder, patience_s, self._tapes) if self._providers else None
+        door = None
+        if self._providers:
+            door = InnerDoor(self._providers, recorder, patience_s, self._tapes, asks=self._asks)
         self._door = door
         if door is not None:
             credentials = door.open(models.path)

@@ -20,7 +20,7 @@ class DoorWatch:
         """The door is in no control group of the program: the limits are for the program alone."""
         self._context = context
         patience_s = 0.0 if context.plan.replay else context.plan.bounds.model_patience_s
-        self._door = ModelDoor(context.providers, patience_s) if context.providers else None
+        self._door = ModelDoor(context.providers, patience_s, asks=context.asks) if context.providers else None
         self._trouble: Trouble | None = None
         self._refused_at = math.inf
         self._writer = context.writer

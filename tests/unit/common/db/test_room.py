@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
@@ -41,6 +43,10 @@ class Database:
             if not await self._run("DELETE FROM things WHERE rowid = (SELECT max(rowid) FROM things)"):
                 return False
         return True
+
+    async def shrink(self) -> bool:
+        """Make the first row smaller; return False when there is no room for that."""
+        return await self._run("UPDATE things SET data = 'x' WHERE rowid = 1")
 
     async def _run(self, statement: str, **values: int) -> bool:
         try:
@@ -116,11 +122,11 @@ async def test_a_database_is_written_on_a_full_disk(what: Callable[[Path], Path]
     """As long as it grows by no more than what is set aside for it."""
     async with on_a_disk(tmp_path, "20m") as database:
         what(database.disk)
-        for _ in range(100):
+        for _ in range(60):
             assert await database.add(20_000)
-            async with database.engine.begin() as connection:  # what is deleted is written too: 12 MiB in all
+            async with database.engine.begin() as connection:  # what is deleted is written too: 7 MiB in all
                 await connection.execute(text("UPDATE things SET data = randomblob(100000) WHERE rowid = 1"))
-        assert len(await database.sizes()) == 101
+        assert len(await database.sizes()) == 61
 
 
 async def test_what_has_no_room_is_refused_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -152,6 +158,50 @@ async def test_a_log_that_filled_the_disk_is_given_back_when_its_reader_is_gone(
             assert not await database.log_is_short()
         await until(database.log_is_short)
         assert await database.add(100_000)
+
+
+async def test_what_needs_no_room_in_the_database_is_not_refused(tmp_path: Path) -> None:
+    """Another program has made it grow by more than there is room for."""
+    async with on_a_disk(tmp_path, "40m") as database:
+        with database.read_slowly():
+            with contextlib.closing(sqlite3.connect(database.path, isolation_level=None)) as other:
+                other.execute("INSERT INTO things VALUES (zeroblob(?))", (SPARE_BYTES + 4 * MIB,))
+            ballast = fill(database.disk)
+            with ballast.open("r+b") as file:
+                file.truncate(ballast.stat().st_size - MIB)
+            assert not await database.add(100_000)
+            await until(database.shrink)
+
+
+WRITER = """
+import os, sqlite3, sys
+reader, writer = (sqlite3.connect(sys.argv[1], isolation_level=None) for _ in range(2))
+reader.execute("BEGIN")
+reader.execute("SELECT * FROM things").fetchall()
+for size in range(1 << 20, (1 << 20) + 8):
+    writer.execute("UPDATE things SET data = zeroblob(?)", (size,))
+os.kill(os.getpid(), 9)
+"""
+
+
+async def test_a_long_log_of_a_killed_process_is_given_back_at_the_start(tmp_path: Path) -> None:
+    """Although its index has no room to begin anew."""
+    with small_disk(tmp_path / "disk", size="20m") as disk:
+        path = disk / "some.db"
+        with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as made:
+            made.executescript("PRAGMA journal_mode = WAL; CREATE TABLE things (data BLOB)")
+            made.execute("INSERT INTO things VALUES (zeroblob(4 << 20))")
+            made.execute("UPDATE things SET data = ''")  # the database need not grow
+        subprocess.run([sys.executable, "-c", WRITER, path], check=False)
+        Path(f"{path}-shm").write_bytes(b"")
+        fill(disk)
+        engine = open_database(sqlite_url(path))
+        database = Database(engine, disk)
+        try:
+            assert await database.add(100_000)
+            assert await database.sizes() == [(1 << 20) + 7, 100_000]
+        finally:
+            await engine.dispose()
 
 
 async def test_reading_needs_no_room(tmp_path: Path) -> None:

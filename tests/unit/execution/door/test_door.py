@@ -122,6 +122,8 @@ REFUSED = [
     *(("GET", path) for path in ("/v1/files", "/v1/messages", "/v1/messages/batches", "/v1/responses/resp_1")),
     *(("GET", path) for path in ("/v1/models/../files", "/v1/models/a/..", "/v1beta/models/..:x", "/metrics")),
     *(("POST", path) for path in ("/v1/messages/", "/v1/messages/../files", "//v1/messages", "/v1/models", "/v1/m%65")),
+    *(("GET", f"/{version}/models/veo-3/operations{rest}") for version in ("v1", "v1beta") for rest in ("", "/o-1")),
+    ("POST", "/v1beta/models/veo-3/operations/o-1:generateContent"),
     ("DELETE", "/v1/messages"),
     ("POST", "/v1beta/models/../files:generateContent"),
 ]

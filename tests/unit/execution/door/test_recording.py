@@ -127,6 +127,7 @@ def said(answer: tuple[int, bytes]) -> str:
         ("session 00000000-9a51-4b7e-8a3e-0f1d2c3b4a59", "session 5b2f6a1c-9a51-4b7e-8a3e-0f1d2c3b4a59"),
         ("call msg_00000000-9a51-4b7e-8a3e-0f1d2c3b4a59_0", "call msg_5b2f6a1c-9a51-4b7e-8a3e-0f1d2c3b4a59_0"),
         ("run_shell_command_1796039511591_0", "run_shell_command_1796039525317_0"),
+        ("Chunk ID: 0f3a9c\nWall time: 0.0512 seconds", "Chunk ID: 7be1d2\nWall time: 0.0498 seconds"),
         ("job-01m7z1m760j0y1q69ksnt0nzah", "job-01m7z1m75hx26fpvaq3ysgqaxg"),
         ("/workspace/berths.py", "/srv/work/1/berths.py"),
     ],

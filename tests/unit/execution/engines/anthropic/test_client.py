@@ -12,7 +12,7 @@ from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
 from services.execution.eventlog import EventReader, EventWriter
-from services.execution.eventlog.activity import ModelActivity
+from services.execution.eventlog.activity import ModelActivity, read_activity
 from tests.kit.replay import replaying, write_script
 
 MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Do it."}]}]
@@ -36,6 +36,17 @@ async def ask(directory: Path, url: str) -> tuple[Reply | Exception, list[str]]:
     with EventReader(directory / "events") as reader:
         notes = [record.fields()["text"] for record in reader.read() if "request_id" not in record.fields()]
     return answer, notes
+
+
+def test_broken_answers_without_a_name_count_each(tmp_path: Path) -> None:
+    """What a provider has not named yet when it breaks off is billed all the same."""
+    numbers = dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"), 5)
+    with EventWriter(tmp_path / "events") as writer:
+        recorder = Recorder(writer, ModelActivity(), Models.load())
+        for request_id in ("", "", "msg_1", "msg_1"):
+            recorder.usage({"request_id": request_id, "model": "m", "is_partial": True, **numbers})
+    (row,) = read_activity(tmp_path / "events").model_use().usage
+    assert (row.usage.requests, row.usage.partial_requests, row.usage.tokens) == (3, 3, 60)
 
 
 @pytest.fixture
