@@ -33,18 +33,14 @@ JOB = {
     "retry_on": ["AGENT_FAILED"],
     "retry_from": "SNAPSHOT",
 }
+RESULTS = {"artifacts": [], "incomplete": "FAIL", "leave_out": [], "git_lfs": True}
+NO_BUDGET = {"cost_usd": None, "tokens": None, "requests": None, "allow_unknown_cost": False}
 JOBS = {
     "d3fb233": {**JOB, "verify_timeout": 5.5, "checkpoint_timeout": 86400.0},
     "40590b2": JOB,
     "afd5df60": {**JOB, "checkpoints": {"before": ["start", "push"]}},
-    "today": {
-        **JOB,
-        "checkpoints": {"before": ["start", "push"]},
-        "artifacts": [],
-        "incomplete": "FAIL",
-        "leave_out": [],
-        "git_lfs": True,
-    },
+    "50aaf6e8": {**JOB, "checkpoints": {"before": ["start", "push"]}, **RESULTS},
+    "today": {**JOB, "checkpoints": {"before": ["start", "push"]}, **RESULTS, "budget": NO_BUDGET},
 }
 """By the commit that wrote them."""
 VALUE = complete_policy(
