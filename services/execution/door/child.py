@@ -65,8 +65,6 @@ class ModelDoor:
         """Why models do not answer; None while they do, and before one was asked."""
         self.pid: int | None = None
         """The door's process, while there is one."""
-        self.refusal: tuple[str, str] | None = None
-        """Why requests are not granted any more: a reason, and the same for people."""
         self.reports: int | None = None
         """Readable when `record` has something to record, or the process has ended; None while there is none."""
         self.opened, self._open_end = os.pipe()
@@ -182,8 +180,6 @@ class ModelDoor:
                 records.ask(ask_id, Reservation(**fields | {"wire": ModelWire(fields["wire"])}))
             case {"ask_end": ask_id, "is_use_unknown": is_use_unknown}:
                 records.end(ask_id, is_use_unknown=is_use_unknown)
-            case {"refused": reason, "message": message}:
-                self.refusal = self.refusal or (reason, message)
 
     def _end_asks(self, writer: EventWriter) -> None:
         if self._asks is not None:

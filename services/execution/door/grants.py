@@ -12,6 +12,7 @@ from typing import Final
 
 from services.agent.asks import Reservation, ReservationAnswer
 from services.execution.door import wires
+from services.execution.door.outages import Trouble
 from services.execution.door.reports import Reporter
 from services.execution.inbox.asks import Asks
 
@@ -79,8 +80,10 @@ class Grants:
             if answer.is_granted:
                 return ask_id, answer
             if answer.retry_time is None:
-                await self._reports.refused(answer.reason, answer.message)
-                raise NotGrantedError(answer.message or answer.reason, wires.REFUSED[reservation.wire])
+                text, status = answer.message or answer.reason, wires.REFUSED[reservation.wire]
+                trouble = Trouble(text, reservation.provider, status, is_refusal=True, reason=answer.reason)
+                await self._reports.trouble(trouble)
+                raise NotGrantedError(text, status)
             await self._wait(reservation, answer, answer.retry_time, until)
 
     async def _answer(self, ask_id: str, reservation: Reservation, until: float) -> ReservationAnswer:

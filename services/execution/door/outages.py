@@ -30,6 +30,8 @@ class Trouble:
     """True when no HTTP answer came at all."""
     pause_s: float | None = None
     """For how long the provider wants to be left alone, from now on; None when it does not say."""
+    reason: str = ""
+    """Why whoever started the execution does not grant it, from the catalogue of reasons; empty for all else."""
     is_over: bool = True
     """True when the agent is told; False while the door waits, and asks again."""
 

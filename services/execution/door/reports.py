@@ -40,9 +40,6 @@ class Reporter(Protocol):
     async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
         """Take that an ask is over without a Usage event."""
 
-    async def refused(self, reason: str, message: str) -> None:
-        """Take why no request is to be sent any more."""
-
 
 class Reports:
     """Writes to a pipe. Whoever reports waits while the runner is busy: nothing that was used is left out."""
@@ -87,10 +84,6 @@ class Reports:
     async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
         """Report that an ask is over without a Usage event."""
         await self._write({"ask_end": ask_id, "is_use_unknown": is_use_unknown})
-
-    async def refused(self, reason: str, message: str) -> None:
-        """Report why no request is to be sent any more."""
-        await self._write({"refused": reason, "message": message[:_NOTE_CHARACTERS]})
 
     async def _write(self, report: dict[str, object]) -> None:
         # Texts have at most 600 characters together, of at most 6 bytes: escaped ones of ASCII.

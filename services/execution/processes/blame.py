@@ -13,12 +13,18 @@ _MAY_BE_BLAMED: Final = (None, Reason.AGENT_FAILED, Reason.IDLE, Reason.MODEL_FA
 
 def reason_of(trouble: Trouble) -> Reason:
     """Return the reason of a run that ends by this."""
+    if trouble.reason == Reason.BUDGET_EXCEEDED:
+        return Reason.BUDGET_EXCEEDED
     return Reason.MODEL_FAILED if trouble.is_refusal else Reason.MODEL_UNAVAILABLE
 
 
 def blamed(verdict: Verdict, trouble: Trouble | None) -> Verdict:
     """Return the verdict on a run that has failed while its model did not answer: that is why."""
-    if trouble is None or verdict.state is not State.FAILED or verdict.reason not in _MAY_BE_BLAMED:
+    if trouble is None:
+        return verdict
+    if trouble.reason and verdict.state is State.SUCCEEDED:  # as a script that looks at no answer
+        return Verdict(State.FAILED, reason_of(trouble), trouble.text)
+    if verdict.state is not State.FAILED or verdict.reason not in (*_MAY_BE_BLAMED, reason_of(trouble)):
         return verdict
     is_told = trouble.text in verdict.message
     return Verdict(

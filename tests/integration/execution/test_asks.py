@@ -204,3 +204,16 @@ async def test_an_ask_outlives_the_service_and_ends_with_its_runner(tmp_path: Pa
         seen = await execution.end()
     assert seen.end.reason == "RUNNER_LOST"
     assert [(end.ask_id, end.is_use_unknown) for end in of(seen, "ask_end")] == [(ask.ask_id, True)]
+
+
+@pytest.mark.parametrize("line", [CALL, f"{CALL}; sleep 600"])
+async def test_after_a_refusal_the_execution_ends_by_its_reason(client: Client, line: str) -> None:
+    async with providing(messages()) as at, asking(client, at, line) as execution:
+        (ask,) = await execution.asked()
+        await execution.answer(ask.ask_id, REFUSED)
+        seen = await execution.end()
+    assert (seen.end.state, seen.end.reason) == (State.STATE_FAILED, "BUDGET_EXCEEDED"), seen.end.message
+    assert "nothing is left of it" in seen.end.message
+    assert b"billing_error" in seen.output
+    assert b"<402>" in seen.output
+    assert not at.asked

@@ -46,8 +46,6 @@ class InnerDoor:
         self._asks = asks
         if asks is not None:
             asks.end_all()
-        self.refusal: tuple[str, str] | None = None
-        """Why requests are not granted any more: a reason, and the same for people."""
         self._reported: set[str] = set()
         self._more = asyncio.Condition()
         self._serving: asyncio.Future[None] | None = None
@@ -93,10 +91,6 @@ class InnerDoor:
         """Record that an ask is over without a Usage event."""
         if self._asks is not None:
             self._asks.end(ask_id, is_use_unknown=is_use_unknown)
-
-    async def refused(self, reason: str, message: str) -> None:
-        """Keep why no request is to be sent any more."""
-        self.refusal = self.refusal or (reason, message)
 
     async def counted(self, request_id: str) -> None:
         """Wait until an answer that has arrived is counted, which takes a moment."""

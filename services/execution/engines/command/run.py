@@ -227,7 +227,9 @@ class CommandRun:
 
     def _without_model_at(self) -> float:
         """When to end the program for want of a model, on the monotonic clock. One that is no preset decides itself."""
-        return math.inf if self._task is None else self._door.ends_at
+        trouble = self._door.trouble
+        has_to_end = self._task is not None or (trouble is not None and bool(trouble.reason))
+        return self._door.ends_at if has_to_end else math.inf
 
     def _verdict(self, status: int | None, limit: Reason | None) -> Verdict:
         """Return the verdict on the run; `limit` is a limit that may be why the program failed."""
