@@ -1,10 +1,12 @@
 """The interface to whoever grants an agent's requests to models: budgets, and whatever else has a say."""
 
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from services.agent.asks import GRANTED, Reservation, ReservationAnswer
-from services.lifecycle.ledger import Lease
+from services.agent.asks import Reservation, ReservationAnswer
+from services.lifecycle.ledger import Lease, Ledger
+from services.lifecycle.model.budgets import ModelNeed, ModelUse
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,21 +62,47 @@ class Books(Protocol):
         ...
 
 
-class NoBooks:
-    """Grants everything, and is not to be asked."""
+class LedgerBooks:
+    """The books of budgets, which the ledger keeps. `has_budgets`: something bounds what the job's agent may spend."""
+
+    def __init__(self, ledger: Ledger, *, has_budgets: bool) -> None:
+        self._ledger = ledger
+        self._has_budgets = has_budgets
 
     async def reserves(self, lease: Lease) -> bool:
-        """Return False."""
+        """See Books."""
         del lease
-        return False
+        return self._has_budgets
 
     async def reserve(
         self, lease: Lease, execution_id: str, ask_id: str, reservation: Reservation
     ) -> ReservationAnswer:
-        """Grant it."""
-        del lease, execution_id, ask_id, reservation
-        return GRANTED
+        """See Books."""
+        need = ModelNeed(
+            execution_id=execution_id,
+            ask_id=ask_id,
+            tokens=reservation.input_tokens + reservation.max_output_tokens,
+            cost_usd=reservation.max_cost_usd,
+            model=reservation.model,
+        )
+        granting = await self._ledger.reserve(lease, need)
+        pause = granting.retry_seconds
+        return ReservationAnswer(
+            is_granted=granting.is_granted,
+            reason=granting.reason,
+            message=granting.message,
+            retry_time=datetime.now(UTC) + timedelta(seconds=pause) if pause else None,
+            is_last_warning=granting.is_last,
+        )
 
     async def settle(self, lease: Lease, execution_id: str, end: AskEnd) -> None:
-        """Do nothing."""
-        del lease, execution_id, end
+        """See Books."""
+        await self._ledger.settle(lease, _use_of(execution_id, end))
+
+
+def _use_of(execution_id: str, end: AskEnd) -> ModelUse:
+    """Return what a request has used: what is not known counts as what was reserved."""
+    if (use := end.use) is None:
+        return ModelUse(execution_id=execution_id, ask_id=end.ask_id, is_released=not end.is_use_unknown)
+    tokens = use.input_tokens + use.output_tokens + use.cache_read_tokens + use.cache_write_tokens
+    return ModelUse(execution_id=execution_id, ask_id=end.ask_id, tokens=tokens, cost_usd=use.cost_usd)

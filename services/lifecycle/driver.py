@@ -43,8 +43,8 @@ class Driver:
         """`own_providers` answer agents here after those that the ledger knows.
 
         `providers_allowed` is where the latter may be, beside at public addresses. Those that do not answer are left
-        alone for `outage_pause_seconds` at first. `books` grant agents' requests to models; without any they need no
-        grant.
+        alone for `outage_pause_seconds` at first. `books` grant agents' requests to models; without any, the
+        ledger's budgets do.
         """
         self._ledger = ledger
         self._nodes = nodes

@@ -13,7 +13,7 @@ import structlog
 from services.agent.providers import EVERYWHERE, ModelProvider, keys_by_name, with_own
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.room import DISK_FULL
-from services.lifecycle.books import Books, NoBooks
+from services.lifecycle.books import Books, LedgerBooks
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.ids import agent_of, step_in, workspace_of
@@ -70,7 +70,8 @@ class JobRun:
             lease.token, self.pause, self.check_held, waits_for_room=lambda: self.has_agent_begun
         )
         self.webhooks = webhooks
-        self.books = books or NoBooks()
+        self._books = books
+        self._has_budgets = False
         self.retention_periods = retention_periods
         self.outage_pause_seconds = outage_pause_seconds
         self.secrets: Mapping[str, str] = {}
@@ -91,6 +92,11 @@ class JobRun:
         self._held_until = time.monotonic() + ledger.lease_seconds
         if lease.cancel_requested:
             self._cancelled.set()
+
+    @property
+    def books(self) -> Books:
+        """Who grants what the agent asks of models."""
+        return self._books or LedgerBooks(self.ledger, has_budgets=self._has_budgets)
 
     @property
     def execution_id(self) -> str:
@@ -117,6 +123,7 @@ class JobRun:
         attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
         self.stages, self.execution = dict(attempt.stages), attempt.execution
         self._has_providers = attempt.context.has_providers
+        self._has_budgets = attempt.context.has_budgets
         self.recording = attempt.context.recording
         self._keep_secret(attempt.context.secrets)
         if self.rounds_begun:  # by an earlier driver, and its agent may run

@@ -26,7 +26,7 @@ from services.common.room import is_out_of_room
 LOG_BYTES: Final = 4 << 20
 """What a log has at any time, and keeps when it was longer: 1000 pages, and what one transaction adds to them."""
 SPARE_BYTES: Final = 8 << 20
-"""What a database may grow by on a full disk: at least half of it."""
+"""What a database may grow by on a full disk: at least a quarter of it."""
 _UNCERTAIN_BYTES: Final = 64 * 1024  # ext4 counts blocks that say where the others are, too
 _STAT_BLOCK: Final = 512
 _EVERY_SECONDS: Final = 2.0
@@ -105,7 +105,8 @@ class Blocks:
         if not self._path.exists() or self._has(length + spare // 2):
             return True
         try:
-            return self._set_aside(length + spare) or self._has(length) or self._set_aside(length)
+            parts = (spare, spare // 2, spare // 4) if spare else ()
+            return any(self._set_aside(length + part) for part in parts) or self._has(length) or self._set_aside(length)
         except OSError:
             return True
 

@@ -72,10 +72,11 @@ FROM_AGENT_ON: Final = (
     ),
     ReasonRow(
         reason="BUDGET_EXCEEDED",
-        meaning="the model was not done after the turns or tokens that it may use",
+        meaning="the agent was not done after what it may spend on models, or the turns or tokens it may use",
         sources=(Source.EXECUTION,),
         retried=Retried.NEVER,
-        advice="`boatyard run --max-turns N` or `boatyard run --token-budget N` raises the limit",
+        advice="`boatyard retry JOB --budget USD` lets it go on (a project's: `boatyard budget update`);"
+        " `--max-turns N` or `--token-budget N` raises the engine's limit",
     ),
     ReasonRow(
         reason="MODEL_FAILED",

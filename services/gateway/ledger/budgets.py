@@ -226,7 +226,7 @@ async def close(connection: AsyncConnection, job_id: str) -> None:
         return
     of_job = select(jobs.c.definition, jobs.c.attempt).where(jobs.c.job_id == job_id)
     job = (await connection.execute(of_job)).one()
-    worst = [(row, ModelUse(execution_id=row.execution_id, ask_id=row.ask_id, tokens=row.tokens)) for row in rows]
+    worst = [(row, ModelUse(execution_id=row.execution_id, ask_id=row.ask_id)) for row in rows]
     await _settle(connection, load(JobSpec, job.definition), job.attempt, worst)
 
 
@@ -389,9 +389,10 @@ def _spent(row: Row[Any], used: ModelUse) -> tuple[Spending, int]:
     """Return what a request counts as, and 1 where its cost was never known."""
     if used.is_released:
         return Spending(), 0
+    tokens = row.tokens if used.tokens is None else used.tokens
     if used.cost_usd is not None:
-        return Spending(nanodollars=nanodollars(used.cost_usd), tokens=used.tokens, requests=1), 0
-    return Spending(nanodollars=row.nanodollars, tokens=used.tokens, requests=1), int(not row.is_cost_known)
+        return Spending(nanodollars=nanodollars(used.cost_usd), tokens=tokens, requests=1), 0
+    return Spending(nanodollars=row.nanodollars, tokens=tokens, requests=1), int(not row.is_cost_known)
 
 
 async def _tell_shares(connection: AsyncConnection, spec: JobSpec, attempt: int, uses: Mapping[Key, _Use]) -> None:

@@ -82,12 +82,12 @@ class ModelNeed(Recorded):
 class ModelUse(Recorded):
     """What one request to a model has used, as its answer said, or none of it where `is_released`: it was not billed.
 
-    `cost_usd` is None where it is not known: then it counts as what was reserved for it.
+    What is None is not known: it counts as what was reserved.
     """
 
     execution_id: str
     ask_id: str
-    tokens: int = 0
+    tokens: int | None = None
     cost_usd: float | None = None
     is_released: bool = False
 

@@ -50,9 +50,9 @@ async def follow_agent(job: JobRun, layout: Layout, base: Base | None, task: str
 
     The rest is what it was started with, and is when its service has lost the keys of its models.
     """
-    was_followed = job.has_begun(job.in_round("agent"))  # by a driver before a restart, which may have been everybody's
     started = job.recorded(job.in_round("start"), Run)
     reserves = started is not None and started.reserves_model_use
+    was_followed = job.has_begun(job.in_round("agent"))  # by a driver before a restart, which may have been everybody's
 
     async def remind() -> None:
         await job.nodes.executions.remind(job.agent_id, await _whole_launch(job, layout, base, task))

@@ -76,7 +76,7 @@ def use_from_proto(request: pb.SettleModelUseRequest) -> ModelUse:
 
 def _countable(field: str, value: Asked) -> Asked:
     """Return a need or a use that books can have. Raises Invalid."""
-    is_countable = 0 <= value.tokens <= _MAX_TOKENS and 0 <= (value.cost_usd or 0) <= _MAX_COST_USD
+    is_countable = 0 <= (value.tokens or 0) <= _MAX_TOKENS and 0 <= (value.cost_usd or 0) <= _MAX_COST_USD
     if not (is_countable and 0 < len(value.ask_id) <= _MAX_NAME):
         raise Invalid([(field, f"must be of an ask, with at most {_MAX_TOKENS} tokens and ${_MAX_COST_USD}")])
     return value

@@ -1,0 +1,72 @@
+"""A job spends no more on models than its budgets let it, keeps its work when they end, and goes on with more."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from services.gateway.budgets.store import BudgetStore
+from services.gateway.catalog.store import BUDGETS, CatalogStore
+from services.gateway.jobs.retries import Retries
+from services.gateway.values.budgets import Budget, BudgetPeriod
+from services.gateway.values.jobs import JobView
+from services.lifecycle.driver import Driver
+from services.lifecycle.model.budgets import BudgetLimits, Spending
+from services.lifecycle.model.states import JobState, Publish
+from services.lifecycle.nodes import Nodes
+from tests.integration.gateway.test_asks import CALL, provider
+from tests.integration.gateway.test_driver import admit, driving, ended
+from tests.kit.ledger import Books
+from tests.kit.model_provider import messages, providing
+
+WORK = f'for i in 1 2 3; do r=$({CALL}); echo "$i $r" >> work; test "$r" = "<200>" || {{ sleep 40; exit 1; }}; done'
+
+
+async def run(book: Books, nodes: Nodes, job_id: str) -> JobView:
+    async with providing(messages()) as at:
+        cell = await book.cell("cell")
+        async with driving(Driver(cell, nodes, capacity=1, poll_seconds=0.02, own_providers=[provider(at)])):
+            job = await ended(book, job_id)
+        assert len(at.asked) == (job.budget_use.spent.requests if job.budget_use else 3)
+    return job
+
+
+async def work(book: Books, **limits: Any) -> str:
+    return await admit(book, WORK, publish=Publish.NONE, budget=BudgetLimits(**limits))
+
+
+async def test_a_budget_of_as_many_requests_as_are_needed_is_enough(book: Books, nodes: Nodes) -> None:
+    job = await run(book, nodes, await work(book, requests=3))
+    assert (job.state, job.reason) == (JobState.SUCCEEDED, "")
+    assert job.budget_use is not None
+    assert (job.budget_use.spent.requests, job.budget_use.reserved) == (3, Spending())
+    assert job.budget_use.spent.tokens > 0
+    assert job.budget_use.spent.cost_usd > 0
+
+
+@pytest.mark.slow
+async def test_a_smaller_one_ends_the_job_with_its_work_and_more_lets_it_go_on(book: Books, nodes: Nodes) -> None:
+    daily = Budget(
+        budget_id="daily",
+        project_id="default",
+        period=BudgetPeriod.DAY,
+        limits=BudgetLimits(requests=100),
+        create_time=datetime.now(UTC),
+    )
+    await CatalogStore(book.engine).create(BUDGETS, daily)
+    job_id = await work(book, requests=2)
+    job = await run(book, nodes, job_id)
+    assert (job.state, job.reason) == (JobState.FAILED, "BUDGET_EXCEEDED"), job.message
+    assert "2 of 2 requests" in job.message
+    assert job.executions[-1].output.snapshot_id
+    assert {"budget-50", "budget-100"} <= {stage.name for stage in job.timeline}
+    retries = Retries(book.engine, book.notifier)
+    await retries.retry(job_id, from_snapshot=False, budget=BudgetLimits(requests=5), key=None)
+    async with providing(messages()) as at:
+        cell = await book.cell("cell")
+        async with driving(Driver(cell, nodes, capacity=1, poll_seconds=0.02, own_providers=[provider(at)])):
+            job = await ended(book, job_id)
+    assert job.state is JobState.SUCCEEDED, job.message
+    assert job.executions[-1].output.changes.files[0].additions == 6  # three lines of the first attempt are there
+    (use,) = (await BudgetStore(book.engine).uses([daily]))["daily"]
+    assert (use.spent.requests, use.reserved) == (5, Spending())
