@@ -1,6 +1,6 @@
 """The interface to whoever grants an agent's requests to models: budgets, and whatever else has a say."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -25,6 +25,11 @@ class RequestUse:
     is_partial: bool
     cost_usd: float | None = None
 
+    @property
+    def tokens(self) -> int:
+        """All that it read and wrote."""
+        return self.input_tokens + self.output_tokens + self.cache_read_tokens + self.cache_write_tokens
+
 
 @dataclass(frozen=True, slots=True)
 class AskEnd:
@@ -36,6 +41,20 @@ class AskEnd:
     ask_id: str
     use: RequestUse | None = None
     is_use_unknown: bool = False
+
+    def at_least(self, asked: Reservation) -> "AskEnd":
+        """Return this, in which an answer that did not say what it used counts as no less than what was asked for.
+
+        An agent can hang up before each answer says it.
+        """
+        use = self.use
+        if use is None or not use.is_partial:
+            return self
+        lacking = max(0, asked.input_tokens + asked.max_output_tokens - use.tokens)
+        cost = use.cost_usd
+        if cost is not None and asked.max_cost_usd is not None:
+            cost = max(cost, asked.max_cost_usd)
+        return replace(self, use=replace(use, output_tokens=use.output_tokens + lacking, cost_usd=cost))
 
 
 class Books(Protocol):
@@ -104,5 +123,4 @@ def _use_of(execution_id: str, end: AskEnd) -> ModelUse:
     """Return what a request has used: what is not known counts as what was reserved."""
     if (use := end.use) is None:
         return ModelUse(execution_id=execution_id, ask_id=end.ask_id, is_released=not end.is_use_unknown)
-    tokens = use.input_tokens + use.output_tokens + use.cache_read_tokens + use.cache_write_tokens
-    return ModelUse(execution_id=execution_id, ask_id=end.ask_id, tokens=tokens, cost_usd=use.cost_usd)
+    return ModelUse(execution_id=execution_id, ask_id=end.ask_id, tokens=use.tokens, cost_usd=use.cost_usd)

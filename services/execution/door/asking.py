@@ -4,11 +4,12 @@ import asyncio
 import itertools
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
 from services.execution.door import wires
-from services.execution.door.attempts import Attempt, model_asked
+from services.execution.door.attempts import Attempt, NoProviderError, model_asked
 from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, MessageError, Request, Stream, written
 from services.execution.door.outages import Gate, Outages, Trouble, about
@@ -116,7 +117,9 @@ class Asking:
         return attempt.serving.provider.name, attempt.key, self._model(attempt)
 
     def _model(self, attempt: Attempt) -> str:
-        return attempt.model or model_asked(self._request, attempt.body, attempt.route)
+        with suppress(NoProviderError):  # what cannot be read is the provider's to refuse
+            return attempt.model or model_asked(self._request, attempt.body, attempt.route)
+        return ""
 
     async def _note(self, attempt: Attempt, failed: Trouble, following: Attempt) -> None:
         is_same, there = attempt.serving is following.serving, following.serving.provider.name

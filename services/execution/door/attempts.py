@@ -18,6 +18,7 @@ from services.execution.door.wires import Route
 _REFUSES_KEY: Final = (401, 403, 429)
 _ASKS_FOR_STREAM: Final = re.compile(rb'"stream"\s*:\s*true')
 _MOST_VALUES: Final = 1 << 20  # in a body that is read, which takes some hundred bytes for each of them
+_UNREADABLE: Final = "the body of a request must be an object of JSON, without compression"
 _ASK_FOR_USAGE: Final = b'{"stream_options": {"include_usage": true}, '
 
 
@@ -114,11 +115,16 @@ def _renamed(body: bytes, model: str) -> bytes:
 
 
 def object_in(body: bytes) -> Mapping[str, Any]:
-    """Return the object that a body is; an empty one when it is none. Raises NoProviderError."""
+    """Return the object that a body is; an empty one for no body.
+
+    Raises NoProviderError for one that cannot be read: a provider may read more in it, such as another model.
+    """
     if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
         raise NoProviderError(f"a request may have {_MOST_VALUES:,} values", 413)
     try:
         value = parse_json(body) if body else {}
-    except ValueError:
-        return {}
-    return value if isinstance(value, dict) else {}
+    except ValueError as error:
+        raise NoProviderError(f"{_UNREADABLE}: {error}", 400) from error
+    if not isinstance(value, dict):
+        raise NoProviderError(_UNREADABLE, 400)
+    return value

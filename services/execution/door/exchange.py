@@ -104,7 +104,8 @@ class Exchange:
             if reader is not None:
                 reader.end()
                 seconds = time.monotonic() - self._began
-                report = usage_fields(attempt, seconds, answer, reader.usage, is_complete=is_complete)
+                is_whole = is_complete or reader.is_whole
+                report = usage_fields(attempt, seconds, answer, reader.usage, is_complete=is_whole)
                 report |= {"ask_id": self._grant.ask_id}
                 self._grant.is_counted = True
                 telling = self._reports.usage(attempt.route.wire, report, reached.number)

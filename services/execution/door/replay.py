@@ -24,6 +24,8 @@ from services.execution.door.reports import Reporter
 from services.execution.door.upstream import Upstream
 
 _REFUSED: Final = 400  # which clients do not ask again after
+_UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
+"""What a line raises that has other values than lines have: OverflowError for an infinite number."""
 _WAITS: Final = frozenset({"retry-after", "retry-after-ms"})
 
 
@@ -116,7 +118,7 @@ class Replay:
                     self._exchanges.append(exchange)
                 else:
                     by_number[line["n"]].answer.append(place)
-            except (ValueError, LookupError, TypeError, AttributeError) as error:
+            except _UNREADABLE as error:
                 raise RecordingError(f"line {line_number} of the recording cannot be read") from error
 
     def _exchange(self, line: Mapping[str, Any], place: tuple[int, int]) -> _Exchange:
@@ -214,7 +216,7 @@ class ReplayUpstream(Upstream):
             await self._answer(door, request, body)
         except (OSError, MessageError):
             pass  # the agent has gone
-        except (ValueError, LookupError, TypeError, AttributeError) as error:  # somebody else has written it
+        except _UNREADABLE as error:  # somebody else has written it
             await self._reports.note(f"an answer of the recording cannot be read: {type(error).__name__}: {error}")
         finally:
             writer.close()

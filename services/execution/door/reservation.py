@@ -51,16 +51,20 @@ def input_tokens(body: bytes) -> int:
 
 
 def output_tokens(wire: ModelWire, fields: Mapping[str, Any]) -> int:
-    """Return the most tokens that a request may have written, by its own bound where it has one."""
+    """Return the most tokens that a request may have written, by its own bound where it has one.
+
+    Of two spellings the larger counts: which one a provider heeds is its own.
+    """
+    places: list[object] = [fields]
     if wire is ModelWire.GEMINI:
-        fields = fields.get("generationConfig") or fields.get("generation_config") or {}
+        places = [fields.get(name) for name in ("generationConfig", "generation_config")]
     bounds, answers = _OUTPUT_BOUNDS[wire]
-    return min(_number(fields, bounds, USUAL_OUTPUT) * _number(fields, answers, 1), _MOST_TOKENS)
+    return min(_number(places, bounds, USUAL_OUTPUT) * _number(places, answers, 1), _MOST_TOKENS)
 
 
-def _number(fields: object, names: Sequence[str], otherwise: int) -> int:
-    values = [fields.get(name) for name in names] if isinstance(fields, dict) else []
-    return next((value for value in values if type(value) is int and value > 0), otherwise)
+def _number(places: Sequence[object], names: Sequence[str], otherwise: int) -> int:
+    values = [place.get(name) for place in places if isinstance(place, dict) for name in names]
+    return max((value for value in values if type(value) is int and value > 0), default=otherwise)
 
 
 def _cost(wire: ModelWire, model: str, body: bytes, read: int, written: int) -> float | None:

@@ -62,6 +62,8 @@ class UsageReader:
     def __init__(self, wire: ModelWire, memory: Memory, *, is_stream: bool) -> None:
         self.usage = Usage()
         """What is known so far."""
+        self.is_whole = False
+        """True when the answer has said all that it used, as its end does: whoever has heard that may hang up."""
         self._wire = wire
         self._is_stream = is_stream
         self._held = Held(memory, _MOST_BYTES)
@@ -120,6 +122,7 @@ class UsageReader:
         for part in value if isinstance(value, list) else [value]:  # Gemini's streams can be a list
             if isinstance(part, dict):
                 self.usage = self.usage.updated(_READERS[self._wire](part))
+                self.is_whole |= _says_all(self._wire, part)
 
 
 def _messages(event: Mapping[str, Any]) -> Usage:
@@ -190,6 +193,25 @@ _READERS: Final = {
     ModelWire.CHAT: _chat,
     ModelWire.GEMINI: _gemini,
 }
+
+
+def _says_all(wire: ModelWire, event: Mapping[str, Any]) -> bool:
+    """Return whether an event has the usage of the whole answer: some providers count aloud while they write, too."""
+    match wire:
+        case ModelWire.MESSAGES:
+            return "usage" in event  # at the beginning it is in `message`
+        case ModelWire.RESPONSES:
+            return bool(_member(_member(event, "response") or event, "usage"))
+        case ModelWire.CHAT:
+            return bool(_member(event, "usage")) and all(_ended(event.get("choices"), "finish_reason"))
+        case ModelWire.GEMINI:
+            ended = _ended(event.get("candidates"), "finishReason")
+            return bool(ended) and all(ended)
+
+
+def _ended(answers: object, reason: str) -> list[bool]:
+    """Return of each answer whether it has a reason why it has ended."""
+    return [isinstance(each, dict) and bool(each.get(reason)) for each in answers] if isinstance(answers, list) else []
 
 
 def _member(value: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -53,6 +53,6 @@ class _Asks:
         await job.nodes.asks.answer(self._execution_id, ask_id, answer)
 
     async def _settle(self, end: AskEnd) -> None:
-        if self._open.pop(end.ask_id, None) is not None:  # otherwise it has ended before, in another event
-            job = self._job
-            await job.retry_until_lease_lost(lambda: job.books.settle(job.lease, self._execution_id, end))
+        if (asked := self._open.pop(end.ask_id, None)) is not None:  # otherwise it has ended before, in another event
+            job, counted = self._job, end.at_least(asked)
+            await job.retry_until_lease_lost(lambda: job.books.settle(job.lease, self._execution_id, counted))

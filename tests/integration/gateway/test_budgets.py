@@ -1,10 +1,15 @@
 """A job spends no more on models than its budgets let it, keeps its work when they end, and goes on with more."""
 
+import asyncio
+import json
+import re
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
+from services.agent.providers import ModelWire
 from services.gateway.budgets.store import BudgetStore
 from services.gateway.catalog.store import BUDGETS, CatalogStore
 from services.gateway.jobs.retries import Retries
@@ -17,7 +22,7 @@ from services.lifecycle.nodes import Nodes
 from tests.integration.gateway.test_asks import CALL, provider
 from tests.integration.gateway.test_driver import admit, driving, ended
 from tests.kit.ledger import Books
-from tests.kit.model_provider import messages, providing
+from tests.kit.model_provider import messages, providing, sse
 
 WORK = f'for i in 1 2 3; do r=$({CALL}); echo "$i $r" >> work; test "$r" = "<200>" || {{ sleep 40; exit 1; }}; done'
 
@@ -42,6 +47,34 @@ async def test_a_budget_of_as_many_requests_as_are_needed_is_enough(book: Books,
     assert (job.budget_use.spent.requests, job.budget_use.reserved) == (3, Spending())
     assert job.budget_use.spent.tokens > 0
     assert job.budget_use.spent.cost_usd > 0
+
+
+@pytest.mark.parametrize("hangs_up", [False, True])
+async def test_an_agent_that_hides_its_usage_or_hangs_up_before_spends_all_that_it_might(
+    book: Books, nodes: Nodes, hangs_up: bool
+) -> None:
+    """Otherwise such requests would count as nothing, and there would be no end of them."""
+    asked = {"model": "gpt-5.1", "stream": True, "max_completion_tokens": 100, "messages": []}
+    asked |= {} if hangs_up else {"stream_options": {"include_usage": False}}
+    call = (
+        f"curl -sN -i -H \"authorization: Bearer $OPENAI_API_KEY\" -d '{json.dumps(asked)}'"
+        " $OPENAI_BASE_URL/chat/completions > /tmp/answer & "
+        f"{'until grep -qs data: /tmp/answer || grep -qs error /tmp/answer; do sleep 0.02; done; kill $!; ' * hangs_up}"
+        "wait; head -c 12 /tmp/answer; echo; rm /tmp/answer"
+    )
+    reply = sse([("", {"id": "c", "choices": [{"delta": {"content": "Hello."}}]})] * 2)
+    reply.gate = asyncio.Event() if hangs_up else None
+    job_id = await admit(book, f"for i in 1 2 3 4; do {call}; done", budget=BudgetLimits(tokens=300))
+    async with providing(reply) as at:
+        ours = replace(provider(at), wire=ModelWire.CHAT)
+        async with driving(Driver(await book.cell("cell"), nodes, capacity=1, poll_seconds=0.02, own_providers=[ours])):
+            job = await ended(book, job_id)
+    assert re.findall(rb"HTTP/1.1 (\d+)", job.executions[-1].output.log_tail) == [b"200", b"200", b"400", b"400"]
+    assert (job.state, job.reason) == (JobState.FAILED, "BUDGET_EXCEEDED")
+    assert job.budget_use is not None
+    spent = job.budget_use.spent
+    assert spent.requests == 2
+    assert 200 < spent.tokens <= 300
 
 
 @pytest.mark.slow

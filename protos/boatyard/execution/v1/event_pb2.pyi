@@ -512,7 +512,9 @@ class ModelUsage(message.Message):
     cache_write_1h_tokens: builtins.int
     """Of `cache_write_tokens`, those that are kept for an hour; the others are kept for five minutes."""
     is_partial: builtins.bool
-    """True when the answer broke off, or did not say what it used: the numbers are what was known by then."""
+    """True when the answer broke off before it had said all that it used, or never says that: the numbers are what was
+    known by then. A budget counts no less for it than was asked for.
+    """
     ask_id: builtins.str
     """The ask that this request was granted by, which this event settles; empty when it needed none."""
     def __init__(

@@ -1,6 +1,7 @@
 """What the door lets in, passes on, and tells of it."""
 
 import asyncio
+import gzip
 import json
 from dataclasses import replace
 
@@ -8,6 +9,9 @@ import pytest
 
 from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import server
+from services.execution.door.memory import Memory
+from services.execution.door.reservation import USUAL_OUTPUT, output_tokens
+from services.execution.door.usage import UsageReader
 from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing, sse
 from tests.unit.execution.door.doors import HERE, TOKEN, serving
 
@@ -178,7 +182,7 @@ async def test_an_answer_that_breaks_off_is_reported_with_what_was_known(cut: in
         _, answer = await door.ask("/v1/messages", ASKED)
         usage = await door.usage()
     assert answer == b"".join(reply.pieces[:cut])
-    assert usage["is_partial"]
+    assert usage["is_partial"] == (cut < 7), "by then it has said all that it used"
     assert (usage["request_id"], usage["input_tokens"]) == ("msg_1", 11)
     assert usage["output_tokens"] == (1 if cut < 7 else 42)
 
@@ -291,6 +295,74 @@ async def test_models_choose_providers_and_have_aliases() -> None:
     assert [asked.json["model"] for asked in two.asked] == ["claude-haiku-6", "claude-haiku-6"]
     assert status == 404
     assert b"has the model gpt-6" in answer
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        gzip.compress(b'{"model": "gpt-6"}'),
+        b'{"model": "gpt-6", "metadata": %b}' % (b"[" * 200 + b"]" * 200),
+        b'[{"model": "gpt-6"}]',
+        b'{"model": "gpt-6"} and more',
+    ],
+)
+async def test_what_cannot_be_read_gets_past_no_list_of_models(body: bytes) -> None:
+    head = (
+        f"POST /v1/messages HTTP/1.1\r\nx-api-key: {TOKEN}\r\nconnection: close\r\ncontent-length: {len(body)}\r\n\r\n"
+    )
+    async with providing(messages()) as at, serving(of(at, models=("claude-opus-6",))) as door:
+        answer = await door.talk(head.encode() + body)
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert b"must be an object of JSON, without compression" in answer
+    assert not at.asked
+
+
+HALF = {"usage": CHAT_USAGE, "choices": [{"delta": {"content": "Hi"}, "finish_reason": None}]}
+ENDED = {"choices": [{"delta": {}, "finish_reason": "stop"}]}
+COUNTED = {"totalTokenCount": 9, "promptTokenCount": 4, "candidatesTokenCount": 5}
+
+
+@pytest.mark.parametrize(
+    ("wire", "event", "is_whole"),
+    [
+        (ModelWire.MESSAGES, {"message": {"usage": {"input_tokens": 1, "output_tokens": 1}}}, False),
+        (ModelWire.MESSAGES, {"type": "message_delta", "usage": {"output_tokens": 42}}, True),
+        (ModelWire.RESPONSES, {"type": "response.created", "response": {"usage": None}}, False),
+        (ModelWire.RESPONSES, {"type": "response.completed", "response": RESPONSE}, True),
+        (ModelWire.CHAT, HALF, False),
+        (ModelWire.CHAT, {**HALF, **ENDED}, True),
+        (ModelWire.CHAT, {**HALF, "choices": []}, True),
+        (ModelWire.CHAT, {**ENDED, "usage": None}, False),
+        (ModelWire.GEMINI, {"candidates": [{}], "usageMetadata": COUNTED}, False),
+        (ModelWire.GEMINI, {"usageMetadata": COUNTED}, False),
+        (ModelWire.GEMINI, {"candidates": [{"finishReason": "STOP"}], "usageMetadata": COUNTED}, True),
+    ],
+)
+def test_an_answer_is_whole_when_it_has_said_all_that_it_used(wire: ModelWire, event: dict, is_whole: bool) -> None:
+    """Some clients hang up at the last event; others would hang up before it, so that less is counted."""
+    reader = UsageReader(wire, Memory(), is_stream=True)
+    reader.take(f"data: {json.dumps(event)}\n\n".encode())
+    assert reader.is_whole == is_whole
+
+
+@pytest.mark.parametrize(
+    ("wire", "fields", "most"),
+    [
+        (ModelWire.MESSAGES, {"max_tokens": 7}, 7),
+        (ModelWire.MESSAGES, {}, USUAL_OUTPUT),
+        (ModelWire.RESPONSES, {"max_output_tokens": "many"}, USUAL_OUTPUT),
+        (ModelWire.CHAT, {"max_completion_tokens": 1, "max_tokens": 90_000, "n": 3}, 270_000),
+        (ModelWire.GEMINI, {"generationConfig": {"maxOutputTokens": 1, "max_output_tokens": 9}}, 9),
+        (
+            ModelWire.GEMINI,
+            {"generationConfig": {"maxOutputTokens": 1}, "generation_config": {"maxOutputTokens": 9}},
+            9,
+        ),
+        (ModelWire.GEMINI, {"generationConfig": 5}, USUAL_OUTPUT),
+    ],
+)
+def test_of_several_bounds_the_largest_is_what_a_request_may_write(wire: ModelWire, fields: dict, most: int) -> None:
+    assert output_tokens(wire, fields) == most
 
 
 async def test_an_alias_of_gemini_is_in_the_path() -> None:
