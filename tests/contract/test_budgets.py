@@ -427,3 +427,23 @@ async def test_floors_bound_what_a_job_may_spend(
 @settings(max_examples=50, suppress_health_check=[HealthCheck.too_slow])
 def test_money_is_rounded_up_and_never_away(cost: float) -> None:
     assert cost - 1e-9 <= nanodollars(cost) / 1e9 <= cost + 2e-9
+
+
+async def test_no_agent_makes_a_budget_uncountable(book: Books) -> None:
+    """An agent chooses how much it asks for, and may leave before the answer, so that all of it counts."""
+    await add_budget(book, limits=BudgetLimits(requests=1000))
+    cell = await book.cell("cell")
+    lease = await job(book, cell)
+    for number in range(30):
+        asked = need(lease, str(number), cost=6.6e8, tokens=1 << 60)
+        assert (await cell.reserve(lease, asked)).is_granted
+        if number % 2:
+            await cell.settle(lease, used(asked, None, None))
+    await cell.finish(lease, SUCCEEDED)
+    other = await job(book, cell)
+    asked = need(other, "1")
+    assert (await cell.reserve(other, asked)).is_granted
+    await cell.settle(other, used(asked))
+    spent = (await books_of(book))["all", "default"]
+    assert spent[2:] == (31, 0, 0, 0)
+    assert spent[1] == 2**63 - 1

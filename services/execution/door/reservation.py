@@ -16,7 +16,7 @@ USUAL_OUTPUT: Final = 32_768
 _BYTES_A_TOKEN: Final = 4
 _IMAGE: Final = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\\]{1024,}")  # PNG, JPEG, GIF, WebP
 _IMAGE_TOKENS: Final = 5_000  # an image costs by its size in pixels, and no provider more than this
-_MOST_TOKENS: Final = 1 << 40
+_MOST_TOKENS: Final = 1 << 24  # no model writes as much, whatever a request allows it
 _OUTPUT_BOUNDS: Final[Mapping[ModelWire, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     # The fields with the bound, and those with the number of answers.
     ModelWire.MESSAGES: (("max_tokens",), ()),

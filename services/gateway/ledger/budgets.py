@@ -365,11 +365,7 @@ async def _settle(
         reserved = Spending(nanodollars=row.nanodollars, tokens=row.tokens, requests=row.requests)
         spent, unknown = _spent(row, used)
         for use in (uses[key] for key in map(_key, row.keys) if key in uses):
-            use.reserved = Spending(
-                nanodollars=use.reserved.nanodollars - reserved.nanodollars,
-                tokens=use.reserved.tokens - reserved.tokens,
-                requests=use.reserved.requests - reserved.requests,
-            )
+            use.reserved -= reserved
             use.spent += spent
             use.unknown += unknown
     await _tell_shares(connection, spec, attempt, uses)

@@ -10,6 +10,7 @@ EXCEEDED: Final = "BUDGET_EXCEEDED"
 """The reason for which a request is refused, and its job ends."""
 
 _NANO: Final = 1_000_000_000
+_MOST: Final = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,14 +43,24 @@ UNLIMITED: Final = BudgetLimits()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending(Recorded):
-    """What is spent, or reserved. Money is in whole nanodollars: sums of floats are not the same in every order."""
+    """What is spent, or reserved. Money is in whole nanodollars: sums of floats are not the same in every order.
+
+    What is more than a database can count counts as the most that it can, and what is less than nothing as nothing.
+    """
 
     nanodollars: int = 0
     tokens: int = 0
     requests: int = 0
 
     def __add__(self, other: Self) -> "Spending":
-        return Spending(**{each.name: getattr(self, each.name) + getattr(other, each.name) for each in fields(self)})
+        return self._combined(other, 1)
+
+    def __sub__(self, other: Self) -> "Spending":
+        return self._combined(other, -1)
+
+    def _combined(self, other: "Spending", sign: int) -> "Spending":
+        sums = {each.name: getattr(self, each.name) + sign * getattr(other, each.name) for each in fields(self)}
+        return Spending(**{name: min(max(0, value), _MOST) for name, value in sums.items()})
 
     @property
     def cost_usd(self) -> float:
