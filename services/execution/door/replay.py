@@ -9,8 +9,10 @@ import contextlib
 import hashlib
 import json
 import socket
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -26,6 +28,8 @@ from services.execution.door.upstream import Upstream
 _REFUSED: Final = 400  # which clients do not ask again after
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
 """What a line raises that has other values than lines have: OverflowError for an infinite number."""
+_MOST_REQUESTS: Final = 1 << 16
+_MOST_VALUES: Final = 1 << 20  # in a line, as in a request that is recorded
 _WAITS: Final = frozenset({"retry-after", "retry-after-ms"})
 
 
@@ -40,9 +44,9 @@ class _Exchange:
     number: int
     method: str
     path: str
-    request: tuple[int, int]
+    request: int
     digest: bytes = b""
-    answer: list[tuple[int, int]] = field(default_factory=list)
+    answer: "array[int]" = field(default_factory=partial(array, "Q"))
     is_taken: bool = False
     """True when its answer has been given, or is just being given."""
 
@@ -108,7 +112,10 @@ class Replay:
         offset, line_number = self._file.tell(), 1
         for data in self._file:
             line_number += 1
-            place, offset = (offset, len(data)), offset + len(data)
+            place, offset = offset, offset + len(data)
+            if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES or len(self._exchanges) >= _MOST_REQUESTS:
+                most = f"{_MOST_REQUESTS:,} requests, of {_MOST_VALUES:,} values each"
+                raise RecordingError(f"line {line_number} of the recording is too much: it may have {most}")
             try:
                 line = parse_json(data)
                 if "stopped" in line:
@@ -121,7 +128,7 @@ class Replay:
             except _UNREADABLE as error:
                 raise RecordingError(f"line {line_number} of the recording cannot be read") from error
 
-    def _exchange(self, line: Mapping[str, Any], place: tuple[int, int]) -> _Exchange:
+    def _exchange(self, line: Mapping[str, Any], place: int) -> _Exchange:
         request = line["request"]
         path = steady_text(request["path"].partition("?")[0], self._recorded_workspace)
         exchange = _Exchange(int(line["n"]), request["method"], path, place)
@@ -129,9 +136,9 @@ class Replay:
             exchange.digest = _digest(_recorded_essence(request, self._recorded_workspace))
         return exchange
 
-    def _line(self, place: tuple[int, int]) -> dict[str, Any]:
-        self._file.seek(place[0])
-        line: dict[str, Any] = parse_json(self._file.read(place[1]))
+    def _line(self, place: int) -> dict[str, Any]:
+        self._file.seek(place)
+        line: dict[str, Any] = parse_json(self._file.readline())
         return line
 
     @staticmethod

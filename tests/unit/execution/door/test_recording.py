@@ -11,6 +11,7 @@ from services.agent import recordings
 from services.agent.providers import ModelWire, replayed_providers
 from services.agent.recordings import Matching, RecordingError, check, packed, unpacked
 from services.execution.door import recording as recording_module
+from services.execution.door import replay as replay_module
 from services.execution.door.tapes import Tapes
 from services.redaction.strand import Redactor
 from tests.kit.model_provider import Asked, Reply, message, messages, providing
@@ -257,6 +258,8 @@ ASK = b'{"n": 1, "at": 0, "request": {"method": "POST", "path": "/v1/messages", 
         b'{"n": 1, "request": 1}\n',
         ASK.replace(b'"n": 1', b'"n": 1e999'),
         ASK + b'{"n": 1, "answer": {"status": 1e999}}\n',
+        ASK * 101,
+        ASK + b'{"n": 1, "data": [%b]}\n' % (b"{}," * (1 << 20) + b"{}"),
         ASK + b'{"n": 1, "answer": {"status": "x"}}\n',
         ASK + b'{"n": 1, "answer": {"status": 200, "fields": []}}\n',
         ASK + b'{"n": 1, "answer": {"status": 200, "fields": {"a\\r\\nb": "c"}}}\n',
@@ -264,7 +267,10 @@ ASK = b'{"n": 1, "at": 0, "request": {"method": "POST", "path": "/v1/messages", 
         b"[" * 100_000,
     ],
 )
-async def test_a_malformed_recording_answers_nothing_and_harms_nobody(rest: bytes, tmp_path: Path) -> None:
+async def test_a_malformed_recording_answers_nothing_and_harms_nobody(
+    rest: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replay_module, "_MOST_REQUESTS", 100)
     (tmp_path / "tape").write_bytes(HEAD + rest)
     async with serving(*replayed_providers(), tapes=replaying(tmp_path / "tape", Matching.ORDER)) as door:
         answers = [await door.ask("/v1/messages", HELLO) for _ in range(2)]
