@@ -301,6 +301,34 @@ async def test_shares_are_told_once(book: Books) -> None:
     assert texts["budget-80"] == "the job's budget: 800 of 1,000 tokens spent"
 
 
+@pytest.mark.parametrize("is_own", [False, True])
+async def test_shares_of_a_raised_budget_are_told_again(book: Books, is_own: bool) -> None:
+    if not is_own:
+        await add_budget(book, limits=BudgetLimits(requests=2))
+    cell = await book.cell("cell")
+    lease = await job(book, cell, **({"requests": 2} if is_own else {}))
+
+    async def spend(lease: Lease, ask: str) -> list[str]:
+        await cell.reserve(lease, need(lease, ask))
+        await cell.settle(lease, used(need(lease, ask)))
+        timeline = (await book.store.job(lease.job_id)).timeline
+        return [stage.message for stage in timeline if stage.name.startswith("budget-")]
+
+    assert [len(await spend(lease, ask)) for ask in "12"] == [1, 2]
+    if is_own:
+        await cell.finish(lease, Outcome(JobState.FAILED, Failure("BUDGET_EXCEEDED", "It is spent.")))
+        more = {"budget": BudgetLimits(requests=4), "key": None}
+        await Retries(book.engine, book.notifier).retry(lease.job_id, from_snapshot=False, **more)
+        lease = await claimed(cell)
+    else:
+        raised = pb.Budget(budget_id="all", limits=pb.BudgetLimits(requests=4))
+        update = pb.UpdateBudgetRequest(budget=raised, update_mask=FieldMask(paths=["limits"]))
+        await BudgetServicer(CatalogStore(book.engine), BudgetStore(book.engine)).UpdateBudget(update, None)
+    whose = "the job's budget" if is_own else "budget all"
+    assert f"{whose}: 3 of 4 requests spent" in await spend(lease, "3")
+    assert f"{whose}: 4 of 4 requests spent" in await spend(lease, "4")
+
+
 @pytest.mark.parametrize("cells", [1, 3])
 async def test_a_budget_holds_whoever_asks_at_once(book: Books, cells: int) -> None:
     """Many agents of several cells spend from three budgets; some end with requests that nobody hears of again."""

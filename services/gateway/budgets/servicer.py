@@ -42,6 +42,7 @@ class BudgetServicer(BudgetServiceServicer):
     async def UpdateBudget(self, request: pb.UpdateBudgetRequest, context: Context) -> pb.UpdateBudgetResponse:
         budget_id, change = wire.BUDGET.change_from_proto(request)
         budget = await self._catalog.update(BUDGETS, budget_id, change)
+        await self._store.tell_again(budget_id)
         return pb.UpdateBudgetResponse(budget=(await self._shown([budget]))[0])
 
     async def DeleteBudget(self, request: pb.DeleteBudgetRequest, context: Context) -> pb.DeleteBudgetResponse:

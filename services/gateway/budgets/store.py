@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway.ledger.budgets import use_view
+from services.gateway.ledger.budgets import tell_again, use_view
 from services.gateway.schema.budgets import budget_use, budgets
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.ownership import Ownership, owned
@@ -47,6 +47,11 @@ class BudgetStore:
                     if len(found[row.budget_id]) < _MOST_SHOWN:
                         found[row.budget_id].append(use_view(row))
         return found
+
+    async def tell_again(self, budget_id: str) -> None:
+        """Forget which shares people were told of, as those of other limits are others."""
+        async with self._engine.begin() as connection:
+            await tell_again(connection, budget_id)
 
     async def forget(self, budget_id: str) -> None:
         """Remove what was counted of a budget that is deleted."""

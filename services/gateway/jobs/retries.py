@@ -16,6 +16,7 @@ from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.jobs.allowances import allowances_of, check_agent, check_allowed
 from services.gateway.jobs.floors import NOTHING, bound_again
 from services.gateway.ledger.attempts import next_attempt
+from services.gateway.ledger.budgets import OWN, tell_again
 from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.fleet import choices_to_columns, members
 from services.gateway.ledger.notifier import JobNotifier
@@ -65,7 +66,10 @@ class Retries:
                 if from_snapshot or budget is not None:
                     left = await _last_snapshot(connection, job, spec.kept)
             asked: Policy[None] = Policy(budget=budget)
-            policy = spec.policy if budget is None else replace(spec.policy, budget=budget)
+            policy = spec.policy
+            if budget is not None:
+                policy = replace(policy, budget=budget)
+                await tell_again(connection, OWN, job_id)
             spec = replace(spec, policy=policy, kept=None)
             await _begin_again(connection, job, spec, asked=asked, snapshot_id=left[0], cell_id=left[1])
 

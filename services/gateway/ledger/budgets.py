@@ -166,6 +166,13 @@ async def uses_by_budget(connection: AsyncConnection) -> dict[str, BudgetUse]:
     return {row["budget_id"]: _use_of(dict(row), spender="") for row in rows}
 
 
+async def tell_again(connection: AsyncConnection, budget_id: str, subject_id: str = "") -> None:
+    """Forget which shares of a budget people were told of, now that it has other limits; of one spender, or of all."""
+    told = update(budget_use).where(budget_use.c.budget_id == budget_id, budget_use.c.told_percent > 0)
+    of_spender = told.where(budget_use.c.subject_id == subject_id) if subject_id else told
+    await connection.execute(of_spender.values(told_percent=0))
+
+
 def has_budgets(spec: JobSpec) -> ColumnElement[bool]:
     """Return the condition that something bounds what a job's agent may spend: then it asks before each request."""
     return literal(not spec.policy.budget.is_open) | exists().where(*_of_project(spec))
