@@ -1,4 +1,4 @@
-"""Files that a program finds in its HOME, made by a shell before the program begins: HOME is a new one each time."""
+"""Files that a program finds in its HOME, made by a shell before the program begins, unless they are there already."""
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
