@@ -133,7 +133,7 @@ class RemoteLedger:
         recorded, context = ledger_pb2.ReadAttemptRequest, ledger_pb2.ReadJobContextRequest
         of_attempt, of_job = (
             recorded(holder=self._holder(lease)),
-            context(holder=self._holder(lease), reserves_model_use=True),
+            context(holder=self._holder(lease), reserves_model_use=True, replays=True),
         )
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadAttempt(of_attempt, timeout=_CALL_SECONDS))
         needs = await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobContext(of_job, timeout=_CALL_SECONDS))
