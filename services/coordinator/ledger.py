@@ -20,7 +20,7 @@ from services.coordinator import wire
 from services.coordinator.clients import Upstream, UpstreamUnavailable
 from services.coordinator.event_forwarding import EventForwarder
 from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, StageEnd
-from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
+from services.lifecycle.model.budgets import Granting, ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.hook_calls import HookCall
@@ -163,7 +163,7 @@ class RemoteLedger:
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReserveModelUse(request, timeout=_CALL_SECONDS))
         return unpack(Granting, answer.granting)
 
-    async def settle(self, lease: Lease, use: ModelUse) -> None:
+    async def settle(self, lease: Lease, use: Settlement) -> None:
         request = ledger_pb2.SettleModelUseRequest(holder=self._holder(lease), use=pack(use))
         await self._upstream.ask(lambda stubs: stubs.ledger.SettleModelUse(request, timeout=_CALL_SECONDS))
 
