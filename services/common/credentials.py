@@ -38,6 +38,6 @@ def ca_complaint(ca: str, scheme: str) -> str | None:
         return "must hold certificates alone, and no private key"
     try:
         ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=ca)
-    except (ValueError, ssl.SSLError):
+    except (TypeError, ValueError, ssl.SSLError):  # TypeError: it is not all ASCII
         return "must be certificates (PEM), from a line `-----BEGIN CERTIFICATE-----` on"
     return None

@@ -20,7 +20,7 @@ from services.coordinator import wire
 from services.coordinator.clients import Upstream, UpstreamUnavailable
 from services.coordinator.event_forwarding import EventForwarder
 from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, StageEnd
-from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
+from services.lifecycle.model.budgets import Granting, ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.hook_calls import HookCall
@@ -133,7 +133,7 @@ class RemoteLedger:
         recorded, context = ledger_pb2.ReadAttemptRequest, ledger_pb2.ReadJobContextRequest
         of_attempt, of_job = (
             recorded(holder=self._holder(lease)),
-            context(holder=self._holder(lease), reserves_model_use=True),
+            context(holder=self._holder(lease), reserves_model_use=True, replays=True),
         )
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReadAttempt(of_attempt, timeout=_CALL_SECONDS))
         needs = await self._upstream.ask(lambda stubs: stubs.ledger.ReadJobContext(of_job, timeout=_CALL_SECONDS))
@@ -163,7 +163,7 @@ class RemoteLedger:
         answer = await self._upstream.ask(lambda stubs: stubs.ledger.ReserveModelUse(request, timeout=_CALL_SECONDS))
         return unpack(Granting, answer.granting)
 
-    async def settle(self, lease: Lease, use: ModelUse) -> None:
+    async def settle(self, lease: Lease, use: Settlement) -> None:
         request = ledger_pb2.SettleModelUseRequest(holder=self._holder(lease), use=pack(use))
         await self._upstream.ask(lambda stubs: stubs.ledger.SettleModelUse(request, timeout=_CALL_SECONDS))
 

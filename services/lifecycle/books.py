@@ -6,7 +6,7 @@ from typing import Protocol
 
 from services.agent.asks import Reservation, ReservationAnswer
 from services.lifecycle.ledger import Lease, Ledger
-from services.lifecycle.model.budgets import ModelNeed, ModelUse
+from services.lifecycle.model.budgets import ModelNeed, Settlement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,8 +119,8 @@ class LedgerBooks:
         await self._ledger.settle(lease, _use_of(execution_id, end))
 
 
-def _use_of(execution_id: str, end: AskEnd) -> ModelUse:
+def _use_of(execution_id: str, end: AskEnd) -> Settlement:
     """Return what a request has used: what is not known counts as what was reserved."""
     if (use := end.use) is None:
-        return ModelUse(execution_id=execution_id, ask_id=end.ask_id, is_released=not end.is_use_unknown)
-    return ModelUse(execution_id=execution_id, ask_id=end.ask_id, tokens=use.tokens, cost_usd=use.cost_usd)
+        return Settlement(execution_id=execution_id, ask_id=end.ask_id, is_released=not end.is_use_unknown)
+    return Settlement(execution_id=execution_id, ask_id=end.ask_id, tokens=use.tokens, cost_usd=use.cost_usd)

@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 from services.agent.providers import ModelProvider
 from services.common.fence import Fence
-from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
+from services.lifecycle.model.budgets import Granting, ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.job_context import JobContext
@@ -163,7 +163,7 @@ class Ledger(Protocol):
         """
         ...
 
-    async def settle(self, lease: Lease, use: ModelUse) -> None:
+    async def settle(self, lease: Lease, use: Settlement) -> None:
         """Count what a request has used in place of what was reserved for it.
 
         MUST do so once for each ask, and nothing for an ask without a reservation. What is still reserved when the

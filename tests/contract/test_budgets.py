@@ -27,7 +27,7 @@ from services.gateway.values.budgets import BudgetPeriod, BudgetScope
 from services.gateway.values.catalog import Worker
 from services.gateway.values.jobs import JobFilter
 from services.lifecycle.ledger import Lease, LeaseLost
-from services.lifecycle.model.budgets import BudgetLimits, ModelNeed, ModelUse, nanodollars
+from services.lifecycle.model.budgets import BudgetLimits, ModelNeed, Settlement, nanodollars
 from services.lifecycle.model.floor import Floor
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.policy import Policy
@@ -58,8 +58,8 @@ def need(lease: Lease, ask: str, cost: float | None = 1.0, tokens: int = 100, ex
     return ModelNeed(execution_id=execution_id, ask_id=ask, tokens=tokens, cost_usd=cost, model="big-1")
 
 
-def used(asked: ModelNeed, cost: float | None = 1.0, tokens: int = 100, **more: bool) -> ModelUse:
-    return ModelUse(execution_id=asked.execution_id, ask_id=asked.ask_id, tokens=tokens, cost_usd=cost, **more)
+def used(asked: ModelNeed, cost: float | None = 1.0, tokens: int = 100, **more: bool) -> Settlement:
+    return Settlement(execution_id=asked.execution_id, ask_id=asked.ask_id, tokens=tokens, cost_usd=cost, **more)
 
 
 async def books_of(book: Books) -> dict[tuple[str, str], tuple[float, int, int, float, int, int]]:

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 import grpc
 import pytest
@@ -12,7 +13,8 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 from boatyard.ledger.v1 import ledger_pb2
 
 from services.agent.providers import ModelWire
-from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRange, ServiceError
+from services.agent.recordings import Matching
+from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRange, ServiceError, Status
 from services.common.rpc.status import service_error
 from services.coordinator.clients import Upstream
 from services.coordinator.ledger import ClaimFilter, RemoteLedger
@@ -26,9 +28,11 @@ from services.gateway.values.events import NumberedEvent
 from services.gateway.values.hooks import Hook, HookEvent
 from services.gateway.wire.events import events_from_bytes
 from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
+from services.lifecycle.model.budgets import BudgetLimits
 from services.lifecycle.model.checkpoint import Origin, Question
 from services.lifecycle.model.outcome import Failure, Outcome
 from services.lifecycle.model.output import ChangeKind, DiffSummary, ExecutionNote, FileChange, Output
+from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
 from tests.kit.coordinators import LEASE_SECONDS, Api, coordinator_api, remote_ledger
 from tests.kit.ledger import Books, expire_leases
@@ -289,6 +293,34 @@ async def test_values_that_no_driver_packs_are_refused(book: Books, api: Api, re
     ):
         assert isinstance(await refusal(call), Invalid)
     assert (await book.store.job(lease.job_id)).state is JobState.RUNNING
+
+
+NEEDS: dict[str, dict[str, Any]] = {
+    "": {},
+    "reserves_model_use": {"policy": Policy(budget=BudgetLimits(requests=1))},
+    "replays": {"replay": Matching.STRICT, "recording": b"{}\n"},
+}
+"""What a job needs of its coordinator, by the field in which one says that it can."""
+
+
+@pytest.mark.parametrize("need", NEEDS)
+async def test_a_coordinator_gets_no_job_that_needs_what_its_version_cannot_do(
+    book: Books, api: Api, remote: RemoteLedger, need: str
+) -> None:
+    """It would ask models what nobody has granted, or what a recording is to answer."""
+    await book.admit(**NEEDS[need])
+    lease = await claimed(remote)
+    holder = ledger_pb2.Holder(coordinator_id="remote", lease=pb.Lease(job_id=lease.job_id, fence=lease.fence))
+    for missing in filter(None, NEEDS):
+        able = dict.fromkeys(filter(None, NEEDS.keys() - {missing}), True)
+        call = api.ledger.ReadJobContext(ledger_pb2.ReadJobContextRequest(holder=holder, **able))
+        if missing != need:
+            assert (await call).job_context
+            continue
+        refused = await refusal(call)
+        assert (refused.status, refused.reason) == (Status.PERMISSION_DENIED, "COORDINATOR_VERSION")
+        assert "upgrade the coordinator" in refused.message
+    assert (await remote.attempt(lease)).stages == {}, "one of this version can"
 
 
 def output(sequence: int, data: bytes = b"x") -> Event:

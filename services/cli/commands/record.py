@@ -12,7 +12,10 @@ from services.cli.screen import Screen
 
 @click.group("record", short_help="Read or save what a job's agent asked of models.")
 def command() -> None:
-    """Read or save what a job's agent asked of models, and what they answered, of jobs that ran with --record."""
+    """Read or save what a job's agent asked of models, and what they answered, of jobs that ran with --record.
+
+    With -o FILE, --json says what was written.
+    """
 
 
 @command.command("get", short_help="Read or save a recording.")

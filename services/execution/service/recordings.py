@@ -23,7 +23,7 @@ async def read(executions: ExecutionManager, execution_id: str, offset: int) -> 
         gone = (
             "it was removed with the events"
             if execution.events_trimmed
-            else "the job was not run with --record (AgentSettings.record)"
+            else "the job was not run with --record (AgentSettings.record), or its agent had no provider"
         )
         raise NotFound("recording", execution_id, because=gone) from None
     with file:

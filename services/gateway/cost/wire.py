@@ -28,6 +28,8 @@ def check_query(request: pb.GetCostRequest) -> Iterator[Violation]:
     by_label = pb.GetCostRequest.DIMENSION_LABEL in request.group_by
     if by_label != bool(request.label_key):
         yield "label_key", "is required with DIMENSION_LABEL, and with nothing else"
+    if request.last_day and request.last_day < request.first_day:
+        yield "last_day", "must not be before `first_day`"
 
 
 CHECKS: Final[Mapping[str, Check]] = {pb.GetCostRequest.DESCRIPTOR.full_name: check_query}

@@ -45,7 +45,7 @@ from services.lifecycle.model.budgets import (
     BudgetLimits,
     Granting,
     ModelNeed,
-    ModelUse,
+    Settlement,
     Spending,
     nanodollars,
 )
@@ -211,7 +211,7 @@ async def reserve(connection: AsyncConnection, lease: Lease, need: ModelNeed) ->
     return Granting(is_granted=True, is_last=is_last)
 
 
-async def settle(connection: AsyncConnection, lease: Lease, use: ModelUse) -> None:
+async def settle(connection: AsyncConnection, lease: Lease, use: Settlement) -> None:
     """Count what a request has used in place of what was reserved for it; see Ledger.settle. Raises LeaseLost."""
     held = await _hold(connection, lease, use.execution_id, use.ask_id)
     if not held.is_reserved:
@@ -233,7 +233,7 @@ async def close(connection: AsyncConnection, job_id: str) -> None:
         return
     of_job = select(jobs.c.definition, jobs.c.attempt).where(jobs.c.job_id == job_id)
     job = (await connection.execute(of_job)).one()
-    worst = [(row, ModelUse(execution_id=row.execution_id, ask_id=row.ask_id)) for row in rows]
+    worst = [(row, Settlement(execution_id=row.execution_id, ask_id=row.ask_id)) for row in rows]
     await _settle(connection, load(JobSpec, job.definition), job.attempt, worst)
 
 
@@ -363,7 +363,7 @@ async def _note_refusal(connection: AsyncConnection, lease: Lease, bound: _Bound
 
 
 async def _settle(
-    connection: AsyncConnection, spec: JobSpec, attempt: int, ended: Sequence[tuple[Row[Any], ModelUse]]
+    connection: AsyncConnection, spec: JobSpec, attempt: int, ended: Sequence[tuple[Row[Any], Settlement]]
 ) -> None:
     """Settle reservations of one job, whose row is locked. The rows of all their budgets are locked in one order."""
     keys = sorted({_key(key) for row, _ in ended for key in row.keys})
@@ -388,7 +388,7 @@ def _key(parts: Sequence[str]) -> Key:
     return budget_id, subject_id, period
 
 
-def _spent(row: Row[Any], used: ModelUse) -> tuple[Spending, int]:
+def _spent(row: Row[Any], used: Settlement) -> tuple[Spending, int]:
     """Return what a request counts as, and 1 where its cost was never known."""
     if used.is_released:
         return Spending(), 0

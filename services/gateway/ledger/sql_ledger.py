@@ -38,7 +38,7 @@ from services.gateway.schema.jobs import IS_RUNNING, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Attempt, Beat, Document, Lease, LeaseLost, LedgerUnavailable, StageEnd
-from services.lifecycle.model.budgets import Granting, ModelNeed, ModelUse
+from services.lifecycle.model.budgets import Granting, ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Decision, Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -179,7 +179,7 @@ class SqlLedger:
         async with self._transaction() as connection:
             return await budgets.reserve(connection, lease, need)
 
-    async def settle(self, lease: Lease, use: ModelUse) -> None:
+    async def settle(self, lease: Lease, use: Settlement) -> None:
         async with self._transaction() as connection:
             await budgets.settle(connection, lease, use)
 

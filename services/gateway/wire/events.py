@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import coordinator_pb2 as pb
+from google.protobuf.descriptor import FileDescriptor
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
@@ -61,12 +62,19 @@ def _stored(data: bytes) -> Iterable[event_pb2.Event]:
         return pb.AppendEventsRequest.FromString(stored.SerializeToString()).events
 
 
+def _all_below(file: FileDescriptor) -> Iterator[FileDescriptor]:
+    """Yield the files that a file needs, each after those that it needs itself; some of them again."""
+    for dependency in file.dependencies:
+        yield from _all_below(dependency)
+        yield dependency
+
+
 @cache
 def _stored_before() -> Any:  # noqa: ANN401 - a class that is made here
     """Return the class of stored events as it was when some of their texts were bytes."""
     pool, events = DescriptorPool(), FileDescriptorProto()
-    for dependency in event_pb2.DESCRIPTOR.dependencies:
-        pool.AddSerializedFile(dependency.serialized_pb)
+    for file in _all_below(event_pb2.DESCRIPTOR):
+        pool.AddSerializedFile(file.serialized_pb)
     event_pb2.DESCRIPTOR.CopyToProto(events)
     for message in events.message_type:
         for field in message.field:

@@ -90,7 +90,7 @@ class ModelNeed(Recorded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ModelUse(Recorded):
+class Settlement(Recorded):
     """What one request to a model has used, as its answer said, or none of it where `is_released`: it was not billed.
 
     What is None is not known: it counts as what was reserved.

@@ -114,7 +114,13 @@ def test_a_command_shows_no_more_than_parts_of_lines(
         SPINNER.sub("" if path == "run" else r"\g<0>", b"".join(shown).decode()),
         width=None if path.rsplit(maxsplit=1)[-1] in PRINTS_AN_ID else COLUMNS,
     )
-    if path not in {"logs", "run", "diff", "artifact"}:  # what an agent wrote is passed to programs as it is
+    if path not in {
+        "logs",
+        "run",
+        "diff",
+        "artifact",
+        "record get",
+    }:  # what an agent wrote is passed to programs as it is
         boatyard(*arguments)
         captured = capfd.readouterr()
         check(captured.out)

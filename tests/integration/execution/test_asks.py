@@ -206,6 +206,7 @@ async def test_an_ask_outlives_the_service_and_ends_with_its_runner(tmp_path: Pa
     assert [(end.ask_id, end.is_use_unknown) for end in of(seen, "ask_end")] == [(ask.ask_id, True)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", [CALL, f"{CALL}; sleep 600"])
 async def test_after_a_refusal_the_execution_ends_by_its_reason(client: Client, line: str) -> None:
     async with providing(messages()) as at, asking(client, at, line) as execution:

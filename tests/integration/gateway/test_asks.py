@@ -67,6 +67,7 @@ async def driver(book: Books, nodes: Nodes, at: ProviderServer, books: KeptBooks
     return Driver(cell, nodes, capacity=1, poll_seconds=0.02, own_providers=[provider(at)], books=books)
 
 
+@pytest.mark.slow
 async def test_each_request_is_reserved_once_and_settled_by_what_it_used(book: Books, nodes: Nodes) -> None:
     kept = KeptBooks()
     async with providing(messages()) as at:

@@ -54,6 +54,7 @@ async def spent(services: Services, spec: dict[str, object]) -> list[tuple[str, 
     return [(model, sum_.requests, sum_.tokens, sum_.HasField("cost_usd")) for model, sum_ in sums]
 
 
+@pytest.mark.slow
 async def test_each_attempt_counts_and_each_project_has_its_own(services: Services) -> None:
     replies = [messages(message_id=f"msg_{number}", model="a-model-without-a-price") for number in range(3)]
     cut = messages(message_id="msg_cut", model="a-model-without-a-price")

@@ -12,6 +12,7 @@ COUNTS = "echo begun >> ~/times; wc -l < ~/times"
 """An agent that says how often an agent has begun in its HOME."""
 
 
+@pytest.mark.slow
 async def test_a_round_finds_the_home_of_the_one_before(services: Services, remote: Repo) -> None:
     repository = await services.repository(remote)
     policy = {**BEFORE_PUSH, "verify_command": "test ! -e ~/times", "artifacts": ["**"]}

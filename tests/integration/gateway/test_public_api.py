@@ -60,6 +60,14 @@ UNKNOWN: dict[str, tuple[dict, str]] = {
     "JobService.CreateJob": ({"spec": {"prompt": "x", "repository_id": "nothing"}}, "REPOSITORY_NOT_FOUND"),
     "JobService.RetryJob": ({"job_id": "nothing"}, "JOB_NOT_FOUND"),
     "JobService.PushJob": ({"job_id": "nothing"}, "JOB_NOT_FOUND"),
+    "BudgetService.CreateBudget": (
+        {"budget": {"project_id": "nowhere", "limits": {"requests": 1}}},
+        "PROJECT_NOT_FOUND",
+    ),
+    "BudgetService.UpdateBudget": (
+        {"budget": {"budget_id": "nothing", "limits": {"requests": 1}}, "update_mask": {"paths": ["limits"]}},
+        "BUDGET_NOT_FOUND",
+    ),
     "HookService.CreateHook": (
         {"hook": {"project_id": "nowhere", "event": "EVENT_PRE", "command": "true"}},
         "PROJECT_NOT_FOUND",

@@ -1,6 +1,6 @@
 import pytest
 
-from services.common.credentials import credential_complaint
+from services.common.credentials import ca_complaint, credential_complaint
 
 KEY = "-----BEGIN OPENSSH PRIVATE KEY-----\nb3BlbnNzaC1rZXk\n-----END OPENSSH PRIVATE KEY-----"
 
@@ -26,3 +26,8 @@ def test_what_lets_in(credential: str, scheme: str) -> None:
 )
 def test_what_lets_nobody_in(credential: str, scheme: str, complaint: str) -> None:
     assert complaint in (credential_complaint(credential, scheme) or "")
+
+
+@pytest.mark.parametrize("text", ["\x80", "-", "# none\n", "-----BEGIN CERTIFICATE-----\nü\n-----END CERTIFICATE-----"])
+def test_what_are_no_certificates_is_said(text: str) -> None:
+    assert ca_complaint(text, "https") == "must be certificates (PEM), from a line `-----BEGIN CERTIFICATE-----` on"

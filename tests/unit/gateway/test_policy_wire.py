@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from services.agent.settings import overlay
 from services.common.rpc.rules import Rules
 from services.gateway.wire.policy import CHECKS, POLICY
+from services.lifecycle.model.budgets import BudgetLimits
 from services.lifecycle.model.checkpoint import APPROVAL_STAGES
 from services.lifecycle.model.policy import DEFAULT_POLICY, Checkpoints, Policy, complete_policy
 from services.lifecycle.model.states import Incomplete, Publish, Retention, RetryFrom
@@ -54,6 +55,7 @@ POLICY_OF_ALL: Policy[None] = Policy(
     artifacts=("build/**",),
     leave_out=(".aider*",),
     git_lfs=False,
+    budget=BudgetLimits(cost_usd=2.5, requests=40),
 )
 
 

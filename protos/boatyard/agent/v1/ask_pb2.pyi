@@ -132,7 +132,9 @@ class ReservationAnswer(message.Message):
     is_granted: builtins.bool
     """True when it may be sent now."""
     reason: builtins.str
-    """Why it may not be sent, from the catalogue of reasons. The execution ends with it, unless `retry_time` is set."""
+    """Why it may not be sent, from the catalogue of reasons. Unless `retry_time` is set, the execution ends: with
+    BUDGET_EXCEEDED if that is why, and with MODEL_FAILED for any other reason.
+    """
     message: builtins.str
     """The same, for people and for the model."""
     is_last_warning: builtins.bool

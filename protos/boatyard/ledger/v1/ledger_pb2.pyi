@@ -137,9 +137,14 @@ class ReadJobContextRequest(message.Message):
 
     HOLDER_FIELD_NUMBER: builtins.int
     RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
+    REPLAYS_FIELD_NUMBER: builtins.int
     reserves_model_use: builtins.bool
     """True if the coordinator reserves what its agents ask of models. A coordinator of an earlier version cannot, and does
     not get jobs that have a budget.
+    """
+    replays: builtins.bool
+    """True if the coordinator answers from a recording what a job's agents ask of models, where the job has one. A coordinator
+    of an earlier version would ask the models, and does not get jobs that have a replay.
     """
     @builtins.property
     def holder(self) -> Holder:
@@ -150,10 +155,11 @@ class ReadJobContextRequest(message.Message):
         *,
         holder: Holder | None = ...,
         reserves_model_use: builtins.bool = ...,
+        replays: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["holder", b"holder"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["holder", b"holder", "replays", b"replays", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

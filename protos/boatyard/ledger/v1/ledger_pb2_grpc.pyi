@@ -46,7 +46,7 @@ class LedgerServiceStub:
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
     - PERMISSION_DENIED (COORDINATOR_VERSION): the job has a budget, and the coordinator is of a version that does not
-      reserve what its agents ask of models.
+      reserve what its agents ask of models; or the job has a replay, and the coordinator is of one that asks models instead.
     - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
     """
     ReadDocument: aio.UnaryUnaryMultiCallable[ledger_pb2.ReadDocumentRequest, ledger_pb2.ReadDocumentResponse]
@@ -196,7 +196,7 @@ class LedgerServiceServicer(metaclass=abc_1.ABCMeta):
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (JOB_NOT_FOUND): no job has that id.
         - PERMISSION_DENIED (COORDINATOR_VERSION): the job has a budget, and the coordinator is of a version that does not
-          reserve what its agents ask of models.
+          reserve what its agents ask of models; or the job has a replay, and the coordinator is of one that asks models instead.
         - ABORTED (LEASE_LOST): somebody else holds the job, or it has ended: drop it.
         """
 

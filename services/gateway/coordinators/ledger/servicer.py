@@ -21,6 +21,7 @@ from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
 from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, earlier_version
 from services.lifecycle.ledger import Lease, Ledger
+from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.value import pack
 
 Context = aio.ServicerContext[Any, Any]
@@ -51,9 +52,8 @@ class LedgerServicer(LedgerServiceServicer):
     async def ReadJobContext(self, request: pb.ReadJobContextRequest, context: Context) -> pb.ReadJobContextResponse:
         async with self._holding(request.holder) as (ledger, lease):
             job_context = (await ledger.attempt(lease)).context
-        if job_context.has_budgets and not request.reserves_model_use:
-            text = "does not reserve what its agents ask of models, and the job has a budget at this gateway"
-            raise await earlier_version(self._cells, request.holder.coordinator_id, text)
+        if lack := _lack(request, job_context):
+            raise await earlier_version(self._cells, request.holder.coordinator_id, f"{lack} at this gateway")
         return pb.ReadJobContextResponse(job_context=pack(job_context))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
@@ -162,6 +162,15 @@ class EarlierLedgerServicer:
         await asyncio.sleep(EARLIER_WAIT_SECONDS)
         text = f"calls {_EARLIER_SERVICE}, which this gateway serves as {_SERVICE.full_name}"
         raise await earlier_version(self._cells, coordinator_id, text, service=_SERVICE.full_name)
+
+
+def _lack(request: pb.ReadJobContextRequest, job_context: JobContext) -> str:
+    """Say what the coordinator cannot do that the job needs; empty for nothing."""
+    if job_context.has_budgets and not request.reserves_model_use:
+        return "does not reserve what its agents ask of models, and the job has a budget"
+    if job_context.recording and not request.replays:
+        return "asks models where a recording is to answer, and the job has one"
+    return ""
 
 
 def _caller_of(method: MethodDescriptor) -> type[Message]:

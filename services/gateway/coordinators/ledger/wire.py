@@ -11,7 +11,7 @@ from services.common.rpc.rules import Check, Violation
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import HeldLease
 from services.lifecycle.ledger import Stage, StageEnd
-from services.lifecycle.model.budgets import ModelNeed, ModelUse
+from services.lifecycle.model.budgets import ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -20,7 +20,7 @@ from services.lifecycle.model.value import Recorded, unpack
 from services.lifecycle.orphans import JobStatus
 
 Value = TypeVar("Value", bound=Recorded)
-Asked = TypeVar("Asked", ModelNeed, ModelUse)
+Asked = TypeVar("Asked", ModelNeed, Settlement)
 
 _MAX_RETRY_SECONDS: Final = 3600
 _MAX_COST_USD: Final = 1_000_000
@@ -69,9 +69,9 @@ def need_from_proto(request: pb.ReserveModelUseRequest) -> ModelNeed:
     return _countable("need", _unpacked("need", ModelNeed, request.need))
 
 
-def use_from_proto(request: pb.SettleModelUseRequest) -> ModelUse:
+def use_from_proto(request: pb.SettleModelUseRequest) -> Settlement:
     """Read what a request to a model has used. Raises Invalid."""
-    return _countable("use", _unpacked("use", ModelUse, request.use))
+    return _countable("use", _unpacked("use", Settlement, request.use))
 
 
 def _countable(field: str, value: Asked) -> Asked:
