@@ -96,7 +96,7 @@ def _any(field: Any) -> Any:
     if field.message_type is not None and field.is_repeated:
         return [field.message_type._concrete_class(name="a-name")]
     if field.message_type is not None:
-        return [name for name in ("seconds", "before") if name in field.message_type.fields_by_name]
+        return [name for name in ("seconds", "before", "requests") if name in field.message_type.fields_by_name]
     if field.enum_type is not None:
         return [1] if field.is_repeated else 1
     if field.name.endswith("_bytes"):
