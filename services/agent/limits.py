@@ -111,7 +111,7 @@ def written(value: float | timedelta) -> str:
 
 def _digits(value: float | timedelta) -> str:
     """Write whole numbers with all their digits, and spans in seconds."""
-    return f"{value.total_seconds():.15g}" if isinstance(value, timedelta) else str(value)
+    return f"{value.total_seconds():.6f}".rstrip("0").rstrip(".") if isinstance(value, timedelta) else str(value)
 
 
 def _number(value: float | timedelta) -> float:

@@ -20,7 +20,7 @@ AMOUNTS = {name: st.none() | (SPANS if "timeout" in name else st.integers(1, 9))
 ANY_AMOUNTS = {
     name: st.none()
     | (
-        st.timedeltas(timedelta(microseconds=1), timedelta(days=7))
+        st.timedeltas(timedelta(microseconds=1), timedelta(seconds=1 << 31, microseconds=-1))
         if "timeout" in name
         else st.integers(1, (1 << (31 if name in COUNTED else 63)) - 1)
     )
