@@ -8,10 +8,10 @@ import click
 from boatyard.agent.v1 import usage_pb2
 from boatyard.gateway.v1 import cost_pb2, job_pb2
 
-from services.cli import humanize, options, shapes
+from services.cli import humanize, options, selecting, shapes
 from services.cli.clients import with_gateway
 from services.cli.fields import choices
-from services.cli.parsing import DAY, SELECTOR
+from services.cli.parsing import DAY
 from services.cli.screen import Screen
 
 _DIMENSIONS: Final = choices(cost_pb2.GetCostRequest.DESCRIPTOR.enum_types_by_name["Dimension"])
@@ -44,14 +44,7 @@ _NUMBERS: Final = ("JOBS", "REQUESTS", "INPUT", "CACHED", "OUTPUT", "TOKENS", "C
 @click.option("--template", type=options.TEXT, metavar="ID", default="", help="Only jobs of this template.")
 @click.option("--provider", type=options.TEXT, metavar="NAME", default="", help="Only answers of this provider.")
 @click.option("--model", type=options.TEXT, metavar="NAME", default="", help="Only answers of this model.")
-@click.option(
-    "--label",
-    "labels",
-    type=SELECTOR,
-    metavar="SELECTOR",
-    multiple=True,
-    help="Only jobs with this label (KEY=VALUE or KEY) or without (KEY!=VALUE or !KEY); if repeated, all must match.",
-)
+@selecting.by_label
 @click.option(
     "-n", "--limit", metavar="N", type=click.IntRange(1, 1000), default=100, show_default=True, help="Show at most N."
 )

@@ -6,10 +6,10 @@ import click
 from boatyard.gateway.v1 import job_pb2
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from services.cli import humanize, options, shapes
+from services.cli import humanize, options, selecting, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.fields import choices
-from services.cli.parsing import MOMENT, SELECTOR
+from services.cli.parsing import MOMENT
 from services.cli.resumed_streams import Outage, all_job_changes
 from services.cli.screen import Screen, first_line
 
@@ -33,14 +33,7 @@ _STATES = choices(job_pb2.Job.DESCRIPTOR.enum_types_by_name["State"])
 @options.of_project("Only jobs")
 @click.option("--worker", type=options.TEXT, metavar="ID", help="Only jobs of this worker.")
 @click.option("--item", type=options.TEXT, metavar="ID", help="Only jobs for this work item.")
-@click.option(
-    "--label",
-    "labels",
-    type=SELECTOR,
-    metavar="SELECTOR",
-    multiple=True,
-    help="Only jobs with this label (KEY=VALUE or KEY) or without (KEY!=VALUE or !KEY); if repeated, all must match.",
-)
+@selecting.by_label
 @click.option(
     "--since",
     type=MOMENT,
