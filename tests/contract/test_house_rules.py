@@ -51,6 +51,20 @@ def test_no_module_is_too_long() -> None:
     assert [str(path) for path in modules if len(path.read_text().splitlines()) > MAX_LINES] == []
 
 
+def test_no_name_of_a_test_comes_from_a_clock_or_by_chance() -> None:
+    # Each worker collects the tests by itself, and all must find the same names.
+    changing = {"compress", "new_id", "now", "randint", "random", "time", "token_hex", "urandom", "uuid4"}
+    violations = [
+        location(path, inner)
+        for path in sorted((ROOT / "tests").rglob("*.py"))
+        for name, call in calls(path)
+        if name == "parametrize" and not any(keyword.arg == "ids" for keyword in call.keywords)
+        for inner in ast.walk(call)
+        if isinstance(inner, ast.Call) and getattr(inner.func, "attr", getattr(inner.func, "id", "")) in changing
+    ]
+    assert violations == []
+
+
 def test_only_shared_code_says_unavailable_or_aborts() -> None:
     forbidden = {"Unavailable", "abort", "abort_with_status", "set_code"}
     violations = [

@@ -305,6 +305,7 @@ async def test_models_choose_providers_and_have_aliases() -> None:
         b'[{"model": "gpt-6"}]',
         b'{"model": "gpt-6"} and more',
     ],
+    ids=["compressed", "deep", "a list", "two values"],
 )
 async def test_what_cannot_be_read_gets_past_no_list_of_models(body: bytes) -> None:
     head = (
