@@ -15,7 +15,7 @@ from services.execution.door.grants import Grant, Grants, NotGrantedError
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
-from services.execution.door.outages import Outages, Trouble
+from services.execution.door.outages import FIRST_BYTE_S, Outages, Trouble
 from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.reservation import reservation
@@ -65,10 +65,12 @@ class Door:
         *,
         tapes: Tapes = NO_TAPES,
         asks: Asks | None = None,
+        first_byte_s: float = FIRST_BYTE_S,
     ) -> None:
         """`patience_s` is how long to wait for models that do not answer, `tapes` what is recorded and replayed.
 
-        With `asks`, each request that may cost something is asked for before it is sent.
+        `first_byte_s` is how long a provider may say nothing before a stream begins. With `asks`, each request that may
+        cost something is asked for before it is sent.
 
         Raises ValueError for a provider that cannot be reached by what is known of it, OSError for files that cannot be
         opened.
@@ -80,7 +82,7 @@ class Door:
         self._reports = reports
         self._grants = None if asks is None else Grants(asks, reports)
         self._memory = Memory()
-        self._outages = Outages(patience_s)
+        self._outages = Outages(patience_s, first_byte_s)
         self._clients: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._known: set[asyncio.Task[Any]] = set()  # those of them that have shown the token
 

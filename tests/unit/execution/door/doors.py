@@ -80,12 +80,14 @@ def unchunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*providers: ModelProvider, patience_s: float = 0.0, tapes: Tapes = NO_TAPES) -> AsyncIterator[Served]:
+async def serving(
+    *providers: ModelProvider, patience_s: float = 0.0, tapes: Tapes = NO_TAPES, first_byte_s: float = 120.0
+) -> AsyncIterator[Served]:
     """Serve these providers, which are waited for so long."""
     listening = socket.create_server(("127.0.0.1", 0))
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    door = Door(providers, TOKEN, Reports(writing), patience_s, tapes=tapes)
+    door = Door(providers, TOKEN, Reports(writing), patience_s, tapes=tapes, first_byte_s=first_byte_s)
     task = asyncio.ensure_future(door.serve(listening))
     try:
         yield Served(listening.getsockname()[1], reading)
