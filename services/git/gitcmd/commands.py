@@ -102,7 +102,11 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         # Nobody's signature is of interest, and no program that a repository names looks at one.
         config={"log.showSignature": "false", "diff.ignoreSubmodules": "none"},
     ),
-    "ls-files": _spec("-z", "--stage", "--others", "--exclude-standard", "--exclude=", paths=True),
+    "ls-files": _spec(
+        *("-z", "--stage", "--others", "--exclude-standard", "--exclude="),
+        *("--cached", "--ignored", "--exclude-from="),
+        paths=True,
+    ),
     "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
     "ls-tree": _spec("-r", "-d", "-z", "--name-only"),
     "merge-base": _spec("--is-ancestor"),
