@@ -186,7 +186,7 @@ def build_manager(
     reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
     patches = SubmodulePatches(git, sandboxed)
     artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
-    trees = WorkingTrees(sandboxed)
+    trees = WorkingTrees(sandboxed, paths)
     return GitManager(
         records=records,
         fences=Fences(engine, store.fences),
