@@ -30,7 +30,8 @@ from services.common.settings import load_settings
 from services.git import store
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.deltas import DeltaLayers
-from services.git.bases.lfs import LfsLimits, LfsTrees
+from services.git.bases.lfs import LfsTrees
+from services.git.bases.lfs_choice import LfsLimits
 from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
 from services.git.bases.submodule_links import SubmoduleLinks
