@@ -58,10 +58,8 @@ def _plain(value: Any, field: FieldDescriptor) -> Any:  # noqa: ANN401 - a field
     if isinstance(value, Timestamp):
         return time(value)
     if isinstance(value, Message):
-        shape: Shape = {}
-        for part in value.DESCRIPTOR.fields:
-            shape |= _field(value, part)
-        return shape
+        parts: Any = value.DESCRIPTOR.fields
+        return {key: shape for part in parts for key, shape in _field(value, part).items()}
     if field.enum_type is not None:
         known, prefix = field.enum_type.values_by_number, field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
         return known[value].name.removeprefix(prefix) if value in known else f"UNKNOWN_{value}"

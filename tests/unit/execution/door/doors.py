@@ -56,13 +56,18 @@ class Served:
 
     async def ask(self, path: str, body: object = None, *, method: str = "POST", **headers: str) -> tuple[int, bytes]:
         """Make one request with the token, and return the status and the body."""
-        sent = b"" if body is None else json.dumps(body).encode()
-        fields = {"host": "x", "x-api-key": TOKEN, "connection": "close", "content-length": len(sent)}
-        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
-        answer = await self.talk(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + sent)
+        answer = await self.talk(request(path, body, method=method, **headers))
         head, _, rest = answer.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), unchunked(rest) if b"transfer-encoding: chunked" in head.lower() else rest
+
+
+def request(path: str, body: object = None, *, method: str = "POST", **headers: str | None) -> bytes:
+    """Write one request with the token; after its answer, the connection is closed."""
+    sent = b"" if body is None else json.dumps(body).encode()
+    fields = {"host": "x", "x-api-key": TOKEN, "connection": "close", "content-length": len(sent)}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + sent
 
 
 def unchunked(data: bytes) -> bytes:
