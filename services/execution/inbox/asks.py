@@ -7,7 +7,6 @@ Standard library only.
 """
 
 import contextlib
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -49,7 +48,9 @@ class Asks:
         """Answer an ask durably, and return the answer that holds, which is the first. Raises AskOverError."""
         if not self._questions.exists or self._questions.question(ask_id) is None:
             raise AskOverError(ask_id)
-        holds = _answer(self._questions.answer(ask_id, json.loads(json.dumps(asdict(answer), default=_json))))
+        gates = [asdict(gate) | {"open_time": _text(gate.open_time)} for gate in answer.gates]
+        fields = asdict(answer) | {"retry_time": _text(answer.retry_time), "gates": gates}
+        holds = _answer(self._questions.answer(ask_id, fields))
         self._ring()
         return holds
 
@@ -75,8 +76,8 @@ class Asks:
                 os.close(fd)
 
 
-def _json(time: datetime) -> str:
-    return time.isoformat()
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
 
 
 def _answer(fields: Mapping[str, Any]) -> ReservationAnswer:
