@@ -312,7 +312,7 @@ async def test_a_coordinator_gets_no_job_that_needs_what_its_version_cannot_do(
     await book.admit(**NEEDS[need])
     lease = await claimed(remote)
     holder = ledger_pb2.Holder(coordinator_id="remote", lease=pb.Lease(job_id=lease.job_id, fence=lease.fence))
-    for missing in filter(None, NEEDS):
+    for missing in sorted(filter(None, NEEDS), key=need.__eq__):  # what it needs last: then the job is lost
         able = dict.fromkeys(filter(None, NEEDS.keys() - {missing}), True)
         call = api.ledger.ReadJobContext(ledger_pb2.ReadJobContextRequest(holder=holder, **able))
         if missing != need:
@@ -324,7 +324,6 @@ async def test_a_coordinator_gets_no_job_that_needs_what_its_version_cannot_do(
         job = await book.store.job(lease.job_id)
         assert (job.state, job.executions[0].reason) == (JobState.PENDING, "COORDINATOR_VERSION")
         assert refused.message in job.executions[0].message
-        assert await remote.claim() is None, "others have time to take it"
         taken = await claimed(await book.cell("elsewhere"))
         assert (taken.job_id, taken.attempt, taken.is_moved) == (lease.job_id, 2, False)
         assert taken.last_attempt == lease.last_attempt + 1, "it used up no attempt"
