@@ -100,7 +100,7 @@ NO_LOGINS = (b"", b"Welcome", b"[]", b"7", b'{"href": 7}', b'{"href": ["x"]}', b
 
 @pytest.mark.parametrize("body", NO_LOGINS, ids=range(len(NO_LOGINS)))
 def test_what_is_no_answer_is_none(body: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         read_login(body, "https://host/app.git/info/lfs")
 
 
