@@ -29,7 +29,7 @@ from services.lifecycle.model.node_work import Layout
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.nodes.git import left_out, result_request
 from services.lifecycle.nodes.wire import RESULT, layout_from_proto, signature_to_proto, working_tree_to_proto
-from services.lifecycle.run import job_redactor
+from services.lifecycle.secrets import job_redactor
 from services.lifecycle.stages.caveats import without_secrets
 from services.redaction.strand import Flow
 
