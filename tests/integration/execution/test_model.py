@@ -36,7 +36,7 @@ async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None
     async with playing(directory, replies) as model:
         seen = await model.run(RUN, sandbox_tier=tier)
     assert (model.client.service.workspace / "file").read_text() == "made\n"
-    # Left out: vitals come at intervals of time, notes are for people, and the door says what an answer used as it ends.
+    # Left out: vitals come at intervals of time, notes are for people, and the door says by itself what was used.
     apart = {"note", "vitals", "usage"}
     kinds = [kind for event in seen.events if (kind := event.WhichOneof("kind")) not in apart]
     turn = ["text", "turn_end"]
@@ -73,10 +73,11 @@ async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
         asked = model.replay.requests()
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end
     assert (model.client.service.workspace / "file").read_text() == "1\n2\n3\n"
-    assert len([note for note in of(seen, "note") if note.step == "retry"]) == 9
     whole = [request["message_id"] for request in asked if request["fault"] in (None, "silence")]
-    assert [usage.request_id for usage in of(seen, "usage")] == whole
-    assert (seen.end.model_use.tokens, seen.end.model_use.turns) == (4 * 1111, 4)
+    used = {usage.request_id: usage for usage in of(seen, "usage") if not usage.is_partial}
+    assert [*used] == whole
+    assert [usage.input_tokens + usage.output_tokens for usage in used.values()] == [1100] * 4
+    assert seen.end.model_use.turns == 4
     times = [request["time"] for request in asked]
     assert times[1] - times[0] >= 0.3, "it came back before it was told to"
     said = {text.request_id: text.text for text in of(seen, "text") if text.request_id in whole}
@@ -150,7 +151,7 @@ async def test_a_key_that_is_refused_is_not_told(directory: Path) -> None:
     async with playing(directory, [DONE], key=wrong) as model:
         seen = await model.run(RUN)
     assert seen.end.reason == "MODEL_FAILED"
-    assert "invalid API key: [redacted:anthropic]" in seen.end.message
+    assert "invalid API key: ***" in seen.end.message
     assert wrong not in str(seen)
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 _ADAPTIVE_THINKING: Final = re.compile(r"claude-(?:fable|mythos|opus|sonnet)-5(?:-\d)?(?:-20\d{6})?")
-"""Models that think by themselves, and show their thoughts when asked to: platform.claude.com/docs, in November 2026."""
+"""Models that think by themselves, and show their thoughts when asked to (platform.claude.com/docs, November 2026)."""
 
 
 @dataclass(frozen=True, slots=True)
