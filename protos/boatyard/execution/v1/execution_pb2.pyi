@@ -1090,8 +1090,8 @@ class NodeExecution(message.Message):
     """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit, or a preset's agent that did not say that it is done),
     AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST, DISK_FULL (its program never began, for lack of room); the limit
     that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT; for a
-    model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
-    requests failed). Empty otherwise.
+    model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses), MODEL_UNAVAILABLE (many
+    requests failed) and REPLAY_MISMATCH (a request is not what was recorded). Empty otherwise.
     """
     message: builtins.str
     """Output only. The same, for people, with what they can do about it."""
