@@ -633,6 +633,11 @@ class DescribeNodeResponse(message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     AGENTS_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
+    reserves_model_use: builtins.bool
+    """True when it asks before each request to a model that ExecutionSpec.reserves_model_use wants to be asked for; a service
+    of an earlier version would let its agents spend what nobody has granted.
+    """
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
         """`sandbox`, `uid` (on the host), `network`, `container`, `door`, `system calls`, and the resources that can be limited:
@@ -663,10 +668,11 @@ class DescribeNodeResponse(message.Message):
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
         limits: limits_pb2.ExecutionLimits | None = ...,
         agents: abc.Iterable[AgentPreset] | None = ...,
+        reserves_model_use: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "limits", b"limits", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -894,7 +894,8 @@ class Job(message.Message):
     """Output only. Its state."""
     reason: builtins.str
     """Output only. Why it FAILED; docs/reasons.md explains each, and says what can be done. At any time: NODE_LOST (a
-    service of the cell, or too many cells in turn, did not come back), CELL_TOKEN_REQUIRED, EXECUTION_NOT_FOUND,
+    service of the cell, or too many cells in turn, did not come back), NODE_VERSION (a service of the cell cannot do yet
+    what the job needs), CELL_TOKEN_REQUIRED, EXECUTION_NOT_FOUND,
     EVENTS_TRIMMED (a run's record or output is gone), INTERNAL. Because of a hook, before or after any stage: VETOED,
     HOOK_FAILED (what was pushed stays pushed, and `output.pushed` says so). Before the agent: CLONE_FAILED,
     REMOTE_UNREACHABLE, REMOTE_MOVED, REMOTE_ACCESS_DENIED, REMOTE_NOT_TRUSTED, REMOTE_NOT_FOUND, REMOTE_NOT_GIT,
