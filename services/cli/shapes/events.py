@@ -43,6 +43,8 @@ def _field(body: Message, field: FieldDescriptor) -> Shape:
     if field.has_presence and not body.HasField(field.name):
         return {field.name: None}
     value = getattr(body, field.name)
+    if field.is_repeated:
+        return {field.name: [*value]}
     if isinstance(value, bytes):
         return content(field.name, value) if value else {field.name: None}
     return {field.name: None if value == "" and field.name not in _VERBATIM else value}
