@@ -101,6 +101,7 @@ READABLE = {
         agent.v1.ModelUsageSum provider model day
         gateway.v1.CostGroup provider model day label_value
         agent.v1.Reservation provider model
+        agent.v1.ModelGate provider model
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadArtifactResponse data
