@@ -566,21 +566,27 @@ class AskEnd(message.Message):
 
     ASK_ID_FIELD_NUMBER: builtins.int
     IS_USE_UNKNOWN_FIELD_NUMBER: builtins.int
+    GATES_FIELD_NUMBER: builtins.int
     ask_id: builtins.str
     """The id of the ask."""
     is_use_unknown: builtins.bool
     """True when the request may have been sent, and what it used cannot be known: it counts as all that was asked for.
     False when no model has answered it.
     """
+    @builtins.property
+    def gates(self) -> containers.RepeatedCompositeFieldContainer[ask_pb2.ModelGate]:
+        """What it has learnt of its providers: which of them want to be left alone, and until when."""
+
     def __init__(
         self,
         *,
         ask_id: builtins.str = ...,
         is_use_unknown: builtins.bool = ...,
+        gates: abc.Iterable[ask_pb2.ModelGate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ask_id", b"ask_id", "is_use_unknown", b"is_use_unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ask_id", b"ask_id", "gates", b"gates", "is_use_unknown", b"is_use_unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
