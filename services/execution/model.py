@@ -106,6 +106,9 @@ class Bounds:
     """What the run's log leaves free on its disk; below it the program waits, once its log has more than a MiB."""
     model_patience_s: float = 120.0
     """How long an outage of its models is waited out before the run ends."""
+    model_first_byte_s: float = 120.0
+    """How long a provider may say nothing before a stream begins; an answer that comes as a whole has five times as
+    long."""
 
 
 @dataclass(frozen=True, slots=True)

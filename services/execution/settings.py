@@ -108,6 +108,9 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     model_patience_seconds: Annotated[float, Field(ge=0, le=3600)] = 120.0
     """How long an agent waits for its model, whose provider does not answer, before it is ended, MODEL_UNAVAILABLE; 10
     seconds at most for one that was never reached."""
+    model_first_byte_seconds: Annotated[float, Field(gt=0, le=3600)] = 120.0
+    """How long a provider of models may say nothing to a request before its stream begins; an answer that comes as a
+    whole has five times as long. Then it counts as one that does not answer."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 600.0
     """How often to look for old events."""
     anthropic_api_key: SecretStr | None = Field(

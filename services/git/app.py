@@ -30,7 +30,8 @@ from services.common.settings import load_settings
 from services.git import store
 from services.git.bases.builder import BaseBuilder
 from services.git.bases.deltas import DeltaLayers
-from services.git.bases.lfs import LfsLimits, LfsTrees
+from services.git.bases.lfs import LfsTrees
+from services.git.bases.lfs_choice import LfsLimits
 from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
 from services.git.bases.submodule_links import SubmoduleLinks
@@ -185,7 +186,7 @@ def build_manager(
     reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
     patches = SubmodulePatches(git, sandboxed)
     artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
-    trees = WorkingTrees(sandboxed)
+    trees = WorkingTrees(sandboxed, paths)
     return GitManager(
         records=records,
         fences=Fences(engine, store.fences),

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import AsyncGenerator, Collection, Iterator, Sequence
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
@@ -156,10 +156,10 @@ class GitManager:
         await self._check_fence()
         return await self._trees.create_branch(tree, branch, commit_id)
 
-    async def stage_all(self, tree: WorkingTree) -> int:
+    async def stage_all(self, tree: WorkingTree, leave_out: Iterable[str] = ()) -> int:
         """Stage all changes. Raises the errors of WorkingTrees.stage_all, and FailedPrecondition (STALE_FENCE)."""
         await self._check_fence()
-        return await self._trees.stage_all(tree)
+        return await self._trees.stage_all(tree, leave_out)
 
     async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
         """Commit what is staged. Raises the errors of WorkingTrees.commit, and FailedPrecondition (STALE_FENCE)."""

@@ -86,7 +86,7 @@ class GitServicer(GitServiceServicer):
         return status_page_to_proto(await self._manager.status(tree), page)
 
     async def StageAll(self, request: pb.StageAllRequest, context: Context) -> pb.StageAllResponse:
-        return pb.StageAllResponse(staged_files=await self._manager.stage_all(from_proto.tree(request.tree)))
+        return pb.StageAllResponse(staged_files=await self._manager.stage_all(*from_proto.stage_all(request)))
 
     async def Commit(self, request: pb.CommitRequest, context: Context) -> pb.CommitResponse:
         return pb.CommitResponse(commit_id=await self._manager.commit(*from_proto.commit(request)))

@@ -2,18 +2,17 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
-from urllib.parse import urlsplit
 
 import structlog
 
-from services.agent.providers import EVERYWHERE, ModelProvider, keys_by_name, with_own
+from services.agent.providers import ModelProvider, keys_by_name, with_own
 from services.common.errors import FailedPrecondition, ServiceError
 from services.common.room import DISK_FULL
 from services.lifecycle.books import Books, LedgerBooks
+from services.lifecycle.cancellation import Cancellable
 from services.lifecycle.failures import INTERNAL, JobCancelled, JobFailed, Parked, explained
 from services.lifecycle.ledger import Beat, Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.ids import agent_of, step_in, workspace_of
@@ -24,6 +23,7 @@ from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.states import Purpose, StageState
 from services.lifecycle.model.value import Recorded, Value, dump, load
 from services.lifecycle.nodes import JobNodes, Nodes
+from services.lifecycle.secrets import job_redactor, within
 from services.lifecycle.webhooks import PUBLIC, AllowList, Webhooks
 from services.redaction.gaps import text_around_gaps
 from services.redaction.strand import Redactor
@@ -43,7 +43,7 @@ KEEPING_SECONDS = 30.0
 log = structlog.get_logger()
 
 
-class JobRun:
+class JobRun(Cancellable):
     """What the stages work with.
 
     `execution` is what is known of the attempt's agent; it is written with each stage that learns more. `round` counts
@@ -63,6 +63,7 @@ class JobRun:
         books: Books | None = None,
         outage_pause_seconds: float = OUTAGE_PAUSE_SECONDS,
     ) -> None:
+        super().__init__()
         self.lease = lease
         self.spec = lease.spec
         self.ledger = ledger
@@ -86,12 +87,9 @@ class JobRun:
         self._before: Around = _nothing
         self._after: After = _nothing
         self.round = 1
-        self._cancelled = asyncio.Event()
-        self._uninterrupted = 0
-        self._is_told_of_cancel = False
         self._held_until = time.monotonic() + ledger.lease_seconds
         if lease.cancel_requested:
-            self._cancelled.set()
+            self.cancel()
 
     @property
     def books(self) -> Books:
@@ -135,16 +133,10 @@ class JobRun:
         known: tuple[ModelProvider, ...] = ()
         if self._has_providers:
             known = await self.retry_until_lease_lost(lambda: self.ledger.providers(self.lease))
-        found = with_own(map(self._allowed, known), self._own_providers, self.spec.agent.providers)
+        reachable = [within(self._providers_allowed, provider) for provider in known]
+        found = with_own(reachable, self._own_providers, self.spec.agent.providers)
         self.redactor = job_redactor({**keys_by_name(found), **self.secrets})
         return found
-
-    def _allowed(self, provider: ModelProvider) -> ModelProvider:
-        """Say where a provider may be: it is reached from this machine, so what another one allows does not count."""
-        allowed, host = self._providers_allowed, urlsplit(provider.base_url).hostname or ""
-        return replace(
-            provider, allowed_addresses=EVERYWHERE if allowed.names(host) else tuple(map(str, allowed.networks))
-        )
 
     def _keep_secret(self, secrets: Mapping[str, str]) -> None:
         """Give these to the agent, and to nobody else: whatever is recorded from now on has their names alone."""
@@ -191,7 +183,7 @@ class JobRun:
         if self.lease.job_id in beat.held:
             self._held_until = sent + self.ledger.lease_seconds
         if self.lease.job_id in beat.cancel_requested:
-            self._cancelled.set()
+            self.cancel()
 
     @property
     def is_stale(self) -> bool:
@@ -202,11 +194,6 @@ class JobRun:
         """Raise LeaseLost when the lease has expired: somebody else may have the job."""
         if self.is_stale:
             raise LeaseLost
-
-    @property
-    def cancel_requested(self) -> bool:
-        """True when somebody has cancelled the job."""
-        return self._cancelled.is_set()
 
     # What the stages call.
 
@@ -307,62 +294,6 @@ class JobRun:
         """Record an execution as it is now."""
         await self.retry_until_lease_lost(lambda: self.ledger.note(self.lease, note))
 
-    async def unless_cancelled(self, work: Awaitable[T], *, grace_seconds: float = 0) -> T:
-        """Wait for `work`, and cancel it when the job is cancelled and the grace is over. Raises JobCancelled.
-
-        Inside of `uninterrupted` too: a grace is for what should not be left out, but may last as an agent likes.
-        Inside of `told_of_cancel`, `work` has the time that it needs.
-        """
-        if self._is_told_of_cancel:
-            return await work
-        task = asyncio.ensure_future(work)
-        asked = asyncio.ensure_future(self._cancelled.wait())
-        try:
-            await asyncio.wait({task, asked}, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done() and grace_seconds:
-                await asyncio.wait({task}, timeout=grace_seconds)
-            if not task.done():
-                raise JobCancelled
-            return await task
-        finally:
-            asked.cancel()
-            if not task.done():
-                task.cancel()
-                # It must release what it holds before anything else begins; how it ends does not matter.
-                await asyncio.gather(task, return_exceptions=True)
-
-    async def interruptible(self, work: Awaitable[T]) -> T:
-        """Wait for `work` like `unless_cancelled`, but to its end inside of `uninterrupted`."""
-        return await (work if self._uninterrupted else self.unless_cancelled(work))
-
-    async def pause(self, seconds: float) -> None:
-        """Wait before a retry, unless the job is cancelled."""
-        await self.interruptible(asyncio.sleep(seconds))
-
-    def check_cancelled(self) -> None:
-        """Raise JobCancelled when the job is cancelled, except inside of `uninterrupted`."""
-        if self.cancel_requested and not self._uninterrupted:
-            raise JobCancelled
-
-    @contextmanager
-    def uninterrupted(self) -> Iterator[None]:
-        """Run the block to its end, even when the job is cancelled."""
-        self._uninterrupted += 1
-        try:
-            yield
-        finally:
-            self._uninterrupted -= 1
-
-    @contextmanager
-    def told_of_cancel(self) -> Iterator[None]:
-        """Run the block, which is done because the job is cancelled, to its end."""
-        self._is_told_of_cancel = True
-        try:
-            with self.uninterrupted():
-                yield
-        finally:
-            self._is_told_of_cancel = False
-
     async def finish(self, outcome: Outcome) -> None:
         """End the job."""
         await self.retry_until_lease_lost(lambda: self.ledger.finish(self.lease, outcome, self._ended))
@@ -391,11 +322,6 @@ class JobRun:
                     raise LeaseLost from error
                 log.warning("the ledger is unavailable", error=str(error))
                 await asyncio.sleep(_LEDGER_RETRY_SECONDS)
-
-
-def job_redactor(secrets: Mapping[str, str]) -> Redactor:
-    """Return what keeps a job's own secrets out of texts; what only looks like somebody's token stays."""
-    return Redactor({name: value.encode() for name, value in secrets.items()}, finds_tokens=False)
 
 
 async def _nothing(*_: object) -> None:

@@ -7,17 +7,14 @@ import re
 import subprocess
 import uuid
 from pathlib import Path
-from typing import Any, Final
 
 import pytest
 
 from tests.e2e.conftest import Remote, let_others_in
 from tests.kit import processes
 from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.uids import AS_SOMEBODY
 
-SOMEBODY = 54321
-AS_SOMEBODY: Final[dict[str, Any]] = {"user": SOMEBODY, "group": SOMEBODY, "extra_groups": [], "env": {}}
-"""What starts a program as another user of the machine."""
 ATTEMPTS = """
 import ctypes, glob, json, os, resource, signal, socket, sys
 world = json.load(sys.stdin)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import Remote, git, let_others_in
-from tests.e2e.test_another_user import AS_SOMEBODY, SOMEBODY
 from tests.kit.cell import BOATYARD, NOT_KEPT_APART, Cell, running_cell
+from tests.kit.uids import AS_SOMEBODY, SOMEBODY
 
 pytestmark = [
     pytest.mark.slow,

@@ -37,6 +37,8 @@ class Reply:
     headers: dict[str, str] = field(default_factory=dict)
     cut: int | None = None
     length: bool = False
+    is_silent: bool = False
+    """Whether nothing is said until the client has gone."""
     gate: asyncio.Event | None = None
     """What it waits for before the last piece."""
 
@@ -126,6 +128,9 @@ class ProviderServer:
         self.asked.append(asked)
         reply = self.replies.pop(0) if len(self.replies) > 1 else self.replies[0]
         reply = reply if isinstance(reply, Reply) else reply(asked)
+        if reply.is_silent:
+            await reader.read(1)
+            return False
         pieces = [] if asked.method == "HEAD" else reply.pieces
         framing = {"content-length": str(sum(map(len, pieces)))} if reply.length else {"transfer-encoding": "chunked"}
         head = [("content-type", reply.type), *reply.headers.items(), *framing.items()]

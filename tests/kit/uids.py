@@ -1,12 +1,17 @@
-"""The uids of agents, on machines where they can have their own."""
+"""The uids of agents, on machines where they can have their own, and that of another user of the machine."""
 
 import functools
 import os
 from pathlib import Path
+from typing import Any, Final
 
 from services.sandbox import host_uids
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe_as
+
+SOMEBODY = 54321
+AS_SOMEBODY: Final[dict[str, Any]] = {"user": SOMEBODY, "group": SOMEBODY, "extra_groups": [], "env": {}}
+"""What starts a program as another user of the machine."""
 
 _OURS = host_uids.ALL[-64:]
 

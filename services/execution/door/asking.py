@@ -14,11 +14,14 @@ from services.execution.door.grants import Grant
 from services.execution.door.http import Answer, MessageError, Request, Stream, written
 from services.execution.door.outages import Gate, Outages, Trouble, about
 from services.execution.door.reports import Reporter
-from services.execution.door.retry_after import retry_after_s
+from services.execution.door.retry_after import retry_after_s, retry_delay_s
 from services.execution.door.upstream import AddressNotAllowedError
 from services.execution.door.usage_event import usage_fields
 
-_ANSWERS_WITHIN_S: Final = 900.0
+_ERROR_WITHIN_S: Final = 2.0
+"""How long the body of an error is waited for, in which some providers say when to ask again."""
+_WHOLE_ANSWER: Final = 5
+"""How much longer than the first byte of a stream an answer may take that comes as a whole."""
 _NO_ANSWER: Final = 502
 _IDLE_S: Final = 30.0
 _FRESH_S: Final = 2.0
@@ -100,15 +103,24 @@ class Asking:
             cause = str(error) or _CAUSES.get(type(error)) or type(error).__name__
             text = f"{provider} does not answer: {cause}"
             return None, Trouble(text, name, _NO_ANSWER, is_unreached=True)
-        answer, status = reached.answer, reached.answer.status
+        status = reached.answer.status
         if status not in _REFUSALS and status not in _MAY_PASS and status < 500:
             return reached, None
-        if (seconds := retry_after_s(answer)) is not None and status not in _REFUSALS:
+        if status not in _REFUSALS and (seconds := await self._retry_after(reached)) is not None:
             self._outages.close(self._gate(attempt), seconds)
         text = f"{provider} answers with status {status}"
         if status in _REFUSALS:
             text = f"{text}: {_REFUSALS[status].format(model=self._model(attempt) or 'asked for')}"
         return reached, Trouble(text, name, status, is_refusal=status in _REFUSALS)
+
+    async def _retry_after(self, reached: Reached) -> float | None:
+        """Return for how long a provider wants to be left alone, as the head of its answer says, or else the body."""
+        seconds = retry_after_s(reached.answer)
+        with suppress(OSError, TimeoutError, MessageError):  # the body is passed back, or fails, as any other
+            async with asyncio.timeout(_ERROR_WITHIN_S):
+                if seconds is None:
+                    seconds = retry_delay_s(await reached.stream.peek(reached.answer.body(self._request.method)))
+        return seconds
 
     def _opens_in(self, attempt: Attempt) -> float:
         return self._outages.opens_in(self._gate(attempt)) if self._outages.has_gates else 0.0
@@ -156,7 +168,7 @@ class Asking:
             number = next(_NUMBERS)
             await self._reports.sent(number, wire, usage_fields(attempt, 0.0))
         try:
-            answer = await self._exchanged(stream, head + attempt.body)
+            answer = await self._exchanged(stream, head + attempt.body, self._answers_within_s(attempt))
         except BaseException:
             if number:
                 lost = usage_fields(attempt, time.monotonic() - began)
@@ -166,10 +178,14 @@ class Asking:
             await self._reports.unbilled(number)
         return Reached(attempt, stream, answer, number)
 
-    async def _exchanged(self, stream: Stream, request: bytes) -> Answer:
+    def _answers_within_s(self, attempt: Attempt) -> float:
+        """Return how long the first byte of an answer is waited for."""
+        return self._outages.first_byte_s * (1 if attempt.is_streamed else _WHOLE_ANSWER)
+
+    async def _exchanged(self, stream: Stream, request: bytes, within_s: float) -> Answer:
         self._grant.is_pending = True
         try:
-            async with asyncio.timeout(_ANSWERS_WITHIN_S):
+            async with asyncio.timeout(within_s):
                 await stream.write(request)
                 answer = await self._answer(stream)
         except BaseException as error:

@@ -54,6 +54,13 @@ class Attempt:
     model: str
     asks_usage: bool
 
+    @property
+    def is_streamed(self) -> bool:
+        """True when the answer is to come as it is written, so that it begins soon."""
+        return self.path.partition("?")[0].endswith(":streamGenerateContent") or bool(
+            _ASKS_FOR_STREAM.search(self.body)
+        )
+
     def followed_by(self, others: Iterable["Attempt"], status: int) -> list["Attempt"]:
         """Return those to go on with instead of an answer of this status: with another key, or another provider."""
         return list(dropwhile(lambda other: not self._may_be_followed_by(other, status), others))

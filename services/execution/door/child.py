@@ -17,7 +17,7 @@ from services.agent.asks import Reservation
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
 from services.execution.door.ask_records import AskRecords
-from services.execution.door.outages import Trouble
+from services.execution.door.outages import FIRST_BYTE_S, Trouble
 from services.execution.door.prices import priced
 from services.execution.door.server import Door
 from services.execution.door.tapes import NO_TAPES, Tapes
@@ -42,14 +42,20 @@ class ModelDoor:
     """The door of one run. It is there from `open` on, and answers from `start` on: clients wait meanwhile."""
 
     def __init__(
-        self, providers: Sequence[ModelProvider], patience_s: float = 0.0, *, asks: Asks | None = None
+        self,
+        providers: Sequence[ModelProvider],
+        patience_s: float = 0.0,
+        *,
+        asks: Asks | None = None,
+        first_byte_s: float = FIRST_BYTE_S,
     ) -> None:
-        """`patience_s` is how long it waits for models that do not answer.
+        """`patience_s` is how long it waits for models that do not answer, `first_byte_s` for a stream to begin.
 
         With `asks`, each request that may cost something is asked for before it is sent.
         """
         self._providers = providers
         self._patience_s = patience_s
+        self._first_byte_s = first_byte_s
         self._asks = asks
         self._token = secrets.token_urlsafe(_TOKEN_BYTES)
         self._listening: socket.socket | None = None
@@ -110,6 +116,7 @@ class ModelDoor:
                 patience_s=self._patience_s,
                 tapes=self.tapes,
                 asks=self._asks,
+                first_byte_s=self._first_byte_s,
             )
             serve = partial(process.run, self._listening, reports_end, self._life, door)
             self.pid = os.fork()

@@ -213,6 +213,22 @@ class Stream:
             if data:
                 yield data
 
+    async def peek(self, body: Body) -> bytes:
+        """Return the beginning of a body, as far as it comes within CHUNK, and leave it to be read.
+
+        Raises MessageError, OSError.
+        """
+        raw, data, is_whole = b"", b"", body.length == 0
+        try:
+            while not is_whole and len(raw) < CHUNK and (more := await self.read()):
+                raw += more
+                chunks = Chunks()
+                data = chunks.take(raw)[0] if body.is_chunked else raw[: body.length]
+                is_whole = chunks.ended or len(data) == body.length
+        finally:
+            self._ahead = raw + self._ahead
+        return data
+
     async def ended(self) -> None:
         """Wait for the end of what the other end sends; what it sends before is kept, up to CHUNK. Raises OSError."""
         while data := await self._reader.read(CHUNK):

@@ -5,6 +5,8 @@ import time
 from dataclasses import dataclass
 from typing import Final
 
+FIRST_BYTE_S: Final = 120.0
+"""How long a provider may say nothing before a stream begins, unless somebody sets it."""
 START_PATIENCE_S: Final = 10.0
 """How long nobody may be reached at the beginning, where what is wrong will hardly pass by itself."""
 
@@ -42,8 +44,9 @@ class Outages:
     An outage begins with the first request that is not answered, and ends with an answer, or when nothing is asked.
     """
 
-    def __init__(self, patience_s: float) -> None:
-        """`patience_s` is how long an outage is waited out."""
+    def __init__(self, patience_s: float, first_byte_s: float = FIRST_BYTE_S) -> None:
+        """`patience_s` is how long an outage is waited out, `first_byte_s` how long a stream's beginning."""
+        self.first_byte_s = first_byte_s
         self._patience_s = patience_s
         self._has_answered = False
         self._since: float | None = None

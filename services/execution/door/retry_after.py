@@ -1,12 +1,13 @@
-"""For how long a provider wants to be left alone, as the fields of its answer say."""
+"""For how long a provider wants to be left alone, as its answer says."""
 
 import re
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from typing import Final
+from typing import Any, Final
 
+from services.common.untrusted_json import parse_json
 from services.execution.door.http import Answer
 
 LONGEST_S: Final = 31 * 86400.0
@@ -18,6 +19,7 @@ _SPAN: Final = re.compile(
 )
 _UNITS_S: Final = (86400, 3600, 60, 1, 0.001)
 _SINCE_1970_S: Final = 10**9  # a number beyond is a time, and a smaller one a time span
+_RETRY_INFO: Final = "google.rpc.RetryInfo"
 # Each has what is left of a quota, and when there is all of it again.
 _QUOTAS: Final = re.compile(rb"(?:x-ratelimit|anthropic-ratelimit|ratelimit)-(?:([a-z-]+)-)?remaining(-[a-z-]+)?")
 
@@ -25,7 +27,7 @@ _QUOTAS: Final = re.compile(rb"(?:x-ratelimit|anthropic-ratelimit|ratelimit)-(?:
 def retry_after_s(answer: Answer) -> float | None:
     """Return the seconds until it may be asked again: `Retry-After`, or else the reset of a quota that is used up.
 
-    None when the answer does not say.
+    None when the head of the answer does not say.
     """
     if value := _text(answer, b"retry-after-ms"):
         return _bounded(float(value) / 1000) if _NUMBER.fullmatch(value) else None
@@ -33,6 +35,30 @@ def retry_after_s(answer: Answer) -> float | None:
         return _seconds(value)
     resets = [seconds for value in _resets(answer) if (seconds := _seconds(value)) is not None]
     return max(resets, default=None)
+
+
+def retry_delay_s(body: bytes) -> float | None:
+    """Return the delay of a google.rpc.RetryInfo in the body of an error, as Gemini says it; None without one."""
+    try:
+        value = parse_json(body) if _RETRY_INFO.encode() in body else None
+    except ValueError:
+        return None
+    delays = [
+        seconds
+        for part in (value if isinstance(value, list) else [value])  # an error of a stream is a list of one
+        for detail in _items(_of(_of(part, "error"), "details"))
+        if str(_of(detail, "@type")).endswith(_RETRY_INFO)
+        and (seconds := _seconds(str(_of(detail, "retryDelay")))) is not None
+    ]
+    return max(delays, default=None)
+
+
+def _of(value: object, name: str) -> Any:  # noqa: ANN401 - any JSON
+    return value.get(name) if isinstance(value, dict) else None
+
+
+def _items(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
 
 
 def _resets(answer: Answer) -> Iterator[str]:

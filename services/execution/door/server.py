@@ -15,7 +15,7 @@ from services.execution.door.grants import Grant, Grants, NotGrantedError
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
-from services.execution.door.outages import Outages, Trouble
+from services.execution.door.outages import FIRST_BYTE_S, Outages, Trouble
 from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
 from services.execution.door.reservation import reservation
@@ -65,10 +65,12 @@ class Door:
         *,
         tapes: Tapes = NO_TAPES,
         asks: Asks | None = None,
+        first_byte_s: float = FIRST_BYTE_S,
     ) -> None:
         """`patience_s` is how long to wait for models that do not answer, `tapes` what is recorded and replayed.
 
-        With `asks`, each request that may cost something is asked for before it is sent.
+        `first_byte_s` is how long a provider may say nothing before a stream begins. With `asks`, each request that may
+        cost something is asked for before it is sent.
 
         Raises ValueError for a provider that cannot be reached by what is known of it, OSError for files that cannot be
         opened.
@@ -80,8 +82,9 @@ class Door:
         self._reports = reports
         self._grants = None if asks is None else Grants(asks, reports)
         self._memory = Memory()
-        self._outages = Outages(patience_s)
-        self._clients: set[asyncio.Task[None]] = set()
+        self._outages = Outages(patience_s, first_byte_s)
+        self._clients: dict[asyncio.Task[Any], None] = {}  # the oldest first
+        self._known: set[asyncio.Task[Any]] = set()  # those of them that have shown the token
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve connections until cancelled; then end them, and report what they have used."""
@@ -99,17 +102,36 @@ class Door:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
-        if task is None or len(self._clients) >= 2 * _MAX_CLIENTS:  # those between are told why
+        if task is None or not self._has_room():
             writer.transport.abort()
             return
-        self._clients.add(task)
-        task.add_done_callback(self._clients.discard)
+        self._clients[task] = None
+        task.add_done_callback(self._forget)
         try:
             await self._serve(Stream(reader, writer))
         except (OSError, TimeoutError, MessageError, asyncio.CancelledError):
             pass  # either end is gone, or what comes is no request: there is nobody to answer
         finally:
             writer.close()
+
+    def _has_room(self) -> bool:
+        """Make room for a connection; False when there is none.
+
+        Without a sandbox, all users of the machine can connect. So whoever has not shown the token gives way, the
+        oldest first, and fills no place of those who have.
+        """
+        if len(self._clients) < 2 * _MAX_CLIENTS:
+            return True
+        stranger = next((client for client in self._clients if client not in self._known), None)
+        if stranger is None:
+            return False
+        stranger.cancel()
+        self._forget(stranger)
+        return True
+
+    def _forget(self, client: asyncio.Task[Any]) -> None:
+        self._clients.pop(client, None)
+        self._known.discard(client)
 
     async def _serve(self, client: Stream) -> None:
         while True:
@@ -185,17 +207,24 @@ class Door:
 
     def _refusal(self, request: Request) -> _RefusedError | None:
         """Return why a request is not passed on; None when it is."""
-        if len(self._clients) > _MAX_CLIENTS:
-            return _RefusedError(503, f"more than {_MAX_CLIENTS} connections are open", closes=True)
         if request.path in wires.HELLO and request.method in ("GET", "HEAD"):
             return None
-        if not any(hmac.compare_digest(shown, self._token) for shown in wires.shown_tokens(request)):
+        if not self._is_known(request):
             return _RefusedError(401, "the key must be the execution's token, which is in BOATYARD_DOOR_TOKEN")
+        if len(self._known) > _MAX_CLIENTS:  # those between this and what there is room for are told why
+            return _RefusedError(503, f"more than {_MAX_CLIENTS} connections are open", closes=True)
         if request.value(b"upgrade"):
             return _RefusedError(426, "there are no WebSockets here: answers are streamed as server-sent events")
         if not wires.routes(request):
             return _RefusedError(404, f"{request.method} {request.path} is not passed on")
         return None
+
+    def _is_known(self, request: Request) -> bool:
+        """Return whether a request shows the token. If so, its connection keeps its place from now on."""
+        shows = any(hmac.compare_digest(shown, self._token) for shown in wires.shown_tokens(request))
+        if shows and (client := asyncio.current_task()) in self._clients:
+            self._known.add(client)
+        return shows
 
     async def _receive(self, client: Stream, request: Request, held: Held, refusal: _RefusedError | None) -> None:
         """Read a request's body; raise the refusal, if there is one, when the agent is ready to hear it.

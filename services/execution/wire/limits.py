@@ -60,6 +60,7 @@ def bounds(agent: AgentSettings, layout: layout_pb2.Layout, home_path: str, sett
         scratch_bytes=None if agent.tier is Tier.NONE else agent.scratch_bytes,
         disk_floor_bytes=settings.disk_reserve_bytes // 2,
         model_patience_s=settings.model_patience_seconds,
+        model_first_byte_s=settings.model_first_byte_seconds,
     )
 
 

@@ -6,7 +6,7 @@ from typing import Final
 from sqlalchemy import and_, delete, or_, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from services.gateway.ledger.budgets import tell_again, use_view
+from services.gateway.ledger.budgets.uses import tell_again, use_view
 from services.gateway.schema.budgets import budget_use, budgets
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.ownership import Ownership, owned

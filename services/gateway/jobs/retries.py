@@ -16,7 +16,7 @@ from services.gateway.catalog.store import REPOSITORIES
 from services.gateway.jobs.allowances import allowances_of, check_agent, check_allowed
 from services.gateway.jobs.floors import NOTHING, bound_again
 from services.gateway.ledger.attempts import next_attempt
-from services.gateway.ledger.budgets import OWN, tell_again
+from services.gateway.ledger.budgets.uses import OWN, tell_again
 from services.gateway.ledger.executions import cell_of_snapshot
 from services.gateway.ledger.fleet import choices_to_columns, members
 from services.gateway.ledger.notifier import JobNotifier

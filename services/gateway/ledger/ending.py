@@ -6,7 +6,7 @@ from sqlalchemy import Row, String, and_, bindparam, exists, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.commit_events import publish_on_commit
-from services.gateway.ledger.budgets import HAS_RESERVATIONS, forget
+from services.gateway.ledger.budgets.reservations import HAS_RESERVATIONS, forget
 from services.gateway.ledger.hook_calls import RUNNING_CALLS, interrupt_calls
 from services.gateway.ledger.questions import OPEN_QUESTIONS, withdraw
 from services.gateway.ledger.totals import count_no_more

@@ -8,7 +8,7 @@ from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
-from services.gateway.ledger.budgets import has_budgets
+from services.gateway.ledger.budgets.bounds import has_budgets
 from services.gateway.ledger.executions import pushed_before
 from services.gateway.ledger.hooks import hooks_in_force
 from services.gateway.ledger.providers import has_providers

@@ -6,7 +6,7 @@ from sqlalchemy import Row, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.db.columns import microseconds
-from services.gateway.ledger.budgets import close
+from services.gateway.ledger.budgets.reservations import close
 from services.gateway.ledger.questions import write_question
 from services.gateway.ledger.rows import job_row
 from services.gateway.schema.clock import now

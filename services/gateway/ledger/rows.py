@@ -11,7 +11,7 @@ from sqlalchemy import BindParameter, ColumnElement, Row, Select, bindparam, cas
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.errors import NotFound
-from services.gateway.ledger.budgets import own_uses
+from services.gateway.ledger.budgets.uses import own_uses
 from services.gateway.ledger.questions import checkpoints_of
 from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import JsonText

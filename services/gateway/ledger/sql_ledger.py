@@ -15,8 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from services.agent.providers import ModelProvider
 from services.common.errors import Unavailable
 from services.common.fence import Fence
-from services.gateway.ledger import budgets
 from services.gateway.ledger.attempts import retry_later
+from services.gateway.ledger.budgets import reservations
 from services.gateway.ledger.claim_queries import ANY_JOB, ClaimFilter
 from services.gateway.ledger.claiming import Claimer, lease_end
 from services.gateway.ledger.ending import end_job
@@ -177,11 +177,11 @@ class SqlLedger:
 
     async def reserve(self, lease: Lease, need: ModelNeed) -> Granting:
         async with self._transaction() as connection:
-            return await budgets.reserve(connection, lease, need)
+            return await reservations.reserve(connection, lease, need)
 
     async def settle(self, lease: Lease, use: Settlement) -> None:
         async with self._transaction() as connection:
-            await budgets.settle(connection, lease, use)
+            await reservations.settle(connection, lease, use)
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         async with self._writing(lease) as connection:

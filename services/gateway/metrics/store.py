@@ -9,7 +9,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from services.agent.usage import UsageSum
 from services.common.db.columns import as_number
 from services.gateway.cost.store import usage_by_series
-from services.gateway.ledger.budgets import uses_by_budget
+from services.gateway.ledger.budgets.uses import uses_by_budget
 from services.gateway.ledger.questions import IS_OPEN
 from services.gateway.ledger.totals import Tally, count_all
 from services.gateway.schema.cells import cells

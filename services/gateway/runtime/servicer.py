@@ -33,7 +33,7 @@ from services.gateway.wire.requests import idempotency_key
 from services.lifecycle.model.ids import execution_of_snapshot
 from services.lifecycle.model.job_spec import kept_under
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.run import job_redactor
+from services.lifecycle.secrets import job_redactor
 from services.redaction.strand import Flow
 
 Context = aio.ServicerContext[Any, Any]

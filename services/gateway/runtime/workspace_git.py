@@ -27,9 +27,9 @@ from services.lifecycle.model.authors import author
 from services.lifecycle.model.job_spec import KeptResult
 from services.lifecycle.model.node_work import Layout
 from services.lifecycle.nodes import Nodes
-from services.lifecycle.nodes.git import result_request
+from services.lifecycle.nodes.git import left_out, result_request
 from services.lifecycle.nodes.wire import RESULT, layout_from_proto, signature_to_proto, working_tree_to_proto
-from services.lifecycle.run import job_redactor
+from services.lifecycle.secrets import job_redactor
 from services.lifecycle.stages.caveats import without_secrets
 from services.redaction.strand import Flow
 
@@ -89,7 +89,8 @@ class WorkspaceGit:
     async def commit(self, workspace_id: str, message: str) -> str:
         """Commit all changes as the caller's, and return the commit. It is dated by the job, as results are."""
         origin, tree = await self._open(workspace_id)
-        await answer_of(self._git.StageAll(git_pb2.StageAllRequest(tree=tree), timeout=LONGEST_SECONDS))
+        staged = git_pb2.StageAllRequest(tree=tree, leave_out=left_out(origin.spec, origin.leave_out))
+        await answer_of(self._git.StageAll(staged, timeout=LONGEST_SECONDS))
         signature = signature_to_proto(author(current_principal().name), origin.spec.create_time)
         asked = git_pb2.CommitRequest(tree=tree, message=message, signature=signature)
         return (await answer_of(self._git.Commit(asked, timeout=LONGEST_SECONDS))).commit_id

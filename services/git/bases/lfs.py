@@ -18,11 +18,12 @@ from weakref import WeakValueDictionary
 from services.common.caveats import CaveatKind
 from services.git import failures
 from services.git.bases.deltas import hide_git_below
+from services.git.bases.lfs_choice import LfsLimits, choose, left_out
 from services.git.bases.lfs_files import LfsFile, find_lfs_files, keep_for_agents, take_contents
 from services.git.bases.notes import read_notes, with_pointers, write_notes
 from services.git.bases.racy_index import prevent_racy_index
 from services.git.disk.base_cache import BaseCache, CachedBase
-from services.git.disk.budget import DiskBudget
+from services.git.disk.budget import Allowance, DiskBudget
 from services.git.gitcmd import Git, GitError
 from services.git.model import Caveat, Progress, ProgressListener, Remote
 from services.git.paths import GitPaths
@@ -37,19 +38,12 @@ _OF_SUBMODULES: Final = "of submodules, they are not fetched"
 
 
 @dataclass(frozen=True, slots=True)
-class LfsLimits:
-    """How many files of one base are filled in at most, and how many bytes they may have together (0: none at all)."""
-
-    files: int = 10_000
-    bytes: int = 4 << 30
-
-
-@dataclass(frozen=True, slots=True)
 class _Found:
-    """The pointers of a base, and the paths that .gitattributes gives to Git LFS."""
+    """The pointers of a base, the paths that .gitattributes gives to Git LFS, and those that .lfsconfig leaves out."""
 
     files: Mapping[bytes, LfsFile]
     paths: frozenset[bytes]
+    left_out: Mapping[bytes, str]
 
 
 class LfsTrees:
@@ -119,7 +113,9 @@ class LfsTrees:
             return self._found[plain.path]
         scratch = self._paths.scratch()
         try:
-            found = _Found(*await find_lfs_files(self._git, plain.layers[0] / ".git", scratch))
+            git_dir = plain.layers[0] / ".git"
+            files, paths = await find_lfs_files(self._git, git_dir, scratch)
+            found = _Found(files, paths, await left_out(self._git, git_dir, files, scratch))
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         self._found[plain.path] = found
@@ -129,7 +125,8 @@ class LfsTrees:
 
     async def _get(self, remote: Remote, found: _Found, report: ProgressListener) -> dict[bytes, str]:
         """Get the contents that are not here; return why those cannot be had that are missing, by path."""
-        refused, wanted = self._chosen(found)
+        chosen = {path: file for path, file in found.files.items() if path not in found.left_out}
+        refused, wanted = choose(chosen.values(), self._limits)
         here = await asyncio.to_thread(self._here, remote.repository_id, wanted)
         missing: dict[Pointer, str] = {}
         if wanted - here:
@@ -139,9 +136,12 @@ class LfsTrees:
         unusable = dict.fromkeys(wanted - missing.keys() - here, "its content is a pointer itself")
         reasons = refused | missing | unusable
         return {
-            path: reasons.get(file.pointer, _UNUSUAL)
-            for path, file in found.files.items()
-            if file.pointer in reasons or not file.is_usual
+            **found.left_out,
+            **{
+                path: reasons.get(file.pointer, _UNUSUAL)
+                for path, file in chosen.items()
+                if file.pointer in reasons or not file.is_usual
+            },
         }
 
     async def _fetch(self, remote: Remote, wanted: set[Pointer]) -> dict[Pointer, str]:
@@ -150,30 +150,10 @@ class LfsTrees:
             lacking = wanted - await asyncio.to_thread(self._here, remote.repository_id, wanted)
             if not lacking:
                 return {}
-            async with self._budget.reserve(sum(pointer.size for pointer in lacking)):
-                return await self._transfer.fetch(remote, lacking)
-
-    def _chosen(self, found: _Found) -> tuple[dict[Pointer, str], set[Pointer]]:
-        """Return which contents the limits refuse, and which they do not."""
-        wanted: set[Pointer] = set()
-        refused: dict[Pointer, str] = {}
-        left = self._limits.bytes
-        for number, file in enumerate(found.files.values()):
-            pointer = file.pointer
-            if pointer in wanted or pointer in refused or not file.is_usual:
-                continue
-            if not pointer.size:  # git would find it changed: an empty file is its own pointer
-                refused[pointer] = "its content is empty"
-                continue
-            if number >= self._limits.files:
-                refused[pointer] = f"more than {self._limits.files} files are not fetched"
-            elif pointer.size > left or not self._limits.bytes:
-                limit = f"{self._limits.bytes >> 20} MiB"
-                refused[pointer] = f"all together have more than {limit} (BOATYARD_GIT_LFS_MAX_BYTES)"
-            else:
-                left -= pointer.size
-                wanted.add(pointer)
-        return refused, wanted
+            async with self._budget.reserve(0) as reserved:
+                # What pointers say is not what comes: anybody can write one that claims more than any disk has.
+                room = Allowance(reserved, sum(pointer.size for pointer in lacking))
+                return await self._transfer.fetch(remote, lacking, room.use)
 
     def _here(self, repository_id: str, pointers: Iterable[Pointer]) -> set[Pointer]:
         return {pointer for pointer in pointers if self._objects.find(repository_id, pointer)}

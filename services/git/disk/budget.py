@@ -28,6 +28,7 @@ _CHECKOUT_TO_PACK: Final = 4
 # A result's base serves a check that runs once.
 _RESULT_KEPT_SECONDS: Final = 3600
 _EVICTION_INTERVAL_SECONDS: Final = 600.0
+_STEP_BYTES: Final = 64 << 20
 
 _log = structlog.get_logger()
 
@@ -83,6 +84,24 @@ class Reservation:
     async def resize(self, size: int) -> None:
         """Reserve this much instead, now that the size is known better. Raises Exhausted (DISK_FULL)."""
         self.bytes = await self._budget.make_room(size, instead_of=self.bytes)
+
+
+class Allowance:
+    """Room for something that says it has `most` bytes, and may have none: it is reserved while they come."""
+
+    def __init__(self, reserved: Reservation, most: int) -> None:
+        self._reserved = reserved
+        self._most = most
+        self._used = 0
+        self._turn = asyncio.Lock()
+
+    async def use(self, size: int) -> None:
+        """Use up so many bytes more. Raises Exhausted (DISK_FULL): there is no room for them."""
+        self._used += size
+        async with self._turn:
+            if self._used > self._reserved.bytes:
+                ahead = min(self._used, _STEP_BYTES)
+                await self._reserved.resize(max(self._used, min(self._most, self._used + ahead)))
 
 
 class DiskBudget:

@@ -48,7 +48,11 @@ _REMOTE: Final = _CHECKED | {
 }
 
 COMMANDS: Final[Mapping[str, Spec]] = {
-    "add": _spec("--all", config={"advice.addEmbeddedRepo": "false"}, paths=True),
+    "add": _spec(
+        *("--update", "--force", "--pathspec-from-file=", "--pathspec-file-nul"),
+        config={"advice.addEmbeddedRepo": "false"},
+        paths=True,
+    ),
     "cat-file": _spec("--batch-check=", "--batch="),
     "check-attr": _spec("-z", "--stdin", "--cached", end_of_options=False),
     "check-ignore": _spec("-z", "--stdin"),
@@ -78,6 +82,7 @@ COMMANDS: Final[Mapping[str, Spec]] = {
             "--find-renames",
             "--no-renames",
             "--cached",
+            "--diff-filter=",
             "--no-abbrev",
         ),
         config={"diff.renameLimit": "2000", "diff.ignoreSubmodules": "none"},
@@ -102,7 +107,11 @@ COMMANDS: Final[Mapping[str, Spec]] = {
         # Nobody's signature is of interest, and no program that a repository names looks at one.
         config={"log.showSignature": "false", "diff.ignoreSubmodules": "none"},
     ),
-    "ls-files": _spec("-z", "--stage", "--others", "--exclude-standard", "--exclude=", paths=True),
+    "ls-files": _spec(
+        *("-z", "--stage", "--cached", "--ignored", "--others"),
+        *("--exclude-standard", "--exclude=", "--exclude-from=", "--exclude-per-directory="),
+        paths=True,
+    ),
     "ls-remote": _spec("--symref", "--upload-pack=", config=_REMOTE),
     "ls-tree": _spec("-r", "-d", "-z", "--name-only"),
     "merge-base": _spec("--is-ancestor"),

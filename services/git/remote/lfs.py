@@ -7,6 +7,7 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import IO, Final, TypeVar
@@ -31,7 +32,20 @@ _NO_LFS: Final = {404, 405, 501}
 _JSON: Final = {"accept": MEDIA_TYPE, "content-type": MEDIA_TYPE}
 
 T = TypeVar("T")
-Keep = Callable[[Pointer, Path], None]
+MakeRoom = Callable[[int], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Takes objects.
+
+    `scratch` is a directory to write in. `make_room` is told of bytes that came, before they are written. `keep` is
+    given each object, a file in `scratch` whose content has been checked, to move it away.
+    """
+
+    scratch: Path
+    make_room: MakeRoom
+    keep: Callable[[Pointer, Path], None]
 
 
 class LfsRemotes:
@@ -49,7 +63,11 @@ class LfsRemotes:
         self._certificates = certificates
 
     async def fetch(
-        self, remote: Remote, url: str, wanted: Collection[Pointer], scratch: Path, keep: Keep
+        self,
+        remote: Remote,
+        url: str,
+        wanted: Collection[Pointer],
+        sink: Sink,
     ) -> dict[Pointer, LfsError]:
         """Get objects; return why those could not be had that are missing.
 
@@ -57,18 +75,18 @@ class LfsRemotes:
             remote: the repository.
             url: where its objects are, without the `/objects/batch`.
             wanted: the objects.
-            scratch: a directory to write in.
-            keep: is given each object, a file in `scratch` whose content has been checked, to move it away.
+            sink: takes them.
 
         Raises:
             OSError: it cannot be written.
+            Exhausted: as the sink's `make_room`.
         """
         missing: dict[Pointer, LfsError] = {}
         left = set(wanted)
         try:
             async with self._session(remote, "download") as session:
                 for batch in _batches(sorted(wanted)):
-                    missing |= await _fetch_batch(session, url, batch, scratch, keep)
+                    missing |= await _fetch_batch(session, url, batch, sink)
                     left.difference_update(batch)
                     if (gone := _gone(missing)) is not None:
                         raise gone
@@ -97,16 +115,16 @@ class LfsRemotes:
 
 
 async def _fetch_batch(
-    session: LfsSession, url: str, pointers: Sequence[Pointer], scratch: Path, keep: Keep
+    session: LfsSession, url: str, pointers: Sequence[Pointer], sink: Sink
 ) -> dict[Pointer, LfsError]:
     async def get(pointer: Pointer, answer: ObjectAnswer) -> None:
         action = answer.actions.get("download")
         if answer.error or action is None:
             raise LfsError(f"its server does not have it: {answer.error or 'it does not say where it is'}")
-        file = scratch / f"{pointer.oid}-{pointer.size}"  # two pointers may have the same hash, of which one lies
+        file = sink.scratch / f"{pointer.oid}-{pointer.size}"  # two pointers may have the same hash, of which one lies
         try:
-            await _download(session, action, pointer, file)
-            await asyncio.to_thread(keep, pointer, file)
+            await _download(session, action, pointer, file, sink.make_room)
+            await asyncio.to_thread(sink.keep, pointer, file)
         finally:
             await asyncio.to_thread(file.unlink, missing_ok=True)
 
@@ -151,9 +169,12 @@ async def _transfer(
     left = list(pointers)
     for is_last in (False, True):
         answers = await _persist(partial(_batch, session, url, operation, left))
-        async with asyncio.TaskGroup() as group:
-            for pointer in left:
-                group.create_task(attempt(pointer, answers.get(pointer.oid, ObjectAnswer())))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for pointer in left:
+                    group.create_task(attempt(pointer, answers.get(pointer.oid, ObjectAnswer())))
+        except ExceptionGroup as several:  # such as a full disk, which all of them meet
+            raise several.exceptions[0] from several
         left = [pointer for pointer in left if pointer in failed and failed[pointer].status in _EXPIRED]
         if is_last or not left:
             break
@@ -175,7 +196,7 @@ async def _batch(session: LfsSession, url: str, operation: str, pointers: Sequen
         raise LfsError(f"the server does not answer as one of Git LFS: {error}") from error
 
 
-async def _download(session: LfsSession, action: Action, pointer: Pointer, target: Path) -> None:
+async def _download(session: LfsSession, action: Action, pointer: Pointer, target: Path, make_room: MakeRoom) -> None:
     """Write an object to a new file. Raises LfsError: its content is another one."""
     _check_expiry(action)
     hashed, size = hashlib.sha256(), 0
@@ -184,34 +205,45 @@ async def _download(session: LfsSession, action: Action, pointer: Pointer, targe
         hashed.update(piece)
         file.write(piece)
 
-    file = await asyncio.to_thread(target.open, "wb")
-    try:
-        async with session.call(LfsCall("GET", action.href, action.headers, action.needs_login)) as response:
-            async for piece in response.aiter_raw(_CHUNK):
-                size += len(piece)
-                if size > pointer.size:
-                    break
-                await asyncio.to_thread(write, file, piece)
-    finally:
-        await asyncio.to_thread(file.close)
+    call = LfsCall("GET", action.href, action.headers, action.needs_login)
+    async with _opened(target, "wb") as file, session.call(call) as response:
+        async for piece in response.aiter_raw(_CHUNK):
+            size += len(piece)
+            if size > pointer.size:
+                break
+            await make_room(len(piece))
+            await asyncio.to_thread(write, file, piece)
     if (hashed.hexdigest(), size) != (pointer.oid, pointer.size):
         raise LfsError("what its server sends is not what its pointer names")
 
 
 async def _send(session: LfsSession, action: Action, pointer: Pointer, source: Path) -> None:
     _check_expiry(action)
-    file = await asyncio.to_thread(source.open, "rb")
-
-    async def content() -> AsyncIterator[bytes]:
-        while piece := await asyncio.to_thread(file.read, _CHUNK):
-            yield piece
-
     headers = {"content-type": "application/octet-stream"} | {
         name.lower(): text for name, text in action.headers.items()
     }
     headers["content-length"] = str(pointer.size)
+    async with _opened(source, "rb") as file:
+
+        async def content() -> AsyncIterator[bytes]:
+            await asyncio.to_thread(file.seek, 0)
+            while piece := await asyncio.to_thread(file.read, _CHUNK):
+                yield piece
+
+        await _make(session, LfsCall("PUT", action.href, headers, action.needs_login, content))
+
+
+@asynccontextmanager
+async def _opened(path: Path, mode: str) -> AsyncIterator[IO[bytes]]:
+    """Open a file without blocking; it is closed however this ends."""
+    opening = asyncio.ensure_future(asyncio.to_thread(path.open, mode))
     try:
-        await _make(session, LfsCall("PUT", action.href, headers, action.needs_login, content()))
+        file = await asyncio.shield(opening)
+    except asyncio.CancelledError:
+        (await opening).close()
+        raise
+    try:
+        yield file
     finally:
         await asyncio.to_thread(file.close)
 

@@ -1,14 +1,15 @@
 """Calls of Git LFS by HTTP: each address is judged as a remote's is, and only the remote's own server sees its token.
 
 A server of Git LFS names other servers, from which objects are got. So they could be this machine's, or its network's.
+What a request says to one server is for that one: who is sent on to another shows that neither a login nor headers.
 """
 
 import asyncio
 import contextlib
 import ssl
 from base64 import b64encode
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 from urllib.parse import urljoin, urlsplit
 
@@ -25,6 +26,8 @@ _MOST_REDIRECTS: Final = 3
 _MOST_HOSTS: Final = 16  # connections to each are kept until the end
 _CONNECT_SECONDS: Final = 20.0
 _ERROR_BYTES: Final = 16 << 10
+# What any server may know of a request; all else is for the server that it was made to.
+_FOR_ANYBODY: Final = {"accept", "content-type", "content-length"}
 _LONGEST_RETRY_AFTER_SECONDS: Final = 30
 _AGAIN: Final = {408, 429}  # beside 5xx
 _DENIED: Final = {401, 403}
@@ -48,13 +51,16 @@ class LfsError(GitError):
 
 @dataclass(frozen=True, slots=True)
 class LfsCall:
-    """One request. `needs_login`: the remote's own server is shown the token, if `headers` do not log in already."""
+    """One request. `needs_login`: the remote's own server is shown the token, if `headers` do not log in already.
+
+    `content` is a function where it is long: each server to which the request is sent on gets it from the beginning.
+    """
 
     method: str
     url: str = field(repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     needs_login: bool = True
-    content: bytes | AsyncIterable[bytes] | None = field(default=None, repr=False)
+    content: bytes | Callable[[], AsyncIterable[bytes]] | None = field(default=None, repr=False)
 
 
 class LfsSession:
@@ -82,16 +88,22 @@ class LfsSession:
 
     @contextlib.asynccontextmanager
     async def call(self, call: LfsCall) -> AsyncIterator[httpx2.Response]:
-        """Make a call; give the answer, whose status is 2xx, to be read. Raises LfsError."""
+        """Make a call; give the answer, whose status is 2xx, to be read. Raises LfsError.
+
+        Whatever a redirect's status, the same request is made again, as the client of Git LFS does.
+        """
         url = _address(call.url)
         try:
             for _ in range(_MOST_REDIRECTS + 1):
                 async with self._send(call, url) as response:
-                    if not response.has_redirect_location or call.method != "GET":
+                    if not response.has_redirect_location:
                         await _check(response, url)
                         yield response
                         return
-                    url = _address(url, response.headers["location"])
+                    following = _address(url, response.headers["location"])
+                if origin(following) != origin(url):
+                    call = _for_anybody(call)
+                url = following
         except httpx2.TransportError as error:
             raise LfsError(f"{_host(url)}: {_words(error)}", may_pass=True) from error
         raise LfsError(f"{_host(call.url)} redirects more than {_MOST_REDIRECTS} times")
@@ -101,9 +113,7 @@ class LfsSession:
         is_own = origin(url) == origin(self._remote.url)
         pinned = await self._judge(url)
         headers = {"accept-encoding": "identity", "user-agent": "Boatyard (git-lfs)", **call.headers}
-        if origin(url) != origin(call.url):  # led on to another server
-            headers = {name: value for name, value in headers.items() if name.lower() != "authorization"}
-        elif is_own and call.needs_login and self._remote.token and not _logs_in(headers):
+        if is_own and call.needs_login and self._remote.token and not _logs_in(headers):
             login = b64encode(f"{TOKEN_USER}:{self._remote.token}".encode()).decode()
             headers["authorization"] = f"Basic {login}"
         target = httpx2.URL(url)
@@ -114,8 +124,9 @@ class LfsSession:
             headers["host"] = target.netloc.decode()
             extensions = {"sni_hostname": target.raw_host.decode()}  # also the name that its certificate must have
             target = target.copy_with(host=pinned)
+        content = call.content() if callable(call.content) else call.content
         async with client.stream(
-            call.method, target, headers=headers, content=call.content, extensions=extensions
+            call.method, target, headers=headers, content=content, extensions=extensions
         ) as response:
             yield response
 
@@ -192,6 +203,12 @@ def _address(url: str, reference: str = "") -> str:
     except (ValueError, httpx2.InvalidURL) as error:
         raise LfsError("the server names an address that is no URL") from error
     return found
+
+
+def _for_anybody(call: LfsCall) -> LfsCall:
+    """Return a call without what it says to the server that it was made to."""
+    headers = {name: value for name, value in call.headers.items() if name.lower() in _FOR_ANYBODY}
+    return replace(call, headers=headers, needs_login=False)
 
 
 def _logs_in(headers: Mapping[str, str]) -> bool:

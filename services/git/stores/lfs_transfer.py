@@ -14,7 +14,7 @@ from services.git.paths import GitPaths
 from services.git.pointers import Pointer
 from services.git.refusals import UNREACHABLE
 from services.git.remote.addresses import AddressBook
-from services.git.remote.lfs import LfsRemotes
+from services.git.remote.lfs import LfsRemotes, MakeRoom, Sink
 from services.git.remote.lfs_http import LfsError
 from services.git.stores.lfs_objects import LfsObjects
 from services.git.stores.mirrors import Mirrors
@@ -40,8 +40,11 @@ class LfsTransfer:
         self._remotes = remotes
         self._given_up: dict[str, float] = {}
 
-    async def fetch(self, remote: Remote, wanted: Collection[Pointer]) -> dict[Pointer, str]:
-        """Get objects into the store of a repository that has a mirror; return why those are missing that are."""
+    async def fetch(self, remote: Remote, wanted: Collection[Pointer], make_room: MakeRoom) -> dict[Pointer, str]:
+        """Get objects into the store of a repository that has a mirror; return why those are missing that are.
+
+        `make_room` is told of bytes that came, before they are written; what it raises ends all.
+        """
         try:
             url = await self.url(remote)
         except GitError as error:
@@ -51,7 +54,7 @@ class LfsTransfer:
         scratch = self._paths.scratch()
         try:
             keep = partial(self._objects.keep_fetched, remote.repository_id)
-            missing = await self._remotes.fetch(remote, url, wanted, scratch, keep)
+            missing = await self._remotes.fetch(remote, url, wanted, Sink(scratch, make_room, keep))
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         if any(error.may_pass for error in missing.values()):

@@ -64,6 +64,11 @@ def create_branch(request: pb.CreateBranchRequest) -> tuple[WorkingTree, bytes, 
     return tree(request.tree), request.branch.encode(), request.commit_id
 
 
+def stage_all(request: pb.StageAllRequest) -> tuple[WorkingTree, tuple[str, ...]]:
+    """Read what of which tree to stage: all but these."""
+    return tree(request.tree), tuple(request.leave_out)
+
+
 def commit(request: pb.CommitRequest) -> tuple[WorkingTree, str, Signature]:
     """Read which tree to commit, with which message and signature."""
     return tree(request.tree), request.message, _signature(request.signature)

@@ -1,13 +1,19 @@
 """Everyday git in a working tree: branch, status, stage, commit. In the sandbox, as an agent may have written it."""
 
+import asyncio
+import shutil
+from collections.abc import Iterable
+
 import structlog
 
 from services.common.errors import FailedPrecondition
 from services.git import failures
 from services.git.empty import EMPTY_COMMIT_ID
+from services.git.exclude import exclude_boatyard
 from services.git.gitcmd import Command, GitError, GitOutput
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
+from services.git.paths import GitPaths
 from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
 from services.git.worktree.signatures import message_bytes, signature_line, signature_variables
 from services.sandbox.errors import HeldError, SandboxUnavailableError
@@ -21,8 +27,9 @@ _log = structlog.get_logger()
 class WorkingTrees:
     """Works on the repository of a working tree, as the agent left it."""
 
-    def __init__(self, git: SandboxedGit) -> None:
+    def __init__(self, git: SandboxedGit, paths: GitPaths) -> None:
         self._git = git
+        self._paths = paths
 
     async def head(self, tree: WorkingTree) -> Head:
         """Return the branch and the commit of HEAD.
@@ -81,16 +88,38 @@ class WorkingTrees:
         command = Command("status", ("--porcelain=v2", "-z", "--untracked-files=all"))
         return sorted(parse_status((await self._run(tree, view, command)).stdout), key=lambda entry: entry.path)
 
-    async def stage_all(self, tree: WorkingTree) -> int:
-        """Stage new, changed and deleted files; return how many staged paths differ from HEAD.
+    async def stage_all(self, tree: WorkingTree, leave_out: Iterable[str] = ()) -> int:
+        """Stage what a result would have; return how many staged paths differ from HEAD.
+
+        Those are new, changed and deleted files. What HEAD lacks and .gitignore files or the `leave_out` patterns name
+        is not staged, nor does it stay so. What else the tree's repository is configured to ignore is staged.
 
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
         """
-        view = TreeView.of(tree, MountAccess.READ_WRITE)
-        await self._run(tree, view, Command("add", ("--all",)))
-        staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
-        return (await self._run(tree, view, staged)).stdout.count(b"\0")
+        scratch = self._paths.scratch()
+        try:
+            exclude_boatyard(scratch, leave_out)
+            TreeView.share(scratch, tree)
+            view = TreeView.of(tree, MountAccess.READ_WRITE, scratch=scratch)
+            flags = ("-z", f"--exclude-from={view.scratch / 'info' / 'exclude'}", "--exclude-per-directory=.gitignore")
+            await self._run(tree, view, Command("add", ("--update",)))
+            new = (await self._run(tree, view, Command("ls-files", ("--others", *flags)))).stdout
+            if new:
+                listed = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
+                await self._run(tree, view, Command("add", listed), SandboxedInvocation(stdin=new))
+            ignored = (await self._run(tree, view, Command("ls-files", ("--cached", "--ignored", *flags)))).stdout
+            unwanted = _records(ignored) & _records(await self._staged(tree, view, "--diff-filter=A"))
+            if unwanted:
+                removed = SandboxedInvocation(stdin=b"".join(path + b"\0" for path in sorted(unwanted)))
+                await self._run(tree, view, Command("update-index", ("--force-remove", "-z", "--stdin")), removed)
+            return len(_records(await self._staged(tree, view)))
+        finally:
+            await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def _staged(self, tree: WorkingTree, view: TreeView, *flags: str) -> bytes:
+        staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff", *flags))
+        return (await self._run(tree, view, staged)).stdout
 
     async def commit(self, tree: WorkingTree, message: str, signature: Signature) -> str:
         """Commit what is staged, and return the commit. When HEAD is that very commit already, return HEAD.
@@ -100,8 +129,7 @@ class WorkingTrees:
         """
         view = TreeView.of(tree, MountAccess.READ_WRITE)
         head = (await self.head(tree)).commit_id
-        staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff"))
-        if not (await self._run(tree, view, staged)).stdout:
+        if not await self._staged(tree, view):
             if head and await self._is_same(tree, view, head, message, signature):
                 return head
             raise FailedPrecondition("NOTHING_TO_COMMIT", "nothing is staged that differs from HEAD", str(tree.path))
@@ -140,6 +168,10 @@ class WorkingTrees:
             raise failures.workspace_held(error) from error
         except GitError as error:
             raise failures.not_a_repository(str(tree.path), error) from error
+
+
+def _records(output: bytes) -> set[bytes]:
+    return {record for record in output.split(b"\0") if record}
 
 
 def parse_status(output: bytes) -> list[StatusEntry]:

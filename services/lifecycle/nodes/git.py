@@ -28,6 +28,11 @@ _MAX_DIFF_BYTES = 64 << 10
 _MAX_ALLOWED = 256
 
 
+def left_out(spec: JobSpec, by_program: Sequence[str]) -> list[str]:
+    """Return the patterns of what no commit of a job's working tree has: the policy's, and the agent's program's."""
+    return [*spec.policy.leave_out, *by_program]
+
+
 def result_request(
     layout: Layout,
     base: Base,
@@ -48,7 +53,7 @@ def result_request(
         message=message,
         signature=wire.signature_to_proto(author, spec.create_time),
         remote=None if remote is None else wire.REMOTE.to_proto(remote),
-        leave_out=[*spec.policy.leave_out, *leave_out],
+        leave_out=left_out(spec, leave_out),
         git_lfs=spec.policy.git_lfs,
     )
 
@@ -153,7 +158,7 @@ class GitClient:
             snapshot_id=snapshot_id,
             base_commit_id=base.commit_id,
             message=message,
-            leave_out=[*spec.policy.leave_out, *leave_out],
+            leave_out=left_out(spec, leave_out),
             git_lfs=spec.policy.git_lfs,
         )
         answer = await self._calls.call(self._stub.SnapshotTree, request, LONG_SECONDS)
@@ -168,6 +173,7 @@ class GitClient:
         artifacts_id: str,
         secrets: Mapping[str, str],
         with_submodules: bool = False,
+        leave_out: Sequence[str] = (),
     ) -> ArtifactSummary:
         """Keep the files of a working tree that the policy names, without secrets; return the first, and how many.
 
@@ -181,7 +187,7 @@ class GitClient:
         )
         if with_submodules and base is not None:
             request.repository_id, request.base_commit_id = spec.kept_under, base.commit_id
-            request.leave_out.extend(spec.policy.leave_out)
+            request.leave_out.extend(left_out(spec, leave_out))
         try:
             taken = await self._calls.call(self._stub.TakeArtifacts, request, LONG_SECONDS)
         except Invalid:  # by a git service that has not been upgraded yet, and keeps what patterns name alone

@@ -7,6 +7,7 @@ from services.common.display import one_line
 from services.lifecycle.model.node_work import Base, Layout
 from services.lifecycle.model.output import ArtifactSummary, ExecutionNote
 from services.lifecycle.run import KEEPING_SECONDS, JobRun
+from services.lifecycle.stages.agent import left_behind
 
 _TOLD = 3
 _IN_SUBMODULES = frozenset({CaveatKind.SUBMODULE_CONTENT, CaveatKind.SUBMODULE_COMMITS})
@@ -33,6 +34,7 @@ async def take_artifacts(job: JobRun) -> None:
             artifacts_id=job.agent_id,
             secrets=job.secrets,
             with_submodules=in_submodules,
+            leave_out=left_behind(job),
         )
         return await job.unless_cancelled(taking, grace_seconds=KEEPING_SECONDS)
 

@@ -26,6 +26,7 @@ from tests.integration.execution.service import Client, Seen, State, running
 from tests.integration.execution.test_survival import runner_of
 from tests.kit import processes
 from tests.kit.model_provider import ProviderServer, Reply, messages, providing
+from tests.kit.uids import AS_SOMEBODY
 
 KEY = f"sk-ant-sworn-to-secrecy-{secrets.token_hex(8)}"
 SDK = """
@@ -162,6 +163,38 @@ async def test_without_a_sandbox_it_is_on_loopback_and_lets_nobody_else_in(clien
     assert b"message_stop" in seen.output
     assert b"authentication_error" in seen.output
     assert (seen.end.state, len(at.asked), len(of(seen, "usage"))) == (State.STATE_SUCCEEDED, 1, 1)
+
+
+STRANGER = """
+import resource, socket, sys
+resource.setrlimit(resource.RLIMIT_NOFILE, (2000, 2000))
+silent = [socket.create_connection(("127.0.0.1", int(sys.argv[1]))) for _ in range(1000)]
+print("SILENT", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_without_a_sandbox_another_user_of_the_machine_holds_no_agent_up(client: Client) -> None:
+    async with providing(messages()) as at:
+        name = new_id("door")
+        line = f"echo ${{BOATYARD_DOOR_URL##*:}}; until [ -e go-{name} ]; do sleep 0.02; done; {CALL}"
+        await client.start(name, line, sandbox_tier=sandbox_pb2.SANDBOX_TIER_NONE, **provider(at))
+        port = (await client.watch(name, until=b"\n")).output.decode().strip()
+        with subprocess.Popen(
+            ["/usr/bin/python3", "-c", STRANGER, port],
+            **AS_SOMEBODY,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as stranger:
+            assert stranger.stdout
+            assert await asyncio.to_thread(stranger.stdout.readline) == b"SILENT\n"
+            (client.service.workspace / f"go-{name}").touch()
+            seen = await client.watch(name)
+            stranger.communicate()
+    assert b"message_stop" in seen.output
+    assert stranger.returncode == 0
 
 
 @pytest.mark.parametrize("tier", [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE])

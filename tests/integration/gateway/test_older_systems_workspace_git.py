@@ -106,6 +106,16 @@ async def test_older_systems_status_branch_commit_diff_push(services: Services, 
     assert remote.git("log", "-1", "--format=%an %s", "by-hand") == "admin By hand"
 
 
+async def test_a_commit_lacks_what_no_result_has(services: Services, remote: Repo) -> None:
+    job = await left_by(services, remote, "echo x | tee wanted .mine.log", policy={"leave_out": [".mine*"]})
+    commit = runtime_pb2.CommitWorkspaceRequest(workspace_id=job.workspace_id, message="x")
+    made = (await services.runtime.CommitWorkspace(commit, timeout=PATIENCE)).commit_id
+    await push(services, job.workspace_id, branch=f"by-{job.job_id}")
+    ended = await services.ended(job.job_id)
+    assert (ended.state, ended.output.commit_id) == (SUCCEEDED, made), ended
+    assert ".mine.log" not in remote.git("ls-tree", "-r", "--name-only", made).split()
+
+
 async def test_older_systems_409_while_an_agent_is_in_it(services: Services, remote: Repo) -> None:
     job = await services.submit("sleep 300", repository_id=await services.repository(remote))
     running = await services.until(job.job_id, lambda now: any(stage.name == "agent" for stage in now.timeline))

@@ -6,6 +6,13 @@ import pytest
 from services.git.model import Base, Remote
 from tests.kit.gitservice import GitParts, Workspace, git_parts
 from tests.kit.repos import Repo
+from tests.kit.served_lfs import Served, served_lfs
+
+
+@pytest.fixture
+async def served(tmp_path: Path) -> AsyncIterator[Served]:
+    async with served_lfs(tmp_path) as served:
+        yield served
 
 
 @pytest.fixture

@@ -472,8 +472,9 @@ class AgentRuntimeServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CommitWorkspace(self, request, context):
-        """Commits all changes in a workspace that its job has left: new, changed and deleted files, not those that git ignores.
-        The author is the caller; the time is that of the job, so that a repeated call returns the same commit.
+        """Commits all changes in a workspace that its job has left: new, changed and deleted files, as a
+        result would have them: without those that .gitignore files, Policy.leave_out or the agent's preset name. The author is
+        the caller; the time is that of the job, so that a repeated call returns the same commit.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - NOT_FOUND (WORKSPACE_NOT_FOUND): no workspace of a job has that id, or it has been removed.

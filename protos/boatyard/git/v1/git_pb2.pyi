@@ -943,18 +943,24 @@ class StageAllRequest(message.Message):
     DESCRIPTOR: descriptor.Descriptor
 
     TREE_FIELD_NUMBER: builtins.int
+    LEAVE_OUT_FIELD_NUMBER: builtins.int
     @builtins.property
     def tree(self) -> WorkingTree:
         """The tree."""
+
+    @builtins.property
+    def leave_out(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns as in a .gitignore file of files that HEAD lacks and that are left out."""
 
     def __init__(
         self,
         *,
         tree: WorkingTree | None = ...,
+        leave_out: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["tree", b"tree"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["leave_out", b"leave_out", "tree", b"tree"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

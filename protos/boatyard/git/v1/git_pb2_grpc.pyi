@@ -156,7 +156,9 @@ class GitServiceStub:
       mounts them.
     """
     StageAll: aio.UnaryUnaryMultiCallable[git_pb2.StageAllRequest, git_pb2.StageAllResponse]
-    """Stages all changes in a working tree: new, changed and deleted files.
+    """Stages all changes in a working tree, as a result would have them: new, changed and deleted files. A file that HEAD
+    lacks is left out if .gitignore files or `leave_out` name it, even if it was staged before. What else the tree's own
+    repository is configured to ignore is staged.
 
     - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
     - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.
@@ -571,7 +573,9 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         request: git_pb2.StageAllRequest,
         context: aio.ServicerContext[git_pb2.StageAllRequest, abc.Awaitable[git_pb2.StageAllResponse]],
     ) -> abc.Awaitable[git_pb2.StageAllResponse]:
-        """Stages all changes in a working tree: new, changed and deleted files.
+        """Stages all changes in a working tree, as a result would have them: new, changed and deleted files. A file that HEAD
+        lacks is left out if .gitignore files or `leave_out` name it, even if it was staged before. What else the tree's own
+        repository is configured to ignore is staged.
 
         - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed.
         - FAILED_PRECONDITION (NOT_A_REPOSITORY): the tree has no usable repository.

@@ -32,13 +32,16 @@ class InnerDoor:
         tapes: Tapes,
         *,
         asks: AskRecords | None,
+        first_byte_s: float,
     ) -> None:
         """`patience_s` is how long it waits for models that do not answer; `tapes` what it records and replays.
 
+        `first_byte_s` is how long a provider may say nothing before a stream begins.
         With `asks`, each request is asked for before it is sent; what an earlier runner had asked is over.
         """
         self._providers = providers
         self._patience_s = patience_s
+        self._first_byte_s = first_byte_s
         self._tapes = tapes
         self.outage: Trouble | None = None
         """Why models do not answer; None while they do, and before one was asked."""
@@ -54,7 +57,15 @@ class InnerDoor:
         """Listen, and return what the model is asked with. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
         asks = None if self._asks is None else self._asks.asks
-        door = Door(self._providers, token, self, self._patience_s, tapes=self._tapes, asks=asks)
+        door = Door(
+            self._providers,
+            token,
+            self,
+            self._patience_s,
+            tapes=self._tapes,
+            asks=asks,
+            first_byte_s=self._first_byte_s,
+        )
         self._serving = asyncio.ensure_future(door.serve(listener))
         return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
 

@@ -114,7 +114,9 @@ class AgentLoop:
         patience_s = 0.0 if self._plan.replay else self._plan.bounds.model_patience_s
         door = None
         if self._providers:
-            door = InnerDoor(self._providers, recorder, patience_s, self._tapes, asks=self._asks)
+            first_byte_s = self._plan.bounds.model_first_byte_s
+            common = (self._providers, recorder, patience_s, self._tapes)
+            door = InnerDoor(*common, asks=self._asks, first_byte_s=first_byte_s)
         self._door = door
         if door is not None:
             credentials = door.open(models.path)

@@ -19,8 +19,7 @@ class DoorWatch:
     def __init__(self, context: RunContext, selector: selectors.BaseSelector, sources: Sources) -> None:
         """The door is in no control group of the program: the limits are for the program alone."""
         self._context = context
-        patience_s = 0.0 if context.plan.replay else context.plan.bounds.model_patience_s
-        self._door = ModelDoor(context.providers, patience_s, asks=context.asks) if context.providers else None
+        self._door = _door(context) if context.providers else None
         self._trouble: Trouble | None = None
         self._refused_at = math.inf
         self._writer = context.writer
@@ -101,3 +100,9 @@ class DoorWatch:
             self._door.close(self._writer)
             self._learn(self._door)
             self._door = None
+
+
+def _door(context: RunContext) -> ModelDoor:
+    bounds = context.plan.bounds
+    patience_s = 0.0 if context.plan.replay else bounds.model_patience_s
+    return ModelDoor(context.providers, patience_s, asks=context.asks, first_byte_s=bounds.model_first_byte_s)

@@ -56,13 +56,18 @@ class Served:
 
     async def ask(self, path: str, body: object = None, *, method: str = "POST", **headers: str) -> tuple[int, bytes]:
         """Make one request with the token, and return the status and the body."""
-        sent = b"" if body is None else json.dumps(body).encode()
-        fields = {"host": "x", "x-api-key": TOKEN, "connection": "close", "content-length": len(sent)}
-        fields |= {name.replace("_", "-"): value for name, value in headers.items()}
-        head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
-        answer = await self.talk(f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + sent)
+        answer = await self.talk(request(path, body, method=method, **headers))
         head, _, rest = answer.partition(b"\r\n\r\n")
         return int(head.split(b" ")[1]), unchunked(rest) if b"transfer-encoding: chunked" in head.lower() else rest
+
+
+def request(path: str, body: object = None, *, method: str = "POST", **headers: str | None) -> bytes:
+    """Write one request with the token; after its answer, the connection is closed."""
+    sent = b"" if body is None else json.dumps(body).encode()
+    fields = {"host": "x", "x-api-key": TOKEN, "connection": "close", "content-length": len(sent)}
+    fields |= {name.replace("_", "-"): value for name, value in headers.items()}
+    head = "".join(f"{name}: {value}\r\n" for name, value in fields.items() if value is not None)
+    return f"{method} {path} HTTP/1.1\r\n{head}\r\n".encode() + sent
 
 
 def unchunked(data: bytes) -> bytes:
@@ -75,12 +80,14 @@ def unchunked(data: bytes) -> bytes:
 
 
 @contextlib.asynccontextmanager
-async def serving(*providers: ModelProvider, patience_s: float = 0.0, tapes: Tapes = NO_TAPES) -> AsyncIterator[Served]:
+async def serving(
+    *providers: ModelProvider, patience_s: float = 0.0, tapes: Tapes = NO_TAPES, first_byte_s: float = 120.0
+) -> AsyncIterator[Served]:
     """Serve these providers, which are waited for so long."""
     listening = socket.create_server(("127.0.0.1", 0))
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
-    door = Door(providers, TOKEN, Reports(writing), patience_s, tapes=tapes)
+    door = Door(providers, TOKEN, Reports(writing), patience_s, tapes=tapes, first_byte_s=first_byte_s)
     task = asyncio.ensure_future(door.serve(listening))
     try:
         yield Served(listening.getsockname()[1], reading)

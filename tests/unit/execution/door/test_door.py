@@ -13,7 +13,7 @@ from services.execution.door.memory import Memory
 from services.execution.door.reservation import USUAL_OUTPUT, output_tokens
 from services.execution.door.usage import UsageReader
 from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing, sse
-from tests.unit.execution.door.doors import HERE, TOKEN, serving
+from tests.unit.execution.door.doors import HERE, TOKEN, request, serving
 
 KEY = "the-provider-s-key"
 NOBODY = "http://127.0.0.1:1"
@@ -272,14 +272,23 @@ async def test_what_comes_between_two_answers_is_no_answer() -> None:
         assert (await door.ask("/v1/messages", ASKED))[0] == 200
 
 
-async def test_connections_beyond_a_number_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_connections_that_show_no_token_give_way_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "_MAX_CLIENTS", 2)
     async with providing(message()) as at, serving(of(at)) as door:
-        silent = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(6)]
+        known = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(2)]
+        for reader, writer in known:
+            writer.write(request("/v1/messages", ASKED, connection="keep-alive"))
+            assert b" 200 " in await reader.readline()
+        strangers = [await asyncio.open_connection("127.0.0.1", door.port) for _ in range(9)]
         async with asyncio.timeout(20):
-            await asyncio.gather(*(reader.read() for reader, _ in silent[4:]), return_exceptions=True)
-        assert not silent[0][0].at_eof()
-        for _, writer in silent:
+            await asyncio.gather(*(reader.read() for reader, _ in strangers[:-2]), return_exceptions=True)
+        assert (await door.ask("/v1/messages", ASKED))[0] == 503, "two have a place already"
+        known.pop()[1].close()
+        async with asyncio.timeout(20):
+            while (await door.ask("/v1/messages", ASKED))[0] != 200:
+                await asyncio.sleep(0.01)
+        assert not known[0][0].at_eof()
+        for _, writer in (*known, *strangers):
             writer.close()
 
 

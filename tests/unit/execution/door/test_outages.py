@@ -1,6 +1,7 @@
 """Models that do not answer: how long they are waited for, when they are asked again, and what is told of it."""
 
 import asyncio
+import json
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -11,7 +12,7 @@ from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import asking, outages
 from services.execution.door.http import Answer
 from services.execution.door.outages import START_PATIENCE_S, Outages, Trouble
-from services.execution.door.retry_after import LONGEST_S, retry_after_s
+from services.execution.door.retry_after import LONGEST_S, retry_after_s, retry_delay_s
 from tests.kit.model_provider import ProviderServer, Reply, message, messages, providing
 from tests.unit.execution.door.doors import HERE, serving
 
@@ -184,6 +185,68 @@ def test_when_to_ask_again_is_read_from_every_field_that_says_so(fields: dict, s
     answer = Answer(1, tuple((name.encode(), value.encode()) for name, value in said.items()), 429, b"")
     found = retry_after_s(answer)
     assert found == (None if seconds is None else pytest.approx(seconds, abs=2 if seconds > 5 else 0.01))
+
+
+def google_error(*delays: str, kind: str = "google.rpc.RetryInfo") -> dict:
+    details = [{"@type": "type.googleapis.com/google.rpc.Help", "links": []}]
+    details += [{"@type": f"type.googleapis.com/{kind}", "retryDelay": delay} for delay in delays]
+    return {"error": {"code": 429, "status": "RESOURCE_EXHAUSTED", "details": details}}
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        (google_error("34.074824224s"), 34.07),
+        ([google_error("2s")], 2),
+        (google_error("1s", "90s"), 90),
+        (google_error("99999999s"), LONGEST_S),
+        (google_error("-3s"), None),
+        (google_error("soon"), None),
+        (google_error("9s", kind="google.rpc.QuotaFailure"), None),
+        ({"error": {"details": "google.rpc.RetryInfo"}}, None),
+        ({"error": "google.rpc.RetryInfo"}, None),
+        (["google.rpc.RetryInfo", None], None),
+        ("google.rpc.RetryInfo", None),
+    ],
+)
+def test_gemini_says_in_the_body_when_to_ask_again(body: object, seconds: float | None) -> None:
+    found = retry_delay_s(json.dumps(body).encode())
+    assert found == (None if seconds is None else pytest.approx(seconds, abs=0.01))
+    assert retry_delay_s(json.dumps(body).encode()[:-1]) is None, "what is cut off is no JSON"
+
+
+@pytest.mark.parametrize("length", [True, False])
+async def test_a_body_is_obeyed_as_a_head_is_and_passed_back_whole(length: bool) -> None:
+    body = json.dumps(google_error("50s"), indent=1).encode()
+    busy = Reply([body[:40], body[40:]], 429, length=length)
+    async with providing(busy) as at, serving(provider(at, wire=ModelWire.GEMINI), patience_s=20) as door:
+        assert await door.ask(PATHS[ModelWire.GEMINI], {"contents": []}) == (429, body)
+        assert (await door.ask(PATHS[ModelWire.GEMINI], {"contents": []}))[0] == 429
+        assert len(at.asked) == 1, "it is left alone"
+        door.reports()
+    assert all(48 < one["pause_s"] < 52 for one in door.troubles)
+
+
+async def test_a_provider_that_says_nothing_is_one_that_does_not_answer() -> None:
+    """Whoever answers as a whole may say nothing for longer than whoever streams."""
+
+    async def asked(wire: ModelWire, path: str, **body: object) -> list[int]:
+        async with (
+            providing(Reply(is_silent=True), message()) as at,
+            serving(provider(at, wire=wire), patience_s=30, first_byte_s=0.2) as door,
+        ):
+            status, _ = await door.ask(path, {"model": "m", **body})
+            used = [report["usage"] for report in door.reports() if "usage" in report]
+            assert [(one["http_status"], one["is_partial"]) for one in used][:1] == [(0, True)], "it may be billed"
+            return [status, len(at.asked), len(used)]
+
+    began = time.monotonic()
+    streams = [asked(wire, path, stream=True) for wire, path in PATHS.items() if wire is not ModelWire.GEMINI]
+    streams.append(asked(ModelWire.GEMINI, PATHS[ModelWire.GEMINI].replace("generate", "streamGenerate")))
+    whole = asyncio.ensure_future(asked(ModelWire.CHAT, PATHS[ModelWire.CHAT]))
+    assert await asyncio.gather(*streams) == [[200, 2, 2]] * len(PATHS)
+    assert await whole == [200, 2, 2]
+    assert time.monotonic() - began >= 0.2 * asking._WHOLE_ANSWER
 
 
 async def test_a_request_that_was_sent_and_not_answered_is_not_forgotten() -> None:

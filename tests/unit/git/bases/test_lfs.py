@@ -2,60 +2,18 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
 from services.common.caveats import CaveatKind
-from services.git.model import Base, Remote, StartPoint
 from services.git.pointers import Pointer
 from services.git.remote import lfs_http
-from tests.kit.githttp import Fault, GitServer, git_server
-from tests.kit.gitservice import GitParts, git_parts
+from tests.kit.githttp import Fault, git_server
 from tests.kit.lfs import LfsServer, pointer_to
-from tests.kit.repos import Repo
-
-RULES = "*.bin filter=lfs diff=lfs merge=lfs -text\n"
-CONTENTS = {"a.bin": os.urandom(5000), "deep/er/b.bin": b"text\n" * 400, "tool.bin": b"#!/bin/sh\n"}
-
-
-@dataclass
-class Served:
-    """A repository with files in Git LFS, and the servers of both."""
-
-    parts: GitParts
-    server: GitServer
-    lfs: LfsServer
-    work: Repo
-    remote: Remote
-
-    async def prepare(self, *, git_lfs: bool = True, revision: bytes = b"") -> Base:
-        return await self.parts.prepare(self.remote, StartPoint(revision, git_lfs=git_lfs))
-
-    def push(self) -> None:
-        self.work.git("push", "--quiet", "--force", str(self.server.root / "app.git"), "main")
-
-
-@pytest.fixture
-async def served(tmp_path: Path) -> AsyncIterator[Served]:
-    work = Repo.sample(tmp_path / "work")
-    lfs = LfsServer()
-    pointers = {path: lfs.add(content).text.decode() for path, content in CONTENTS.items()}
-    work.commit("files", {".gitattributes": RULES, **pointers})
-    work.git("update-index", "--chmod=+x", "tool.bin")
-    work.git("commit", "--quiet", "--message=a program")
-    work.bare_clone(tmp_path / "served" / "app.git")
-    with git_server(tmp_path / "served", "the-token") as server:
-        server.lfs, server.records_processes = lfs, False
-        async with git_parts(tmp_path / "home", allow_loopback_http=True) as parts:
-            yield Served(parts, server, lfs, work, Remote("repo-1", server.url("app"), "the-token"))
-
-
-def read(base: Base, path: str) -> bytes:
-    """Return the content of a file of a base, whose layers are searched from the top."""
-    return next((layer / path).read_bytes() for layer in base.layers if (layer / path).exists())
+from tests.kit.served_lfs import CONTENTS, Served, read
 
 
 async def test_files_have_their_contents(served: Served) -> None:

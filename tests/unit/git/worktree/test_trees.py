@@ -1,12 +1,14 @@
 """Everyday git in a working copy."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound
 from services.common.fence import Fence, set_current_fence
+from services.common.ids import new_id
 from services.git.model import Head, Remote, Signature, StatusEntry, WorkingTree
 from services.git.worktree.trees import parse_status
 from services.sandbox.spec import Tier
@@ -44,6 +46,51 @@ async def test_branch_stage_and_commit(shared_parts: GitParts, workspace: Worksp
     with pytest.raises(FailedPrecondition) as failure:
         await manager.commit(tree, "another", SIGNATURE)
     assert failure.value.reason == "NOTHING_TO_COMMIT"
+
+
+LEFT_BY_PROGRAMS = {
+    ".aider.tags": "x",
+    "src/.aider.log": "x",
+    ".aider.cache/a": "x",
+    "deep/.aider.cache/b": "x",
+    "kept": "x",
+    ".gitignore": "!.aider.conf\n*.log\n",
+    ".aider.conf": "negated by the repository",
+    "a.log": "ignored by it",
+    ".boatyard/prompt": "ours",
+    "src/.boatyard": "not ours",
+    "new \xe9\n": "x",
+    ".aider \xe9\n": "x",
+    ":(glob)*": "x",
+    "-f": "x",
+}
+
+
+@pytest.mark.parametrize("staged", [False, True], ids=["untouched", "staged by the agent"])
+async def test_a_commit_has_what_a_result_has(shared_parts: GitParts, workspace: Workspace, staged: bool) -> None:
+    """Whatever the agent staged by force, and made its own repository ignore."""
+    leave_out = (".aider*",)
+    agent = workspace.agent
+    agent.write({**LEFT_BY_PROGRAMS, "README": None, "src/lib.py": "changed\n", ".git/info/exclude": "kept\n"})
+    agent.git("config", "core.excludesFile", "src/.boatyard")
+    if staged:
+        agent.git("add", "--all", "--force")
+    spec = replace(workspace.take_spec(), leave_out=leave_out)
+    result = await shared_parts.manager.take_result("repo-1", new_id("result"), spec)
+    await shared_parts.manager.stage_all(workspace.tree, leave_out)
+    await shared_parts.manager.commit(workspace.tree, "the work", SIGNATURE)
+    store = Repo(shared_parts.paths.result_store("repo-1"))
+    assert agent.git("ls-tree", "-r", "HEAD") == store.git("ls-tree", "-r", result.commit_id)
+
+
+async def test_what_head_has_is_committed_whatever_its_name(shared_parts: GitParts, workspace: Workspace) -> None:
+    agent = workspace.agent
+    agent.commit("Settings of the tool", {".aider.conf": "1"})
+    agent.write({".aider.conf": "2", ".aider.log": "x"})
+    assert await shared_parts.manager.stage_all(workspace.tree, (".aider*",)) == 1
+    await shared_parts.manager.commit(workspace.tree, "the work", SIGNATURE)
+    assert agent.git("show", "HEAD:.aider.conf") == "2"
+    assert agent.git("status", "--porcelain").strip() == "?? .aider.log"
 
 
 @needs_mount
