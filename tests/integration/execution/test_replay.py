@@ -119,6 +119,7 @@ async def test_a_request_that_was_not_recorded_ends_the_model_and_says_where_it_
     assert by_order.end.state == State.STATE_SUCCEEDED
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_replayed_or_read_is_refused(directory: Path) -> None:
     async with running(directory) as client:
         name, _ = await run(client, spec(client, "curl", record=True))
