@@ -27,7 +27,7 @@ from tests.kit.chaos.submissions import Submission
 from tests.kit.chaos.workloads import CAN_BE_LOST, NUMBER, Workload, job_spec
 from tests.kit.postgres import OwnPostgres
 
-NEEDED = 5
+NEEDED = 4
 """Requests that the agent of each job needs."""
 _ATTEMPTS = 10
 _LONGEST_ANSWER = 100
@@ -36,7 +36,7 @@ _MOST_RESERVED = {"requests": 1, "tokens": 300, "nanodollars": 3_000_000}
 _SHARE = 0.6
 """What the budget has of what all agents need."""
 _BUDGET = "all-of-them"
-_RESUMED = 4
+_RESUMED = 3
 
 _ASKED = {"model": MODEL, "max_tokens": _LONGEST_ANSWER, "stream": True}
 _AGENT = """
