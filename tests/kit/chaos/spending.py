@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+import psycopg
 from boatyard.gateway.v1 import budget_pb2, job_pb2
 from google.protobuf.field_mask_pb2 import FieldMask
 
@@ -155,18 +156,22 @@ class _Storm:
     async def _watch(self) -> None:
         """Look at the books again and again: no request is sent that they do not have, and they pass no limit."""
         while True:
-            arrived = len(self._provider.bills)
-            taken: Counter[str] = Counter()
-            for row in await asyncio.to_thread(_uses, self._fleet, _BUDGET):
-                taken.update({name: row[f"spent_{name}"] + row[f"reserved_{name}"] for name in self._limits})
-            self._passed += [
-                f"the budget has {most} {name}, and {taken[name]} are spent or reserved"
-                for name, most in self._limits.items()
-                if taken[name] > most
-            ]
-            if arrived > taken["requests"]:
-                self._passed.append(f"{arrived} requests were sent, and {taken['requests']} reserved")
+            with contextlib.suppress(psycopg.OperationalError):  # the database is away
+                await self._look()
             await asyncio.sleep(0.2)
+
+    async def _look(self) -> None:
+        arrived = len(self._provider.bills)
+        taken: Counter[str] = Counter()
+        for row in await asyncio.to_thread(_uses, self._fleet, _BUDGET):
+            taken.update({name: row[f"spent_{name}"] + row[f"reserved_{name}"] for name in self._limits})
+        self._passed += [
+            f"the budget has {most} {name}, and {taken[name]} are spent or reserved"
+            for name, most in self._limits.items()
+            if taken[name] > most
+        ]
+        if arrived > taken["requests"]:
+            self._passed.append(f"{arrived} requests were sent, and {taken['requests']} reserved")
 
     def _wrong_jobs(self, facts: Facts) -> Iterator[str]:
         """Each has succeeded with all its work, or has ended for a budget with some; none was lost for good."""
