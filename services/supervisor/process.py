@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from services.common.lock import FileLock
+from services.common.lock import take_over
 from services.common.room import is_out_of_room
 from services.common.supervision import LIFELINE_VARIABLE
 from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, GATEWAY, CellPlan, service_lock
@@ -53,7 +53,7 @@ class ServiceProcess:
 
         Raises LockHeldError while an earlier process of this service, of the same data directory, lives.
         """
-        lock = FileLock(service_lock(cell.home, service))
+        lock = take_over(service_lock(cell.home, service))
         try:
             with _open_log(cell.log_file(service)) as log:
                 process = await asyncio.create_subprocess_exec(

@@ -25,7 +25,7 @@ USED = {"input": 1000, "output": 100, "cache_read": 10, "cache_write": 1}
 DONE = {"text": "All is done.", "usage": USED}
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", [TIERS[0], pytest.param(TIERS[1], marks=pytest.mark.slow)])
 async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None:
     work = [bash("echo made > file; cd /tmp; X=kept"), {"name": "view", "input": {"path": "file"}}]
     replies = [

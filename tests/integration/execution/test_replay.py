@@ -145,6 +145,7 @@ async def test_an_agent_that_shrugs_off_what_was_not_recorded_fails_all_the_same
     assert any("have all been answered" in note.text for note in of(by_order, "note"))
 
 
+@pytest.mark.slow
 async def test_what_cannot_be_replayed_or_read_is_refused(directory: Path) -> None:
     async with running(directory) as client:
         name, _ = await run(client, spec(client, "curl", record=True))
