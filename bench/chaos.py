@@ -8,7 +8,7 @@ With --spending the jobs' agents ask a model instead, under one daily budget tha
 they ask it through is killed. The budget is never passed, its books have what the model has billed, and nothing stays
 reserved.
 
-    python -m bench.chaos --spending --jobs 50 --minutes 3 --cells 3 --outages 0
+    python -m bench.chaos --spending --jobs 50 --minutes 3 --cells 3
 """
 
 import argparse

@@ -23,7 +23,7 @@ async def test_a_cell_and_a_coordinator_in_chaos(scratch: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 async def test_one_daily_budget_holds_in_chaos(scratch: Path) -> None:
-    plan = Plan(seed=1, jobs=10, seconds=10, coordinators=1, every_seconds=1.5)
+    plan = Plan(seed=6, jobs=10, seconds=6, coordinators=1, every_seconds=1.2)
     report = await run_spending(plan, scratch)
 
     assert not report.complaints, report
