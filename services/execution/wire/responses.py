@@ -43,6 +43,7 @@ def node_to_proto(
     return pb.DescribeNodeResponse(
         capabilities=map(CAPABILITY.to_proto, provided),
         agents=map(AGENT.to_proto, agents),
+        reserves_model_use=True,
         **allowance_to_proto(allowance),
     )
 

@@ -76,7 +76,7 @@ def test_a_cell_lives_and_ends_in_order(cell: Cell) -> None:
     assert told == {
         "workspace": set(),
         "git": set(),
-        "execution": {"ANTHROPIC_API_KEY"},
+        "execution": set(),
         "gateway": {"ANTHROPIC_API_KEY", "BOATYARD_TOKEN", "BOATYARD_DATABASE_URL"},
     }, "no service is told what is another's secret"
     found = {finding["check"]: finding["status"] for finding in cell.lines("doctor")}
