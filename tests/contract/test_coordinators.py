@@ -1,5 +1,6 @@
 """What a driver without the database can rely on, and what nobody can do without holding a job."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -27,6 +28,7 @@ from services.gateway.values.catalog import Provider
 from services.gateway.values.cells import CellKind
 from services.gateway.values.events import NumberedEvent
 from services.gateway.values.hooks import Hook, HookEvent
+from services.gateway.values.jobs import WaitsFor
 from services.gateway.wire.events import events_from_bytes
 from services.lifecycle.ledger import Lease, LeaseLost, Ledger, LedgerUnavailable, Stage, StageEnd
 from services.lifecycle.model.budgets import BudgetLimits
@@ -362,6 +364,33 @@ async def test_jobs_and_cell_of_an_earlier_coordinator_say_so(
     await remote.register("host")
     (cell,) = [cell for cell in await CellStore(book.engine, LEASE_SECONDS).all() if cell.cell_id == "remote"]
     assert cell.troubles == (), "it has been upgraded"
+
+
+CLAIMS: dict[str, tuple[ClaimFilter, str | None]] = {
+    "of any jobs": (ClaimFilter(capacity=10), None),
+    "of the project's": (ClaimFilter(capacity=10, project_ids=("default", "other")), None),
+    "of another project's": (ClaimFilter(capacity=10, project_ids=("other",)), "takes no jobs of project default"),
+    "of another kind": (ClaimFilter(capacity=10, kinds=("merge",)), "takes no jobs of kind "),
+    "of another engine": (ClaimFilter(capacity=10, engines=("anthropic",)), "takes no jobs of engine command"),
+}
+
+
+@pytest.mark.parametrize("claims", CLAIMS)
+async def test_a_coordinator_is_a_place_for_the_jobs_that_it_takes_alone(book: Books, api: Api, claims: str) -> None:
+    claim_filter, lacks = CLAIMS[claims]
+    job_id = (await book.admit()).spec.job_id
+    async with remote_ledger(api.address, "limited", claim_filter) as coordinator:
+        claim = asyncio.ensure_future(coordinator.claim())
+        if lacks is None:
+            assert await claim is not None
+            return
+        async with asyncio.timeout(30):
+            while (waiting := (await book.store.job(job_id)).waiting_for) is None:
+                await asyncio.sleep(0.02)
+        assert waiting.kind is WaitsFor.NO_PLACE
+        assert waiting.message.startswith(f"no cell has a place: limited {lacks}")
+        claim.cancel()
+        await asyncio.gather(claim, return_exceptions=True)
 
 
 def output(sequence: int, data: bytes = b"x") -> Event:

@@ -154,7 +154,7 @@ class CellStore:
 
     def _views(self) -> Select[Any]:
         running = select(func.count()).where(jobs.c.cell_id == cells.c.cell_id, IS_RUNNING)
-        hidden = {"until_start", "key_ids", "sealing_key_id", "lease_ms", "own_providers", "agents"}
+        hidden = {"until_start", "key_ids", "sealing_key_id", "lease_ms", "own_providers", "agents", "takes"}
         columns = [column for column in cells.c if column.name not in hidden]
         return select(
             *columns,

@@ -77,7 +77,7 @@ class CoordinatorServicer(CoordinatorServiceServicer):
     async def ClaimJob(self, request: pb.ClaimJobRequest, context: Context) -> pb.ClaimJobResponse:
         coordinator, claim_filter, seconds = wire.claim_from_proto(request, context.time_remaining())
         key = idempotency_key(request)
-        await self._store.enrol(coordinator)
+        await self._store.enrol(coordinator, claim_filter.takes)
         if not await self._versions.can_read_jobs(coordinator.cell_id, request.request_id):
             await asyncio.sleep(min(EARLIER_WAIT_SECONDS, seconds))
             text = "reads jobs in an earlier form than this gateway writes them"

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from sqlalchemy import Row, and_, select
+from sqlalchemy import Row, and_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from services.common.errors import Aborted, FailedPrecondition, NotFound
@@ -22,6 +22,7 @@ from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.questions import write_question
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.statuses import JobStatuses
+from services.gateway.ledger.takes import Takes, takes_to_column
 from services.gateway.ledger.timeline import tell
 from services.gateway.schema import idempotency
 from services.gateway.schema.catalog import work_items
@@ -74,13 +75,20 @@ class CoordinatorStore:
         self._takes_over = takes_over
         self._events = events
 
-    async def enrol(self, cell: Cell) -> None:
-        """Record a coordinator, unless it is known. Raises FailedPrecondition (NOT_A_COORDINATOR)."""
+    async def enrol(self, cell: Cell, takes: Takes | None = None) -> None:
+        """Record a coordinator, unless it is known, and which jobs it takes.
+
+        Raises FailedPrecondition (NOT_A_COORDINATOR).
+        """
         row = asdict(cell) | {"start_time": NOW, "beat_time": NOW}
+        said = {} if takes is None else {"takes": takes_to_column(takes)}
         async with self._engine.begin() as connection:
-            await insert_if_absent(connection, cells, row)
-            kind = select(cells.c.kind).where(cells.c.cell_id == cell.cell_id)
-            if (await connection.execute(kind)).scalar_one() != CellKind.COORDINATOR:
+            await insert_if_absent(connection, cells, row | said)
+            known = select(cells.c.kind, cells.c.takes).where(cells.c.cell_id == cell.cell_id)
+            kind, takes_now = (await connection.execute(known)).one()
+            if said and takes_now != said["takes"] and kind == CellKind.COORDINATOR:
+                await connection.execute(update(cells).where(cells.c.cell_id == cell.cell_id).values(said))
+            if kind != CellKind.COORDINATOR:
                 raise FailedPrecondition(
                     "NOT_A_COORDINATOR", f"{cell.cell_id!r} is a gateway's cell: use another id", cell.cell_id
                 )

@@ -12,21 +12,24 @@ from sqlalchemy import ColumnElement, Select, and_, bindparam, exists, literal, 
 from services.gateway.ledger.fleet import CHOICES
 from services.gateway.ledger.rows import JOBS
 from services.gateway.ledger.scheduling import THIS_CELL, may_be_taken, next_of_projects
+from services.gateway.ledger.takes import Takes
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import AWAITING, IS_QUEUED, IS_RUNNING, PENDING, jobs
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimFilter:
-    """Which jobs a claimer takes: only those of these projects, kinds and engines; None means any.
+class ClaimFilter(Takes):
+    """Which jobs a claimer takes.
 
     `capacity` is how many jobs it may hold at most, under leases that have not expired.
     """
 
-    project_ids: frozenset[str] | None = None
-    kinds: frozenset[str] | None = None
-    engines: frozenset[str] | None = None
     capacity: int | None = None
+
+    @property
+    def takes(self) -> Takes:
+        """Which jobs it takes as long as it has room."""
+        return Takes(self.project_ids, self.kinds, self.engines)
 
     @property
     def conditions(self) -> list[ColumnElement[bool]]:

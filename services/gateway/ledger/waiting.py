@@ -11,6 +11,7 @@ from services.agent.limits import Limits
 from services.common.db.columns import from_microseconds
 from services.gateway.ledger.agents import agents_of_column, lack
 from services.gateway.ledger.fleet import allowance_of_columns, is_alive, troubles_of_column
+from services.gateway.ledger.takes import takes_of_column
 from services.gateway.schema.catalog import projects, repositories, workers
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
@@ -129,7 +130,8 @@ def _absence(cell: Row[Any]) -> str:
 
 
 def _refusals(job: Row[Any], cell: Row[Any]) -> Iterator[str]:
-    """Yield why a cell leaves a job to others: it lacks its agent, or does not let jobs choose what it has chosen."""
+    """Yield why a cell leaves a job to others: it takes none such, lacks its agent, or does not allow its choices."""
+    yield from takes_of_column(cell.takes).refusals(job.project_id, job.kind, job.engine)
     if why := lack(agents_of_column(cell.agents), job.preset):
         yield f"cannot start the agent {job.preset} ({why})"
     allowed = allowance_of_columns(cell.kind, cell.allowed_tiers, cell.allowed_networks, cell.limits)

@@ -26,6 +26,8 @@ cells = Table(
     Column("own_providers", Text, nullable=True),
     # The agents that it knows by name, as JSON: why one cannot be started, or "". NULL: its node has not said it yet.
     Column("agents", Text, nullable=True),
+    # Which jobs it takes, as JSON; empty: any.
+    Column("takes", Text, nullable=False, server_default=""),
     # What keeps it from taking new jobs, as JSON; empty: nothing is known of any trouble.
     Column("troubles", Text, nullable=False, server_default=""),
     # How long its leases last without a heartbeat, in ms; 0: a version before had not said it.
