@@ -184,7 +184,7 @@ def build_manager(
     retention = ResultRetention(ResultRecords(engine), results, keep_for)
     snapshots = Snapshots(SnapshotRecords(engine), results, timedelta(hours=settings.snapshot_keep_hours))
     reader = ArtifactReader(sandboxed, ArtifactLimits(settings.max_artifacts, settings.max_artifact_bytes))
-    patches = SubmodulePatches(git, sandboxed)
+    patches = SubmodulePatches(git, sandboxed, most_lfs)
     artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
     trees = WorkingTrees(sandboxed, paths)
     return GitManager(

@@ -42,8 +42,8 @@ def _make_key(path: Path) -> str:
 class SshServer:
     """Serves what its account may read, at `url(path)`, to whoever has `key`.
 
-    `programs` is a directory with git, and an ssh that knows the server. `does` changes what it does with commands that
-    hold `at`, from then on: a name of FAULTS, and after how many bytes.
+    `programs` is a directory with git, and an ssh that knows the server; it runs what lies there.
+    `does` changes what it does with commands that hold `at`, from then on: a name of FAULTS, and after how many bytes.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -76,7 +76,7 @@ class SshServer:
         broken = FAULTS[fault].format(bytes=after_bytes)
         lines = (
             "#!/bin/sh",
-            'run() { sh -c "$SSH_ORIGINAL_COMMAND"; }',
+            f'run() {{ PATH={shlex.quote(str(self.programs))}:$PATH sh -c "$SSH_ORIGINAL_COMMAND"; }}',
             f'echo "$SSH_ORIGINAL_COMMAND" >> {shlex.quote(str(self._directory / "asked"))}',
             f'case "$SSH_ORIGINAL_COMMAND" in *{shlex.quote(at)}*) {broken} ;; *) run ;; esac',
         )

@@ -6,18 +6,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from services.git.model import Remote
+
 
 @dataclass(frozen=True, slots=True)
 class Submodule:
-    """A submodule that a mirror has: `path` from the top of the tree, `git_dir` from the top's `.git`."""
+    """A submodule that a mirror has: `path` from the top of the tree, `git_dir` from the top's `.git`.
+
+    `remote` is its repository, which has the mirror's id.
+    """
 
     path: bytes
     name: str
     git_dir: Path
     url: str
     commit_id: str
-    mirror_id: str
+    remote: Remote
     within: Path = Path()
+
+    @property
+    def mirror_id(self) -> str:
+        """Return the id of the mirror that has it."""
+        return self.remote.repository_id
 
     @property
     def is_outer(self) -> bool:

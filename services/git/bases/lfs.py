@@ -18,13 +18,14 @@ from weakref import WeakValueDictionary
 from services.common.caveats import CaveatKind
 from services.git import failures
 from services.git.bases.deltas import hide_git_below
+from services.git.bases.found_submodules import Submodule
 from services.git.bases.lfs_choice import LfsLimits, choose, left_out
 from services.git.bases.lfs_files import LfsFile, find_lfs_files, keep_for_agents, take_contents
 from services.git.bases.notes import read_notes, with_pointers, write_notes
 from services.git.bases.racy_index import prevent_racy_index
 from services.git.disk.base_cache import BaseCache, CachedBase
 from services.git.disk.budget import Allowance, DiskBudget
-from services.git.gitcmd import Git, GitError
+from services.git.gitcmd import Git, GitError, Invocation
 from services.git.model import Caveat, Progress, ProgressListener, Remote
 from services.git.paths import GitPaths
 from services.git.pointers import POINTER_BYTES, Pointer, parse_pointer
@@ -34,16 +35,42 @@ from services.git.stores.lfs_transfer import LfsTransfer
 
 _REMEMBERED: Final = 64
 _UNUSUAL: Final = "its pointer is not as Git LFS writes them, so that git would find the file changed"
-_OF_SUBMODULES: Final = "of submodules, they are not fetched"
 
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """The pointers of a base, the paths that .gitattributes gives to Git LFS, and those that .lfsconfig leaves out."""
+    """The pointers of a repository's commit, and why .lfsconfig leaves some of them out, by path."""
 
     files: Mapping[bytes, LfsFile]
-    paths: frozenset[bytes]
     left_out: Mapping[bytes, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """One of the repositories of a base: its own, or that of a submodule at `path`, `git_dir` from the top's `.git`."""
+
+    remote: Remote
+    path: bytes = b""
+    git_dir: Path = Path()
+
+    def below(self, path: bytes) -> bytes:
+        """Return a path in it, from the top."""
+        return self.path + b"/" + path if self.path else path
+
+    def git_dir_in(self, tree: Path) -> Path:
+        """Return its git directory in a tree."""
+        return tree / ".git" / self.git_dir
+
+    def inside(self, tree: Path) -> Invocation:
+        """Return how git is run in it."""
+        return Invocation(git_dir=self.git_dir_in(tree), cwd=self.directory_in(tree), timeout_seconds=1800)
+
+    def directory_in(self, tree: Path) -> Path:
+        """Return its working tree in a tree."""
+        return tree / os.fsdecode(self.path)
+
+
+_Files = Mapping[_Part, Mapping[bytes, LfsFile]]
 
 
 class LfsTrees:
@@ -85,9 +112,11 @@ class LfsTrees:
         self._found: OrderedDict[Path, _Found] = OrderedDict()
 
     async def filled(
-        self, plain: CachedBase, remote: Remote, report: ProgressListener
+        self, plain: CachedBase, remote: Remote, submodules: Iterable[Submodule], report: ProgressListener
     ) -> tuple[CachedBase, tuple[Caveat, ...]]:
-        """Return a base with the contents of Git LFS that could be had, and what it lacks. The caller holds `plain`.
+        """Return a base with the contents of Git LFS that could be had, and what it lacks.
+
+        The caller holds `plain` and the mirrors of its submodules, which have Git LFS on servers of their own.
 
         Raises:
             FailedPrecondition: CLONE_FAILED, when git cannot make it.
@@ -96,11 +125,18 @@ class LfsTrees:
         notes = await asyncio.to_thread(read_notes, plain.path)
         if not any(note.kind is CaveatKind.LFS_POINTERS for note in notes):
             return plain, notes
+        parts = [_Part(remote), *(_Part(each.remote, each.path, each.git_dir) for each in submodules)]
+        had: dict[_Part, Mapping[bytes, LfsFile]] = {}
+        missing: dict[bytes, str] = {}
+        wanted: set[Pointer] = set()
         try:
-            found = await self._find(plain)
-            missing = await self._get(remote, found, report)
-            had = {path: file for path, file in found.files.items() if path not in missing}
-            notes = with_pointers(notes, found.paths, missing, _OF_SUBMODULES)
+            for part in parts:
+                found = await self._find(plain, part)
+                lacking = await self._get(part, found, wanted, report)
+                had[part] = {path: file for path, file in found.files.items() if path not in lacking}
+                missing |= {part.below(path): why for path, why in lacking.items()}
+            notes = with_pointers(notes, missing)
+            had = {part: files for part, files in had.items() if files}
             if not had:
                 return plain, notes
             path = plain.path.with_name(f"{plain.path.name}-lfs{_key(missing)}")
@@ -108,41 +144,46 @@ class LfsTrees:
         except GitError as error:
             raise failures.clone_failed(remote.repository_id, error) from error
 
-    async def _find(self, plain: CachedBase) -> _Found:
-        if plain.path in self._found:
-            return self._found[plain.path]
+    async def _find(self, plain: CachedBase, part: _Part) -> _Found:
+        git_dir = part.git_dir_in(plain.layers[0])
+        if git_dir in self._found:
+            return self._found[git_dir]
         scratch = self._paths.scratch()
         try:
-            git_dir = plain.layers[0] / ".git"
-            files, paths = await find_lfs_files(self._git, git_dir, scratch)
-            found = _Found(files, paths, await left_out(self._git, git_dir, files, scratch))
+            files = await find_lfs_files(self._git, git_dir, scratch)
+            found = _Found(files, await left_out(self._git, git_dir, files, scratch))
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
-        self._found[plain.path] = found
+        self._found[git_dir] = found
         if len(self._found) > _REMEMBERED:
             self._found.popitem(last=False)
         return found
 
-    async def _get(self, remote: Remote, found: _Found, report: ProgressListener) -> dict[bytes, str]:
-        """Get the contents that are not here; return why those cannot be had that are missing, by path."""
+    async def _get(
+        self, part: _Part, found: _Found, before: set[Pointer], report: ProgressListener
+    ) -> dict[bytes, str]:
+        """Get the contents that are not here; return why those cannot be had that are missing, by path.
+
+        What is chosen is added to `before`.
+        """
         chosen = {path: file for path, file in found.files.items() if path not in found.left_out}
-        refused, wanted = choose(chosen.values(), self._limits)
-        here = await asyncio.to_thread(self._here, remote.repository_id, wanted)
+        refused, wanted = choose(chosen.values(), self._limits, before)
+        before |= wanted
+        repository_id = part.remote.repository_id
+        here = await asyncio.to_thread(self._here, repository_id, wanted)
         missing: dict[Pointer, str] = {}
         if wanted - here:
             report(Progress("Fetching Git LFS objects"))
-            missing = await self._fetch(remote, wanted)
-        here = await asyncio.to_thread(self._contents, remote.repository_id, wanted - missing.keys())
+            missing = await self._fetch(part.remote, wanted)
+        here = await asyncio.to_thread(self._contents, repository_id, wanted - missing.keys())
         unusable = dict.fromkeys(wanted - missing.keys() - here, "its content is a pointer itself")
         reasons = refused | missing | unusable
-        return {
-            **found.left_out,
-            **{
-                path: reasons.get(file.pointer, _UNUSUAL)
-                for path, file in chosen.items()
-                if file.pointer in reasons or not file.is_usual
-            },
+        lacking = {
+            path: reasons.get(file.pointer, _UNUSUAL)
+            for path, file in chosen.items()
+            if file.pointer in reasons or not file.is_usual
         }
+        return {**found.left_out, **lacking}
 
     async def _fetch(self, remote: Remote, wanted: set[Pointer]) -> dict[Pointer, str]:
         """Get contents, one base of a repository after another: each finds what those before have got."""
@@ -167,7 +208,7 @@ class LfsTrees:
         self,
         path: Path,
         plain: CachedBase,
-        files: Mapping[bytes, LfsFile],
+        files: _Files,
         notes: tuple[Caveat, ...],
         report: ProgressListener,
     ) -> CachedBase:
@@ -184,20 +225,22 @@ class LfsTrees:
 
         return await self._single_flight.join(path, build, report)
 
-    async def _build(
-        self, path: Path, plain: CachedBase, files: Mapping[bytes, LfsFile], notes: tuple[Caveat, ...]
-    ) -> None:
+    async def _build(self, path: Path, plain: CachedBase, files: _Files, notes: tuple[Caveat, ...]) -> None:
         scratch = self._paths.scratch()
         building = scratch / "base"
         tree = building / "tree"
-        expected = sum(file.pointer.size for file in files.values()) + (0 if self._stacks else plain.bytes)
+        contents_bytes = sum(file.pointer.size for of_part in files.values() for file in of_part.values())
+        expected = contents_bytes + (0 if self._stacks else plain.bytes)
         try:
             async with self._budget.reserve(expected) as reserve:
                 await asyncio.to_thread(_begin_layer if self._stacks else _copy, plain, tree)
-                await asyncio.to_thread(self._write, plain.repository_id, tree, files)
-                await take_contents(self._git, tree, files, scratch)
-                contents = await prevent_racy_index(self._git, tree)
-                await keep_for_agents(self._git, tree)
+                for part, of_part in files.items():
+                    await asyncio.to_thread(self._write, part, tree, of_part)
+                    await take_contents(self._git, part.inside(tree), of_part, scratch)
+                inner = [(part.git_dir_in(tree), part.directory_in(tree)) for part in files if part.path]
+                contents = await prevent_racy_index(self._git, tree, inner)
+                for part in files:
+                    await keep_for_agents(self._git, part.inside(tree))
                 write_notes(building, notes)
                 await reserve.resize(contents.bytes)
                 below = plain if self._stacks else None
@@ -205,12 +248,12 @@ class LfsTrees:
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
 
-    def _write(self, repository_id: str, tree: Path, files: Mapping[bytes, LfsFile]) -> None:
+    def _write(self, part: _Part, tree: Path, files: Mapping[bytes, LfsFile]) -> None:
         for path, file in files.items():
-            source = self._objects.find(repository_id, file.pointer)
+            source = self._objects.find(part.remote.repository_id, file.pointer)
             if source is None:
                 raise GitError("lfs", f"the object {file.pointer.oid} is here no more")
-            target = tree / os.fsdecode(path)
+            target = part.directory_in(tree) / os.fsdecode(path)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)
             mode = 0o777 if file.is_executable else 0o666  # less what the umask takes, as git does

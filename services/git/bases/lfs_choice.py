@@ -23,21 +23,24 @@ class LfsLimits:
     bytes: int = 4 << 30
 
 
-def choose(files: Iterable[LfsFile], limits: LfsLimits) -> tuple[dict[Pointer, str], set[Pointer]]:
+def choose(
+    files: Iterable[LfsFile], limits: LfsLimits, before: Collection[Pointer] = ()
+) -> tuple[dict[Pointer, str], set[Pointer]]:
     """Return why the limits refuse contents, and those that they do not refuse: the small ones come first.
 
-    So one pointer that claims more than there can be takes nothing from the others.
+    Those `before` count too: they were chosen for the same base. One pointer that claims more than there
+    can be takes nothing from the others.
     """
     usual = {file.pointer for file in files if file.is_usual}
     # Git would find it changed: an empty file is its own pointer.
     refused = {pointer: "its content is empty" for pointer in usual if not pointer.size}
     wanted: set[Pointer] = set()
-    left = limits.bytes
+    left = limits.bytes - sum(pointer.size for pointer in before)
     for pointer in sorted(usual - refused.keys(), key=lambda each: (each.size, each.oid)):
         if pointer.size > left:
             limit = f"{limits.bytes >> 20} MiB"
             refused[pointer] = f"all together have more than {limit} (BOATYARD_GIT_LFS_MAX_BYTES)"
-        elif len(wanted) >= limits.files:
+        elif len(before) + len(wanted) >= limits.files:
             refused[pointer] = f"more than {limits.files} files are not fetched"
         else:
             left -= pointer.size

@@ -47,8 +47,8 @@ class LfsFile:
     is_usual: bool = True
 
 
-async def find_lfs_files(git: Git, git_dir: Path, scratch: Path) -> tuple[dict[bytes, LfsFile], frozenset[bytes]]:
-    """Return the files in an index that are pointers of Git LFS, and all paths that .gitattributes gives to it.
+async def find_lfs_files(git: Git, git_dir: Path, scratch: Path) -> dict[bytes, LfsFile]:
+    """Return the files in an index that .gitattributes gives to Git LFS, and that are its pointers.
 
     `scratch` is a directory to write in.
     """
@@ -61,12 +61,11 @@ async def find_lfs_files(git: Git, git_dir: Path, scratch: Path) -> tuple[dict[b
     paths = [path for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
     regular = {path: entries[path] for path in paths if entries[path][0] in _REGULAR}
     small = await _small(git, inside, scratch, sorted({object_id for _, object_id in regular.values()}))
-    found = {
+    return {
         path: file
         for path, (mode, object_id) in sorted(regular.items())
         if (file := _lfs_file(small.get(object_id, b""), is_executable=_REGULAR[mode])) is not None
     }
-    return found, frozenset(paths)
 
 
 def _lfs_file(content: bytes, *, is_executable: bool) -> LfsFile | None:
@@ -87,24 +86,23 @@ async def _small(git: Git, inside: Invocation, scratch: Path, object_ids: Iterab
     return dict(zip(small, batch_contents(answer), strict=True))
 
 
-async def take_contents(git: Git, tree: Path, paths: Iterable[bytes], scratch: Path) -> None:
-    """Make the index of a tree take the contents of files for the pointers that it has. Each is read once."""
-    await _configure(git, tree, {_CLEAN: _HASH, "filter.lfs.required": "true"})
-    inside = Invocation(git_dir=tree / ".git", cwd=tree, timeout_seconds=1800)
+async def take_contents(git: Git, inside: Invocation, paths: Iterable[bytes], scratch: Path) -> None:
+    """Make an index take the contents of files for the pointers that it has. Each is read once."""
+    await _configure(git, inside, {_CLEAN: _HASH, "filter.lfs.required": "true"})
     await git.run(Command("update-index", ("-z", "--stdin")), _given(inside, scratch, paths, b"\0"))
 
 
-async def keep_for_agents(git: Git, tree: Path) -> None:
+async def keep_for_agents(git: Git, inside: Invocation) -> None:
     """Make git in a tree, the agent's, write pointers for such files, and keep their contents, without Git LFS.
 
     It shall not read, and keep, each of them once because files have another owner in a sandbox.
     """
-    await _configure(git, tree, {_CLEAN: _KEEP, "filter.lfs.required": "false", **BY_TIME_AND_SIZE})
+    await _configure(git, inside, {_CLEAN: _KEEP, "filter.lfs.required": "false", **BY_TIME_AND_SIZE})
 
 
-async def _configure(git: Git, tree: Path, config: Mapping[str, str]) -> None:
+async def _configure(git: Git, inside: Invocation, config: Mapping[str, str]) -> None:
     for key, value in config.items():
-        await git.run(Command("config", (f"--file={tree / '.git' / 'config'}",), (key, value)))
+        await git.run(Command("config", (f"--file={inside.git_dir}/config",), (key, value)))
 
 
 def _given(inside: Invocation, scratch: Path, lines: Iterable[bytes], end: bytes) -> Invocation:

@@ -61,24 +61,11 @@ def with_reasons(notes: Iterable[Caveat], missing: Mapping[bytes, str]) -> tuple
     return (replace(told, total_paths=max(told.total_paths, noted.total_paths if noted else 0)), *kept.values())
 
 
-def with_pointers(
-    notes: Iterable[Caveat], at_the_top: Collection[bytes], missing: Mapping[bytes, str], elsewhere: str
-) -> tuple[Caveat, ...]:
-    """Return notes in which of the files for Git LFS those are left that are still pointers.
-
-    Args:
-        notes: of the base with pointers.
-        at_the_top: all its files for Git LFS, without those of its submodules.
-        missing: why the contents of some of them could not be had, by path.
-        elsewhere: what is said of those in submodules.
-    """
-    kept = {each.kind: each for each in notes}
-    noted = kept.pop(CaveatKind.LFS_POINTERS)
-    inner = max(0, noted.total_paths - len(at_the_top))
-    paths = [*missing, *(path for path in noted.paths if path not in at_the_top)]
-    reasons = [*dict.fromkeys(missing.values()), *([elsewhere] if inner else [])]
-    told = caveats_of({CaveatKind.LFS_POINTERS: paths}, {CaveatKind.LFS_POINTERS: "; ".join(reasons)})
-    return (*(replace(each, total_paths=len(missing) + inner) for each in told), *kept.values())
+def with_pointers(notes: Iterable[Caveat], missing: Mapping[bytes, str]) -> tuple[Caveat, ...]:
+    """Return notes in which of the files for Git LFS those are left whose contents could not be had, and why."""
+    kept = [each for each in notes if each.kind is not CaveatKind.LFS_POINTERS]
+    reasons = "; ".join(dict.fromkeys(missing.values()))
+    return (*caveats_of({CaveatKind.LFS_POINTERS: missing}, {CaveatKind.LFS_POINTERS: reasons}), *kept)
 
 
 async def _lacking(git: Git, git_dir: Path, tree: Path, scratch: Path) -> tuple[list[bytes], list[bytes]]:

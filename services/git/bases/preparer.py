@@ -162,7 +162,7 @@ class BasePreparer:
             found = await self._find_submodules(remote, start, commit_id, held, report)
             cached = await prepare(repository_id, commit_id, remote.url, report, found)
             if start.git_lfs:
-                cached, notes = await self._lfs.filled(cached, remote, report)
+                cached, notes = await self._lfs.filled(cached, remote, found.had, report)
             else:
                 notes = await asyncio.to_thread(read_notes, cached.path)
         return Base(

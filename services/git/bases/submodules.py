@@ -214,11 +214,11 @@ class Submodules:
             source.git_dir / "modules" / module.name,
             url,
             commit_id,
-            mirror_id(search.remote.repository_id, url),
+            _as_remote(search.remote, mirror_id(search.remote.repository_id, url), url, source.trusted),
             source.git_dir,
         )
         search.tries += 1
-        await self._fetch(search, submodule, source.trusted)
+        await self._fetch(search, submodule)
         return submodule, url in source.trusted
 
     def _complaint(self, source: _Source, url: str) -> str | None:
@@ -235,11 +235,11 @@ class Submodules:
             return f"its URL is not in the .gitmodules of the default branch, as one of protocol {protocol} must be"
         return None
 
-    async def _fetch(self, search: _Search, submodule: Submodule, trusted: frozenset[str]) -> None:
+    async def _fetch(self, search: _Search, submodule: Submodule) -> None:
         self._check_room(search)  # else each further one would be fetched to be refused
         search.hold(submodule.mirror_id)
         if not await self._is_here(submodule.mirror_id, submodule.commit_id):
-            await self._ask(search, submodule, trusted)
+            await self._ask(search, submodule)
         mirror = self._mirrors.path(submodule.mirror_id)
         os.utime(mirror)
         if all(each.mirror_id != submodule.mirror_id for each in search.had):
@@ -251,15 +251,14 @@ class Submodules:
             limit = f"{self._limits.bytes >> 20} MiB"
             raise _NotHadError(f"all together have more than {limit} (BOATYARD_GIT_SUBMODULES_MAX_BYTES)")
 
-    async def _ask(self, search: _Search, submodule: Submodule, trusted: frozenset[str]) -> None:
+    async def _ask(self, search: _Search, submodule: Submodule) -> None:
         """Fetch a commit that the mirror lacks. What one repository has met with is not held against another's."""
         server = origin(submodule.url)
         asking = (search.remote.repository_id, server)
         if time.monotonic() < self._given_up.get(asking, 0.0):
             raise _NotHadError(f"{UNREACHABLE}: {server} has not answered in the last minutes")
-        remote = _as_remote(search.remote, submodule.mirror_id, submodule.url, trusted)
         try:
-            found = await self._mirrors.find(remote, submodule.commit_id.encode(), search.report)
+            found = await self._mirrors.find(submodule.remote, submodule.commit_id.encode(), search.report)
         except ServiceError as error:
             if error.reason == UNREACHABLE and server:
                 self._give_up(asking)

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -69,6 +69,23 @@ class GitOutput:
         return self.stdout.rstrip(b"\n")
 
 
+@dataclass(frozen=True, slots=True)
+class _Program:
+    """What is started: its name in messages, its command line, and the configuration that git reads."""
+
+    name: str
+    argv: tuple[bytes, ...]
+    invocation: Invocation
+    config: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, executable: Path, command: Command, invocation: Invocation) -> "_Program":
+        """Return git with a command."""
+        at = () if invocation.git_dir is None else (b"--git-dir=" + os.fsencode(invocation.git_dir),)
+        argv = (os.fsencode(executable), *at, *git_argv(command))
+        return cls(command.name, argv, invocation, command.spec.config)
+
+
 class Git:
     """Starts git. One instance for each service.
 
@@ -107,10 +124,22 @@ class Git:
             OutputTooLarge: it wrote more than `output_limit` bytes.
             ValueError: the command is not allowed.
         """
-        invocation = invocation or Invocation()
-        stdout = bytearray()
+        return await self._run(_Program.of(self._executable, command, invocation or Invocation()))
+
+    async def run_over_ssh(self, host: str, port: int | None, words: str, invocation: Invocation) -> GitOutput:
+        """Run a command line on a host of a remote, with the `ssh` and the key that git would use. Raises as `run`.
+
+        `host` may begin with `user@`, and not with a dash; the shell of that host parses `words`.
+        """
+        at = (*((b"-p", str(port).encode()) if port else ()), b"--", host.encode(), words.encode())
+        # The variable has options of ours, and nothing that a shell would have to take for one word.
+        argv = (b"/bin/sh", b"-c", b'exec $GIT_SSH_COMMAND "$@"', b"ssh", *at)
+        return await self._run(_Program("ssh", argv, invocation))
+
+    async def _run(self, program: "_Program") -> GitOutput:
+        invocation, stdout = program.invocation, bytearray()
         async with (
-            self._started(command, invocation) as (process, stderr, patience),
+            self._started(program) as (process, stderr, patience),
             patience.within(invocation.timeout_seconds),
             patience.unless_silent(invocation.silence_seconds),
         ):
@@ -118,10 +147,10 @@ class Git:
             while chunk := await reader.read(_CHUNK):
                 stdout += chunk
                 if len(stdout) > invocation.output_limit:
-                    raise OutputTooLarge(command.name, invocation.output_limit)
+                    raise OutputTooLarge(program.name, invocation.output_limit)
             code = await _exit_code(process, stderr)
         if code not in invocation.expected_codes:
-            raise failure_within(invocation.limits or Limits(), command.name, code, stderr.text)
+            raise failure_within(invocation.limits or Limits(), program.name, code, stderr.text)
         return GitOutput(code, bytes(stdout), stderr.text)
 
     async def stream(self, command: Command, invocation: Invocation) -> AsyncGenerator[bytes, None]:
@@ -133,7 +162,8 @@ class Git:
         Raises:
             GitFailed, GitTimedOut, ValueError: as `run`.
         """
-        async with self._started(command, invocation) as (process, stderr, patience):
+        program = _Program.of(self._executable, command, invocation)
+        async with self._started(program) as (process, stderr, patience):
             reader = _pipe(process.stdout)
             while True:
                 async with patience.within(invocation.timeout_seconds):
@@ -148,15 +178,16 @@ class Git:
 
     @contextlib.asynccontextmanager
     async def _started(
-        self, command: Command, invocation: Invocation
+        self, program: "_Program"
     ) -> AsyncIterator[tuple[asyncio.subprocess.Process, Messages, Patience]]:
+        invocation = program.invocation
         with (
             _memory_file(_key(invocation.ssh_key)) as key_file,
             _memory_file(bundle(invocation.ca.encode(), self._certificates)) as certificates,
         ):
-            process = await self._spawn(command, invocation, key_file, certificates or self._certificates)
+            process = await self._spawn(program, key_file, certificates or self._certificates)
             async with self._reported(process, invocation) as stderr:
-                yield process, stderr, Patience(command.name, process.pid, lambda: stderr.text)
+                yield process, stderr, Patience(program.name, process.pid, lambda: stderr.text)
 
     @contextlib.asynccontextmanager
     async def _reported(self, process: asyncio.subprocess.Process, invocation: Invocation) -> AsyncIterator[Messages]:
@@ -171,13 +202,8 @@ class Git:
                     await asyncio.gather(_discard(_pipe(process.stdout)), stderr.finished())
             await stderr.stop()
 
-    async def _spawn(
-        self, command: Command, invocation: Invocation, key_file: str, certificates: str
-    ) -> asyncio.subprocess.Process:
-        argv = [os.fsencode(self._executable)]
-        if invocation.git_dir is not None:
-            argv.append(b"--git-dir=" + os.fsencode(invocation.git_dir))
-        argv += git_argv(command)
+    async def _spawn(self, program: "_Program", key_file: str, certificates: str) -> asyncio.subprocess.Process:
+        argv, invocation = list(program.argv), program.invocation
         if invocation.limits is not None:
             argv = rlimits.launcher((*_WITHOUT_SIGXFSZ, *argv), invocation.limits)
         with _stdin(invocation) as stdin:
@@ -188,7 +214,7 @@ class Git:
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     cwd=invocation.cwd or self._home,
-                    env=self._environment(command, invocation, key_file, certificates),
+                    env=self._environment(program, key_file, certificates),
                     start_new_session=True,
                     pass_fds=invocation.inherited_fds,
                 )
@@ -200,10 +226,9 @@ class Git:
                 await _end(await spawning)
                 raise
 
-    def _environment(
-        self, command: Command, invocation: Invocation, key_file: str, certificates: str
-    ) -> dict[str, str]:
-        config = [*command.spec.config.items(), *invocation.config]
+    def _environment(self, program: "_Program", key_file: str, certificates: str) -> dict[str, str]:
+        invocation = program.invocation
+        config = [*program.config.items(), *invocation.config]
         network = invocation.protocol in {"https", "http", "ssh"}
         environment = build_environment(self._home, config=config, protocol=invocation.protocol, network=network)
         if invocation.protocol == "ssh":

@@ -9,9 +9,10 @@ import contextlib
 import os
 import shlex
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 from urllib.parse import quote
 
 from services.git import failures
@@ -31,6 +32,8 @@ _CONFIG: Final = {
 }
 _FLAGS: Final = {"upload-pack": "--upload-pack=", "receive-pack": "--receive-pack="}
 _CONFIGURED: Final = tuple(part for key, value in _CONFIG.items() for part in (b"-c", f"{key}={value}".encode()))
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,23 +64,24 @@ class FarSide:
             NoRepositoryError: there is no repository.
             FailedPrecondition: REMOTE_NOT_ALLOWED; SANDBOX_UNAVAILABLE.
         """
-        with contextlib.ExitStack() as stack:
-            opening = asyncio.ensure_future(asyncio.to_thread(stack.enter_context, self._prepared(program)))
-            try:
-                git_dir, launch = await asyncio.shield(opening)
-            except asyncio.CancelledError:
-                await asyncio.wait([opening])  # otherwise what it opens would never be closed
-                raise
+        async with _entered(self._prepared(program)) as (git_dir, launch):
             # Git has a shell run this, with the directory after it. The shell must not stay: it would not end with git.
             command = f"exec {shlex.join(os.fsdecode(part) for part in launch.argv)}"
             flag = _FLAGS[program] + command
             fds = (*invocation.inherited_fds, *launch.pass_fds)
             yield Connection(f"file://{quote(os.fsencode(git_dir))}", (flag,), replace(invocation, inherited_fds=fds))
 
+    def repository(self) -> AbstractAsyncContextManager[FileRepository]:
+        """Give the repository itself, opened. Raises NoRepositoryError; FailedPrecondition: REMOTE_NOT_ALLOWED."""
+        return _entered(self._opened())
+
+    def _opened(self) -> AbstractContextManager[FileRepository]:
+        roots = self.roots if self.sandboxed else replace(self.roots, others=())
+        return opened(self.path, roots, sandboxed=self.sandboxed)
+
     @contextlib.contextmanager
     def _prepared(self, program: str) -> Iterator[tuple[Path, Launch]]:
-        roots = self.roots if self.sandboxed else replace(self.roots, others=())
-        with opened(self.path, roots, sandboxed=self.sandboxed) as repository:
+        with self._opened() as repository:
             try:
                 with prepare(self._spec(program, repository)) as launch:
                     yield repository.git_dir, launch
@@ -97,3 +101,16 @@ class FarSide:
             environment={name: os.fsencode(value) for name, value in variables.items()},
             tier=Tier.BUBBLEWRAP if self.sandboxed else Tier.NONE,
         )
+
+
+@contextlib.asynccontextmanager
+async def _entered(context: AbstractContextManager[T]) -> AsyncIterator[T]:
+    """Enter a context in another thread, and leave it at the end of the block."""
+    with contextlib.ExitStack() as stack:
+        opening = asyncio.ensure_future(asyncio.to_thread(stack.enter_context, context))
+        try:
+            entered = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await asyncio.wait([opening])  # otherwise what it opens would never be closed
+            raise
+        yield entered

@@ -17,7 +17,7 @@ from services.git.model import Remote
 from services.git.pointers import Pointer
 from services.git.remote.addresses import AddressBook
 from services.git.remote.bounds import NetworkLimits
-from services.git.remote.lfs_batch import MEDIA_TYPE, Action, ObjectAnswer, about, ask, read_answer
+from services.git.remote.lfs_batch import MEDIA_TYPE, Action, Endpoint, ObjectAnswer, about, ask, read_answer
 from services.git.remote.lfs_http import LfsCall, LfsError, LfsSession, read_bounded
 
 _BATCH: Final = 100
@@ -65,7 +65,7 @@ class LfsRemotes:
     async def fetch(
         self,
         remote: Remote,
-        url: str,
+        endpoint: Endpoint,
         wanted: Collection[Pointer],
         sink: Sink,
     ) -> dict[Pointer, LfsError]:
@@ -73,7 +73,7 @@ class LfsRemotes:
 
         Args:
             remote: the repository.
-            url: where its objects are, without the `/objects/batch`.
+            endpoint: where its objects are.
             wanted: the objects.
             sink: takes them.
 
@@ -84,9 +84,9 @@ class LfsRemotes:
         missing: dict[Pointer, LfsError] = {}
         left = set(wanted)
         try:
-            async with self._session(remote, "download") as session:
+            async with self._session(remote, endpoint, "download") as session:
                 for batch in _batches(sorted(wanted)):
-                    missing |= await _fetch_batch(session, url, batch, sink)
+                    missing |= await _fetch_batch(session, endpoint.url, batch, sink)
                     left.difference_update(batch)
                     if (gone := _gone(missing)) is not None:
                         raise gone
@@ -96,15 +96,15 @@ class LfsRemotes:
             return missing | dict.fromkeys(left, LfsError(str(error), may_pass=True))
         return missing
 
-    async def upload(self, remote: Remote, url: str, objects: Mapping[Pointer, Path]) -> None:
+    async def upload(self, remote: Remote, endpoint: Endpoint, objects: Mapping[Pointer, Path]) -> None:
         """Put objects there that the server does not have. Raises LfsError, GitTimedOut."""
-        async with self._session(remote, "upload") as session:
+        async with self._session(remote, endpoint, "upload") as session:
             for batch in _batches(sorted(objects)):
-                await _upload_batch(session, url, {pointer: objects[pointer] for pointer in batch})
+                await _upload_batch(session, endpoint.url, {pointer: objects[pointer] for pointer in batch})
 
     @asynccontextmanager
-    async def _session(self, remote: Remote, name: str) -> AsyncIterator[LfsSession]:
-        session = LfsSession(self._addresses, remote, self._certificates, self._limits.silence_seconds)
+    async def _session(self, remote: Remote, endpoint: Endpoint, name: str) -> AsyncIterator[LfsSession]:
+        session = LfsSession(self._addresses, remote, endpoint, self._certificates, self._limits.silence_seconds)
         try:
             async with asyncio.timeout(self._limits.seconds):
                 yield session

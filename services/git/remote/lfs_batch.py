@@ -24,6 +24,14 @@ _SAID_CHARACTERS: Final = 120
 
 
 @dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Where the objects of a repository are, without the `/objects/batch`, and the headers that log in there."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Action:
     """Where to get an object, or to put it: with which headers, and until when, if that was said.
 
@@ -75,6 +83,20 @@ def read_answer(body: bytes) -> dict[str, ObjectAnswer]:
     return {
         each["oid"]: _object(each) for each in objects if isinstance(each, dict) and isinstance(each.get("oid"), str)
     }
+
+
+def read_login(body: bytes, default_url: str) -> Endpoint:
+    """Return where `git-lfs-authenticate` leads, and how it logs in there.
+
+    Raises ValueError: it is no answer of that.
+    """
+    answer = parse_json(body)
+    if not isinstance(answer, dict):
+        raise ValueError("it is no object of JSON")  # noqa: TRY004 - of what a server says, not of a caller
+    found = _action({**answer, "href": answer.get("href") or default_url}, needs_login=False)
+    if found is None:
+        raise ValueError("it names no address")
+    return Endpoint(found.href.rstrip("/"), found.headers)
 
 
 def said(body: bytes) -> str:

@@ -20,7 +20,7 @@ from services.git.gitcmd import GitError
 from services.git.gitmodules import origin
 from services.git.model import Remote
 from services.git.remote.addresses import TOKEN_USER, AddressBook
-from services.git.remote.lfs_batch import said
+from services.git.remote.lfs_batch import Endpoint, said
 
 _MOST_REDIRECTS: Final = 3
 _MOST_HOSTS: Final = 16  # connections to each are kept until the end
@@ -51,7 +51,7 @@ class LfsError(GitError):
 
 @dataclass(frozen=True, slots=True)
 class LfsCall:
-    """One request. `needs_login`: the remote's own server is shown the token, if `headers` do not log in already.
+    """One request. `needs_login`: a server for which we have a login is shown it, if `headers` do not log in already.
 
     `content` is a function where it is long: each server to which the request is sent on gets it from the beginning.
     """
@@ -69,13 +69,17 @@ class LfsSession:
     Args:
         addresses: decides where calls may go.
         remote: whose objects are asked for.
+        endpoint: where they are, and what logs in there.
         certificates: a file of those that vouch for servers; empty means the machine's.
         silence_seconds: after how long in which nothing comes or goes a server counts as gone.
     """
 
-    def __init__(self, addresses: AddressBook, remote: Remote, certificates: str, silence_seconds: float) -> None:
+    def __init__(
+        self, addresses: AddressBook, remote: Remote, endpoint: Endpoint, certificates: str, silence_seconds: float
+    ) -> None:
         self._addresses = addresses
         self._remote = remote
+        self._logins = {**_login_of(remote), **({origin(endpoint.url): endpoint.headers} if endpoint.headers else {})}
         self._certificates = certificates
         self._timeout = httpx2.Timeout(silence_seconds, connect=min(silence_seconds, _CONNECT_SECONDS), pool=None)
         self._clients: dict[tuple[str, bool], httpx2.AsyncClient] = {}
@@ -113,9 +117,8 @@ class LfsSession:
         is_own = origin(url) == origin(self._remote.url)
         pinned = await self._judge(url)
         headers = {"accept-encoding": "identity", "user-agent": "Boatyard (git-lfs)", **call.headers}
-        if is_own and call.needs_login and self._remote.token and not _logs_in(headers):
-            login = b64encode(f"{TOKEN_USER}:{self._remote.token}".encode()).decode()
-            headers["authorization"] = f"Basic {login}"
+        if call.needs_login and not _logs_in(headers):
+            headers |= self._logins.get(origin(url), {})
         target = httpx2.URL(url)
         # A connection is for one name: another one at the same address has another certificate.
         client = await self._client(target.netloc.decode() if pinned else "", is_own=is_own)
@@ -203,6 +206,14 @@ def _address(url: str, reference: str = "") -> str:
     except (ValueError, httpx2.InvalidURL) as error:
         raise LfsError("the server names an address that is no URL") from error
     return found
+
+
+def _login_of(remote: Remote) -> dict[str, Mapping[str, str]]:
+    """Return what logs in at the remote's own server, by its origin: its token, which is no key of ssh."""
+    if not remote.token or not remote.url.startswith(("https://", "http://")):
+        return {}
+    login = b64encode(f"{TOKEN_USER}:{remote.token}".encode()).decode()
+    return {origin(remote.url): {"authorization": f"Basic {login}"}}
 
 
 def _for_anybody(call: LfsCall) -> LfsCall:

@@ -15,7 +15,10 @@ from services.git.pointers import Pointer
 from services.git.refusals import UNREACHABLE
 from services.git.remote.addresses import AddressBook
 from services.git.remote.lfs import LfsRemotes, MakeRoom, Sink
+from services.git.remote.lfs_batch import Endpoint
+from services.git.remote.lfs_directory import LfsDirectory
 from services.git.remote.lfs_http import LfsError
+from services.git.remote.lfs_ssh import ask_over_ssh
 from services.git.stores.lfs_objects import LfsObjects
 from services.git.stores.mirrors import Mirrors
 
@@ -45,16 +48,18 @@ class LfsTransfer:
 
         `make_room` is told of bytes that came, before they are written; what it raises ends all.
         """
-        try:
-            url = await self.url(remote)
-        except GitError as error:
-            return dict.fromkeys(wanted, str(error))
         if time.monotonic() < self._given_up.get(remote.repository_id, 0.0):
             return dict.fromkeys(wanted, f"{UNREACHABLE}: the server of Git LFS has not answered in the last minutes")
         scratch = self._paths.scratch()
+        sink = Sink(scratch, make_room, partial(self._objects.keep_fetched, remote.repository_id))
         try:
-            keep = partial(self._objects.keep_fetched, remote.repository_id)
-            missing = await self._remotes.fetch(remote, url, wanted, Sink(scratch, make_room, keep))
+            place = await self._place(remote, "download")
+            if isinstance(place, LfsDirectory):
+                missing = await place.fetch(wanted, sink)
+            else:
+                missing = await self._remotes.fetch(remote, place, wanted, sink)
+        except LfsError as error:
+            missing = dict.fromkeys(wanted, error)
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
         if any(error.may_pass for error in missing.values()):
@@ -67,33 +72,49 @@ class LfsTransfer:
         if not made:
             return
         try:
-            await self._remotes.upload(remote, await self.url(remote), made)
+            place = await self._place(remote, "upload")
+            if isinstance(place, LfsDirectory):
+                await place.upload(made)
+            else:
+                await self._remotes.upload(remote, place, made)
         except GitError as error:
             raise failures.push_failed(branch, GitError("lfs", f"Git LFS: {error}")) from error
 
     async def is_used(self, remote: Remote) -> bool:
-        """True when there is where to bring what results make, or something was fetched."""
-        try:
-            return bool(await self.url(remote))
-        except GitError:
-            return self._paths.fetched_lfs(remote.repository_id).is_dir()
+        """True when there is where to bring what results make, or something was fetched.
 
-    async def url(self, remote: Remote) -> str:
-        """Return where the objects of a repository are: where its default branch says, or at its own URL.
-
-        Raises GitError: nowhere that can be asked.
+        A server over ssh says that only to whoever has its key.
         """
-        configured = await self._configured(remote.repository_id)
-        if configured:
+        if self._paths.fetched_lfs(remote.repository_id).is_dir():
+            return True
+        try:
+            place = await self._known_place(remote)
+        except LfsError:
+            return False
+        return await place.exists() if isinstance(place, LfsDirectory) else place is not None
+
+    async def _place(self, remote: Remote, operation: str) -> Endpoint | LfsDirectory:
+        """Return where the objects of a repository are. Raises LfsError: nowhere that can be asked."""
+        known = await self._known_place(remote)
+        return known or await ask_over_ssh(self._git, self._addresses, remote, operation)
+
+    async def _known_place(self, remote: Remote) -> Endpoint | LfsDirectory | None:
+        """Return where the default branch says, or what the URL says; None when its server has to be asked over ssh.
+
+        Raises LfsError: the default branch names no server that can be asked.
+        """
+        if configured := await self._configured(remote.repository_id):
             if not configured.startswith(_OVER_HTTPS):
                 raise LfsError(f"the lfs.url in its {_CONFIG} must be https")
             if complaint := self._addresses.complaint(configured):
                 raise LfsError(f"the lfs.url in its {_CONFIG} {complaint}")
-            return configured.rstrip("/")
-        if not remote.url.startswith(_OVER_HTTPS):
-            raise LfsError(f"its URL is not https, and no {_CONFIG} names one")
-        url = remote.url.rstrip("/")
-        return f"{url}/info/lfs" if url.endswith(".git") else f"{url}.git/info/lfs"
+            return Endpoint(configured.rstrip("/"))
+        if remote.url.startswith(_OVER_HTTPS):
+            return Endpoint(f"{remote.url.rstrip('/').removesuffix('.git')}.git/info/lfs")
+        if not remote.url:
+            raise LfsError("its URL is not known")
+        far_side = self._addresses.address(remote.url).far_side
+        return LfsDirectory(far_side) if far_side is not None else None
 
     async def _configured(self, repository_id: str) -> str:
         """Return the `lfs.url` of the default branch; empty when it has none. Another branch is anybody's."""

@@ -10,6 +10,7 @@ from services.git.gitcmd import Command, Git
 from services.git.model import Signature, TakeSpec, WorkingTree
 from services.git.worktree.changes import compare
 from services.git.worktree.left_out import within
+from services.git.worktree.lfs_contents import LfsPlace
 from services.git.worktree.sandboxed import SandboxedGit, TreeView
 from services.git.worktree.scratch_repository import ScratchRepository, make_scratch
 from services.git.worktree.submodule_heads import is_clean
@@ -32,9 +33,10 @@ class WrittenSubmodule:
 class SubmodulePatches:
     """Compares the files of submodules with a commit, in the sandbox."""
 
-    def __init__(self, host_git: Git, git: SandboxedGit) -> None:
+    def __init__(self, host_git: Git, git: SandboxedGit, max_lfs_bytes: int) -> None:
         self._host_git = host_git
         self._git = git
+        self._max_lfs_bytes = max_lfs_bytes
 
     async def is_untouched(self, tree: WorkingTree, path: bytes, commit_id: str, leave_out: Iterable[str]) -> bool:
         """True when a submodule is checked out at a commit, and nothing in it has changed but what nobody wants."""
@@ -54,11 +56,16 @@ class SubmodulePatches:
             repository_dir = await make_scratch(self._host_git, scratch, borrowed)
             TreeView.share(repository_dir, tree)
             view = TreeView.of(tree, MountAccess.READ_ONLY, scratch=repository_dir).inside(submodule.path)
-            await self._write(view, tree, submodule.commit_id, target, limit)
+            repository = await self._staged(view, tree, submodule.commit_id)
+            if submodule.commit_id:
+                place = LfsPlace(scratch, repository_dir, self._max_lfs_bytes)
+                await self._point_back(view, repository, submodule.commit_id, place)
+            diff = Command("diff", _DIFF, (submodule.commit_id or _EMPTY_TREE,))
+            await self._git.write_output(view, diff, target, repository.invocation(output_limit=limit))
         finally:
             shutil.rmtree(scratch, ignore_errors=True)
 
-    async def _write(self, view: TreeView, tree: WorkingTree, commit_id: str, target: Path, limit: int) -> None:
+    async def _staged(self, view: TreeView, tree: WorkingTree, commit_id: str) -> ScratchRepository:
         spec = TakeSpec(tree, commit_id, "", _NOBODY)
         repository = ScratchRepository(self._git, view, spec, with_agents_objects=False)
         if commit_id:
@@ -69,5 +76,12 @@ class SubmodulePatches:
         ignored = await repository.ignored(path for path in changes.read if path not in known)
         read = tuple(path for path in changes.read if path not in ignored)
         await repository.stage(type(changes)(changes.removed, read, changes.submodules))
-        diff = Command("diff", _DIFF, (commit_id or _EMPTY_TREE,))
-        await self._git.write_output(view, diff, target, repository.invocation(output_limit=limit))
+        return repository
+
+    async def _point_back(self, view: TreeView, repository: ScratchRepository, commit_id: str, place: LfsPlace) -> None:
+        """Take contents that are those of the commit's pointers for no change; others stay whole in the patch."""
+        raw, _ = await repository.for_lfs(await repository.changes(commit_id))
+        if raw:
+            await place.take(self._git, view, repository, raw)
+            changed = {entry.path for entry in await repository.changes(commit_id)}
+            await repository.put(entry for entry in raw if entry.path in changed)

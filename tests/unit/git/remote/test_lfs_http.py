@@ -14,6 +14,7 @@ from services.common.ids import new_id
 from services.git.model import Remote
 from services.git.remote.addresses import AddressBook
 from services.git.remote.file_repository import FileRoots
+from services.git.remote.lfs_batch import Endpoint
 from services.git.remote.lfs_http import LfsCall, LfsError, LfsSession
 
 BODY = b"a body" * 1000
@@ -46,7 +47,8 @@ def servers() -> Iterator[list[Server]]:
 async def session(servers: list[Server]) -> AsyncIterator[LfsSession]:
     """A session for a remote on the first server, with a token."""
     addresses = AddressBook(FileRoots((), (), Path("/nowhere")), allow_loopback_http=True)
-    session = LfsSession(addresses, Remote("repo-1", servers[0].url("/app.git"), "the-token"), "", 10)
+    remote = Remote("repo-1", servers[0].url("/app.git"), "the-token")
+    session = LfsSession(addresses, remote, Endpoint(servers[0].url("/app.git/info/lfs")), "", 10)
     yield session
     await session.close()
 
