@@ -33,6 +33,7 @@ class PromptDelivery(enum.StrEnum):
 
     STDIN = "STDIN"
     ARGUMENT = "ARGUMENT"
+    ACP = "ACP"
 
 
 class EngineSettings:

@@ -119,7 +119,8 @@ def data_directory(home: Home) -> Finding:
             "data directory", FAIL, f"{home.root} belongs to user {stat.st_uid}", f"chown -R {os.geteuid()} {home.root}"
         )
     if stat.st_mode & 0o077:
-        return Finding("data directory", WARN, f"{home.root} is accessible to other users", f"chmod 700 {home.root}")
+        level = FAIL if stat.st_mode & 0o002 else WARN  # everybody could put tokens there
+        return Finding("data directory", level, f"{home.root} is accessible to other users", f"chmod 700 {home.root}")
     return Finding("data directory", OK, str(home.root))
 
 

@@ -60,3 +60,12 @@ def sync_directory(path: Path) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
+
+
+def foreign_owner(path: Path) -> int | None:
+    """Return the owner of a file, if that is none of us, of root and of the directory's owner. Raises OSError.
+
+    Whoever that is put it where anybody may put files, and knows what is in it.
+    """
+    owner = path.stat().st_uid
+    return None if owner in {0, os.geteuid(), path.parent.stat().st_uid} else owner

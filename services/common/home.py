@@ -3,11 +3,13 @@
 import contextlib
 import os
 import secrets
+import stat
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from services.common.errors import StartError
+from services.common.files import foreign_owner
 from services.common.text import is_utf8
 
 TOKEN_PREFIX = "boatyard_"  # noqa: S105 - not secret: people and scanners recognize a token by it
@@ -33,10 +35,11 @@ class Home:
     def directory(self, *names: str) -> Path:
         """Return a directory below the root. It and its parents are made with mode 0700 if they are missing.
 
-        Raises StartError when one of them cannot be made, or is another user's.
+        Raises StartError when one of them cannot be made, is another user's, or may be changed by everybody.
         """
         path = self.root
         _make_private(path)
+        _check_way(path)
         for name in names:
             path /= name
             _make_private(path)
@@ -103,8 +106,12 @@ def _create_token(path: Path) -> None:
 
 
 def read_token(path: Path) -> str:
-    """Read an existing token. Raises StartError when it is missing, empty, or readable by others."""
+    """Read an existing token. Raises StartError when it is missing, empty, readable by others, or put there by them."""
     try:
+        if (stranger := foreign_owner(path)) is not None:
+            raise StartError(
+                f"{path} belongs to user {stranger}, who knows it: delete it, and the next start makes one"
+            )
         if path.stat().st_mode & 0o077:
             raise StartError(f"{path} can be read by other users, so it is not a secret: chmod 600 {path}")
         token = token_from(path.read_text(errors="surrogateescape"), str(path))
@@ -137,7 +144,8 @@ def absolute(path: Path) -> Path:
 def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owners = {path.lstat().st_uid, path.stat().st_uid}  # of a link, and of what it leads to
+        found = path.stat()
+        owners = {path.lstat().st_uid, found.st_uid}  # of a link, and of what it leads to
     except OSError as error:
         raise StartError(f"cannot make the directory {path}: {error.strerror}") from error
     if strangers := owners - {0, os.geteuid()}:
@@ -145,3 +153,19 @@ def _make_private(path: Path) -> None:
             f"{path} belongs to user {min(strangers)}, who could replace all that is in it: set BOATYARD_HOME to a"
             f" directory of your own, or chown -hR {os.geteuid()} {path} if nobody else has written there"
         )
+    if found.st_mode & stat.S_IWOTH:
+        raise StartError(
+            f"{path} may be changed by every user of the machine: set BOATYARD_HOME to a directory in it, or chmod o-w"
+            f" {path} if nobody else has written there"
+        )
+
+
+def _check_way(path: Path) -> None:
+    """Check that not everybody can put something else in the place of a directory that was made. Raises StartError."""
+    for directory in path.resolve().parents:
+        mode = directory.stat().st_mode
+        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # as /tmp has it: an entry is its owner's
+            raise StartError(
+                f"{path} may be replaced by every user of the machine: chmod o-w,+t {directory}, or set BOATYARD_HOME"
+                " to a directory elsewhere"
+            )

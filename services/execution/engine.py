@@ -55,6 +55,8 @@ class EngineSpec:
     """Files that the program finds in HOME, unless there are files of that name, by their paths there."""
     leave_out: tuple[str, ...] = ()
     """What the program leaves in the workspace that is no result, as patterns of a .gitignore file."""
+    converses: bool = False
+    """True when the program takes messages and may ask for permission, as engines do whose traits say so."""
     missing: str = ""
     """Why the program cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
 

@@ -239,6 +239,8 @@ class StartRequest:
     """What its agent leaves in the workspace that is no result, as patterns of a .gitignore file."""
     missing_agent: str = ""
     """Why its agent cannot be started on this machine, and how to fix it; empty when nothing is known to be wrong."""
+    converses: bool = False
+    """True when its program takes messages and may ask for permission, whatever the traits of its engine."""
     resumes: bool = False
     """True when its agent may go on in the session that its job's agent before it has left in HOME."""
 

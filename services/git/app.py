@@ -36,6 +36,7 @@ from services.git.bases.overlays import overlays_work
 from services.git.bases.preparer import BasePreparer
 from services.git.bases.submodule_links import SubmoduleLinks
 from services.git.bases.submodules import SubmoduleLimits, Submodules
+from services.git.comparison import Comparison
 from services.git.disk.base_cache import BaseCache
 from services.git.disk.budget import DiskBudget, DiskLimits
 from services.git.gitcmd import Command, Git, GitError
@@ -54,6 +55,7 @@ from services.git.settings import GitSettings
 from services.git.store import RepositoryRecords, ResultRecords, SnapshotRecords
 from services.git.stores.artifacts import ArtifactStore
 from services.git.stores.clones import Clones
+from services.git.stores.commits import CommitStores
 from services.git.stores.diffs import Diffs
 from services.git.stores.lfs_objects import LfsObjects
 from services.git.stores.lfs_transfer import LfsTransfer
@@ -66,6 +68,7 @@ from services.git.stores.retention import ResultRetention, RetentionLoop
 from services.git.stores.snapshots import Snapshots
 from services.git.stores.tree_commits import TreeCommits
 from services.git.stores.tree_diffs import TreeDiffs
+from services.git.taking import Taking
 from services.git.wire.checks import checks
 from services.git.worktree.artifact_reader import ArtifactReader
 from services.git.worktree.sandboxed import SandboxedGit
@@ -187,33 +190,48 @@ def build_manager(
     patches = SubmodulePatches(git, sandboxed, most_lfs)
     artifacts = ArtifactStore(paths, reader, patches, keep_for, settings.min_free_bytes)
     trees = WorkingTrees(sandboxed, paths)
-    return GitManager(
-        records=records,
-        fences=Fences(engine, store.fences),
+    preparer = BasePreparer(
+        records,
+        mirrors,
+        bases,
+        results,
+        snapshots,
+        submodules=submodules,
+        lfs=lfs,
+        warm_seconds=settings.warm_seconds,
+    )
+    stores = CommitStores(mirrors, results)
+    taking = Taking(
+        records,
+        stores,
         mirrors=mirrors,
-        preparer=BasePreparer(
-            records,
-            mirrors,
-            bases,
-            results,
-            snapshots,
-            submodules=submodules,
-            lfs=lfs,
-            warm_seconds=settings.warm_seconds,
-        ),
+        preparer=preparer,
         submodule_links=SubmoduleLinks(module_files, submodules, SubmoduleHeads(sandboxed), patches),
         lfs=transfer,
         results=results,
         retention=retention,
         snapshots=snapshots,
         artifacts=artifacts,
+    )
+    return GitManager(
+        records=records,
+        fences=Fences(engine, store.fences),
+        mirrors=mirrors,
+        preparer=preparer,
+        taking=taking,
+        comparison=Comparison(stores, mirrors, Diffs(git)),
+        lfs=transfer,
+        stores=stores,
+        retention=retention,
+        snapshots=snapshots,
+        artifacts=artifacts,
         trees=trees,
-        diffs=Diffs(git),
         tree_diffs=TreeDiffs(git, sandboxed, trees, paths),
         tree_commits=TreeCommits(
             git, sandboxed, results, paths, limits=limits, max_pack_bytes=settings.max_result_bytes
         ),
         publisher=Publisher(git, addresses, network),
+        addresses=addresses,
         clones=Clones(git, paths, addresses, limits),
         budget=budget,
         repacker=MirrorRepacker(git, paths, mirrors),

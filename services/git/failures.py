@@ -1,6 +1,8 @@
 """What a failed git command means to the caller: errors with reasons."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from services.common.errors import AlreadyExists, Exhausted, FailedPrecondition, NotFound, ServiceError
@@ -8,7 +10,7 @@ from services.common.room import DISK_FULL, has_no_room, tells_of_no_room
 from services.common.text import lossy
 from services.git.gitcmd import FileTooLarge, GitError, GitOutOfMemory, OutputTooLarge
 from services.git.refusals import SAID_BY_REMOTE, refusal
-from services.sandbox.errors import HeldError, NotMountedError
+from services.sandbox.errors import HeldError, NotMountedError, SandboxUnavailableError
 
 # A remote speaks of its own disk, and not of this machine's.
 _REMOTES_WORDS = re.compile(rf"^{SAID_BY_REMOTE}.*", re.MULTILINE)
@@ -150,6 +152,17 @@ def sandbox_unavailable(error: Exception) -> ServiceError:
 def workspace_held(error: HeldError) -> ServiceError:
     """Another process holds the layers of the workspace."""
     return FailedPrecondition("WORKSPACE_HELD", str(error), str(error.upper), metadata={"holder": error.holder})
+
+
+@contextmanager
+def of_sandboxes() -> Iterator[None]:
+    """Say in the block's errors why a tree cannot be read in a sandbox now."""
+    try:
+        yield
+    except SandboxUnavailableError as error:
+        raise sandbox_unavailable(error) from error
+    except HeldError as error:
+        raise workspace_held(error) from error
 
 
 def disk_full(message: str) -> ServiceError:

@@ -1,6 +1,7 @@
 """What is secret is sealed in the database: with a key that every cell needs, and that is replaced while they run."""
 
 import asyncio
+import os
 import secrets
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +22,7 @@ from services.gateway.keys.keeper import keep_keys
 from services.gateway.keys.store import KeyStore, unlock
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import NOW
-from services.gateway.schema.sealing import KeyRing, SealError
+from services.gateway.schema.sealing import KEY_BYTES, KeyRing, SealError
 from services.gateway.values.catalog import Repository, Template
 
 TIME = datetime(2026, 1, 2, tzinfo=UTC)
@@ -239,3 +240,12 @@ def test_a_file_that_has_no_keys_is_refused(tmp_path: Path, content: str) -> Non
     path.chmod(0o644)
     with pytest.raises(StartError, match="chmod 600"):
         KeyFile(path).read()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_keys_that_another_user_has_put_there_are_refused(tmp_path: Path) -> None:
+    file = KeyFile(tmp_path / "keys")
+    file.add(bytes(KEY_BYTES))
+    os.chown(file.path, 1234, 1234)
+    with pytest.raises(StartError, match="belongs to user 1234"):
+        file.read()

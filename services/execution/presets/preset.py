@@ -13,8 +13,11 @@ from services.execution.model import Reason
 PROGRAM_VARIABLE: Final = "BOATYARD_AGENT_PROGRAM"
 """The variable that has the program's path, for the preset's line."""
 
-READERS: Final = ("claude", "codex", "gemini", "opencode", "text")
-"""What reads the lines of an agent: the modules of `engines.command.readers`."""
+ACP: Final = "acp"
+"""The reader of an agent that is spoken to by the Agent Client Protocol."""
+
+READERS: Final = ("claude", "codex", "gemini", "opencode", "text", ACP)
+"""What reads the lines of an agent: the modules of `engines.command.readers`, and `engines.command.acp`."""
 
 WIRES: Final = ("messages", "responses", "chat", "gemini")
 """The ways of asking a model: Anthropic Messages, OpenAI Responses, Chat Completions, Gemini generateContent."""
@@ -41,10 +44,11 @@ class Preset:
     program: str
     """The name of its program, which is looked up on the tool paths of the machine, or in the image."""
     line: str
-    """A line for /bin/sh, with the prompt on its standard input. It finds the program in BOATYARD_AGENT_PROGRAM, the
-    model and the system prompt, where there are any, in BOATYARD_MODEL and BOATYARD_SYSTEM_PROMPT. In a later round,
-    and where it goes on from a snapshot, BOATYARD_SESSION_ID is the session of the agent before it, whose HOME it has:
-    as its reader found it, or `last`. The prompt is whole all the same, for an agent that has no such session."""
+    """A line for /bin/sh, with the prompt on its standard input, or the protocol of reader `acp`. It finds the program
+    in BOATYARD_AGENT_PROGRAM, the model and the system prompt, where there are any, in BOATYARD_MODEL and
+    BOATYARD_SYSTEM_PROMPT. In a later round, and where it goes on from a snapshot, BOATYARD_SESSION_ID is the session
+    of the agent before it, whose HOME it has: as its reader found it, or `last`. The prompt is whole all the same, for
+    an agent that has no such session."""
     version: tuple[str, ...] = ("--version",)
     """The arguments by which the program says its version, in the first line with a digit."""
     reader: str = "text"
@@ -55,6 +59,8 @@ class Preset:
     """For reader `text`, a regular expression that is found in the output of an agent that has done its work."""
     failed: str = ""
     """For reader `text`, one that is found in the output of an agent that could not do its work."""
+    mode: str = ""
+    """For reader `acp`, the mode in which the agent asks nobody, by its own name for it."""
     leave_out: tuple[str, ...] = ()
     """What it leaves in the workspace that is no result, as patterns of a .gitignore file."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -94,6 +100,8 @@ class Preset:
     def _complaints_about_the_output(self) -> Iterator[tuple[str, str]]:
         if self.reader not in READERS:
             yield "reader", f"must be one of {', '.join(READERS)}"
+        if self.mode and self.reader != ACP:
+            yield "mode", f"is for reader {ACP} alone, and the reader is {self.reader}"
         for key in ("done", "failed"):
             pattern = getattr(self, key)
             if pattern and self.reader != "text":

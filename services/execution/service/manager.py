@@ -270,7 +270,7 @@ class ExecutionManager:
         engine = ENGINES[request.plan.engine]
         try:
             run.create(request.plan, request.stdin, request.recording)
-            if engine.takes_messages or engine.asks_permission:
+            if engine.takes_messages or engine.asks_permission or request.converses:
                 Inbox(run.path).create()
             if request.plan.reserves_model_use:
                 Asks(run.path).create()

@@ -78,6 +78,7 @@ class StartReader:
             asked=Limits.of(self._asked(spec)),
             leave_out=engine_spec.leave_out,
             missing_agent=engine_spec.missing,
+            converses=engine_spec.converses,
             resumes=spec.resumes,
         )
 

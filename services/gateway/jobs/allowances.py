@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from services.agent.allowance import LIMITS_SETTING, NETWORKS_SETTING, TIERS_SETTING, Allowance
+from services.agent.images import ContainerImages
 from services.agent.limits import Limits, above, widest, written
 from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition, PermissionDenied
@@ -17,13 +18,16 @@ def most_of_all(allowances: Collection[Allowance]) -> Limits:
     return widest(allowance.limits for allowance in allowances)
 
 
-def check_agent(agent: AgentSettings, fleet: Collection[Member]) -> None:
+def check_agent(agent: AgentSettings, fleet: Collection[Member], images: ContainerImages | None = None) -> None:
     """Check the merged settings of a job that is to be done, by what the cells allow and have, those away among them.
 
-    Raises what check_allowed does, and FailedPrecondition (AGENT_NOT_INSTALLED).
+    `images` is what their containers may be made from, where that is known.
+    Raises what check_allowed does, and FailedPrecondition (AGENT_NOT_INSTALLED, IMAGE_NOT_ALLOWED).
     """
     check_allowed(agent, allowances_of(fleet))
     check_installed(agent, [cell.agents for cell in fleet if cell.allows(agent)])
+    if agent.tier is Tier.CONTAINER and images is not None and (complaint := images.complaint(agent.image or "")):
+        raise FailedPrecondition("IMAGE_NOT_ALLOWED", f"the image {complaint}", "agent.image")
 
 
 def allowances_of(fleet: Collection[Member]) -> Sequence[Allowance]:

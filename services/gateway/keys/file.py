@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.common.errors import StartError
-from services.common.files import write_whole
+from services.common.files import foreign_owner, write_whole
 from services.gateway.schema.sealing import KEY_BYTES
 
 
@@ -19,8 +19,10 @@ class KeyFile:
         self._closed_to = closed_to
 
     def read(self) -> Sequence[bytes]:
-        """Return the keys; none when there is no file. Raises StartError for a file that others may read."""
+        """Return the keys; none when there is no file. Raises StartError for one that others may read or have made."""
         try:
+            if (stranger := foreign_owner(self.path)) is not None:
+                raise StartError(f"{self.path} belongs to user {stranger}, who knows its keys: delete it")
             if self.path.stat().st_mode & self._closed_to:
                 raise StartError(f"{self.path} can be read by other users, so its keys are not secret: chmod 600 it")
             lines = self.path.read_text().split()

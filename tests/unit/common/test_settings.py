@@ -117,6 +117,41 @@ def test_what_another_user_has_made_is_not_used(home: Home, made: Callable[[Path
     assert not home.admin_token_file.exists()
 
 
+@pytest.mark.parametrize("names", [(), ("run",)])
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_directory_that_everybody_may_write_in_is_not_used(home: Home, mode: int, names: tuple[str]) -> None:
+    home.directory(*names).chmod(mode)
+    with pytest.raises(StartError, match=rf"{home.root.joinpath(*names)} may be changed by every user.*BOATYARD_HOME"):
+        home.directory(*names)
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_directory_that_everybody_may_replace_is_not_used(tmp_path: Path, link: bool) -> None:
+    (place := tmp_path / "everybodys").mkdir()
+    home = Home(place / "home")
+    if link:
+        home.root.mkdir()
+        home = Home(tmp_path / "link")
+        home.root.symlink_to(place / "home")
+    place.chmod(0o777)
+    with pytest.raises(StartError, match=rf"{home.root} may be replaced by every user.*chmod o-w,\+t {place}"):
+        home.directory()
+    place.chmod(0o1777)
+    assert home.directory() == home.root
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another user")
+def test_a_token_that_another_user_has_put_there_is_refused(home: Home) -> None:
+    for made in (home.admin_token, home.cell_token):
+        made()
+    for path, read in ((home.admin_token_file, home.admin_token), (home.cell_token_file, home.cell_token)):
+        os.chown(path, 1234, 1234)
+        with pytest.raises(StartError, match=rf"{path} belongs to user 1234.*delete it"):
+            read()
+    os.chown(home.root, 1234, 1234)
+    assert read_token(home.admin_token_file), "root uses the homes of others"
+
+
 def test_a_token_that_is_no_secret_is_refused_with_the_mend(home: Home) -> None:
     home.admin_token()
     home.admin_token_file.chmod(0o644)

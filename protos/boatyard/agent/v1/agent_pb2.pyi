@@ -325,6 +325,10 @@ class CommandEngine(message.Message):
         """On standard input, which is then closed."""
         PROMPT_DELIVERY_ARGUMENT: CommandEngine._PromptDelivery.ValueType  # 2
         """As an argument: it is `$1` in the command line, and is appended to it. Standard input is empty."""
+        PROMPT_DELIVERY_ACP: CommandEngine._PromptDelivery.ValueType  # 3
+        """In a conversation by the Agent Client Protocol, version 1, on standard input and output. The program takes
+        messages, each a turn of its own, and has succeeded with the proper end of its last turn, not by its exit code.
+        """
 
     class PromptDelivery(_PromptDelivery, metaclass=_PromptDeliveryEnumTypeWrapper):
         """How a program gets the prompt."""
@@ -335,6 +339,10 @@ class CommandEngine(message.Message):
     """On standard input, which is then closed."""
     PROMPT_DELIVERY_ARGUMENT: CommandEngine.PromptDelivery.ValueType  # 2
     """As an argument: it is `$1` in the command line, and is appended to it. Standard input is empty."""
+    PROMPT_DELIVERY_ACP: CommandEngine.PromptDelivery.ValueType  # 3
+    """In a conversation by the Agent Client Protocol, version 1, on standard input and output. The program takes
+    messages, each a turn of its own, and has succeeded with the proper end of its last turn, not by its exit code.
+    """
 
     LINE_FIELD_NUMBER: builtins.int
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int

@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from services.agent.settings import AgentSettings, CommandEngine
+from services.agent.settings import AgentSettings, CommandEngine, PromptDelivery
 from services.execution.engine import Engine, EngineSpec, RunContext
-from services.execution.engines.command.preset import preset_spec, told
+from services.execution.engines.command.preset import line_task, preset_spec, told
 from services.execution.engines.command.run import run_command
 from services.execution.model import Result, TerminalSize
 from services.sandbox.spec import Tier
@@ -44,6 +45,7 @@ class ProgramEngine(Engine[CommandEngine]):
             return preset_spec(agent, own.preset, prompt, presets)
         line = (own.line or "").rstrip()
         as_argument = own.prompt_is_argument and bool(prompt)
+        converses = own.prompt_delivery is PromptDelivery.ACP
         argv = [_SHELL, "-c", line]
         if as_argument:
             argv = _with_argument(line, prompt)
@@ -52,6 +54,8 @@ class ProgramEngine(Engine[CommandEngine]):
             environment=told(agent),
             stdin=b"" if as_argument else prompt.encode(),
             terminal=_WINDOW if own.wants_terminal else None,
+            task=asdict(line_task(agent)) if converses else None,
+            converses=converses,
         )
 
     def run(self, context: RunContext) -> Result:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from services.agent.settings import AgentSettings
 from services.execution.engine import EngineSpec
+from services.execution.engines.command.acp.task import ConversationTask
+from services.execution.presets.preset import ACP
 from services.sandbox.spec import Tier
 
 if TYPE_CHECKING:
@@ -26,11 +28,23 @@ class PresetTask:
     failed: str = ""
     exit_codes: Mapping[str, str] = field(default_factory=dict)
     """Reasons by exit codes, which JSON has as texts."""
+    conversation: Mapping[str, Any] | None = None
+    """How the agent is spoken to, as a ConversationTask; None for one that only reads its prompt."""
 
     @classmethod
     def of(cls, fields: Mapping[str, Any]) -> "PresetTask":
         """Read a task that this version or another has written."""
         return cls(**{each.name: fields[each.name] for each in dataclass_fields(cls) if each.name in fields})
+
+
+def conversation_of(agent: AgentSettings, mode: str = "") -> dict[str, Any]:
+    """Return the task of a conversation, as JSON."""
+    return asdict(ConversationTask(mode=mode, model=agent.model or "", system_prompt=agent.system_prompt or ""))
+
+
+def line_task(agent: AgentSettings) -> PresetTask:
+    """Return the task of a command of one's own that is spoken to."""
+    return PresetTask(title="the command", install="", reader=ACP, conversation=conversation_of(agent))
 
 
 def told(agent: AgentSettings) -> dict[str, bytes]:
@@ -52,6 +66,7 @@ def preset_spec(agent: AgentSettings, name: str, prompt: str, presets: "Presets"
         done=preset.done,
         failed=preset.failed,
         exit_codes={str(code): reason for code, reason in preset.exit_codes.items()},
+        conversation=conversation_of(agent, preset.mode) if preset.reader == ACP else None,
     )
     own = {variable: value for variable, value in preset.environment.items() if variable not in agent.environment}
     return EngineSpec(
@@ -68,4 +83,5 @@ def preset_spec(agent: AgentSettings, name: str, prompt: str, presets: "Presets"
         home=preset.home,
         leave_out=preset.leave_out,
         missing="" if in_image else presets.missing(name),
+        converses=preset.reader == ACP,
     )

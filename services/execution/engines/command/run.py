@@ -11,8 +11,9 @@ from functools import partial
 from services.execution.egress.child import Egress, record
 from services.execution.engine import RunContext
 from services.execution.engines.command import claims
+from services.execution.engines.command.acp.conversation import Conversation
 from services.execution.engines.command.door_watch import DoorWatch
-from services.execution.engines.command.judging import judged, transcript
+from services.execution.engines.command.judging import Transcript, concluded, conversation, judged, transcript
 from services.execution.engines.command.preset import PresetTask
 from services.execution.engines.command.sources import Sources
 from services.execution.engines.command.terminal import Terminal
@@ -54,7 +55,10 @@ class CommandRun:
         size = self._plan.terminal
         # A plan of an earlier version, or for a line, has no task.
         self._task = None if self._plan.task is None else PresetTask.of(self._plan.task)
-        self._transcript = None if self._task is None else transcript(self._task, self._writer)
+        self._talk = None if self._task is None else conversation(context, self._task)
+        self._transcript: Transcript | None = self._talk
+        if self._task is not None and self._talk is None:
+            self._transcript = transcript(self._task, self._writer)
         self._pump = Pump(
             self._writer,
             self._plan.bounds.max_output_bytes,
@@ -62,7 +66,8 @@ class CommandRun:
             record=self._writer.output if self._transcript is None else self._transcript.output,
         )
         self._terminal = None if size is None else Terminal(self._run.terminal_input, size)
-        self._termination = Termination()
+        self._termination = Termination(self._ask_to_end)
+        self._is_parting = False
         self._leave_at = math.inf
 
     def result(self) -> Result:
@@ -104,6 +109,10 @@ class CommandRun:
 
     def _start(self) -> agent.Agent:
         spec, door = self._door.prepared(self._plan.sandbox)
+        if self._talk is not None:
+            program = agent.start_on(spec, self._talk.program_end, self._run, self._group, door)
+            self._talk.begin()
+            return program
         if self._terminal is None:
             return agent.start(spec, self._run, self._group, door)
         return agent.start_on(self._terminal.wrap(spec), self._terminal.program_end, self._run, self._group, door)
@@ -184,7 +193,7 @@ class CommandRun:
         signalled = signals.arrived(self._signal_fd)
         request = self._run.stop_request()
         if request is not None:
-            self._termination.begin(None, request.grace_s)
+            self._termination.begin(None, request.grace_s if self._talk is None else min(request.grace_s, GRACE_S))
         elif signalled:
             self._termination.begin(Reason.RUNNER_LOST, GRACE_S)
 
@@ -194,6 +203,8 @@ class CommandRun:
         times = [self._pump.due(), self._sources.due(), self._termination.due(), self._leave_at]
         if self._terminal is not None:
             times.append(self._terminal.due())
+        if self._talk is not None:
+            times.append(self._talk.due())
         if not self._termination.has_begun:
             times += (meter.due(), began + bounds.wall_timeout_s, self._idle_at(), self._without_model_at())
         earliest = min(times)
@@ -207,6 +218,8 @@ class CommandRun:
         self._sources.mind()
         if self._terminal is not None and now >= self._terminal.due():
             self._terminal.push()
+        if self._talk is not None:
+            self._converse(self._talk)
         if self._group is not None and now >= self._leave_at:
             self._leave_at = math.inf
             self._group.leave()
@@ -218,6 +231,18 @@ class CommandRun:
             elif now >= self._idle_at():
                 self._termination.begin(Reason.IDLE, GRACE_S)
         self._termination.advance(program)
+
+    def _converse(self, talk: Conversation) -> None:
+        """Say what is due. When all is said, the program has some seconds in which to end by itself."""
+        talk.act()
+        if talk.is_over and not self._is_parting:
+            talk.close()
+            self._is_parting = not self._termination.has_begun
+            self._termination.begin(None, 2 * GRACE_S, ask_in_s=GRACE_S)
+
+    def _ask_to_end(self, program: agent.Agent) -> bool:
+        """Ask the program to end. One that is spoken to is asked to end its turn, and ends when that is done."""
+        return (self._talk is not None and self._talk.cancel()) or program.terminate()
 
     def _idle_at(self) -> float:
         """When the program will have been silent for too long, on the monotonic clock; never while it is not heard."""
@@ -236,6 +261,8 @@ class CommandRun:
         return blamed(self._own_verdict(status, limit), self._door.trouble)
 
     def _own_verdict(self, status: int | None, limit: Reason | None) -> Verdict:
+        if self._talk is not None and self._talk.is_over and (self._is_parting or not self._termination.has_begun):
+            return concluded(self._talk.problem())
         if self._termination.has_begun:
             cause = self._termination.cause
             return verdict.cancelled() if cause is None else verdict.forced(cause, self._plan.bounds)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from services.execution.model import Reason
-from services.execution.presets.preset import READERS, PresetError, read_preset
+from services.execution.presets.preset import ACP, READERS, PresetError, read_preset
 from services.execution.presets.presets import Presets
 from services.execution.presets.tools import ToolPaths
 
@@ -28,6 +28,7 @@ BAD = {
     "starts something else": ({"line": '"exec mine"'}, "line must start $BOATYARD_AGENT_PROGRAM"),
     "no shell line": ({"line": '"if $BOATYARD_AGENT_PROGRAM"'}, "line is no line for /bin/sh"),
     "unknown reader": ({"reader": '"mine"'}, "reader must be one of claude"),
+    "a mode for lines": ({"mode": '"free"'}, "mode is for reader acp alone"),
     "unknown wire": ({"wires": '["smoke"]'}, "wires.smoke must be one of messages"),
     "no list": ({"leave_out": '"x"'}, "leave_out must be a list of texts"),
     "no texts": ({"version": "[1]"}, "version must be a list of texts"),
@@ -51,10 +52,12 @@ def written(path: Path, **keys: str) -> Path:
 
 def test_every_preset_of_ours_can_be_read_and_has_a_reader() -> None:
     ours = Presets.load(None, NOWHERE).by_name
-    assert set(ours) == {"aider", "claude", "codex", "gemini", "mini-swe-agent", "opencode"}
+    spoken_to = {"claude-acp", "codex-acp", "gemini-acp", "opencode-acp"}
+    assert set(ours) == {"aider", "claude", "codex", "gemini", "mini-swe-agent", "opencode"} | spoken_to
+    assert {name for name, preset in ours.items() if preset.reader == ACP} == spoken_to
     for preset in ours.values():
         subprocess.run(["/bin/sh", "-n", "-c", preset.line], check=True)
-    for reader in READERS:
+    for reader in set(READERS) - {ACP}:
         import_module(f"services.execution.engines.command.readers.{reader}")
 
 

@@ -104,6 +104,10 @@ class AgentEvents:
         line = " ".join(self._writer.redactor.text(text).split())[:_MAX_NOTE]
         self._writer.note(_clean(line), step)
 
+    def delivered(self, message_id: str, text: str) -> None:
+        """Write that a message was delivered to the agent."""
+        self._writer.fields(EventKind.MESSAGE_DELIVERED, message_id=message_id, text=self._cut(text))
+
     def claim(self, tokens: int, cost_usd: float | None) -> None:
         """Remember what the agent says that it has used, all in all."""
         self._claimed_tokens, self._claimed_cost_usd = min(tokens, MOST), cost_usd
