@@ -3,6 +3,12 @@ restarted at random, and the database is cut off twice. At the end it lists what
 not hold. There should be none; with any it exits with 1.
 
     python -m bench.chaos --jobs 300 --minutes 10 --cells 3
+
+With --spending the jobs' agents ask a model instead, under one daily budget that is enough for some of them, and what
+they ask it through is killed. The budget is never passed, its books have what the model has billed, and nothing stays
+reserved.
+
+    python -m bench.chaos --spending --jobs 50 --minutes 3 --cells 3
 """
 
 import argparse
@@ -17,6 +23,7 @@ from pathlib import Path
 from bench.kit.options import options
 from bench.kit.postgres import postgres
 from tests.kit.chaos.run import Plan, Report, run_chaos
+from tests.kit.chaos.spending import run_spending
 
 
 def main() -> int:
@@ -25,6 +32,7 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=10)
     parser.add_argument("--cells", type=int, default=3, help="1 uses SQLite, unless --postgres is given")
     parser.add_argument("--coordinators", type=int, default=1, help="machines that run jobs without the database")
+    parser.add_argument("--spending", action="store_true", help="jobs that ask models, under one daily budget")
     parser.add_argument("--postgres", action="store_true")
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     parser.add_argument("--every", type=float, default=5, help="mean seconds between two faults injected into a cell")
@@ -58,7 +66,7 @@ def _run(wanted: argparse.Namespace, directory: Path) -> Report:
             outages=wanted.outages if database else 0,
             lose_a_cell=wanted.lose_a_cell,
         )
-        return asyncio.run(run_chaos(plan, directory, database))
+        return asyncio.run((run_spending if wanted.spending else run_chaos)(plan, directory, database))
 
 
 if __name__ == "__main__":

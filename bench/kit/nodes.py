@@ -70,8 +70,8 @@ class NoOpAgents(execution_rpc.ExecutionServiceServicer):
     async def WatchEvents(
         self, request: execution.WatchEventsRequest, context: Any
     ) -> AsyncIterator[execution.WatchEventsResponse]:
-        for _ in ():
-            yield execution.WatchEventsResponse()
+        if request.follow:
+            yield execution.WatchEventsResponse(end=_ended(request.execution_id), next_sequence=1)
 
 
 @asynccontextmanager

@@ -10,6 +10,16 @@ from services.agent.providers import ModelWire
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ModelGate:
+    """What a provider limits together: see the contract. `open_time` is None where nobody knows that it is closed."""
+
+    provider: str
+    key: int
+    model: str
+    open_time: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
     """A request to a model that is about to be sent, with the most that it may use: see the contract."""
 
@@ -20,6 +30,7 @@ class Reservation:
     max_output_tokens: int
     is_input_estimated: bool = True
     max_cost_usd: float | None = None
+    ways: tuple[ModelGate, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +42,7 @@ class ReservationAnswer:
     message: str = ""
     retry_time: datetime | None = None
     is_last_warning: bool = False
+    gates: tuple[ModelGate, ...] = ()
 
 
 GRANTED = ReservationAnswer(is_granted=True)

@@ -28,6 +28,12 @@ MAX_ENVIRONMENT_ENTRIES = 128
 MAX_ENVIRONMENT_BYTES = 64 << 10
 
 
+TOOL_KINDS = frozenset(
+    {"read", "edit", "delete", "move", "search", "execute", "think", "fetch", "switch_mode", "other"}
+)
+"""The kinds of tools that the Agent Client Protocol has; a tool of no known kind is `other`."""
+
+
 class PromptDelivery(enum.StrEnum):
     """How a command gets the prompt."""
 
@@ -70,6 +76,13 @@ class CommandEngine(EngineSettings):
     prompt_delivery: PromptDelivery | None = None
     terminal: bool | None = None
     preset: str | None = None
+    ask_before: tuple[str, ...] = ()
+    refuse: tuple[str, ...] = ()
+
+    @property
+    def is_held(self) -> bool:
+        """True when an agent that asks whether it may call a tool may not call all of them."""
+        return bool(self.ask_before or self.refuse)
 
     @property
     def prompt_is_argument(self) -> bool:
@@ -89,12 +102,17 @@ class CommandEngine(EngineSettings):
 
     def violations(self) -> Iterator[tuple[str, str]]:
         """Yield (field, rule) for a command without a line, for two of them, and for a prompt on a terminal."""
+        for name in ("ask_before", "refuse"):
+            if unknown := sorted(set(getattr(self, name)) - TOOL_KINDS):
+                yield name, f"there is no kind of tools {unknown[0]!r}; there are {', '.join(sorted(TOOL_KINDS))}"
         if self.preset:
             own = {"line": self.line, "prompt_delivery": self.prompt_delivery, "terminal": self.terminal}
             yield from ((name, f"must be left out with preset {self.preset}") for name, value in own.items() if value)
             return
         if not (self.line or "").strip():
             yield "line", "is required, or a preset: no layer of settings has one, nor has the gateway's AGENT_COMMAND"
+        if self.is_held and self.prompt_delivery is not PromptDelivery.ACP:
+            yield "ask_before" if self.ask_before else "refuse", "needs a command that asks: prompt_delivery ACP"
         if self.terminal and not self.prompt_is_argument:
             yield "terminal", "needs a command that gets its prompt as an argument"
 

@@ -7,7 +7,7 @@ from boatyard.agent.v1 import agent_pb2 as pb
 from boatyard.agent.v1 import ask_pb2, limits_pb2, model_pb2, replay_pb2, sandbox_pb2, usage_pb2
 
 from services.agent.allowance import Allowance
-from services.agent.asks import Reservation, ReservationAnswer
+from services.agent.asks import ModelGate, Reservation, ReservationAnswer
 from services.agent.limits import Limits
 from services.agent.providers import ModelProvider
 from services.agent.recordings import Matching, RecordingError, check
@@ -23,6 +23,7 @@ LIMITS: Final = Mapper(Limits, limits_pb2.ExecutionLimits)
 PROVIDER: Final = Mapper(ModelProvider, model_pb2.ModelProvider)
 USAGE: Final = Mapper(UsageSum, usage_pb2.UsageSum)
 MODEL_USAGE: Final = Mapper(ModelUsageSum, usage_pb2.ModelUsageSum)
+MODEL_GATE: Final = Mapper(ModelGate, ask_pb2.ModelGate)
 RESERVATION: Final = Mapper(Reservation, ask_pb2.Reservation)
 RESERVATION_ANSWER: Final = Mapper(ReservationAnswer, ask_pb2.ReservationAnswer)
 

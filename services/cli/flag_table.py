@@ -102,6 +102,19 @@ SETTINGS: Final = (
             "TOOL",
         ),
         Flag(
+            "--ask-before-kind",
+            "agent.command.ask_before",
+            "A kind of tools that an agent by the Agent Client Protocol needs permission for: read, edit, delete, move,"
+            " search, execute, think, fetch, switch_mode or other; may be repeated.",
+            "KIND",
+        ),
+        Flag(
+            "--refuse-kind",
+            "agent.command.refuse",
+            "A kind of tools that such an agent is refused; may be repeated.",
+            "KIND",
+        ),
+        Flag(
             "--env",
             "agent.environment",
             "A variable of the agent's environment; no place for secrets. May be repeated.",

@@ -144,8 +144,7 @@ def absolute(path: Path) -> Path:
 def _make_private(path: Path) -> None:
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = path.stat()
-        owners = {path.lstat().st_uid, found.st_uid}  # of a link, and of what it leads to
+        owners = {path.lstat().st_uid, path.stat().st_uid}  # of a link, and of what it leads to
     except OSError as error:
         raise StartError(f"cannot make the directory {path}: {error.strerror}") from error
     if strangers := owners - {0, os.geteuid()}:
@@ -153,7 +152,7 @@ def _make_private(path: Path) -> None:
             f"{path} belongs to user {min(strangers)}, who could replace all that is in it: set BOATYARD_HOME to a"
             f" directory of your own, or chown -hR {os.geteuid()} {path} if nobody else has written there"
         )
-    if found.st_mode & stat.S_IWOTH:
+    if _is_everybodys(path):
         raise StartError(
             f"{path} may be changed by every user of the machine: set BOATYARD_HOME to a directory in it, or chmod o-w"
             f" {path} if nobody else has written there"
@@ -162,10 +161,18 @@ def _make_private(path: Path) -> None:
 
 def _check_way(path: Path) -> None:
     """Check that not everybody can put something else in the place of a directory that was made. Raises StartError."""
-    for directory in path.resolve().parents:
-        mode = directory.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:  # as /tmp has it: an entry is its owner's
+    for directory in (*path.parents, *path.resolve().parents):  # of a link, and of what it leads to
+        is_sticky = directory.stat().st_mode & stat.S_ISVTX  # as /tmp has it: an entry is its owner's
+        if _is_everybodys(directory) and not is_sticky:
             raise StartError(
                 f"{path} may be replaced by every user of the machine: chmod o-w,+t {directory}, or set BOATYARD_HOME"
                 " to a directory elsewhere"
             )
+
+
+def _is_everybodys(directory: Path) -> bool:
+    """True when every user of the machine may put something there.
+
+    A volume counts as what it is in a container: nobody else is there, and its mode is nobody's to choose.
+    """
+    return bool(directory.stat().st_mode & stat.S_IWOTH) and not directory.is_mount()

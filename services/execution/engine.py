@@ -78,8 +78,9 @@ class RunContext:
 
     @property
     def asks(self) -> Asks | None:
-        """What is asked before a request to a model is sent; None when nothing has to be."""
-        return Asks(self.run.path) if self.plan.reserves_model_use else None
+        """What is asked before a request to a model is sent; None when nothing is."""
+        plan = self.plan
+        return Asks(self.run.path, must_answer=plan.reserves_model_use) if plan.asks_before_requests else None
 
     def tapes(self) -> Tapes:
         """Return what the door records and replays, by the redactor that the writer has now."""

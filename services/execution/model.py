@@ -145,6 +145,13 @@ class Plan:
     """Why the agent has no door although it has providers; its events say so."""
     reserves_model_use: bool = False
     """True when whoever started it has to grant each request to a model before it is sent."""
+    heeds_model_gates: bool = False
+    """True when it asks in the same way, and sends what nobody answers for."""
+
+    @property
+    def asks_before_requests(self) -> bool:
+        """True when requests to models are asked for before they are sent."""
+        return self.reserves_model_use or self.heeds_model_gates
 
     @property
     def secrets(self) -> dict[str, bytes]:

@@ -63,7 +63,7 @@ from services.gateway.keys.store import KeyStore, unlock
 from services.gateway.ledger.broadcast import ChangeBroadcast
 from services.gateway.ledger.events import EventStore
 from services.gateway.ledger.notifier import JobNotifier
-from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.ledger.sql_ledger import RESERVE_WAIT_SECONDS, SqlLedger
 from services.gateway.ledger.statuses import JobStatuses
 from services.gateway.metrics.app import gateway_meters
 from services.gateway.routing.forwarding import PeerToken
@@ -211,6 +211,7 @@ async def _ledger(engine: AsyncEngine, cell: Cell, notifier: JobNotifier, settin
         job_document,
         lease_seconds=settings.lease_seconds,
         ageing_seconds=settings.ageing_seconds,
+        reserve_wait_seconds=RESERVE_WAIT_SECONDS,
     )
     await ledger.take_over_own(cell.host)
     ledger.wait_for_others()

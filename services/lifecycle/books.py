@@ -4,9 +4,9 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from services.agent.asks import Reservation, ReservationAnswer
+from services.agent.asks import ModelGate, Reservation, ReservationAnswer
 from services.lifecycle.ledger import Lease, Ledger
-from services.lifecycle.model.budgets import ModelNeed, Settlement
+from services.lifecycle.model.budgets import GateState, ModelNeed, Settlement
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +41,8 @@ class AskEnd:
     ask_id: str
     use: RequestUse | None = None
     is_use_unknown: bool = False
+    gates: tuple[ModelGate, ...] = ()
+    """Those that it has found closed."""
 
     def at_least(self, asked: Reservation) -> "AskEnd":
         """Return this, in which an answer that did not say what it used counts as no less than what was asked for.
@@ -82,11 +84,15 @@ class Books(Protocol):
 
 
 class LedgerBooks:
-    """The books of budgets, which the ledger keeps. `has_budgets`: something bounds what the job's agent may spend."""
+    """The books of budgets and of the gates of models, which the ledger keeps.
+
+    `has_budgets`: something bounds what the job's agent may spend. Without it only gates matter.
+    """
 
     def __init__(self, ledger: Ledger, *, has_budgets: bool) -> None:
         self._ledger = ledger
         self._has_budgets = has_budgets
+        self._turns: set[str] = set()  # asks of whose end a gate has to hear
 
     async def reserves(self, lease: Lease) -> bool:
         """See Books."""
@@ -103,24 +109,43 @@ class LedgerBooks:
             tokens=reservation.input_tokens + reservation.max_output_tokens,
             cost_usd=reservation.max_cost_usd,
             model=reservation.model,
+            ways=tuple(GateState(provider=way.provider, key=way.key, model=way.model) for way in reservation.ways),
+            is_reserved=self._has_budgets,
         )
         granting = await self._ledger.reserve(lease, need)
-        pause = granting.retry_seconds
+        if granting.is_turn:
+            self._turns.add(ask_id)
+        pause, now = granting.retry_seconds, datetime.now(UTC)
         return ReservationAnswer(
             is_granted=granting.is_granted,
             reason=granting.reason,
             message=granting.message,
-            retry_time=datetime.now(UTC) + timedelta(seconds=pause) if pause else None,
+            retry_time=now + timedelta(seconds=pause) if pause else None,
             is_last_warning=granting.is_last,
+            gates=tuple(_closed_gate(state, now) for state in granting.closed),
         )
 
     async def settle(self, lease: Lease, execution_id: str, end: AskEnd) -> None:
         """See Books."""
-        await self._ledger.settle(lease, _use_of(execution_id, end))
+        if self._has_budgets or end.gates or end.ask_id in self._turns:
+            await self._ledger.settle(lease, _use_of(execution_id, end))
+            self._turns.discard(end.ask_id)
+
+
+def _closed_gate(state: GateState, now: datetime) -> ModelGate:
+    open_time = now + timedelta(seconds=state.seconds)
+    return ModelGate(provider=state.provider, key=state.key, model=state.model, open_time=open_time)
 
 
 def _use_of(execution_id: str, end: AskEnd) -> Settlement:
     """Return what a request has used: what is not known counts as what was reserved."""
+    closed = tuple(_state_of(gate) for gate in end.gates)
     if (use := end.use) is None:
-        return Settlement(execution_id=execution_id, ask_id=end.ask_id, is_released=not end.is_use_unknown)
+        released = not end.is_use_unknown
+        return Settlement(execution_id=execution_id, ask_id=end.ask_id, is_released=released, closed=closed)
     return Settlement(execution_id=execution_id, ask_id=end.ask_id, tokens=use.tokens, cost_usd=use.cost_usd)
+
+
+def _state_of(gate: ModelGate) -> GateState:
+    seconds = 0.0 if gate.open_time is None else max(0.0, (gate.open_time - datetime.now(UTC)).total_seconds())
+    return GateState(provider=gate.provider, key=gate.key, model=gate.model, seconds=seconds)

@@ -72,7 +72,6 @@ class JobRun(Cancellable):
         )
         self.webhooks = webhooks
         self._books = books
-        self._has_budgets = False
         self.retention_periods = retention_periods
         self.outage_pause_seconds = outage_pause_seconds
         self.secrets: Mapping[str, str] = {}
@@ -94,7 +93,9 @@ class JobRun(Cancellable):
     @property
     def books(self) -> Books:
         """Who grants what the agent asks of models."""
-        return self._books or LedgerBooks(self.ledger, has_budgets=self._has_budgets)
+        if self._books is None:
+            raise AssertionError("it is loaded first")
+        return self._books
 
     @property
     def execution_id(self) -> str:
@@ -121,12 +122,17 @@ class JobRun(Cancellable):
         attempt = await self.retry_until_lease_lost(lambda: self.ledger.attempt(self.lease))
         self.stages, self.execution = dict(attempt.stages), attempt.execution
         self._has_providers = attempt.context.has_providers
-        self._has_budgets = attempt.context.has_budgets
+        self._books = self._books or LedgerBooks(self.ledger, has_budgets=attempt.context.has_budgets)
         self.recording = attempt.context.recording
         self._keep_secret(attempt.context.secrets)
         if self.rounds_begun:  # by an earlier driver, and its agent may run
             await self.providers()
         return attempt.context
+
+    @property
+    def asks_models(self) -> bool:
+        """True when the agent may ask somebody's models."""
+        return self.spec.replay is None and (self._has_providers or bool(self._own_providers))
 
     async def providers(self) -> tuple[ModelProvider, ...]:
         """Return who answers what the agent asks of a model, as it is now. Nobody is told their keys."""

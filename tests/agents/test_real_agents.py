@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from boatyard.agent.v1 import model_pb2
+from boatyard.agent.v1 import agent_pb2, model_pb2
 from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.common.ids import new_id
@@ -38,6 +38,8 @@ AGENTS = {
 }
 EDITS_BY_TEXT = {"aider"}
 """Agents that call no tools: what they are to do stands in the model's answer."""
+ASKS = {"claude-acp", "gemini-acp", "opencode-acp"}
+"""Agents that ask whether they may call a tool, when they are told to."""
 BEGINS_ANEW = {"mini-swe-agent"}
 """Agents that cannot go on in an earlier session."""
 LOOKS = "cat /proc/[0-9]*/environ /proc/[0-9]*/cmdline > seen 2>/dev/null; find ~ /tmp -type f -exec cat {} + >> seen"
@@ -69,12 +71,13 @@ class Agent:
     model: Model
     home: Path
     job_id: str
+    ask_before: Sequence[str] = ()
 
     async def begin(self, prompt: str, **fields: Any) -> str:
         wire, model_name = AGENTS[self.name]
         fields = {"job_id": self.job_id, "home_path": str(self.home), **fields}
         spec = self.client.service.spec("", prompt=prompt, model=model_name, **fields)
-        spec.agent.command.preset = self.name
+        spec.agent.command.MergeFrom(agent_pb2.CommandEngine(preset=self.name, ask_before=self.ask_before))
         url = self.model.url + ("/v1" if wire == "responses" else "")
         number = model_pb2.ModelWire.Value(f"MODEL_WIRE_{wire.upper()}")
         spec.providers.add(name="scripted", wire=number, base_url=url, keys=[KEY], allowed_addresses=["127.0.0.0/8"])
@@ -137,3 +140,22 @@ async def test_it_ends_in_the_middle_of_a_tool(agent: str, directory: Path) -> N
         await one.client.stop(name, 5)
         end = await one.client.end(name)
     assert (end.state, end.processes_left) == (State.STATE_CANCELLED, 0)
+
+
+@pytest.mark.parametrize("allow", [True, False])
+async def test_it_asks_before_it_runs_anything(agent: str, directory: Path, allow: bool) -> None:  # noqa: F811
+    if agent not in ASKS:
+        pytest.skip("it asks nobody")
+    async with working(agent, directory) as one:
+        made = one.client.service.workspace / "file.txt"
+        one.model.script = script(agent, [FIX], "That was it.")
+        one.ask_before = ["execute"]
+        name = await one.begin("Fix it.")
+        async with asyncio.timeout(120):
+            while not (asked := (await one.client.get(name)).pending_permissions):
+                await asyncio.sleep(0.05)
+        assert ("echo fixed" in asked[0].input, made.exists()) == (True, False)
+        answer = pb.ResolvePermissionRequest(execution_id=name, permission_id=asked[0].permission_id, allow=allow)
+        await one.client.stub.ResolvePermission(answer)
+        end = await one.client.end(name)
+    assert (end.reason, made.exists()) == ("" if allow else "AGENT_FAILED", allow), end

@@ -15,6 +15,7 @@ from boatyard.ledger.v1 import ledger_pb2
 from services.agent.providers import ModelWire
 from services.agent.recordings import Matching
 from services.common.errors import Aborted, FailedPrecondition, Invalid, OutOfRange, ServiceError, Status
+from services.common.rpc.channel import open_channel
 from services.common.rpc.status import service_error
 from services.coordinator.clients import Upstream
 from services.coordinator.ledger import ClaimFilter, RemoteLedger
@@ -311,7 +312,7 @@ async def test_a_coordinator_gets_no_job_that_needs_what_its_version_cannot_do(
     await book.admit(**NEEDS[need])
     lease = await claimed(remote)
     holder = ledger_pb2.Holder(coordinator_id="remote", lease=pb.Lease(job_id=lease.job_id, fence=lease.fence))
-    for missing in filter(None, NEEDS):
+    for missing in sorted(filter(None, NEEDS), key=need.__eq__):  # what it needs last: then the job is lost
         able = dict.fromkeys(filter(None, NEEDS.keys() - {missing}), True)
         call = api.ledger.ReadJobContext(ledger_pb2.ReadJobContextRequest(holder=holder, **able))
         if missing != need:
@@ -320,7 +321,47 @@ async def test_a_coordinator_gets_no_job_that_needs_what_its_version_cannot_do(
         refused = await refusal(call)
         assert (refused.status, refused.reason) == (Status.PERMISSION_DENIED, "COORDINATOR_VERSION")
         assert "upgrade the coordinator" in refused.message
-    assert (await remote.attempt(lease)).stages == {}, "one of this version can"
+        job = await book.store.job(lease.job_id)
+        assert (job.state, job.executions[0].reason) == (JobState.PENDING, "COORDINATOR_VERSION")
+        assert refused.message in job.executions[0].message
+        taken = await claimed(await book.cell("elsewhere"))
+        assert (taken.job_id, taken.attempt, taken.is_moved) == (lease.job_id, 2, False)
+        assert taken.last_attempt == lease.last_attempt + 1, "it used up no attempt"
+
+
+async def earlier_calls(api: Api) -> ServiceError:
+    """Call as a coordinator of version 0.1 does, which waits 3 s for its refusal."""
+    path = "/boatyard.gateway.v1.LedgerService/ReadStandings"
+    async with open_channel(api.address, TOKEN) as channel:
+        request = ledger_pb2.ReadJobStatusesRequest(coordinator_id="remote")
+        call = channel.unary_unary(path, request_serializer=type(request).SerializeToString)
+        return await refusal(call(request))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("has_begun", [False, True], ids=["not begun", "begun"])
+async def test_jobs_and_cell_of_an_earlier_coordinator_say_so(
+    book: Books, api: Api, remote: RemoteLedger, has_begun: bool
+) -> None:
+    await book.admit()
+    lease = await claimed(remote)
+    if has_begun:
+        await remote.begin_stage(lease, "base")
+    for _ in range(2):
+        refused = await earlier_calls(api)
+        assert refused.reason == "COORDINATOR_VERSION"
+    (cell,) = [cell for cell in await CellStore(book.engine, LEASE_SECONDS).all() if cell.cell_id == "remote"]
+    assert [(trouble.reason, trouble.message) for trouble in cell.troubles] == [(refused.reason, refused.message)]
+    job = await book.store.job(lease.job_id)
+    if has_begun:
+        assert job.state is JobState.RUNNING
+        assert [stage.message for stage in job.timeline if stage.name == "version"] == [refused.message]
+        await expire_leases(book)  # as when it is stopped
+    taken = await claimed(await book.cell("elsewhere"))
+    assert (taken.job_id, taken.attempt) == (lease.job_id, 2)
+    await remote.register("host")
+    (cell,) = [cell for cell in await CellStore(book.engine, LEASE_SECONDS).all() if cell.cell_id == "remote"]
+    assert cell.troubles == (), "it has been upgraded"
 
 
 def output(sequence: int, data: bytes = b"x") -> Event:

@@ -1,24 +1,27 @@
 """The history of hook calls on every kind of database: one record for each call, and no call without its end."""
 
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from sqlalchemy import update
 
 from services.common.db.paging import Page
 from services.gateway.hooks.calls import CallStore
+from services.gateway.hooks.store import HookStore
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import jobs
-from services.gateway.values.hooks import CallFilter, CallView
+from services.gateway.values.hooks import CallFilter, CallView, Hook
 from services.lifecycle.ledger import Lease, LeaseLost
 from services.lifecycle.model.hook_calls import CallState, HookCall
 from services.lifecycle.model.outcome import Outcome
 from services.lifecycle.model.states import HookEvent, JobState
-from tests.kit.ledger import Books, claimed
+from tests.kit.ledger import Books, claimed, set_job
 
 CALL = HookCall("pre-hook-1", "hook-1", HookEvent.PRE)  # its id as `of` completes it
 DONE = replace(CALL, state=CallState.DONE, tries=2, status="answered 200", answer="ok\0", labels={"team": "a"})
+
+NOW = datetime.now(UTC)
 
 
 async def listed(book: Books, **wanted: object) -> list[CallView]:
@@ -128,3 +131,22 @@ async def test_calls_are_found_by_what_they_are(book: Books) -> None:
     assert await store.remove_expired() == 0
     assert await store.remove_expired(timedelta(0)) == 5
     assert await listed(book) == []
+
+
+async def test_a_cancelled_job_that_nobody_has_is_for_any_cell_while_a_hook_is_to_be_called(book: Books) -> None:
+    hooks = HookStore(book.engine)
+    any_hook = Hook(hook_id="any", project_id="default", event=HookEvent.ERROR, command="true", create_time=NOW)
+    for name, on_cancel, kinds in (("on-cancel", True, ()), ("other", False, ()), ("misfit", True, ("x",))):
+        await hooks.create(replace(any_hook, hook_id=name, on_cancel=on_cancel, kinds=kinds))
+    taken, freed = [(await book.admit()).spec.job_id for _ in range(2)]
+    away = {"bound_cell_id": "away", "refused_by": "cell", "wake_time": 2**60}
+    await set_job(book, taken, **away)
+    for _ in range(2):
+        for job_id in (taken, freed):
+            waiting = await book.store.cancel_job(job_id)
+            assert (waiting.state, waiting.cancel_requested) == (JobState.PENDING, True)
+    lease = await claimed(await book.cell("cell"))
+    assert (lease.job_id, lease.cancel_requested, lease.attempt) == (taken, True, 1)
+    await hooks.delete("on-cancel", NOW)
+    assert (await book.store.cancel_job(freed)).state is JobState.CANCELLED
+    assert (await book.store.cancel_job(taken)).state is JobState.RUNNING

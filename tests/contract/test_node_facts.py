@@ -127,6 +127,8 @@ execution.v1.PermissionRequest  permission_id tool input tool_call_id  event
 execution.v1.AnswerResponse  answer                                  within
 agent.v1.Answer  reservation                                         within
 agent.v1.ReservationAnswer  is_granted reason message retry_time is_last_warning  no: the driver has said it itself
+agent.v1.ReservationAnswer  gates  no: the driver has said it itself
+agent.v1.ModelGate  provider key model open_time  no: the driver has said it itself
 execution.v1.WatchEventsResponse  events                             within
 execution.v1.WatchEventsResponse  end next_sequence                  driver
 """

@@ -69,7 +69,7 @@ READABLE = {
         gateway.v1.Repository default_revision""",
     "how it is done, which the contract says that every VIEWER can read": """
         agent.v1.AgentSettings system_prompt model allowed_hosts image providers
-        agent.v1.CommandEngine line preset
+        agent.v1.CommandEngine line preset ask_before refuse
         agent.v1.AnthropicEngine ask_before
         gateway.v1.Policy verify_command retry_on artifacts leave_out
         gateway.v1.Floor verify_command protected_paths allowed_hosts
@@ -101,6 +101,7 @@ READABLE = {
         agent.v1.ModelUsageSum provider model day
         gateway.v1.CostGroup provider model day label_value
         agent.v1.Reservation provider model
+        agent.v1.ModelGate provider model
         gateway.v1.Output summary branch diff log_tail review_comment
         gateway.v1.FileChange path old_path raw_path raw_old_path
         gateway.v1.ReadArtifactResponse data

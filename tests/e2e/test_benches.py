@@ -8,6 +8,7 @@ import pytest
 from tests.kit.contract import ROOT
 
 SMALLEST = {
+    "budgets": ["SQLite", "--rounds", "1", "--seconds", "0.3", "--agents", "1", "8"],
     "chaos": ["--help"],  # test_chaos does what it does
     "door": ["--requests", "5", "--streams", "5", "--events", "5", "--rounds", "1"],
     "executions": ["memory"],

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.kit.chaos.run import Plan, run_chaos
+from tests.kit.chaos.spending import run_spending
 
 
 @pytest.mark.slow
@@ -15,5 +16,14 @@ from tests.kit.chaos.run import Plan, run_chaos
 async def test_a_cell_and_a_coordinator_in_chaos(scratch: Path) -> None:
     plan = Plan(seed=4, jobs=24, seconds=12, coordinators=1, every_seconds=1.2)
     report = await run_chaos(plan, scratch)
+
+    assert not report.complaints, report
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+async def test_one_daily_budget_holds_in_chaos(scratch: Path) -> None:
+    plan = Plan(seed=6, jobs=10, seconds=6, coordinators=1, every_seconds=1.2)
+    report = await run_spending(plan, scratch)
 
     assert not report.complaints, report

@@ -1,8 +1,11 @@
 """What happened in an execution, and what was answered to it."""
 
+from typing import Any
+
 from boatyard.execution.v1 import event_pb2
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli.shapes.values import Shape, content, name, time
 
@@ -45,4 +48,19 @@ def _field(body: Message, field: FieldDescriptor) -> Shape:
     value = getattr(body, field.name)
     if isinstance(value, bytes):
         return content(field.name, value) if value else {field.name: None}
-    return {field.name: None if value == "" and field.name not in _VERBATIM else value}
+    if field.is_repeated:
+        return {field.name: [_plain(each, field) for each in value]}
+    return {field.name: None if value == "" and field.name not in _VERBATIM else _plain(value, field)}
+
+
+def _plain(value: Any, field: FieldDescriptor) -> Any:  # noqa: ANN401 - a field's value
+    """Write a value of a field: a time as text, and a message as an object of its fields."""
+    if isinstance(value, Timestamp):
+        return time(value)
+    if isinstance(value, Message):
+        parts: Any = value.DESCRIPTOR.fields
+        return {key: shape for part in parts for key, shape in _field(value, part).items()}
+    if field.enum_type is not None:
+        known, prefix = field.enum_type.values_by_number, field.enum_type.values[0].name.removesuffix("UNSPECIFIED")
+        return known[value].name.removeprefix(prefix) if value in known else f"UNKNOWN_{value}"
+    return value

@@ -222,6 +222,13 @@ BEFORE_AGENT: Final = (
         advice="`boatyard retry` starts from a fresh workspace, and hooks must leave its .git alone",
     ),
     ReasonRow(
+        reason="COORDINATOR_VERSION",
+        meaning="the coordinator's version cannot do what the job needs, so that the job goes to another cell",
+        sources=(Source.LEDGER,),
+        advice="upgrade the coordinator",
+        advised_by=EVERY_MESSAGE,
+    ),
+    ReasonRow(
         reason="SANDBOX_UNAVAILABLE",
         meaning="the sandbox does not work on this machine, or the container's image is missing",
         sources=(Source.GIT, Source.EXECUTION),

@@ -6,20 +6,23 @@ import time
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 from typing import Final
 
 from services.execution.door import wires
 from services.execution.door.attempts import Attempt, NoProviderError, model_asked
-from services.execution.door.grants import Grant
+from services.execution.door.grants import AskAgainError, Grant
 from services.execution.door.http import Answer, MessageError, Request, Stream, written
 from services.execution.door.outages import Gate, Outages, Trouble, about
 from services.execution.door.reports import Reporter
+from services.execution.door.reservation import gate_of
 from services.execution.door.retry_after import retry_after_s, retry_delay_s
 from services.execution.door.upstream import AddressNotAllowedError
 from services.execution.door.usage_event import usage_fields
 
 _ERROR_WITHIN_S: Final = 2.0
 """How long the body of an error is waited for, in which some providers say when to ask again."""
+_TOLD_FROM_S: Final = 1.0
 _WHOLE_ANSWER: Final = 5
 """How much longer than the first byte of a stream an answer may take that comes as a whole."""
 _NO_ANSWER: Final = 502
@@ -69,8 +72,11 @@ class Asking:
     async def reach(self, attempts: Sequence[Attempt]) -> tuple[Reached | None, Trouble | None]:
         """Send the request to the first that takes it: return its answer, or also why that is none of a model.
 
-        Both are returned when the last answer can be passed back, if it comes to that.
+        Both are returned when the last answer can be passed back, if it comes to that. Raises AskAgainError when
+        whoever grants requests must hear of a gate before the next is tried.
         """
+        if self._grant.closed is not None:
+            return None, self._grant.closed
         waits = [self._opens_in(attempt) for attempt in attempts]
         left = [attempt for attempt, seconds in zip(attempts, waits, strict=True) if not seconds]
         if not left:
@@ -91,6 +97,8 @@ class Asking:
             if reached is not None:
                 reached.stream.writer.close()
             await self._note(attempt, trouble, left[0])
+            if self._grant.found_closed:
+                raise AskAgainError(0.0)
 
     async def _try(self, attempt: Attempt) -> tuple[Reached | None, Trouble | None]:
         name = attempt.serving.provider.name
@@ -107,7 +115,7 @@ class Asking:
         if status not in _REFUSALS and status not in _MAY_PASS and status < 500:
             return reached, None
         if status not in _REFUSALS and (seconds := await self._retry_after(reached)) is not None:
-            self._outages.close(self._gate(attempt), seconds)
+            self._close(attempt, seconds)
         text = f"{provider} answers with status {status}"
         if status in _REFUSALS:
             text = f"{text}: {_REFUSALS[status].format(model=self._model(attempt) or 'asked for')}"
@@ -122,11 +130,19 @@ class Asking:
                     seconds = retry_delay_s(await reached.stream.peek(reached.answer.body(self._request.method)))
         return seconds
 
+    def _close(self, attempt: Attempt, seconds: float) -> None:
+        """Let nobody through, and tell whoever grants requests of it, unless it is over sooner than they hear of it."""
+        self._outages.close(self._gate(attempt), seconds)
+        if self._grant.ask_id and seconds >= _TOLD_FROM_S:
+            gate = gate_of(attempt, self._model(attempt))
+            self._grant.found_closed.append(replace(gate, open_time=datetime.now(UTC) + timedelta(seconds=seconds)))
+
     def _opens_in(self, attempt: Attempt) -> float:
         return self._outages.opens_in(self._gate(attempt)) if self._outages.has_gates else 0.0
 
     def _gate(self, attempt: Attempt) -> Gate:
-        return attempt.serving.provider.name, attempt.key, self._model(attempt)
+        gate = gate_of(attempt, self._model(attempt))
+        return gate.provider, gate.key, gate.model
 
     def _model(self, attempt: Attempt) -> str:
         with suppress(NoProviderError):  # what cannot be read is the provider's to refuse

@@ -43,7 +43,8 @@ class Serving:
 class Attempt:
     """One way to send a request: to whom, with which key, and as what. `model` is empty where it makes no difference.
 
-    With `asks_usage` we ask for the usage of a chat, and the agent did not.
+    With `asks_usage` we ask for the usage of a chat, and the agent did not. `key_number` counts a provider's keys from
+    1; 0 is for none.
     """
 
     serving: Serving
@@ -53,6 +54,7 @@ class Attempt:
     body: bytes
     model: str
     asks_usage: bool
+    key_number: int = 0
 
     @property
     def is_streamed(self) -> bool:
@@ -98,8 +100,8 @@ def attempts(request: Request, body: bytes, routes: Sequence[Route], servings: S
         path = one.upstream.place.path(route.wire, path) + wires.query_there(request.query)
         if asks_usage:
             sent = sent.lstrip().replace(b"{", _ASK_FOR_USAGE, 1)
-        for key in one.provider.keys or ("",):
-            yield Attempt(one, route, key, path, sent, name, asks_usage)
+        for number, key in enumerate(one.provider.keys or ("",), start=bool(one.provider.keys)):
+            yield Attempt(one, route, key, path, sent, name, asks_usage, number)
 
 
 def _name_at(provider: ModelProvider, asked: str) -> str | None:

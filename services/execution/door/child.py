@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from services.agent.asks import Reservation
+from services.agent.asks import ModelGate, Reservation
 from services.agent.providers import ModelProvider, ModelWire, keys_by_name
 from services.execution.door import PORT, prices, process, wires
 from services.execution.door.ask_records import AskRecords
@@ -184,9 +184,10 @@ class ModelDoor:
     def _record_ask(self, records: AskRecords, report: dict[str, Any]) -> None:
         match report:
             case {"ask": ask_id, "reservation": fields}:
-                records.ask(ask_id, Reservation(**fields | {"wire": ModelWire(fields["wire"])}))
-            case {"ask_end": ask_id, "is_use_unknown": is_use_unknown}:
-                records.end(ask_id, is_use_unknown=is_use_unknown)
+                ways = tuple(ModelGate(**way) for way in fields["ways"])
+                records.ask(ask_id, Reservation(**fields | {"wire": ModelWire(fields["wire"]), "ways": ways}))
+            case {"ask_end": ask_id, "is_use_unknown": is_use_unknown, "gates": gates}:
+                records.end(ask_id, is_use_unknown=is_use_unknown, gates=gates)
 
     def _end_asks(self, writer: EventWriter) -> None:
         if self._asks is not None:

@@ -9,7 +9,7 @@ from typing import Final
 
 from services.execution.door.asking import Asking, Reached
 from services.execution.door.attempts import Attempt, NoProviderError
-from services.execution.door.grants import Grant
+from services.execution.door.grants import AskAgainError, Grant
 from services.execution.door.http import Answer, Body, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask, MaskedBody
 from services.execution.door.memory import Memory
@@ -50,8 +50,8 @@ class Exchange:
     async def run(self, attempts: Sequence[Attempt]) -> bool:
         """Answer the client; return whether its connection can be used again.
 
-        What will pass soon is waited out. Raises NoProviderError while nothing has been answered, OSError when either
-        end is lost after that.
+        What will pass soon is waited out. Raises NoProviderError while nothing has been answered, AskAgainError when
+        it is to be granted anew, OSError when either end is lost after that.
         """
         while True:
             reached, trouble = await self._asking.reach(attempts)
@@ -61,6 +61,8 @@ class Exchange:
                 pause = await self._pause(trouble) if attempts[0].route.metered else None
                 if pause is None and reached is not None:
                     unless_passed_back.pop_all()
+            if pause is not None and (self._grant.closed or self._grant.found_closed):
+                raise AskAgainError(pause)
             if pause is not None:
                 await asyncio.sleep(pause)
             elif reached is not None:

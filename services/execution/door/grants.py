@@ -4,15 +4,15 @@ import asyncio
 import os
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from services.agent.asks import Reservation, ReservationAnswer
+from services.agent.asks import ModelGate, Reservation, ReservationAnswer
 from services.execution.door import wires
-from services.execution.door.outages import Trouble
+from services.execution.door.outages import Outages, Trouble
 from services.execution.door.reports import Reporter
 from services.execution.inbox.asks import Asks
 
@@ -21,6 +21,11 @@ WAITS_S: Final = 300.0
 
 _SAID_AFTER_S: Final = 5.0
 _LOOK_S: Final = 1.0
+_ANSWERED_WITHIN_S: Final = 10.0
+"""How long an answer is waited for that nobody has to give."""
+_SILENT_S: Final = 60.0
+"""For how long nothing is asked of somebody who did not answer, and does not have to."""
+_SHORTEST_S: Final = 0.05
 _RETRY_AFTER_S: Final = 10
 _ID_BYTES: Final = 8
 
@@ -34,11 +39,23 @@ class NotGrantedError(Exception):
         self.retry_after = retry_after
 
 
+class AskAgainError(Exception):
+    """A request has to be asked for again, after `seconds`: what it was granted by is given back meanwhile."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
+        self.seconds = seconds
+
+
 @dataclass(slots=True)
 class Grant:
     """What one request was granted by, and what became of it. `ask_id` is empty when nothing had to be asked."""
 
     ask_id: str = ""
+    closed: Trouble | None = None
+    """Why it must not be sent now: whoever grants it knows that all its gates are closed."""
+    found_closed: list[ModelGate] = field(default_factory=list)
+    """The gates that its providers have closed."""
     is_last_warning: bool = False
     is_counted: bool = False
     """True when its ModelUsage is reported."""
@@ -47,28 +64,32 @@ class Grant:
 
 
 class Grants:
-    """Asks for each request, and says when it is over without having used anything."""
+    """Asks for each request, and says when it is over without having used anything.
 
-    def __init__(self, asks: Asks, reports: Reporter) -> None:
+    Where nobody has to answer, what nobody answers soon is sent, and nothing is asked for a while.
+    """
+
+    def __init__(self, asks: Asks, reports: Reporter, outages: Outages) -> None:
         self._asks = asks
         self._reports = reports
+        self._outages = outages
+        self._silent_until = 0.0
         self._bell: int | None = None
         self._rung = asyncio.Event()
 
     @asynccontextmanager
     async def granted(self, reservation: Reservation) -> AsyncIterator[Grant]:
-        """Enter when a request may be sent. Raises NotGrantedError."""
-        ask_id, answer = await self._until_granted(reservation)
-        grant = Grant(ask_id, answer.is_last_warning)
+        """Enter when a request may be sent, or why it must wait is known. Raises NotGrantedError."""
+        grant = await self._until_granted(reservation)
         try:
             yield grant
         finally:
-            if not grant.is_counted:
-                await self._end(ask_id, is_use_unknown=grant.is_pending)
+            if grant.ask_id and not grant.is_counted:
+                await self._end(grant.ask_id, is_use_unknown=grant.is_pending, gates=grant.found_closed)
 
-    async def _until_granted(self, reservation: Reservation) -> tuple[str, ReservationAnswer]:
+    async def _until_granted(self, reservation: Reservation) -> Grant:
         until = time.monotonic() + WAITS_S
-        while True:
+        while self._asks.must_answer or time.monotonic() >= self._silent_until:
             ask_id = secrets.token_hex(_ID_BYTES)
             answer = None
             try:
@@ -77,22 +98,36 @@ class Grants:
             finally:
                 if answer is None or not answer.is_granted:
                     await self._end(ask_id, is_use_unknown=False)
+            if answer is None:  # whoever would answer is away
+                self._silent_until = time.monotonic() + _SILENT_S
+                break
+            for gate in answer.gates:
+                self._outages.close((gate.provider, gate.key, gate.model), _seconds_until(gate.open_time))
             if answer.is_granted:
-                return ask_id, answer
+                return Grant(ask_id, is_last_warning=answer.is_last_warning)
             if answer.retry_time is None:
                 text, status = answer.message or answer.reason, wires.REFUSED[reservation.wire]
                 trouble = Trouble(text, reservation.provider, status, is_refusal=True, reason=answer.reason)
                 await self._reports.trouble(trouble)
                 raise NotGrantedError(text, status)
+            if answer.gates:
+                pause_s = max(_SHORTEST_S, _seconds_until(answer.retry_time))
+                return Grant(closed=Trouble(answer.message, answer.gates[0].provider, 429, pause_s=pause_s))
             await self._wait(reservation, answer, answer.retry_time, until)
+        return Grant()
 
-    async def _answer(self, ask_id: str, reservation: Reservation, until: float) -> ReservationAnswer:
+    async def _answer(self, ask_id: str, reservation: Reservation, until: float) -> ReservationAnswer | None:
+        """Return the answer to an ask; None when none came soon and none has to. Raises NotGrantedError."""
+        if not self._asks.must_answer:
+            until = min(until, time.monotonic() + _ANSWERED_WITHIN_S)
         said_at = time.monotonic() + _SAID_AFTER_S
         while True:
             rung = self._listen()
             if (answer := self._asks.answer_to(ask_id)) is not None:
                 return answer
             now = time.monotonic()
+            if now >= until and not self._asks.must_answer:
+                return None
             if now >= until:
                 text = f"nobody has answered for {WAITS_S:.0f} s whether this request may be sent"
                 raise NotGrantedError(text, 503, _RETRY_AFTER_S)
@@ -107,15 +142,16 @@ class Grants:
         self, reservation: Reservation, answer: ReservationAnswer, retry_time: datetime, until: float
     ) -> None:
         """Wait until a request may be asked for again. Raises NotGrantedError when that takes too long."""
-        seconds = max(0.0, (retry_time - datetime.now(UTC)).total_seconds())
+        seconds = _seconds_until(retry_time)
         text = f"a request to {_named(reservation)} may go in {seconds:.0f} s: {answer.message or answer.reason}"
         await self._reports.note(text)
         if time.monotonic() + seconds > until:
             raise NotGrantedError(text, 429, int(seconds) + 1)
         await asyncio.sleep(seconds)
 
-    async def _end(self, ask_id: str, *, is_use_unknown: bool) -> None:
-        ending = asyncio.ensure_future(self._reports.ask_end(ask_id, is_use_unknown=is_use_unknown))
+    async def _end(self, ask_id: str, *, is_use_unknown: bool, gates: Sequence[ModelGate] = ()) -> None:
+        found = [asdict(gate) | {"open_time": _rfc3339(gate.open_time)} for gate in gates]
+        ending = asyncio.ensure_future(self._reports.ask_end(ask_id, is_use_unknown=is_use_unknown, gates=found))
         await asyncio.shield(ending)
 
     def _listen(self) -> asyncio.Event:
@@ -142,3 +178,11 @@ class Grants:
 
 def _named(reservation: Reservation) -> str:
     return reservation.model or reservation.provider
+
+
+def _seconds_until(time: datetime | None) -> float:
+    return 0.0 if time is None else max(0.0, (time - datetime.now(UTC)).total_seconds())
+
+
+def _rfc3339(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()

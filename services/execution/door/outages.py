@@ -15,8 +15,8 @@ _LONGEST_PAUSE_S: Final = 8.0
 _FORGOTTEN_AFTER_S: Final = 60.0
 _SPREAD_S: Final = 1.0
 
-Gate = tuple[str, str, str]
-"""What a provider limits: the provider, the key, and the model."""
+Gate = tuple[str, int, str]
+"""What a provider limits: the provider, the number of its key, and the model."""
 
 
 @dataclass(frozen=True, slots=True)

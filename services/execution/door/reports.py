@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import time
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Final, Protocol
 
@@ -14,6 +15,11 @@ from services.execution.door.outages import Trouble
 _SAME_NOTE_AGAIN_S: Final = 60.0
 _NOTE_CHARACTERS: Final = 500
 _MAX_NOTES: Final = 64
+_GATES_BYTES: Final = 800
+
+
+Gates = Sequence[Mapping[str, object]]
+"""Gates of models, as JSON has them in events."""
 
 
 class Reporter(Protocol):
@@ -37,8 +43,8 @@ class Reporter(Protocol):
     async def ask(self, ask_id: str, reservation: Reservation) -> None:
         """Take what a request may use, which waits for an answer."""
 
-    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
-        """Take that an ask is over without a Usage event."""
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool, gates: Gates = ()) -> None:
+        """Take that an ask is over without a Usage event, and the gates that it has found closed."""
 
 
 class Reports:
@@ -79,14 +85,17 @@ class Reports:
 
     async def ask(self, ask_id: str, reservation: Reservation) -> None:
         """Report what a request may use."""
-        await self._write({"ask": ask_id, "reservation": asdict(reservation)})
+        fields = asdict(reservation)
+        ways = _fitting(fields.pop("ways"))
+        await self._write({"ask": ask_id, "reservation": fields | {"ways": ways}})
 
-    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool, gates: Gates = ()) -> None:
         """Report that an ask is over without a Usage event."""
-        await self._write({"ask_end": ask_id, "is_use_unknown": is_use_unknown})
+        await self._write({"ask_end": ask_id, "is_use_unknown": is_use_unknown, "gates": _fitting(gates)})
 
     async def _write(self, report: dict[str, object]) -> None:
-        # Texts have at most 600 characters together, of at most 6 bytes: escaped ones of ASCII.
+        # At most PIPE_BUF, so that it is written whole or not at all: texts have at most 600 characters together, of at
+        # most 6 bytes (escaped ones of ASCII); beside gates, which have 800 bytes, at most 350.
         line = json.dumps(report, ensure_ascii=False).encode(errors="replace") + b"\n"
         async with self._turn:
             while True:
@@ -104,3 +113,14 @@ class Reports:
             await event.wait()
         finally:
             loop.remove_writer(self._fd)
+
+
+def _fitting(gates: Gates) -> list[Mapping[str, object]]:
+    """Return as many gates as fit into a report, beginning with the first."""
+    left, fitting = _GATES_BYTES, []
+    for gate in gates:
+        left -= len(json.dumps(gate)) + 2
+        if left < 0:
+            break
+        fitting.append(gate)
+    return fitting

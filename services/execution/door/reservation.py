@@ -4,7 +4,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from services.agent.asks import Reservation
+from services.agent.asks import ModelGate, Reservation
 from services.agent.providers import ModelWire
 from services.execution.door.attempts import Attempt, model_asked, object_in
 from services.execution.door.http import Request
@@ -17,6 +17,8 @@ _BYTES_A_TOKEN: Final = 4
 _IMAGE: Final = re.compile(rb"(?:iVBORw0KGgo|/9j/|R0lGOD|UklGR)[A-Za-z0-9+/=\\]{1024,}")  # PNG, JPEG, GIF, WebP
 _IMAGE_TOKENS: Final = 5_000  # an image costs by its size in pixels, and no provider more than this
 _MOST_TOKENS: Final = 1 << 24  # no model writes as much, whatever a request allows it
+_MOST_WAYS: Final = 64
+_MOST_CHARACTERS: Final = 255  # of a model's name
 _OUTPUT_BOUNDS: Final[Mapping[ModelWire, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     # The fields with the bound, and those with the number of answers.
     ModelWire.MESSAGES: (("max_tokens",), ()),
@@ -36,11 +38,18 @@ def reservation(request: Request, attempts: Sequence[Attempt]) -> Reservation:
     return Reservation(
         wire=wire,
         provider=first.serving.provider.name,
-        model=asked[:255],
+        model=asked[:_MOST_CHARACTERS],
         input_tokens=read,
         max_output_tokens=written,
         max_cost_usd=None if None in costs else max(cost for cost in costs if cost is not None),
+        ways=tuple(gate_of(each, asked) for each in attempts[:_MOST_WAYS]),
     )
+
+
+def gate_of(attempt: Attempt, asked: str) -> ModelGate:
+    """Return what limits an attempt together with others; `asked` is the model of the request."""
+    model = (attempt.model or asked)[:_MOST_CHARACTERS]
+    return ModelGate(provider=attempt.serving.provider.name, key=attempt.key_number, model=model)
 
 
 def input_tokens(body: bytes) -> int:

@@ -11,7 +11,7 @@ from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door import wires
 from services.execution.door.attempts import Attempt, NoProviderError, Serving, attempts
 from services.execution.door.exchange import Exchange
-from services.execution.door.grants import Grant, Grants, NotGrantedError
+from services.execution.door.grants import AskAgainError, Grant, Grants, NotGrantedError
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
@@ -80,9 +80,9 @@ class Door:
         self._servings = [Serving(provider, upstream(provider), Mask(provider.keys)) for provider in providers]
         self._token = token.encode()
         self._reports = reports
-        self._grants = None if asks is None else Grants(asks, reports)
         self._memory = Memory()
         self._outages = Outages(patience_s, first_byte_s)
+        self._grants = None if asks is None else Grants(asks, reports, self._outages)
         self._clients: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._known: set[asyncio.Task[Any]] = set()  # those of them that have shown the token
 
@@ -193,9 +193,13 @@ class Door:
 
     async def _exchange(self, client: Stream, request: Request, ways: Sequence[Attempt], track: Track) -> bool:
         """Send a request as soon as it may be sent. Raises NotGrantedError, and what Exchange raises."""
-        async with self._granted(request, ways) as grant:
-            common = (request, client, self._memory, self._reports)
-            return await Exchange(*common, outages=self._outages, track=track, grant=grant).run(ways)
+        common = (request, client, self._memory, self._reports)
+        while True:
+            try:
+                async with self._granted(request, ways) as grant:
+                    return await Exchange(*common, outages=self._outages, track=track, grant=grant).run(ways)
+            except AskAgainError as again:
+                await asyncio.sleep(again.seconds)
 
     @contextlib.asynccontextmanager
     async def _granted(self, request: Request, ways: Sequence[Attempt]) -> AsyncIterator[Grant]:

@@ -8,11 +8,13 @@ Standard library only.
 
 import contextlib
 import os
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
-from services.agent.asks import Reservation, ReservationAnswer
+from services.agent.asks import ModelGate, Reservation, ReservationAnswer
 from services.execution.inbox.questions import Questions
 
 
@@ -23,7 +25,9 @@ class AskOverError(Exception):
 class Asks:
     """The asks of one execution."""
 
-    def __init__(self, run: Path) -> None:
+    def __init__(self, run: Path, *, must_answer: bool = True) -> None:
+        """Without `must_answer`, what nobody answers may be done all the same."""
+        self.must_answer = must_answer
         self._questions = Questions(run / "asks")
         self._bell = run / "asks" / "bell"
 
@@ -44,8 +48,9 @@ class Asks:
         """Answer an ask durably, and return the answer that holds, which is the first. Raises AskOverError."""
         if not self._questions.exists or self._questions.question(ask_id) is None:
             raise AskOverError(ask_id)
-        time = None if answer.retry_time is None else answer.retry_time.isoformat()
-        holds = _answer(self._questions.answer(ask_id, asdict(answer) | {"retry_time": time}))
+        gates = [asdict(gate) | {"open_time": _text(gate.open_time)} for gate in answer.gates]
+        fields = asdict(answer) | {"retry_time": _text(answer.retry_time), "gates": gates}
+        holds = _answer(self._questions.answer(ask_id, fields))
         self._ring()
         return holds
 
@@ -71,12 +76,20 @@ class Asks:
                 os.close(fd)
 
 
-def _answer(fields: dict[str, object]) -> ReservationAnswer:
-    time = fields.get("retry_time")
+def _text(time: datetime | None) -> str | None:
+    return None if time is None else time.isoformat()
+
+
+def _answer(fields: Mapping[str, Any]) -> ReservationAnswer:
     return ReservationAnswer(
         is_granted=bool(fields["is_granted"]),
         reason=str(fields.get("reason", "")),
         message=str(fields.get("message", "")),
-        retry_time=datetime.fromisoformat(time) if isinstance(time, str) else None,
+        retry_time=_time(fields.get("retry_time")),
         is_last_warning=bool(fields.get("is_last_warning")),
+        gates=tuple(ModelGate(**gate | {"open_time": _time(gate["open_time"])}) for gate in fields.get("gates", ())),
     )
+
+
+def _time(text: str | None) -> datetime | None:
+    return None if text is None else datetime.fromisoformat(text)

@@ -61,6 +61,9 @@ class Preset:
     """For reader `text`, one that is found in the output of an agent that could not do its work."""
     mode: str = ""
     """For reader `acp`, the mode in which the agent asks nobody, by its own name for it."""
+    asking_mode: str = ""
+    """For reader `acp`, the mode in which it asks before it calls a tool that changes something; empty when it has
+    none. Its line then finds BOATYARD_AGENT_ASKS too."""
     leave_out: tuple[str, ...] = ()
     """What it leaves in the workspace that is no result, as patterns of a .gitignore file."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -100,8 +103,9 @@ class Preset:
     def _complaints_about_the_output(self) -> Iterator[tuple[str, str]]:
         if self.reader not in READERS:
             yield "reader", f"must be one of {', '.join(READERS)}"
-        if self.mode and self.reader != ACP:
-            yield "mode", f"is for reader {ACP} alone, and the reader is {self.reader}"
+        for key in ("mode", "asking_mode"):
+            if getattr(self, key) and self.reader != ACP:
+                yield key, f"is for reader {ACP} alone, and the reader is {self.reader}"
         for key in ("done", "failed"):
             pattern = getattr(self, key)
             if pattern and self.reader != "text":

@@ -59,6 +59,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
         "replay": plan.replay,
         "no_door": plan.no_door,
         "reserves_model_use": plan.reserves_model_use,
+        "heeds_model_gates": plan.heeds_model_gates,
         "terminal": None if plan.terminal is None else asdict(plan.terminal),
     }
 
@@ -98,6 +99,7 @@ def plan_from_json(fields: dict[str, Any], task: dict[str, Any] | None = None) -
         replay=Matching(fields["replay"]) if fields.get("replay") else None,
         no_door=fields.get("no_door", ""),
         reserves_model_use=fields.get("reserves_model_use", False),
+        heeds_model_gates=fields.get("heeds_model_gates", False),
     )
 
 

@@ -272,7 +272,7 @@ class ExecutionManager:
             run.create(request.plan, request.stdin, request.recording)
             if engine.takes_messages or engine.asks_permission or request.converses:
                 Inbox(run.path).create()
-            if request.plan.reserves_model_use:
+            if request.plan.asks_before_requests:
                 Asks(run.path).create()
         except OSError:  # for lack of room, of which none of it may be kept
             shutil.rmtree(run.path, ignore_errors=True)

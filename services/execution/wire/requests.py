@@ -85,10 +85,11 @@ def digest(spec: pb.ExecutionSpec) -> bytes:
     """Return a digest that identifies a specification: equal messages, and hardly any others, have equal ones.
 
     Secrets count by their names: of a short value the digest could be guessed. Providers of models do not count,
-    nor does it whether their use is reserved.
+    nor does it whether their use is reserved or asked for.
     """
     open_to_all = pb.ExecutionSpec()
     open_to_all.CopyFrom(without_secrets(spec))
     open_to_all.ClearField("providers")
     open_to_all.ClearField("reserves_model_use")
+    open_to_all.ClearField("heeds_model_gates")
     return hashlib.sha256(open_to_all.SerializeToString(deterministic=True)).digest()

@@ -70,6 +70,7 @@ class StartReader:
                 records=bool(agent.record),
                 replay=REPLAY_MATCHINGS[spec.replay.matching] if is_replayed else None,
                 reserves_model_use=spec.reserves_model_use and not is_replayed,
+                heeds_model_gates=spec.heeds_model_gates and not is_replayed,
             ),
             stdin=engine_spec.stdin,
             providers=replayed_providers() if is_replayed else tuple(map(PROVIDER.from_proto, spec.providers)),

@@ -18,6 +18,7 @@ from services.gateway.coordinators.ledger.servicer import EARLIER_METHODS, Earli
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.servicer import CoordinatorServicer
 from services.gateway.coordinators.store import CoordinatorStore
+from services.gateway.coordinators.versions import Versions
 from services.gateway.jobs.store import JobStore
 from services.gateway.jobs.wire import job_document
 from services.gateway.ledger.events import EventStore
@@ -49,24 +50,25 @@ def registrations(
     store = CoordinatorStore(
         engine, notifier, events, takes_over=takes_over, lease_seconds=lease_seconds, ageing_seconds=ageing_seconds
     )
+    versions = Versions(cells, store)
     ledgers = CoordinatorLedgers(engine, store, notifier, job_document, lease_seconds)
 
     def add_ledger(servicer: LedgerServicer, server: aio.Server) -> None:
         add_LedgerServiceServicer_to_server(servicer, server)
-        EarlierLedgerServicer(cells).add_to_server(server)
+        EarlierLedgerServicer(versions).add_to_server(server)
 
     return [
         Registration(
             coordinator_pb2.DESCRIPTOR.services_by_name["CoordinatorService"].full_name,
             add_CoordinatorServiceServicer_to_server,
-            CoordinatorServicer(store, ledgers, cells=cells, jobs=jobs, notifier=notifier, draining=draining),
+            CoordinatorServicer(store, ledgers, versions, cells=cells, jobs=jobs, notifier=notifier, draining=draining),
             {coordinator_pb2.AppendEventsRequest.DESCRIPTOR.full_name: check_events},
             keeps_jobs=True,
         ),
         Registration(
             ledger_pb2.DESCRIPTOR.services_by_name["LedgerService"].full_name,
             add_ledger,
-            LedgerServicer(store, ledgers, cells),
+            LedgerServicer(store, ledgers, versions),
             ledger_wire.CHECKS,
             keeps_jobs=True,
         ),

@@ -9,7 +9,7 @@ from services.common.db.outages import outage
 from services.gateway.coordinators.model import HeldLease
 from services.gateway.coordinators.store import CoordinatorStore, lease_lost
 from services.gateway.ledger.notifier import JobNotifier
-from services.gateway.ledger.sql_ledger import SqlLedger
+from services.gateway.ledger.sql_ledger import RESERVE_WAIT_SECONDS, SqlLedger
 from services.gateway.values.cells import Cell
 from services.gateway.values.jobs import JobView
 from services.lifecycle.ledger import Lease, LeaseLost, LedgerUnavailable
@@ -64,6 +64,7 @@ class CoordinatorLedgers:
             self._document,
             lease_seconds=self.lease_seconds,
             is_of_coordinator=True,
+            reserve_wait_seconds=RESERVE_WAIT_SECONDS,
         )
 
     @staticmethod

@@ -18,7 +18,7 @@ from services.gateway.coordinators.endings import check_approved, complete, end_
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
-from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, cannot_read_jobs, earlier_version
+from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, Versions
 from services.gateway.jobs import wire as job_wire
 from services.gateway.jobs.store import JobStore
 from services.gateway.ledger.looks import looks
@@ -43,6 +43,7 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         self,
         store: CoordinatorStore,
         ledgers: CoordinatorLedgers,
+        versions: Versions,
         *,
         cells: CellStore,
         jobs: JobStore,
@@ -52,6 +53,7 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         self._store = store
         self._cells = cells
         self._ledgers = ledgers
+        self._versions = versions
         self._jobs = jobs
         self._notifier = notifier
         self._draining = draining
@@ -76,10 +78,10 @@ class CoordinatorServicer(CoordinatorServiceServicer):
         coordinator, claim_filter, seconds = wire.claim_from_proto(request, context.time_remaining())
         key = idempotency_key(request)
         await self._store.enrol(coordinator)
-        if await cannot_read_jobs(self._cells, coordinator.cell_id, request.request_id):
+        if not await self._versions.can_read_jobs(coordinator.cell_id, request.request_id):
             await asyncio.sleep(min(EARLIER_WAIT_SECONDS, seconds))
             text = "reads jobs in an earlier form than this gateway writes them"
-            raise await earlier_version(self._cells, coordinator.cell_id, text)
+            raise await self._versions.refusal(coordinator.cell_id, text)
         deadline = asyncio.get_running_loop().time() + seconds
         with self._notifier.subscribe(WORK) as subscription:
             while True:

@@ -11,6 +11,7 @@ from services.common.errors import Aborted, FailedPrecondition, NotFound
 from services.gateway import scope
 from services.gateway.catalog.store import PROJECTS, REPOSITORIES, WORK_ITEMS
 from services.gateway.coordinators.model import HeldLease, WorkContext, WorkItemTitle
+from services.gateway.ledger.attempts import retry_later
 from services.gateway.ledger.claim_queries import ClaimFilter
 from services.gateway.ledger.claiming import Claimer, with_refusals
 from services.gateway.ledger.events import EventStore
@@ -21,20 +22,22 @@ from services.gateway.ledger.notifier import JobNotifier
 from services.gateway.ledger.questions import write_question
 from services.gateway.ledger.rows import job_row, job_view
 from services.gateway.ledger.statuses import JobStatuses
+from services.gateway.ledger.timeline import tell
 from services.gateway.schema import idempotency
 from services.gateway.schema.catalog import work_items
 from services.gateway.schema.cells import cells
-from services.gateway.schema.clock import NOW
+from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.idempotency import IdempotencyKey
-from services.gateway.schema.jobs import executions, jobs
+from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
 from services.gateway.values.catalog import WorkItemState
 from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.checkpoints import Checkpoint
 from services.gateway.values.events import NumberedEvent
-from services.lifecycle.ledger import Lease
+from services.lifecycle.ledger import PATIENCE_SECONDS, Lease
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.job_spec import JobSpec
+from services.lifecycle.model.outcome import Failure, Retry
 from services.lifecycle.model.states import ExecutionState, JobState
 from services.lifecycle.model.value import load
 from services.lifecycle.orphans import JobStatus
@@ -45,6 +48,8 @@ _LEASES = (
     .join(cells, cells.c.cell_id == jobs.c.cell_id, isouter=True)
 )
 
+_VERSION = "version"
+"""The line of a job's timeline that says what its coordinator's version keeps it from."""
 _TITLES = 100
 """How many work items of each state are told."""
 
@@ -196,6 +201,28 @@ class CoordinatorStore:
             async with self._engine.begin() as connection:
                 job_ids = (await connection.execute(visible_ids)).scalars().all()
         return await JobStatuses(self._engine, coordinator_id).of(job_ids)
+
+    async def give_back(self, coordinator_id: str, refusal: Failure, job_id: str = "") -> None:
+        """Let other cells take the jobs, or the one, that a coordinator holds and cannot go on with.
+
+        Where work has begun, or nobody has taken it for long, it stays: then the timeline has the refusal.
+        """
+        held = select(jobs).where(jobs.c.cell_id == coordinator_id, jobs.c.state == JobState.RUNNING)
+        if job_id:
+            held = held.where(jobs.c.job_id == job_id)
+        async with self._engine.begin() as connection:
+            rows = (await connection.execute(held.with_for_update())).all()
+            patient = now() - round(PATIENCE_SECONDS * 1_000_000)
+            since = (await connection.execute(select(patient))).scalar_one()
+            for row in rows:
+                of_attempt = (stages.c.job_id == row.job_id, stages.c.attempt == row.attempt)
+                has_begun = (await connection.execute(select(stages.c.name).where(*of_attempt).limit(1))).first()
+                if has_begun or 0 < row.refused_since < since:
+                    await tell(connection, row.job_id, row.attempt, _VERSION, refusal.message)
+                else:
+                    await retry_later(connection, coordinator_id, row, Retry(refusal, 0, is_refusal=True))
+        for row in rows:
+            self._notifier.notify(row.job_id, work=True)
 
     async def _lease_of(self, coordinator_id: str, token: str) -> Lease | None:
         job_id, _, fence = token.partition("/")

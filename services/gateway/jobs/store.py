@@ -15,6 +15,7 @@ from services.common.db.paging import Page
 from services.common.errors import FailedPrecondition, NotFound
 from services.gateway import scope
 from services.gateway.ledger.ending import end_job
+from services.gateway.ledger.hooks import calls_hooks_on_cancel
 from services.gateway.ledger.inputs import read_secrets
 from services.gateway.ledger.labels import selected
 from services.gateway.ledger.notifier import JobNotifier
@@ -154,7 +155,10 @@ class JobStore:
             return [execution_view(row) for row in (await connection.execute(statement)).all()]
 
     async def cancel_job(self, job_id: str) -> JobView:
-        """Request a job's end; if nobody has it, it ends now. Raises NotFound, FailedPrecondition (JOB_STATE)."""
+        """Request a job's end; if nobody has it, and no hook is called for that, it ends now.
+
+        Raises NotFound, FailedPrecondition (JOB_STATE).
+        """
         async with self._engine.begin() as connection:
             await _cancel(connection, job_id)
             view = await job_view(connection, job_id)
@@ -246,7 +250,10 @@ async def _execution(connection: AsyncConnection, execution_id: str) -> Executio
 
 
 async def _cancel(connection: AsyncConnection, job_id: str) -> None:
-    """Record the request, once; a job that nobody has ends now. Raises NotFound, FailedPrecondition (JOB_STATE)."""
+    """Record the request, once. Raises NotFound, FailedPrecondition (JOB_STATE).
+
+    A job that nobody has ends now; where hooks are to be called, once a cell has called them, which takes it for that.
+    """
     row = await job_row(connection, job_id, locked=True)
     state = JobState(row.state)
     if state.is_final:
@@ -256,7 +263,12 @@ async def _cancel(connection: AsyncConnection, job_id: str) -> None:
         # A job that waits for an answer wakes now, so that its cell ends what it still has there.
         this_job = update(jobs).where(jobs.c.job_id == job_id)
         await connection.execute(this_job.values(cancel_requested=True, wake_time=now(), revision=row.revision + 1))
-    if state is JobState.PENDING:
+    if state is not JobState.PENDING:
+        return
+    if await calls_hooks_on_cancel(connection, load(JobSpec, row.definition)):
+        for_any_cell = update(jobs).where(jobs.c.job_id == job_id).values(bound_cell_id="", refused_by="")
+        await connection.execute(for_any_cell)
+    else:
         await end_job(connection, row, Outcome(JobState.CANCELLED))
 
 

@@ -6,6 +6,7 @@ from sqlalchemy import Row, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.common.ids import new_id
+from services.gateway.ledger.budgets.uses import carry_over
 from services.gateway.ledger.ending import end_job, end_what_is_open
 from services.gateway.ledger.executions import new_execution
 from services.gateway.ledger.outages import place_after
@@ -42,17 +43,22 @@ async def failure_of_agent(connection: AsyncConnection, job: Row[Any]) -> Failur
     Then the job fails with this, although the machine was lost before that was recorded too: to do it all again would
     end the same way.
     """
+    agent = await _newest_agent(connection, job)
+    if agent is None or agent.state != ExecutionState.FAILED:
+        return None
+    return Failure(agent.reason, agent.message)
+
+
+async def _newest_agent(connection: AsyncConnection, job: Row[Any]) -> Row[str, str, str, str] | None:
+    """Return the execution of the agent in the last round of a job's attempt."""
     agents = (executions.c.job_id == job.job_id, executions.c.attempt == job.attempt)
     newest = (
-        select(executions.c.state, executions.c.reason, executions.c.message)
+        select(executions.c.execution_id, executions.c.state, executions.c.reason, executions.c.message)
         .where(*agents, executions.c.purpose == Purpose.AGENT)
         .order_by(executions.c.create_time.desc(), executions.c.execution_id.desc())
         .limit(1)
     )
-    agent = (await connection.execute(newest)).first()
-    if agent is None or agent.state != ExecutionState.FAILED:
-        return None
-    return Failure(agent.reason, agent.message)
+    return (await connection.execute(newest)).first()
 
 
 async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Failure) -> str:
@@ -78,6 +84,8 @@ async def retry_later(connection: AsyncConnection, cell_id: str, job: Row[Any], 
     if retry.outage is not None:
         wake_time = await place_after(connection, job.project_id, retry.outage, retry)
         outage_since = now() if retry.is_new_outage or not job.outage_since else job.outage_since
+        if (agent := await _newest_agent(connection, job)) is not None:
+            await carry_over(connection, job.job_id, agent.execution_id, execution_id)
     is_free = retry.is_refusal or retry.outage is not None
     refusing = sorted({*job.refused_by.split(), cell_id}) if retry.is_refusal else ()
     waiting = update(jobs).where(jobs.c.job_id == job.job_id)

@@ -11,6 +11,7 @@ from services.common.errors import NotFound
 from services.gateway.schema.hooks import hooks
 from services.gateway.schema.jobs import jobs
 from services.gateway.values.hooks import Hook
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.webhooks import signing_key
 
 IN_ORDER = (hooks.c.order, as_number(hooks.c.create_time), hooks.c.hook_id)
@@ -25,6 +26,12 @@ async def hooks_in_force(connection: AsyncConnection, project_id: str) -> Sequen
     """Return a project's hooks, in the order of their calls. Those of a job must also fit it: see `Hook.fits`."""
     rows = (await connection.execute(_OF_PROJECT, {"of_project": project_id})).mappings()
     return [Hook(**row) for row in rows]
+
+
+async def calls_hooks_on_cancel(connection: AsyncConnection, spec: JobSpec) -> bool:
+    """True when a hook in force is called for this job when it is cancelled."""
+    hooks = await hooks_in_force(connection, spec.project_id)
+    return any(hook.on_cancel and hook.fits(spec.template_id, spec.kind) for hook in hooks)
 
 
 async def key_of(connection: AsyncConnection, hook_id: str, job_id: str) -> bytes:

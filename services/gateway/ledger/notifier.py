@@ -15,6 +15,9 @@ WORK = ""
 ALL = "*"
 """Subscribed to, in place of a job, by those who wait for a change of any job."""
 
+MODELS = "$models"
+"""Subscribed to, in place of a job, by requests to models that wait."""
+
 
 class JobNotifier:
     """Wakes the waiters of this process, and its driver when there is something for it."""

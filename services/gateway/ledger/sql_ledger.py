@@ -3,6 +3,7 @@
 A cell that restarts has its own leases back at once: `take_over_own` is called under the cell's lock.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -25,7 +26,7 @@ from services.gateway.ledger.hook_calls import write_call
 from services.gateway.ledger.hooks import key_of
 from services.gateway.ledger.inputs import job_context
 from services.gateway.ledger.labels import add_labels
-from services.gateway.ledger.notifier import JobNotifier
+from services.gateway.ledger.notifier import MODELS, JobNotifier
 from services.gateway.ledger.parking import park
 from services.gateway.ledger.providers import providers_of
 from services.gateway.ledger.questions import decision_on
@@ -47,7 +48,12 @@ from services.lifecycle.model.states import JobState
 
 _IS_HELD: Final = and_(jobs.c.job_id == bindparam("of_job"), jobs.c.fence == bindparam("of_fence"), IS_RUNNING)
 _HELD: Final = select(jobs.c.job_id).where(_IS_HELD)
+_LOOK_SECONDS: Final = 0.1
+"""How often a request that waits is looked at again at most."""
 _CHANGE: Final = update(jobs).where(_IS_HELD).values(revision=jobs.c.revision + 1)
+
+RESERVE_WAIT_SECONDS: Final = 3.0
+"""How long a gateway's ledger waits for a better answer: within the deadline of a coordinator's call."""
 
 
 class SqlLedger:
@@ -63,13 +69,18 @@ class SqlLedger:
         lease_seconds: float = 20.0,
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
         is_of_coordinator: bool = False,
+        reserve_wait_seconds: float = 0.0,
     ) -> None:
-        """A ledger that `is_of_coordinator` gives away those providers of models alone that are for coordinators."""
+        """A ledger that `is_of_coordinator` gives away those providers of models alone that are for coordinators.
+
+        `reserve_wait_seconds` is how long `reserve` may wait for a better answer.
+        """
         self._engine = engine
         self._cell_id = cell_id
         self._notifier = notifier
         self._document = document
         self._is_of_coordinator = is_of_coordinator
+        self._reserve_wait_seconds = reserve_wait_seconds
         self._lease_seconds = self._longest_lease = lease_seconds
         self._claimer = Claimer(cell_id, lease_seconds, ageing_seconds)
         self._is_away = False
@@ -176,12 +187,22 @@ class SqlLedger:
             )
 
     async def reserve(self, lease: Lease, need: ModelNeed) -> Granting:
-        async with self._transaction() as connection:
-            return await reservations.reserve(connection, lease, need)
+        """Reserve: see Ledger. What has to wait is looked at again for a while, as soon as something has changed."""
+        until = time.monotonic() + self._reserve_wait_seconds
+        with self._notifier.subscribe(MODELS) as changes:
+            while True:
+                async with self._transaction() as connection:
+                    granting = await reservations.reserve(connection, lease, need)
+                pause = granting.retry_seconds
+                if granting.is_granted or not pause or time.monotonic() + pause > until:
+                    return granting
+                await asyncio.sleep(_LOOK_SECONDS)
+                await changes.wait(max(0.0, pause - _LOOK_SECONDS))
 
     async def settle(self, lease: Lease, use: Settlement) -> None:
         async with self._transaction() as connection:
-            await reservations.settle(connection, lease, use)
+            await reservations.settle(connection, lease, use, is_far=self._is_of_coordinator)
+        self._notifier.notify_local(MODELS)
 
     async def record_call(self, lease: Lease, call: HookCall) -> None:
         async with self._writing(lease) as connection:

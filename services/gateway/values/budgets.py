@@ -8,7 +8,10 @@ from services.lifecycle.model.budgets import AMOUNTS, BudgetLimits, Spending
 
 
 class BudgetScope(enum.StrEnum):
-    """What a budget is for: each execution, each job with all its attempts, each worker, or the whole project."""
+    """What a budget is for: each execution, each job with all its attempts, each worker, or the whole project.
+
+    An execution goes on with its budget after an outage of its model.
+    """
 
     EXECUTION = "EXECUTION"
     JOB = "JOB"

@@ -74,14 +74,29 @@ class Spending(Recorded):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GateState(Recorded):
+    """What a provider limits together, as ModelGate in the contract, and for how many seconds it is closed."""
+
+    provider: str
+    key: int
+    model: str
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ModelNeed(Recorded):
-    """What one request to a model may need at most, before it is sent. `cost_usd` is None where no price is known."""
+    """What one request to a model may need at most, before it is sent. `cost_usd` is None where no price is known.
+
+    It needs one of its `ways` to be open, and where `is_reserved` also what it may use in all budgets.
+    """
 
     execution_id: str
     ask_id: str
     tokens: int
     cost_usd: float | None
     model: str = ""
+    ways: tuple[GateState, ...] = ()
+    is_reserved: bool = True
 
     @property
     def spending(self) -> Spending:
@@ -93,7 +108,7 @@ class ModelNeed(Recorded):
 class Settlement(Recorded):
     """What one request to a model has used, as its answer said, or none of it where `is_released`: it was not billed.
 
-    What is None is not known: it counts as what was reserved.
+    What is None is not known: it counts as what was reserved. `closed` are the gates that it has found closed.
     """
 
     execution_id: str
@@ -101,6 +116,7 @@ class Settlement(Recorded):
     tokens: int | None = None
     cost_usd: float | None = None
     is_released: bool = False
+    closed: tuple[GateState, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,7 +124,8 @@ class Granting(Recorded):
     """The answer to a need: whether the request may be sent, and why not.
 
     With `retry_seconds` it is to be asked again then: requests that are under way may leave enough for it. `is_last`
-    warns: what is left of a budget is not enough for another request of this size.
+    warns: what is left of a budget is not enough for another request of this size. `closed` are those of its ways that
+    the request must not take, and with `is_turn` it is one of those that try a gate after that was closed.
     """
 
     is_granted: bool
@@ -116,6 +133,8 @@ class Granting(Recorded):
     message: str = ""
     retry_seconds: float = 0.0
     is_last: bool = False
+    closed: tuple[GateState, ...] = ()
+    is_turn: bool = False
 
 
 GRANTED: Final = Granting(is_granted=True)

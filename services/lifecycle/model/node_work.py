@@ -67,6 +67,8 @@ class Launch:
     """Who answers what the program asks of a model."""
     reserves_model_use: bool = False
     """Whether each request to a model has to be granted before it is sent."""
+    heeds_model_gates: bool = False
+    """Whether each is asked for in the same way, and sent all the same when nobody answers."""
     replay: Matching | None = None
     """How `recording` answers that in their place; None without one."""
     recording: bytes = field(default=b"", repr=False)

@@ -12,7 +12,7 @@ from boatyard.execution.v1 import execution_pb2 as execution_pb
 from boatyard.execution.v1 import execution_pb2_grpc as execution_rpc
 
 from services.agent.asks import Reservation, ReservationAnswer
-from services.agent.wire import RESERVATION, RESERVATION_ANSWER
+from services.agent.wire import MODEL_GATE, RESERVATION, RESERVATION_ANSWER
 from services.common.errors import FailedPrecondition, NotFound, OutOfRange
 from services.common.rpc.mapper import Mapper
 from services.common.rpc.status import service_error
@@ -99,7 +99,10 @@ def _batch(events: Sequence[event_pb.Event], *, is_last: bool) -> AskBatch:
             case "ask" if event.ask.HasField("reservation"):
                 batch.asked[event.ask.ask_id] = RESERVATION.from_proto(event.ask.reservation)
             case "ask_end":
-                batch.ended.append(AskEnd(event.ask_end.ask_id, is_use_unknown=event.ask_end.is_use_unknown))
+                gates = tuple(map(MODEL_GATE.from_proto, event.ask_end.gates))
+                batch.ended.append(
+                    AskEnd(event.ask_end.ask_id, is_use_unknown=event.ask_end.is_use_unknown, gates=gates)
+                )
             case "usage" if event.usage.ask_id:
                 batch.ended.append(AskEnd(event.usage.ask_id, _USE.from_proto(event.usage)))
     return batch

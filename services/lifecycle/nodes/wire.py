@@ -77,6 +77,7 @@ def spec_to_proto(value: Launch, job_id: str) -> execution_pb.ExecutionSpec:
         redacted=value.redacted,
         providers=map(PROVIDER.to_proto, value.providers),
         reserves_model_use=value.reserves_model_use,
+        heeds_model_gates=value.heeds_model_gates,
         replay=None if value.replay is None else replay_to_proto(value.replay, value.recording),
         home_path=text_to_proto("spec.home_path", value.layout.home) if value.has_home else "",
         resumes=value.resumes,

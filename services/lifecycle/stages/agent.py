@@ -42,7 +42,8 @@ async def _whole_launch(job: JobRun, layout: Layout, base: Base | None, task: st
     if (replay := job.spec.replay) is not None:
         return replace(launch, replay=replay.matching, recording=job.recording)
     reserves = await job.retry_until_lease_lost(lambda: job.books.reserves(job.lease))
-    return replace(launch, providers=await job.providers(), reserves_model_use=reserves)
+    providers = await job.providers()
+    return replace(launch, providers=providers, reserves_model_use=reserves, heeds_model_gates=bool(providers))
 
 
 async def follow_agent(job: JobRun, layout: Layout, base: Base | None, task: str) -> Run:
@@ -67,7 +68,7 @@ async def follow_agent(job: JobRun, layout: Layout, base: Base | None, task: str
     async def follow() -> EndedRun:
         if was_followed:
             await remind()
-        async with answering(job, job.agent_id) if reserves else nullcontext():
+        async with answering(job, job.agent_id) if reserves or job.asks_models else nullcontext():
             run = await end_of(job, job.agent_id, seen, remind)
         return EndedRun(run, await job.nodes.executions.tail(run, _TAIL_BYTES))
 

@@ -6,12 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boatyard.agent.v1.agent_pb2 import CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.common.errors import Invalid
 from services.common.ids import new_id
 from tests.integration.execution.conversations import PEER, talk
 from tests.integration.execution.model import of
 from tests.integration.execution.service import Client, State
+from tests.integration.execution.test_contract import refused
 from tests.kit.uids import give_to_agents
 
 SECRET = "swordfish-and-more"
@@ -131,6 +134,70 @@ async def test_options_are_chosen_by_their_kind_and_what_was_not_offered_is_refu
     ]
     (result,) = of(seen, "tool_result")
     assert json.loads(result.output) == {"text": "a.txt"}
+
+
+ASKED = {
+    "toolCall": {"toolCallId": "t1", "kind": "execute", "title": "ls", "rawInput": {"command": "ls"}},
+    "options": [{"optionId": kind, "kind": kind} for kind in ("allow_always", "reject_once", "allow_once")],
+}
+
+
+@pytest.mark.parametrize("allow", [True, pytest.param(False, marks=pytest.mark.slow)])
+async def test_a_person_is_asked_once_and_holds_up_nothing_but_the_agent(shared: Client, allow: bool) -> None:
+    one = talk(shared, [{"ask": ASKED}])
+    silence = 0 if allow else 5
+    name = await one.begin(
+        ask_before=["edit", "execute"], **({"idle_timeout": {"seconds": silence}} if silence else {})
+    )
+    async with asyncio.timeout(30):
+        while not (asked := (await shared.get(name)).pending_permissions):
+            await asyncio.sleep(0.02)
+    await asyncio.sleep(silence * 1.1)  # longer than it may be silent
+    answer = pb.ResolvePermissionRequest(execution_id=name, permission_id=asked[0].permission_id, allow=allow)
+    await shared.stub.ResolvePermission(answer)
+    seen = await shared.watch(name)
+    assert (asked[0].tool, json.loads(asked[0].input)) == ("execute", {"command": "ls"})
+    assert seen.end.reason == ("" if allow else "AGENT_FAILED"), seen.end
+    assert one.outcomes[0]["outcome"]["optionId"] == ("allow_once" if allow else "reject_once")
+    assert [len(of(seen, kind)) for kind in ("permission_request", "permission_answer")] == [1, 1]
+    assert len(seen.end.pending_permissions) == 0
+
+
+@pytest.mark.slow
+async def test_what_is_refused_by_its_kind_is_asked_of_nobody(shared: Client) -> None:
+    other = {**ASKED, "toolCall": {"toolCallId": "t2", "title": "of no kind"}}
+    one = talk(shared, [{"ask": ASKED}, {"ask": other}])
+    seen = await one.run(refuse=["execute", "fetch"], ask_before=["execute"])
+    assert [each["outcome"]["optionId"] for each in one.outcomes] == ["reject_once", "allow_once"]
+    assert (seen.end.reason, "(execute)" in seen.end.message) == ("AGENT_FAILED", True), seen.end
+    assert of(seen, "permission_request") == []
+
+
+@pytest.mark.slow
+async def test_a_question_that_is_open_when_it_is_stopped_is_never_mind(shared: Client) -> None:
+    one = talk(shared, [{"ask": ASKED}])
+    name = await one.begin(ask_before=["execute"])
+    async with asyncio.timeout(30):
+        while not (await shared.get(name)).pending_permissions:
+            await asyncio.sleep(0.02)
+    await shared.stop(name, 60)
+    assert (await shared.end(name)).state == State.STATE_CANCELLED
+    assert one.outcomes == [{"outcome": {"outcome": "cancelled"}}]
+
+
+HELD: list[tuple[dict[str, Any], str]] = [
+    ({"prompt_delivery": CommandEngine.PROMPT_DELIVERY_ACP, "refuse": ["bash"]}, "refuse"),
+    ({"prompt_delivery": CommandEngine.PROMPT_DELIVERY_STDIN, "ask_before": ["edit"]}, "ask_before"),
+]
+
+
+@pytest.mark.parametrize(("own", "field"), HELD, ids=["no kind of tools", "asks nobody"])
+async def test_what_could_not_be_held_is_refused(shared: Client, own: dict[str, Any], field: str) -> None:
+    spec = shared.service.spec("", prompt="Fix it.")
+    spec.agent.command.MergeFrom(CommandEngine(line="true", **own))
+    error = await refused(shared.stub.StartExecution(pb.StartExecutionRequest(execution_id=new_id("run"), spec=spec)))
+    assert isinstance(error, Invalid)
+    assert [name for name, _ in error.violations] == [f"spec.agent.command.{field}"]
 
 
 @pytest.mark.slow

@@ -17,6 +17,9 @@ from tests.kit.link import Link
 
 OUTAGE_SECONDS = 20.0
 
+Fault = Callable[[FleetCell, random.Random], None]
+"""Does something to a machine, and blocks until that is over."""
+
 
 @dataclass
 class FaultRecord:
@@ -27,6 +30,8 @@ class FaultRecord:
     lines: list[str] = field(default_factory=list)
     runners_killed: set[str] = field(default_factory=set)
     """Executions whose runner was killed, by itself or with its machine."""
+    doors_killed: Counter[str] = field(default_factory=Counter)
+    """How often the door of an execution was killed alone."""
     lost_for_good: dict[str, float] = field(default_factory=dict)
     """{cell id: time of the loss, in seconds since 1970}."""
 
@@ -80,7 +85,22 @@ class FaultInjector:
             self.record.note(cell, "lost for good")
 
     async def _inject(self, cell: FleetCell, rng: random.Random) -> None:
-        faults: dict[Callable[[FleetCell, random.Random], None], int] = {
+        faults = self._faults(cell)
+        while not self._stopping.is_set():
+            await self._wait(rng.expovariate(1 / self._every_seconds))
+            async with self._locks[cell.name]:
+                if self._stopping.is_set() or cell.is_gone:
+                    break
+                (fault,) = rng.choices(list(faults), list(faults.values()))
+                with contextlib.suppress(ProcessLookupError):
+                    await asyncio.to_thread(fault, cell, rng)
+                if cell.has_given_up():
+                    self.record.note(cell, "`up` gave up")
+                    await asyncio.to_thread(cell.bring_up)
+
+    def _faults(self, cell: FleetCell) -> dict[Fault, int]:
+        """Return what may be done to a machine, with weights."""
+        faults: dict[Fault, int] = {
             self._kill_service: 10,
             self._kill_runner: 6,
             self._pause_driver: 2,
@@ -94,17 +114,7 @@ class FaultInjector:
             faults |= {self._break_links: 8}
         if cell.has_small_disk:
             faults |= {self._fill_disk: 6}
-        while not self._stopping.is_set():
-            await self._wait(rng.expovariate(1 / self._every_seconds))
-            async with self._locks[cell.name]:
-                if self._stopping.is_set() or cell.is_gone:
-                    break
-                (fault,) = rng.choices(list(faults), list(faults.values()))
-                with contextlib.suppress(ProcessLookupError):
-                    await asyncio.to_thread(fault, cell, rng)
-                if cell.has_given_up():
-                    self.record.note(cell, "`up` gave up")
-                    await asyncio.to_thread(cell.bring_up)
+        return faults
 
     async def _wait(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -118,6 +128,25 @@ class FaultInjector:
         if (pid := cell.pid(service)) is not None:
             os.kill(pid, signal.SIGKILL)
             self.record.note(cell, f"kill {service}")
+
+    def _kill_driver(self, cell: FleetCell, rng: random.Random) -> None:
+        if (pid := cell.pid(cell.driver)) is not None:
+            os.kill(pid, signal.SIGKILL)
+            self.record.note(cell, f"kill {cell.driver}")
+
+    def _kill_zygote(self, cell: FleetCell, rng: random.Random) -> None:
+        """Kill the process that forks runners."""
+        if (pid := cell.zygote()) is not None:
+            os.kill(pid, signal.SIGKILL)
+            self.record.note(cell, "kill zygote")
+
+    def _kill_door(self, cell: FleetCell, rng: random.Random) -> None:
+        """Kill a process that passes on requests to models."""
+        if doors := sorted(cell.doors().items()):
+            pid, execution_id = rng.choice(doors)
+            self.record.doors_killed[execution_id] += 1
+            os.kill(pid, signal.SIGKILL)
+            self.record.note(cell, "kill door", execution_id)
 
     def _kill_runner(self, cell: FleetCell, rng: random.Random) -> None:
         if runners := sorted(cell.runners().items()):

@@ -14,6 +14,7 @@ from typing import Any
 import grpc
 from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.gateway.v1 import catalog_pb2, hook_pb2
+from boatyard.gateway.v1.budget_pb2_grpc import BudgetServiceStub
 from boatyard.gateway.v1.catalog_pb2_grpc import CatalogServiceStub
 from boatyard.gateway.v1.checkpoint_pb2_grpc import CheckpointServiceStub
 from boatyard.gateway.v1.hook_pb2_grpc import HookServiceStub
@@ -191,4 +192,5 @@ async def _stubs(stack: AsyncExitStack, cell: FleetCell, token: str) -> dict[str
         "catalog": CatalogServiceStub(gateway),
         "hooks": HookServiceStub(gateway),
         "checkpoints": CheckpointServiceStub(gateway),
+        "budgets": BudgetServiceStub(gateway),
     }

@@ -14,6 +14,7 @@ from tests.kit.link import Link
 from tests.kit.mounts import unmount_below
 
 _START_TRIES = 6
+_RUNNER = "services.execution.runner"
 
 
 class FleetCell(Cell):
@@ -81,13 +82,23 @@ class FleetCell(Cell):
         """Return {pid: execution id} of the runners that run an execution."""
         executions = {}
         for pid, line in processes.with_environment({"BOATYARD_HOME": str(self.home)}).items():
-            if line.rstrip().endswith("-m services.execution.runner"):
+            if line.rstrip().endswith(f"-m {_RUNNER}"):
                 with contextlib.suppress(OSError):
                     for descriptor in Path(f"/proc/{pid}/fd").iterdir():
                         target = descriptor.readlink()
                         if target.name == "lock" and target.parent.parent.name == "runs":
                             executions[pid] = target.parent.name
         return executions
+
+    def zygote(self) -> int | None:
+        """Return the process that forks runners, or None while there is none."""
+        service = self.pid("execution")
+        pids = processes.children(service, _RUNNER) if service else []
+        return pids[0] if len(pids) == 1 else None
+
+    def doors(self) -> dict[int, str]:
+        """Return {pid: execution id} of the doors to models."""
+        return {pid: name for runner, name in self.runners().items() for pid in processes.children(runner, _RUNNER)}
 
     def cell_id(self) -> str:
         return (self.home / self.driver / self.id_file).read_text().strip()

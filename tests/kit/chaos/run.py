@@ -75,19 +75,19 @@ async def run_chaos(plan: Plan, directory: Path, database: OwnPostgres | None = 
         injector = FaultInjector(fleet, rng, every_seconds=plan.every_seconds)
         answers = Answers(fleet, submissions, rng)
         answering = asyncio.create_task(answers.give())
-        await _inject_faults(plan, fleet, submissions, injector, rng)
+        await inject_faults(plan, fleet, submissions, injector, rng)
         quiet = time.monotonic()
-        complaints = await _unfinished_jobs(fleet, plan.settle)
+        complaints = await unfinished_jobs(fleet, plan.settle)
         answering.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await answering
         complaints += answers.complaints
         settled_in = time.monotonic() - quiet
         if not complaints:
-            complaints = await _leftovers(fleet)
+            complaints = await remains(fleet)
         facts = await gather(fleet)
         complaints += Checks(fleet, submissions, facts, injector.record).complaints()
-        complaints += await _survivors(fleet)
+        complaints += await survivors(fleet)
         return Report(
             plan,
             injector.record,
@@ -99,9 +99,10 @@ async def run_chaos(plan: Plan, directory: Path, database: OwnPostgres | None = 
         )
 
 
-async def _inject_faults(
+async def inject_faults(
     plan: Plan, fleet: Fleet, submissions: list[Submission], injector: FaultInjector, rng: random.Random
 ) -> None:
+    """Submit the jobs while faults are injected, for as long as the plan says."""
     submitting = asyncio.create_task(submit_all(submissions, fleet, rng))
     injecting = [asyncio.create_task(injector.run())]
     if plan.outages:
@@ -118,7 +119,7 @@ async def _inject_faults(
     await asyncio.gather(submitting, *injecting)
 
 
-async def _unfinished_jobs(fleet: Fleet, seconds: float) -> list[str]:
+async def unfinished_jobs(fleet: Fleet, seconds: float) -> list[str]:
     """Wait until every job has ended; describe those that do not end in time."""
     deadline = time.monotonic() + seconds
     while live := await live_jobs(fleet):
@@ -134,7 +135,7 @@ async def _where(fleet: Fleet, job: job_pb2.Job) -> str:
     return f"{job.job_id} {job.spec.prompt!r} {state_of(job)} on {job.cell_id}: {' '.join(stages)}"
 
 
-async def _leftovers(fleet: Fleet) -> list[str]:
+async def remains(fleet: Fleet) -> list[str]:
     """Wait until nothing is left behind; describe what stays."""
     deadline = time.monotonic() + _CLEANUP_SECONDS
     while left := await leftovers(fleet):
@@ -144,7 +145,7 @@ async def _leftovers(fleet: Fleet) -> list[str]:
     return []
 
 
-async def _survivors(fleet: Fleet) -> list[str]:
+async def survivors(fleet: Fleet) -> list[str]:
     """End the cells, and describe the processes that outlive them."""
     await fleet.each(lambda cell: cell.down())
     return [

@@ -1,9 +1,13 @@
 import json
 
 import pytest
+from boatyard.agent.v1 import ask_pb2, model_pb2
 from boatyard.execution.v1 import event_pb2
 from boatyard.gateway.v1 import job_pb2, output_pb2, runtime_pb2
 from boatyard.git.v1.git_pb2 import ChangedFile
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from services.cli import shapes
@@ -33,6 +37,62 @@ def finished_job() -> job_pb2.Job:
             verification=output_pb2.Verification(execution_id="exec-v", passed=False, exit_code=3),
         ),
     )
+
+
+def filled(kind: type[Message], seconds: int = 7) -> Message:
+    """Return a message of which every field says something, whatever it holds."""
+    if kind is Timestamp:
+        return moment(seconds)
+    message = kind()
+    for field in message.DESCRIPTOR.fields:
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            continue
+        each = _SAMPLES.get(field.type)
+        if field.message_type is not None:
+            each = filled(GetMessageClass(field.message_type))
+        if field.is_repeated:
+            getattr(message, field.name).append(each)
+        elif field.message_type is not None:
+            getattr(message, field.name).CopyFrom(each)
+        else:
+            setattr(message, field.name, each)
+    return message
+
+
+_TEXTS = (FieldDescriptor.TYPE_STRING, "text"), (FieldDescriptor.TYPE_BYTES, b"\xff")
+_NUMBERS = [
+    (kind, 1)
+    for kind in (
+        FieldDescriptor.TYPE_INT32,
+        FieldDescriptor.TYPE_INT64,
+        FieldDescriptor.TYPE_UINT32,
+        FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_DOUBLE,
+        FieldDescriptor.TYPE_BOOL,
+        FieldDescriptor.TYPE_ENUM,
+    )
+]
+_SAMPLES = dict([*_TEXTS, *_NUMBERS])
+KINDS = {field.name: field for field in event_pb2.Event.DESCRIPTOR.oneofs_by_name["kind"].fields}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_event_is_an_object_of_json(kind: str) -> None:
+    body = filled(GetMessageClass(KINDS[kind].message_type))
+    event = event_pb2.Event(sequence=3, time=moment(100), **{kind: body})
+    assert json.loads(json.dumps(shapes.event(event)))["kind"] == kind
+
+
+def test_what_a_request_asks_for_is_told_with_its_ways() -> None:
+    way = ask_pb2.ModelGate(provider="one", key=1, model="m", open_time=moment(9))
+    asked = ask_pb2.Reservation(wire=model_pb2.MODEL_WIRE_CHAT, provider="one", input_tokens=7, ways=[way])
+    ask = shapes.event(event_pb2.Event(sequence=1, ask=ask_pb2.Ask(ask_id="a", reservation=asked)))
+    assert ask["reservation"]["wire"] == "CHAT"
+    assert ask["reservation"]["input_tokens"] == 7
+    told = [{"provider": "one", "key": 1, "model": "m", "open_time": "1970-01-01T00:00:09Z"}]
+    assert ask["reservation"]["ways"] == told
+    ended = event_pb2.AskEnd(ask_id="a", gates=[way])
+    assert shapes.event(event_pb2.Event(sequence=2, ask_end=ended))["gates"] == told
 
 
 def test_a_result_has_the_words_that_scripts_rely_on() -> None:

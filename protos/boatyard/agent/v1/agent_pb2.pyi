@@ -348,6 +348,8 @@ class CommandEngine(message.Message):
     PROMPT_DELIVERY_FIELD_NUMBER: builtins.int
     TERMINAL_FIELD_NUMBER: builtins.int
     PRESET_FIELD_NUMBER: builtins.int
+    ASK_BEFORE_FIELD_NUMBER: builtins.int
+    REFUSE_FIELD_NUMBER: builtins.int
     line: builtins.str
     """A command line for /bin/sh, run in the workspace. The default is the gateway's setting AGENT_COMMAND. Do not put
     secrets here: every VIEWER can read it, and the variables of `secrets` are in its environment; what looks like
@@ -365,6 +367,21 @@ class CommandEngine(message.Message):
     behind that is no result. DescribeNode lists them. Where settings are merged, a preset replaces the command of the
     layers below, and a line their preset.
     """
+    @builtins.property
+    def ask_before(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """For a program that is spoken to: the kinds of tools (read, edit, delete, move, search, execute, think, fetch,
+        switch_mode, other) for which a person is asked (ResolvePermission) when the program asks whether it may call one.
+        It waits as long as it may run, and this does not count as idle time; an answer of no counts as a refused call. What
+        the program does not ask about is not held: an agent by name is told to ask, and refused where it cannot. An
+        empty list inherits.
+        """
+
+    @builtins.property
+    def refuse(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """The kinds of tools that are refused when the program asks whether it may call one, before anybody is asked. An empty
+        list inherits.
+        """
+
     def __init__(
         self,
         *,
@@ -372,10 +389,12 @@ class CommandEngine(message.Message):
         prompt_delivery: CommandEngine.PromptDelivery.ValueType | None = ...,
         terminal: builtins.bool | None = ...,
         preset: builtins.str | None = ...,
+        ask_before: abc.Iterable[builtins.str] | None = ...,
+        refuse: abc.Iterable[builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_preset", b"_preset", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "line", b"line", "preset", b"preset", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_preset", b"_preset", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "line", b"line", "preset", b"preset", "prompt_delivery", b"prompt_delivery", "terminal", b"terminal"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_line", b"_line", "_preset", b"_preset", "_prompt_delivery", b"_prompt_delivery", "_terminal", b"_terminal", "ask_before", b"ask_before", "line", b"line", "preset", b"preset", "prompt_delivery", b"prompt_delivery", "refuse", b"refuse", "terminal", b"terminal"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__line: _TypeAlias = typing.Literal["line"]  # noqa: Y015
     _WhichOneofArgType__line: _TypeAlias = typing.Literal["_line", b"_line"]  # noqa: Y015

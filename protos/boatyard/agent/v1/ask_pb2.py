@@ -28,25 +28,35 @@ from buf.validate import validate_pb2 as buf_dot_validate_dot_validate__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62oatyard/agent/v1/ask.proto\x12\x11\x62oatyard.agent.v1\x1a\x1d\x62oatyard/agent/v1/model.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"T\n\x03\x41sk\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\x35\n\x0breservation\x18\x02 \x01(\x0b\x32\x1e.boatyard.agent.v1.ReservationH\x00\x42\x06\n\x04kind\"\xd3\x01\n\x0bReservation\x12*\n\x04wire\x18\x01 \x01(\x0e\x32\x1c.boatyard.agent.v1.ModelWire\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x1a\n\x12is_input_estimated\x18\x05 \x01(\x08\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x19\n\x0cmax_cost_usd\x18\x07 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_max_cost_usd\"T\n\x06\x41nswer\x12;\n\x0breservation\x18\x01 \x01(\x0b\x32$.boatyard.agent.v1.ReservationAnswerH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"\xad\x01\n\x11ReservationAnswer\x12\x12\n\nis_granted\x18\x01 \x01(\x08\x12\x1c\n\x06reason\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x80\xb7\x18\x01\xd8\x01\x01\x12\x1d\n\x07message\x18\x03 \x01(\tB\x0c\xbaH\tr\x07(\x80\x08\xa0\xb5\x18\x01\x12.\n\nretry_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fis_last_warning\x18\x05 \x01(\x08\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1b\x62oatyard/agent/v1/ask.proto\x12\x11\x62oatyard.agent.v1\x1a\x1d\x62oatyard/agent/v1/model.proto\x1a\x1d\x62oatyard/rules/v1/rules.proto\x1a\x1b\x62uf/validate/validate.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"T\n\x03\x41sk\x12\x0e\n\x06\x61sk_id\x18\x01 \x01(\t\x12\x35\n\x0breservation\x18\x02 \x01(\x0b\x32\x1e.boatyard.agent.v1.ReservationH\x00\x42\x06\n\x04kind\"\xff\x01\n\x0bReservation\x12*\n\x04wire\x18\x01 \x01(\x0e\x32\x1c.boatyard.agent.v1.ModelWire\x12\x10\n\x08provider\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12\x14\n\x0cinput_tokens\x18\x04 \x01(\x03\x12\x1a\n\x12is_input_estimated\x18\x05 \x01(\x08\x12\x19\n\x11max_output_tokens\x18\x06 \x01(\x03\x12\x19\n\x0cmax_cost_usd\x18\x07 \x01(\x01H\x00\x88\x01\x01\x12*\n\x04ways\x18\x08 \x03(\x0b\x32\x1c.boatyard.agent.v1.ModelGateB\x0f\n\r_max_cost_usd\"\x8a\x01\n\tModelGate\x12\x19\n\x08provider\x18\x01 \x01(\tB\x07\xbaH\x04r\x02(?\x12\x16\n\x03key\x18\x02 \x01(\x05\x42\t\xbaH\x06\x1a\x04\x18@(\x00\x12\x1b\n\x05model\x18\x03 \x01(\tB\x0c\xbaH\tr\x07(\x80\x08\xa0\xb5\x18\x01\x12-\n\topen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"T\n\x06\x41nswer\x12;\n\x0breservation\x18\x01 \x01(\x0b\x32$.boatyard.agent.v1.ReservationAnswerH\x00\x42\r\n\x04kind\x12\x05\xbaH\x02\x08\x01\"\xe5\x01\n\x11ReservationAnswer\x12\x12\n\nis_granted\x18\x01 \x01(\x08\x12\x1c\n\x06reason\x18\x02 \x01(\tB\x0c\xbaH\tr\x04\x80\xb7\x18\x01\xd8\x01\x01\x12\x1d\n\x07message\x18\x03 \x01(\tB\x0c\xbaH\tr\x07(\x80\x08\xa0\xb5\x18\x01\x12.\n\nretry_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x17\n\x0fis_last_warning\x18\x05 \x01(\x08\x12\x36\n\x05gates\x18\x06 \x03(\x0b\x32\x1c.boatyard.agent.v1.ModelGateB\t\xbaH\x06\x92\x01\x03\x10\x80\x08\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'boatyard.agent.v1.ask_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
+  _globals['_MODELGATE'].fields_by_name['provider']._loaded_options = None
+  _globals['_MODELGATE'].fields_by_name['provider']._serialized_options = b'\272H\004r\002(?'
+  _globals['_MODELGATE'].fields_by_name['key']._loaded_options = None
+  _globals['_MODELGATE'].fields_by_name['key']._serialized_options = b'\272H\006\032\004\030@(\000'
+  _globals['_MODELGATE'].fields_by_name['model']._loaded_options = None
+  _globals['_MODELGATE'].fields_by_name['model']._serialized_options = b'\272H\tr\007(\200\010\240\265\030\001'
   _globals['_ANSWER'].oneofs_by_name['kind']._loaded_options = None
   _globals['_ANSWER'].oneofs_by_name['kind']._serialized_options = b'\272H\002\010\001'
   _globals['_RESERVATIONANSWER'].fields_by_name['reason']._loaded_options = None
   _globals['_RESERVATIONANSWER'].fields_by_name['reason']._serialized_options = b'\272H\tr\004\200\267\030\001\330\001\001'
   _globals['_RESERVATIONANSWER'].fields_by_name['message']._loaded_options = None
   _globals['_RESERVATIONANSWER'].fields_by_name['message']._serialized_options = b'\272H\tr\007(\200\010\240\265\030\001'
+  _globals['_RESERVATIONANSWER'].fields_by_name['gates']._loaded_options = None
+  _globals['_RESERVATIONANSWER'].fields_by_name['gates']._serialized_options = b'\272H\006\222\001\003\020\200\010'
   _globals['_ASK']._serialized_start=174
   _globals['_ASK']._serialized_end=258
   _globals['_RESERVATION']._serialized_start=261
-  _globals['_RESERVATION']._serialized_end=472
-  _globals['_ANSWER']._serialized_start=474
-  _globals['_ANSWER']._serialized_end=558
-  _globals['_RESERVATIONANSWER']._serialized_start=561
-  _globals['_RESERVATIONANSWER']._serialized_end=734
+  _globals['_RESERVATION']._serialized_end=516
+  _globals['_MODELGATE']._serialized_start=519
+  _globals['_MODELGATE']._serialized_end=657
+  _globals['_ANSWER']._serialized_start=659
+  _globals['_ANSWER']._serialized_end=743
+  _globals['_RESERVATIONANSWER']._serialized_start=746
+  _globals['_RESERVATIONANSWER']._serialized_end=975
 # @@protoc_insertion_point(module_scope)

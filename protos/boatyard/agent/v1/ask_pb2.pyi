@@ -4,9 +4,11 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import model_pb2 as model_pb2
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
+from google.protobuf.internal import containers as containers
 import builtins as builtins
 import sys
 import typing as typing
@@ -61,6 +63,7 @@ class Reservation(message.Message):
     IS_INPUT_ESTIMATED_FIELD_NUMBER: builtins.int
     MAX_OUTPUT_TOKENS_FIELD_NUMBER: builtins.int
     MAX_COST_USD_FIELD_NUMBER: builtins.int
+    WAYS_FIELD_NUMBER: builtins.int
     wire: model_pb2.ModelWire.ValueType
     """How the provider is spoken to."""
     provider: builtins.str
@@ -75,6 +78,10 @@ class Reservation(message.Message):
     """Tokens that it may write: the request's own maximum, or, when it has none, the most that is usual."""
     max_cost_usd: builtins.float
     """What it may cost in US dollars, with nothing read from a cache; absent when the price of the model is not known."""
+    @builtins.property
+    def ways(self) -> containers.RepeatedCompositeFieldContainer[ModelGate]:
+        """The gates that it may go through, in the order in which its providers and their keys are tried: one is enough."""
+
     def __init__(
         self,
         *,
@@ -85,14 +92,49 @@ class Reservation(message.Message):
         is_input_estimated: builtins.bool = ...,
         max_output_tokens: builtins.int = ...,
         max_cost_usd: builtins.float | None = ...,
+        ways: abc.Iterable[ModelGate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "input_tokens", b"input_tokens", "is_input_estimated", b"is_input_estimated", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "model", b"model", "provider", b"provider", "wire", b"wire"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd", "input_tokens", b"input_tokens", "is_input_estimated", b"is_input_estimated", "max_cost_usd", b"max_cost_usd", "max_output_tokens", b"max_output_tokens", "model", b"model", "provider", b"provider", "ways", b"ways", "wire", b"wire"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
+
+@typing.final
+class ModelGate(message.Message):
+    """What a provider limits together: requests for a model, with one of its keys."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    PROVIDER_FIELD_NUMBER: builtins.int
+    KEY_FIELD_NUMBER: builtins.int
+    MODEL_FIELD_NUMBER: builtins.int
+    OPEN_TIME_FIELD_NUMBER: builtins.int
+    provider: builtins.str
+    """The provider, by its name."""
+    key: builtins.int
+    """Which of its keys, from 1; 0 when it needs none."""
+    model: builtins.str
+    """The model, by that provider's name for it."""
+    @builtins.property
+    def open_time(self) -> timestamp_pb2.Timestamp:
+        """Until when no request passes; absent for one that is not known to be closed."""
+
+    def __init__(
+        self,
+        *,
+        provider: builtins.str = ...,
+        key: builtins.int = ...,
+        model: builtins.str = ...,
+        open_time: timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["open_time", b"open_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["key", b"key", "model", b"model", "open_time", b"open_time", "provider", b"provider"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
 class Answer(message.Message):
@@ -129,6 +171,7 @@ class ReservationAnswer(message.Message):
     MESSAGE_FIELD_NUMBER: builtins.int
     RETRY_TIME_FIELD_NUMBER: builtins.int
     IS_LAST_WARNING_FIELD_NUMBER: builtins.int
+    GATES_FIELD_NUMBER: builtins.int
     is_granted: builtins.bool
     """True when it may be sent now."""
     reason: builtins.str
@@ -143,6 +186,12 @@ class ReservationAnswer(message.Message):
     def retry_time(self) -> timestamp_pb2.Timestamp:
         """When it may be asked for again, if it is not granted now: the request waits until then."""
 
+    @builtins.property
+    def gates(self) -> containers.RepeatedCompositeFieldContainer[ModelGate]:
+        """Gates that the request must not go through. When it is not granted, those are all its ways, and the first opens at
+        `retry_time`.
+        """
+
     def __init__(
         self,
         *,
@@ -151,9 +200,10 @@ class ReservationAnswer(message.Message):
         message: builtins.str = ...,
         retry_time: timestamp_pb2.Timestamp | None = ...,
         is_last_warning: builtins.bool = ...,
+        gates: abc.Iterable[ModelGate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["retry_time", b"retry_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["is_granted", b"is_granted", "is_last_warning", b"is_last_warning", "message", b"message", "reason", b"reason", "retry_time", b"retry_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["gates", b"gates", "is_granted", b"is_granted", "is_last_warning", b"is_last_warning", "message", b"message", "reason", b"reason", "retry_time", b"retry_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...

@@ -4,9 +4,11 @@ isort:skip_file
 """
 
 from boatyard.agent.v1 import ask_pb2 as ask_pb2
+from collections import abc as abc
 from google.protobuf import descriptor as descriptor
 from google.protobuf import message as message
 from google.protobuf import timestamp_pb2 as timestamp_pb2
+from google.protobuf.internal import containers as containers
 from google.protobuf.internal import enum_type_wrapper as enum_type_wrapper
 import builtins as builtins
 import sys
@@ -551,21 +553,27 @@ class AskEnd(message.Message):
 
     ASK_ID_FIELD_NUMBER: builtins.int
     IS_USE_UNKNOWN_FIELD_NUMBER: builtins.int
+    GATES_FIELD_NUMBER: builtins.int
     ask_id: builtins.str
     """The id of the ask."""
     is_use_unknown: builtins.bool
     """True when the request may have been sent, and what it used cannot be known: it counts as all that was asked for.
     False when no model has answered it.
     """
+    @builtins.property
+    def gates(self) -> containers.RepeatedCompositeFieldContainer[ask_pb2.ModelGate]:
+        """What it has learnt of its providers: which of them want to be left alone, and until when."""
+
     def __init__(
         self,
         *,
         ask_id: builtins.str = ...,
         is_use_unknown: builtins.bool = ...,
+        gates: abc.Iterable[ask_pb2.ModelGate] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["ask_id", b"ask_id", "is_use_unknown", b"is_use_unknown"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["ask_id", b"ask_id", "gates", b"gates", "is_use_unknown", b"is_use_unknown"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

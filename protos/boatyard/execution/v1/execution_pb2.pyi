@@ -908,6 +908,7 @@ class ExecutionSpec(message.Message):
     REPLAY_FIELD_NUMBER: builtins.int
     HOME_PATH_FIELD_NUMBER: builtins.int
     RESUMES_FIELD_NUMBER: builtins.int
+    HEEDS_MODEL_GATES_FIELD_NUMBER: builtins.int
     purpose: ExecutionSpec.Purpose.ValueType
     """What it is for."""
     job_id: builtins.str
@@ -925,6 +926,11 @@ class ExecutionSpec(message.Message):
     resumes: builtins.bool
     """True when the agent may go on in the session that the job's agent before it has left in that HOME, because its files
     are as that agent left them.
+    """
+    heeds_model_gates: builtins.bool
+    """True when each request to a model is asked for as with `reserves_model_use`, so that none is sent to a provider that
+    wants to be left alone; one whose Ask nobody answers within ten seconds is sent all the same. It is no part of what
+    tells a specification from another either.
     """
     @builtins.property
     def layout(self) -> layout_pb2.Layout:
@@ -991,10 +997,11 @@ class ExecutionSpec(message.Message):
         replay: replay_pb2.Replay | None = ...,
         home_path: builtins.str = ...,
         resumes: builtins.bool = ...,
+        heeds_model_gates: builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "layout", b"layout", "replay", b"replay"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "reserves_model_use", b"reserves_model_use", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agent", b"agent", "environment", b"environment", "heeds_model_gates", b"heeds_model_gates", "home_path", b"home_path", "job_id", b"job_id", "layout", b"layout", "prompt", b"prompt", "providers", b"providers", "purpose", b"purpose", "read_only_paths", b"read_only_paths", "redacted", b"redacted", "replay", b"replay", "reserves_model_use", b"reserves_model_use", "resumes", b"resumes", "secrets", b"secrets"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

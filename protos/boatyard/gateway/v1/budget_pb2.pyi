@@ -265,7 +265,7 @@ class Budget(message.Message):
         SCOPE_UNSPECIFIED: Budget._Scope.ValueType  # 0
         """PROJECT."""
         SCOPE_EXECUTION: Budget._Scope.ValueType  # 1
-        """Each execution's by itself."""
+        """Each execution's by itself. One that goes on after an outage of its model goes on with what was spent before it."""
         SCOPE_JOB: Budget._Scope.ValueType  # 2
         """Each job's by itself, over all its attempts and rounds."""
         SCOPE_WORKER: Budget._Scope.ValueType  # 3
@@ -279,7 +279,7 @@ class Budget(message.Message):
     SCOPE_UNSPECIFIED: Budget.Scope.ValueType  # 0
     """PROJECT."""
     SCOPE_EXECUTION: Budget.Scope.ValueType  # 1
-    """Each execution's by itself."""
+    """Each execution's by itself. One that goes on after an outage of its model goes on with what was spent before it."""
     SCOPE_JOB: Budget.Scope.ValueType  # 2
     """Each job's by itself, over all its attempts and rounds."""
     SCOPE_WORKER: Budget.Scope.ValueType  # 3

@@ -678,8 +678,8 @@ class Hook(message.Message):
     disabled: builtins.bool
     """Not called until it is enabled again."""
     on_cancel: builtins.bool
-    """For ERROR: also called when a job that a cell has begun is cancelled, once its agent has ended; it finds the state
-    CANCELLED in the job. The job ends when the hook has answered or its time is over.
+    """For ERROR: also called when a job is cancelled, once its agent has ended; it finds the state CANCELLED in the job. The
+    job ends when the hook has answered or its time is over. One that waits for its turn is taken by a cell for that.
     """
     @builtins.property
     def webhook(self) -> Webhook:

@@ -68,6 +68,8 @@ class JobServiceStub:
     """
     CancelJob: aio.UnaryUnaryMultiCallable[job_pb2.CancelJobRequest, job_pb2.CancelJobResponse]
     """Asks a job to end. The agent's work so far is collected; the job becomes CANCELLED once none of its processes runs.
+    A PENDING job ends at once, unless hooks are called for it (Hook.on_cancel): then when a cell has had a place to call
+    them. If those hooks are disabled or removed meanwhile, another call ends it at once.
     A job whose result is already being pushed, or being reported to hooks, still ends with its own outcome; hooks are
     interrupted.
 
@@ -230,6 +232,8 @@ class JobServiceServicer(metaclass=abc_1.ABCMeta):
         context: aio.ServicerContext[job_pb2.CancelJobRequest, abc.Awaitable[job_pb2.CancelJobResponse]],
     ) -> abc.Awaitable[job_pb2.CancelJobResponse]:
         """Asks a job to end. The agent's work so far is collected; the job becomes CANCELLED once none of its processes runs.
+        A PENDING job ends at once, unless hooks are called for it (Hook.on_cancel): then when a cell has had a place to call
+        them. If those hooks are disabled or removed meanwhile, another call ends it at once.
         A job whose result is already being pushed, or being reported to hooks, still ends with its own outcome; hooks are
         interrupted.
 

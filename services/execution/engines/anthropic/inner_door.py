@@ -11,6 +11,7 @@ from services.agent.providers import ModelProvider, ModelWire
 from services.execution.door.ask_records import AskRecords
 from services.execution.door.outages import Trouble
 from services.execution.door.prices import priced
+from services.execution.door.reports import Gates
 from services.execution.door.server import Door
 from services.execution.door.tapes import Tapes
 from services.execution.engines.anthropic.credentials import ModelCredentials
@@ -98,10 +99,10 @@ class InnerDoor:
         if self._asks is not None:
             self._asks.ask(ask_id, reservation)
 
-    async def ask_end(self, ask_id: str, *, is_use_unknown: bool) -> None:
+    async def ask_end(self, ask_id: str, *, is_use_unknown: bool, gates: Gates = ()) -> None:
         """Record that an ask is over without a Usage event."""
         if self._asks is not None:
-            self._asks.end(ask_id, is_use_unknown=is_use_unknown)
+            self._asks.end(ask_id, is_use_unknown=is_use_unknown, gates=gates)
 
     async def counted(self, request_id: str) -> None:
         """Wait until an answer that has arrived is counted, which takes a moment."""

@@ -42,7 +42,7 @@ class ProgramEngine(Engine[CommandEngine]):
     def spec(self, agent: AgentSettings, own: CommandEngine, prompt: str, presets: "Presets") -> EngineSpec:
         """Return the program. A prompt that is an argument is `$1` of the line, and where it can be it is appended."""
         if own.preset:
-            return preset_spec(agent, own.preset, prompt, presets)
+            return preset_spec(agent, own, prompt, presets)
         line = (own.line or "").rstrip()
         as_argument = own.prompt_is_argument and bool(prompt)
         converses = own.prompt_delivery is PromptDelivery.ACP
@@ -54,7 +54,7 @@ class ProgramEngine(Engine[CommandEngine]):
             environment=told(agent),
             stdin=b"" if as_argument else prompt.encode(),
             terminal=_WINDOW if own.wants_terminal else None,
-            task=asdict(line_task(agent)) if converses else None,
+            task=asdict(line_task(agent, own)) if converses else None,
             converses=converses,
         )
 

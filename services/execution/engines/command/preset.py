@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, field
 from dataclasses import fields as dataclass_fields
 from typing import TYPE_CHECKING, Any, Final
 
-from services.agent.settings import AgentSettings
+from services.agent.settings import AgentSettings, CommandEngine
 from services.execution.engine import EngineSpec
 from services.execution.engines.command.acp.task import ConversationTask
 from services.execution.presets.preset import ACP
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from services.execution.presets.presets import Presets
 
 _PROGRAM: Final = "BOATYARD_AGENT_PROGRAM"
+_ASKS: Final = "BOATYARD_AGENT_ASKS"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,14 +38,22 @@ class PresetTask:
         return cls(**{each.name: fields[each.name] for each in dataclass_fields(cls) if each.name in fields})
 
 
-def conversation_of(agent: AgentSettings, mode: str = "") -> dict[str, Any]:
+def conversation_of(agent: AgentSettings, own: CommandEngine, mode: str = "") -> dict[str, Any]:
     """Return the task of a conversation, as JSON."""
-    return asdict(ConversationTask(mode=mode, model=agent.model or "", system_prompt=agent.system_prompt or ""))
+    return asdict(
+        ConversationTask(
+            mode=mode,
+            model=agent.model or "",
+            system_prompt=agent.system_prompt or "",
+            ask_before=own.ask_before,
+            refuse=own.refuse,
+        )
+    )
 
 
-def line_task(agent: AgentSettings) -> PresetTask:
+def line_task(agent: AgentSettings, own: CommandEngine) -> PresetTask:
     """Return the task of a command of one's own that is spoken to."""
-    return PresetTask(title="the command", install="", reader=ACP, conversation=conversation_of(agent))
+    return PresetTask(title="the command", install="", reader=ACP, conversation=conversation_of(agent, own))
 
 
 def told(agent: AgentSettings) -> dict[str, bytes]:
@@ -53,12 +62,17 @@ def told(agent: AgentSettings) -> dict[str, bytes]:
     return {name: value.encode() for name, value in known.items() if value}
 
 
-def preset_spec(agent: AgentSettings, name: str, prompt: str, presets: "Presets") -> EngineSpec:
-    """Return what to start for the preset `name`, or why that cannot be started here."""
+def preset_spec(agent: AgentSettings, own: CommandEngine, prompt: str, presets: "Presets") -> EngineSpec:
+    """Return what to start for the preset of `own`, or why that cannot be started here."""
+    name = own.preset or ""
     if (preset := presets.by_name.get(name)) is None:
         return EngineSpec(argv=(b"false",), missing=presets.missing(name))
+    if own.is_held and not preset.asking_mode:
+        text = f"{preset.title} asks nobody before it calls a tool: leave out ask_before and refuse, or take another"
+        return EngineSpec(argv=(b"false",), missing=text)
     in_image, tools = agent.tier is Tier.CONTAINER, presets.tools
     program = None if in_image else tools.find(preset.program)
+    mode = preset.asking_mode if own.is_held else preset.mode
     task = PresetTask(
         title=preset.title,
         install=preset.install,
@@ -66,13 +80,15 @@ def preset_spec(agent: AgentSettings, name: str, prompt: str, presets: "Presets"
         done=preset.done,
         failed=preset.failed,
         exit_codes={str(code): reason for code, reason in preset.exit_codes.items()},
-        conversation=conversation_of(agent, preset.mode) if preset.reader == ACP else None,
+        conversation=conversation_of(agent, own, mode) if preset.reader == ACP else None,
     )
-    own = {variable: value for variable, value in preset.environment.items() if variable not in agent.environment}
+    variables = {name: value for name, value in preset.environment.items() if name not in agent.environment}
+    if own.is_held:
+        variables[_ASKS] = "1"
     return EngineSpec(
         argv=(b"/bin/sh", b"-c", preset.line.encode()),
         environment={
-            **{variable: value.encode() for variable, value in own.items()},
+            **{variable: value.encode() for variable, value in variables.items()},
             **told(agent),
             _PROGRAM: preset.program.encode() if program is None else bytes(program),
         },

@@ -246,9 +246,10 @@ class CommandRun:
 
     def _idle_at(self) -> float:
         """When the program will have been silent for too long, on the monotonic clock; never while it is not heard."""
-        if self._sources.is_paused:
+        if self._sources.is_paused or (self._talk is not None and self._talk.is_waiting):
             return math.inf
-        return self._pump.last_output + (self._plan.bounds.idle_timeout_s or math.inf)
+        answered_at = 0.0 if self._talk is None else self._talk.answered_at
+        return max(self._pump.last_output, answered_at) + (self._plan.bounds.idle_timeout_s or math.inf)
 
     def _without_model_at(self) -> float:
         """When to end the program for want of a model, on the monotonic clock. One that is no preset decides itself."""

@@ -14,12 +14,11 @@ from grpc import aio
 
 from services.agent.wire import PROVIDER
 from services.common.rpc.times import timestamp_to_proto
-from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.ledger import wire
 from services.gateway.coordinators.ledgers import CoordinatorLedgers
 from services.gateway.coordinators.model import coordinator_cell
 from services.gateway.coordinators.store import CoordinatorStore
-from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, earlier_version
+from services.gateway.coordinators.versions import EARLIER_WAIT_SECONDS, Versions
 from services.lifecycle.ledger import Lease, Ledger
 from services.lifecycle.model.job_context import JobContext
 from services.lifecycle.model.value import pack
@@ -38,8 +37,8 @@ EARLIER_METHODS: Final = {
 class LedgerServicer(LedgerServiceServicer):
     """Serves boatyard.ledger.v1.LedgerService."""
 
-    def __init__(self, store: CoordinatorStore, ledgers: CoordinatorLedgers, cells: CellStore) -> None:
-        self._cells = cells
+    def __init__(self, store: CoordinatorStore, ledgers: CoordinatorLedgers, versions: Versions) -> None:
+        self._versions = versions
         self._store = store
         self._ledgers = ledgers
 
@@ -53,7 +52,9 @@ class LedgerServicer(LedgerServiceServicer):
         async with self._holding(request.holder) as (ledger, lease):
             job_context = (await ledger.attempt(lease)).context
         if lack := _lack(request, job_context):
-            raise await earlier_version(self._cells, request.holder.coordinator_id, f"{lack} at this gateway")
+            held = request.holder
+            what = f"{lack} at this gateway"
+            raise await self._versions.refusal_of_job(held.coordinator_id, held.lease.job_id, what)
         return pb.ReadJobContextResponse(job_context=pack(job_context))
 
     async def ReadDocument(self, request: pb.ReadDocumentRequest, context: Context) -> pb.ReadDocumentResponse:
@@ -141,8 +142,8 @@ class LedgerServicer(LedgerServiceServicer):
 class EarlierLedgerServicer:
     """Refuses the calls of coordinators of earlier versions, so that they wait and keep their jobs; see decision 33."""
 
-    def __init__(self, cells: CellStore) -> None:
-        self._cells = cells
+    def __init__(self, versions: Versions) -> None:
+        self._versions = versions
 
     def add_to_server(self, server: aio.Server) -> None:
         """Serve all paths of EARLIER_METHODS."""
@@ -161,7 +162,7 @@ class EarlierLedgerServicer:
         coordinator_id = str(getattr(getattr(request, "holder", request), "coordinator_id", ""))
         await asyncio.sleep(EARLIER_WAIT_SECONDS)
         text = f"calls {_EARLIER_SERVICE}, which this gateway serves as {_SERVICE.full_name}"
-        raise await earlier_version(self._cells, coordinator_id, text, service=_SERVICE.full_name)
+        raise await self._versions.refusal(coordinator_id, text, service=_SERVICE.full_name)
 
 
 def _lack(request: pb.ReadJobContextRequest, job_context: JobContext) -> str:

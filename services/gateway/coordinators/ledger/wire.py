@@ -1,6 +1,6 @@
 """Convert what a driver writes to its ledger and reads from it, between messages and values."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 from boatyard.ledger.v1 import ledger_pb2 as pb
@@ -10,8 +10,9 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check, Violation
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import HeldLease
+from services.gateway.ledger.gates import LONGEST_SECONDS
 from services.lifecycle.ledger import Stage, StageEnd
-from services.lifecycle.model.budgets import ModelNeed, Settlement
+from services.lifecycle.model.budgets import GateState, ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Question
 from services.lifecycle.model.hook_calls import HookCall
 from services.lifecycle.model.outcome import Outcome, Retry
@@ -26,6 +27,8 @@ _MAX_RETRY_SECONDS: Final = 3600
 _MAX_COST_USD: Final = 1_000_000
 _MAX_TOKENS: Final = 1_000_000_000
 _MAX_NAME: Final = 63
+_MAX_MODEL: Final = 255
+_MAX_GATES: Final = 64
 
 _STAGE: Final = Mapper(Stage, pb.RecordedStage, by_hand={"result"})
 _JOB_STATUS: Final = Mapper(JobStatus, pb.JobStatus, by_hand={"job_id"})
@@ -66,12 +69,28 @@ def note_from_proto(request: pb.NoteExecutionRequest) -> ExecutionNote:
 
 def need_from_proto(request: pb.ReserveModelUseRequest) -> ModelNeed:
     """Read what a request to a model may need. Raises Invalid."""
-    return _countable("need", _unpacked("need", ModelNeed, request.need))
+    need = _countable("need", _unpacked("need", ModelNeed, request.need))
+    _check_gates("need", need.ways)
+    return need
 
 
 def use_from_proto(request: pb.SettleModelUseRequest) -> Settlement:
     """Read what a request to a model has used. Raises Invalid."""
-    return _countable("use", _unpacked("use", Settlement, request.use))
+    use = _countable("use", _unpacked("use", Settlement, request.use))
+    _check_gates("use", use.closed)
+    return use
+
+
+def _check_gates(field: str, gates: Sequence[GateState]) -> None:
+    """Raises Invalid for gates that cannot be kept."""
+    if len(gates) > _MAX_GATES:
+        raise Invalid([(field, f"must have at most {_MAX_GATES} gates")])
+    for gate in gates:
+        names_fit = len(gate.provider) <= _MAX_NAME and len(gate.model) <= _MAX_MODEL and "\0" not in gate.model
+        if not (names_fit and 0 <= gate.key <= _MAX_GATES and 0 <= gate.seconds <= LONGEST_SECONDS):
+            raise Invalid(
+                [(field, f"must have gates of names and keys that exist, of {LONGEST_SECONDS:.0f} s at most")]
+            )
 
 
 def _countable(field: str, value: Asked) -> Asked:

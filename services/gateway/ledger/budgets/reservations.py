@@ -1,12 +1,14 @@
 """What a driver reserves for its job's requests to models, and what is settled of it."""
 
 from collections.abc import Sequence
-from datetime import datetime
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Row, and_, bindparam, delete, exists, insert, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from services.common.db.columns import microseconds
+from services.gateway.ledger import gates
 from services.gateway.ledger.attempt_ids import check_of_attempt
 from services.gateway.ledger.budgets.bounds import bounds_of, lacks, refusal
 from services.gateway.ledger.budgets.shares import note_refusal, tell_shares
@@ -15,7 +17,7 @@ from services.gateway.schema.budgets import reservations
 from services.gateway.schema.clock import NOW
 from services.gateway.schema.jobs import IS_RUNNING, jobs
 from services.lifecycle.ledger import Lease, LeaseLost
-from services.lifecycle.model.budgets import GRANTED, Granting, ModelNeed, Settlement, Spending, nanodollars
+from services.lifecycle.model.budgets import GRANTED, GateState, Granting, ModelNeed, Settlement, Spending, nanodollars
 from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.value import load
 
@@ -24,7 +26,13 @@ _RESERVED: Final = and_(
 )
 # Not FOR UPDATE: rows that refer to the job, such as its stages, are written meanwhile.
 _HELD: Final = (
-    select(NOW.label("time"), exists().where(_RESERVED).label("is_reserved"))
+    select(
+        NOW.label("time"),
+        jobs.c.cell_id,
+        exists().where(_RESERVED).label("is_reserved"),
+        gates.HAS_GATES.label("has_gates"),
+        gates.IS_TRIAL.label("is_trial"),
+    )
     .where(jobs.c.job_id == bindparam("of_job"), jobs.c.fence == bindparam("of_fence"), IS_RUNNING)
     .with_for_update(of=jobs, key_share=True)
 )
@@ -34,9 +42,11 @@ HAS_RESERVATIONS: Final = exists().where(reservations.c.job_id == bindparam("thi
 
 async def reserve(connection: AsyncConnection, lease: Lease, need: ModelNeed) -> Granting:
     """Reserve what a request may need, once for each ask; see Ledger.reserve. Raises LeaseLost."""
-    held = await _hold(connection, lease, need.execution_id, need.ask_id)
+    held = await _hold(connection, lease, need.execution_id, need.ask_id, need.ways)
     if held.is_reserved:
         return GRANTED
+    if not need.is_reserved:
+        return await _passage(connection, lease, held, need)
     bounds = await bounds_of(connection, lease.spec, need.execution_id, held.time)
     uses = await lock_all(connection, {bound.key: bound.job_id for bound in bounds})
     for bound in bounds:
@@ -44,6 +54,9 @@ async def reserve(connection: AsyncConnection, lease: Lease, need: ModelNeed) ->
         if refused is not None:
             await note_refusal(connection, lease, bound, uses[bound.key], refused)
             return refused
+    passing = await _passage(connection, lease, held, need)
+    if not passing.is_granted:
+        return passing
     wanted = need.spending
     for use in uses.values():
         use.reserved += wanted
@@ -62,12 +75,32 @@ async def reserve(connection: AsyncConnection, lease: Lease, need: ModelNeed) ->
         )
     )
     is_last = any(lacks(bound.limits, uses[bound.key].taken + wanted) for bound in bounds)
-    return Granting(is_granted=True, is_last=is_last)
+    return replace(passing, is_last=is_last)
 
 
-async def settle(connection: AsyncConnection, lease: Lease, use: Settlement) -> None:
-    """Count what a request has used in place of what was reserved for it; see Ledger.settle. Raises LeaseLost."""
+async def _passage(connection: AsyncConnection, lease: Lease, held: Row[Any], need: ModelNeed) -> Granting:
+    """Return whether a request may pass the gates of one of its ways."""
+    if not held.has_gates:
+        return GRANTED
+    passage = await gates.passage(connection, lease, held.cell_id, need, microseconds(held.time))
+    if passage.wait_seconds:
+        names = ", ".join(dict.fromkeys(state.provider for state in passage.closed))
+        text = f"model provider {names} wants to be left alone, as all that ask it were told"
+        return Granting(is_granted=False, message=text, retry_seconds=passage.wait_seconds, closed=passage.closed)
+    return Granting(is_granted=True, closed=passage.closed, is_turn=passage.is_turn)
+
+
+async def settle(connection: AsyncConnection, lease: Lease, use: Settlement, *, is_far: bool = False) -> None:
+    """Count what a request has used in place of what was reserved for it; see Ledger.settle. Raises LeaseLost.
+
+    `is_far`: by the word of a coordinator.
+    """
     held = await _hold(connection, lease, use.execution_id, use.ask_id)
+    if held.is_trial:
+        answered = not use.is_released and use.tokens is not None
+        await gates.end_trial(connection, use.execution_id, use.ask_id, is_answered=answered)
+    if use.closed:
+        await gates.close(connection, lease, held.cell_id, use.closed, microseconds(held.time), is_far=is_far)
     if not held.is_reserved:
         return
     this = {"of_execution": use.execution_id, "of_ask": use.ask_id}
@@ -97,10 +130,13 @@ async def forget(connection: AsyncConnection, job_id: str) -> None:
     await connection.execute(delete(reservations).where(reservations.c.job_id == job_id))
 
 
-async def _hold(connection: AsyncConnection, lease: Lease, execution_id: str, ask_id: str) -> Row[datetime, bool]:
-    """Lock the job's row, and say whether the ask has its reservation. Raises LeaseLost, Invalid."""
+async def _hold(
+    connection: AsyncConnection, lease: Lease, execution_id: str, ask_id: str, ways: Sequence[GateState] = ()
+) -> Row[Any]:
+    """Lock the job's row, and say what is known of the ask and of its ways. Raises LeaseLost, Invalid."""
     check_of_attempt(lease, execution_id)
-    this = {"of_job": lease.job_id, "of_fence": lease.fence, "of_execution": execution_id, "of_ask": ask_id}
+    this: dict[str, Any] = {"of_job": lease.job_id, "of_fence": lease.fence, "of_execution": execution_id}
+    this |= {"of_ask": ask_id, "of_providers": [way.provider for way in ways]}
     held = (await connection.execute(_HELD, this)).first()
     if held is None:
         raise LeaseLost

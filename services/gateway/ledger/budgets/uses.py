@@ -113,6 +113,15 @@ async def tell_again(connection: AsyncConnection, budget_id: str, subject_id: st
     await connection.execute(of_spender.values(told_percent=0))
 
 
+async def carry_over(connection: AsyncConnection, job_id: str, execution_id: str, next_id: str) -> None:
+    """Let an execution go on with what another of its job has spent of budgets for each of them.
+
+    Nothing is reserved by either.
+    """
+    of_execution = (budget_use.c.job_id == job_id, budget_use.c.subject_id == execution_id)
+    await connection.execute(update(budget_use).where(*of_execution).values(subject_id=next_id))
+
+
 async def lock_all(connection: AsyncConnection, job_of: Mapping[Key, str]) -> dict[Key, Use]:
     """Lock rows in the order of their keys, and make those that are not there: they go with the job that is given."""
     uses = await lock(connection, list(job_of))

@@ -2,6 +2,7 @@
 
 import pytest
 from boatyard.gateway.v1 import hook_pb2, job_pb2
+from google.protobuf.duration_pb2 import Duration
 
 from services.common.errors import Invalid
 from tests.integration.gateway.hooks.test_calls import CANCELLED, FAILED, project, register  # noqa: F401 - fixtures
@@ -54,6 +55,26 @@ async def test_a_job_that_waits_for_a_person_calls_them_too(services: Services, 
     policy = {"checkpoints": {"before": ["base"]}}
     job = await cancelled_while(services, "approval-base", project_id=project, policy=policy)
     assert (job.state, list(hook_calls(job))) == (CANCELLED, ["error-hook-1"])
+
+
+@pytest.mark.parametrize("waits", ["for its first turn", "for its retry"])
+async def test_a_job_that_nobody_has_is_taken_to_call_them(
+    services: Services,
+    project: str,  # noqa: F811
+    register: Hooks,  # noqa: F811
+    waits: str,
+) -> None:
+    await register("ERROR", command='grep -q "STATE_CANCELLED"', on_cancel=True)
+    if waits == "for its retry":
+        policy = {"max_attempts": 9, "retry_on": ["AGENT_FAILED"]}
+        job = await services.submit("exit 3", project_id=project, policy=policy)
+        await services.until(job.job_id, lambda now: len(now.execution_ids) > 1)
+    else:
+        job = await services.submit("true", project_id=project, delay=Duration(seconds=3600))
+    await services.jobs.CancelJob(job_pb2.CancelJobRequest(job_id=job.job_id))
+    job = await services.ended(job.job_id, timeout=30)
+    assert (job.state, job.reason, list(hook_calls(job))) == (CANCELLED, "", ["error-hook-1"])
+    assert hook_calls(job)["error-hook-1"][0] == DONE
 
 
 async def test_without_one_that_asks_for_it_nobody_is_called(services: Services, project: str, register: Hooks) -> None:  # noqa: F811

@@ -12,7 +12,7 @@ from typing import Any, Final
 from services.execution.engines.command.acp.connection import Connection
 from services.execution.engines.command.acp.lines import Lines
 from services.execution.engines.command.acp.permissions import Permissions
-from services.execution.engines.command.acp.settings_offered import changes
+from services.execution.engines.command.acp.settings_offered import NotOfferedError, changes
 from services.execution.engines.command.acp.task import ConversationTask
 from services.execution.engines.command.acp.updates import Updates
 from services.execution.engines.command.readers.events import AgentEvents, Problem
@@ -49,7 +49,7 @@ class Conversation:
         self._earlier = "" if session_id == LAST_SESSION else session_id
         self._connection = Connection()
         self._updates = Updates(self.events, writer.redactor)
-        self._permissions = Permissions(self._connection, self._updates)
+        self._permissions = Permissions(task, self._connection, self._updates, self.events, inbox)
         self._lines = Lines(writer, self.events, self._take)
         self._delivered: set[str] = set()
         self._session_id = ""
@@ -92,11 +92,22 @@ class Conversation:
 
     def due(self) -> float:
         """When to call `act`, on the monotonic clock."""
-        return min(self._connection.due(), self._updates.due())
+        return min(self._connection.due(), self._updates.due(), self._permissions.due())
+
+    @property
+    def is_waiting(self) -> bool:
+        """True while a person is asked, and nothing has to be heard of the agent."""
+        return self._permissions.is_waiting
+
+    @property
+    def answered_at(self) -> float:
+        """When a person answered last, on the monotonic clock."""
+        return self._permissions.answered_at
 
     def act(self) -> None:
         """Do whatever is due."""
         self._connection.push()
+        self._permissions.look()
         if time.monotonic() >= self._updates.due():
             self._updates.flush()
 
@@ -106,6 +117,7 @@ class Conversation:
         if not self._in_turn:
             return False
         self._connection.notify("session/cancel", {"sessionId": self._session_id})
+        self._permissions.give_up()
         return True
 
     def close(self) -> None:
@@ -164,7 +176,15 @@ class Conversation:
     def _begin_session(self, session_id: str, offered: Json) -> None:
         self._session_id = session_id
         self.events.session(session_id)
-        self._change(changes(offered, self._task.mode, self._task.model, self.events.note))
+        try:
+            steps = list(changes(offered, self._task.mode, self._task.model))
+        except NotOfferedError as error:
+            if self._task.is_held:
+                self._fail(f"{error}, in which alone it would ask for permission")
+                return
+            self.events.note(f"{error}, and works in its own", "mode")
+            steps = list(changes(offered, "", self._task.model))
+        self._change(iter(steps))
 
     def _change(self, steps: Iterator[tuple[str, dict[str, Any]]]) -> None:
         """Make one change of the session's settings after the other, and then begin its first turn."""

@@ -1,24 +1,25 @@
 """What a session offers to be set, and how: by modes and models, or by options of any name, as agents like it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 from services.execution.engines.command.readers.shapes import Json, an_object, objects, text
 
 
-def changes(
-    offered: Json, mode: str, model: str, note: Callable[[str, str], object]
-) -> Iterator[tuple[str, dict[str, Any]]]:
+class NotOfferedError(Exception):
+    """The agent does not offer a mode; the message says so."""
+
+
+def changes(offered: Json, mode: str, model: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield (method, parameters) of the requests that set a mode and a model, empty for the agent's own.
 
-    `offered` is the answer to the request that has made the session. What it does not offer cannot be set: of a mode a
-    note says so; a model may have been told in other ways.
+    `offered` is the answer to the request that has made the session. A model that it does not offer may have been told
+    in other ways. Raises NotOfferedError for a mode.
     """
     if mode:
-        if (change := _mode(offered, mode)) is not None:
-            yield change
-        else:
-            note(f"the agent does not offer mode {mode!r}, and works in its own", "mode")
+        if (change := _mode(offered, mode)) is None:
+            raise NotOfferedError(f"the agent does not offer mode {mode!r}")
+        yield change
     if model and (change := _model(offered, model)) is not None:
         yield change
 

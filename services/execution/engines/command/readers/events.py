@@ -2,11 +2,12 @@
 
 import re
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 from services.execution.engines.command.readers.shapes import MOST, as_text
 from services.execution.eventlog import EventKind, EventWriter
+from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
 from services.execution.model import ModelUse, Reason
 
 _MAX_CHARACTERS: Final = 16 * 1024  # of at most four bytes each, and an event has at most 64 KiB
@@ -107,6 +108,19 @@ class AgentEvents:
     def delivered(self, message_id: str, text: str) -> None:
         """Write that a message was delivered to the agent."""
         self._writer.fields(EventKind.MESSAGE_DELIVERED, message_id=message_id, text=self._cut(text))
+
+    def permission_request(self, permission_id: str, tool: str, arguments: object, call_id: str) -> PermissionRequest:
+        """Return a question to people about a call, without secrets."""
+        given = self._cut(as_text(self._writer.redactor.value(arguments)))
+        return PermissionRequest(permission_id, _name(tool), given, _name(call_id))
+
+    def asked(self, request: PermissionRequest) -> None:
+        """Write that people are asked."""
+        self._writer.fields(EventKind.PERMISSION_REQUEST, **asdict(request))
+
+    def answered(self, permission_id: str, answer: PermissionAnswer) -> None:
+        """Write what they have answered."""
+        self._writer.fields(EventKind.PERMISSION_ANSWER, permission_id=permission_id, **asdict(answer))
 
     def claim(self, tokens: int, cost_usd: float | None) -> None:
         """Remember what the agent says that it has used, all in all."""
