@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+from boatyard.agent.v1 import model_pb2
 from boatyard.agent.v1.agent_pb2 import AgentSettings, AnthropicEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 
@@ -25,6 +26,7 @@ from bench.kit.executions import Executions, executions
 from bench.kit.figures import at_most
 from bench.kit.options import options
 from bench.kit.processes import proportional_mb
+from services.agent.providers import EVERYWHERE
 from services.execution.engines.anthropic.tools import SYSTEM, TOOLS
 from tests.kit.replay import Replay, bash, replaying, write_script
 
@@ -77,16 +79,19 @@ async def until_asked(model: Replay, count: int) -> list[float]:
         return asked
 
 
-async def start(runs: Executions) -> str:
+async def start(model: Replay, runs: Executions) -> str:
     agent = AgentSettings(anthropic=AnthropicEngine(), model=MODEL, max_turns=1000)
-    return await runs.start_spec(pb.ExecutionSpec(agent=agent, prompt="Look at the files."))
+    wire = model_pb2.MODEL_WIRE_MESSAGES
+    provider = model_pb2.ModelProvider(name="bench", wire=wire, base_url=model.url, keys=["bench"])
+    provider.allowed_addresses.extend(EVERYWHERE)
+    return await runs.start_spec(pb.ExecutionSpec(agent=agent, prompt="Look at the files.", providers=[provider]))
 
 
 async def measure_turns(model: Replay, runs: Executions, turns: int) -> None:
     await bare(model.url, turns)
     asked = times(model)
     alone = gap_ms(asked)
-    execution_id = await start(runs)
+    execution_id = await start(model, runs)
     ours = gap_ms((await until_asked(model, len(asked) + turns + 1))[len(asked) :])
     print(f"turn     {ours:.1f} ms with a tool call, bare SDK {alone:.1f} ms, ratio {ours / alone:.1f}")
     await asyncio.sleep(0.5)
@@ -101,7 +106,7 @@ async def measure_starts(model: Replay, runs: Executions, starts: int) -> None:
     for _ in range(starts):
         await asyncio.sleep(1.5)  # one at a time, as people start them
         begun, began = len(times(model)), time.time()
-        execution_id = await start(runs)
+        execution_id = await start(model, runs)
         took.append((await until_asked(model, begun + 1))[begun] - began)
         await runs.stop(execution_id)
     print(f"start    {statistics.median(took) * 1e3:.0f} ms from StartExecution to the first request")
@@ -115,8 +120,7 @@ async def main() -> None:
     with tempfile.TemporaryDirectory(prefix="boatyard-bench-") as name:
         directory = Path(name)
         with replaying(directory, script(directory / "script.toml", wanted.turns)) as model:
-            key = {"ANTHROPIC_API_KEY": "bench", "ANTHROPIC_BASE_URL": model.url}
-            async with executions(directory, **key) as runs:
+            async with executions(directory) as runs:
                 await measure_turns(model, runs, wanted.turns)
                 await measure_starts(model, runs, wanted.starts)
 

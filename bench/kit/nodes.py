@@ -56,6 +56,11 @@ class NoOpAgents(execution_rpc.ExecutionServiceServicer):
     def __init__(self) -> None:
         self.on_start: Callable[[str], None] = lambda _: None
 
+    async def DescribeNode(
+        self, request: execution.DescribeNodeRequest, context: Any
+    ) -> execution.DescribeNodeResponse:
+        return execution.DescribeNodeResponse(reserves_model_use=True)
+
     async def StartExecution(
         self, request: execution.StartExecutionRequest, context: Any
     ) -> execution.StartExecutionResponse:

@@ -100,4 +100,7 @@ def _usage(value: event_pb2.ModelUsage) -> str:
     read = value.input_tokens + value.cache_read_tokens + value.cache_write_tokens
     cached = f" ({value.cache_read_tokens:,} of them cached)" if value.cache_read_tokens else ""
     cost = f", ${value.cost_usd:.4f}" if value.HasField("cost_usd") else ", cost unknown"
-    return f"  {read:,} tokens read{cached}, {value.output_tokens:,} written{cost}"
+    beside = f", {value.web_searches:,} searches" * bool(value.web_searches) + "".join(
+        f", {one}" for one in value.terms
+    )
+    return f"  {read:,} tokens read{cached}, {value.output_tokens:,} written{beside}{cost}"

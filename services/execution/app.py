@@ -38,7 +38,6 @@ from services.execution.service import store
 from services.execution.service.admission import Admission
 from services.execution.service.agents import Agents
 from services.execution.service.capabilities import CONTAINER, Capability, capabilities
-from services.execution.service.credentials import EngineCredentials
 from services.execution.service.isolation import Isolation
 from services.execution.service.manager import ExecutionManager
 from services.execution.service.messaging import Messaging
@@ -86,7 +85,6 @@ async def _main() -> None:
                     executions,
                     fences,
                     admission,
-                    EngineCredentials.from_settings(settings),
                     Isolation(settings.allowance, executions),
                     control_groups=control_groups,
                 )

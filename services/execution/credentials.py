@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from dataclasses import fields as dataclass_fields
 from typing import Any
 
@@ -11,23 +11,19 @@ from services.agent.providers import ModelProvider, ModelWire
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What its engine needs for itself, and who serves its agent's models."""
+    """Who serves its agent's models, with their keys."""
 
-    engine: bytes = field(default=b"", repr=False)
     providers: tuple[ModelProvider, ...] = ()
 
     def to_bytes(self) -> bytes:
         """Serialize for the pipe."""
-        fields = {"engine": self.engine.decode("latin-1"), "providers": [asdict(one) for one in self.providers]}
-        return json.dumps(fields).encode()
+        return json.dumps({"providers": [asdict(one) for one in self.providers]}).encode()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> "Credentials":
-        """Read what `to_bytes` wrote, or the engine's part alone, as a service of an earlier version writes it."""
+        """Read what `to_bytes` wrote; the key that a service of an earlier version adds for an engine is left out."""
         fields = json.loads(data) if data else {}
-        if "providers" not in fields:
-            return cls(data)
-        return cls(fields["engine"].encode("latin-1"), tuple(map(_provider, fields["providers"])))
+        return cls(tuple(map(_provider, fields.get("providers", ()))))
 
 
 def _provider(fields: Mapping[str, Any]) -> ModelProvider:

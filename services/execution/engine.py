@@ -24,7 +24,6 @@ from services.sandbox.spec import Tier
 
 if TYPE_CHECKING:
     from services.execution.presets.presets import Presets
-    from services.execution.settings import ExecutionSettings
 
 _ENGINES = "services.execution.engines"
 
@@ -70,8 +69,6 @@ class RunContext:
     writer: EventWriter
     signal_fd: int
     """Becomes readable when a signal has arrived: see `processes.signals`."""
-    credentials: bytes
-    """What the service gives the engine to reach its model; empty for an engine that needs no model."""
     group: ControlGroup | None
     providers: tuple[ModelProvider, ...] = ()
     """Who serves the agent's models, through the door."""
@@ -99,8 +96,6 @@ class RunContext:
 class Engine(Generic[Own]):
     """One engine. `agent` has all defaults, `own` is its part for this engine, and the prompt is at most 1 MiB."""
 
-    missing = ""
-    """What to do when the credentials are missing, for people."""
     speaks: ModelWire | None = None
     """The wire of the providers that it asks itself; None when it asks no model."""
     uses_door = False
@@ -114,14 +109,6 @@ class Engine(Generic[Own]):
     def spec(self, agent: AgentSettings, own: Own, prompt: str, presets: "Presets") -> EngineSpec:
         """Return what to start, for settings that have no violations. `presets` are the agents known by name."""
         raise NotImplementedError
-
-    def credentials(self, settings: "ExecutionSettings") -> bytes:
-        """Return what the engine needs to reach its model, empty when the settings do not have it. Raises StartError.
-
-        Runners get it through a pipe only.
-        """
-        del settings
-        return b""
 
     def preload(self) -> None:
         """Import what runs need, in the process that runners are forked from. Starts no thread and connects nowhere."""

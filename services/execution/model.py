@@ -69,6 +69,7 @@ class Reason(enum.StrEnum):
     BUDGET_EXCEEDED = "BUDGET_EXCEEDED"
     MODEL_FAILED = "MODEL_FAILED"
     MODEL_UNAVAILABLE = "MODEL_UNAVAILABLE"
+    REPLAY_MISMATCH = "REPLAY_MISMATCH"
 
 
 class EndVerification(enum.StrEnum):

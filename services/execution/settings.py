@@ -5,7 +5,7 @@ from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from services.agent.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
@@ -45,7 +45,7 @@ def _patterns(hosts: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
-    """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME, ANTHROPIC_API_KEY, ANTHROPIC_BASE_URL."""
+    """Variables BOATYARD_EXECUTION_<NAME>, and BOATYARD_HOME."""
 
     max_executions: Annotated[int, Field(ge=1, le=1000)] = 16
     """How many executions may be active at once; further ones are refused with TOO_MANY_EXECUTIONS."""
@@ -113,16 +113,6 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     whole has five times as long. Then it counts as one that does not answer."""
     sweep_seconds: Annotated[float, Field(gt=0)] = 600.0
     """How often to look for old events."""
-    anthropic_api_key: SecretStr | None = Field(
-        default=None, validation_alias=AliasChoices("ANTHROPIC_API_KEY", "anthropic_api_key")
-    )
-    """The key of engine anthropic. It goes to runners by pipe, and nowhere else."""
-    anthropic_base_url: str = Field(
-        default="https://api.anthropic.com", validation_alias=AliasChoices("ANTHROPIC_BASE_URL", "anthropic_base_url")
-    )
-    """Where engine anthropic reaches its model."""
-    models_file: Path | None = None
-    """A table of what models cost, in place of our own (engines/anthropic/models.json), and in the same form."""
 
     @property
     def allowance(self) -> Allowance:

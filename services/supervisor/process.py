@@ -13,10 +13,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from services.common.lock import FileLock
+from services.common.lock import take_over
 from services.common.room import is_out_of_room
 from services.common.supervision import LIFELINE_VARIABLE
-from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, EXECUTION, GATEWAY, CellPlan, service_lock
+from services.supervisor.plan import COORDINATOR, EVERY_SERVICE, GATEWAY, CellPlan, service_lock
 
 LOG_BYTES = 16 << 20
 _TAIL_BYTES = 4096
@@ -30,15 +30,13 @@ _OWNERS: Final[Mapping[str, tuple[str, ...]]] = {
     # The users' token; node services accept the cell's own token only.
     "BOATYARD_TOKEN": (GATEWAY, COORDINATOR),
     "AGENT_COMMAND": (GATEWAY,),
-    # Who runs jobs gives them to agents that start, outside of their sandbox; engine `anthropic` has its own still.
-    **dict.fromkeys(("ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"), (GATEWAY, COORDINATOR, EXECUTION)),
-    # A model's name is no secret: the gateway uses it for jobs that name none.
-    "ANTHROPIC_MODEL": (GATEWAY, EXECUTION),
+    # The gateway uses it for jobs that name none.
+    "ANTHROPIC_MODEL": (GATEWAY,),
 }
 # The first prefix that matches counts. A service's own settings may hold secrets too.
 _OWNERS_OF_PREFIXES: Final[Mapping[str, tuple[str, ...]]] = {
-    "ANTHROPIC_": (EXECUTION,),
-    **dict.fromkeys(("OPENAI_", "GEMINI_", "GOOGLE_GEMINI_"), (GATEWAY, COORDINATOR)),
+    # Who runs jobs gives them to agents that start, outside of their sandbox.
+    **dict.fromkeys(("ANTHROPIC_", "OPENAI_", "GEMINI_", "GOOGLE_GEMINI_"), (GATEWAY, COORDINATOR)),
     **{f"BOATYARD_{service.upper()}_": (service,) for service in EVERY_SERVICE},
 }
 
@@ -55,7 +53,7 @@ class ServiceProcess:
 
         Raises LockHeldError while an earlier process of this service, of the same data directory, lives.
         """
-        lock = FileLock(service_lock(cell.home, service))
+        lock = take_over(service_lock(cell.home, service))
         try:
             with _open_log(cell.log_file(service)) as log:
                 process = await asyncio.create_subprocess_exec(

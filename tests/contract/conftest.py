@@ -1,17 +1,14 @@
 """The gateway's tables on each kind of database: empty, or with ledgers and stores for the tests of the ledger."""
 
 from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
-from services.common.db.migrate import migrate
-from services.gateway.schema.metadata import MIGRATIONS
 from services.gateway.schema.sealing import use_keys
-from tests.kit.databases import add_database, ring_of
+from tests.kit.databases import ring_of
 from tests.kit.ledger import Books, books, clear
 
 
@@ -32,12 +29,9 @@ async def book(opened: Books) -> Books:
 
 
 @pytest_asyncio.fixture
-async def engine(database_url: str) -> AsyncIterator[AsyncEngine]:
+async def engine(gateway_url: str) -> AsyncIterator[AsyncEngine]:
     """A database of the test's own, with the gateway's tables."""
-    engine = open_database(database_url)
-    if engine.dialect.name == "sqlite":
-        add_database(Path(str(engine.url.database)), "gateway")
-    await migrate(engine, MIGRATIONS)
+    engine = open_database(gateway_url)
     use_keys(engine, ring_of(engine.url))
     yield engine
     await engine.dispose()

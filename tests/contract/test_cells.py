@@ -28,8 +28,8 @@ LEASE_SECONDS = 60.0
 
 
 @pytest.fixture
-async def book(database_url: str) -> AsyncIterator[Books]:
-    async with books(database_url) as opened:
+async def book(gateway_url: str) -> AsyncIterator[Books]:
+    async with books(gateway_url) as opened:
         yield opened
 
 

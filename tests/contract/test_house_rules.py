@@ -104,8 +104,6 @@ READ_OUR_OWN_JSON = (
         "execution/engines/anthropic/history.py",
     ),
     *(
-        "execution/engines/anthropic/models.py",
-        "execution/engines/anthropic/credentials.py",
         "gateway/schema/sealing.py",
         "gateway/migrations/v0029_usage.py",
     ),

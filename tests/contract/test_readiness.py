@@ -24,8 +24,8 @@ BROKEN = Trouble("SANDBOX_UNAVAILABLE", "bubblewrap is not installed")
 
 
 @pytest.fixture
-async def book(database_url: str) -> AsyncIterator[Books]:
-    async with books(database_url) as opened:
+async def book(gateway_url: str) -> AsyncIterator[Books]:
+    async with books(gateway_url) as opened:
         yield opened
 
 

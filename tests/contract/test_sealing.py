@@ -77,9 +77,8 @@ async def stored(engine: AsyncEngine) -> list[str]:
 
 
 @pytest.fixture
-def url(engine: AsyncEngine, database_url: str) -> str:
-    """A database with the gateway's tables."""
-    return database_url
+def url(gateway_url: str) -> str:
+    return gateway_url
 
 
 async def test_a_further_cell_needs_the_key_of_the_first(url: str, tmp_path: Path) -> None:

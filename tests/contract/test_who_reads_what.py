@@ -97,7 +97,7 @@ READABLE = {
         execution.v1.Note step text output
         execution.v1.StateChange state reason message
         execution.v1.TurnEnd stop_reason
-        execution.v1.ModelUsage model provider
+        execution.v1.ModelUsage model provider terms
         agent.v1.ModelUsageSum provider model day
         gateway.v1.CostGroup provider model day label_value
         agent.v1.Reservation provider model

@@ -91,7 +91,7 @@ def test_a_recording_makes_the_same_commit_on_a_cell_without_a_key(offline: Cell
 @pytest.mark.slow
 def test_another_request_is_refused_and_by_order_it_is_not(offline: Cell, recorded: Recorded) -> None:
     strict = offline.lines(*recorded.again("Count up."), code=1)[-1]
-    assert strict["reason"] == "MODEL_FAILED"
+    assert strict["reason"] == "REPLAY_MISMATCH"
     assert "'Count on.' in the recording, and 'Count up.' here" in json.dumps(offline.lines("show", strict["job_id"]))
     ordered = offline.lines(*recorded.again("--replay-by", "order", "--record", "Count up."))[-1]
     assert ordered["state"] == "SUCCEEDED"

@@ -1,6 +1,5 @@
 """An upgrade costs no job: services of the version before are replaced by the present ones while jobs are at work."""
 
-import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -31,15 +30,6 @@ def stop(cell: Cell) -> None:
     assert cell.process
     cell.process.send_signal(signal.SIGTERM)
     assert cell.process.wait(timeout=60) == 0
-
-
-def kill(cell: Cell) -> None:
-    """Kill the services with -9; agents go on."""
-    assert cell.process
-    names = ("coordinator", *SERVICES[1:]) if cell.command == "coordinator" else SERVICES
-    for pid in [cell.process.pid, *map(cell.service_pid, names)]:
-        os.kill(pid, signal.SIGKILL)
-    cell.process.wait(timeout=60)
 
 
 @contextmanager
@@ -148,8 +138,12 @@ def submitted_to_coordinator(cell: Cell, coordinator: Coordinator, given: Iterab
     return jobs
 
 
-@pytest.mark.parametrize("end", [stop, kill])
-def test_an_upgrade_costs_no_job(scratch: Path, remote: Remote, end: Callable[[Cell], None]) -> None:
+def test_an_upgrade_costs_no_job(scratch: Path, remote: Remote) -> None:
+    upgrade_under_jobs(scratch, remote, stop)
+
+
+def upgrade_under_jobs(scratch: Path, remote: Remote, end: Callable[[Cell], None]) -> None:
+    """Upgrade a cell and a coordinator while jobs of all kinds are at work, and check how each ends."""
     code = earlier_code(scratch / "earlier")
     gates, other = scratch / "gates", scratch / "other"
     gates.mkdir()

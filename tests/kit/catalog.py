@@ -12,7 +12,6 @@ from boatyard.gateway.v1 import catalog_pb2, catalog_pb2_grpc, hook_pb2_grpc, jo
 
 from services.agent.providers import ModelProvider
 from services.common.db.engine import open_database, sqlite_url
-from services.common.db.migrate import migrate
 from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
@@ -35,7 +34,7 @@ from services.gateway.wire.policy import CHECKS
 from services.gateway.wire.requests import page_checks
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.webhooks import AllowList
-from tests.kit.databases import ring_of
+from tests.kit.databases import add_database, ring_of
 from tests.kit.servers import TOKEN, serving
 
 Error = TypeVar("Error", bound=ServiceError)
@@ -61,6 +60,7 @@ async def serving_catalog(
     own_providers: Sequence[ModelProvider] = (),
 ) -> AsyncIterator[Stubs]:
     """Serve the catalogue kept in `directory`, which allows providers at some hosts; call it with `token`."""
+    add_database(directory / "gateway.db", "gateway")
     engine = open_database(sqlite_url(directory / "gateway.db"))
     nowhere = open_channel("127.0.0.1:1")
     notifier = JobNotifier()
@@ -93,7 +93,6 @@ async def serving_catalog(
         ),
     ]
     try:
-        await migrate(engine, "services.gateway.migrations")
         use_keys(engine, ring_of(engine.url))
         async with serving(*registrations) as server, open_channel(server.address, token) as channel:
             yield Stubs(

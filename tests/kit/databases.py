@@ -52,17 +52,20 @@ def add_database(path: Path, service: str) -> None:
 
 @cache
 def _made(service: str) -> bytes:
-    with (
-        tempfile.TemporaryDirectory() as directory,
-        ThreadPoolExecutor(1) as thread,
-    ):  # it needs an event loop of its own
+    with tempfile.TemporaryDirectory() as directory:
         path = Path(directory) / "database"
-        thread.submit(asyncio.run, _migrated(path, service)).result()
+        make_tables(sqlite_url(path), service)
         return path.read_bytes()
 
 
-async def _migrated(path: Path, service: str) -> None:
-    engine = open_database(sqlite_url(path))
+def make_tables(url: str | URL, service: str) -> None:
+    """Make a service's tables in an empty database, in a thread: it needs an event loop of its own."""
+    with ThreadPoolExecutor(1) as thread:
+        thread.submit(asyncio.run, _migrated(url, service)).result()
+
+
+async def _migrated(url: str | URL, service: str) -> None:
+    engine = open_database(url)
     try:
         await migrate(engine, f"services.{service}.migrations")
     finally:

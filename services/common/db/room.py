@@ -95,16 +95,20 @@ class Blocks:
     @property
     def length(self) -> int:
         """The file's length in bytes, without what is set aside; 0 when there is none."""
-        return self._path.stat().st_size if self._path.exists() else 0
+        try:
+            return self._path.stat().st_size
+        except FileNotFoundError:
+            return 0
 
     def ensure(self, length: int, spare: int = 0) -> bool:
         """Let the file have blocks for `length` bytes, and up to `spare` more if there is room for them.
 
-        Returns False when the disk has no room for `length`. True where the file system cannot set blocks aside.
+        Returns False when the disk has no room for `length`. True where the file system cannot set blocks aside, and
+        when there is no file: whoever closes a database last removes its log.
         """
-        if not self._path.exists() or self._has(length + spare // 2):
-            return True
         try:
+            if self._has(length + spare // 2):
+                return True
             parts = (spare, spare // 2, spare // 4) if spare else ()
             return any(self._set_aside(length + part) for part in parts) or self._has(length) or self._set_aside(length)
         except OSError:
@@ -143,7 +147,7 @@ async def keep_room(engine: AsyncEngine) -> None:
             async with engine.connect() as connection:
                 roomy = cast("RoomyConnection", (await connection.get_raw_connection()).driver_connection)
                 await roomy.run(roomy.keep_room)
-        except (ServiceError, SQLAlchemyError, sqlite3.Error):
+        except (ServiceError, SQLAlchemyError, sqlite3.Error, OSError):
             pass  # full, or locked by somebody else: whoever writes is told why, and the next time may succeed
         await asyncio.sleep(_EVERY_SECONDS)
 

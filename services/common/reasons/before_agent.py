@@ -26,6 +26,12 @@ BEFORE_AGENT: Final = (
         advice="lower BOATYARD_GATEWAY_MAX_JOBS on the machine, or add a machine",
     ),
     ReasonRow(
+        reason="NODE_VERSION",
+        meaning="a service of the machine is of an earlier version, which cannot do what the job needs",
+        sources=(Source.DRIVER,),
+        advice="upgrade the machine's services, start them again, and `boatyard retry` the job",
+    ),
+    ReasonRow(
         reason="RUNNER_LOST",
         meaning="the program that ran the agent was killed, or the machine was restarted",
         sources=(Source.EXECUTION,),

@@ -92,6 +92,13 @@ FROM_AGENT_ON: Final = (
         advice="the job waits for the provider for a day, and goes on with what it has done; `boatyard show` says when"
         " it asks again, and `boatyard retry --from-snapshot` continues after that",
     ),
+    ReasonRow(
+        reason="REPLAY_MISMATCH",
+        meaning="the agent asked its model something else than what was recorded",
+        sources=(Source.EXECUTION,),
+        advice="`--replay-by order` gives each request the next answer all the same; what has changed since (the"
+        " prompt, the base, the agent's version), the message shows",
+    ),
     # After the agent.
     ReasonRow(
         reason="ASK_UNREADABLE",

@@ -1,6 +1,7 @@
 """Whoever started an execution grants each of its requests before it is sent, if that was wanted."""
 
 import asyncio
+import math
 import os
 import secrets
 import time
@@ -150,7 +151,7 @@ class Grants:
         await asyncio.sleep(seconds)
 
     async def _end(self, ask_id: str, *, is_use_unknown: bool, gates: Sequence[ModelGate] = ()) -> None:
-        found = [asdict(gate) | {"open_time": _rfc3339(gate.open_time)} for gate in gates]
+        found = [asdict(gate) | {"open_time": _timestamp(gate.open_time)} for gate in gates]
         ending = asyncio.ensure_future(self._reports.ask_end(ask_id, is_use_unknown=is_use_unknown, gates=found))
         await asyncio.shield(ending)
 
@@ -184,5 +185,6 @@ def _seconds_until(time: datetime | None) -> float:
     return 0.0 if time is None else max(0.0, (time - datetime.now(UTC)).total_seconds())
 
 
-def _rfc3339(time: datetime | None) -> str | None:
-    return None if time is None else time.isoformat()
+def _timestamp(time: datetime | None) -> dict[str, int] | None:
+    """Write a time as events have it: as the fields of a Timestamp."""
+    return None if time is None else {"seconds": math.ceil(time.timestamp())}

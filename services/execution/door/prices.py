@@ -1,4 +1,4 @@
-"""What requests cost: by a table (`prices.json`) that `make prices` makes from the package genai-prices.
+"""What requests cost: by a table (`prices.json`) that `make prices` makes from the package genai-prices, and `terms`.
 
 What is not in the table has no known price. Of what is served by many (models with open weights) the table has none.
 """
@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from services.agent.providers import REPLAYED, ModelWire
+from services.execution.door import terms
 
 TABLE: Final = Path(__file__).with_name("prices.json")
 CLASSES: Final = ("input", "output", "cache_read", "cache_write", "cache_write_1h")
@@ -31,17 +32,26 @@ class Model:
     prices: tuple[tuple[str, Mapping[str, Any]], ...]
 
 
-def cost_usd(wire: ModelWire, usage: Mapping[str, Any], now: datetime | None = None) -> float | None:
+def cost_usd(
+    wire: ModelWire, usage: Mapping[str, Any], now: datetime | None = None, *, at_most: bool = False
+) -> float | None:
     """Return what a request cost, from the fields of its Usage event; None when that is not known.
 
-    One that broke off costs what was known of it, which is what its answer had begun with.
+    One that broke off costs what was known of it, which is what its answer had begun with. `at_most` is for one that is
+    still to be served: what it asks to be cheaper for may be refused to it.
     """
-    model = _model(ModelWire.RESPONSES if wire is ModelWire.CHAT else wire, usage["model"].lower())
+    wire, name = ModelWire.RESPONSES if wire is ModelWire.CHAT else wire, usage["model"].lower()
+    model = _model(wire, name)
     if model is None or (usage["is_partial"] and not any(usage[name] for name in _TOKENS)):
         return None
     today = (now or datetime.now(UTC)).strftime("%Y-%m-%d")
     prices = next((prices for start, prices in model.prices if start <= today), None)
-    return None if prices is None else _cost(prices, usage)
+    tokens_usd = None if prices is None else _cost(prices, usage)
+    factor = (terms.dearest if at_most else terms.factor)(wire, name, usage.get("terms", ()))
+    searches_usd = terms.searches_usd(wire, name, usage.get("web_searches", 0))
+    if tokens_usd is None or factor is None or searches_usd is None:
+        return None
+    return tokens_usd * factor + searches_usd
 
 
 def priced(wire: ModelWire, usage: Mapping[str, Any]) -> dict[str, Any]:

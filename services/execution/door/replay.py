@@ -16,14 +16,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from services.agent.providers import ModelProvider
+from services.agent.providers import REPLAYED, ModelProvider
 from services.agent.recordings import Matching, RecordingError, head_of
 from services.common.untrusted_json import parse_json
 from services.execution.door import wires
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.matching import difference, essence, steady_text
+from services.execution.door.outages import Trouble
 from services.execution.door.reports import Reporter
 from services.execution.door.upstream import Upstream
+
+REPLAY_MISMATCH: Final = "REPLAY_MISMATCH"
+"""The reason of an execution whose replay is not what was recorded."""
 
 _REFUSED: Final = 400  # which clients do not ask again after
 _UNREADABLE: Final = (ValueError, LookupError, TypeError, AttributeError, OverflowError)
@@ -35,6 +39,10 @@ _WAITS: Final = frozenset({"retry-after", "retry-after-ms"})
 
 class MismatchError(Exception):
     """No answer was recorded for a request; the text says why."""
+
+
+class UnfaithfulError(MismatchError):
+    """The same, where a replay must be what was recorded: by then it is another run, whatever its agent makes of it."""
 
 
 @dataclass(slots=True)
@@ -88,7 +96,8 @@ class Replay:
         ]
         found = self._in_order(alike) if self._matching is Matching.ORDER else self._equal(alike, clean)
         if found is None:
-            raise MismatchError(self._complaint(request, [each for _, each in alike], clean))
+            error = MismatchError if self._matching is Matching.ORDER or not _is_metered(request) else UnfaithfulError
+            raise error(self._complaint(request, [each for _, each in alike], clean))
         self._exchanges[found].is_taken = True
         return found
 
@@ -163,6 +172,11 @@ class Replay:
         return f"{asked} is not what was recorded as request {next_one.number}: {differs}"
 
 
+def _is_metered(request: Request) -> bool:
+    """Return whether a request asks a model something: counting tokens and listing models change nothing."""
+    return any(route.metered for route in wires.routes(request))
+
+
 def _recorded_essence(request: Mapping[str, Any], workspace: str) -> object:
     if "base64" in request:
         return request["base64"]
@@ -234,6 +248,9 @@ class ReplayUpstream(Upstream):
             index = replay.find(request, body)
         except MismatchError as mismatch:
             await self._reports.note(f"the replay has no answer: {mismatch}")
+            if isinstance(mismatch, UnfaithfulError):
+                trouble = Trouble(str(mismatch), REPLAYED, _REFUSED, is_refusal=True, reason=REPLAY_MISMATCH)
+                await self._reports.trouble(trouble)
             await self._refuse(door, str(mismatch))
             return
         await self._play(door, replay, index)
@@ -241,7 +258,7 @@ class ReplayUpstream(Upstream):
 
     def _readable(self) -> Replay:
         if isinstance(self._replay, RecordingError):
-            raise MismatchError(str(self._replay))
+            raise UnfaithfulError(str(self._replay))
         return self._replay
 
     async def _play(self, door: Stream, replay: Replay, index: int) -> None:

@@ -15,6 +15,7 @@ from services.execution.door.grants import AskAgainError, Grant, Grants, NotGran
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.mask import Mask
 from services.execution.door.memory import Held, Memory
+from services.execution.door.notice import with_notice
 from services.execution.door.outages import FIRST_BYTE_S, Outages, Trouble
 from services.execution.door.recording import Track
 from services.execution.door.reports import Reporter
@@ -85,6 +86,7 @@ class Door:
         self._grants = None if asks is None else Grants(asks, reports, self._outages)
         self._clients: dict[asyncio.Task[Any], None] = {}  # the oldest first
         self._known: set[asyncio.Task[Any]] = set()  # those of them that have shown the token
+        self._has_told = False
 
     async def serve(self, listening: socket.socket) -> None:
         """Serve connections until cancelled; then end them, and report what they have used."""
@@ -197,6 +199,9 @@ class Door:
         while True:
             try:
                 async with self._granted(request, ways) as grant:
+                    if grant.is_last_warning and not self._has_told:
+                        self._has_told, ways = True, with_notice(ways)
+                        await self._reports.note("the budget is nearly spent: the model is told so in this request")
                     return await Exchange(*common, outages=self._outages, track=track, grant=grant).run(ways)
             except AskAgainError as again:
                 await asyncio.sleep(again.seconds)

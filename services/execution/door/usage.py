@@ -5,12 +5,13 @@ Most of a stream is of no interest here, and is only looked through for the few 
 
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from services.agent.providers import ModelWire
 from services.common.untrusted_json import parse_json
 from services.execution.door.memory import Held, Memory
+from services.execution.door.terms import BILLED_TOOLS, terms_of
 
 _MOST_BYTES: Final = 16 << 20  # of one event, or of an answer that is not a stream
 _USAGE_CHUNK_BYTES: Final = 64 << 10  # the most that a chat's event with its usage may have, to be taken out
@@ -47,6 +48,18 @@ class Usage:
     cache_write: int | None = None
     cache_write_1h: int | None = None
     reasoning: int | None = None
+    tier: str = ""
+    speed: str = ""
+    place: str = ""
+    tools: tuple[str, ...] | None = None
+    """Tools of the provider's own that were run and are billed, beside searches of the web."""
+    searches: int | None = None
+    """How often the provider has searched the web."""
+
+    @property
+    def terms(self) -> tuple[str, ...]:
+        """How the request was served, where that was not as usual."""
+        return terms_of(self.tier, self.speed, self.place, *(self.tools or ()))
 
     def updated(self, later: "Usage") -> "Usage":
         """Return this with all that is said later."""
@@ -128,6 +141,7 @@ class UsageReader:
 def _messages(event: Mapping[str, Any]) -> Usage:
     message = _member(event, "message") or event
     usage = _member(event, "usage") or _member(message, "usage")
+    ran = _member(usage, "server_tool_use")
     return Usage(
         request_id=_text(message, "id"),
         model=_text(message, "model"),
@@ -137,15 +151,35 @@ def _messages(event: Mapping[str, Any]) -> Usage:
         cache_write=_count(usage, "cache_creation_input_tokens"),
         cache_write_1h=_count(_member(usage, "cache_creation"), "ephemeral_1h_input_tokens"),
         reasoning=_count(_member(usage, "output_tokens_details"), "thinking_tokens"),
+        tier=_text(usage, "service_tier"),
+        speed=_text(usage, "speed"),
+        place=_text(usage, "inference_geo"),
+        tools=("code_execution",) if _count(ran, "code_execution_requests") else None,
+        searches=_count(ran, "web_search_requests"),
     )
 
 
 def _responses(event: Mapping[str, Any]) -> Usage:
     response = _member(event, "response") or event
-    usage = _member(response, "usage")
-    return _of_openai(
+    usage, calls = _member(response, "usage"), list(_calls(response))
+    numbers = _of_openai(
         response, usage, ("input_tokens", "output_tokens"), ("input_tokens_details", "output_tokens_details")
     )
+    return replace(
+        numbers,
+        tools=tuple(name for name in BILLED_TOOLS if name in calls) if calls else None,
+        searches=calls.count("web_search") if calls else None,
+    )
+
+
+def _calls(response: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the tools that a provider has run itself; of the web, pages that it opens are not billed."""
+    items = response.get("output")
+    for item in items if isinstance(items, list) else ():
+        if isinstance(item, dict) and (kind := _text(item, "type")).endswith("_call"):
+            if kind == "web_search_call" and _text(_member(item, "action"), "type") not in ("", "search"):
+                continue
+            yield kind.removesuffix("_call")
 
 
 def _chat(event: Mapping[str, Any]) -> Usage:
@@ -169,6 +203,7 @@ def _of_openai(
         cache_read=cached,
         cache_write=stored,
         reasoning=_count(of_output, "reasoning_tokens"),
+        tier=_text(answer, "service_tier"),
     )
 
 
@@ -184,7 +219,17 @@ def _gemini(answer: Mapping[str, Any]) -> Usage:
         output=None if written is None and thought is None else (written or 0) + (thought or 0),
         cache_read=cached,
         reasoning=thought,
+        tier=_text(usage, "serviceTier") or _text(usage, "trafficType"),
+        searches=sum(_searches(answer)) or None,
     )
+
+
+def _searches(answer: Mapping[str, Any]) -> Iterator[int]:
+    candidates = answer.get("candidates")
+    for candidate in candidates if isinstance(candidates, list) else ():
+        if isinstance(candidate, dict):
+            queries = _member(candidate, "groundingMetadata").get("webSearchQueries")
+            yield len(queries) if isinstance(queries, list) else 0
 
 
 _READERS: Final = {

@@ -4,6 +4,7 @@ from typing import Final
 
 from services.execution.door.attempts import Attempt
 from services.execution.door.http import Answer
+from services.execution.door.terms import of_model, terms_of
 from services.execution.door.usage import Usage
 
 _MOST_CHARACTERS: Final = 200
@@ -34,6 +35,8 @@ def usage_fields(
         "provider": attempt.serving.provider.name,
         "http_status": 0 if answer is None else answer.status,
         "latency_seconds": round(seconds, 6),
+        "terms": terms_of(*usage.terms, *of_model(attempt.route.wire, usage.model or attempt.model)),
+        "web_searches": usage.searches or 0,
         "is_partial": not is_complete or usage.input is None or usage.output is None,
     }
 

@@ -13,8 +13,8 @@ _MAY_BE_BLAMED: Final = (None, Reason.AGENT_FAILED, Reason.IDLE, Reason.MODEL_FA
 
 def reason_of(trouble: Trouble) -> Reason:
     """Return the reason of a run that ends by this."""
-    if trouble.reason == Reason.BUDGET_EXCEEDED:
-        return Reason.BUDGET_EXCEEDED
+    if trouble.reason in (Reason.BUDGET_EXCEEDED, Reason.REPLAY_MISMATCH):
+        return Reason(trouble.reason)
     return Reason.MODEL_FAILED if trouble.is_refusal else Reason.MODEL_UNAVAILABLE
 
 

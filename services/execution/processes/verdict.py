@@ -58,7 +58,7 @@ def forced(cause: Reason, bounds: Bounds) -> Verdict:
     """Return the verdict on a run that we, or the kernel for us, ended because of `cause`."""
     if cause is Reason.RUNNER_LOST:
         text = "its runner was told to end by a signal that did not come from StopExecution"
-    elif cause in (Reason.MODEL_FAILED, Reason.MODEL_UNAVAILABLE, Reason.BUDGET_EXCEEDED):
+    elif cause in (Reason.MODEL_FAILED, Reason.MODEL_UNAVAILABLE, Reason.BUDGET_EXCEEDED, Reason.REPLAY_MISMATCH):
         text = "it cannot go on without its model"
     else:
         text = _limit(cause, bounds)

@@ -52,7 +52,7 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
     with EventWriter(run.events, plan.bounds.disk_floor_bytes) as writer:
         writer.redactor = Redactor(own_tokens(Home.from_environment()))
         providers = () if not plan.has_door else replayed_providers() if plan.replay else credentials.providers
-        context = RunContext(run, plan, writer, signal_fd, credentials.engine, group, providers)
+        context = RunContext(run, plan, writer, signal_fd, group, providers)
         if plan.records and not providers:
             writer.note("what its models are asked is not recorded: the agent has no providers", "model")
         if plan.has_door and not context.providers:

@@ -1,4 +1,4 @@
-"""Where a model's door cannot be: in a container that this service cannot enter."""
+"""Where an agent cannot ask its model: in a container that this service cannot enter, or without a provider."""
 
 from dataclasses import replace
 
@@ -7,6 +7,15 @@ from services.execution.engine import load
 from services.execution.model import StartRequest
 from services.execution.service.capabilities import NO_DOOR_IN_CONTAINERS
 from services.sandbox.container_engines import Engine
+
+
+def check_asked(request: StartRequest) -> None:
+    """Raise FailedPrecondition (MODEL_KEY_MISSING) when its engine asks a model, and it has no provider to ask."""
+    wire = load(request.plan.engine).speaks
+    if wire is None or any(provider.wire is wire for provider in request.providers):
+        return
+    text = f"engine {request.plan.engine} asks a model by the wire {wire.lower()}, and has no provider of that wire"
+    raise FailedPrecondition("MODEL_KEY_MISSING", text, request.execution_id)
 
 
 def fitting(request: StartRequest, engine: Engine) -> StartRequest:

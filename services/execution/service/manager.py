@@ -24,7 +24,6 @@ from services.execution.model import ACTIVE, Execution, Filter, Result, StartReq
 from services.execution.rundir.directory import RunDirectory, StopRequest
 from services.execution.service import doors
 from services.execution.service.admission import Admission, without_sandbox
-from services.execution.service.credentials import EngineCredentials
 from services.execution.service.given import GivenProviders
 from services.execution.service.isolation import Isolation
 from services.execution.service.live_use import LiveUse
@@ -64,20 +63,18 @@ class ExecutionManager:
         store: ExecutionStore,
         fences: Fences,
         admission: Admission,
-        credentials: EngineCredentials,
         isolation: Isolation,
         *,
         control_groups: ControlGroupHierarchies,
     ) -> None:
-        """`credentials` are those of engines for their models. `control_groups` is where runners make their own."""
+        """`control_groups` is where runners make their own."""
         self._store = store
         self._fences = fences
         self._runs = admission.runs
         self._admission = admission
         self._starting = asyncio.Lock()
-        self._credentials = credentials
         self._isolation = isolation
-        self._runners = Runners(credentials, control_groups)
+        self._runners = Runners(control_groups)
         self._given = GivenProviders()
         self._sessions = Sessions(store)
         self._active: dict[str, _Active] = {}
@@ -134,7 +131,7 @@ class ExecutionManager:
                 return repeated
             await self._isolation.check(request)
             self._admission.check(len(self._active))
-            self._credentials.check(request.plan.engine, request.execution_id, request.providers)
+            doors.check_asked(request)
             if request.missing_agent:
                 raise FailedPrecondition("AGENT_NOT_INSTALLED", request.missing_agent, request.execution_id)
             await self._check_sandbox(request)

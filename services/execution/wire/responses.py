@@ -46,6 +46,7 @@ def node_to_proto(
         capabilities=map(CAPABILITY.to_proto, provided),
         agents=map(AGENT.to_proto, agents),
         container_images=_IMAGES.to_proto(images),
+        reserves_model_use=True,
         **allowance_to_proto(allowance),
     )
 

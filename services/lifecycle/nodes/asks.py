@@ -21,7 +21,8 @@ from services.lifecycle.books import AskEnd, RequestUse
 from services.lifecycle.nodes.calls import LONG_SECONDS, JobCalls
 
 _KINDS: Final = (event_pb.EVENT_KIND_ASK, event_pb.EVENT_KIND_ASK_END, event_pb.EVENT_KIND_USAGE)
-_USE: Final = Mapper(RequestUse, event_pb.ModelUsage, by_hand={"http_status", "latency_seconds", "ask_id"})
+_NO_USE: Final = {"http_status", "latency_seconds", "ask_id", "terms", "web_searches"}  # budgets count what it cost
+_USE: Final = Mapper(RequestUse, event_pb.ModelUsage, by_hand=_NO_USE)
 
 
 @dataclass(slots=True)

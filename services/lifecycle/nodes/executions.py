@@ -45,6 +45,11 @@ class ExecutionClient:
             return run
         return wire.run_from_proto(answer.execution)
 
+    async def asks_before_use(self) -> bool:
+        """Return whether the service can ask before an agent uses a model; one of an earlier version cannot."""
+        answer = await self._calls.call(self._stub.DescribeNode, execution_pb.DescribeNodeRequest())
+        return answer.reserves_model_use
+
     async def find(self, execution_id: str) -> Run | None:
         """Return an execution as it is now; None when it was never started."""
         request = execution_pb.GetExecutionRequest(execution_id=execution_id)

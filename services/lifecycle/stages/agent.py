@@ -24,15 +24,19 @@ _TAIL_BYTES = 16 << 10
 _SUMMARY_BYTES = 2 << 10
 _SPARE_BYTES = 1 << 10  # for the paragraph on how to ask a person
 _HOOK_STEP = re.compile(r"-hook-\d+$")
+_ASKS_NOBODY = "a budget binds the agent, and its execution service is of an earlier version, which asks no budget"
 _TOO_LATE = ("push", "post-hook-1")
 """After these steps have begun a cancellation changes nothing: the result may be public."""
 
 
 async def start_agent(job: JobRun, layout: Layout, base: Base | None, task: str) -> None:
-    """Start the agent with its prompt, once per round. Raises JobFailed (SANDBOX_UNAVAILABLE, …)."""
+    """Start the agent with its prompt, once per round. Raises JobFailed (SANDBOX_UNAVAILABLE, NODE_VERSION, …)."""
 
     async def start() -> Run:  # after the hooks before it, whose additions belong to the prompt
-        return await begin(job, job.agent_id, await _whole_launch(job, layout, base, task))
+        launch = await _whole_launch(job, layout, base, task)
+        if launch.reserves_model_use and not await job.nodes.executions.asks_before_use():
+            raise JobFailed(Failure("NODE_VERSION", _ASKS_NOBODY))
+        return await begin(job, job.agent_id, launch)
 
     await job.step(job.in_round("start"), Run, start, noted)
 

@@ -3,12 +3,14 @@
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from boatyard.agent.v1 import model_pb2
 from boatyard.agent.v1.agent_pb2 import AnthropicEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 
+from services.agent.providers import EVERYWHERE
 from tests.integration.execution.service import Client, Seen, running
 from tests.kit.replay import Replay, replaying, write_script
 
@@ -22,14 +24,26 @@ class ModelClient:
 
     client: Client
     replay: Replay
+    key: str
+    """The key of its provider; without one it has none."""
+    _last: pb.StartExecutionRequest = field(default_factory=pb.StartExecutionRequest)
 
     async def start(self, execution_id: str, **fields: object) -> pb.NodeExecution:
         """Start an agent with a model; `fields` are those of AnthropicEngine, AgentSettings and ExecutionSpec."""
         own = {name: fields.pop(name) for name in {*AnthropicEngine.DESCRIPTOR.fields_by_name} & fields.keys()}
         spec = self.client.service.spec("", **{"model": "claude-sonnet-5-5", "prompt": "Do it.", **fields})
         spec.agent.anthropic.MergeFrom(AnthropicEngine(**own))
-        request = pb.StartExecutionRequest(execution_id=execution_id, spec=spec)
-        return (await self.client.stub.StartExecution(request, wait_for_ready=True)).execution
+        if self.key:
+            wire = model_pb2.MODEL_WIRE_MESSAGES
+            own = model_pb2.ModelProvider(name="anthropic", wire=wire, base_url=self.replay.url, keys=[self.key])
+            own.allowed_addresses.extend(EVERYWHERE)
+            spec.providers.append(own)
+        return await self.start_once_more(pb.StartExecutionRequest(execution_id=execution_id, spec=spec))
+
+    async def start_once_more(self, request: pb.StartExecutionRequest | None = None) -> pb.NodeExecution:
+        """Send a request, or the last one again: a service that was restarted has no keys until its caller does so."""
+        self._last = request or self._last
+        return (await self.client.stub.StartExecution(self._last, wait_for_ready=True)).execution
 
     async def run(self, execution_id: str, **fields: object) -> Seen:
         """Start an agent with a model, and follow it to its end."""
@@ -68,6 +82,5 @@ async def playing(
     """Run the service with the replay as its model."""
     script = write_script(directory / "script.toml", replies)
     with replaying(directory, script, key=KEY) as replay:
-        variables = {"ANTHROPIC_API_KEY": key, "ANTHROPIC_BASE_URL": replay.url}
-        async with running(directory, variables=variables, **settings) as client:
-            yield ModelClient(client, replay)
+        async with running(directory, **settings) as client:
+            yield ModelClient(client, replay, key)

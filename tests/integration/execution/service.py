@@ -47,7 +47,7 @@ class Seen:
 class Service:
     """One data directory, on which a service runs or not."""
 
-    def __init__(self, directory: Path, variables: dict[str, str] | None = None, **settings: str) -> None:
+    def __init__(self, directory: Path, **settings: str) -> None:
         self.home = directory / "home"
         self.workspace = directory / "workspace"
         self.workspace.mkdir()
@@ -56,10 +56,7 @@ class Service:
         add_databases(self.home, "execution")
         Home(self.home).directory("run")
         self.address = Home(self.home).socket("execution")
-        self._settings = {
-            **{f"BOATYARD_EXECUTION_{name}": value for name, value in (EVERYTHING | settings).items()},
-            **(variables or {}),
-        }
+        self._settings = {f"BOATYARD_EXECUTION_{name}": value for name, value in (EVERYTHING | settings).items()}
         self._log = directory / "log"
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -150,9 +147,9 @@ class Client:
 
 
 @asynccontextmanager
-async def running(directory: Path, variables: dict[str, str] | None = None, **settings: str) -> AsyncIterator[Client]:
+async def running(directory: Path, **settings: str) -> AsyncIterator[Client]:
     """Run the service during the block, and end all executions after it."""
-    service = Service(directory, variables, **settings)
+    service = Service(directory, **settings)
     service.start()
     # A call may use the connection to a service that was killed a moment ago: it is retried, as other callers do.
     described = [pb.DESCRIPTOR.services_by_name["ExecutionService"]]

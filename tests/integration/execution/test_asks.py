@@ -1,6 +1,7 @@
 """Requests to models that wait until whoever started the execution says that they may go, over every kill."""
 
 import asyncio
+import json
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -17,6 +18,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 from services.common.errors import FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.common.rpc.times import timestamp_to_proto
+from services.execution.door.notice import LAST
 from tests.integration.execution.model import of
 from tests.integration.execution.service import Client, Seen, State, running
 from tests.integration.execution.test_contract import refused
@@ -124,6 +126,20 @@ async def test_a_request_goes_when_it_is_granted_and_its_usage_settles_it(client
         assert b"<200>" in seen.output
         late = await refused(execution.answer("never"))
         assert isinstance(late, FailedPrecondition)
+
+
+async def test_a_model_is_told_once_that_the_budget_is_nearly_spent(client: Client) -> None:
+    last = ask_pb2.ReservationAnswer(is_granted=True, is_last_warning=True)
+    sent = [{"role": "user", "content": "Go."}]
+    call = CALL.replace('"messages": []', f'"messages": {json.dumps(sent)}')
+    async with providing(messages()) as at, asking(client, at, f"{call}; {call}; {call}") as execution:
+        for count, answer in enumerate((GRANTED, last, last), start=1):
+            await execution.answer((await execution.asked(count))[-1].ask_id, answer)
+        seen = await execution.end()
+    bodies = [json.loads(request.body)["messages"] for request in at.asked]
+    told = [{"role": "user", "content": [{"type": "text", "text": "Go."}, {"type": "text", "text": LAST}]}]
+    assert bodies == [sent, told, sent]
+    assert len([note for note in of(seen, "note") if "nearly spent" in note.text]) == 1
 
 
 async def test_without_the_flag_nothing_is_asked(client: Client) -> None:

@@ -112,7 +112,7 @@ async def test_a_job_goes_on_with_as_much_as_it_had(directory: Path) -> None:
         assert (await refusal(client, job_id="another", **asked)).reason == "LIMIT_NOT_ALLOWED"
 
 
-@pytest.mark.parametrize("of_the_version_before", [False, True])
+@pytest.mark.parametrize("of_the_version_before", [False, pytest.param(True, marks=pytest.mark.slow)])
 async def test_a_job_ends_as_it_began(directory: Path, *, of_the_version_before: bool) -> None:
     """When the setting is changed, or came with an upgrade, a job's later executions are still started: its checks."""
     async with running(directory) as client:

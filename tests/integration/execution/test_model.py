@@ -25,7 +25,7 @@ USED = {"input": 1000, "output": 100, "cache_read": 10, "cache_write": 1}
 DONE = {"text": "All is done.", "usage": USED}
 
 
-@pytest.mark.parametrize("tier", TIERS)
+@pytest.mark.parametrize("tier", [TIERS[0], pytest.param(TIERS[1], marks=pytest.mark.slow)])
 async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None:
     work = [bash("echo made > file; cd /tmp; X=kept"), {"name": "view", "input": {"path": "file"}}]
     replies = [
@@ -36,9 +36,10 @@ async def test_a_model_works_and_all_is_told(directory: Path, tier: int) -> None
     async with playing(directory, replies) as model:
         seen = await model.run(RUN, sandbox_tier=tier)
     assert (model.client.service.workspace / "file").read_text() == "made\n"
-    # Left out: vitals come at intervals of time, and notes are for people.
-    kinds = [kind for event in seen.events if (kind := event.WhichOneof("kind")) not in {"note", "vitals"}]
-    turn = ["text", "usage", "turn_end"]
+    # Left out: vitals come at intervals of time, notes are for people, and the door says by itself what was used.
+    apart = {"note", "vitals", "usage"}
+    kinds = [kind for event in seen.events if (kind := event.WhichOneof("kind")) not in apart]
+    turn = ["text", "turn_end"]
     calls = ["tool_call", "tool_result"] * 2
     assert kinds == ["state_change", "thinking", *turn, *calls, *turn, *calls, *turn, "state_change"]
     assert [text.text for text in of(seen, "text")] == ["I say.", "Again.", "All is done."]
@@ -72,10 +73,11 @@ async def test_a_storm_of_faults_changes_nothing(directory: Path) -> None:
         asked = model.replay.requests()
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end
     assert (model.client.service.workspace / "file").read_text() == "1\n2\n3\n"
-    assert len([note for note in of(seen, "note") if note.step == "retry"]) == 9
     whole = [request["message_id"] for request in asked if request["fault"] in (None, "silence")]
-    assert [usage.request_id for usage in of(seen, "usage")] == whole
-    assert (seen.end.model_use.tokens, seen.end.model_use.turns) == (4 * 1111, 4)
+    used = [usage for usage in of(seen, "usage") if usage.request_id in whole]  # those that broke off count apart
+    assert [usage.request_id for usage in used] == whole
+    assert [usage.input_tokens + usage.output_tokens for usage in used] == [1100] * 4
+    assert [end.turn for end in of(seen, "turn_end")] == [1, 2, 3, 4]
     times = [request["time"] for request in asked]
     assert times[1] - times[0] >= 0.3, "it came back before it was told to"
     said = {text.request_id: text.text for text in of(seen, "text") if text.request_id in whole}
@@ -149,7 +151,7 @@ async def test_a_key_that_is_refused_is_not_told(directory: Path) -> None:
     async with playing(directory, [DONE], key=wrong) as model:
         seen = await model.run(RUN)
     assert seen.end.reason == "MODEL_FAILED"
-    assert "invalid API key: [redacted:ANTHROPIC_API_KEY]" in seen.end.message
+    assert "invalid API key: ***" in seen.end.message
     assert wrong not in str(seen)
 
 
@@ -169,7 +171,7 @@ async def test_without_a_key_it_is_refused_at_once(directory: Path) -> None:
     error = service_error(caught.value)
     assert isinstance(error, FailedPrecondition)
     assert error.reason == "MODEL_KEY_MISSING"
-    assert "ANTHROPIC_API_KEY" in error.message
+    assert "no provider of that wire" in error.message
 
 
 async def test_what_is_wrong_with_a_request_is_said_at_once(directory: Path) -> None:
@@ -203,14 +205,11 @@ async def test_what_is_private_stays_so(directory: Path) -> None:
         seen = await model.until(RUN, "tool_result", len(tricks))
         home_files = [file for file in home.rglob("*") if file.is_file() and file.stat().st_size < 1 << 24]
         assert not [file for file in home_files if KEY.encode() in file.read_bytes()], "the key is on the disk"
-        runner_and_tools = [
-            pid for pid in processes._pids() if b"services.execution" in processes._read(pid, "cmdline")
-        ]
+        ours = [pid for pid in processes._pids() if b"services.execution" in processes._read(pid, "cmdline")]
         lines = [processes._read(pid, "cmdline") for pid in processes._pids()]
         listing = b"".join(line for line in lines if b"tests.kit.replay" not in line)
         assert KEY.encode() not in listing
-        holders = [pid for pid in runner_and_tools if KEY.encode() in processes._read(pid, "environ")]
-        assert {int(pid) for pid in holders} <= {model.client.service.process.pid}
+        assert not [pid for pid in ours if KEY.encode() in processes._read(pid, "environ")]
         token = (home / "cell-token").read_text().strip()
         await model.client.stop(RUN, 0)
     told = str(seen)

@@ -124,6 +124,7 @@ async def test_service_and_runner_killed_at_once(directory: Path) -> None:
         with (model.client.service.run_directory(RUN) / "history").open("ab") as history:
             history.write(b'{"kind": "res')
         model.client.service.start()
+        await model.start_once_more()
         seen = await model.client.watch(RUN)
     check_nothing_stands_twice(seen)
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end

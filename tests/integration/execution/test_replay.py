@@ -1,5 +1,6 @@
 """A recording of an execution's models is replayed with no provider and no network: the same files come of it."""
 
+import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
@@ -28,6 +29,13 @@ one=$(body "$begin" | ask | said)
 two=$(body "$begin, $(saying assistant "$one"), $(saying user More.)" | ask | said)
 printf '%s\n%s\n' "$one" "$two" > file
 """
+ASK, _, _ = CURL.partition("said()")
+
+
+def body_of(text: str) -> str:
+    return json.dumps({"model": "claude-sonnet-5-5", "messages": [{"role": "user", "content": text}]})
+
+
 REPLIES = [{"text": "The first line."}, {"text": "And another one, in pieces that are longer than that."}]
 WORK = [
     {
@@ -113,12 +121,31 @@ async def test_a_request_that_was_not_recorded_ends_the_model_and_says_where_it_
         ordered = spec(client, "anthropic", replay=replay(tape, replay_pb2.Replay.MATCHING_ORDER))
         ordered.prompt = asked.prompt
         _, by_order = await run(client, ordered)
-    assert (seen.end.state, seen.end.reason) == (State.STATE_FAILED, "MODEL_FAILED")
+    assert (seen.end.state, seen.end.reason) == (State.STATE_FAILED, "REPLAY_MISMATCH")
     assert "messages[0].content" in seen.end.message
     assert "'Do it.' in the recording, and 'Do something else.' here" in seen.end.message
     assert by_order.end.state == State.STATE_SUCCEEDED
 
 
+@pytest.mark.slow
+async def test_an_agent_that_shrugs_off_what_was_not_recorded_fails_all_the_same(directory: Path) -> None:
+    async with running(directory) as client:
+        tape = await recorded(directory, client, "curl", REPLIES)
+        ends = {}
+        for matching in (replay_pb2.Replay.MATCHING_STRICT, replay_pb2.Replay.MATCHING_ORDER):
+            asked = spec(client, "curl", replay=replay(tape, matching))
+            other = body_of("Something else.")
+            asked.agent.command.line = f"{ASK}\nfor n in 1 2 3; do echo '{other}' | ask; done; exit 0"
+            _, seen = await run(client, asked)
+            ends[matching] = seen
+    strict, by_order = ends[replay_pb2.Replay.MATCHING_STRICT], ends[replay_pb2.Replay.MATCHING_ORDER]
+    assert (strict.end.state, strict.end.reason) == (State.STATE_FAILED, "REPLAY_MISMATCH")
+    assert "messages[0].content" in strict.end.message
+    assert by_order.end.state == State.STATE_SUCCEEDED, "by order it may do without an answer"
+    assert any("have all been answered" in note.text for note in of(by_order, "note"))
+
+
+@pytest.mark.slow
 async def test_what_cannot_be_replayed_or_read_is_refused(directory: Path) -> None:
     async with running(directory) as client:
         name, _ = await run(client, spec(client, "curl", record=True))

@@ -127,6 +127,7 @@ async def test_a_killed_fork_server_costs_nobody_anything(directory: Path) -> No
         assert (await client.end(first)).state == State.STATE_CANCELLED
 
 
+@pytest.mark.slow
 async def test_a_service_that_ends_leaves_its_runners_and_no_fork_server(directory: Path) -> None:
     async with running(directory) as client:
         await client.start(RUN, "echo ready; sleep 999")
@@ -178,7 +179,10 @@ async def fork_server(service: Service) -> int:
             await asyncio.sleep(0.02)
 
 
-@pytest.mark.parametrize("tier", [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, sandbox_pb2.SANDBOX_TIER_NONE])
+@pytest.mark.parametrize(
+    "tier",
+    [sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP, pytest.param(sandbox_pb2.SANDBOX_TIER_NONE, marks=pytest.mark.slow)],
+)
 async def test_a_killed_runner_takes_its_agent_along_and_is_told(directory: Path, tier: int) -> None:
     async with running(directory) as client:
         await client.start(RUN, "setsid -f sleep 999; echo ready; sleep 999", sandbox_tier=tier)

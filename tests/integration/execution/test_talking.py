@@ -82,6 +82,7 @@ async def test_neither_death_loses_or_doubles_a_message(directory: Path) -> None
         assert runner
         os.kill(runner, signal.SIGKILL)
         service.start()
+        await model.start_once_more()
         await model.client.stub.SendMessage(say("remember the milk"), wait_for_ready=True)
         seen = await model.client.watch(RUN)
     assert seen.end.state == State.STATE_SUCCEEDED, seen.end.message
@@ -147,6 +148,7 @@ async def test_a_question_outlives_both_and_is_asked_once(directory: Path) -> No
         assert runner
         os.kill(runner, signal.SIGKILL)
         service.start()
+        await model.start_once_more()
         await model.until(RUN, "note")
         await model.client.stub.ResolvePermission(resolve(True))
         seen = await model.client.watch(RUN)

@@ -1,8 +1,12 @@
 """What an agent asks before its requests to models, answered by the driver from its books, whoever the driver is."""
 
 import asyncio
+from dataclasses import replace
 
+import grpc
 import pytest
+from boatyard.execution.v1 import execution_pb2 as pb
+from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer, add_ExecutionServiceServicer_to_server
 
 from services.agent.asks import GRANTED, Reservation, ReservationAnswer
 from services.agent.providers import EVERYWHERE, ModelProvider, ModelWire
@@ -65,6 +69,41 @@ def provider(at: ProviderServer) -> ModelProvider:
 async def driver(book: Books, nodes: Nodes, at: ProviderServer, books: KeptBooks) -> Driver:
     cell = await book.cell("cell")
     return Driver(cell, nodes, capacity=1, poll_seconds=0.02, own_providers=[provider(at)], books=books)
+
+
+class EarlierService(ExecutionServiceServicer):
+    """An execution service of a version that knew of no reservations."""
+
+    def __init__(self) -> None:
+        self.calls: list[str] = []
+
+    async def DescribeNode(  # noqa: N802 - the contract's name
+        self, request: pb.DescribeNodeRequest, context: grpc.aio.ServicerContext
+    ) -> pb.DescribeNodeResponse:
+        self.calls.append("DescribeNode")
+        return pb.DescribeNodeResponse()
+
+    async def StartExecution(  # noqa: N802 - likewise
+        self, request: pb.StartExecutionRequest, context: grpc.aio.ServicerContext
+    ) -> pb.StartExecutionResponse:
+        self.calls.append("StartExecution")
+        return pb.StartExecutionResponse()
+
+
+async def test_a_machine_that_asks_nobody_gets_no_agent_that_a_budget_binds(book: Books, nodes: Nodes) -> None:
+    server, earlier = grpc.aio.server(), EarlierService()
+    add_ExecutionServiceServicer_to_server(earlier, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        async with providing(messages()) as at, grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
+            job_id = await admit(book, CALL, max_attempts=1)
+            async with driving(await driver(book, replace(nodes, execution=channel), at, KeptBooks())):
+                job = await ended(book, job_id)
+    finally:
+        await server.stop(0)
+    assert (job.reason, "earlier version" in job.message) == ("NODE_VERSION", True), job.message
+    assert "StartExecution" not in earlier.calls
 
 
 @pytest.mark.slow

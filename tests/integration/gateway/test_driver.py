@@ -192,6 +192,7 @@ async def test_an_owner_that_was_frozen_leaves_everything_to_the_next(book: Book
     assert job.executions[0].output.log_tail == b"started\n"
 
 
+@pytest.mark.slow
 async def test_a_lost_job_is_dropped_and_its_agent_not_touched(book: Books, nodes: Nodes, services: Services) -> None:
     job_id = await admit(book, "sleep 1; echo whole")
     driver = Driver(await book.cell("cell", lease_seconds=0.6), nodes, capacity=1, poll_seconds=0.02)

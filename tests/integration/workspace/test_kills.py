@@ -80,14 +80,18 @@ class Quick(Service):
             go.write(b"go\n")
 
     def _waiting(self) -> "subprocess.Popen[bytes]":
-        settings = {"BOATYARD_HOME": str(self.home.root)}
+        settings = {"BOATYARD_HOME": str(self.home.root), "BOATYARD_LOG_LEVEL": "ERROR"}
         line = "import sys; from services.workspace.app import main; sys.stdin.readline() and main()"
-        return subprocess.Popen(
-            [sys.executable, "-P", "-c", line],
-            env=os.environ | settings | {"BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0"},
-            stdin=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
+        with (self.home.root / "log").open("ab") as log:
+            return subprocess.Popen(
+                [sys.executable, "-P", "-c", line],
+                env=os.environ | settings | {"BOATYARD_WORKSPACE_DISK_RESERVE_BYTES": "0"},
+                stdin=subprocess.PIPE,
+                stderr=log,
+            )
+
+    def end_of_log(self) -> str:
+        return (self.home.root / "log").read_text()[-2000:]
 
 
 @contextlib.contextmanager
@@ -113,9 +117,15 @@ async def _stub(service: Service):
         yield WorkspaceServiceStub(channel)
 
 
-async def _serving(service: Service) -> None:
+async def _serving(service: Quick) -> None:
     async with _stub(service) as stub:
-        await stub.ListWorkspaces(pb.ListWorkspacesRequest(), wait_for_ready=True, timeout=60)
+        listing = asyncio.ensure_future(
+            stub.ListWorkspaces(pb.ListWorkspacesRequest(), wait_for_ready=True, timeout=60)
+        )
+        while not listing.done():
+            await asyncio.wait([listing], timeout=0.5)
+            assert service.process.poll() is None, service.end_of_log()
+        await listing
 
 
 async def _known(service: Service) -> dict[str, pb.Workspace]:

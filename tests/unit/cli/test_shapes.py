@@ -189,6 +189,7 @@ def test_every_kind_of_event_keeps_all_that_it_says() -> None:
         assert shape["kind"] == kind.name
         expected = {field.name for field in kind.message_type.fields}
         assert expected <= set(shape), kind.name
+        assert json.loads(json.dumps(shape)) == shape, "it is a line of JSON"
 
 
 def test_an_event_of_a_later_version_is_not_lost() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from services.common.errors import StartError
-from services.common.lock import FileLock, LockHeldError, holder, is_held, single_instance
+from services.common.lock import FileLock, LockHeldError, holder, is_held, single_instance, take_over
 from tests.kit.disks import fill, needs_mount, small_disk, use_up_inodes
 
 
@@ -35,6 +35,37 @@ def test_a_child_that_is_given_the_lock_holds_it_for_as_long_as_it_lives(tmp_pat
     child.communicate()
     assert not is_held(path)
     FileLock(path).release()
+
+
+_HOLDER = """
+import os, subprocess, sys
+from pathlib import Path
+from services.common.lock import FileLock
+lock = FileLock(Path(sys.argv[1]))
+heir = subprocess.Popen(["sleep", sys.argv[2]], pass_fds=[lock.descriptor])
+print(heir.pid, flush=True)
+os.kill(os.getpid(), 9)
+"""
+
+
+def test_what_a_killed_holder_was_starting_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lock"
+    subprocess.run([sys.executable, "-c", _HOLDER, path, "0.3"], stdout=subprocess.DEVNULL, check=False)
+    with pytest.raises(LockHeldError):
+        FileLock(path)
+    with single_instance(path, "serves"):
+        assert holder(path) == os.getpid()
+
+
+def test_a_lock_is_not_waited_for_while_its_holder_lives(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "lock"
+    lock = FileLock(path)
+    monkeypatch.setattr("services.common.lock.time.sleep", lambda _: pytest.fail("it waits"))
+    for pid in (os.getpid(), os.getppid(), 1):
+        lock.write_pid(pid)
+        with pytest.raises(LockHeldError):
+            take_over(path)
+    lock.release()
 
 
 @needs_mount

@@ -9,11 +9,11 @@ from services.supervisor.process import environment_of
 @pytest.mark.parametrize(
     ("name", "owners"),
     [
-        ("ANTHROPIC_API_KEY", ["execution", "gateway"]),
+        ("ANTHROPIC_API_KEY", ["gateway"]),
         ("OPENAI_API_KEY", ["gateway"]),
         ("GEMINI_API_KEY", ["gateway"]),
-        ("ANTHROPIC_AUTH_TOKEN", ["execution"]),
-        ("ANTHROPIC_MODEL", ["execution", "gateway"]),
+        ("ANTHROPIC_AUTH_TOKEN", ["gateway"]),
+        ("ANTHROPIC_MODEL", ["gateway"]),
         ("BOATYARD_DATABASE_URL", ["gateway"]),
         ("BOATYARD_TOKEN", ["gateway"]),
         ("BOATYARD_GATEWAY_WEBHOOK_ALLOW", ["gateway"]),

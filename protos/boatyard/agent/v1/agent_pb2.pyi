@@ -465,7 +465,7 @@ class EngineTraits(message.Message):
     the prompt may be one of its arguments.
     """
     needs_model: builtins.bool
-    """The engine asks a model: one must be named, and the execution service must have credentials for it."""
+    """The engine asks a model: one must be named, and its agent must have a provider of its wire."""
     takes_messages: builtins.bool
     """The agent can receive messages while it works."""
     asks_permission: builtins.bool

@@ -489,6 +489,8 @@ class ModelUsage(message.Message):
     CACHE_WRITE_1H_TOKENS_FIELD_NUMBER: builtins.int
     IS_PARTIAL_FIELD_NUMBER: builtins.int
     ASK_ID_FIELD_NUMBER: builtins.int
+    TERMS_FIELD_NUMBER: builtins.int
+    WEB_SEARCHES_FIELD_NUMBER: builtins.int
     request_id: builtins.str
     """The model provider's id of the request."""
     model: builtins.str
@@ -519,6 +521,15 @@ class ModelUsage(message.Message):
     """
     ask_id: builtins.str
     """The ask that this request was granted by, which this event settles; empty when it needed none."""
+    web_searches: builtins.int
+    """How often the provider has searched the web for it, which costs beside the tokens."""
+    @builtins.property
+    def terms(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """How it was served, where that was not as usual and makes tokens dearer or cheaper (`priority`, `flex`, `batch`,
+        `fast`, `us`), and tools of the provider's own that were run and are billed, such as `file_search`. With one whose
+        price is not known, the cost is not known.
+        """
+
     def __init__(
         self,
         *,
@@ -536,10 +547,12 @@ class ModelUsage(message.Message):
         cache_write_1h_tokens: builtins.int = ...,
         is_partial: builtins.bool = ...,
         ask_id: builtins.str = ...,
+        terms: abc.Iterable[builtins.str] | None = ...,
+        web_searches: builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "cost_usd", b"cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "ask_id", b"ask_id", "cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_usd", b"cost_usd", "http_status", b"http_status", "input_tokens", b"input_tokens", "is_partial", b"is_partial", "latency_seconds", b"latency_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd", "ask_id", b"ask_id", "cache_read_tokens", b"cache_read_tokens", "cache_write_1h_tokens", b"cache_write_1h_tokens", "cache_write_tokens", b"cache_write_tokens", "cost_usd", b"cost_usd", "http_status", b"http_status", "input_tokens", b"input_tokens", "is_partial", b"is_partial", "latency_seconds", b"latency_seconds", "model", b"model", "output_tokens", b"output_tokens", "provider", b"provider", "reasoning_tokens", b"reasoning_tokens", "request_id", b"request_id", "terms", b"terms", "web_searches", b"web_searches"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015

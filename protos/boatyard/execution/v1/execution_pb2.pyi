@@ -633,7 +633,12 @@ class DescribeNodeResponse(message.Message):
     ALLOWED_NETWORKS_FIELD_NUMBER: builtins.int
     LIMITS_FIELD_NUMBER: builtins.int
     AGENTS_FIELD_NUMBER: builtins.int
+    RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
     CONTAINER_IMAGES_FIELD_NUMBER: builtins.int
+    reserves_model_use: builtins.bool
+    """True when it asks before each request to a model that ExecutionSpec.reserves_model_use wants to be asked for; a service
+    of an earlier version would let its agents spend what nobody has granted.
+    """
     @builtins.property
     def capabilities(self) -> containers.RepeatedCompositeFieldContainer[Capability]:
         """`sandbox`, `uid` (on the host), `network`, `container`, `door`, `system calls`, and the resources that can be limited:
@@ -668,11 +673,12 @@ class DescribeNodeResponse(message.Message):
         allowed_networks: abc.Iterable[sandbox_pb2.Network.ValueType] | None = ...,
         limits: limits_pb2.ExecutionLimits | None = ...,
         agents: abc.Iterable[AgentPreset] | None = ...,
+        reserves_model_use: builtins.bool = ...,
         container_images: ContainerImages | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = typing.Literal["container_images", b"container_images", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "container_images", b"container_images", "limits", b"limits"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "container_images", b"container_images", "limits", b"limits", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1129,8 +1135,8 @@ class NodeExecution(message.Message):
     """Output only. Why it FAILED: AGENT_FAILED (a non-zero exit, or a preset's agent that did not say that it is done),
     AGENT_NOT_INSTALLED, SANDBOX_FAILED, RUNNER_LOST, DISK_FULL (its program never began, for lack of room); the limit
     that was hit: TIMED_OUT, IDLE, MEMORY_LIMIT, PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT; for a
-    model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses) and MODEL_UNAVAILABLE (many
-    requests failed). Empty otherwise.
+    model also BUDGET_EXCEEDED (turns or tokens), MODEL_FAILED (the API or the model refuses), MODEL_UNAVAILABLE (many
+    requests failed) and REPLAY_MISMATCH (a request is not what was recorded). Empty otherwise.
     """
     message: builtins.str
     """Output only. The same, for people, with what they can do about it."""

@@ -48,8 +48,7 @@ class ExecutionServiceStub:
     - FAILED_PRECONDITION (DOOR_UNAVAILABLE): `spec.agent.providers` names providers of models, and its container is one
       that this service cannot enter: its engine runs as root, and the service does not. Where it names none, an event
       says that the agent has no providers.
-    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a provider of its wire or a key that this service does not
-      have: ANTHROPIC_API_KEY.
+    - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and `spec.providers` has none of its wire.
     - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
       not on the machine's tool paths; the message says what to install.
     - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to
@@ -209,8 +208,7 @@ class ExecutionServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (DOOR_UNAVAILABLE): `spec.agent.providers` names providers of models, and its container is one
           that this service cannot enter: its engine runs as root, and the service does not. Where it names none, an event
           says that the agent has no providers.
-        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine needs a provider of its wire or a key that this service does not
-          have: ANTHROPIC_API_KEY.
+        - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and `spec.providers` has none of its wire.
         - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): the machine does not know `spec.agent.command.preset`, or its program is
           not on the machine's tool paths; the message says what to install.
         - RESOURCE_EXHAUSTED (TOO_MANY_EXECUTIONS): the maximum number of executions is running; RetryInfo says when to

@@ -894,7 +894,8 @@ class Job(message.Message):
     """Output only. Its state."""
     reason: builtins.str
     """Output only. Why it FAILED; docs/reasons.md explains each, and says what can be done. At any time: NODE_LOST (a
-    service of the cell, or too many cells in turn, did not come back), CELL_TOKEN_REQUIRED, EXECUTION_NOT_FOUND,
+    service of the cell, or too many cells in turn, did not come back), NODE_VERSION (a service of the cell cannot do yet
+    what the job needs), CELL_TOKEN_REQUIRED, EXECUTION_NOT_FOUND,
     EVENTS_TRIMMED (a run's record or output is gone), INTERNAL. Because of a hook, before or after any stage: VETOED,
     HOOK_FAILED (what was pushed stays pushed, and `output.pushed` says so). Before the agent: CLONE_FAILED,
     REMOTE_UNREACHABLE, REMOTE_MOVED, REMOTE_ACCESS_DENIED, REMOTE_NOT_TRUSTED, REMOTE_NOT_FOUND, REMOTE_NOT_GIT,
@@ -908,7 +909,7 @@ class Job(message.Message):
     NETWORK_NOT_ALLOWED, LIMIT_NOT_ALLOWED,
     IMAGE_NOT_ALLOWED, DOOR_UNAVAILABLE, MODEL_KEY_MISSING. The agent: AGENT_FAILED, AGENT_NOT_INSTALLED, TIMED_OUT, IDLE, MEMORY_LIMIT,
     PROCESS_LIMIT, CPU_LIMIT, DISK_LIMIT, SCRATCH_LIMIT, OUTPUT_LIMIT, SANDBOX_FAILED, RUNNER_LOST, BUDGET_EXCEEDED,
-    MODEL_FAILED, MODEL_UNAVAILABLE. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is
+    MODEL_FAILED, MODEL_UNAVAILABLE, REPLAY_MISMATCH. After the agent: REPOSITORY_NOT_FOUND (the machine's copy of the repository is
     gone), TAKE_FAILED, RESULT_INCOMPLETE, RESULT_TOO_LARGE, VERIFY_FAILED, PUSH_REJECTED, REF_MOVED, ASK_UNREADABLE (the
     file with the agent's question),
     ROUNDS_EXCEEDED (the agent asks again, and no round is left). When a person was asked: REJECTED, EXPIRED. Clients

@@ -10,10 +10,9 @@ import anthropic
 import httpx2
 from anthropic.types import MessageParam
 
-from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import Reply
 from services.execution.engines.anthropic.inner_door import InnerDoor
-from services.execution.engines.anthropic.models import Models
+from services.execution.engines.anthropic.models import shows_thoughts
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.reply_builder import BrokenStreamError, ReplyBuilder
 from services.execution.engines.anthropic.task import ModelTask
@@ -55,16 +54,14 @@ class ModelClient:
 
     def __init__(
         self,
-        credentials: ModelCredentials,
+        base_url: str,
+        token: str,
         task: ModelTask,
-        models: Models,
         recorder: Recorder,
         door: InnerDoor | None = None,
     ) -> None:
-        """The model is asked through the `door`, if there is one, which counts what is used, and waits out outages."""
-        self._client = anthropic.AsyncAnthropic(
-            api_key=credentials.api_key, base_url=credentials.base_url, max_retries=0, timeout=_TIMEOUT
-        )
+        """`base_url` and `token` are those of the `door`, which counts what is used, and waits out outages."""
+        self._client = anthropic.AsyncAnthropic(api_key=token, base_url=base_url, max_retries=0, timeout=_TIMEOUT)
         self._task = task
         self._recorder = recorder
         self._door = door
@@ -76,7 +73,7 @@ class ModelClient:
             "system": "\n\n".join(part for part in (SYSTEM, task.system_prompt.strip()) if part),
             "tools": TOOLS,
         }
-        if models.shows_thoughts(task.model):
+        if shows_thoughts(task.model):
             self._request["thinking"] = {"type": "adaptive", "display": "summarized"}
 
     async def answer(self, messages: list[dict[str, Any]]) -> Reply:

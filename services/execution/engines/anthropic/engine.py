@@ -13,7 +13,6 @@ from services.execution.model import Result
 
 if TYPE_CHECKING:
     from services.execution.presets.presets import Presets
-    from services.execution.settings import ExecutionSettings
 
 _DEFAULT_TOKENS: Final = 16_384
 
@@ -23,10 +22,6 @@ class ModelEngine(Engine[AnthropicEngine]):
 
     speaks = ModelWire.MESSAGES
     uses_door = True
-    missing = (
-        "engine anthropic needs a provider of wire messages: make one (`boatyard provider create --wire messages`), or"
-        " set ANTHROPIC_API_KEY in the environment of the execution service, and start it again"
-    )
 
     def violations(self, agent: AgentSettings, own: AnthropicEngine, prompt: str) -> Iterator[tuple[str, str]]:
         """Yield what is wrong with the model's task."""
@@ -56,12 +51,6 @@ class ModelEngine(Engine[AnthropicEngine]):
             task=asdict(task),
             read_only_paths=(toolbox.PROGRAM,),
         )
-
-    def credentials(self, settings: "ExecutionSettings") -> bytes:
-        """Return key, URL and network variables; empty without a key. Raises StartError for a bad table of models."""
-        from services.execution.engines.anthropic.setup import credentials  # noqa: PLC0415 - not for runners
-
-        return credentials(settings)
 
     def preload(self) -> None:
         """Import the loop and the client of the model, which takes 0.7 s and 60 MB."""

@@ -3,7 +3,6 @@
 import asyncio
 import secrets
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from services.agent.asks import Reservation
@@ -14,7 +13,6 @@ from services.execution.door.prices import priced
 from services.execution.door.reports import Gates
 from services.execution.door.server import Door
 from services.execution.door.tapes import Tapes
-from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.netns import LOOPBACK, listening
 
@@ -54,8 +52,8 @@ class InnerDoor:
         self._more = asyncio.Condition()
         self._serving: asyncio.Future[None] | None = None
 
-    def open(self, models_file: Path) -> ModelCredentials:
-        """Listen, and return what the model is asked with. Raises OSError."""
+    def open(self) -> tuple[str, str]:
+        """Listen, and return the URL to ask at and the token to show there. Raises OSError."""
         listener, token = listening(LOOPBACK, 0), secrets.token_urlsafe(_TOKEN_BYTES)
         asks = None if self._asks is None else self._asks.asks
         door = Door(
@@ -68,7 +66,7 @@ class InnerDoor:
             first_byte_s=self._first_byte_s,
         )
         self._serving = asyncio.ensure_future(door.serve(listener))
-        return ModelCredentials(token, f"http://{LOOPBACK}:{listener.getsockname()[1]}", {}, models_file)
+        return f"http://{LOOPBACK}:{listener.getsockname()[1]}", token
 
     async def sent(self, number: int, wire: ModelWire, fields: dict[str, object]) -> None:
         """Do nothing: who would be told of a killed door is killed with it."""
@@ -110,7 +108,7 @@ class InnerDoor:
             async with asyncio.timeout(_REPORTED_WITHIN_S), self._more:
                 await self._more.wait_for(lambda: request_id in self._reported)
         except TimeoutError:
-            pass  # its usage is then counted from the answer itself
+            pass  # it is counted when the door comes to it
 
     async def close(self) -> None:
         """End the door, when its last requests are counted."""

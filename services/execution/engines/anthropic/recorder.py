@@ -8,7 +8,6 @@ from dataclasses import asdict
 from typing import Any
 
 from services.execution.engines.anthropic.history import Reply, ToolCall
-from services.execution.engines.anthropic.models import Models
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.eventlog.activity import ModelActivity
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
@@ -24,10 +23,9 @@ _PUSH_S = 0.5
 class Recorder:
     """Collects pieces of text for a tenth of a second, and writes everything else at once."""
 
-    def __init__(self, writer: EventWriter, activity: ModelActivity, models: Models) -> None:
+    def __init__(self, writer: EventWriter, activity: ModelActivity) -> None:
         self._writer = writer
         self.activity = activity
-        self._models = models
         self._flow = TextFlow(writer.redactor)
         self._kind = EventKind.TEXT
         self._request_id = ""
@@ -70,20 +68,7 @@ class Recorder:
         self._write(EventKind.NOTE, text=self._writer.redactor.text(text)[:_MAX_NOTE], step=step)
 
     def reply(self, reply: Reply, turn: int) -> None:
-        """Write what an answer used, and that it is complete, unless that was written before."""
-        tokens = reply.tokens
-        cost = self._models.cost_usd(reply.model, tokens)
-        if reply.id not in self.activity.counted:
-            self._write(
-                EventKind.USAGE,
-                request_id=reply.id,
-                model=reply.model,
-                input_tokens=tokens.input,
-                output_tokens=tokens.output,
-                cache_read_tokens=tokens.cache_read,
-                cache_write_tokens=tokens.cache_write,
-                **({} if cost is None else {"cost_usd": cost}),
-            )
+        """Write that an answer is complete, unless that was written before: what it used, its door says."""
         if reply.id not in self.activity.turn_ends:
             self._write(EventKind.TURN_END, turn=turn, stop_reason=reply.stop_reason, request_id=reply.id)
 

@@ -1,7 +1,6 @@
 """A model's run from beginning to end, or from where an earlier runner was lost."""
 
 import asyncio
-import os
 import time
 from collections.abc import Coroutine
 from dataclasses import replace
@@ -10,10 +9,8 @@ from typing import TYPE_CHECKING, Any
 from services.agent.providers import ModelWire, keys_by_name
 from services.execution.door.ask_records import AskRecords
 from services.execution.engine import RunContext
-from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History
 from services.execution.engines.anthropic.inner_door import InnerDoor
-from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
 from services.execution.engines.anthropic.tool_process import NoToolProcessError, ToolProcess
@@ -32,16 +29,14 @@ if TYPE_CHECKING:
 
 _NEVER = float("inf")
 _LOOK_S = 0.5
+_NO_PROVIDER = "the agent has no provider of its engine's wire: an earlier version let it ask with a key of the service"
 
 
 def run_agent_loop(context: RunContext) -> Result:
     """Start or resume the model of a run, and stay with it until no process of the run is left."""
     run, plan, writer = context.run, context.plan, context.writer
-    credentials = ModelCredentials.from_bytes(context.credentials)
-    keys = keys_by_name(context.providers)
-    if credentials is not None:
-        keys["ANTHROPIC_API_KEY"] = credentials.api_key
-    writer.redactor = writer.redactor.having(plan.secrets | {name: key.encode() for name, key in keys.items()})
+    keys = {name: key.encode() for name, key in keys_by_name(context.providers).items()}
+    writer.redactor = writer.redactor.having(plan.secrets | keys)
     before = read_activity(run.events)
     attempt = run.begin_life(time.time_ns())
     if attempt == 1:
@@ -49,7 +44,7 @@ def run_agent_loop(context: RunContext) -> Result:
     else:
         writer.note(f"the runner was lost, and a new one goes on where it was: number {attempt}", "resume")
     agent.announce(writer, plan.sandbox)
-    return asyncio.run(AgentLoop(context).result(credentials, before))
+    return asyncio.run(AgentLoop(context).result(before))
 
 
 class AgentLoop:
@@ -75,12 +70,12 @@ class AgentLoop:
         self._stopped = asyncio.Event()
         self._cause: Reason | None = None
 
-    async def result(self, credentials: ModelCredentials | None, before: ModelActivity) -> Result:
+    async def result(self, before: ModelActivity) -> Result:
         """Run the loop until no process of the run is left."""
         asyncio.get_running_loop().add_reader(self._signal_fd, self._check_stop)
         self._check_stop()
         try:
-            end = await self._verdict(credentials, before)
+            end = await self._verdict(before)
         finally:
             Inbox(self._run.path).close()
             self._tools.end()
@@ -97,41 +92,27 @@ class AgentLoop:
             vitals=self._meter.vitals(),
         )
 
-    async def _verdict(self, credentials: ModelCredentials | None, before: ModelActivity) -> Verdict:
+    async def _verdict(self, before: ModelActivity) -> Verdict:
         if self._stopped.is_set():
             return self._forced(self._cause)
-        if credentials is None and not self._providers:
-            text = "the execution service has no ANTHROPIC_API_KEY any more: set it, and start the service again"
-            return Verdict(State.FAILED, Reason.MODEL_FAILED, text)
+        if not self._providers:
+            return Verdict(State.FAILED, Reason.MODEL_FAILED, _NO_PROVIDER)
         try:
             if self._group is not None:
                 self._group.limit(self._plan.bounds.memory_bytes, self._plan.bounds.processes)
             self._tools.start()  # it starts while we import the large modules below
         except (SandboxError, OSError) as error:
             return verdict.never_began(str(error))
-        models = Models.load(None if credentials is None else credentials.models_file)
-        recorder = Recorder(self._writer, before, models)
+        recorder = Recorder(self._writer, before)
         patience_s = 0.0 if self._plan.replay else self._plan.bounds.model_patience_s
-        door = None
-        if self._providers:
-            first_byte_s = self._plan.bounds.model_first_byte_s
-            common = (self._providers, recorder, patience_s, self._tapes)
-            door = InnerDoor(*common, asks=self._asks, first_byte_s=first_byte_s)
-        self._door = door
-        if door is not None:
-            credentials = door.open(models.path)
-        if credentials is None:
-            raise AssertionError("there are providers, or credentials")
-        os.environ.update(credentials.environment)
+        common = (self._providers, recorder, patience_s, self._tapes)
+        self._door = InnerDoor(*common, asks=self._asks, first_byte_s=self._plan.bounds.model_first_byte_s)
         try:
-            return await self._converse(credentials, models, recorder, door)
+            return await self._converse(recorder, self._door)
         finally:
-            if door is not None:
-                await door.close()
+            await self._door.close()
 
-    async def _converse(
-        self, credentials: ModelCredentials, models: Models, recorder: Recorder, door: InnerDoor | None
-    ) -> Verdict:
+    async def _converse(self, recorder: Recorder, door: InnerDoor) -> Verdict:
         # These imports take a second, in which the sandbox is made.
         from services.execution.engines.anthropic.client import ModelClient  # noqa: PLC0415
         from services.execution.engines.anthropic.conversation import Conversation  # noqa: PLC0415
@@ -142,7 +123,7 @@ class AgentLoop:
         except NoToolProcessError as error:
             return verdict.never_began(str(error))
         history = History(self._run.history)
-        model = ModelClient(credentials, task, models, recorder, door)
+        model = ModelClient(*door.open(), task, recorder, door)
         conversation = Conversation(task, history, model, self._tools, recorder, inbox=Inbox(self._run.path))
         try:
             return await self._bounded(conversation.run(), model)

@@ -77,8 +77,8 @@ def refusal(bound: Bound, use: Use, need: ModelNeed) -> Granting | None:
     limits, wanted = bound.limits, need.spending
     if need.cost_usd is None and limits.cost_usd is not None and not limits.allow_unknown_cost:
         text = (
-            f"{bound.words} limits dollars, and no price is known of the model {need.model!r}: ask another, or let it"
-            " be asked all the same by `unknown-cost` (`--budget 2.50,unknown-cost`)"
+            f"{bound.words} limits dollars, and no price is known of the model {need.model!r}, served as it is"
+            " asked: ask another, or let it be asked all the same by `unknown-cost` (`--budget 2.50,unknown-cost`)"
         )
         return Granting(is_granted=False, reason=EXCEEDED, message=text)
     if lacks(limits, use.spent + wanted):

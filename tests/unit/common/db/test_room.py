@@ -16,7 +16,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database, reading, sqlite_url
-from services.common.db.room import LOG_BYTES, SPARE_BYTES, keep_room
+from services.common.db.room import LOG_BYTES, SPARE_BYTES, Blocks, keep_room
 from services.common.errors import Unavailable
 from services.common.room import is_out_of_room
 from tests.kit.disks import fill, make_room, needs_mount, small_disk, use_up_inodes
@@ -202,6 +202,28 @@ async def test_a_long_log_of_a_killed_process_is_given_back_at_the_start(tmp_pat
             assert await database.sizes() == [(1 << 20) + 7, 100_000]
         finally:
             await engine.dispose()
+
+
+COMES_AND_GOES = """
+import os, sys
+print(flush=True)
+while True:
+    os.close(os.open(sys.argv[1], os.O_CREAT))
+    os.unlink(sys.argv[1])
+"""
+
+
+def test_a_log_may_be_removed_at_any_time(tmp_path: Path) -> None:
+    log = tmp_path / "test.db-wal"
+    blocks = Blocks(log)
+    with subprocess.Popen([sys.executable, "-S", "-c", COMES_AND_GOES, log], stdout=subprocess.PIPE) as other:
+        assert other.stdout
+        other.stdout.readline()
+        try:
+            assert all(blocks.length >= 0 for _ in range(20_000))
+            assert all(blocks.ensure(LOG_BYTES) for _ in range(1000))
+        finally:
+            other.kill()
 
 
 async def test_reading_needs_no_room(tmp_path: Path) -> None:

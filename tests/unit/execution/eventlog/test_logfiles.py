@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from services.execution.eventlog import EventReader, EventWriter, Stream
@@ -47,14 +47,19 @@ def test_a_packing_that_was_cut_short_changes_nothing(tmp_path: Path) -> None:
         open_log(tmp_path / "nothing")
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, bytes]:
+    """A packed log of some blocks, and what was in it."""
+    path, content = tmp_path_factory.mktemp("packed") / "log", b"".join(b"%d\n" % number for number in range(320_000))
+    path.write_bytes(content)
+    pack(path)
+    return path, content
+
+
+@settings(max_examples=40, deadline=None)
 @given(offset=st.integers(0, 2_300_000), size=st.integers(1, 1_200_000))
-def test_any_part_of_a_packed_log_is_what_it_was(tmp_path: Path, offset: int, size: int) -> None:
-    path = tmp_path / "log"
-    content = b"".join(b"%d\n" % number for number in range(320_000))
-    if not packed_path(path).exists():
-        path.write_bytes(content)
-        pack(path)
+def test_any_part_of_a_packed_log_is_what_it_was(packed: tuple[Path, bytes], offset: int, size: int) -> None:
+    path, content = packed
     log = open_log(path)
     assert bytes(log.read(size, offset)) == content[offset : offset + size]
     log.close()

@@ -6,9 +6,7 @@ import pytest
 
 from services.execution.engines.anthropic import client
 from services.execution.engines.anthropic.client import ModelClient, ModelFailedError, ModelUnavailableError
-from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import Reply
-from services.execution.engines.anthropic.models import Models
 from services.execution.engines.anthropic.recorder import Recorder
 from services.execution.engines.anthropic.task import ModelTask
 from services.execution.eventlog import EventReader, EventWriter
@@ -20,12 +18,10 @@ MESSAGES = [{"role": "user", "content": [{"type": "text", "text": "Do it."}]}]
 
 async def ask(directory: Path, url: str) -> tuple[Reply | Exception, list[str]]:
     """Ask once; return the answer, or what was raised, and the notes of the event log."""
-    credentials = ModelCredentials("key-4711", url, {}, Path())
     task = ModelTask("claude-sonnet-5-5", "Do it.", "Be good.", 5, 1000, None)
-    models = Models.load()
     with EventWriter(directory / "events") as writer:
-        recorder = Recorder(writer, ModelActivity(), models)
-        model = ModelClient(credentials, task, models, recorder)
+        recorder = Recorder(writer, ModelActivity())
+        model = ModelClient(url, "key-4711", task, recorder)
         answer: Reply | Exception
         try:
             answer = await model.answer(MESSAGES)
@@ -42,7 +38,7 @@ def test_broken_answers_without_a_name_count_each(tmp_path: Path) -> None:
     """What a provider has not named yet when it breaks off is billed all the same."""
     numbers = dict.fromkeys(("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens"), 5)
     with EventWriter(tmp_path / "events") as writer:
-        recorder = Recorder(writer, ModelActivity(), Models.load())
+        recorder = Recorder(writer, ModelActivity())
         for request_id in ("", "", "msg_1", "msg_1"):
             recorder.usage({"request_id": request_id, "model": "m", "is_partial": True, **numbers})
     (row,) = read_activity(tmp_path / "events").model_use().usage

@@ -1,20 +1,15 @@
 """The parts of the loop that need no model."""
 
-import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from services.common.errors import StartError
-from services.execution.engines.anthropic.credentials import ModelCredentials
 from services.execution.engines.anthropic.history import History, Reply
-from services.execution.engines.anthropic.models import Models, Tokens
+from services.execution.engines.anthropic.models import Tokens, shows_thoughts
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.eventlog.activity import read_activity
-
-TOKENS = Tokens(1_000_000, 100_000, 2_000_000, 10_000)
 
 
 def reply(id_: str, *blocks: dict, stop: str = "tool_use") -> Reply:
@@ -25,21 +20,19 @@ def call(id_: str) -> dict:
     return {"type": "tool_use", "id": id_, "name": "bash", "input": {"command": "true"}}
 
 
-def test_a_price_is_that_of_the_table() -> None:
-    models = Models.load()
-    assert models.cost_usd("claude-sonnet-5-5", TOKENS) == pytest.approx(2 + 1 + 0.2 + 0.025)
-    assert models.cost_usd("claude-haiku-4-5-20251001", TOKENS) == pytest.approx(1 + 0.5 + 0.2 + 0.0125)
-    assert models.cost_usd("a-model-of-tomorrow", TOKENS) is None
-    table = json.loads(models.path.read_text())
-    assert table["source"]
-    assert table["date"]
-
-
-@pytest.mark.parametrize("text", ["", "[]", '{"models": {"m": {"input": 1}}}', '{"models": {"m": 3}}'])
-def test_a_table_that_makes_no_sense_is_refused_at_the_start(tmp_path: Path, text: str) -> None:
-    (tmp_path / "models").write_text(text)
-    with pytest.raises(StartError, match="not a table of models"):
-        Models.load(tmp_path / "models")
+@pytest.mark.parametrize(
+    ("model", "shows"),
+    [
+        ("claude-sonnet-5-5", True),
+        ("claude-opus-5", True),
+        ("claude-fable-5-1-20261101", True),
+        ("claude-opus-4-8", False),
+        ("claude-haiku-5-5", False),
+        ("a-model-of-tomorrow", False),
+    ],
+)
+def test_who_shows_thoughts(model: str, shows: bool) -> None:
+    assert shows_thoughts(model) is shows
 
 
 def test_a_history_is_read_again_as_it_was_written(tmp_path: Path) -> None:
@@ -97,13 +90,6 @@ def test_one_price_that_is_not_known_makes_the_cost_unknown(tmp_path: Path) -> N
         writer.fields(EventKind.USAGE, request_id="a", model="m", cost_usd=0.5, **usage)
         writer.fields(EventKind.USAGE, request_id="b", model="new", **usage)
     assert read_activity(tmp_path / "events").model_use().cost_usd is None
-
-
-def test_a_key_is_not_in_what_is_printed() -> None:
-    credentials = ModelCredentials("secret", "http://here", {"HTTPS_PROXY": "p"}, Path("m"))
-    assert ModelCredentials.from_bytes(credentials.to_bytes()) == credentials
-    assert "secret" not in repr(credentials)
-    assert ModelCredentials.from_bytes(b"") is None
 
 
 def test_the_runner_of_a_command_imports_nothing_of_a_model() -> None:

@@ -9,7 +9,6 @@ import pytest
 import pytest_asyncio
 
 from services.common.db.engine import open_database, sqlite_url
-from services.common.db.migrate import migrate
 from services.common.errors import Unavailable
 from services.common.home import new_token
 from services.common.rpc.auth import Credentials
@@ -17,6 +16,7 @@ from services.gateway.door.tokens import cache
 from services.gateway.door.tokens.cache import CachedTokens
 from services.gateway.door.tokens.store import TokenStore
 from services.gateway.values.principal import Role, Token
+from tests.kit.databases import add_database
 
 CREDENTIALS = Credentials(None, "/a/B", "ipv4:127.0.0.1:1", {})
 
@@ -41,8 +41,8 @@ class Clock:
 
 @pytest_asyncio.fixture
 async def store(tmp_path: Path) -> AsyncIterator[CountingStore]:
+    add_database(tmp_path / "db", "gateway")
     engine = open_database(sqlite_url(tmp_path / "db"))
-    await migrate(engine, "services.gateway.migrations")
     yield CountingStore(engine)
     await engine.dispose()
 
