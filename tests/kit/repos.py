@@ -2,7 +2,9 @@
 
 import os
 import subprocess
+import tempfile
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 
 FILES = {"README": "a repository\n", "src/main.py": "print('hello')\n", "src/lib.py": "def one():\n    return 1\n"}
@@ -27,11 +29,17 @@ class Repo:
 
     @classmethod
     def sample(cls, path: Path) -> "Repo":
-        """Make a repository of two commits and a tag on the first."""
-        repo = cls.init(path)
-        repo.commit("first", FILES)
-        repo.git("tag", "v1")
-        repo.commit("second", {"src/lib.py": "def one():\n    return 1.0\n"})
+        """Make a repository of two commits and a tag on the first: git makes it once, and others are copies."""
+        path.mkdir(parents=True, exist_ok=True)
+        for name, mode, content in _sample():
+            file = path / name
+            if content is None:
+                file.mkdir(mode, exist_ok=True)
+            else:
+                file.write_bytes(content)
+                file.chmod(mode)
+        repo = cls(path)
+        repo._minute = 2  # as many as there are commits
         return repo
 
     def git(self, *args: str | bytes | Path, code: int = 0, stdin: bytes = b"") -> str:
@@ -88,3 +96,17 @@ class Repo:
         """Return every file of a commit with its content."""
         names = [name for name in self.git("ls-tree", "-r", "-z", "--name-only", revision).split("\0") if name]
         return {name: self.git("cat-file", "blob", f"{revision}:{name}") for name in names}
+
+
+@cache
+def _sample() -> list[tuple[Path, int, bytes | None]]:
+    """Return the files and directories (None) of the sample, directories first."""
+    with tempfile.TemporaryDirectory() as directory:
+        repo = Repo.init(Path(directory))
+        repo.commit("first", FILES)
+        repo.git("tag", "v1")
+        repo.commit("second", {"src/lib.py": "def one():\n    return 1.0\n"})
+        return [
+            (path.relative_to(directory), path.stat().st_mode & 0o777, None if path.is_dir() else path.read_bytes())
+            for path in sorted(repo.path.rglob("*"))
+        ]

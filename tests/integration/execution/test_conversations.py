@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from boatyard.agent.v1 import sandbox_pb2
 from boatyard.agent.v1.agent_pb2 import CommandEngine
 from boatyard.execution.v1 import execution_pb2 as pb
 
@@ -33,7 +34,14 @@ def said(seen: Any, kind: str = "text") -> str:
     return "".join(event.text for event in of(seen, kind))
 
 
-async def test_a_fix_is_made_told_and_succeeds_by_its_proper_end(shared: Client) -> None:
+@pytest.mark.parametrize(
+    "tier",
+    [
+        sandbox_pb2.SANDBOX_TIER_BUBBLEWRAP,
+        pytest.param(sandbox_pb2.SANDBOX_TIER_NONE, marks=pytest.mark.slow),
+    ],
+)
+async def test_a_fix_is_made_told_and_succeeds_by_its_proper_end(shared: Client, tier: int) -> None:
     plan = {"sessionUpdate": "plan", "entries": [{"content": "look", "status": "pending"}]}
     one = talk(
         shared,
@@ -46,7 +54,7 @@ async def test_a_fix_is_made_told_and_succeeds_by_its_proper_end(shared: Client)
             chunk("fixed."),
         ],
     )
-    seen = await one.run(model="m-1", system_prompt="Be short.")
+    seen = await one.run(model="m-1", system_prompt="Be short.", sandbox_tier=tier)
     assert (seen.end.state, seen.end.reason) == (State.STATE_SUCCEEDED, ""), seen.end
     assert (one.workspace / "file.txt").read_text() == "fixed\n"
     assert (said(seen, "thinking"), said(seen)) == ("I have to look.", "It is fixed.")
