@@ -22,6 +22,9 @@ _COMMIT_ID = "0" * 40
 class NoGit(git_rpc.GitServiceServicer):
     """A git service that finds no change in anything."""
 
+    async def CheckRemote(self, request: git.CheckRemoteRequest, context: Any) -> git.CheckRemoteResponse:
+        return git.CheckRemoteResponse()
+
     async def PrepareEmptyBase(
         self, request: git.PrepareEmptyBaseRequest, context: Any
     ) -> git.PrepareEmptyBaseResponse:

@@ -123,6 +123,7 @@ async def _main() -> None:
                         draining=draining,
                         capabilities=provided,
                         allowance=settings.allowance,
+                        images=settings.images,
                         agents=agents,
                     ),
                     {**CHECKS, pb.StartExecutionRequest.DESCRIPTOR.full_name: starts.check},

@@ -10,6 +10,7 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceServicer
 from grpc import aio
 
 from services.agent.allowance import DEFAULT_ALLOWANCE, Allowance
+from services.agent.images import NO_IMAGES, ContainerImages
 from services.common.rpc.draining import Draining
 from services.execution.service import recordings, watching
 from services.execution.service.agents import Agents
@@ -36,6 +37,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         draining: Draining,
         capabilities: Sequence[Capability] = (),
         allowance: Allowance = DEFAULT_ALLOWANCE,
+        images: ContainerImages = NO_IMAGES,
         agents: Agents | None = None,
     ) -> None:
         self._executions = executions
@@ -45,6 +47,7 @@ class ExecutionServicer(ExecutionServiceServicer):
         self._draining = draining
         self._capabilities = capabilities
         self._allowance = allowance
+        self._images = images
         self._agents = agents
 
     async def StartExecution(self, request: pb.StartExecutionRequest, context: Context) -> pb.StartExecutionResponse:
@@ -53,7 +56,7 @@ class ExecutionServicer(ExecutionServiceServicer):
 
     async def DescribeNode(self, request: pb.DescribeNodeRequest, context: Context) -> pb.DescribeNodeResponse:
         agents = [] if self._agents is None else await asyncio.to_thread(self._agents.describe)
-        return responses.node_to_proto(self._capabilities, self._allowance, agents)
+        return responses.node_to_proto(self._capabilities, self._allowance, self._images, agents)
 
     async def GetExecution(self, request: pb.GetExecutionRequest, context: Context) -> pb.GetExecutionResponse:
         execution = await self._executions.with_use(await self._executions.get(request.execution_id))

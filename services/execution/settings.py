@@ -9,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from pydantic_settings import NoDecode
 
 from services.agent.allowance import DEFAULT_NETWORKS, DEFAULT_TIERS, NETWORKS_SETTING, TIERS_SETTING, Allowance
+from services.agent.images import ContainerImages
 from services.agent.limits import NO_LIMITS, Limits
 from services.common.settings import ServiceSettings
 from services.execution.presets.tools import ToolPaths
@@ -17,7 +18,6 @@ from services.sandbox.spec import Network, Tier
 
 PATHS_SETTING: Final = "BOATYARD_EXECUTION_READ_ONLY_PATHS"
 PRESETS_SETTING: Final = "BOATYARD_EXECUTION_PRESETS"
-IMAGE_SETTING: Final = "BOATYARD_EXECUTION_CONTAINER_IMAGE"
 """Names of settings, for messages."""
 
 
@@ -118,6 +118,11 @@ class ExecutionSettings(ServiceSettings, env_prefix="BOATYARD_EXECUTION_"):
     def allowance(self) -> Allowance:
         """The tiers, networks and limits that executions may have."""
         return Allowance.of(self.allowed_tiers, self.allowed_networks, self.limits)
+
+    @property
+    def images(self) -> ContainerImages:
+        """The images that containers may be made from."""
+        return ContainerImages(self.container_image, self.container_images)
 
     @property
     def tools(self) -> ToolPaths:

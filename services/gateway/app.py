@@ -4,7 +4,6 @@ import resource
 from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import timedelta
-from functools import partial
 from typing import Any, Final, TypeAlias
 
 from boatyard.gateway.v1 import admin_pb2, catalog_pb2, checkpoint_pb2, job_pb2
@@ -32,6 +31,7 @@ from services.gateway.catalog.servicer import CatalogServicer
 from services.gateway.catalog.store import OWNERS as CATALOG_OWNERS
 from services.gateway.catalog.store import CatalogStore
 from services.gateway.cells.identity import this_cell
+from services.gateway.cells.own import OwnCell
 from services.gateway.cells.servicer import AdminServicer
 from services.gateway.cells.state import StateStore
 from services.gateway.cells.store import CellStore
@@ -111,6 +111,7 @@ async def _main() -> None:
         notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell, Condition(None, (STARTING,)))
+        own = OwnCell(engine, cells, cell.cell_id, nodes)
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, notifier, settings)
         store, events = JobStore(engine, notifier), EventStore(engine)
@@ -118,12 +119,12 @@ async def _main() -> None:
             "keys": keep_keys(keys, cell.cell_id),
             "room of the database": keep_room(engine),
             "notices": ChangeBroadcast(engine, notifier).run(),
-            "condition of the node": NodeWatch(nodes, partial(cells.set_condition, cell.cell_id)).run(),
+            "condition of the node": NodeWatch(nodes, own.record).run(),
             **_driver_tasks(ledger, nodes, notifier, JobStatuses(engine, cell.cell_id), settings),
             **_retention_tasks(engine, cell, cells, settings),
         }
         await stack.enter_async_context(program.background_tasks(tasks))
-        admission = _admission(engine, notifier, settings)
+        admission = _admission(engine, notifier, settings, own)
         runtime, is_gone = await stack.enter_async_context(
             runtime_registration(
                 engine,
@@ -250,7 +251,7 @@ def _retention_tasks(
     }
 
 
-def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySettings) -> Admission:
+def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySettings, own: OwnCell) -> Admission:
     return Admission(
         engine,
         notifier,
@@ -260,6 +261,7 @@ def _admission(engine: AsyncEngine, notifier: JobNotifier, settings: GatewaySett
         tries=Floor(max_attempts=settings.max_attempts, max_extra_rounds=settings.max_extra_rounds),
         ageing_seconds=settings.ageing_seconds,
         own_providers=settings.own_providers,
+        own_cell=own,
     )
 
 

@@ -231,6 +231,7 @@ def build_manager(
             git, sandboxed, results, paths, limits=limits, max_pack_bytes=settings.max_result_bytes
         ),
         publisher=Publisher(git, addresses, network),
+        addresses=addresses,
         clones=Clones(git, paths, addresses, limits),
         budget=budget,
         repacker=MirrorRepacker(git, paths, mirrors),

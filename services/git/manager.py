@@ -38,6 +38,7 @@ from services.git.model import (
     WorkingTree,
 )
 from services.git.progress import with_progress
+from services.git.remote.addresses import AddressBook
 from services.git.remote.publisher import Publisher
 from services.git.store import RepositoryRecords
 from services.git.stores.artifacts import ArtifactStore
@@ -76,6 +77,7 @@ class GitManager:
         tree_diffs: TreeDiffs,
         tree_commits: TreeCommits,
         publisher: Publisher,
+        addresses: AddressBook,
         clones: Clones,
         budget: DiskBudget,
         repacker: MirrorRepacker,
@@ -96,6 +98,7 @@ class GitManager:
         self._tree_diffs = tree_diffs
         self._tree_commits = tree_commits
         self._publisher = publisher
+        self._addresses = addresses
         self._clones = clones
         self.budget = budget
         self.repacker = repacker
@@ -250,6 +253,10 @@ class GitManager:
         store = await self._stores.store_with(remote.repository_id, commit_id)
         await self._lfs.bring(remote, commit_id, branch)
         return await self._publisher.push(store, remote, commit_id, branch, expected, report=report)
+
+    async def check_remote(self, remote: Remote) -> None:
+        """Find out whether a remote may be used, without asking it. Raises the errors of AddressBook.check."""
+        await self._addresses.check(remote.url)
 
     async def check_push(self, remote: Remote, commit_id: str, branch: bytes, allowed: Collection[str]) -> None:
         """Find out whether a branch could be pushed to. Raises NotFound as `push` does, and as Publisher.check."""

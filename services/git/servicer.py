@@ -64,6 +64,10 @@ class GitServicer(GitServiceServicer):
             async for message in messages:
                 yield clone_to_proto(message)
 
+    async def CheckRemote(self, request: pb.CheckRemoteRequest, context: Context) -> pb.CheckRemoteResponse:
+        await self._manager.check_remote(from_proto.read_remote(request.remote))
+        return pb.CheckRemoteResponse()
+
     async def ListClones(self, request: pb.ListClonesRequest, context: Context) -> pb.ListClonesResponse:
         page = from_proto.clones(request)
         return clones_page_to_proto(await self._manager.clone_usages(), page)

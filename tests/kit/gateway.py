@@ -61,6 +61,7 @@ def running_gateway(directory: Path, **environment: str) -> Iterator[tuple[str, 
     environment = {
         **os.environ,
         "BOATYARD_HOME": str(home.root),
+        "BOATYARD_GIT_FILE_ROOTS": "/",
         "BOATYARD_GATEWAY_LISTEN": f"127.0.0.1:{base}",
         "BOATYARD_GATEWAY_HTTP_LISTEN": f"127.0.0.1:{base + 20}",
         **environment,

@@ -4,9 +4,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from services.agent.images import IMAGE_SETTING
 from services.execution.cgroups.group import ControlGroupHierarchies, Controller
 from services.execution.egress.probe import probe as probe_network
-from services.execution.settings import IMAGE_SETTING, ExecutionSettings
+from services.execution.settings import ExecutionSettings
 from services.sandbox import container_engines, host_uids, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe, probe_as

@@ -1,6 +1,5 @@
 """Reads the container of a StartExecutionRequest: its image, and what a container cannot do."""
 
-import fnmatch
 import re
 
 from boatyard.execution.v1 import execution_pb2 as pb
@@ -11,8 +10,6 @@ from services.common.rpc.rules import Violation
 from services.execution.settings import ExecutionSettings
 from services.sandbox.spec import Container
 
-# registry.example:5000/team/name:tag@sha256:…; with another first character it could be an option of the client.
-_IMAGE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._/:@-]{0,254}")
 # Variables are set by the container's shell, before it does anything else.
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
@@ -31,24 +28,12 @@ def violations(spec: pb.ExecutionSpec) -> list[Violation]:
 
 def container(agent: AgentSettings, settings: ExecutionSettings) -> Container:
     """Return what to make the container from. Raises FailedPrecondition (IMAGE_NOT_ALLOWED)."""
+    if complaint := settings.images.complaint(agent.image or ""):
+        raise FailedPrecondition("IMAGE_NOT_ALLOWED", f"spec.agent.image {complaint}", "spec.agent.image")
     return Container(
-        image=_image(agent, settings),
+        image=agent.image or settings.container_image,
         engine=settings.container_engine,
         may_pull=settings.container_pull == "missing",
         memory_bytes=agent.memory_bytes,
         processes=agent.processes,
     )
-
-
-def _image(agent: AgentSettings, settings: ExecutionSettings) -> str:
-    image = agent.image or settings.container_image
-    if not image:
-        text = "an image is required (--image): there is no default here (BOATYARD_EXECUTION_CONTAINER_IMAGE)"
-        raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.agent.image")
-    allowed = (settings.container_image, *settings.container_images)
-    if not _IMAGE.fullmatch(image) or not any(fnmatch.fnmatchcase(image, pattern) for pattern in allowed):
-        text = (
-            f"spec.agent.image {image!r} is not among those that may be used here (BOATYARD_EXECUTION_CONTAINER_IMAGES)"
-        )
-        raise FailedPrecondition("IMAGE_NOT_ALLOWED", text, "spec.agent.image")
-    return image

@@ -9,6 +9,7 @@ from boatyard.execution.v1 import execution_pb2 as pb
 
 from services.agent.allowance import Allowance
 from services.agent.asks import ReservationAnswer
+from services.agent.images import ContainerImages
 from services.agent.wire import RESERVATION_ANSWER, allowance_to_proto
 from services.common.rpc.mapper import Mapper
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
@@ -22,6 +23,7 @@ EXECUTION: Final = Mapper(
 )
 CAPABILITY: Final = Mapper(Capability, pb.Capability)
 AGENT: Final = Mapper(Agent, pb.AgentPreset)
+_IMAGES: Final = Mapper(ContainerImages, pb.ContainerImages)
 PERMISSION_ANSWER: Final = Mapper(PermissionAnswer, event_pb2.PermissionAnswer, by_hand={"permission_id"})
 _PERMISSION_REQUEST: Final = Mapper(PermissionRequest, event_pb2.PermissionRequest)
 
@@ -37,12 +39,13 @@ def ask_answer_to_proto(value: ReservationAnswer) -> ask_pb2.Answer:
 
 
 def node_to_proto(
-    provided: Iterable[Capability], allowance: Allowance, agents: Iterable[Agent] = ()
+    provided: Iterable[Capability], allowance: Allowance, images: ContainerImages, agents: Iterable[Agent] = ()
 ) -> pb.DescribeNodeResponse:
     """Convert what this machine can do for executions, and lets them choose."""
     return pb.DescribeNodeResponse(
         capabilities=map(CAPABILITY.to_proto, provided),
         agents=map(AGENT.to_proto, agents),
+        container_images=_IMAGES.to_proto(images),
         reserves_model_use=True,
         **allowance_to_proto(allowance),
     )

@@ -31,6 +31,7 @@ from services.gateway.catalog.store import (
     Resource,
     ResourceTable,
 )
+from services.gateway.cells.own import OwnCell
 from services.gateway.jobs import floors
 from services.gateway.jobs.allowances import allowances_of, check_agent, most_of_all
 from services.gateway.jobs.kinds import JobKind, Kinds, load_kinds
@@ -81,6 +82,7 @@ class Admission:
 
     `own_providers` answer agents on this cell, by its environment; None: it is not known whether any do.
     `tries` has the most attempts and rounds that a job may have, whatever floors are waived.
+    `own_cell` knows what its node allows; None: nothing is known of that.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class Admission:
         tries: Floor = NO_FLOOR,
         ageing_seconds: float = DEFAULT_AGEING_SECONDS,
         own_providers: Sequence[ModelProvider] | None = None,
+        own_cell: OwnCell | None = None,
     ) -> None:
         self._engine = engine
         self._notifier = notifier
@@ -103,6 +106,7 @@ class Admission:
         self._tries = tries
         self._ageing_seconds = ageing_seconds
         self._own_providers = own_providers
+        self._own_cell = own_cell
 
     @property
     def has_agent(self) -> bool:
@@ -118,11 +122,14 @@ class Admission:
         for a waiver of floors, and what check_agent does.
         """
         job_id = new_id("job")
+        refusal = await self._own_cell.remote_refusal(submission.repository_id) if self._own_cell else None
         async with self._engine.begin() as connection:
             earlier = await idempotency.claim(connection, key, await _project_of(connection, submission), job_id)
             if earlier is not None:
                 return await job_view(connection, earlier)
             references = await _look_up(connection, submission)
+            if refusal is not None:
+                raise refusal
             if submission.waive_floors:
                 floors.check_waiver()
             if references.work_item is not None:
@@ -137,7 +144,7 @@ class Admission:
             beyond = chain(floors.violations(spec, *asked), floors.tries_violations(asked[1], self._tries))
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
-            check_agent(spec, fleet)
+            check_agent(spec, fleet, self._own_cell.images(fleet) if self._own_cell else None)
             if spec.replay is None:
                 await check_providers(connection, spec, self._own_providers)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 
 from services.agent.allowance import LIMITS_SETTING, NETWORKS_SETTING, TIERS_SETTING, Allowance
+from services.agent.images import ContainerImages
 from services.agent.limits import Limits, above, widest, written
 from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition, PermissionDenied
@@ -18,16 +19,19 @@ def most_of_all(allowances: Collection[Allowance]) -> Limits:
     return widest(allowance.limits for allowance in allowances)
 
 
-def check_agent(spec: JobSpec, fleet: Collection[Member]) -> None:
+def check_agent(spec: JobSpec, fleet: Collection[Member], images: ContainerImages | None = None) -> None:
     """Check a job that is to be done by what the cells that take such jobs allow and have, those away among them.
 
-    Raises what check_allowed does, and FailedPrecondition (AGENT_NOT_INSTALLED).
+    `images` is what their containers may be made from, where that is known.
+    Raises what check_allowed does, and FailedPrecondition (AGENT_NOT_INSTALLED, IMAGE_NOT_ALLOWED).
     """
     agent = spec.agent
     such = (spec.project_id, spec.kind, agent.chosen_engine.name)
     fleet = [cell for cell in fleet if not any(cell.takes.refusals(*such))]
     check_allowed(agent, allowances_of(fleet))
     check_installed(agent, [cell.agents for cell in fleet if cell.allows(agent)])
+    if agent.tier is Tier.CONTAINER and images is not None and (complaint := images.complaint(agent.image or "")):
+        raise FailedPrecondition("IMAGE_NOT_ALLOWED", f"the image {complaint}", "agent.image")
 
 
 def allowances_of(fleet: Collection[Member]) -> Sequence[Allowance]:

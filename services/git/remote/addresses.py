@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
-from services.git.gitcmd import Invocation
+from services.git.gitcmd import GitError, Invocation
 from services.git.model import Remote
 from services.git.remote.far_side import Connection, FarSide
 from services.git.remote.file_repository import FileRoots
@@ -127,6 +127,20 @@ class AddressBook:
         host = (parts.hostname if parts else url.partition(":")[0].rpartition("@")[2]) or ""
         return replace(address, pinned=await self._guard.pin(address.protocol, host, parts.port if parts else None))
 
+    async def check(self, url: str) -> None:
+        """Check what is known of a remote without asking anybody. The URL must have passed `complaint`.
+
+        Raises FailedPrecondition: REMOTE_NOT_ALLOWED, ADDRESS_NOT_ALLOWED.
+        """
+        address = self.address(url)
+        host = urlsplit(url).hostname if "://" in url else ""
+        with contextlib.suppress(GitError):  # there is no repository yet, or nobody knows the name
+            if address.far_side is not None:
+                async with address.far_side.repository():
+                    return
+            elif host and _is_literal(host):
+                await self.resolve(url)
+
     def address(self, url: str) -> Address:
         """Return the address of a remote without resolving its host. The URL must have passed `complaint`."""
         if url.startswith(("/", "file://")):
@@ -185,6 +199,13 @@ def _host_complaint(host: str | None) -> str | None:
 
 def _user_complaint(user: str | None) -> str | None:
     return None if user is None or _USER.fullmatch(user) else "has a malformed user name"
+
+
+def _is_literal(host: str) -> bool:
+    try:
+        return bool(ipaddress.ip_address(host))
+    except ValueError:
+        return False
 
 
 def _is_loopback(host: str) -> bool:

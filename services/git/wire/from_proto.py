@@ -31,12 +31,12 @@ _TIERS: Final = {
 def prepare_base(request: pb.PrepareBaseRequest) -> tuple[Remote, StartPoint]:
     """Read what to start from."""
     start = StartPoint(request.revision.encode(), request.result_commit_id, request.snapshot_id, request.git_lfs)
-    return _remote(request.remote), start
+    return read_remote(request.remote), start
 
 
 def clone(request: pb.CloneRepositoryRequest) -> CloneSpec:
     """Read which plain clone to make."""
-    return CloneSpec(request.clone_id, _remote(request.remote), request.branch.encode(), request.depth)
+    return CloneSpec(request.clone_id, read_remote(request.remote), request.branch.encode(), request.depth)
 
 
 def tree(message: pb.WorkingTree) -> WorkingTree:
@@ -85,7 +85,7 @@ def take_result(request: pb.TakeResultRequest) -> tuple[str, str, TakeSpec, Remo
         leave_out=leave_out,
         git_lfs=request.git_lfs,
     )
-    remote = _remote(request.remote) if request.HasField("remote") else None
+    remote = read_remote(request.remote) if request.HasField("remote") else None
     return request.repository_id, request.result_id, spec, remote
 
 
@@ -141,13 +141,18 @@ def usage(request: pb.ListRepositoryUsageRequest) -> Page:
 
 def push(request: pb.PushRequest) -> tuple[tuple[Remote, str, bytes, str], WorkingTree | None]:
     """Read what to push where, and from which tree."""
-    what = _remote(request.remote), request.commit_id, request.branch.encode(), request.expected_commit_id
+    what = read_remote(request.remote), request.commit_id, request.branch.encode(), request.expected_commit_id
     return what, tree(request.tree) if request.HasField("tree") else None
 
 
 def check_push(request: pb.CheckPushRequest) -> tuple[Remote, str, bytes, frozenset[str]]:
     """Read which branch, of which remote, is to be free."""
-    return _remote(request.remote), request.commit_id, request.branch.encode(), frozenset(request.allowed_commit_ids)
+    return (
+        read_remote(request.remote),
+        request.commit_id,
+        request.branch.encode(),
+        frozenset(request.allowed_commit_ids),
+    )
 
 
 def diff(request: pb.GetDiffRequest) -> tuple[str, str | bytes, str, int]:
@@ -165,7 +170,8 @@ def changed_files(request: pb.ListChangedFilesRequest) -> tuple[str, str | bytes
     return request.repository_id, base, request.commit_id, page
 
 
-def _remote(remote: pb.Remote) -> Remote:
+def read_remote(remote: pb.Remote) -> Remote:
+    """Read a remote."""
     return Remote(remote.repository_id, remote.url, remote.token, remote.ca, tuple(remote.push_options))
 
 

@@ -1,7 +1,8 @@
 """Watches whether this machine's node services can carry jobs: what is known of that decides what its driver claims."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 import grpc
@@ -11,14 +12,13 @@ from boatyard.execution.v1.execution_pb2_grpc import ExecutionServiceStub
 from boatyard.readiness.v1 import readiness_pb2 as readiness_pb
 from boatyard.readiness.v1.readiness_pb2_grpc import ReadinessServiceStub
 
-from services.agent.allowance import Allowance
 from services.agent.wire import allowance_from_proto
 from services.common.errors import ServiceError, Status, Unavailable
 from services.common.rpc.status import service_error
 from services.lifecycle.ledger import LedgerUnavailable
 from services.lifecycle.model.condition import Condition, Trouble
 from services.lifecycle.nodes.client import Nodes
-from services.lifecycle.nodes.wire import TROUBLE, agents_from_proto
+from services.lifecycle.nodes.wire import IMAGES, TROUBLE, agents_from_proto
 
 _ANSWER_SECONDS: Final = 10.0  # a service that is just started again is waited for
 _EVERY_SECONDS: Final = 5.0
@@ -63,19 +63,21 @@ class NodeWatch:
 
     async def condition(self) -> Condition:
         """Return the condition now, or after some seconds for a service that does not answer."""
-        (allowance, agents), of_services = await asyncio.gather(
-            self._describe(), asyncio.gather(*map(self._troubles_of, self._readiness))
+        described, of_services = await asyncio.gather(
+            self._described(), asyncio.gather(*map(self._troubles_of, self._readiness))
         )
-        return Condition(allowance, tuple(trouble for troubles in of_services for trouble in troubles), agents)
+        return replace(described, troubles=tuple(trouble for troubles in of_services for trouble in troubles))
 
-    async def _describe(self) -> tuple[Allowance | None, Mapping[str, str] | None]:
+    async def _described(self) -> Condition:
+        """Return what the execution service says of itself."""
         request = execution_pb.DescribeNodeRequest()
         try:
             answer = await self._execution.DescribeNode(request, timeout=_ANSWER_SECONDS, wait_for_ready=True)
         except grpc.aio.AioRpcError:  # then it does not tell its readiness either
-            return None, None
+            return Condition(None)
         allowance = allowance_from_proto(answer.allowed_tiers, answer.allowed_networks, answer.limits)
-        return allowance, agents_from_proto(answer.agents)
+        images = IMAGES.from_proto(answer.container_images) if answer.HasField("container_images") else None
+        return Condition(allowance, agents=agents_from_proto(answer.agents), images=images)
 
     async def _troubles_of(self, service: str) -> Sequence[Trouble]:
         request = readiness_pb.GetReadinessRequest()

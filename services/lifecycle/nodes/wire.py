@@ -13,6 +13,7 @@ from boatyard.workspace.v1 import layout_pb2 as layout_pb
 from boatyard.workspace.v1 import workspace_pb2 as workspace_pb
 from google.protobuf.timestamp_pb2 import Timestamp
 
+from services.agent.images import ContainerImages
 from services.agent.wire import AGENT, PROVIDER, replay_to_proto
 from services.common.errors import Invalid
 from services.common.rpc.mapper import Mapper
@@ -34,6 +35,7 @@ from services.lifecycle.model.output import Artifact, FileChange, OmittedArtifac
 from services.sandbox.spec import Tier
 
 TROUBLE: Final = Mapper(Trouble, readiness_pb.Trouble)
+IMAGES: Final = Mapper(ContainerImages, execution_pb.ContainerImages)
 REMOTE: Final = Mapper(Remote, git_pb.Remote)
 BASE: Final = Mapper(Base, git_pb.Base, by_hand={"branch", "branch_is_lossy", "notes"})
 RESULT: Final = Mapper(

@@ -634,6 +634,7 @@ class DescribeNodeResponse(message.Message):
     LIMITS_FIELD_NUMBER: builtins.int
     AGENTS_FIELD_NUMBER: builtins.int
     RESERVES_MODEL_USE_FIELD_NUMBER: builtins.int
+    CONTAINER_IMAGES_FIELD_NUMBER: builtins.int
     reserves_model_use: builtins.bool
     """True when it asks before each request to a model that ExecutionSpec.reserves_model_use wants to be asked for; a service
     of an earlier version would let its agents spend what nobody has granted.
@@ -660,6 +661,10 @@ class DescribeNodeResponse(message.Message):
     def agents(self) -> containers.RepeatedCompositeFieldContainer[AgentPreset]:
         """The agents that it has presets of, ordered by name."""
 
+    @builtins.property
+    def container_images(self) -> ContainerImages:
+        """The images that containers may be made from. Not set by a version that does not tell."""
+
     def __init__(
         self,
         *,
@@ -669,10 +674,37 @@ class DescribeNodeResponse(message.Message):
         limits: limits_pb2.ExecutionLimits | None = ...,
         agents: abc.Iterable[AgentPreset] | None = ...,
         reserves_model_use: builtins.bool = ...,
+        container_images: ContainerImages | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = typing.Literal["limits", b"limits"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = typing.Literal["container_images", b"container_images", "limits", b"limits"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "limits", b"limits", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = typing.Literal["agents", b"agents", "allowed_networks", b"allowed_networks", "allowed_tiers", b"allowed_tiers", "capabilities", b"capabilities", "container_images", b"container_images", "limits", b"limits", "reserves_model_use", b"reserves_model_use"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class ContainerImages(message.Message):
+    """What an execution with tier CONTAINER may have as its image."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    DEFAULT_IMAGE_FIELD_NUMBER: builtins.int
+    ALLOWED_IMAGES_FIELD_NUMBER: builtins.int
+    default_image: builtins.str
+    """The image of executions that name none: BOATYARD_EXECUTION_CONTAINER_IMAGE; empty where they have to."""
+    @builtins.property
+    def allowed_images(self) -> containers.RepeatedScalarFieldContainer[builtins.str]:
+        """Patterns, with `*` and `?`, of the others: BOATYARD_EXECUTION_CONTAINER_IMAGES."""
+
+    def __init__(
+        self,
+        *,
+        default_image: builtins.str = ...,
+        allowed_images: abc.Iterable[builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["allowed_images", b"allowed_images", "default_image", b"default_image"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -554,6 +554,10 @@ class CatalogServiceServicer:
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): no cell has the agent that it names; the message says how to install it.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED, ADDRESS_NOT_ALLOWED): the only cell's settings forbid the repository's URL; the message
+        names the setting.
+        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): the container's image is none that the only cell allows; the message names
+        the setting.
         - FAILED_PRECONDITION (MODEL_KEY_MISSING): the engine asks a model, and the job has no provider of its wire.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """

@@ -208,6 +208,10 @@ class AgentRuntimeServiceServicer:
         network; the message names the setting.
         - FAILED_PRECONDITION (LIMIT_NOT_ALLOWED): no cell lets jobs ask for as much; the message names the setting.
         - FAILED_PRECONDITION (AGENT_NOT_INSTALLED): no cell has the agent that it names; the message says how to install it.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED, ADDRESS_NOT_ALLOWED): the only cell's settings forbid the repository's URL; the message
+        names the setting.
+        - FAILED_PRECONDITION (IMAGE_NOT_ALLOWED): the container's image is none that the only cell allows; the message names
+        the setting.
         - PERMISSION_DENIED (ROLE_REQUIRED): the sandbox tier is NONE, and the caller does not administer all projects.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

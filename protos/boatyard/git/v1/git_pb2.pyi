@@ -1414,6 +1414,43 @@ class DeleteSnapshotResponse(message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 @typing.final
+class CheckRemoteRequest(message.Message):
+    """Request for CheckRemote."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    REMOTE_FIELD_NUMBER: builtins.int
+    @builtins.property
+    def remote(self) -> Remote:
+        """The remote."""
+
+    def __init__(
+        self,
+        *,
+        remote: Remote | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = typing.Literal["remote", b"remote"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = typing.Literal["remote", b"remote"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
+class CheckRemoteResponse(message.Message):
+    """Response for CheckRemote: nothing is known that would forbid it."""
+
+    DESCRIPTOR: descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+@typing.final
 class CheckPushRequest(message.Message):
     """Request for CheckPush."""
 

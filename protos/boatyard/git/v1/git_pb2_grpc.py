@@ -124,6 +124,11 @@ class GitServiceStub:
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
                 response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
                 _registered_method=True)
+        self.CheckRemote = channel.unary_unary(
+                '/boatyard.git.v1.GitService/CheckRemote',
+                request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckRemoteRequest.SerializeToString,
+                response_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckRemoteResponse.FromString,
+                _registered_method=True)
         self.CheckPush = channel.unary_unary(
                 '/boatyard.git.v1.GitService/CheckPush',
                 request_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckPushRequest.SerializeToString,
@@ -465,6 +470,20 @@ class GitServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def CheckRemote(self, request, context):
+        """Says whether this machine's settings let a remote be used, as far as that is known without asking its server, or a name server.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the settings allow no such URL; the message
+        names the setting.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the URL has an address that is neither public nor in a network allowed
+        by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+        what it leads to belongs to another user, or lies where none may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def CheckPush(self, request, context):
         """Finds out whether a branch of the remote could be pushed to, before there is anything to push. Changes nothing.
 
@@ -698,6 +717,11 @@ def add_GitServiceServicer_to_server(servicer, server):
                     servicer.DeleteSnapshot,
                     request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.FromString,
                     response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.SerializeToString,
+            ),
+            'CheckRemote': grpc.unary_unary_rpc_method_handler(
+                    servicer.CheckRemote,
+                    request_deserializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckRemoteRequest.FromString,
+                    response_serializer=boatyard_dot_git_dot_v1_dot_git__pb2.CheckRemoteResponse.SerializeToString,
             ),
             'CheckPush': grpc.unary_unary_rpc_method_handler(
                     servicer.CheckPush,
@@ -1160,6 +1184,33 @@ class GitService:
             '/boatyard.git.v1.GitService/DeleteSnapshot',
             boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotRequest.SerializeToString,
             boatyard_dot_git_dot_v1_dot_git__pb2.DeleteSnapshotResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CheckRemote(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/boatyard.git.v1.GitService/CheckRemote',
+            boatyard_dot_git_dot_v1_dot_git__pb2.CheckRemoteRequest.SerializeToString,
+            boatyard_dot_git_dot_v1_dot_git__pb2.CheckRemoteResponse.FromString,
             options,
             channel_credentials,
             insecure,

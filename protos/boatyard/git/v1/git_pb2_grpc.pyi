@@ -252,6 +252,16 @@ class GitServiceStub:
     - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
       to retry.
     """
+    CheckRemote: aio.UnaryUnaryMultiCallable[git_pb2.CheckRemoteRequest, git_pb2.CheckRemoteResponse]
+    """Says whether this machine's settings let a remote be used, as far as that is known without asking its server, or a name server.
+
+    - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the settings allow no such URL; the message
+      names the setting.
+    - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the URL has an address that is neither public nor in a network allowed
+      by the settings.
+    - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+      what it leads to belongs to another user, or lies where none may.
+    """
     CheckPush: aio.UnaryUnaryMultiCallable[git_pb2.CheckPushRequest, git_pb2.CheckPushResponse]
     """Finds out whether a branch of the remote could be pushed to, before there is anything to push. Changes nothing.
 
@@ -704,6 +714,22 @@ class GitServiceServicer(metaclass=abc_1.ABCMeta):
         - FAILED_PRECONDITION (STALE_FENCE): another owner has taken over the job.
         - RESOURCE_EXHAUSTED (REPOSITORY_BUSY): another process is working on the repository's stores; RetryInfo says when
           to retry.
+        """
+
+    @abc_1.abstractmethod
+    def CheckRemote(
+        self,
+        request: git_pb2.CheckRemoteRequest,
+        context: aio.ServicerContext[git_pb2.CheckRemoteRequest, abc.Awaitable[git_pb2.CheckRemoteResponse]],
+    ) -> abc.Awaitable[git_pb2.CheckRemoteResponse]:
+        """Says whether this machine's settings let a remote be used, as far as that is known without asking its server, or a name server.
+
+        - INVALID_ARGUMENT (INVALID_FIELDS): a field is missing or malformed, or the settings allow no such URL; the message
+          names the setting.
+        - FAILED_PRECONDITION (ADDRESS_NOT_ALLOWED): the URL has an address that is neither public nor in a network allowed
+          by the settings.
+        - FAILED_PRECONDITION (REMOTE_NOT_ALLOWED): the remote is a repository on this machine, and it, what leads to it or
+          what it leads to belongs to another user, or lies where none may.
         """
 
     @abc_1.abstractmethod
