@@ -7,7 +7,9 @@ import pytest_asyncio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from services.common.db.engine import open_database
+from services.coordinator.ledger import RemoteLedger
 from services.gateway.schema.sealing import use_keys
+from tests.kit.coordinators import Api, coordinator_api, remote_ledger
 from tests.kit.databases import ring_of
 from tests.kit.ledger import Books, books, clear
 
@@ -35,3 +37,17 @@ async def engine(gateway_url: str) -> AsyncIterator[AsyncEngine]:
     use_keys(engine, ring_of(engine.url))
     yield engine
     await engine.dispose()
+
+
+@pytest_asyncio.fixture
+async def api(book: Books) -> AsyncIterator[Api]:
+    """The coordinators' API on that database."""
+    async with coordinator_api(book) as served:
+        yield served
+
+
+@pytest_asyncio.fixture
+async def remote(api: Api) -> AsyncIterator[RemoteLedger]:
+    """The ledger of a coordinator that has just registered there."""
+    async with remote_ledger(api.address) as ledger:
+        yield ledger

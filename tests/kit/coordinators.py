@@ -4,18 +4,22 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import grpc
+import pytest
 from boatyard.gateway.v1.coordinator_pb2_grpc import CoordinatorServiceStub
 from boatyard.ledger.v1.ledger_pb2_grpc import LedgerServiceStub
 
+from services.common.errors import ServiceError
 from services.common.rpc.channel import open_channel
 from services.common.rpc.draining import Draining
+from services.common.rpc.status import service_error
 from services.coordinator.clients import EventBatch, Upstream
 from services.coordinator.event_forwarding import EventForwarder
 from services.coordinator.ledger import ClaimFilter, RemoteLedger
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.app import registrations
 from services.gateway.ledger.events import EventStore
-from services.lifecycle.ledger import Lease
+from services.lifecycle.ledger import Lease, Ledger
 from tests.kit.ledger import Books
 from tests.kit.servers import TOKEN, serving
 
@@ -78,3 +82,15 @@ async def remote_ledger(
             yield ledger
         finally:
             await forwarder.stop()
+
+
+async def claimed(ledger: Ledger) -> Lease:
+    lease = await ledger.claim()
+    assert lease
+    return lease
+
+
+async def refusal(call: "grpc.aio.UnaryUnaryCall[object, object]") -> ServiceError:
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await call
+    return service_error(error.value)

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from services.execution.engines.command import lines
 from services.execution.engines.command.lines import JsonLines
 from services.execution.eventlog import EventKind, EventReader, EventWriter, Record, Stream
-from services.execution.presets.preset import READERS
+from services.execution.presets.preset import ACP, READERS
 from services.execution.service.watching import EventBatch
 from services.execution.wire.events import batch_to_proto
 from services.redaction.strand import Redactor
 
-OF_JSON = [reader for reader in READERS if reader != "text"]
+OF_JSON = [reader for reader in READERS if reader not in {"text", ACP}]
 SECRET = "hunter2-is-a-secret"
 KINDS = (
     *("system", "assistant", "user", "result", "thread.started", "turn.started", "turn.completed", "turn.failed"),
