@@ -102,6 +102,13 @@ class Updates:
             self._end_call(call, is_error=status == "failed")
         return call
 
+    def asked(self, fields: Json) -> Call:
+        """Take what is said of a call that the agent asks about: one of no id, or of an old one, is another call."""
+        call_id = text(fields.get("toolCallId"))
+        if (known := self._calls.get(call_id)) is not None and (known.is_over or not call_id):
+            self._end_call(self._calls.pop(call_id), is_error=False)
+        return self.call(fields)
+
     def refused(self, call: Call) -> None:
         """Remember that a call was refused, whatever the agent makes of it."""
         self._events.refused(call.tool, call.call_id)
