@@ -281,3 +281,8 @@ async def test_a_provider_that_is_asked_with_another_key_is_not_left_alone(book:
     await told_to_wait(cell, lease)
     await store.delete(PROVIDERS, "one", TIME)
     assert await rows(book) == 0
+    await told_to_wait(cell, lease)  # now as one that its machine alone knows
+    await book.cell("other")
+    assert not (await cell.reserve(lease, need(lease, "3"))).is_granted
+    await book.cell("cell")
+    assert (await cell.reserve(lease, need(lease, "4"))).is_granted, "started again, it may have other keys"

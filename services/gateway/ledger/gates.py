@@ -148,12 +148,20 @@ async def _closed(
 
 async def open_gates(connection: AsyncConnection, provider_id: str) -> None:
     """Open all gates of a provider, which is asked elsewhere or with other keys from now on, or not at all."""
-    await _lock(connection, model_gates.c.provider == provider_id)
-    await _forget(connection, model_gates.c.provider == provider_id)
+    await _open(connection, model_gates.c.provider == provider_id)
+
+
+async def open_own_gates(connection: AsyncConnection, cell_id: str) -> None:
+    """Open the gates of the providers that only a cell's machine knows, which may have been given other keys."""
+    await _open(connection, model_gates.c.scope == _of_cell(cell_id))
 
 
 def _scopes(lease: Lease, cell_id: str) -> tuple[str, str, str]:
-    return "", f"project:{lease.spec.project_id}", f"cell:{cell_id}"
+    return "", f"project:{lease.spec.project_id}", _of_cell(cell_id)
+
+
+def _of_cell(cell_id: str) -> str:
+    return f"cell:{cell_id}"
 
 
 def _scope(lease: Lease, cell_id: str, provider: str, projects: Mapping[str, str], *, is_far: bool) -> str:
@@ -243,6 +251,11 @@ async def _turn(connection: AsyncConnection, gate: _Gate, project_id: str, value
 async def _lock(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
     """Lock rows in the order in which everybody does: nobody waits for who waits for him."""
     await connection.execute(select(model_gates.c.key).where(which).order_by(*_GATE).with_for_update())
+
+
+async def _open(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
+    await _lock(connection, which)
+    await _forget(connection, which)
 
 
 async def _forget(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
