@@ -364,8 +364,7 @@ async def test_what_is_still_ones_own_is_told(book: Books, api: Api, remote: Rem
 
     async def standing() -> ledger_pb2.JobStatus:
         asked = ledger_pb2.ReadJobStatusesRequest(coordinator_id="remote", jobs=[lease.job_id, "job-of-nobody"])
-        (found,) = (await api.ledger.ReadJobStatuses(asked)).job_statuses
-        return found
+        return (await api.ledger.ReadJobStatuses(asked)).job_statuses[0]
 
     assert (await standing()).execution_id == lease.execution_id
     await expire_leases(book)

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from services.gateway.values.catalog import Project, Provider
 from services.lifecycle.ledger import Lease
 from services.lifecycle.model.budgets import BudgetLimits, GateState, Granting, ModelNeed, Settlement
 from services.lifecycle.model.policy import Policy
-from tests.contract.test_budgets import TIME, books_of
+from tests.contract.test_budgets import TIME, add_budget, books_of
 from tests.kit.ledger import Books, claimed
 
 SONNET = GateState(provider="one", key=1, model="sonnet")
@@ -28,8 +29,8 @@ async def add_project(book: Books, name: str) -> None:
     await CatalogStore(book.engine).create(PROJECTS, Project(project_id=name, create_time=TIME))
 
 
-async def add_provider(book: Books, project: str = "") -> None:
-    of = {"provider_id": "one", "project_id": project, "wire": ModelWire.MESSAGES, "create_time": TIME}
+async def add_provider(book: Books, project: str = "", name: str = "one") -> None:
+    of: dict[str, Any] = {"provider_id": name, "project_id": project, "wire": ModelWire.MESSAGES, "create_time": TIME}
     await CatalogStore(book.engine).create(PROVIDERS, Provider(base_url="https://models.example", **of))
 
 
@@ -246,3 +247,42 @@ async def test_what_nobody_asks_for_any_more_is_forgotten(book: Books) -> None:
     await told_to_wait(cell, lease, gate=HAIKU)
     async with book.engine.begin() as connection:
         assert [row.model for row in (await connection.execute(select(model_gates))).all()] == ["haiku"]
+
+
+async def test_of_those_who_ask_and_end_at_once_none_waits_for_one_that_waits_for_it(book: Books) -> None:
+    """A deadlock would end one of the transactions, as if the database were away."""
+    await add_provider(book)
+    await add_provider(book, "default", name="zero")
+    await add_budget(book, limits=BudgetLimits(requests=10_000))
+    cell = await book.cell("cell")
+    leases = [await job(book, cell) for _ in range(3)]
+    ways = (SONNET, replace(SONNET, provider="zero"), HAIKU)
+    closed = tuple(replace(way, seconds=0.001) for way in ways)
+
+    async def work(lease: Lease) -> None:
+        for number in range(5):
+            asked = need(lease, str(number), *ways, reserved=True)
+            end = Settlement(execution_id=lease.execution_id, ask_id=asked.ask_id, is_released=True, closed=closed)
+            await cell.reserve(lease, asked)
+            await cell.settle(lease, end)
+
+    await asyncio.gather(*map(work, leases))
+
+
+async def test_a_provider_that_is_asked_with_another_key_is_not_left_alone(book: Books) -> None:
+    await add_provider(book)
+    cell = await book.cell("cell")
+    lease, store = await job(book, cell), CatalogStore(book.engine)
+    await told_to_wait(cell, lease)
+    await store.update(PROVIDERS, "one", lambda known: replace(known, order=1))
+    assert not (await cell.reserve(lease, need(lease, "1"))).is_granted, "nothing that matters has changed"
+    await store.update(PROVIDERS, "one", lambda known: replace(known, keys=("another",)))
+    assert (await cell.reserve(lease, need(lease, "2"))).is_granted
+    await told_to_wait(cell, lease)
+    await store.delete(PROVIDERS, "one", TIME)
+    assert await rows(book) == 0
+    await told_to_wait(cell, lease)  # now as one that its machine alone knows
+    await book.cell("other")
+    assert not (await cell.reserve(lease, need(lease, "3"))).is_granted
+    await book.cell("cell")
+    assert (await cell.reserve(lease, need(lease, "4"))).is_granted, "started again, it may have other keys"

@@ -47,7 +47,7 @@ def reservation(request: Request, attempts: Sequence[Attempt]) -> Reservation:
     return Reservation(
         wire=wire,
         provider=first.serving.provider.name,
-        model=asked[:_MOST_CHARACTERS],
+        model=_name(asked),
         input_tokens=read,
         max_output_tokens=written,
         max_cost_usd=None if None in costs else max(cost for cost in costs if cost is not None),
@@ -57,8 +57,13 @@ def reservation(request: Request, attempts: Sequence[Attempt]) -> Reservation:
 
 def gate_of(attempt: Attempt, asked: str) -> ModelGate:
     """Return what limits an attempt together with others; `asked` is the model of the request."""
-    model = (attempt.model or asked)[:_MOST_CHARACTERS]
+    model = _name(attempt.model or asked)
     return ModelGate(provider=attempt.serving.provider.name, key=attempt.key_number, model=model)
+
+
+def _name(model: str) -> str:
+    """Return a model's name as messages and databases have room for it: an agent may ask for anything."""
+    return model[:_MOST_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def output_tokens(wire: ModelWire, fields: Mapping[str, Any]) -> int:

@@ -81,7 +81,7 @@ def _seconds(value: str) -> float | None:
         return _bounded(sum(unit * float(part or 0) for unit, part in zip(_UNITS_S, span.groups(), strict=True)))
     try:
         when = parsedate_to_datetime(value) if "," in value else datetime.fromisoformat(value)
-    except ValueError:
+    except (ValueError, OverflowError):  # of a year that no calendar has
         return None
     return _bounded((when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp() - time.time())
 

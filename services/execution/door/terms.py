@@ -20,6 +20,7 @@ _USUAL: Final = frozenset(
     {"", "auto", "default", "standard", "standard_only", "on_demand", "unspecified", "global", "not_available"}
 )
 _PREFIX: Final = re.compile("service_tier_|on_demand_")  # of Gemini's values
+_NO_TERM: Final = re.compile("[^a-z0-9_.-]")  # a report has room for a byte a character
 _MOST_TERMS: Final = 8
 _TERM_CHARACTERS: Final = 40
 _MOST_SEARCHES: Final = 1000
@@ -80,7 +81,9 @@ def searches_usd(wire: ModelWire, model: str, count: int) -> float | None:
 
 def terms_of(*said: object) -> tuple[str, ...]:
     """Return those of the words by which a request is not served as usual, each once."""
-    words = (_PREFIX.sub("", each.lower())[:_TERM_CHARACTERS] for each in said if isinstance(each, str))
+    words = (
+        _NO_TERM.sub("?", _PREFIX.sub("", each.lower())[:_TERM_CHARACTERS]) for each in said if isinstance(each, str)
+    )
     return tuple(dict.fromkeys(word for word in words if word not in _USUAL))[:_MOST_TERMS]
 
 

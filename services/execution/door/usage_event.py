@@ -8,6 +8,7 @@ from services.execution.door.terms import of_model, terms_of
 from services.execution.door.usage import Usage
 
 _MOST_CHARACTERS: Final = 200
+_MOST_SEARCHES: Final = 1_000_000
 _UNKNOWN: Final = Usage()
 
 
@@ -36,7 +37,7 @@ def usage_fields(
         "http_status": 0 if answer is None else answer.status,
         "latency_seconds": round(seconds, 6),
         "terms": terms_of(*usage.terms, *of_model(attempt.route.wire, usage.model or attempt.model)),
-        "web_searches": usage.searches or 0,
+        "web_searches": min(usage.searches or 0, _MOST_SEARCHES),
         "is_partial": not is_complete or usage.input is None or usage.output is None,
     }
 

@@ -22,6 +22,7 @@ from services.sandbox.spec import Tier
 
 _PATIENCE_S = 600.0
 _PUSH_S = 0.5
+_MESSAGE_CHARACTERS = 8192
 _KEYS_LOST = (
     "the service was restarted, and did not get back the keys for this execution's models, which it does not store"
 )
@@ -59,7 +60,7 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
             result = Verdict(State.FAILED, Reason.RUNNER_LOST, _KEYS_LOST).result(run.started_time_ns())
         else:
             result = load(plan.engine).run(context)
-        result = replace(result, message=writer.redactor.text(result.message))
+        result = replace(result, message=_shown(writer.redactor.text(result.message)))
         writer.end()
         writer.state_change(result.state, result.reason, result.message)
         if lost := _dropped(writer, run):
@@ -68,6 +69,11 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
         run.write_result(replace(result, last_sequence=writer.last_sequence))
     run.delete_plan()
     run.forget_replay()
+
+
+def _shown(message: str) -> str:
+    """Return a message as others can read it: its agent may have said a part of it, of any length, and no Unicode."""
+    return message[:_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
 
 
 def _dropped(writer: EventWriter, run: RunDirectory) -> int:

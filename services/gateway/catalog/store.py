@@ -19,6 +19,7 @@ from services.common.errors import AlreadyExists, NotFound
 from services.gateway import scope
 from services.gateway.catalog.remotes import normal_form
 from services.gateway.catalog.uses import check_unused
+from services.gateway.ledger.gates import open_gates
 from services.gateway.schema import idempotency
 from services.gateway.schema.budgets import budgets
 from services.gateway.schema.catalog import projects, providers, repositories, templates, work_items, workers
@@ -216,6 +217,8 @@ class CatalogStore:
                 await _check_url(connection, resource)
             await _check_references(connection, resource, before)
             await table.change(connection, resource)
+            if isinstance(resource, Provider) and isinstance(before, Provider) and _asks_others(before, resource):
+                await open_gates(connection, resource_id)
             return resource
 
     async def delete(self, table: ResourceTable[Resource], resource_id: str, now: datetime) -> None:
@@ -226,6 +229,8 @@ class CatalogStore:
         """
         async with self._engine.begin() as connection:
             await table.delete(connection, resource_id, now)
+            if table is PROVIDERS:
+                await open_gates(connection, resource_id)
 
     async def move(self, work_item_id: str, state: WorkItemState) -> WorkItem:
         """Set a work item's state. Raises NotFound, FailedPrecondition (WORK_ITEM_BUSY) while a job works on it."""
@@ -242,6 +247,11 @@ class CatalogStore:
         """Return a page of resources that match, the newest first, and the next page's token."""
         async with self._engine.begin() as connection:
             return await table.page(connection, filters, page)
+
+
+def _asks_others(before: Provider, after: Provider) -> bool:
+    """True when requests go elsewhere, or with other keys: who wanted to be left alone is not asked any more."""
+    return (before.base_url, before.keys) != (after.base_url, after.keys)
 
 
 async def _check_references(connection: AsyncConnection, resource: Resource, before: Resource | None = None) -> None:

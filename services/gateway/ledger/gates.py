@@ -1,9 +1,9 @@
 """The gates of models: who wants to be left alone is, by all executions of all cells.
 
 A gate is what a provider limits together: a model, for one of its keys. An execution that is told to wait closes it
-(`close`), and no request passes until then (`passage`). Then one request tries it. When that is answered, or has not
+(`learn`), and no request passes until then (`passage`). Then one request tries it. When that is answered, or has not
 failed for a while, the others follow, one after the other and ever faster, in turns between projects. A gate that many
-have passed is forgotten. Everything here works inside the caller's transaction.
+have passed is forgotten. Everything here works inside the caller's transaction, after the rows of budgets are locked.
 """
 
 import random
@@ -11,14 +11,14 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, select, tuple_, update
+from sqlalchemy import ColumnElement, and_, bindparam, delete, exists, or_, select, tuple_, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from services.gateway.schema.catalog import providers
 from services.gateway.schema.gates import model_gate_turns, model_gates
 from services.gateway.schema.sql import insert_if_absent
 from services.lifecycle.ledger import Lease
-from services.lifecycle.model.budgets import GateState, ModelNeed
+from services.lifecycle.model.budgets import GateState, ModelNeed, Settlement
 
 LONGEST_SECONDS: Final = 31 * 86400.0
 """The longest time for which a gate is closed."""
@@ -46,6 +46,9 @@ IS_TRIAL: Final = exists().where(
 
 Way = tuple[str, int, str]
 """Provider, key and model."""
+
+Row = tuple[str, str, int, str]
+"""Scope, provider, key and model: the key of a row of model_gates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +80,7 @@ class _Gate:
         return self.provider, self.key, self.model
 
     @property
-    def row(self) -> tuple[str, str, int, str]:
+    def row(self) -> Row:
         return self.scope, *self.way
 
 
@@ -99,38 +102,66 @@ async def passage(connection: AsyncConnection, lease: Lease, cell_id: str, need:
     return Passage(min(state.seconds for state in closed), tuple(closed))
 
 
-async def close(
-    connection: AsyncConnection, lease: Lease, cell_id: str, found: Sequence[GateState], time: int, *, is_far: bool
+async def learn(
+    connection: AsyncConnection, lease: Lease, cell_id: str, use: Settlement, time: int, *, is_far: bool
 ) -> None:
-    """Close gates for as long as their providers have asked for. `is_far`: by the word of a coordinator."""
-    await _forget(connection, and_(model_gates.c.open_time < time - _FORGOTTEN))
-    names = {state.provider for state in found}
-    query = select(providers.c.provider_id, providers.c.project_id).where(
-        providers.c.provider_id.in_(names), providers.c.delete_time.is_(None)
-    )
-    projects: Mapping[str, str] = {row.provider_id: row.project_id for row in await connection.execute(query)}
-    for state in sorted(found, key=lambda state: (state.provider, state.key, state.model)):
-        if state.seconds <= 0:
-            continue
-        scope = _scope(lease, cell_id, state.provider, projects, is_far=is_far)
-        key = {"scope": scope, "provider": state.provider, "key": state.key, "model": state.model}
-        new = key | {"open_time": 0, "is_proven": False, "next_time": 0, "pause": _FIRST_PAUSE}
+    """Take what became of a request: of the gate that it has tried, and of those that it has found closed.
+
+    With an answer, the others may follow. `time` is the database's. `is_far`: by the word of a coordinator.
+    """
+    closed = await _closed(connection, lease, cell_id, use.closed, is_far=is_far)
+    for row in sorted(closed):
+        new = {**_key(row), "open_time": 0, "is_proven": False, "next_time": 0, "pause": _FIRST_PAUSE}
         await insert_if_absent(connection, model_gates, new | {"trial_execution_id": "", "trial_ask_id": ""})
-        until = time + round(min(state.seconds, LONGEST_SECONDS) * _SECOND)
-        this = update(model_gates).where(*_is(_GATE, tuple(key.values())), model_gates.c.open_time < until)
+    of_ask = and_(model_gates.c.trial_execution_id == use.execution_id, model_gates.c.trial_ask_id == use.ask_id)
+    await _lock(connection, or_(of_ask, tuple_(*_GATE).in_(list(closed))))
+    is_answered = not use.is_released and use.tokens is not None
+    values: dict[str, Any] = {"trial_execution_id": "", "trial_ask_id": "", "next_time": 0, "is_proven": is_answered}
+    await connection.execute(update(model_gates).where(of_ask).values(values))
+    for row, seconds in closed.items():
+        until = time + round(min(seconds, LONGEST_SECONDS) * _SECOND)
+        this = update(model_gates).where(*_is(_GATE, row), model_gates.c.open_time < until)
         values = {"open_time": until, "is_proven": False, "next_time": 0, "pause": _FIRST_PAUSE}
         await connection.execute(this.values(values | {"trial_execution_id": "", "trial_ask_id": ""}))
+    if closed:
+        await _forget(connection, and_(model_gates.c.open_time < time - _FORGOTTEN))
 
 
-async def end_trial(connection: AsyncConnection, execution_id: str, ask_id: str, *, is_answered: bool) -> None:
-    """Take what became of a request that has tried a gate: with an answer, the others may follow."""
-    of_ask = (model_gates.c.trial_execution_id == execution_id, model_gates.c.trial_ask_id == ask_id)
-    values: dict[str, Any] = {"trial_execution_id": "", "trial_ask_id": "", "next_time": 0, "is_proven": is_answered}
-    await connection.execute(update(model_gates).where(*of_ask).values(values))
+async def _closed(
+    connection: AsyncConnection, lease: Lease, cell_id: str, found: Sequence[GateState], *, is_far: bool
+) -> dict[Row, float]:
+    """Return for how many seconds gates are to be closed that were found so: those that are not open again."""
+    found = [state for state in found if state.seconds > 0]
+    if not found:
+        return {}
+    query = select(providers.c.provider_id, providers.c.project_id).where(
+        providers.c.provider_id.in_({state.provider for state in found}), providers.c.delete_time.is_(None)
+    )
+    projects: Mapping[str, str] = {row.provider_id: row.project_id for row in await connection.execute(query)}
+    closed: dict[Row, float] = {}
+    for state in found:
+        scope = _scope(lease, cell_id, state.provider, projects, is_far=is_far)
+        row = (scope, state.provider, state.key, state.model)
+        closed[row] = max(state.seconds, closed.get(row, 0.0))
+    return closed
+
+
+async def open_gates(connection: AsyncConnection, provider_id: str) -> None:
+    """Open all gates of a provider, which is asked elsewhere or with other keys from now on, or not at all."""
+    await _open(connection, model_gates.c.provider == provider_id)
+
+
+async def open_own_gates(connection: AsyncConnection, cell_id: str) -> None:
+    """Open the gates of the providers that only a cell's machine knows, which may have been given other keys."""
+    await _open(connection, model_gates.c.scope == _of_cell(cell_id))
 
 
 def _scopes(lease: Lease, cell_id: str) -> tuple[str, str, str]:
-    return "", f"project:{lease.spec.project_id}", f"cell:{cell_id}"
+    return "", f"project:{lease.spec.project_id}", _of_cell(cell_id)
+
+
+def _of_cell(cell_id: str) -> str:
+    return f"cell:{cell_id}"
 
 
 def _scope(lease: Lease, cell_id: str, provider: str, projects: Mapping[str, str], *, is_far: bool) -> str:
@@ -212,17 +243,31 @@ async def _turn(connection: AsyncConnection, gate: _Gate, project_id: str, value
     this = update(model_gate_turns).where(*_is(_TURN, gate.row), model_gate_turns.c.project_id == project_id)
     if (await connection.execute(this.values(values))).rowcount == 0:
         least = _least((await _turns(connection, gate)).values())
-        key = dict(zip(("scope", "provider", "key", "model"), gate.row, strict=True))
-        new = key | {"project_id": project_id, "passed": least, "waits_until": 0}
+        new = _key(gate.row) | {"project_id": project_id, "passed": least, "waits_until": 0}
         await insert_if_absent(connection, model_gate_turns, new)
         await connection.execute(this.values(values))
 
 
+async def _lock(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
+    """Lock rows in the order in which everybody does: nobody waits for who waits for him."""
+    await connection.execute(select(model_gates.c.key).where(which).order_by(*_GATE).with_for_update())
+
+
+async def _open(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
+    await _lock(connection, which)
+    await _forget(connection, which)
+
+
 async def _forget(connection: AsyncConnection, which: ColumnElement[bool]) -> None:
-    rows = (await connection.execute(select(*_GATE).where(which))).all()
+    """Delete gates, but for those that others have locked."""
+    rows = (await connection.execute(select(*_GATE).where(which).with_for_update(skip_locked=True))).all()
     for row in rows:
         await connection.execute(delete(model_gate_turns).where(*_is(_TURN, tuple(row))))
         await connection.execute(delete(model_gates).where(*_is(_GATE, tuple(row))))
+
+
+def _key(row: Row) -> dict[str, Any]:
+    return dict(zip(("scope", "provider", "key", "model"), row, strict=True))
 
 
 def _is(columns: Sequence[Any], values: Sequence[Any]) -> Iterator[ColumnElement[bool]]:

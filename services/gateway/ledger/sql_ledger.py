@@ -22,6 +22,7 @@ from services.gateway.ledger.claim_queries import ANY_JOB, ClaimFilter
 from services.gateway.ledger.claiming import Claimer, lease_end
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.executions import note_of_agent, running_stage, write_note
+from services.gateway.ledger.gates import open_own_gates
 from services.gateway.ledger.hook_calls import write_call
 from services.gateway.ledger.hooks import key_of
 from services.gateway.ledger.inputs import job_context
@@ -102,6 +103,7 @@ class SqlLedger:
                 await connection.execute(this_cell.values(host=host, start_time=NOW, beat_time=NOW))
             own = update(jobs).where(jobs.c.cell_id == self._cell_id, jobs.c.state == JobState.RUNNING)
             result = await connection.execute(own.values(held=False, lease_until=self._until()))
+            await open_own_gates(connection, self._cell_id)
             return result.rowcount
 
     def takes_over(self) -> bool:

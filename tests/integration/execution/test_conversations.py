@@ -80,14 +80,17 @@ ENDS = [
     ("max_turn_requests", "BUDGET_EXCEEDED", "requests"),
     ("cancelled", "AGENT_FAILED", "which nobody asked for"),
     ("tired", "AGENT_FAILED", "tired"),
+    ("half of a \ud83d", "AGENT_FAILED", "half of a ?"),
+    ("no end " * 50_000, "AGENT_FAILED", "no end no end"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("stop", "reason", "words"), ENDS)
+@pytest.mark.parametrize(("stop", "reason", "words"), ENDS, ids=[stop[:9].strip("\ud83d") for stop, *_ in ENDS])
 async def test_an_end_means_what_the_agent_says(shared: Client, stop: str, reason: str | None, words: str) -> None:
     seen = await talk(shared, [{"stop": stop}]).run()
     assert (seen.end.reason or None, words in seen.end.message) == (reason, True), seen.end
+    assert len(seen.end.message) < 10_000
 
 
 FAULTS: dict[str, tuple[dict[str, Any], str]] = {

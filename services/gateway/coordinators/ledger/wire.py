@@ -1,6 +1,7 @@
 """Convert what a driver writes to its ledger and reads from it, between messages and values."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Final, TypeVar
 
 from boatyard.ledger.v1 import ledger_pb2 as pb
@@ -10,7 +11,6 @@ from services.common.rpc.mapper import Mapper
 from services.common.rpc.rules import Check, Violation
 from services.gateway.coordinators import wire
 from services.gateway.coordinators.model import HeldLease
-from services.gateway.ledger.gates import LONGEST_SECONDS
 from services.lifecycle.ledger import Stage, StageEnd
 from services.lifecycle.model.budgets import GateState, ModelNeed, Settlement
 from services.lifecycle.model.checkpoint import Question
@@ -75,8 +75,14 @@ def need_from_proto(request: pb.ReserveModelUseRequest) -> ModelNeed:
 
 
 def use_from_proto(request: pb.SettleModelUseRequest) -> Settlement:
-    """Read what a request to a model has used. Raises Invalid."""
-    use = _countable("use", _unpacked("use", Settlement, request.use))
+    """Read what a request to a model has used, of which providers may say anything: at most what can be counted.
+
+    Raises Invalid.
+    """
+    use = _unpacked("use", Settlement, request.use)
+    tokens = None if use.tokens is None else min(use.tokens, _MAX_TOKENS)
+    cost_usd = None if use.cost_usd is None else min(use.cost_usd, _MAX_COST_USD)
+    use = _countable("use", replace(use, tokens=tokens, cost_usd=cost_usd))
     _check_gates("use", use.closed)
     return use
 
@@ -87,10 +93,8 @@ def _check_gates(field: str, gates: Sequence[GateState]) -> None:
         raise Invalid([(field, f"must have at most {_MAX_GATES} gates")])
     for gate in gates:
         names_fit = len(gate.provider) <= _MAX_NAME and len(gate.model) <= _MAX_MODEL and "\0" not in gate.model
-        if not (names_fit and 0 <= gate.key <= _MAX_GATES and 0 <= gate.seconds <= LONGEST_SECONDS):
-            raise Invalid(
-                [(field, f"must have gates of names and keys that exist, of {LONGEST_SECONDS:.0f} s at most")]
-            )
+        if not (names_fit and 0 <= gate.key <= _MAX_GATES and gate.seconds >= 0):
+            raise Invalid([(field, "must have gates of names and keys that exist")])
 
 
 def _countable(field: str, value: Asked) -> Asked:

@@ -96,18 +96,14 @@ async def settle(connection: AsyncConnection, lease: Lease, use: Settlement, *, 
     `is_far`: by the word of a coordinator.
     """
     held = await _hold(connection, lease, use.execution_id, use.ask_id)
-    if held.is_trial:
-        answered = not use.is_released and use.tokens is not None
-        await gates.end_trial(connection, use.execution_id, use.ask_id, is_answered=answered)
-    if use.closed:
-        await gates.close(connection, lease, held.cell_id, use.closed, microseconds(held.time), is_far=is_far)
-    if not held.is_reserved:
-        return
-    this = {"of_execution": use.execution_id, "of_ask": use.ask_id}
-    ours = (_RESERVED, reservations.c.job_id == lease.job_id, ~reservations.c.is_settled)
-    row = (await connection.execute(select(reservations).where(*ours), this)).first()
-    if row is not None:
-        await _settle(connection, lease.spec, lease.attempt, [(row, use)])
+    if held.is_reserved:
+        this = {"of_execution": use.execution_id, "of_ask": use.ask_id}
+        ours = (_RESERVED, reservations.c.job_id == lease.job_id, ~reservations.c.is_settled)
+        row = (await connection.execute(select(reservations).where(*ours), this)).first()
+        if row is not None:
+            await _settle(connection, lease.spec, lease.attempt, [(row, use)])
+    if held.is_trial or use.closed:  # after the budgets: `reserve` locks these rows after those, too
+        await gates.learn(connection, lease, held.cell_id, use, microseconds(held.time), is_far=is_far)
 
 
 async def close(connection: AsyncConnection, job_id: str) -> None:

@@ -144,6 +144,17 @@ async def test_who_is_told_to_wait_tells_it_before_the_next_key_is_tried(tmp_pat
     assert list(told.over.values()) == [1, 1]
 
 
+async def test_a_model_of_any_name_has_a_gate_of_a_name_that_databases_have_room_for(tmp_path: Path) -> None:
+    async with (
+        providing(Reply(status=429, headers={"retry-after": "90"})) as at,
+        granting(tmp_path, lambda _: GRANTED, provider(at)) as (door, told),
+    ):
+        await door.ask("/v1/messages", {"model": "a\0\ud800" + "b" * 300})
+    name = "a\N{REPLACEMENT CHARACTER}?" + "b" * 252
+    (asked,), (gates,) = told.asked.values(), told.ended.values()
+    assert (asked.model, asked.ways[0].model, gates[0]["model"]) == (name, name, name)
+
+
 async def test_what_nobody_answers_is_sent_where_nobody_has_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grants, "_ANSWERED_WITHIN_S", 0.1)
     async with (

@@ -1,16 +1,26 @@
 """What makes a request dearer or cheaper than its tokens: read from its answer, priced, and reserved at its worst."""
 
 import json
-from typing import Any
+import os
+import re
+import select
+from typing import Any, cast
 
 import pytest
+from boatyard.execution.v1.event_pb2 import ModelUsage
 
 from services.agent.providers import ModelWire
 from services.execution.door import terms
+from services.execution.door.attempts import Attempt, Serving
 from services.execution.door.input_size import FILE_TOKENS, IMAGE_TOKENS, input_tokens
+from services.execution.door.mask import Mask
 from services.execution.door.memory import Memory
 from services.execution.door.prices import cost_usd
-from services.execution.door.usage import UsageReader
+from services.execution.door.reports import Reports
+from services.execution.door.usage import Usage, UsageReader
+from services.execution.door.usage_event import usage_fields
+from services.execution.door.wires import Route
+from tests.unit.execution.door.test_outages import provider
 
 M, R, C, G = ModelWire.MESSAGES, ModelWire.RESPONSES, ModelWire.CHAT, ModelWire.GEMINI
 TOKENS = {
@@ -197,3 +207,23 @@ def test_what_a_model_reads_is_estimated_by_what_it_is(part: dict, tokens: int) 
     body = {"model": "m", "messages": [{"role": "user", "content": [part, {"type": "text", "text": "Look."}]}]}
     estimate = input_tokens(json.dumps(body).encode(), body)
     assert tokens <= estimate <= tokens + 100
+
+
+async def test_whatever_an_answer_says_is_a_report_and_an_event() -> None:
+    """A report is written whole, or not at all: the runner reads no halves. And numbers and texts have bounds."""
+    odd = ("\1" * 39 + "\ud800") * 10
+    tools = tuple(f"{number}{odd}" for number in range(20))
+    said = Usage(odd, odd, *[(1 << 40) - 1] * 6, odd, odd, odd, tools, 1 << 39)
+    named: Any = Serving(provider(1, "p" * 63), cast("Any", None), Mask(()))
+    attempt = Attempt(named, Route("POST", re.compile(".*"), M), "", "/", b"", "", asks_usage=False)
+    fields: dict[str, Any] = usage_fields(attempt, 1.0, usage=said) | {"ask_id": "a" * 16}
+    ModelUsage(**fields)
+    reading, writing = os.pipe()
+    try:
+        await Reports(writing).usage(M, fields, 1 << 30)
+        line = os.read(reading, 1 << 16)
+    finally:
+        os.close(reading)
+        os.close(writing)
+    assert len(line) <= select.PIPE_BUF
+    assert json.loads(line)["usage"]["web_searches"] == 1_000_000

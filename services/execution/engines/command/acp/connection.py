@@ -13,6 +13,8 @@ from services.execution.engines.command.readers.shapes import Json, an_object, a
 METHOD_NOT_FOUND: Final = -32601
 _RETRY_S: Final = 0.01
 _SHOWN: Final = 500
+_MOST_UNREAD: Final = 8 << 20
+"""In bytes: an agent that has so much to read is answered nothing more that it asks, until it has read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +59,12 @@ class Connection:
 
     def answer(self, request_id: object, result: Mapping[str, Any]) -> None:
         """Answer what the agent has asked."""
-        self._send({"id": request_id, "result": result})
+        self._reply({"id": request_id, "result": result})
 
     def refuse(self, request_id: object, method: str) -> None:
         """Answer what the agent has asked for although it was told that there is no such thing."""
-        error = {"code": METHOD_NOT_FOUND, "message": f"Method not found: {method}"}
-        self._send({"id": request_id, "error": error})
+        error = {"code": METHOD_NOT_FOUND, "message": f"Method not found: {method[:_SHOWN]}"}
+        self._reply({"id": request_id, "error": error})
 
     def take_answer(self, message: Json) -> None:
         """Take an answer of the agent's. One to no open request is nobody's."""
@@ -101,7 +103,13 @@ class Connection:
             self._retry_at = math.inf
             os.close(self._fd)
 
+    def _reply(self, message: Mapping[str, Any]) -> None:
+        if len(self._unsent) < _MOST_UNREAD:
+            self._send(message)
+
     def _send(self, message: Mapping[str, Any]) -> None:
+        if not self._is_open:
+            return
         self._unsent += json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n"
         self._write()
 

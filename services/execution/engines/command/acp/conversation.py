@@ -131,7 +131,9 @@ class Conversation:
         if not isinstance(method, str):
             self._connection.take_answer(message)
         elif method == "session/request_permission" and "id" in message:
-            self._permissions.asked(message["id"], an_object(message.get("params")), is_ending=self._is_ending)
+            self._permissions.asked(
+                message["id"], an_object(message.get("params")), is_ending=self._is_ending or self.is_over
+            )
         elif "id" in message:
             self._connection.refuse(message["id"], method)
         elif method == "session/update":

@@ -12,6 +12,7 @@ from services.execution.eventlog import EventWriter, Stream
 MAX_LINE: Final = 64 << 20
 """The longest line that is read, in bytes."""
 
+_MOST_VALUES: Final = 1 << 22  # in a line that is read, which takes a hundred bytes for each of them
 _NOTES: Final = 20
 
 
@@ -67,6 +68,9 @@ class Lines:
 
     def _message(self, line: bytearray) -> Json | None:
         if not line.lstrip().startswith(b"{"):
+            return None
+        if sum(map(line.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+            self._events.note(f"a line of more than {_MOST_VALUES:,} values is not read")
             return None
         try:
             message = an_object(parse_json(line.decode(errors="replace")))

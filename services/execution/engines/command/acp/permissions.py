@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from services.agent.settings import TOOL_KINDS
 from services.common.room import is_out_of_room
 from services.execution.engines.command.acp.connection import Connection
 from services.execution.engines.command.acp.task import ConversationTask
@@ -17,6 +18,8 @@ from services.execution.inbox.messages import Inbox, PermissionRequest
 _ALLOW: Final = ("allow_once", "allow_always")
 _REJECT: Final = ("reject_once", "reject_always")
 _LOOK_S: Final = 0.1
+_MOST_OPEN: Final = 64
+"""How many questions wait for people at once. An agent that asks more without waiting is refused them."""
 _NEVER_MIND: Final = {"outcome": {"outcome": "cancelled"}}
 
 
@@ -54,15 +57,18 @@ class Permissions:
 
     def asked(self, request_id: object, params: Json, *, is_ending: bool) -> None:
         """Answer a question, or ask a person; in a turn that is being ended, answer that it is."""
-        call = self._updates.call(an_object(params.get("toolCall")))
+        call = self._updates.asked(an_object(params.get("toolCall")))
         options = objects(params.get("options"))
-        kind = call.kind or "other"
+        kind = call.kind if call.kind in TOOL_KINDS else "other"
         if is_ending:
             self._connection.answer(request_id, _NEVER_MIND)
-        elif kind in self._task.refuse or (kind in self._task.ask_before and not self._inbox.exists):
+        elif kind in self._task.refuse:
             self._answer(request_id, call, options, allowed=False)
         elif kind in self._task.ask_before:
-            self._ask(request_id, call, options)
+            if self._inbox.exists and len(self._waiting) < _MOST_OPEN:
+                self._ask(request_id, call, options)
+            else:
+                self._answer(request_id, call, options, allowed=False)
         else:
             self._answer(request_id, call, options, allowed=True)
 

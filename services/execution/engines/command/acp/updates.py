@@ -15,7 +15,9 @@ from services.redaction.strand import Redactor, TextFlow
 _FLUSH_AT: Final = 2048
 _FLUSH_AFTER_S: Final = 0.1
 _LAST_WORDS: Final = 16 * 1024
-_MOST_CALLS: Final = 4096
+_MOST_CALLS: Final = 512
+_MOST_TITLE: Final = 1000
+_MOST_HELD: Final = 128 * 1024  # characters of what a call is given and answers: twice what an event has room for
 _DIFF_BYTES: Final = 32 * 1024
 _OVER: Final = ("completed", "failed")
 _CHUNKS: Final = {"agent_message_chunk": "text", "agent_thought_chunk": "thinking"}
@@ -29,8 +31,8 @@ class Call:
     kind: str = ""
     title: str = ""
     given: Any = None
-    content: tuple[Json, ...] = ()
-    output: Any = None
+    shown: str = ""
+    output: str = ""
     is_told: bool = False
     is_over: bool = False
 
@@ -46,16 +48,17 @@ class Call:
 
     def learn(self, fields: Json) -> None:
         """Take what an update says; what it leaves out stays."""
-        self.kind = text(fields.get("kind")) or self.kind
-        self.title = text(fields.get("title")) or self.title
-        self.given = fields.get("rawInput") or self.given
-        self.content = tuple(objects(fields.get("content"))) or self.content
-        self.output = fields.get("rawOutput") or self.output
+        self.kind = text(fields.get("kind"))[:_MOST_TITLE] or self.kind
+        self.title = text(fields.get("title"))[:_MOST_TITLE] or self.title
+        self.given = _held(fields.get("rawInput")) or self.given
+        if content := objects(fields.get("content")):
+            self.shown = "\n".join(filter(None, map(_shown, content)))[:_MOST_HELD]
+        if output := fields.get("rawOutput"):
+            self.output = as_text(output)[:_MOST_HELD]
 
     def said(self) -> str:
         """Return what it has answered."""
-        shown = "\n".join(filter(None, map(_shown, self.content)))
-        return shown or ("" if self.output is None else as_text(self.output))
+        return self.shown or self.output
 
 
 class Updates:
@@ -88,7 +91,7 @@ class Updates:
 
     def call(self, fields: Json) -> Call:
         """Take what is said of a call, and tell of it as soon as its input is known; return what is known of it."""
-        call_id = text(fields.get("toolCallId"))
+        call_id = text(fields.get("toolCallId"))[:_MOST_TITLE]
         if (call := self._calls.get(call_id)) is None:
             call = self._calls[call_id] = Call(call_id)
             if len(self._calls) > _MOST_CALLS:
@@ -101,6 +104,13 @@ class Updates:
         if (status := text(fields.get("status"))) in _OVER:
             self._end_call(call, is_error=status == "failed")
         return call
+
+    def asked(self, fields: Json) -> Call:
+        """Take what is said of a call that the agent asks about: one of no id, or of an old one, is another call."""
+        call_id = text(fields.get("toolCallId"))[:_MOST_TITLE]
+        if (known := self._calls.get(call_id)) is not None and (known.is_over or not call_id):
+            self._end_call(self._calls.pop(call_id), is_error=False)
+        return self.call(fields)
 
     def refused(self, call: Call) -> None:
         """Remember that a call was refused, whatever the agent makes of it."""
@@ -167,11 +177,17 @@ class Updates:
         call.is_over = True
         self.end_text()
         self._events.result(call.call_id, call.said(), is_error=is_error)
-        call.given, call.content, call.output = None, (), None
+        call.given, call.shown, call.output = None, "", ""
 
     def _note(self, line: str, step: str) -> None:
         self.end_text()
         self._events.note(line, step)
+
+
+def _held(value: object) -> object:
+    """Return a value to be held until a call is over, or its beginning as text."""
+    written = as_text(value)
+    return value if len(written) <= _MOST_HELD else written[:_MOST_HELD]
 
 
 def is_piece(update: Json) -> bool:
