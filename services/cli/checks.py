@@ -15,7 +15,7 @@ from services.cli.cell_checks import database, database_without_gateway, nodes
 from services.cli.findings import FAIL, OK, WARN, Finding
 from services.cli.started_nodes import of_started_nodes
 from services.common.errors import StartError
-from services.common.home import Home, read_token
+from services.common.home import Home, check_way, is_everybodys, read_token
 from services.sandbox import device_nodes, host_uids, seccomp, shared_uid
 from services.sandbox.errors import SandboxUnavailableError
 from services.sandbox.probe import probe, probe_as
@@ -114,12 +114,17 @@ def data_directory(home: Home) -> Finding:
         return Finding(
             "data directory", FAIL, f"{home.root}: {error.strerror}", "set BOATYARD_HOME to another directory"
         )
-    if stat.st_uid != os.geteuid():
+    if stat.st_uid != os.geteuid() and (stat.st_uid or not os.access(home.root, os.W_OK)):  # volumes are root's
         return Finding(
             "data directory", FAIL, f"{home.root} belongs to user {stat.st_uid}", f"chown -R {os.geteuid()} {home.root}"
         )
+    try:
+        check_way(home.root)
+    except StartError as error:
+        problem, _, mend = str(error).partition(": ")
+        return Finding("data directory", FAIL, problem, mend)
     if stat.st_mode & 0o077:
-        level = FAIL if stat.st_mode & 0o002 else WARN  # everybody could put tokens there
+        level = FAIL if is_everybodys(home.root) else WARN  # everybody could put tokens there
         return Finding("data directory", level, f"{home.root} is accessible to other users", f"chmod 700 {home.root}")
     return Finding("data directory", OK, str(home.root))
 

@@ -33,13 +33,13 @@ class Home:
             raise StartError(f"BOATYARD_HOME {error}") from None
 
     def directory(self, *names: str) -> Path:
-        """Return a directory below the root. It and its parents are made with mode 0700 if they are missing.
+        """Return a directory below the root, made with mode 0700 if it is missing.
 
         Raises StartError when one of them cannot be made, is another user's, or may be changed by everybody.
         """
         path = self.root
         _make_private(path)
-        _check_way(path)
+        check_way(path)
         for name in names:
             path /= name
             _make_private(path)
@@ -143,7 +143,9 @@ def absolute(path: Path) -> Path:
 
 def _make_private(path: Path) -> None:
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for missing in reversed([each for each in path.parents if not each.exists()]):
+            missing.mkdir(mode=0o755, exist_ok=True)  # whatever the umask: not everybody may replace what is in it
+        path.mkdir(mode=0o700, exist_ok=True)
         owners = {path.lstat().st_uid, path.stat().st_uid}  # of a link, and of what it leads to
     except OSError as error:
         raise StartError(f"cannot make the directory {path}: {error.strerror}") from error
@@ -152,25 +154,25 @@ def _make_private(path: Path) -> None:
             f"{path} belongs to user {min(strangers)}, who could replace all that is in it: set BOATYARD_HOME to a"
             f" directory of your own, or chown -hR {os.geteuid()} {path} if nobody else has written there"
         )
-    if _is_everybodys(path):
+    if is_everybodys(path):
         raise StartError(
             f"{path} may be changed by every user of the machine: set BOATYARD_HOME to a directory in it, or chmod o-w"
             f" {path} if nobody else has written there"
         )
 
 
-def _check_way(path: Path) -> None:
+def check_way(path: Path) -> None:
     """Check that not everybody can put something else in the place of a directory that was made. Raises StartError."""
     for directory in (*path.parents, *path.resolve().parents):  # of a link, and of what it leads to
         is_sticky = directory.stat().st_mode & stat.S_ISVTX  # as /tmp has it: an entry is its owner's
-        if _is_everybodys(directory) and not is_sticky:
+        if is_everybodys(directory) and not is_sticky:
             raise StartError(
                 f"{path} may be replaced by every user of the machine: chmod o-w,+t {directory}, or set BOATYARD_HOME"
                 " to a directory elsewhere"
             )
 
 
-def _is_everybodys(directory: Path) -> bool:
+def is_everybodys(directory: Path) -> bool:
     """True when every user of the machine may put something there.
 
     A volume counts as what it is in a container: nobody else is there, and its mode is nobody's to choose.

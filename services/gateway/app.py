@@ -111,7 +111,7 @@ async def _main() -> None:
         notifier, draining = JobNotifier(), Draining()
         cells = CellStore(engine, settings.lease_seconds)
         await cells.register(cell, Condition(None, (STARTING,)))
-        own = OwnCell(engine, cells, cell.cell_id, nodes)
+        own = OwnCell(engine, cells, cell, nodes)
         meters = await stack.enter_async_context(gateway_meters(engine, cells, cell).watching())
         ledger = await _ledger(engine, cell, notifier, settings)
         store, events = JobStore(engine, notifier), EventStore(engine)

@@ -11,19 +11,21 @@ from services.common.errors import AlreadyExists, FailedPrecondition, NotFound
 from services.common.ids import new_id
 from services.gateway.catalog.store import REPOSITORIES, WORK_ITEMS, CatalogStore
 from services.gateway.cells.store import CellStore
+from services.gateway.hooks.store import HookStore
 from services.gateway.jobs.retries import Retries
 from services.gateway.schema.clock import now
 from services.gateway.schema.idempotency import IdempotencyKey
 from services.gateway.values.catalog import Repository, WorkItem, WorkItemState
 from services.gateway.values.cells import Cell
+from services.gateway.values.hooks import Hook
 from services.gateway.values.jobs import Waiting, WaitsFor
 from services.lifecycle.ledger import LeaseLost
 from services.lifecycle.model.condition import Condition, Trouble
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.output import ExecutionNote, Output
 from services.lifecycle.model.policy import Checkpoints, Policy
-from services.lifecycle.model.states import ExecutionState, JobState, Publish, Purpose, StageState
-from services.lifecycle.model.value import dump
+from services.lifecycle.model.states import ExecutionState, HookEvent, JobState, Publish, Purpose, StageState
+from services.lifecycle.model.value import dump, load
 from tests.kit.ledger import Books, age_heartbeat, claimed, expire_leases, finish_given_up, set_job
 
 FAILURE = Failure("AGENT_FAILED", "it broke\0")
@@ -56,6 +58,30 @@ async def test_the_next_attempt_waits_and_is_another_execution(book: Books) -> N
     assert (await other.attempt(second)).stages == {}
     with pytest.raises(LeaseLost):
         await cell.retry(first, SOON)
+
+
+@pytest.mark.parametrize("how", ["before its retry", "before its refusal", "when its cell was lost"])
+async def test_a_job_that_was_cancelled_between_two_attempts_is_taken_to_call_its_hooks(book: Books, how: str) -> None:
+    told = {"event": HookEvent.ERROR, "command": "true", "on_cancel": True, "create_time": datetime.now(UTC)}
+    await HookStore(book.engine).create(Hook(hook_id="hook-1", project_id="default", **told))  # type: ignore[arg-type]
+    await book.admit(policy=Policy(max_attempts=1))
+    cell, other = await book.cell("cell"), await book.cell("other")
+    lease = await claimed(cell)
+    await book.store.cancel_job(lease.job_id)
+    if how == "when its cell was lost":
+        await expire_leases(book)
+    else:
+        retry = Retry(FAILURE, 3600, "snapshot-1", is_refusal=how == "before its refusal")
+        await cell.retry(lease, retry)
+        await cell.retry(lease, retry)  # again, as if the first answer had been lost
+    taken = await claimed(other)
+    assert (taken.job_id, taken.cancel_requested) == (lease.job_id, True)
+    attempt = await other.attempt(taken)
+    assert [each.hook_id for each in attempt.context.hooks] == ["hook-1"]
+    if how == "when its cell was lost":
+        assert load(Outcome, attempt.stages["error"].result) == Outcome(JobState.CANCELLED)
+    await other.finish(taken, Outcome(JobState.CANCELLED))
+    assert (await book.store.job(lease.job_id)).state is JobState.CANCELLED
 
 
 async def test_a_job_that_is_to_end_is_not_tried_again(book: Books) -> None:

@@ -1,6 +1,7 @@
 """Which images containers may have: admission knows it where there is one cell, and else leaves it to the nodes."""
 
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import cast
 
 import pytest
@@ -8,10 +9,12 @@ import pytest
 from services.agent.images import ContainerImages
 from services.agent.settings import AgentSettings
 from services.common.errors import FailedPrecondition
+from services.gateway.catalog.store import REPOSITORIES, CatalogStore
 from services.gateway.cells.own import OwnCell
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.admission import Admission
 from services.gateway.jobs.submission import JobSubmission
+from services.gateway.values.catalog import Repository
 from services.gateway.values.cells import Cell
 from services.lifecycle.model.condition import Condition
 from services.lifecycle.model.states import JobState
@@ -36,10 +39,10 @@ IMAGES = {
 }
 
 
-async def own_cell(book: Books, images: ContainerImages | None) -> tuple[OwnCell, Admission]:
+async def own_cell(book: Books, images: ContainerImages | None, cell: Cell = CELL) -> tuple[OwnCell, Admission]:
     store = CellStore(book.engine, 60)
-    await store.register(CELL)
-    own = OwnCell(book.engine, store, "cell", NO_NODES)
+    await store.register(cell)
+    own = OwnCell(book.engine, store, cell, NO_NODES)
     await own.record(Condition(None, images=images))
     await own.record(Condition(None))  # its service does not answer for a moment
     return own, Admission(book.engine, book.notifier, "true", own_cell=own)
@@ -66,4 +69,12 @@ async def test_another_cell_may_allow_it(book: Books) -> None:
     _, admission = await own_cell(book, NONE)
     await CellStore(book.engine, 60).register(replace(CELL, cell_id="other"))
     asked = submission("agents:1")
+    assert (await admission.admit(asked, None)).state is JobState.PENDING
+
+
+async def test_a_cell_that_takes_no_jobs_refuses_none(book: Books) -> None:
+    _, admission = await own_cell(book, NONE, replace(CELL, capacity=0))
+    repository = Repository(repository_id="repo-1", project_id="default", url="/outside", create_time=datetime.now(UTC))
+    await CatalogStore(book.engine).create(REPOSITORIES, repository)
+    asked = replace(submission("agents:1"), repository_id="repo-1")
     assert (await admission.admit(asked, None)).state is JobState.PENDING

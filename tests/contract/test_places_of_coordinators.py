@@ -8,17 +8,14 @@ from boatyard.gateway.v1 import coordinator_pb2 as pb
 from boatyard.ledger.v1 import ledger_pb2
 
 from services.agent.recordings import Matching
-from services.common.errors import ServiceError, Status
-from services.common.rpc.channel import open_channel
+from services.common.errors import Status
 from services.coordinator.ledger import ClaimFilter, RemoteLedger
-from services.gateway.cells.store import CellStore
 from services.gateway.values.jobs import WaitsFor
 from services.lifecycle.model.budgets import BudgetLimits
 from services.lifecycle.model.policy import Policy
 from services.lifecycle.model.states import JobState
-from tests.kit.coordinators import LEASE_SECONDS, Api, claimed, refusal, remote_ledger
-from tests.kit.ledger import Books, expire_leases
-from tests.kit.servers import TOKEN
+from tests.kit.coordinators import Api, claimed, refusal, remote_ledger
+from tests.kit.ledger import Books
 
 NEEDS: dict[str, dict[str, Any]] = {
     "": {},
@@ -51,41 +48,6 @@ async def test_a_coordinator_gets_no_job_that_needs_what_its_version_cannot_do(
         taken = await claimed(await book.cell("elsewhere"))
         assert (taken.job_id, taken.attempt, taken.is_moved) == (lease.job_id, 2, False)
         assert taken.last_attempt == lease.last_attempt + 1, "it used up no attempt"
-
-
-async def earlier_calls(api: Api) -> ServiceError:
-    """Call as a coordinator of version 0.1 does, which waits 3 s for its refusal."""
-    path = "/boatyard.gateway.v1.LedgerService/ReadStandings"
-    async with open_channel(api.address, TOKEN) as channel:
-        request = ledger_pb2.ReadJobStatusesRequest(coordinator_id="remote")
-        call = channel.unary_unary(path, request_serializer=type(request).SerializeToString)
-        return await refusal(call(request))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("has_begun", [False, True], ids=["not begun", "begun"])
-async def test_jobs_and_cell_of_an_earlier_coordinator_say_so(
-    book: Books, api: Api, remote: RemoteLedger, has_begun: bool
-) -> None:
-    await book.admit()
-    lease = await claimed(remote)
-    if has_begun:
-        await remote.begin_stage(lease, "base")
-    for _ in range(2):
-        refused = await earlier_calls(api)
-        assert refused.reason == "COORDINATOR_VERSION"
-    (cell,) = [cell for cell in await CellStore(book.engine, LEASE_SECONDS).all() if cell.cell_id == "remote"]
-    assert [(trouble.reason, trouble.message) for trouble in cell.troubles] == [(refused.reason, refused.message)]
-    job = await book.store.job(lease.job_id)
-    if has_begun:
-        assert job.state is JobState.RUNNING
-        assert [stage.message for stage in job.timeline if stage.name == "version"] == [refused.message]
-        await expire_leases(book)  # as when it is stopped
-    taken = await claimed(await book.cell("elsewhere"))
-    assert (taken.job_id, taken.attempt) == (lease.job_id, 2)
-    await remote.register("host")
-    (cell,) = [cell for cell in await CellStore(book.engine, LEASE_SECONDS).all() if cell.cell_id == "remote"]
-    assert cell.troubles == (), "it has been upgraded"
 
 
 CLAIMS: dict[str, tuple[ClaimFilter, str | None]] = {

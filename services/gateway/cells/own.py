@@ -14,6 +14,7 @@ from services.gateway.cells.store import CellStore
 from services.gateway.ledger.fleet import Member
 from services.gateway.schema.catalog import repositories
 from services.gateway.schema.cells import cells
+from services.gateway.values.cells import Cell
 from services.lifecycle.model.condition import Condition
 from services.lifecycle.nodes import Nodes
 from services.lifecycle.nodes.remotes import remote_refusal
@@ -27,10 +28,10 @@ _ADMITTED_SECONDS: Final = 30.0
 class OwnCell:
     """Remembers what the cell's node has said last, and asks it."""
 
-    def __init__(self, engine: AsyncEngine, store: CellStore, cell_id: str, nodes: Nodes) -> None:
+    def __init__(self, engine: AsyncEngine, store: CellStore, cell: Cell, nodes: Nodes) -> None:
         self._engine = engine
         self._store = store
-        self._cell_id = cell_id
+        self._cell = cell
         self._nodes = nodes
         self._images: ContainerImages | None = None
         self._admitted: dict[str, float] = {}
@@ -38,11 +39,11 @@ class OwnCell:
     async def record(self, condition: Condition) -> None:
         """Remember the condition of the node, and record what others shall know of it."""
         self._images = condition.images or self._images
-        await self._store.set_condition(self._cell_id, condition)
+        await self._store.set_condition(self._cell.cell_id, condition)
 
     def images(self, fleet: Collection[Member]) -> ContainerImages | None:
         """Return what containers may be made from on all cells; None when that is not known: there are others."""
-        return self._images if {cell.cell_id for cell in fleet} == {self._cell_id} else None
+        return self._images if self._takes_all({cell.cell_id for cell in fleet}) else None
 
     async def remote_refusal(self, repository_id: str) -> FailedPrecondition | None:
         """Return why no cell may use a repository's URL; None when nothing is known against it.
@@ -55,9 +56,13 @@ class OwnCell:
         async with reading(self._engine) as connection:
             url = (await connection.execute(_URL, {"repository_id": repository_id})).scalar_one_or_none()
             fleet = set((await connection.execute(_CELLS)).scalars())
-        if url is None or fleet != {self._cell_id}:
+        if url is None or not self._takes_all(fleet):
             return None
         if (refusal := await remote_refusal(self._nodes, repository_id, url)) is None:
             left = {other: until for other, until in self._admitted.items() if until > now}
             self._admitted = left | {repository_id: now + _ADMITTED_SECONDS}
         return refusal
+
+    def _takes_all(self, cell_ids: Collection[str]) -> bool:
+        """True when no other cell could take a job; where this one takes none, another one will come for them."""
+        return self._cell.capacity > 0 and set(cell_ids) == {self._cell.cell_id}

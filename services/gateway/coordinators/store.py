@@ -213,9 +213,11 @@ class CoordinatorStore:
     async def give_back(self, coordinator_id: str, refusal: Failure, job_id: str = "") -> None:
         """Let other cells take the jobs, or the one, that a coordinator holds and cannot go on with.
 
-        Where work has begun, or nobody has taken it for long, it stays: then the timeline has the refusal.
+        Those of projects that the caller may not see stay. Where work has begun, or nobody has taken it for long, it
+        stays: then the timeline has the refusal.
         """
-        held = select(jobs).where(jobs.c.cell_id == coordinator_id, jobs.c.state == JobState.RUNNING)
+        is_held = (jobs.c.cell_id == coordinator_id, jobs.c.state == JobState.RUNNING)
+        held = select(jobs).where(*is_held, *scope.within(jobs.c.project_id))
         if job_id:
             held = held.where(jobs.c.job_id == job_id)
         async with self._engine.begin() as connection:

@@ -7,6 +7,7 @@ from typing import Final
 from services.common.errors import PermissionDenied
 from services.gateway.cells.store import CellStore
 from services.gateway.coordinators.store import CoordinatorStore
+from services.gateway.values.cells import CellKind
 from services.lifecycle.model.condition import Condition, Trouble
 from services.lifecycle.model.outcome import Failure
 
@@ -43,8 +44,10 @@ class Versions:
         refused = await self._refusal(
             coordinator_id, what, "until then it takes no jobs, and keeps those that it has begun", more
         )
-        await self._cells.set_condition(coordinator_id, Condition(None, (Trouble(_REASON, refused.message),)))
-        await self._store.give_back(coordinator_id, Failure(_REASON, refused.message))
+        cell = await self._cells.find(coordinator_id)
+        if cell is not None and cell.kind is CellKind.COORDINATOR:  # else somebody has named a gateway's cell
+            await self._cells.set_condition(coordinator_id, Condition(None, (Trouble(_REASON, refused.message),)))
+            await self._store.give_back(coordinator_id, Failure(_REASON, refused.message))
         return refused
 
     async def refusal_of_job(self, coordinator_id: str, job_id: str, what: str) -> PermissionDenied:

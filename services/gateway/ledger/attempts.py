@@ -1,5 +1,6 @@
 """Ends one attempt of a job and begins the next: for its driver, or for a cell that takes the job over."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import Row, func, insert, select, update
@@ -9,20 +10,22 @@ from services.common.ids import new_id
 from services.gateway.ledger.budgets.uses import carry_over
 from services.gateway.ledger.ending import end_job, end_what_is_open
 from services.gateway.ledger.executions import new_execution
+from services.gateway.ledger.hooks import calls_hooks_on_cancel
 from services.gateway.ledger.outages import place_after
 from services.gateway.ledger.questions import withdraw
 from services.gateway.schema.clock import NOW, now
 from services.gateway.schema.jobs import executions, jobs, stages
 from services.gateway.schema.sql import insert_if_absent
+from services.lifecycle.model.job_spec import JobSpec
 from services.lifecycle.model.outcome import Failure, Outcome, Retry
 from services.lifecycle.model.states import ExecutionState, JobState, Purpose, StageState
-from services.lifecycle.model.value import dump
+from services.lifecycle.model.value import dump, load
 
 _SECOND: Final = 1_000_000
 
 
-async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) -> None:
-    """Record the failure of a job whose attempt is lost, for the claimer that calls its error hooks and ends it.
+async def give_up(connection: AsyncConnection, job: Row[Any], outcome: Outcome) -> None:
+    """Record the end of a job whose attempt is lost, for the claimer that calls its error hooks and ends it.
 
     The job's row is locked. The record is the same that a driver writes before it calls error hooks.
     """
@@ -32,7 +35,8 @@ async def give_up(connection: AsyncConnection, job: Row[Any], failure: Failure) 
     key = {"job_id": job.job_id, "attempt": job.attempt, "name": "error"}
     running = {"number": number, "state": StageState.RUNNING, "result": "", "message": "", "start_time": NOW}
     await insert_if_absent(connection, stages, key | running)
-    done = {"state": StageState.DONE, "result": dump(Outcome(JobState.FAILED, failure)), "message": failure.reason}
+    message = outcome.failure.reason if outcome.failure else outcome.state
+    done = {"state": StageState.DONE, "result": dump(outcome), "message": message}
     error = update(stages).where(*of_attempt, stages.c.name == "error")
     await connection.execute(error.values(**done, end_time=NOW))
 
@@ -74,10 +78,15 @@ async def next_attempt(connection: AsyncConnection, job: Row[Any], failure: Fail
 
 
 async def retry_later(connection: AsyncConnection, cell_id: str, job: Row[Any], retry: Retry) -> None:
-    """Let a running job, whose row is locked, wait for its next attempt; see Ledger.retry."""
+    """Let a running job, whose row is locked, wait for its next attempt; see Ledger.retry.
+
+    One that has been cancelled ends, or waits for a cell that calls its hooks for that.
+    """
     if job.cancel_requested:
-        await end_job(connection, job, Outcome(JobState.CANCELLED))
-        return
+        if not await calls_hooks_on_cancel(connection, load(JobSpec, job.definition)):
+            await end_job(connection, job, Outcome(JobState.CANCELLED))
+            return
+        retry = replace(retry, seconds=0, snapshot_id="", outage=None)
     execution_id = await next_attempt(connection, job, retry.failure)
     wake_time: Any = now() + round(retry.seconds * _SECOND)
     outage_since: Any = 0

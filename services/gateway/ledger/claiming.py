@@ -31,6 +31,7 @@ from services.gateway.ledger.attempts import failure_of_agent, give_up, next_att
 from services.gateway.ledger.claim_queries import ANY_JOB, QUEUED, ClaimFilter, Terms, queries
 from services.gateway.ledger.ending import end_job
 from services.gateway.ledger.fleet import Member, agents_left_to_others, left_to_others, members
+from services.gateway.ledger.hooks import calls_hooks_on_cancel
 from services.gateway.ledger.scheduling import DEFAULT_AGEING_SECONDS, THIS_CELL
 from services.gateway.ledger.timeline import tell
 from services.gateway.schema.clock import now
@@ -154,15 +155,19 @@ class Claimer:
     async def _take(self, connection: AsyncConnection, row: Row[Any], fleet: Collection[Member]) -> Lease | None:
         """Lease a locked job to this cell; return None when it ended: its end was requested, and its attempt is lost.
 
-        A job that cannot be begun anew is leased too, with its failure recorded: what remains is to report it.
+        A job that cannot be begun anew, or is to call hooks at its end, is leased too, with its outcome recorded: what
+        remains is to report it.
         """
         spec = load(JobSpec, row.definition)
         attempt = await self._attempt(connection, row, spec)
         if attempt.failure is not None and row.cancel_requested:
-            await end_job(connection, row, Outcome(JobState.CANCELLED))
-            return None
-        if attempt.failure is not None:
-            await give_up(connection, row, attempt.failure)
+            cancelled = Outcome(JobState.CANCELLED)
+            if not await calls_hooks_on_cancel(connection, spec):
+                await end_job(connection, row, cancelled)
+                return None
+            await give_up(connection, row, cancelled)
+        elif attempt.failure is not None:
+            await give_up(connection, row, Outcome(JobState.FAILED, attempt.failure))
         elif row.snapshot_id and not attempt.snapshot_id:
             text = _WITHOUT_SNAPSHOT.format(cell_id=row.bound_cell_id)
             await tell(connection, row.job_id, attempt.number, "snapshot", text)

@@ -48,11 +48,7 @@ _REMOTE: Final = _CHECKED | {
 }
 
 COMMANDS: Final[Mapping[str, Spec]] = {
-    "add": _spec(
-        *("--update", "--force", "--pathspec-from-file=", "--pathspec-file-nul"),
-        config={"advice.addEmbeddedRepo": "false"},
-        paths=True,
-    ),
+    "add": _spec("--update", paths=True),
     "cat-file": _spec("--batch-check=", "--batch="),
     "check-attr": _spec("-z", "--stdin", "--cached", end_of_options=False),
     "check-ignore": _spec("-z", "--stdin"),

@@ -65,7 +65,10 @@ class LfsDirectory:
         """Put objects there that it does not have. Raises LfsError."""
         async with self._objects() as directory:
             for pointer, file in sorted(objects.items()):
-                await asyncio.to_thread(_put, directory, pointer, file)
+                try:
+                    await asyncio.to_thread(_put, directory, pointer, file)
+                except OSError as error:  # such as a full disk, or one that cannot be written
+                    raise LfsError(f"its repository takes no object: {error.strerror}") from error
 
     @contextlib.asynccontextmanager
     async def _objects(self) -> AsyncIterator[int]:

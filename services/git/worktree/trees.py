@@ -2,7 +2,9 @@
 
 import asyncio
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import structlog
 
@@ -20,6 +22,12 @@ from services.sandbox.errors import HeldError, SandboxUnavailableError
 from services.sandbox.spec import MountAccess
 
 _LOCKED = ".lock': File exists"  # git's words
+
+_ADD: Final = Command("update-index", ("--add", "-z", "--stdin"))
+_PUT: Final = Command("update-index", ("-z", "--index-info"))
+_ANY_BLOB: Final = b"e69de29bb2d1d6434b8b29ae775ad8c2e48c5391"
+# Their names all become arguments of one `find`.
+_MAX_STARTS: Final = 500
 
 _log = structlog.get_logger()
 
@@ -91,8 +99,9 @@ class WorkingTrees:
     async def stage_all(self, tree: WorkingTree, leave_out: Iterable[str] = ()) -> int:
         """Stage what a result would have; return how many staged paths differ from HEAD.
 
-        Those are new, changed and deleted files. What HEAD lacks and .gitignore files or the `leave_out` patterns name
-        is not staged, nor does it stay so. What else the tree's repository is configured to ignore is staged.
+        Those are new, changed and deleted files, those of repositories inside of the tree among them. What HEAD lacks
+        and .gitignore files or the `leave_out` patterns name is not staged, nor does it stay so. What else the tree's
+        repository is configured to ignore is staged.
 
         Raises:
             FailedPrecondition: NOT_A_REPOSITORY.
@@ -104,18 +113,37 @@ class WorkingTrees:
             view = TreeView.of(tree, MountAccess.READ_WRITE, scratch=scratch)
             flags = ("-z", f"--exclude-from={view.scratch / 'info' / 'exclude'}", "--exclude-per-directory=.gitignore")
             await self._run(tree, view, Command("add", ("--update",)))
-            new = (await self._run(tree, view, Command("ls-files", ("--others", *flags)))).stdout
+            new = _records((await self._run(tree, view, Command("ls-files", ("--others", *flags)))).stdout)
+            nested = {path for path in new if path.endswith(b"/")}
+            new = (new - nested) | (await self._files_of(tree, view, nested, flags) if nested else set())
             if new:
-                listed = ("--force", "--pathspec-from-file=-", "--pathspec-file-nul")
-                await self._run(tree, view, Command("add", listed), SandboxedInvocation(stdin=new))
+                await self._run(tree, view, _ADD, SandboxedInvocation(stdin=_lines(new)))
             ignored = (await self._run(tree, view, Command("ls-files", ("--cached", "--ignored", *flags)))).stdout
             unwanted = _records(ignored) & _records(await self._staged(tree, view, "--diff-filter=A"))
             if unwanted:
-                removed = SandboxedInvocation(stdin=b"".join(path + b"\0" for path in sorted(unwanted)))
+                removed = SandboxedInvocation(stdin=_lines(unwanted))
                 await self._run(tree, view, Command("update-index", ("--force-remove", "-z", "--stdin")), removed)
             return len(_records(await self._staged(tree, view)))
         finally:
             await asyncio.to_thread(shutil.rmtree, scratch, ignore_errors=True)
+
+    async def _files_of(
+        self, tree: WorkingTree, view: TreeView, nested: set[bytes], flags: Iterable[str]
+    ) -> set[bytes]:
+        """Return the files of repositories inside of the tree, which git would take as links, that are not ignored.
+
+        An index of their names alone, with any content, lets git tell which those are.
+        """
+        found: set[bytes] = set()
+        starts = sorted(path.rstrip(b"/") for path in nested)
+        for first in range(0, len(starts), _MAX_STARTS):
+            with self._failures(tree):
+                found.update((await self._git.listing(view, tuple(starts[first : first + _MAX_STARTS]))).files)
+        index = {"GIT_INDEX_FILE": str(view.scratch / "names")}
+        names = _lines(b"100644 " + _ANY_BLOB + b"\t" + path for path in found)
+        await self._run(tree, view, _PUT, SandboxedInvocation(stdin=names, variables=index))
+        ignored = Command("ls-files", ("--cached", "--ignored", *flags))
+        return found - _records((await self._run(tree, view, ignored, SandboxedInvocation(variables=index))).stdout)
 
     async def _staged(self, tree: WorkingTree, view: TreeView, *flags: str) -> bytes:
         staged = Command("diff", ("--cached", "--name-only", "-z", "--no-renames", "--no-ext-diff", *flags))
@@ -160,14 +188,23 @@ class WorkingTrees:
     ) -> GitOutput:
         if not tree.path.is_dir():
             raise failures.not_a_repository(str(tree.path), FileNotFoundError("there is no such directory"))
-        try:
+        with self._failures(tree):
             return await self._git.run(view, command, invocation)
+
+    @contextmanager
+    def _failures(self, tree: WorkingTree) -> Iterator[None]:
+        try:
+            yield
         except SandboxUnavailableError as error:
             raise failures.sandbox_unavailable(error) from error
         except HeldError as error:
             raise failures.workspace_held(error) from error
         except GitError as error:
             raise failures.not_a_repository(str(tree.path), error) from error
+
+
+def _lines(paths: Iterable[bytes]) -> bytes:
+    return b"".join(path + b"\0" for path in sorted(paths))
 
 
 def _records(output: bytes) -> set[bytes]:

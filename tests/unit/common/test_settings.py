@@ -10,6 +10,8 @@ from subprocess import PIPE, Popen
 
 import pytest
 
+from services.cli.checks import data_directory
+from services.cli.findings import FAIL, OK, WARN
 from services.common.addresses import is_loopback
 from services.common.errors import StartError
 from services.common.home import Home, read_token
@@ -128,6 +130,19 @@ def test_a_directory_that_everybody_may_write_in_is_not_used(home: Home, mode: i
 @pytest.mark.skipif(not Path("/dev/shm").is_mount(), reason="there is no volume in which everybody may write")
 def test_a_volume_that_everybody_may_write_in_is_used() -> None:
     assert Home(Path("/dev/shm")).directory() == Path("/dev/shm")
+    assert data_directory(Home(Path("/dev/shm"))).status == WARN
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o002, 0o022, 0o077])
+def test_what_is_made_for_it_is_not_everybodys_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    home = Home(tmp_path / "share" / "more" / "home")
+    before = os.umask(umask)
+    try:
+        assert home.directory("run") == home.root / "run"
+    finally:
+        os.umask(before)
+    assert home.directory("run").stat().st_mode & 0o777 == 0o700
+    assert data_directory(home).status == OK
 
 
 @pytest.mark.parametrize("way", ["everybodys/home", "a link/home", "everybodys/a link"])
@@ -140,6 +155,8 @@ def test_a_directory_that_everybody_may_replace_is_not_used(tmp_path: Path, way:
     place.chmod(0o777)
     with pytest.raises(StartError, match=f"{home.root} may be replaced by every user of the machine: chmod o-w"):
         home.directory()
+    found = data_directory(home)
+    assert (found.status, found.mend.startswith("chmod o-w")) == (FAIL, True), "doctor says it before"
     place.chmod(0o1777)
     assert home.directory() == home.root
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from services.common.caveats import CaveatKind
+from services.common.errors import FailedPrecondition
 from services.common.ids import new_id
 from services.git.model import Base, Remote, StartPoint, TreeOrigin
 from services.redaction.strand import Redactor
@@ -39,6 +40,11 @@ async def test_contents_come_from_the_repository_and_go_there_before_the_branch(
     assert result.caveats == ()
     new = pointer_to(b"new\n")
     assert not object_of(bare, new).exists()
+    object_of(bare, new).mkdir(parents=True)
+    with pytest.raises(FailedPrecondition) as failure:
+        await parts.manager.push(Remote("repo-1", str(bare.path)), result.commit_id, b"work", "")
+    assert (failure.value.reason, "takes no object" in failure.value.message) == ("PUSH_REJECTED", True)
+    object_of(bare, new).rmdir()
     await parts.manager.push(Remote("repo-1", str(bare.path)), result.commit_id, b"work", "")
     assert object_of(bare, new).read_bytes() == b"new\n"
     assert bare.git("show", "work:new.bin") + "\n" == new.text.decode()

@@ -83,6 +83,40 @@ async def test_a_commit_has_what_a_result_has(shared_parts: GitParts, workspace:
     assert agent.git("ls-tree", "-r", "HEAD") == store.git("ls-tree", "-r", result.commit_id)
 
 
+def begin_inside(tree: Path, name: str, *, commits: bool = True) -> None:
+    (tree / name).mkdir(parents=True)
+    nested = Repo(tree / name)
+    nested.git("init", "--quiet")
+    nested.write({".gitignore": "built\n", "built": "x", "a.log": "x", "f": "x"})
+    (tree / name / "link").symlink_to("f")
+    if commits:
+        nested.commit("Begin", {"g": "x"})
+
+
+NESTED: dict[str, tuple[tuple[str, bool], ...]] = {
+    "with commits": (("inner", True),),
+    "without commits": (("inner", False),),
+    "in one another": (("inner", True), ("inner/more", False)),
+    "with a strange name": (("-x :(top)*", True), ("deep/\xe9", False)),
+    "ignored": (("ignored", True),),
+}
+
+
+@pytest.mark.parametrize("nested", NESTED)
+async def test_a_repository_inside_the_tree_is_committed_as_files(
+    shared_parts: GitParts, workspace: Workspace, nested: str
+) -> None:
+    """As in a result: a link would lead to a commit that nobody has."""
+    workspace.agent.write({".gitignore": "*.log\nignored/\n", "new": "x"})
+    for name, commits in NESTED[nested]:
+        begin_inside(workspace.tree.path, name, commits=commits)
+    result = await shared_parts.manager.take_result("repo-1", new_id("result"), workspace.take_spec())
+    await shared_parts.manager.stage_all(workspace.tree)
+    await shared_parts.manager.commit(workspace.tree, "the work", SIGNATURE)
+    store = Repo(shared_parts.paths.result_store("repo-1"))
+    assert workspace.agent.git("ls-tree", "-r", "HEAD") == store.git("ls-tree", "-r", result.commit_id)
+
+
 async def test_what_head_has_is_committed_whatever_its_name(shared_parts: GitParts, workspace: Workspace) -> None:
     agent = workspace.agent
     agent.commit("Settings of the tool", {".aider.conf": "1"})
