@@ -3,14 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from sqlalchemy import update
 
 from services.agent.settings import AgentSettings, CommandEngine
 from services.common.errors import FailedPrecondition
 from services.gateway.cells.store import CellStore
 from services.gateway.jobs.retries import Retries
-from services.gateway.ledger.takes import Takes, takes_to_column
-from services.gateway.schema.cells import cells
 from services.gateway.values.cells import Cell, CellKind
 from services.gateway.values.jobs import WaitsFor
 from services.lifecycle.model.condition import Condition
@@ -64,30 +61,6 @@ async def test_what_a_cell_may_be_able_to_start_is_admitted(
 ) -> None:
     await register(book, "cell", agents)
     assert (await book.admit(agent=agent)).state is JobState.PENDING
-
-
-@pytest.mark.parametrize(
-    ("takes", "is_admitted"),
-    [
-        (Takes(), True),
-        (Takes(project_ids=frozenset({"default"}), engines=frozenset({"command"})), True),
-        (Takes(project_ids=frozenset({"other"})), False),
-        (Takes(engines=frozenset({"anthropic"})), False),
-    ],
-    ids=["any job", "such jobs", "another project's", "another engine's"],
-)
-async def test_what_a_coordinator_has_counts_for_the_jobs_that_it_takes(
-    book: Books, takes: Takes, is_admitted: bool
-) -> None:
-    await register(book, "cell", WITHOUT)
-    await register(book, "remote", WITH, kind=CellKind.COORDINATOR)
-    async with book.engine.begin() as connection:
-        is_remote = cells.c.cell_id == "remote"
-        await connection.execute(update(cells).where(is_remote).values(takes=takes_to_column(takes)))
-    if is_admitted:
-        assert (await book.admit(agent=CLAUDE)).state is JobState.PENDING
-    else:
-        assert (await refusal(book)).reason == "AGENT_NOT_INSTALLED"
 
 
 async def test_a_job_goes_to_the_cell_that_has_its_agent(book: Books) -> None:

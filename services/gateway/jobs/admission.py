@@ -144,7 +144,7 @@ class Admission:
             beyond = chain(floors.violations(spec, *asked), floors.tries_violations(asked[1], self._tries))
             asked_below = below.checkpoints or Checkpoints()
             check_submission(spec, submission, kind, asked_below=asked_below, of_floors=beyond)
-            check_agent(spec, fleet, self._own_cell.images(fleet) if self._own_cell else None)
+            check_agent(spec.agent, fleet, self._own_cell.images(fleet) if self._own_cell else None)
             if spec.replay is None:
                 await check_providers(connection, spec, self._own_providers)
             await _write(connection, _without_secrets(spec), spec.agent.secrets, self._ageing_seconds)

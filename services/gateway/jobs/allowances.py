@@ -10,7 +10,6 @@ from services.common.errors import FailedPrecondition, PermissionDenied
 from services.gateway.ledger.agents import check_installed
 from services.gateway.ledger.fleet import ANYTHING, Member
 from services.gateway.values.principal import Role, current_principal
-from services.lifecycle.model.job_spec import JobSpec
 from services.sandbox.spec import Network, Tier
 
 
@@ -19,15 +18,12 @@ def most_of_all(allowances: Collection[Allowance]) -> Limits:
     return widest(allowance.limits for allowance in allowances)
 
 
-def check_agent(spec: JobSpec, fleet: Collection[Member], images: ContainerImages | None = None) -> None:
-    """Check a job that is to be done by what the cells that take such jobs allow and have, those away among them.
+def check_agent(agent: AgentSettings, fleet: Collection[Member], images: ContainerImages | None = None) -> None:
+    """Check the merged settings of a job that is to be done, by what the cells allow and have, those away among them.
 
     `images` is what their containers may be made from, where that is known.
     Raises what check_allowed does, and FailedPrecondition (AGENT_NOT_INSTALLED, IMAGE_NOT_ALLOWED).
     """
-    agent = spec.agent
-    such = (spec.project_id, spec.kind, agent.chosen_engine.name)
-    fleet = [cell for cell in fleet if not any(cell.takes.refusals(*such))]
     check_allowed(agent, allowances_of(fleet))
     check_installed(agent, [cell.agents for cell in fleet if cell.allows(agent)])
     if agent.tier is Tier.CONTAINER and images is not None and (complaint := images.complaint(agent.image or "")):

@@ -160,7 +160,7 @@ async def _begin_again(
         await occupy(connection, job.work_item_id, takes_any=admitted.kept is not None)
     spec = replace(await bound_again(connection, admitted, asked), submitters=with_caller(admitted.submitters))
     fleet = await members(connection)
-    check_agent(spec, fleet) if spec.kept is None else check_allowed(spec.agent, allowances_of(fleet))
+    check_agent(spec.agent, fleet) if spec.kept is None else check_allowed(spec.agent, allowances_of(fleet))
     if spec.kept is not None and any(each.floor.never_pushed for each in spec.floors):
         raise FailedPrecondition("BELOW_FLOOR", "a floor of the job's lets nothing be pushed", job.job_id)
     since: datetime = (await connection.execute(select(NOW))).scalar_one()

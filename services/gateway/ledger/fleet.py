@@ -18,7 +18,6 @@ from services.agent.settings import AgentSettings
 from services.common.db.columns import as_number
 from services.gateway.ledger.agents import Agents, agents_of_column, lack, preset_of
 from services.gateway.ledger.agents import left_to_others as left_of_agents
-from services.gateway.ledger.takes import Takes, takes_of_column
 from services.gateway.schema.cells import cells
 from services.gateway.schema.clock import now
 from services.gateway.schema.jobs import IS_LIVE, jobs
@@ -48,7 +47,7 @@ def is_alive(lease_seconds: float = _A_LEASE_SECONDS) -> ColumnElement[bool]:
 
 _AT_WORK: Final = and_(is_alive(), cells.c.capacity > 0, cells.c.kind == CellKind.GATEWAY)
 _MEMBERS: Final = select(
-    cells.c.cell_id, cells.c.paused, cells.c.troubles, _AT_WORK, cells.c.agents, cells.c.takes, cells.c.kind, *_SAID
+    cells.c.cell_id, cells.c.paused, cells.c.troubles, _AT_WORK, cells.c.agents, cells.c.kind, *_SAID
 )
 
 
@@ -63,7 +62,6 @@ class Member:
     """True when it is alive and takes jobs of any project: a coordinator may take only those of some."""
     allowance: Allowance | None
     agents: Agents | None
-    takes: Takes
 
     def allows(self, agent: AgentSettings) -> bool:
         """True when it lets a job choose what this agent's has chosen, as far as that is known."""
@@ -124,9 +122,8 @@ async def members(connection: AsyncConnection) -> list[Member]:
             is_at_work=bool(at_work),
             allowance=allowance_of_columns(kind, *allowance),
             agents=agents_of_column(agents),
-            takes=takes_of_column(takes),
         )
-        for cell_id, paused, troubles, at_work, agents, takes, kind, *allowance in rows
+        for cell_id, paused, troubles, at_work, agents, kind, *allowance in rows
     ]
 
 
