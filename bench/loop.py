@@ -82,7 +82,7 @@ async def until_asked(model: Replay, count: int) -> list[float]:
 async def start(model: Replay, runs: Executions) -> str:
     agent = AgentSettings(anthropic=AnthropicEngine(), model=MODEL, max_turns=1000)
     wire = model_pb2.MODEL_WIRE_MESSAGES
-    provider = model_pb2.ModelProvider(name="bench", wire=wire, base_url=model.url, keys=["bench"])
+    provider = model_pb2.ModelProvider(name="bench", wire=wire, base_url=model.url, keys=["bench-key"])
     provider.allowed_addresses.extend(EVERYWHERE)
     return await runs.start_spec(pb.ExecutionSpec(agent=agent, prompt="Look at the files.", providers=[provider]))
 

@@ -127,4 +127,4 @@ def test_another_user_reaches_no_socket_however_open_the_data_directory_is(scrat
         )
         (cell.home / "run").chmod(0o700)
         assert refused.returncode == 1
-        assert f"chmod 700 {cell.home}/run".encode() in refused.stderr
+        assert f"chmod o-w {cell.home}/run".encode() in refused.stderr

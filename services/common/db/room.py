@@ -71,7 +71,7 @@ class RoomyConnection(OneTripConnection):
             connection.commit()
             return
         length = _length(connection)
-        if length > self._length and not self._database.ensure(length, SPARE_BYTES):
+        if length > self._length and not self._database.ensure(length):
             raise _out_of_room()
         connection.commit()
         self._changes, self._length = connection.total_changes, length
@@ -82,8 +82,8 @@ class RoomyConnection(OneTripConnection):
         self._changes = connection.total_changes
 
     def _set_aside(self) -> None:
+        self._log.ensure(LOG_BYTES)  # first: without a log nothing can be deleted either
         self._database.ensure(self._length, SPARE_BYTES)
-        self._log.ensure(LOG_BYTES)
 
 
 class Blocks:

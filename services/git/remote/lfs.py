@@ -206,13 +206,14 @@ async def _download(session: LfsSession, action: Action, pointer: Pointer, targe
         file.write(piece)
 
     call = LfsCall("GET", action.href, action.headers, action.needs_login)
-    async with _opened(target, "wb") as file, session.call(call) as response:
-        async for piece in response.aiter_raw(_CHUNK):
-            size += len(piece)
-            if size > pointer.size:
-                break
-            await make_room(len(piece))
-            await asyncio.to_thread(write, file, piece)
+    with target.open("wb") as file:
+        async with session.call(call) as response:
+            async for piece in response.aiter_raw(_CHUNK):
+                size += len(piece)
+                if size > pointer.size:
+                    break
+                await make_room(len(piece))
+                await asyncio.to_thread(write, file, piece)
     if (hashed.hexdigest(), size) != (pointer.oid, pointer.size):
         raise LfsError("what its server sends is not what its pointer names")
 
@@ -223,7 +224,7 @@ async def _send(session: LfsSession, action: Action, pointer: Pointer, source: P
         name.lower(): text for name, text in action.headers.items()
     }
     headers["content-length"] = str(pointer.size)
-    async with _opened(source, "rb") as file:
+    with source.open("rb") as file:
 
         async def content() -> AsyncIterator[bytes]:
             await asyncio.to_thread(file.seek, 0)
@@ -231,21 +232,6 @@ async def _send(session: LfsSession, action: Action, pointer: Pointer, source: P
                 yield piece
 
         await _make(session, LfsCall("PUT", action.href, headers, action.needs_login, content))
-
-
-@asynccontextmanager
-async def _opened(path: Path, mode: str) -> AsyncIterator[IO[bytes]]:
-    """Open a file without blocking; it is closed however this ends."""
-    opening = asyncio.ensure_future(asyncio.to_thread(path.open, mode))
-    try:
-        file = await asyncio.shield(opening)
-    except asyncio.CancelledError:
-        (await opening).close()
-        raise
-    try:
-        yield file
-    finally:
-        await asyncio.to_thread(file.close)
 
 
 async def _make(session: LfsSession, call: LfsCall) -> None:
