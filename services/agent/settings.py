@@ -104,15 +104,16 @@ class CommandEngine(EngineSettings):
         """Yield (field, rule) for a command without a line, for two of them, and for a prompt on a terminal."""
         for name in ("ask_before", "refuse"):
             if unknown := sorted(set(getattr(self, name)) - TOOL_KINDS):
-                yield name, f"there is no kind of tools {unknown[0]!r}; there are {', '.join(sorted(TOOL_KINDS))}"
+                yield name, f"names no kind of tools: {unknown[0]!r}; there are {', '.join(sorted(TOOL_KINDS))}"
         if self.preset:
             own = {"line": self.line, "prompt_delivery": self.prompt_delivery, "terminal": self.terminal}
-            yield from ((name, f"must be left out with preset {self.preset}") for name, value in own.items() if value)
+            rule = f"must be left out with the preset {self.preset} (--agent)"
+            yield from ((name, rule) for name, value in own.items() if value)
             return
         if not (self.line or "").strip():
-            yield "line", "is required, or a preset: no layer of settings has one, nor has the gateway's AGENT_COMMAND"
+            yield "line", "is required, or a preset (--agent): no layer of settings has one, nor has AGENT_COMMAND"
         if self.is_held and self.prompt_delivery is not PromptDelivery.ACP:
-            yield "ask_before" if self.ask_before else "refuse", "needs a command that asks: prompt_delivery ACP"
+            yield "ask_before" if self.ask_before else "refuse", "needs an agent that asks: --prompt-delivery acp"
         if self.terminal and not self.prompt_is_argument:
             yield "terminal", "needs a command that gets its prompt as an argument"
 
