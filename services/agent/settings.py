@@ -33,6 +33,9 @@ TOOL_KINDS = frozenset(
 )
 """The kinds of tools that the Agent Client Protocol has; a tool of no known kind is `other`."""
 
+MODEL_TOOLS = ("bash", "view", "create", "replace", "insert", "search")
+"""The tools of a model that works by itself; the toolbox in its sandbox has them."""
+
 
 class PromptDelivery(enum.StrEnum):
     """How a command gets the prompt."""
@@ -125,6 +128,11 @@ class AnthropicEngine(EngineSettings):
     name: Literal["anthropic"] = "anthropic"
     max_tokens: int | None = None
     ask_before: tuple[str, ...] = ()
+
+    def violations(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, rule) for a tool that there is not."""
+        if unknown := sorted(set(self.ask_before) - set(MODEL_TOOLS)):
+            yield "ask_before", f"names no tool: {unknown[0]!r}; there are {', '.join(MODEL_TOOLS)}"
 
 
 Engine = CommandEngine | AnthropicEngine
