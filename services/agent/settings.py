@@ -33,6 +33,9 @@ TOOL_KINDS = frozenset(
 )
 """The kinds of tools that the Agent Client Protocol has; a tool of no known kind is `other`."""
 
+MODEL_TOOLS = ("bash", "view", "create", "replace", "insert", "search")
+"""The tools of a model that works by itself; the toolbox in its sandbox has them."""
+
 
 class PromptDelivery(enum.StrEnum):
     """How a command gets the prompt."""
@@ -104,15 +107,16 @@ class CommandEngine(EngineSettings):
         """Yield (field, rule) for a command without a line, for two of them, and for a prompt on a terminal."""
         for name in ("ask_before", "refuse"):
             if unknown := sorted(set(getattr(self, name)) - TOOL_KINDS):
-                yield name, f"there is no kind of tools {unknown[0]!r}; there are {', '.join(sorted(TOOL_KINDS))}"
+                yield name, f"names no kind of tools: {unknown[0]!r}; there are {', '.join(sorted(TOOL_KINDS))}"
         if self.preset:
             own = {"line": self.line, "prompt_delivery": self.prompt_delivery, "terminal": self.terminal}
-            yield from ((name, f"must be left out with preset {self.preset}") for name, value in own.items() if value)
+            rule = f"must be left out with the preset {self.preset} (--agent)"
+            yield from ((name, rule) for name, value in own.items() if value)
             return
         if not (self.line or "").strip():
-            yield "line", "is required, or a preset: no layer of settings has one, nor has the gateway's AGENT_COMMAND"
+            yield "line", "is required, or a preset (--agent): no layer of settings has one, nor has AGENT_COMMAND"
         if self.is_held and self.prompt_delivery is not PromptDelivery.ACP:
-            yield "ask_before" if self.ask_before else "refuse", "needs a command that asks: prompt_delivery ACP"
+            yield "ask_before" if self.ask_before else "refuse", "needs an agent that asks: --prompt-delivery acp"
         if self.terminal and not self.prompt_is_argument:
             yield "terminal", "needs a command that gets its prompt as an argument"
 
@@ -124,6 +128,11 @@ class AnthropicEngine(EngineSettings):
     name: Literal["anthropic"] = "anthropic"
     max_tokens: int | None = None
     ask_before: tuple[str, ...] = ()
+
+    def violations(self) -> Iterator[tuple[str, str]]:
+        """Yield (field, rule) for a tool that there is not."""
+        if unknown := sorted(set(self.ask_before) - set(MODEL_TOOLS)):
+            yield "ask_before", f"names no tool: {unknown[0]!r}; there are {', '.join(MODEL_TOOLS)}"
 
 
 Engine = CommandEngine | AnthropicEngine

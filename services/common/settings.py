@@ -78,5 +78,5 @@ def load_settings(kind: type[_Settings]) -> _Settings:
 
 
 def _variable(location: tuple[int | str, ...], prefix: str) -> str:
-    name = "_".join(str(part) for part in location)
+    name = "_".join(part for part in location if isinstance(part, str))  # numbers are places in a list
     return name if name.isupper() else (prefix + name).upper()

@@ -94,8 +94,9 @@ class ServiceKeeper:
     def _failure(self, code: int) -> str:
         log = self._cell.log_file(self._service)
         last_lines = log_tail(log).splitlines()[-10:]
-        if code == EXIT_CANNOT_START and last_lines and last_lines[-1].startswith(f"boatyard {self._service}: "):
-            return last_lines[-1].removeprefix("boatyard ")  # it says all there is to say
+        ends = [number for number, line in enumerate(last_lines) if line.startswith(f"boatyard {self._service}: ")]
+        if code == EXIT_CANNOT_START and ends:  # it says all there is to say; what is before may be of another start
+            return "\n".join(last_lines[ends[-1] :]).removeprefix("boatyard ")
         return "\n".join([f"{self._service} does not start ({_cause(code)}); the end of its log, {log}:", *last_lines])
 
 

@@ -105,7 +105,7 @@ async def test_as_many_requests_as_a_budget_has_and_no_more(book: Books, wanted:
     assert [answer.is_granted for answer in answers] == [True] * wanted + [False] * 2
     assert {answer.reason for answer in answers[wanted:]} == {"BUDGET_EXCEEDED"}
     assert answers[-1].message == (
-        f"the job's budget has too little left: {wanted} of {wanted} requests; the request may need 1 requests"
+        f"the job's budget has too little left: {wanted} of {wanted} requests spent; the request may need 1 requests"
     )
     assert [answer.is_last for answer in answers[:wanted]] == [False] * (wanted - 1) + [True]
     assert (await books_of(book))["", lease.job_id] == (wanted, wanted * 100, wanted, 0, 0, 0)

@@ -122,8 +122,8 @@ def command(
             return exit_codes.SUCCEEDED
         ended = await _follow(gateway, screen, job, wait=not no_wait, as_json=as_json)
         if added and ended.reason in _NOWHERE and await remove_repository(gateway, added):
-            text = f"the repository that was added for it, {url}, is removed again: run the job anew, there is no retry"
-            screen.say(text, "yellow")
+            text = f"the repository that was added for it, {url}, is removed again: run the job anew"
+            screen.say(f"{text}, `boatyard retry` and `boatyard push` have nothing to begin from", "yellow")
         return _EXIT_CODES.get(ended.state, exit_codes.FAILED)
 
     return with_gateway(run)

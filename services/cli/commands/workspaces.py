@@ -10,6 +10,7 @@ from services.cli import humanize, options, shapes
 from services.cli.clients import Gateway, with_gateway
 from services.cli.parsing import SPAN, duration
 from services.cli.screen import Screen, say_unreachable
+from services.common.errors import PermissionDenied
 
 ListedWorkspace = tuple[workspace_pb2.Workspace, str, workspace_pb2.WorkspaceUsage | None]
 """A workspace, its cell, and its disk use if that was measured."""
@@ -53,7 +54,7 @@ def command(
     """List the workspaces, the working copies of jobs, cell by cell, each cell's newest first.
 
     A job's workspace is removed when the job has succeeded, and kept for a while when it has failed: GOES IN says for
-    how long. SIZE is what it takes in addition to the tree that it was made from.
+    how long. SIZE is what it takes in addition to the tree that it was made from, for tokens of all projects.
     """
     screen = Screen()
     if delete is not None:
@@ -84,15 +85,22 @@ def _sweep(screen: Screen, hours: float, project: str, *, as_json: bool) -> None
 
 async def _list(gateway: Gateway, screen: Screen, wanted: runtime_pb2.ListWorkspacesRequest) -> list[ListedWorkspace]:
     listing = gateway.ask(gateway.runtime.ListWorkspaces(wanted))
-    usage_request = runtime_pb2.ListWorkspaceUsageRequest(page_size=wanted.page_size)
-    measuring = gateway.ask(gateway.runtime.ListWorkspaceUsage(usage_request, timeout=_MEASURED_WITHIN_S))
-    listed, measured = await asyncio.gather(listing, measuring)
+    listed, measured = await asyncio.gather(listing, _measure(gateway, wanted.page_size))
     say_unreachable(screen, listed.unreachable_cell_ids)
     usages = {usage.workspace_id: usage for cell in measured.cells for usage in cell.workspaces}
     return [
         (workspace, listed.cell_ids[workspace.workspace_id], usages.get(workspace.workspace_id))
         for workspace in listed.workspaces
     ]
+
+
+async def _measure(gateway: Gateway, limit: int) -> runtime_pb2.ListWorkspaceUsageResponse:
+    """Return what workspaces take, which tokens of all projects alone may ask; nothing for other tokens."""
+    request = runtime_pb2.ListWorkspaceUsageRequest(page_size=limit)
+    try:
+        return await gateway.ask(gateway.runtime.ListWorkspaceUsage(request, timeout=_MEASURED_WITHIN_S))
+    except PermissionDenied:
+        return runtime_pb2.ListWorkspaceUsageResponse()
 
 
 def _row(listed: ListedWorkspace) -> tuple[str, ...]:

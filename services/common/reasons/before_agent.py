@@ -185,7 +185,7 @@ BEFORE_AGENT: Final = (
         reason="BASE_INCOMPLETE",
         meaning="submodules, or files in Git LFS, cannot be had, and the policy's `incomplete` is STRICT",
         sources=(Source.DRIVER,),
-        advice="the message says why; `--incomplete fail` lets an agent work without, and `--no-git-lfs` with pointers",
+        advice="`--incomplete fail` lets an agent work without, and `--no-git-lfs` with pointers",
     ),
     # Before the agent: the workspace and the sandbox.
     ReasonRow(

@@ -19,7 +19,13 @@ FROM_AGENT_ON: Final = (
         sources=(Source.EXECUTION,),
         advice="commit it if it belongs to the repository; else install it on the machine, or add its directory to"
         " BOATYARD_EXECUTION_READ_ONLY_PATHS",
-        advised_by=("BOATYARD_EXECUTION_READ_ONLY_PATHS", "--include-dirty", "To install", "has no agent"),
+        advised_by=(
+            "BOATYARD_EXECUTION_READ_ONLY_PATHS",
+            "--include-dirty",
+            "To install",
+            "has no agent",
+            "asks nobody",
+        ),
     ),
     ReasonRow(
         reason="TIMED_OUT",

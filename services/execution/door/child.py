@@ -119,10 +119,11 @@ class ModelDoor:
                 first_byte_s=self._first_byte_s,
             )
             serve = partial(process.run, self._listening, reports_end, self._life, door)
-            self.pid = os.fork()
-            if self.pid == 0:
-                leave()
-                serve()
+            with process.ends_held_back():
+                self.pid = os.fork()
+                if self.pid == 0:
+                    leave()
+                    serve()
             self._process = os.pidfd_open(self.pid)
         finally:
             os.close(reports_end)

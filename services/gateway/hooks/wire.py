@@ -172,6 +172,6 @@ def _check_event(message: pb.Hook, event: HookEvent) -> Iterator[Violation]:
     if message.stage not in stages:
         yield "stage", f"must be {listed(stages)} for {event}" if event in HOOK_STAGES else f"is not for {event}"
     if message.on_cancel and event is not HookEvent.ERROR:
-        yield "on_cancel", f"is not for {event}"
+        yield "on_cancel", f"is for the event ERROR alone, not for {event}"
     if event is HookEvent.ERROR and message.failure_policy == pb.Hook.FAILURE_POLICY_FAIL:
         yield "failure_policy", "must be IGNORE for ERROR: the job has failed already"

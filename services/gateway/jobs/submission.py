@@ -98,7 +98,7 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
     if spec.snapshot_id and not spec.repository_id:
         yield "snapshot_id", "needs the repository that the snapshot is of"
     if submission.agent.allowed_hosts and agent.network is not Network.ALLOW_LIST:
-        yield "agent.allowed_hosts", "needs the network ALLOW_LIST"
+        yield "agent.allowed_hosts", "needs the network ALLOW_LIST (--network allow-list)"
     yield from _container_violations(agent, submission)
     if complaint := environment_complaint({**agent.environment, **agent.secrets}):
         yield "agent.environment", complaint
@@ -107,7 +107,7 @@ def _violations(spec: JobSpec, submission: JobSubmission, kind: JobKind) -> Iter
 def _container_violations(agent: AgentSettings, submission: JobSubmission) -> Iterator[tuple[str, str]]:
     if agent.sandbox_tier is not Tier.CONTAINER:
         if submission.agent.image:
-            yield "agent.image", "needs the sandbox tier CONTAINER"
+            yield "agent.image", "needs the sandbox tier CONTAINER (--sandbox container)"
         return
     if agent.chosen_engine.wants_terminal:
         yield f"agent.{agent.chosen_engine.name}.terminal", "is not available in a container"

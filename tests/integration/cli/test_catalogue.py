@@ -246,6 +246,11 @@ def test_a_projects_token_runs_jobs_in_its_project(cell: Cell, tmp_path: Path) -
     on_remote = ("--repo", remote.path, "--command", "date > now.txt")
     alpha, both = secret("alpha"), secret("alpha", "beta")
     runs_in("alpha", alpha, *on_remote)  # the repository is found
+    runs_in("alpha", alpha, *on_remote, "--retention", "keep", "--no-push")
+    kept = list(expected)[-1]
+    shown = ("workspaces", "--project", "alpha", "--json")
+    eventually(lambda: kept in as_holder(alpha, *shown), "the workspace is listed")
+    assert kept not in as_holder(secret("beta"), "workspaces", "--json")
     elsewhere = Repo.sample(tmp_path / "elsewhere")
     refused = as_holder(alpha, "run", "--repo", elsewhere.path, "--command", "true", "x", code=4)
     assert "added by a token of all projects" in refused

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from services.agent.settings import (
     DEFAULTS,
+    MODEL_TOOLS,
     AgentSettings,
     AnthropicEngine,
     CommandEngine,
@@ -22,6 +23,7 @@ from services.agent.settings import (
 from services.agent.stored import StoredAgentSettings
 from services.agent.wire import AGENT, CHECKS
 from services.common.rpc.rules import Rules
+from services.execution import toolbox
 from services.sandbox.spec import Network, Tier
 
 texts = st.none() | st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=20)
@@ -175,3 +177,11 @@ def test_a_preset_is_a_whole_command() -> None:
     both = replace(PRESET, line="make", terminal=True, prompt_delivery=PromptDelivery.STDIN)
     assert {field for field, _ in both.violations()} == {"line", "terminal", "prompt_delivery"}
     assert "or a preset" in dict(CommandEngine(preset="").violations())["line"]
+
+
+def test_a_tool_that_no_model_has_is_refused_by_whoever_merges_the_settings() -> None:
+    assert toolbox.TOOLS == MODEL_TOOLS
+    assert not list(AnthropicEngine(ask_before=MODEL_TOOLS).violations())
+    ((field, rule),) = AnthropicEngine(ask_before=("bash", "bsh")).violations()
+    assert field == "ask_before"
+    assert "'bsh'" in rule

@@ -16,6 +16,7 @@ from services.common.addresses import is_loopback
 from services.common.errors import StartError
 from services.common.home import Home, read_token
 from services.common.settings import ServiceSettings, load_settings
+from services.execution.settings import ExecutionSettings
 
 
 class ExampleSettings(ServiceSettings, env_prefix="BOATYARD_EXAMPLE_"):
@@ -184,3 +185,9 @@ def test_a_token_that_is_no_secret_is_refused_with_the_mend(home: Home) -> None:
         home.admin_token()
     with pytest.raises(StartError, match="No such file"):
         read_token(home.root / "absent")
+
+
+def test_what_is_wrong_in_a_list_names_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOATYARD_EXECUTION_ALLOWED_TIERS", "bubblewrap,bubblewrp")
+    with pytest.raises(StartError, match="BOATYARD_EXECUTION_ALLOWED_TIERS: Input should be"):
+        load_settings(ExecutionSettings)

@@ -29,9 +29,7 @@ class ModelEngine(Engine[AnthropicEngine]):
             yield "spec.agent.model", "is required"
         if not prompt.strip():
             yield "spec.prompt", "is required"
-        if unknown := sorted(set(own.ask_before) - set(toolbox.TOOLS)):
-            text = f"there is no tool {unknown[0]!r}; there are {', '.join(toolbox.TOOLS)}"
-            yield "spec.agent.anthropic.ask_before", text
+        yield from ((f"spec.agent.anthropic.{field}", rule) for field, rule in own.violations())
 
     def spec(self, agent: AgentSettings, own: AnthropicEngine, prompt: str, presets: "Presets") -> EngineSpec:
         """Return the program with the model's tools, and the model's task."""

@@ -68,7 +68,8 @@ def preset_spec(agent: AgentSettings, own: CommandEngine, prompt: str, presets: 
     if (preset := presets.by_name.get(name)) is None:
         return EngineSpec(argv=(b"false",), missing=presets.missing(name))
     if own.is_held and not preset.asking_mode:
-        text = f"{preset.title} asks nobody before it calls a tool: leave out ask_before and refuse, or take another"
+        held = "leave out --ask-before-kind and --refuse-kind, or take another agent"
+        text = f"{preset.title} asks nobody before it calls a tool: {held}"
         return EngineSpec(argv=(b"false",), missing=text)
     in_image, tools = agent.tier is Tier.CONTAINER, presets.tools
     program = None if in_image else tools.find(preset.program)

@@ -82,7 +82,7 @@ def refusal(bound: Bound, use: Use, need: ModelNeed) -> Granting | None:
         )
         return Granting(is_granted=False, reason=EXCEEDED, message=text)
     if lacks(limits, use.spent + wanted):
-        text = f"{bound.words} has too little left: {in_words(limits, use.spent)}; the request may need"
+        text = f"{bound.words} has too little left: {in_words(limits, use.spent)} spent; the request may need"
         needed = in_words(limits, wanted, with_limits=False)
         return Granting(is_granted=False, reason=EXCEEDED, message=f"{text} {needed}")
     if lacks(limits, use.taken + wanted):
