@@ -55,6 +55,11 @@ def without_cut_character(end: bytes) -> bytes:
     return end[start:]
 
 
+def without_halves(text: str) -> str:
+    """Return a text with `?` in place of the halves of characters that JSON can have, and no message can."""
+    return text.encode("utf-8", "replace").decode()
+
+
 def path_to_text(path: Path) -> str:
     """Write a path of ours. Raises UnicodeDecodeError, which does not happen below a data directory: see Home."""
     return os.fsencode(path).decode()

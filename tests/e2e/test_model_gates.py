@@ -1,13 +1,10 @@
 """A provider that wants to be left alone is, by the agents of every cell, until the time that it has said."""
 
-import contextlib
 import json
 import shutil
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -15,54 +12,28 @@ import pytest
 from tests.e2e.conftest import Remote
 from tests.kit.cell import NOT_KEPT_APART, Cell, eventually, running_cell
 from tests.kit.cells import running_cells
+from tests.kit.faulty_provider import ASK, FaultyProvider, serving
 from tests.kit.postgres import database
 
 LEFT_ALONE_S = 12
-ASK = 'curl -sS --fail -H x-api-key:$ANTHROPIC_API_KEY -d \'{"model": "m"}\' $ANTHROPIC_BASE_URL/v1/messages'
 
 
-class Provider(ThreadingHTTPServer):
+class Provider(FaultyProvider):
     """A provider that wants to be left alone after its first request, and notes when it was asked."""
 
-    daemon_threads = True
-
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
+        super().__init__()
         self.asked: list[float] = []
 
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answering(BaseHTTPRequestHandler):
-    server: Provider
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked.append(time.monotonic())
-        body = b'{"id": "msg_1", "model": "m", "usage": {"input_tokens": 3, "output_tokens": 4}}'
-        is_first = len(self.server.asked) == 1
-        self.send_response(429 if is_first else 200)
-        if is_first:
-            self.send_header("retry-after", str(LEFT_ALONE_S))
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def answered_with(self) -> tuple[int, Mapping[str, str]]:
+        self.asked.append(time.monotonic())
+        return (429, {"retry-after": str(LEFT_ALONE_S)}) if len(self.asked) == 1 else (200, {})
 
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    with Provider() as serving:
-        thread = threading.Thread(target=serving.serve_forever)
-        thread.start()
-        with contextlib.ExitStack() as stack:
-            stack.callback(thread.join)
-            stack.callback(serving.shutdown)
-            yield serving
+    with serving(Provider()) as provider:
+        yield provider
 
 
 def events(cell: Cell, execution_id: str, kind: str) -> list[dict]:

@@ -1,62 +1,32 @@
 """A job whose model is away for longer than its agent waits: it lets go of its place, and goes on by itself."""
 
-import contextlib
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
 
 from tests.e2e.conftest import Remote
 from tests.kit.cell import Cell, eventually, running_cell
+from tests.kit.faulty_provider import ASK, FaultyProvider, serving
 
 KEY = "sk-ant-of-an-outage-4711"
-ASK = 'curl -sS --fail -H x-api-key:$ANTHROPIC_API_KEY -d \'{"model": "m"}\' $ANTHROPIC_BASE_URL/v1/messages'
 AGENT = f"echo attempt >> attempts.txt; {ASK}"
 SHORT = {"BOATYARD_EXECUTION_MODEL_PATIENCE_SECONDS": "1", "BOATYARD_GATEWAY_MODEL_PAUSE_SECONDS": "1"}
 
 
-class Provider(ThreadingHTTPServer):
+class Provider(FaultyProvider):
     """A provider that is away until it is told otherwise."""
 
-    daemon_threads = True
+    is_away = True
 
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answering)
-        self.is_away = True
-        self.asked = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-
-class _Answering(BaseHTTPRequestHandler):
-    server: Provider
-
-    def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["content-length"]))
-        self.server.asked += 1
-        body = b'{"id": "msg_1", "model": "m", "usage": {"input_tokens": 3, "output_tokens": 4}}'
-        self.send_response(503 if self.server.is_away else 200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-
-    def log_message(self, *_: object) -> None:
-        pass
+    def answered_with(self) -> tuple[int, Mapping[str, str]]:
+        return 503 if self.is_away else 200, {}
 
 
 @pytest.fixture
 def provider() -> Iterator[Provider]:
-    with Provider() as serving:
-        thread = threading.Thread(target=serving.serve_forever)
-        thread.start()
-        with contextlib.ExitStack() as stack:
-            stack.callback(thread.join)
-            stack.callback(serving.shutdown)
-            yield serving
+    with serving(Provider()) as provider:
+        yield provider
 
 
 def parked(cell: Cell, job_id: str) -> dict | None:

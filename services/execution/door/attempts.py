@@ -8,7 +8,7 @@ from itertools import dropwhile
 from typing import Any, Final
 
 from services.agent.providers import ModelProvider, ModelWire
-from services.common.untrusted_json import parse_json
+from services.common.untrusted_json import most_values, parse_json
 from services.execution.door import wires
 from services.execution.door.http import Request
 from services.execution.door.mask import Mask
@@ -128,7 +128,7 @@ def object_in(body: bytes) -> Mapping[str, Any]:
 
     Raises NoProviderError for one that cannot be read: a provider may read more in it, such as another model.
     """
-    if sum(map(body.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+    if most_values(body) > _MOST_VALUES:
         raise NoProviderError(f"a request may have {_MOST_VALUES:,} values", 413)
     try:
         value = parse_json(body) if body else {}

@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from services.agent.providers import REPLAYED, ModelProvider
 from services.agent.recordings import Matching, RecordingError, head_of
-from services.common.untrusted_json import parse_json
+from services.common.untrusted_json import most_values, parse_json
 from services.execution.door import wires
 from services.execution.door.http import CHUNK, MessageError, Request, Stream, written
 from services.execution.door.matching import difference, essence, steady_text
@@ -122,7 +122,7 @@ class Replay:
         for data in self._file:
             line_number += 1
             place, offset = offset, offset + len(data)
-            if sum(map(data.count, (b",", b"[", b"{"))) > _MOST_VALUES or len(self._exchanges) >= _MOST_REQUESTS:
+            if most_values(data) > _MOST_VALUES or len(self._exchanges) >= _MOST_REQUESTS:
                 most = f"{_MOST_REQUESTS:,} requests, of {_MOST_VALUES:,} values each"
                 raise RecordingError(f"line {line_number} of the recording is too much: it may have {most}")
             try:

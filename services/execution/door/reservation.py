@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from services.agent.asks import ModelGate, Reservation
 from services.agent.providers import ModelWire
+from services.common.text import without_halves
 from services.execution.door import terms
 from services.execution.door.attempts import Attempt, model_asked, object_in
 from services.execution.door.http import Request
@@ -63,7 +64,7 @@ def gate_of(attempt: Attempt, asked: str) -> ModelGate:
 
 def _name(model: str) -> str:
     """Return a model's name as messages and databases have room for it: an agent may ask for anything."""
-    return model[:_MOST_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return without_halves(model[:_MOST_CHARACTERS].replace("\0", "\N{REPLACEMENT CHARACTER}"))
 
 
 def output_tokens(wire: ModelWire, fields: Mapping[str, Any]) -> int:

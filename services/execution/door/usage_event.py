@@ -2,6 +2,7 @@
 
 from typing import Final
 
+from services.common.text import without_halves
 from services.execution.door.attempts import Attempt
 from services.execution.door.http import Answer
 from services.execution.door.terms import of_model, terms_of
@@ -44,4 +45,4 @@ def usage_fields(
 
 def _shown(text: str) -> str:
     """Return a text that somebody else wrote as events can have it: without the halves of characters that JSON has."""
-    return text[:_MOST_CHARACTERS].encode("utf-8", "replace").decode()
+    return without_halves(text[:_MOST_CHARACTERS])

@@ -8,6 +8,7 @@ from pathlib import Path
 from services.agent.providers import replayed_providers
 from services.agent.settings import DEFAULT_ENGINE
 from services.common.home import Home
+from services.common.text import without_halves
 from services.execution.cgroups.group import ControlGroup
 from services.execution.credentials import Credentials
 from services.execution.engine import RunContext, load
@@ -73,7 +74,7 @@ def run_execution(path: Path, credentials: Credentials, group: ControlGroup | No
 
 def _shown(message: str) -> str:
     """Return a message as others can read it: its agent may have said a part of it, of any length, and no Unicode."""
-    return message[:_MESSAGE_CHARACTERS].encode("utf-8", "replace").decode()
+    return without_halves(message[:_MESSAGE_CHARACTERS])
 
 
 def _dropped(writer: EventWriter, run: RunDirectory) -> int:

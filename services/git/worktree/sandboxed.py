@@ -128,7 +128,7 @@ class SandboxedGit:
         flags = (b"--format=gnu", b"--no-recursion", b"--hard-dereference", b"--numeric-owner")
         names = (b"--null", b"--files-from=-")
         spec = self._plain_spec(view, (b"tar", b"--create", b"--file=-", *flags, *names))
-        stdin = b"".join(b"./" + path + b"\0" for path in paths)
+        stdin = nul_ended(b"./" + path for path in paths)
         # 1: a file changed meanwhile; 2: a file could not be read.
         invocation = SandboxedInvocation(stdin=stdin, expected_codes=(0, 1, 2), output_limit=limit)
         await self._write_output(spec, "tar", target, invocation)
@@ -250,6 +250,11 @@ async def _copy(process: asyncio.subprocess.Process, target: Path, name: str, li
                 process.kill()
     if size > limit:
         raise OutputTooLarge(name, limit)
+
+
+def nul_ended(records: Iterable[bytes]) -> bytes:
+    """Return what git reads with `-z`: each record, and a zero byte."""
+    return b"".join(record + b"\0" for record in records)
 
 
 def _stderr_text(stderr: bytes) -> str:

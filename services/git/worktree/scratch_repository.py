@@ -13,7 +13,7 @@ from services.git.gitcmd import Command, Git, GitFailed
 from services.git.model import TakeSpec
 from services.git.pointers import POINTER_BYTES, Pointer, batch_contents, parse_pointer
 from services.git.worktree.changes import IndexEntry, TreeChanges
-from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView, nul_ended
 from services.git.worktree.signatures import message_bytes, signature_variables
 
 # How many paths are looked for one by one that git does not take.
@@ -130,7 +130,7 @@ class ScratchRepository:
 
     async def put(self, entries: Iterable[IndexEntry]) -> None:
         """Put entries into the index."""
-        stdin = _lines(entry.mode + b" " + entry.object_id + b"\t" + entry.path for entry in entries)
+        stdin = nul_ended(entry.mode + b" " + entry.object_id + b"\t" + entry.path for entry in entries)
         if stdin:
             await self.text(Command("update-index", ("-z", "--index-info")), stdin=stdin)
 
@@ -143,7 +143,7 @@ class ScratchRepository:
         if not files:
             return [], frozenset()
         command = Command("check-attr", ("-z", "--stdin", "--cached"), ("filter",))
-        answer = await self._git.run(self._view, command, self.invocation(stdin=_lines(files)))
+        answer = await self._git.run(self._view, command, self.invocation(stdin=nul_ended(files)))
         fields = answer.stdout.split(b"\0")
         chosen = [files[path] for path, value in zip(fields[0::3], fields[2::3], strict=False) if value == b"lfs"]
         pointers = await self.pointers({entry.object_id for entry in chosen}) if chosen else {}
@@ -166,7 +166,7 @@ class ScratchRepository:
     async def ignored(self, paths: Iterable[bytes]) -> frozenset[bytes]:
         """Return those of the paths that git ignores. Paths in the index are not ignored."""
         # The one command without literal paths: a path that begins with a colon would be a pattern.
-        stdin = _lines(b"./" + path for path in paths)
+        stdin = nul_ended(b"./" + path for path in paths)
         if not stdin:
             return frozenset()
         invocation = self.invocation(stdin=stdin, variables={"GIT_LITERAL_PATHSPECS": "0"}, expected_codes=(0, 1))
@@ -193,7 +193,7 @@ class ScratchRepository:
     async def _update(self, *flags: str, paths: Iterable[bytes]) -> str:
         """Bring paths of the index up to date; return what git said."""
         command = Command("update-index", (*flags, *_FROM_LIST))
-        return (await self._git.run(self._view, command, self.invocation(stdin=_lines(paths)))).stderr
+        return (await self._git.run(self._view, command, self.invocation(stdin=nul_ended(paths)))).stderr
 
     def invocation(
         self,
@@ -211,7 +211,3 @@ class ScratchRepository:
             expected_codes=expected_codes,
             output_limit=output_limit,
         )
-
-
-def _lines(records: Iterable[bytes]) -> bytes:
-    return b"".join(record + b"\0" for record in records)

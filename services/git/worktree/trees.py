@@ -16,9 +16,8 @@ from services.git.gitcmd import Command, GitError, GitOutput
 from services.git.model import Head, Signature, StatusEntry, WorkingTree
 from services.git.names import is_commit_id
 from services.git.paths import GitPaths
-from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView
+from services.git.worktree.sandboxed import SandboxedGit, SandboxedInvocation, TreeView, nul_ended
 from services.git.worktree.signatures import message_bytes, signature_line, signature_variables
-from services.sandbox.errors import HeldError, SandboxUnavailableError
 from services.sandbox.spec import MountAccess
 
 _LOCKED = ".lock': File exists"  # git's words
@@ -117,11 +116,11 @@ class WorkingTrees:
             nested = {path for path in new if path.endswith(b"/")}
             new = (new - nested) | (await self._files_of(tree, view, nested, flags) if nested else set())
             if new:
-                await self._run(tree, view, _ADD, SandboxedInvocation(stdin=_lines(new)))
+                await self._run(tree, view, _ADD, SandboxedInvocation(stdin=nul_ended(sorted(new))))
             ignored = (await self._run(tree, view, Command("ls-files", ("--cached", "--ignored", *flags)))).stdout
             unwanted = _records(ignored) & _records(await self._staged(tree, view, "--diff-filter=A"))
             if unwanted:
-                removed = SandboxedInvocation(stdin=_lines(unwanted))
+                removed = SandboxedInvocation(stdin=nul_ended(sorted(unwanted)))
                 await self._run(tree, view, Command("update-index", ("--force-remove", "-z", "--stdin")), removed)
             return len(_records(await self._staged(tree, view)))
         finally:
@@ -140,7 +139,7 @@ class WorkingTrees:
             with self._failures(tree):
                 found.update((await self._git.listing(view, tuple(starts[first : first + _MAX_STARTS]))).files)
         index = {"GIT_INDEX_FILE": str(view.scratch / "names")}
-        names = _lines(b"100644 " + _ANY_BLOB + b"\t" + path for path in found)
+        names = nul_ended(b"100644 " + _ANY_BLOB + b"\t" + path for path in sorted(found))
         await self._run(tree, view, _PUT, SandboxedInvocation(stdin=names, variables=index))
         ignored = Command("ls-files", ("--cached", "--ignored", *flags))
         return found - _records((await self._run(tree, view, ignored, SandboxedInvocation(variables=index))).stdout)
@@ -193,18 +192,11 @@ class WorkingTrees:
 
     @contextmanager
     def _failures(self, tree: WorkingTree) -> Iterator[None]:
-        try:
-            yield
-        except SandboxUnavailableError as error:
-            raise failures.sandbox_unavailable(error) from error
-        except HeldError as error:
-            raise failures.workspace_held(error) from error
-        except GitError as error:
-            raise failures.not_a_repository(str(tree.path), error) from error
-
-
-def _lines(paths: Iterable[bytes]) -> bytes:
-    return b"".join(path + b"\0" for path in sorted(paths))
+        with failures.of_sandboxes():
+            try:
+                yield
+            except GitError as error:
+                raise failures.not_a_repository(str(tree.path), error) from error
 
 
 def _records(output: bytes) -> set[bytes]:

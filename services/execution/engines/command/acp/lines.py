@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Final
 
-from services.common.untrusted_json import parse_json
+from services.common.untrusted_json import most_values, parse_json
 from services.execution.engines.command.acp.updates import is_piece
 from services.execution.engines.command.readers.events import AgentEvents
 from services.execution.engines.command.readers.shapes import Json, an_object
@@ -69,7 +69,7 @@ class Lines:
     def _message(self, line: bytearray) -> Json | None:
         if not line.lstrip().startswith(b"{"):
             return None
-        if sum(map(line.count, (b",", b"[", b"{"))) > _MOST_VALUES:
+        if most_values(line) > _MOST_VALUES:
             self._events.note(f"a line of more than {_MOST_VALUES:,} values is not read")
             return None
         try:

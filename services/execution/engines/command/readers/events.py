@@ -5,6 +5,7 @@ from collections import OrderedDict
 from dataclasses import asdict, dataclass
 from typing import Final
 
+from services.common.text import without_halves
 from services.execution.engines.command.readers.shapes import MOST, as_text
 from services.execution.eventlog import EventKind, EventWriter
 from services.execution.inbox.messages import PermissionAnswer, PermissionRequest
@@ -103,7 +104,7 @@ class AgentEvents:
     def note(self, text: str, step: str = "") -> None:
         """Write a line for people."""
         line = " ".join(self._writer.redactor.text(text).split())[:_MAX_NOTE]
-        self._writer.note(_clean(line), step)
+        self._writer.note(without_halves(line), step)
 
     def delivered(self, message_id: str, text: str) -> None:
         """Write that a message was delivered to the agent."""
@@ -148,7 +149,7 @@ class AgentEvents:
         )
 
     def _pieces(self, kind: EventKind, text: str, request_id: str) -> None:
-        clean = _clean(self._writer.redactor.text(text))
+        clean = without_halves(self._writer.redactor.text(text))
         for start in range(0, len(clean), _MAX_CHARACTERS):
             piece = clean[start : start + _MAX_CHARACTERS]
             self._writer.fields(kind, text=piece, request_id=_name(request_id))
@@ -165,9 +166,4 @@ def of_status(status: int, text: str) -> Problem:
 
 
 def _name(text: str) -> str:
-    return _clean(text)[:_MAX_NAME]
-
-
-def _clean(text: str) -> str:
-    """Return a text without the halves of characters that JSON can have."""
-    return text.encode("utf-8", "replace").decode()
+    return without_halves(text)[:_MAX_NAME]
